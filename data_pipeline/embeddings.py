@@ -1,0 +1,224 @@
+"""EmbeddingTable: precomputed features, the class of each row, and their names."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+
+import numpy as np
+
+from configs.errors import InputError, shown
+
+# Rows of a table are checked and normalised this many bytes at a time, so that a
+# large table never needs a second copy of itself.
+_BLOCK_BYTES = 1 << 24
+_OFFENDERS_SHOWN = 3
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EmbeddingTable:
+    """One split of a data set: a row per example.
+
+    Construct it with whatever a file holds; `__post_init__` checks everything and
+    converts once to float32 (or keeps float64 if `dtype` says so).
+
+    Attributes:
+      embeddings: [rows, D] features, float32 or float64, native byte order.
+      labels: [rows] int32, the class of each row: an index into `class_names`.
+      class_names: one name a class; every class has at least one row.
+      names: [rows] names of the examples, or None.
+      images: [rows, H, W] uint8 pictures of the examples, for plots, or None.
+      source: where the table came from; errors begin with it.
+      dtype: of the embeddings after conversion, "float32" or "float64".
+
+    Raises:
+      InputError: if any of this does not hold, or a row is NaN, infinite or zero,
+        or a name occurs twice.
+    """
+
+    embeddings: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    names: np.ndarray | None = None
+    images: np.ndarray | None = None
+    source: str = "embeddings"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        set_field = functools.partial(object.__setattr__, self)
+        set_field("source", os.fspath(self.source))
+        set_field("class_names", tuple(str(name) for name in self.class_names))
+        set_field("embeddings", self._checked_embeddings())
+        set_field("labels", self._checked_labels())
+        if self.names is not None:
+            set_field("names", self._checked_names())
+        if self.images is not None:
+            self._check_length("images", self.images)
+
+    @property
+    def embedding_size(self) -> int:
+        """D, the number of features of one example."""
+        return self.embeddings.shape[1]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @functools.cached_property
+    def class_sizes(self) -> np.ndarray:
+        """[classes] int: how many rows each class has."""
+        return np.bincount(self.labels, minlength=self.num_classes)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 over features, labels and names, in hexadecimal."""
+        sha = hashlib.sha256()
+        for block in _blocks(self.embeddings):
+            sha.update(np.ascontiguousarray(block).data)
+        sha.update(self.labels.tobytes())
+        sha.update("\0".join(self.class_names).encode("utf-8", "surrogatepass"))
+        if self.names is not None:
+            sha.update("\0".join(self.names).encode("utf-8", "surrogatepass"))
+        return sha.hexdigest()
+
+    def normalized(self) -> np.ndarray:
+        """[rows, D] embeddings of length 1, a new array.
+
+        Source: the release normalises every embedding as it enters an episode
+        (`data.py`); doing it once for the whole table gives the same numbers.
+        """
+        unit = np.empty_like(self.embeddings)
+        for block, out in zip(_blocks(self.embeddings), _blocks(unit)):
+            # Dividing by the largest entry first keeps the square in range.
+            scaled = block / np.abs(block).max(axis=1, keepdims=True)
+            np.divide(scaled, np.linalg.norm(scaled, axis=1, keepdims=True), out=out)
+        return unit
+
+    def _checked_embeddings(self) -> np.ndarray:
+        array = np.asarray(self.embeddings)
+        where = f"{self.source}: `embeddings`"
+        if array.dtype.kind != "f":
+            raise InputError(where, "an array of floats", f"dtype {array.dtype}")
+        if array.ndim != 2 or not array.size:
+            raise InputError(where, "shape [rows, D], not empty", f"{array.shape}")
+        if self.dtype not in ("float32", "float64"):
+            raise InputError(where, "dtype float32 or float64", shown(self.dtype))
+        with np.errstate(over="ignore"):  # a float64 too large becomes inf: refused
+            array = np.ascontiguousarray(array, dtype=self.dtype)
+        first = 0
+        for block in _blocks(array):
+            self._check_rows(block, first, where)
+            first += len(block)
+        return array
+
+    def _check_rows(self, block, first, where):
+        # A finite sum proves a finite block; only else is each row looked at.
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(block.sum(dtype=np.float64))
+        if not finite:
+            bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+            if bad.size:
+                self._refuse_rows(where, "finite numbers", "NaN or infinity", bad + first)
+        zero = np.flatnonzero(~block.any(axis=1))
+        if zero.size:
+            self._refuse_rows(where, "no row of zeros", "zeros", zero + first)
+
+    def _refuse_rows(self, where, expected, found, rows):
+        offenders = ", ".join(str(row) for row in rows[:_OFFENDERS_SHOWN])
+        more = ", ..." if len(rows) > _OFFENDERS_SHOWN else ""
+        received = f"{found} in {len(rows)} or more rows: {offenders}{more}"
+        raise InputError(where, expected, received)
+
+    def _checked_labels(self) -> np.ndarray:
+        labels = np.asarray(self.labels)
+        where = f"{self.source}: `labels`"
+        if labels.dtype.kind not in "iu" or labels.ndim != 1:
+            received = f"dtype {labels.dtype}, shape {labels.shape}"
+            raise InputError(where, "integers of shape [rows]", received)
+        self._check_length("labels", labels)
+        classes = len(self.class_names)
+        if labels.min() < 0 or labels.max() >= classes:
+            received = f"{labels.min()} to {labels.max()}"
+            raise InputError(where, f"0 to {classes - 1}", received)
+        twice = _repeated(self.class_names)
+        if twice:
+            field = f"{self.source}: `class_names`"
+            raise InputError(field, "every name once", f"again: {shown(twice)}")
+        empty = np.flatnonzero(np.bincount(labels, minlength=classes) == 0)
+        if empty.size:
+            name = shown(self.class_names[empty[0]])
+            raise InputError(where, "every class to have rows", f"none of {name}")
+        return labels.astype(np.int32, copy=False)
+
+    def _checked_names(self) -> np.ndarray:
+        names = np.asarray(self.names)
+        self._check_length("names", names)
+        twice = _repeated(names.tolist())
+        if twice:
+            where = f"{self.source}: names of the examples"
+            raise InputError(where, "every name once", f"again: {shown(twice)}")
+        return names
+
+    def _check_length(self, field, array):
+        if len(array) != len(self.embeddings):
+            where = f"{self.source}: `{field}`"
+            raise InputError(where, f"{len(self.embeddings)} rows", f"{len(array)}")
+
+
+def join(tables: list[EmbeddingTable]) -> EmbeddingTable:
+    """One table of all rows of `tables`; their classes must differ.
+
+    The release's `train_on_val` joins train and val this way.
+
+    Raises:
+      InputError: if a class or an example name is in two tables, or sizes differ.
+    """
+    check_splits(tables)
+    first = [0, *np.cumsum([table.num_classes for table in tables])[:-1]]
+    labels = [table.labels + start for table, start in zip(tables, first)]
+    with_names = all(table.names is not None for table in tables)
+    with_images = all(table.images is not None for table in tables)
+    return EmbeddingTable(
+        embeddings=np.concatenate([table.embeddings for table in tables]),
+        labels=np.concatenate(labels),
+        class_names=tuple(name for table in tables for name in table.class_names),
+        names=np.concatenate([t.names for t in tables]) if with_names else None,
+        images=np.concatenate([t.images for t in tables]) if with_images else None,
+        source=" + ".join(table.source for table in tables),
+        dtype=tables[0].dtype,
+    )
+
+
+def check_splits(tables: list[EmbeddingTable]) -> None:
+    """Refuses splits that share a class or differ in embedding size.
+
+    Raises:
+      InputError: naming both files and the first few shared classes.
+    """
+    for i, table in enumerate(tables):
+        for earlier in tables[:i]:
+            if table.embedding_size != earlier.embedding_size:
+                expected = f"D = {earlier.embedding_size} as in {earlier.source}"
+                where = f"{table.source}: `embeddings`"
+                raise InputError(where, expected, f"D = {table.embedding_size}")
+            shared = sorted(set(table.class_names) & set(earlier.class_names))
+            if shared:
+                few = ", ".join(shown(name) for name in shared[:_OFFENDERS_SHOWN])
+                expected = f"no class of {earlier.source}"
+                received = f"{len(shared)} shared, first {few}"
+                raise InputError(f"{table.source}: classes", expected, received)
+
+
+def _blocks(array: np.ndarray):
+    rows = max(1, _BLOCK_BYTES // max(1, array[:1].nbytes))
+    for first in range(0, len(array), rows):
+        yield array[first : first + rows]
+
+
+def _repeated(names) -> str | None:
+    seen = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None

@@ -1,0 +1,175 @@
+"""The outer loop: one meta-step on a meta-batch of episodes.
+
+Nested GradientTapes: the outer one here, the inner ones in `adaptation.py`.
+Shapes: B tasks in the meta-batch, N way, Q queries per class.
+"""
+
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from data_pipeline.episode import Episode
+from leo_tf.learner import Learner
+from leo_tf.losses import accuracy, cross_entropy
+
+# The release's pull towards small weights when a step is not finite.
+_NON_FINITE_PULL = 1e-4
+# The release's Adam; Keras's own default is 1e-7.
+_ADAM_EPSILON = 1e-8
+
+
+def adam(learning_rate: float) -> keras.optimizers.Optimizer:
+    """The release's optimizer. Clipping is ours, as Keras refuses to do both kinds."""
+    return keras.optimizers.Adam(learning_rate, epsilon=_ADAM_EPSILON, name="adam")
+
+
+def outer_loss(
+    learner: Learner, episode: Episode, training: bool = False, noise=None
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """Adapts to the supports and measures the loss on the queries.
+
+    Args:
+      learner: the method.
+      episode: a meta-batch.
+      training: whether to draw samples and drop out.
+      noise: what to draw with, from `learner.draw_noise`.
+
+    Returns:
+      [] the outer loss: mean query cross-entropy plus all penalties, averaged over
+      tasks; and a dict of [] numbers: loss, its parts, accuracy, the method's health.
+
+    Source: arXiv:1807.05960, equation 6; `LEO._build` in the release's `model.py`.
+    """
+    adapted = learner.adapt(
+        episode.support_inputs, episode.support_labels, training=training, noise=noise
+    )
+    logits = learner.logits(
+        adapted.classifier, episode.query_inputs, training=training, noise=noise
+    )
+    query_loss = tf.reduce_mean(cross_entropy(logits, episode.query_labels))
+    parts = {name: tf.reduce_mean(part) for name, part in adapted.penalties.items()}
+    loss = tf.add_n([query_loss, *parts.values()])
+    metrics = {
+        "loss": loss,
+        "accuracy": tf.reduce_mean(accuracy(logits, episode.query_labels)),
+        "loss/query": query_loss,
+        **{f"loss/{name}": part for name, part in parts.items()},
+        **{f"health/{name}": value for name, value in adapted.health.items()},
+    }
+    return loss, metrics
+
+
+def meta_gradients(
+    learner: Learner, episode: Episode, noise=None
+) -> tuple[tf.Tensor, list[tf.Tensor], dict[str, tf.Tensor]]:
+    """The training loss, its gradients and metrics; second order, nothing mended.
+
+    Returns:
+      [] loss; a gradient for each of `learner.trainable_variables`, zero where the
+      loss does not depend on the variable; the metrics of `outer_loss`.
+    """
+    with tf.GradientTape() as tape:
+        loss, metrics = outer_loss(learner, episode, training=True, noise=noise)
+    variables = [variable.value for variable in learner.trainable_variables]
+    gradients = tape.gradient(
+        loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    return loss, gradients, metrics
+
+
+def is_finite(loss: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+    """[] bool: whether the loss and every entry of every gradient is finite."""
+    # 0 * x is 0 exactly if x is finite, so one sum tells for a whole tensor.
+    return tf.equal(tf.add_n([0 * loss, *(tf.reduce_sum(0 * g) for g in gradients)]), 0)
+
+
+def mend_gradients(
+    finite: tf.Tensor, gradients: Sequence[tf.Tensor], learner: Learner
+) -> list[tf.Tensor]:
+    """Replaces the gradients of a step that is not finite by a pull on the kernels.
+
+    Args:
+      finite: [] bool, from `is_finite`.
+      gradients: one for each of `learner.trainable_variables`.
+      learner: the method; its `kernels` are pulled, other variables stay.
+
+    Returns:
+      `gradients` if finite; else 1e-4 times each kernel, zero for all others.
+
+    Source: the release's `runner.py`, "If the gradients or the loss are NaN". Its
+    comment means this, but its code hands back the variables themselves, and
+    divides by `l2_penalty_weight`. We also count infinities.
+    """
+    pulled = {id(kernel) for kernel in learner.kernels}
+    mended = []
+    for gradient, variable in zip(gradients, learner.trainable_variables):
+        pull = _NON_FINITE_PULL if id(variable) in pulled else 0.0
+        instead = pull * tf.convert_to_tensor(variable)
+        mended.append(tf.where(finite, gradient, instead))
+    return mended
+
+
+def clip_gradients(
+    gradients: Sequence[tf.Tensor], value: float, norm: float
+) -> list[tf.Tensor]:
+    """Clips every entry to [-value, value], then each tensor by itself to `norm`.
+
+    A threshold of 0 switches that clipping off.
+
+    Source: `_clip_gradients` in the release's `runner.py`.
+    """
+    if value:
+        gradients = [tf.clip_by_value(g, -value, value) for g in gradients]
+    if norm:
+        gradients = [tf.clip_by_norm(g, norm) for g in gradients]
+    return list(gradients)
+
+
+def make_meta_step(
+    learner: Learner,
+    optimizer: keras.optimizers.Optimizer,
+    *,
+    gradient_threshold: float,
+    gradient_norm_threshold: float,
+    jit: bool = False,
+) -> Callable[[Episode, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
+    """Builds the function that updates `learner` on one meta-batch.
+
+    Args:
+      learner: a built method.
+      optimizer: applied to its trainable variables.
+      gradient_threshold: clips each entry; 0 for none.
+      gradient_norm_threshold: then clips each tensor's norm; 0 for none.
+      jit: compile the update with XLA. The draws are made outside of it: they are
+        the same with and without, and XLA's generator is far slower on a CPU.
+
+    Returns:
+      A `tf.function` of an episode, a seed and the number of the step, the last two
+      int64 scalars; it returns metrics, a dict of [] tensors. "non_finite" is 1 if
+      the step had to be mended.
+    """
+    optimizer.build(learner.trainable_variables)
+    names = [
+        variable.path.split("/", 1)[-1] for variable in learner.trainable_variables
+    ]
+
+    def update(episode, noise):
+        loss, gradients, metrics = meta_gradients(learner, episode, noise)
+        finite = is_finite(loss, gradients)
+        mended = mend_gradients(finite, gradients, learner)
+        clipped = clip_gradients(mended, gradient_threshold, gradient_norm_threshold)
+        optimizer.apply(clipped, learner.trainable_variables)
+        norms = {
+            f"gradient_norm/{name}": tf.norm(gradient)
+            for name, gradient in zip(names, gradients)
+        }
+        return {**metrics, **norms, "non_finite": 1.0 - tf.cast(finite, tf.float32)}
+
+    update = tf.function(update, jit_compile=jit, autograph=False)
+
+    @tf.function(autograph=False)
+    def meta_step(episode: Episode, seed: tf.Tensor, step: tf.Tensor):
+        return update(episode, learner.draw_noise(episode, seed, step))
+
+    return meta_step

@@ -1,0 +1,254 @@
+"""LEO: infer latents -> adapt latents -> decode -> fine-tune -> logits.
+
+Shapes: B tasks in the meta-batch, N way, K shot, Q queries per class, D embedding
+size, Z latent size, U latent steps, F fine-tuning steps.
+"""
+
+import dataclasses
+import math
+
+import keras
+import tensorflow as tf
+
+from configs.schema import ModelConfig
+from leo_tf import latent, losses
+from leo_tf import noise as noise_lib
+from leo_tf.adaptation import gradient_descent
+from leo_tf.layers import Decoder, Encoder, RelationNetwork
+from leo_tf.learner import Adapted, class_scores
+from leo_tf.noise import Noise, dropout
+
+
+class LEO(keras.layers.Layer):
+    """Latent Embedding Optimization, a `Learner`.
+
+    Args:
+      config: sizes, inner loops and the weights of the penalties.
+      seed: of the initial kernels.
+
+    Call arguments:
+      support_inputs: [B, N, K, D] embeddings of length 1; N, K and D static.
+      support_labels: [B, N, K] integers; class n has label n.
+      query_inputs: [B, N, Q, D] or [B, M, D].
+
+    Returns:
+      [B, N, Q, N] or [B, M, N] logits, deterministic. Training goes through `adapt`
+      and `logits` (see `meta_step.py`).
+
+    Source: arXiv:1807.05960; class `LEO` in the release's `model.py`.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig | None = None,
+        seed: int = 0,
+        name: str = "leo",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        self.config = ModelConfig() if config is None else config
+        self.seed = seed
+
+    def build(self, support_shape, *unused_shapes):
+        size, num_latents = support_shape[-1], self.config.num_latents
+        # Five kernels, five seeds: the relation network takes three of them.
+        seeds = [5 * self.seed + i for i in range(5)]
+        part = {"dtype": self.dtype_policy}
+        self.encoder = Encoder(num_latents, seeds[0], name="encoder", **part)
+        self.relation_network = RelationNetwork(
+            num_latents, seeds[1], name="relation_network", **part
+        )
+        self.decoder = Decoder(size, seeds[4], name="decoder", **part)
+        self.encoder.build([None, None, None, size])
+        self.relation_network.build([None, None, None, num_latents])
+        self.decoder.build([None, None, None, num_latents])
+        self.inner_lr = self.add_weight(
+            name="inner_lr",
+            shape=[1, 1, num_latents],
+            initializer=keras.initializers.Constant(self.config.inner_lr_init),
+        )
+        self.finetuning_lr = self.add_weight(
+            name="finetuning_lr",
+            shape=[1, 1, size],
+            initializer=keras.initializers.Constant(self.config.finetuning_lr_init),
+        )
+
+    @property
+    def kernels(self) -> list:
+        """The five kernels: what L2 and the NaN rule act on."""
+        relation = self.relation_network.kernels
+        return [self.encoder.kernel, *relation, self.decoder.kernel]
+
+    def call(self, support_inputs, support_labels, query_inputs):
+        adapted = self.adapt(support_inputs, support_labels)
+        return self.logits(adapted.classifier, query_inputs)
+
+    def adapt(
+        self, support_inputs, support_labels, training=False, noise: Noise | None = None
+    ) -> Adapted:
+        """Makes classifiers from support sets, through both inner loops.
+
+        Args:
+          support_inputs: [B, N, K, D] embeddings of length 1.
+          support_labels: [B, N, K] integers; class n has label n.
+          training: sample z and w, and drop out; else means, and no noise.
+          noise: what to sample with (`draw_noise`); required when training.
+
+        Returns:
+          `Adapted`: the classifier is averaged over the K of a class.
+        """
+        noise = self._noise(training, noise)
+        posterior = self.infer_latents(support_inputs, noise)
+        start = latent.sample_or_mean(posterior, noise.latents)  # [B, N, K, Z]
+        adapted, latent_losses = self.adapt_latents(
+            start, support_inputs, support_labels, noise
+        )
+        weights = self.decode_classifier(adapted, noise.weights[-1])  # [B, N, K, D]
+        weights, finetune_losses = self.finetune_classifier(
+            weights, support_inputs, support_labels, noise
+        )
+        support_losses = latent_losses + finetune_losses
+        return Adapted(
+            classifier=tf.reduce_mean(weights, axis=2),  # [B, N, D]
+            penalties=self._penalties(posterior, start, adapted, noise),
+            health=self._health(posterior, start, adapted, support_losses),
+        )
+
+    def logits(self, classifier, inputs, training=False, noise: Noise | None = None):
+        """[B, ..., N] scores of inputs [B, ..., D], which are dropped out in training.
+
+        Args:
+          classifier: [B, N, D], from `adapt`.
+          inputs: [B, N, Q, D] or [B, M, D] embeddings of length 1.
+          training: whether to drop out.
+          noise: as for `adapt`.
+        """
+        noise = self._noise(training, noise)
+        inputs = dropout(inputs, noise.query_bits, self.config.dropout_rate)
+        return class_scores(classifier, inputs)
+
+    def infer_latents(self, support_inputs, noise: Noise):
+        """Normal over [B, N, K, Z]: the release's `forward_encoder`."""
+        inputs = dropout(support_inputs, noise.encoder_bits, self.config.dropout_rate)
+        return latent.split_normal(self.relation_network(self.encoder(inputs)))
+
+    def decode_classifier(self, latents, noise: tf.Tensor | None):
+        """[B, N, K, D] weights of latents [B, N, K, Z]: the `forward_decoder`.
+
+        The offset makes the initial stddev that of a Glorot initialiser.
+        """
+        way, size = latents.shape[1], self.decoder.embedding_size
+        normal = latent.split_normal(
+            self.decoder(latents), offset=math.sqrt(2.0 / (way + size))
+        )
+        return latent.sample_or_mean(normal, noise)
+
+    def adapt_latents(self, start, support_inputs, support_labels, noise: Noise):
+        """U steps in latent space, decoding afresh in each: `leo_inner_loop`.
+
+        Returns:
+          [B, N, K, Z] adapted latents; U losses [B, N, K], one before each step.
+        """
+
+        def support_loss(latents, step):
+            weights = self.decode_classifier(latents, noise.weights[step])
+            return self._support_loss(
+                weights, support_inputs, support_labels, noise.support_bits[step]
+            )
+
+        return gradient_descent(
+            support_loss, start, self.inner_lr, self.config.inner_unroll_length
+        )
+
+    def finetune_classifier(self, start, support_inputs, support_labels, noise: Noise):
+        """F steps on the weights: the release's `finetuning_inner_loop`.
+
+        Returns:
+          [B, N, K, D] weights; F + 1 losses [B, N, K], the last after all steps.
+        """
+        bits = noise.support_bits[self.config.inner_unroll_length :]
+
+        def support_loss(weights, step):
+            return self._support_loss(
+                weights, support_inputs, support_labels, bits[step]
+            )
+
+        weights, steps = gradient_descent(
+            support_loss,
+            start,
+            self.finetuning_lr,
+            self.config.finetuning_unroll_length,
+        )
+        last = support_loss(weights, self.config.finetuning_unroll_length)
+        return weights, [*steps, last]
+
+    def draw_noise(self, episode, seed, step) -> Noise:
+        """All a training step draws, a pure function of (seed, step).
+
+        Args:
+          episode: `Episode` of the shapes to draw for; static.
+          seed: of the run.
+          step: number of the meta-step.
+        """
+        return noise_lib.draw(
+            episode.support_inputs.shape,
+            episode.query_inputs.shape,
+            self.config.num_latents,
+            self.config.inner_unroll_length,
+            self.config.finetuning_unroll_length,
+            seed=seed,
+            step=step,
+            dtype=self.compute_dtype,
+            masks=self.config.dropout_rate > 0,
+        )
+
+    def get_config(self):
+        own = {"config": dataclasses.asdict(self.config), "seed": self.seed}
+        return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "config": ModelConfig(**config["config"])})
+
+    def _noise(self, training, noise: Noise | None) -> Noise:
+        if not training:
+            return noise_lib.no_noise(
+                self.config.inner_unroll_length, self.config.finetuning_unroll_length
+            )
+        if noise is None:
+            raise ValueError("`noise` must be given when training, got None.")
+        return noise
+
+    def _support_loss(self, weights, inputs, labels, bits):
+        """[B, N, K] cross-entropy; the K classifiers of a class are averaged."""
+        classifier = tf.reduce_mean(weights, axis=2)  # [B, N, D]
+        inputs = dropout(inputs, bits, self.config.dropout_rate)
+        return losses.cross_entropy(class_scores(classifier, inputs), labels)
+
+    def _penalties(self, posterior, start, adapted, noise: Noise):
+        kernel = tf.convert_to_tensor(self.decoder.kernel)
+        penalties = {
+            "l2": self.config.l2_penalty_weight
+            * losses.l2_penalty([tf.convert_to_tensor(k) for k in self.kernels]),
+            "orthogonality": self.config.orthogonality_penalty_weight
+            * losses.orthogonality_penalty(kernel),
+        }
+        if noise.latents is None:  # nothing was sampled: no KL, and no penalty
+            return penalties
+        kl = latent.kl_to_standard_normal(posterior, noise.latents)
+        penalties["kl"] = self.config.kl_weight * tf.reduce_mean(kl, axis=[1, 2, 3])
+        penalty = losses.encoder_penalty(adapted, start)
+        penalties["encoder"] = self.config.encoder_penalty_weight * penalty
+        return penalties
+
+    def _health(self, posterior, start, adapted, support_losses):
+        step = tf.norm(adapted - start, axis=-1)  # [B, N, K]
+        return {
+            "support_loss_start": tf.reduce_mean(support_losses[0]),
+            "support_loss_latent": tf.reduce_mean(
+                support_losses[self.config.inner_unroll_length]
+            ),
+            "support_loss_end": tf.reduce_mean(support_losses[-1]),
+            "latent_step": tf.reduce_mean(step),
+            "stddev_floor_share": latent.share_at_floor(posterior),
+        }
