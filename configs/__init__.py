@@ -1,0 +1,1 @@
+"""What to run: the configuration, its presets and its flags."""

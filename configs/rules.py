@@ -1,0 +1,177 @@
+"""What one setting accepts: its type, its range, and the words for both."""
+
+import dataclasses
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+from configs.errors import FlagError, InputError, LeoError, shown
+
+LARGEST_INTEGER = 2**31 - 1  # int32: steps and counts go through TensorFlow
+# Beyond its kind's limit a number is refused, whatever the rule: a larger float is
+# infinite as a float32.
+_LIMITS = {
+    int: (LARGEST_INTEGER, "below 2^31"),
+    float: (3.4e38, "finite as a float32"),
+}
+
+# What may stand for each kind; NumPy's scalars are registered with `numbers`.
+_TAKEN_FOR = {int: numbers.Integral, float: numbers.Real, bool: bool, str: str}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Checks one value, and says in words what it checks.
+
+    Attributes:
+      kind: bool, int, float or str; what `checked` returns. A bool is no number,
+        and an integer may stand for a float.
+      expected: what is accepted, for errors and `--help`.
+      accepts: whether a value of the right kind is in range.
+      optional: whether None is accepted too.
+    """
+
+    kind: type
+    expected: str
+    accepts: Callable[[Any], bool] = lambda value: True
+    optional: bool = False
+
+    def checked(self, value, where: str, error: type[LeoError] = FlagError):
+        """The value as `kind`.
+
+        Args:
+          value: anything.
+          where: the flag, or the file and field; the error begins with it.
+          error: what to raise.
+
+        Raises:
+          error: if the value is of another kind or out of range.
+        """
+        if value is None and self.optional:
+            return None
+        expected = self.expected
+        right = self._is_of_kind(value)
+        if right and self.kind in _LIMITS:
+            largest, words = _LIMITS[self.kind]
+            right = abs(value) <= largest  # False for NaN
+            expected = expected if right else f"{expected}, {words}"
+        if not right or not self.accepts(self.kind(value)):
+            raise error(where, expected, _described(value))
+        return self.kind(value)
+
+    def _is_of_kind(self, value) -> bool:
+        if isinstance(value, bool) and self.kind is not bool:
+            return False
+        return isinstance(value, _TAKEN_FOR[self.kind])
+
+
+def _described(value) -> str:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return shown(value)
+    return f"a value of type {type(value).__name__}"
+
+
+def integer(
+    minimum: int, maximum: int = LARGEST_INTEGER, optional: bool = False
+) -> Rule:
+    """Integers from `minimum` to `maximum`."""
+    expected = f"an integer of {minimum} or more"
+    if maximum < LARGEST_INTEGER:
+        expected += f", at most {maximum}"
+    return Rule(int, expected, lambda value: minimum <= value <= maximum, optional)
+
+
+def at_least_zero() -> Rule:
+    return Rule(float, "a number of 0 or more", lambda value: value >= 0)
+
+
+def above_zero() -> Rule:
+    return Rule(float, "a number above 0", lambda value: value > 0)
+
+
+def rate() -> Rule:
+    """A probability that is not 1: kept values are divided by 1 - rate."""
+    expected = "a number of 0 or more and below 1"
+    return Rule(float, expected, lambda value: 0 <= value < 1)
+
+
+def boolean() -> Rule:
+    return Rule(bool, "true or false")
+
+
+def choice(*options: str) -> Rule:
+    return Rule(str, f"one of {', '.join(options)}", options.__contains__)
+
+
+def path() -> Rule:
+    """A path; that it exists is checked by whoever opens it."""
+    return Rule(str, "a path", lambda value: "\0" not in value)
+
+
+def text() -> Rule:
+    return Rule(str, "text", str.isprintable)
+
+
+def name() -> Rule:
+    """A name that becomes part of a path, and so must not lead out of it."""
+    expected = "a name without /, \\, .., outer blanks or control characters"
+    return Rule(str, expected, _is_name)
+
+
+def _is_name(value: str) -> bool:
+    tricks = value == "." or any(trick in value for trick in ("/", "\\", ".."))
+    return bool(value) and value.isprintable() and value == value.strip() and not tricks
+
+
+def setting(default, help_text: str, rule: Rule, symbol: str = "") -> Any:
+    """A dataclass field with its help, its rule and its symbol in the paper."""
+    metadata = {"help": help_text, "rule": rule, "symbol": symbol}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class Settings:
+    """Base of frozen dataclasses made of `setting`s: checks each when constructed.
+
+    Raises:
+      FlagError: naming the first field whose value its rule refuses.
+    """
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            value = field.metadata["rule"].checked(value, f"--{field.name}")
+            object.__setattr__(self, field.name, value)
+
+    @classmethod
+    def from_dict(cls, values, source: str, group: str):
+        """The settings a JSON object holds; defaults for those it lacks.
+
+        Args:
+          values: what `json.load` returned: anything.
+          source: the file; errors begin with it.
+          group: the field of that file that holds `values`.
+
+        Raises:
+          InputError: if `values` is no object, or has an unknown or a bad field.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        check_object(values, fields, f"{source}: `{group}`")
+        checked = {}
+        for name, value in values.items():
+            where = f"{source}: `{group}.{name}`"
+            rule = fields[name].metadata["rule"]
+            checked[name] = rule.checked(value, where, InputError)
+        return cls(**checked)
+
+
+def check_object(values, known, source: str) -> None:
+    """Refuses what is not a dict with keys among `known`.
+
+    Raises:
+      InputError: naming `source` and the first unknown key.
+    """
+    if not isinstance(values, dict):
+        raise InputError(source, "an object with named fields", _described(values))
+    for name in values:
+        if name not in known:
+            raise InputError(source, f"fields among {', '.join(known)}", shown(name))

@@ -1,0 +1,121 @@
+"""The configuration of a run: all settings, checked, comparable, kept as JSON.
+
+Users import everything about settings from here; `groups.py` lists them.
+"""
+
+import dataclasses
+from types import MappingProxyType
+
+from configs import rules
+from configs.errors import FlagError, InputError, shown
+from configs.groups import (
+    EMBEDDED_DATASET,
+    DataConfig,
+    EpisodeConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+)
+
+__all__ = [
+    "EMBEDDED_DATASET",
+    "GROUPS",
+    "GROUP_OF",
+    "Config",
+    "DataConfig",
+    "EpisodeConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RunConfig",
+]
+
+GROUPS = MappingProxyType(
+    {
+        "data": DataConfig,
+        "episodes": EpisodeConfig,
+        "model": ModelConfig,
+        "optimizer": OptimizerConfig,
+        "run": RunConfig,
+    }
+)
+# The group of every setting. Names are unique over the groups, so that each setting
+# is known by its name alone and can be a flag.
+GROUP_OF = MappingProxyType(
+    {f.name: group for group, kind in GROUPS.items() for f in dataclasses.fields(kind)}
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All of it. `preset` is the name of the preset it started from, or empty."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    episodes: EpisodeConfig = dataclasses.field(default_factory=EpisodeConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+    preset: str = ""
+
+    def __post_init__(self):
+        for name, kind in GROUPS.items():
+            group = getattr(self, name)
+            if not isinstance(group, kind):
+                raise FlagError(name, f"a {kind.__name__}", shown(group))
+        rules.text().checked(self.preset, "--preset")
+
+    def flat(self) -> dict:
+        """Every setting by its name alone, and `preset`."""
+        values = {name: getattr(getattr(self, g), name) for name, g in GROUP_OF.items()}
+        return {**values, "preset": self.preset}
+
+    def replace(self, **settings) -> "Config":
+        """A copy with some settings changed, each given by its name alone.
+
+        Raises:
+          FlagError: if a name is unknown or its value is refused.
+        """
+        changes = {name: {} for name in GROUPS}
+        preset = settings.pop("preset", self.preset)
+        for name, value in settings.items():
+            if name not in GROUP_OF:
+                raise FlagError(f"--{name}", "the name of a setting", "an unknown one")
+            changes[GROUP_OF[name]][name] = value
+        groups = {
+            name: dataclasses.replace(getattr(self, name), **changed)
+            for name, changed in changes.items()
+        }
+        return Config(**groups, preset=preset)
+
+    def differences(self, other: "Config") -> list[tuple]:
+        """(name, mine, theirs) of every setting that differs, `preset` included."""
+        theirs = other.flat()
+        return [
+            (name, mine, theirs[name])
+            for name, mine in self.flat().items()
+            if mine != theirs[name]
+        ]
+
+    def to_dict(self) -> dict:
+        """Nested dicts of JSON's types; `from_dict` gives an equal `Config`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values, source: str = "configuration") -> "Config":
+        """Reads what `to_dict` wrote; what is missing gets its default.
+
+        Args:
+          values: what `json.load` returned: anything.
+          source: the file; errors begin with it.
+
+        Raises:
+          InputError: naming source and field, if a field is unknown or refused.
+        """
+        rules.check_object(values, [*GROUPS, "preset"], source)
+        groups = {
+            name: kind.from_dict(values[name], source, name)
+            for name, kind in GROUPS.items()
+            if name in values
+        }
+        where = f"{source}: `preset`"
+        preset = rules.text().checked(values.get("preset", ""), where, InputError)
+        return cls(**groups, preset=preset)

@@ -1,0 +1,121 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.flags import parse
+from configs.options import OPTIONS
+from configs.presets import PRESETS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--num_steps=-1",
+        "--num_steps_limit=-1",
+        "--num_classes=1",
+        "--num_classes=five",
+        "--way=2.5",
+        "--way=",
+        "--shot=0",
+        "--num_tr_examples_per_class=0",
+        "--metavalid_batch_size=0",
+        "--metatest_batch_size=2000000000",
+        "--checkpoint_steps=-1",
+        "--dropout_rate=1",
+        "--dropout_rate=nan",
+        "--dropout_rate=half",
+        "--kl_weight=-0.1",
+        "--l2_penalty_weight=inf",
+        "--outer_lr=0",
+        "--seed=-1",
+        "--seed=" + 5000 * "9",
+        "--dataset_name=../x",
+        "--dataset_name=",
+        "--data_path=",
+        "--checkpoint_path=",
+        "--workdir=--quiet",
+        "--preset=mini",
+        "--mode=test",
+        "--embedding_crop=left",
+        "--dtype=bfloat16",
+        "--train_on_val=maybe",
+        "--evaluation_mode=2",
+        "--unheard_of=1",
+    ],
+)
+def test_a_bad_value_is_refused_under_the_name_that_was_typed(argument, refusal):
+    assert refusal(argument).where == argument.split("=")[0]
+
+
+def test_an_error_says_what_was_expected_and_what_was_typed(refusal):
+    expected = "--num_classes: expected an integer of 2 or more, received 'five'."
+    assert str(refusal("--num_classes=five")) == expected
+
+
+def test_a_flag_without_its_value_is_named(refusal):
+    assert refusal("--seed=1", "--num_classes").where == "--num_classes"
+    assert refusal("--way", "--shot=1").where == "--way"
+    assert refusal("--notrain_on_val=1").where == "--notrain_on_val"
+
+
+def test_a_misspelt_flag_gets_a_suggestion(refusal):
+    assert refusal("--droput_rate=0.1").hint == "Did you mean --dropout_rate?"
+    assert refusal("--zzz\n=1").where == "--zzz\\n"
+
+
+def test_arguments_that_are_no_flags_are_refused(refusal):
+    assert "'train'" in str(refusal("train", "--way=3"))
+    assert "'True'" in str(refusal("--evaluation_mode", "True"))
+
+
+def test_flags_are_read_from_a_file_and_a_bad_file_is_refused(tmp_path, refusal):
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.write_text("--num_classes=3\n# a comment\n--seed=4\n")
+    options = parse(["run_leo.py", f"--flagfile={good}", "--seed=5"])
+    assert dict(options.explicit) == {"way": 3, "seed": 5}
+    bad.write_bytes(b"\xff\xfe--way")
+    for path in (bad, tmp_path / "none", tmp_path):
+        assert refusal(f"--flagfile={path}").where == "--flagfile"
+
+
+PROGRAM = """
+import sys
+from configs import flags
+try:
+    flags.parse(["run_leo.py", *sys.argv[1:]])
+finally:
+    print([m for m in ("tensorflow", "keras", "numpy") if m in sys.modules])
+"""
+
+
+def run(*arguments):
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "-help", "--helpfull"])
+def test_help_shows_every_flag_under_headings_without_tensorflow(flag):
+    done = run("--way=nonsense", flag)
+    assert done.returncode == 0 and done.stdout.endswith("[]\n"), done.stderr
+    text = " ".join(done.stdout.split())
+    for name, option in OPTIONS.items():
+        assert f"--{name} " in text or f"--[no]{name} " in text, name
+        assert not option.group or option.help in text, name
+    for heading in ("What to do:", "Data:", "Episodes:", "Model:", "Run:"):
+        assert f"\n{heading}\n" in done.stdout
+    for preset in PRESETS.values():
+        assert preset.description in text
+    fact = "of 2 or more; default: 5; N in the paper; --num_classes in the original"
+    assert fact in text and "--metatest_batch_size * 50 in" in text
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_a_flag_error_comes_without_tensorflow():
+    done = run("--way=nonsense")
+    assert done.stdout == "[]\n" and "FlagError: --way: expected" in done.stderr

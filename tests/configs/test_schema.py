@@ -1,0 +1,182 @@
+import dataclasses
+import math
+
+import pytest
+
+from configs.errors import FlagError
+from configs.schema import (
+    GROUP_OF,
+    GROUPS,
+    Config,
+    DataConfig,
+    EpisodeConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+)
+
+FIELDS = [(kind, f) for kind in GROUPS.values() for f in dataclasses.fields(kind)]
+EDGES = [  # setting, the last values accepted, the first ones refused
+    ("way", [2], [1, 0, -5]),
+    ("shot", [1], [0, -1]),
+    ("num_query", [1], [0]),
+    ("meta_batch_size", [1], [0]),
+    ("test_way", [2, None], [1]),
+    ("test_shot", [1, None], [0]),
+    ("test_num_query", [1, None], [0]),
+    ("num_latents", [1], [0]),
+    ("inner_unroll_length", [0], [-1]),
+    ("finetuning_unroll_length", [0], [-1]),
+    ("inner_lr_init", [1e-9], [0.0, -1.0]),
+    ("finetuning_lr_init", [1e-9], [0.0, -1.0]),
+    ("dropout_rate", [0.0, 0.999], [1.0, -0.1]),
+    ("kl_weight", [0.0], [-1e-9]),
+    ("encoder_penalty_weight", [0.0], [-1e-9]),
+    ("l2_penalty_weight", [0.0], [-1e-9]),
+    ("orthogonality_penalty_weight", [0.0], [-1e-9]),
+    ("outer_lr", [1e-9], [0.0, -1.0]),
+    ("gradient_threshold", [0.0], [-0.1]),
+    ("gradient_norm_threshold", [0.0], [-0.1]),
+    ("num_steps", [1, 2**31 - 1], [0, 2**31]),
+    ("validate_every", [1], [0]),
+    ("num_val_episodes", [1], [0]),
+    ("num_test_episodes", [1], [0]),
+    ("seed", [0, 2**31 - 1], [-1, 2**31]),
+    ("jit", ["auto", "on", "off"], ["yes", ""]),
+    ("log_every", [1], [0]),
+    ("keep_checkpoints", [2], [1]),
+    ("embedding_crop", ["center", "multiview"], ["left", "Center"]),
+    ("dtype", ["float32", "float64"], ["float16", "float"]),
+    ("train_on_val", [True, False], [1, "true", None]),
+    ("data_path", ["", "/a b/c"], ["a\0b", None, 3]),
+    ("dataset_name", ["glyphs", "my-set_2.1"], ["", "a/b", "..", ".", "a\\b", " a"]),
+]
+
+
+def test_every_setting_has_its_edges_tested():
+    assert sorted(name for name, _, _ in EDGES) == sorted(GROUP_OF)
+
+
+@pytest.mark.parametrize("name,good,bad", EDGES, ids=[name for name, _, _ in EDGES])
+def test_values_up_to_the_edge_are_kept_and_those_beyond_are_refused(name, good, bad):
+    for value in good:
+        assert Config().replace(**{name: value}).flat()[name] == value
+    for value in bad:
+        with pytest.raises(FlagError) as caught:
+            Config().replace(**{name: value})
+        assert caught.value.where == f"--{name}"
+
+
+@pytest.mark.parametrize("kind,field", FIELDS, ids=lambda x: getattr(x, "name", ""))
+def test_a_value_of_another_type_is_refused_by_every_setting(kind, field):
+    wrong = {int: [True, 1.0, "2"], float: [True, "0.5"], bool: [0, "false"]}
+    for value in [*wrong.get(field.metadata["rule"].kind, [1, True]), b"x", [], {}]:
+        with pytest.raises(FlagError, match=f"^--{field.name}: expected"):
+            kind(**{field.name: value})
+
+
+@pytest.mark.parametrize("kind,field", FIELDS, ids=lambda x: getattr(x, "name", ""))
+def test_nan_infinity_and_what_overflows_float32_are_refused(kind, field):
+    for value in (math.nan, math.inf, -math.inf, 1e39, 10**400, -(10**400)):
+        with pytest.raises(FlagError, match=f"^--{field.name}: expected"):
+            kind(**{field.name: value})
+
+
+def test_an_integer_for_a_float_becomes_a_float():
+    config = ModelConfig(kl_weight=2, inner_lr_init=1)
+    assert type(config.kl_weight) is float and config.kl_weight == 2.0
+    assert type(config.inner_lr_init) is float
+
+
+def test_the_error_of_a_number_too_large_says_the_limit():
+    with pytest.raises(FlagError, match=r"1 or more, below 2\^31, received 2147483648"):
+        RunConfig(num_steps=2**31)
+
+
+def test_defaults_are_those_of_the_release():
+    expected = {  # config.py and runner.py of github.com/google-deepmind/leo
+        "embedding_crop": "center",
+        "train_on_val": False,
+        "inner_unroll_length": 5,
+        "finetuning_unroll_length": 5,
+        "num_latents": 64,
+        "inner_lr_init": 1.0,
+        "finetuning_lr_init": 0.001,
+        "dropout_rate": 0.5,
+        "kl_weight": 1e-3,
+        "encoder_penalty_weight": 1e-9,
+        "l2_penalty_weight": 1e-8,
+        "orthogonality_penalty_weight": 1e-3,
+        "way": 5,
+        "shot": 1,
+        "num_query": 15,
+        "meta_batch_size": 12,
+        "num_val_episodes": 10 * 200,
+        "num_test_episodes": 10_000,
+        "num_steps": 100_000,
+        "validate_every": 1000,
+        "outer_lr": 1e-4,
+        "gradient_threshold": 0.1,
+        "gradient_norm_threshold": 0.1,
+    }
+    assert expected.items() <= Config().flat().items()
+
+
+def test_setting_names_are_unique_over_groups_and_every_one_has_a_help_text():
+    names = [field.name for _, field in FIELDS]
+    assert len(set(names)) == len(names) == len(GROUP_OF)
+    assert not set(names) & {*GROUPS, "preset"}
+    assert all(len(field.metadata["help"]) > 10 for _, field in FIELDS)
+    symbols = {f.name: f.metadata["symbol"] for _, f in FIELDS if f.metadata["symbol"]}
+    assert symbols["kl_weight"] == "beta" and symbols["way"] == "N"
+
+
+def test_settings_cannot_be_changed_in_place():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().episodes.way = 7
+
+
+def test_evaluation_sizes_follow_training_unless_given():
+    assert EpisodeConfig(way=7, shot=3).evaluation_way == 7
+    assert EpisodeConfig(way=7, shot=3).evaluation_shot == 3
+    given = EpisodeConfig(way=7, shot=3, test_way=4, test_shot=2)
+    assert (given.evaluation_way, given.evaluation_shot) == (4, 2)
+
+
+def test_only_glyphs_without_a_path_is_embedded():
+    assert DataConfig().is_embedded
+    assert not DataConfig(data_path="/e").is_embedded
+    assert not DataConfig(dataset_name="miniImageNet").is_embedded
+
+
+def test_replace_routes_each_name_to_its_group_and_leaves_the_rest():
+    config = Config().replace(shot=5, outer_lr=1e-3, preset="p")
+    assert config == Config(
+        episodes=EpisodeConfig(shot=5),
+        optimizer=OptimizerConfig(outer_lr=1e-3),
+        preset="p",
+    )
+    assert config.replace() == config
+
+
+def test_replace_refuses_an_unknown_name_by_that_name():
+    with pytest.raises(FlagError, match=r"^--shots: expected the name of a setting"):
+        Config().replace(shots=5)
+
+
+def test_a_group_of_the_wrong_class_is_refused():
+    with pytest.raises(FlagError, match=r"^episodes: expected a EpisodeConfig"):
+        Config(episodes=ModelConfig())
+
+
+@pytest.mark.parametrize("preset", [3, None, "two\nlines"])
+def test_a_preset_that_is_no_line_of_text_is_refused(preset):
+    with pytest.raises(FlagError, match=r"^--preset: expected text"):
+        Config(preset=preset)
+
+
+def test_differences_name_each_setting_that_differs_with_both_values():
+    mine, theirs = Config(), Config().replace(way=3, kl_weight=0.5, preset="q")
+    expected = [("way", 5, 3), ("kl_weight", 1e-3, 0.5), ("preset", "", "q")]
+    assert mine.differences(theirs) == expected
+    assert mine.differences(Config()) == []
