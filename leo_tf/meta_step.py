@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from data_pipeline.episode import Episode
-from leo_tf.learner import Learner
+from leo_tf.learner import Adapted, Learner
 from leo_tf.losses import accuracy, cross_entropy
 
 # The release's pull towards small weights when a step is not finite.
@@ -24,10 +24,10 @@ def adam(learning_rate: float) -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(learning_rate, epsilon=_ADAM_EPSILON, name="adam")
 
 
-def outer_loss(
+def answer(
     learner: Learner, episode: Episode, training: bool = False, noise=None
-) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Adapts to the supports and measures the loss on the queries.
+) -> tuple[Adapted, tf.Tensor]:
+    """Adapts to the supports, then scores the queries.
 
     Args:
       learner: the method.
@@ -36,28 +36,25 @@ def outer_loss(
       noise: what to draw with, from `learner.draw_noise`.
 
     Returns:
-      [] the outer loss: mean query cross-entropy plus all penalties, averaged over
-      tasks; and a dict of [] numbers: loss, its parts, accuracy, the method's health.
+      What adaptation gave, and the [B, N, Q, N] logits of the queries.
+    """
+    mode = {"training": training, "noise": noise}
+    adapted = learner.adapt(episode.support_inputs, episode.support_labels, **mode)
+    return adapted, learner.logits(adapted.classifier, episode.query_inputs, **mode)
+
+
+def loss_parts(
+    adapted: Adapted, logits: tf.Tensor, query_labels: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """The terms whose sum is the outer loss, each [] and averaged over tasks.
+
+    "query" is the mean query cross-entropy; the others are the method's penalties.
 
     Source: arXiv:1807.05960, equation 6; `LEO._build` in the release's `model.py`.
     """
-    adapted = learner.adapt(
-        episode.support_inputs, episode.support_labels, training=training, noise=noise
-    )
-    logits = learner.logits(
-        adapted.classifier, episode.query_inputs, training=training, noise=noise
-    )
-    query_loss = tf.reduce_mean(cross_entropy(logits, episode.query_labels))
-    parts = {name: tf.reduce_mean(part) for name, part in adapted.penalties.items()}
-    loss = tf.add_n([query_loss, *parts.values()])
-    metrics = {
-        "loss": loss,
-        "accuracy": tf.reduce_mean(accuracy(logits, episode.query_labels)),
-        "loss/query": query_loss,
-        **{f"loss/{name}": part for name, part in parts.items()},
-        **{f"health/{name}": value for name, value in adapted.health.items()},
-    }
-    return loss, metrics
+    query = tf.reduce_mean(cross_entropy(logits, query_labels))
+    penalties = {name: tf.reduce_mean(part) for name, part in adapted.penalties.items()}
+    return {"query": query, **penalties}
 
 
 def meta_gradients(
@@ -67,14 +64,23 @@ def meta_gradients(
 
     Returns:
       [] loss; a gradient for each of `learner.trainable_variables`, zero where the
-      loss does not depend on the variable; the metrics of `outer_loss`.
+      loss does not depend on the variable; a dict of [] numbers: loss, its parts,
+      accuracy, the method's health.
     """
     with tf.GradientTape() as tape:
-        loss, metrics = outer_loss(learner, episode, training=True, noise=noise)
+        adapted, logits = answer(learner, episode, training=True, noise=noise)
+        parts = loss_parts(adapted, logits, episode.query_labels)
+        loss = tf.add_n(list(parts.values()))
     variables = [variable.value for variable in learner.trainable_variables]
     gradients = tape.gradient(
         loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
     )
+    metrics = {
+        "loss": loss,
+        "accuracy": tf.reduce_mean(accuracy(logits, episode.query_labels)),
+        **{f"loss_parts/{name}": part for name, part in parts.items()},
+        **{f"inner_loop/{name}": value for name, value in adapted.health.items()},
+    }
     return loss, gradients, metrics
 
 

@@ -1,0 +1,35 @@
+# A new machine needs Python 3.10 to 3.13, pip, git and make; nothing else.
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint install install-test clean
+
+demo: install  ## trains and tests LEO on the embedded data set: about 3 minutes
+	$(VENV)/bin/python run_leo.py
+
+test: install-test  ## all quick tests
+	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest
+
+lint: install-test
+	$(PIP) ruff
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+install: $(VENV)/installed
+install-test: $(VENV)/installed-test
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: setup.py | $(VENV)/bin/python
+	@echo "Installing into $(VENV): TensorFlow is large, this takes a minute or two."
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(PIP) --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,1 @@
+"""What LEO is compared with, on the same episodes: each a `Learner`."""

@@ -1,0 +1,256 @@
+"""Checkpoints that are whole or not there, and a pointer to the best of them.
+
+A checkpoint is a directory `step-NNNNNNNN` with TensorFlow's checkpoint files and a
+manifest that holds their digests. It is written under another name, flushed to the
+disk and renamed once; so what has its name is complete, whenever the machine stops.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from configs.errors import CheckpointError, DiskError, shown
+
+_NAME = re.compile(r"step-(\d{8,})")
+_UNFINISHED = "unfinished-"
+_UNUSABLE = "unusable-"
+_PREFIX = "variables"
+_MANIFEST = "manifest.json"
+_BEST = "checkpoint.json"
+_BLOCK_BYTES = 2**20
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint on the disk, found whole: where it is and what its manifest says."""
+
+    path: pathlib.Path
+    step: int
+    manifest: dict
+
+
+class Checkpoints:
+    """The checkpoints of one run directory.
+
+    Args:
+      workdir: the run directory; `checkpoints/` and `best/` are below it.
+      keep: how many of the newest to keep; the best is kept besides.
+    """
+
+    def __init__(self, workdir, keep: int = 3):
+        self.directory = pathlib.Path(workdir) / "checkpoints"
+        self.best_pointer = pathlib.Path(workdir) / "best" / _BEST
+        self.keep = keep
+
+    def save(self, step: int, variables: Mapping[str, tf.Variable], manifest: dict):
+        """Writes a checkpoint; one that is already there stays as it is.
+
+        Args:
+          step: meta-steps done.
+          variables: name -> variable.
+          manifest: anything JSON can hold; `step` and `files` are added to it.
+
+        Raises:
+          DiskError: if it cannot be written; nothing half-written keeps its name.
+        """
+        path = self._path(step)
+        if path.exists():
+            return
+        temporary = self.directory / f"{_UNFINISHED}{path.name}"
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            _write_variables(temporary, variables)
+            files = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
+            manifest = {**manifest, "step": step, "files": files}
+            (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+            for file in [*temporary.iterdir(), temporary]:
+                _flush(file)
+            temporary.rename(path)
+            _flush(self.directory)
+        except (OSError, tf.errors.OpError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise DiskError(str(path), "to write a checkpoint", str(error)) from error
+
+    def newest(
+        self, on_unusable: Callable[[str], None], set_aside: bool = False
+    ) -> Checkpoint | None:
+        """The newest checkpoint that is whole; None if there never was one.
+
+        Args:
+          on_unusable: told of each newer one that is passed over, and why.
+          set_aside: whether to rename those, so that their step can be written again.
+
+        Raises:
+          CheckpointError: if there are checkpoints, yet none is whole. Training does
+            not start over by itself.
+        """
+        for step in sorted(self._steps(), reverse=True):
+            try:
+                return self.load(step)
+            except CheckpointError as error:
+                on_unusable(f"passed over: {error}")
+                if set_aside:
+                    self._set_aside(step)
+        unusable = list(self.directory.glob(f"{_UNUSABLE}*"))
+        if unusable or self._steps():
+            raise CheckpointError(
+                str(self.directory),
+                "a whole checkpoint",
+                "only damaged ones",
+                "Restore the directory from a copy, or train into another --workdir.",
+            )
+        return None
+
+    def load(self, step: int) -> Checkpoint:
+        """The checkpoint of a step, its files checked against their digests.
+
+        Raises:
+          CheckpointError: if it is not there or not whole.
+        """
+        path = self._path(step)
+        try:
+            manifest = json.loads((path / _MANIFEST).read_text())
+            files, written = manifest["files"], manifest["step"]
+            digests = {name: _digest(path / name) for name in files}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                str(path / _MANIFEST), "a readable checkpoint", shown(str(error))
+            ) from error
+        for name, digest in digests.items():
+            if digest != files[name]:
+                expected, received = shown(files[name]), shown(digest)
+                raise CheckpointError(str(path / name), expected, received)
+        if written != step or not files:
+            raise CheckpointError(str(path), f"step {step}", f"step {shown(written)}")
+        return Checkpoint(path, step, manifest)
+
+    def mark_best(self, step: int) -> None:
+        """Makes the checkpoint of `step` the best one."""
+        text = json.dumps({"step": step, "directory": self._path(step).name})
+        write_file(self.best_pointer, text.encode())
+
+    def best(self) -> Checkpoint:
+        """The best checkpoint.
+
+        Raises:
+          CheckpointError: if no validation has named one yet, or it is damaged.
+        """
+        try:
+            step = json.loads(self.best_pointer.read_text())["step"]
+        except FileNotFoundError:
+            raise CheckpointError(
+                str(self.best_pointer),
+                "a run that has been validated",
+                "none",
+                "Train first: --mode=train with this --workdir.",
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                str(self.best_pointer), 'JSON with a "step"', shown(str(error))
+            ) from error
+        if not isinstance(step, int):
+            raise CheckpointError(str(self.best_pointer), "a step", shown(step))
+        return self.load(step)
+
+    def prune(self) -> None:
+        """Removes all but the newest `keep` and the best; nothing else is touched."""
+        best = None
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            best = json.loads(self.best_pointer.read_text())["step"]
+        for step in sorted(self._steps())[: -self.keep]:
+            if step != best:
+                shutil.rmtree(self._path(step), ignore_errors=True)
+
+    def _path(self, step: int) -> pathlib.Path:
+        return self.directory / f"step-{step:08d}"
+
+    def _steps(self) -> list[int]:
+        if not self.directory.is_dir():
+            return []
+        matches = (_NAME.fullmatch(path.name) for path in self.directory.iterdir())
+        return [int(match[1]) for match in matches if match]
+
+    def _set_aside(self, step: int):
+        path, number = self._path(step), 0
+        while (aside := path.with_name(f"{_UNUSABLE}{path.name}-{number}")).exists():
+            number += 1
+        path.rename(aside)
+
+
+def restore(checkpoint: Checkpoint, variables: Mapping[str, tf.Variable]) -> None:
+    """Gives variables the values of a checkpoint: all of them, or none.
+
+    Args:
+      checkpoint: from `Checkpoints`.
+      variables: name -> variable; may be fewer than the checkpoint holds.
+
+    Raises:
+      CheckpointError: if a variable is missing or differs in shape or type; then no
+        variable has changed.
+    """
+    reader = tf.train.load_checkpoint(str(checkpoint.path / _PREFIX))
+    shapes = reader.get_variable_to_shape_map()
+    types = reader.get_variable_to_dtype_map()
+    for name, variable in variables.items():
+        mine = f"{variable.dtype.name} {variable.shape.as_list()}"
+        key = _key(name)
+        held = f"{types[key].name} {shapes[key]}" if key in shapes else "nothing"
+        if held != mine:
+            raise CheckpointError(f"{checkpoint.path}: `{name}`", mine, held)
+    for name, variable in variables.items():
+        variable.assign(reader.get_tensor(_key(name)))
+
+
+def write_file(path: pathlib.Path, content: bytes) -> None:
+    """Replaces a file at once: a reader finds the old content or the new, whole.
+
+    Raises:
+      DiskError: if that fails; the old file is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise DiskError(str(path), "to write a file", str(error)) from error
+
+
+def _write_variables(directory: pathlib.Path, variables: Mapping[str, tf.Variable]):
+    held = tf.train.Checkpoint(variables=dict(variables))
+    held.write(str(directory / _PREFIX))
+
+
+def _key(name: str) -> str:
+    """The name TensorFlow's checkpoint gives to the variable held as `name`."""
+    escaped = name.replace(".", "..").replace("/", ".S")
+    return f"variables/{escaped}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def _digest(path: pathlib.Path) -> dict:
+    sha, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            sha.update(block)
+            size += len(block)
+    return {"size": size, "sha256": sha.hexdigest()}
+
+
+def _flush(path: pathlib.Path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

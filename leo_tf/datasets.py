@@ -1,0 +1,155 @@
+"""The three splits of a run's data set, and the episodes a configuration asks of them.
+
+Shapes: B episodes, N way, K shot, Q queries per class, D embedding size.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from configs.schema import Config
+from data_pipeline.embeddings import EmbeddingTable, join
+from data_pipeline.pipeline import FeatureTable, episodes
+from data_pipeline.sampler import RowSampler, largest_num_query
+from leo_tf.evaluation import batch_size_for
+
+ALL_SPLITS = ("train", "val", "test")
+
+
+class Split(NamedTuple):
+    """One split: features resident once, and what else is known of its rows.
+
+    Attributes:
+      name: "train", "val" or "test": which stream of episodes is drawn.
+      table: the features and which class each row has.
+      class_names: one a class.
+      images: [rows, H, W] uint8, or None.
+      digest: SHA-256 of the data.
+      source: where it came from.
+    """
+
+    name: str
+    table: FeatureTable
+    class_names: tuple[str, ...]
+    images: np.ndarray | None
+    digest: str
+    source: str
+
+    @property
+    def embedding_size(self) -> int:
+        """D."""
+        return self.table.features.shape[1]
+
+    def __str__(self):
+        sizes = self.table.index.class_sizes
+        few, many = int(sizes.min()), int(sizes.max())
+        each = str(few) if few == many else f"{few} to {many}"
+        return f"{self.name}: {len(sizes)} classes x {each} examples, {self.source}"
+
+
+def load(config: Config, wanted: Sequence[str] = ALL_SPLITS) -> dict[str, Split]:
+    """Reads the splits of a configuration and checks that its episodes fit.
+
+    Args:
+      config: which data, and what episodes.
+      wanted: names of the splits.
+
+    Raises:
+      InputError: naming file and field, if data is damaged or episodes do not fit.
+    """
+    tables = _tables(config, wanted)
+    if config.data.train_on_val and "train" in tables:
+        tables["train"] = join([tables["train"], tables["val"]])
+    splits = {}
+    for name in wanted:
+        table = tables.pop(name)
+        splits[name] = Split(
+            name,
+            FeatureTable.from_embeddings(table),
+            table.class_names,
+            table.images,
+            table.digest,
+            table.source,
+        )
+        _check(config, splits[name])
+    return splits
+
+
+def training_episodes(config: Config, split: Split, start: int) -> tf.data.Dataset:
+    """Endless meta-batches of `Episode` from meta-step `start` on."""
+    shape = config.episodes
+    return episodes(
+        split.table,
+        way=shape.way,
+        shot=shape.shot,
+        num_query=shape.num_query,
+        batch_size=shape.meta_batch_size,
+        seed=config.run.seed,
+        split=split.name,
+        start=start,
+    )
+
+
+def evaluation_episodes(
+    config: Config, split: Split, count: int, with_rows: bool = False
+) -> tf.data.Dataset:
+    """The first `count` episodes of validation or test, in batches that fit memory."""
+    shape = evaluation_shape(config, split)
+    size = split.table.features.dtype.size
+    return episodes(
+        split.table,
+        **shape,
+        batch_size=batch_size_for(
+            count, **shape, embedding_size=split.embedding_size, itemsize=size
+        ),
+        seed=config.run.seed,
+        split=split.name,
+        num_episodes=count,
+        with_rows=with_rows,
+    )
+
+
+def evaluation_shape(config: Config, split: Split) -> dict[str, int]:
+    """way, shot and num_query of the validation or test episodes of a split.
+
+    Raises:
+      InputError: if a class has no row left after the support.
+    """
+    shape = config.episodes
+    num_query = shape.test_num_query
+    if num_query is None:
+        num_query = largest_num_query(split.table.index, shape.evaluation_shot)
+    return {
+        "way": shape.evaluation_way,
+        "shot": shape.evaluation_shot,
+        "num_query": num_query,
+    }
+
+
+def _tables(config: Config, wanted: Sequence[str]) -> dict[str, EmbeddingTable]:
+    data = config.data
+    if data.is_embedded:
+        from data_pipeline.glyphs import load_splits
+
+        tables = load_splits(dtype=data.dtype)
+        return {name: tables[name] for name in wanted}
+    from data_pipeline.splits import load_splits
+
+    return load_splits(
+        data.data_path,
+        data.dataset_name,
+        data.embedding_crop,
+        dtype=data.dtype,
+        splits=tuple(wanted),
+    )
+
+
+def _check(config: Config, split: Split):
+    shape = config.episodes
+    if split.name == "train":
+        fits = {"way": shape.way, "shot": shape.shot, "num_query": shape.num_query}
+    else:
+        fits = evaluation_shape(config, split)
+    RowSampler(split.table.index, **fits, seed=0, split=split.name)

@@ -1,0 +1,255 @@
+"""Whole jobs: train a run directory, or evaluate one. `run_leo.py` calls `run`."""
+
+import functools
+import os
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from configs.errors import FlagError
+from configs.flags import RunOptions
+from configs.schema import Config
+from leo_tf import datasets, pictures, report
+from leo_tf.baselines.protonet import NearestCentroid
+from leo_tf.checkpoints import Checkpoints, restore
+from leo_tf.datasets import Split
+from leo_tf.evaluation import collect, evaluate, interval, make_scorer
+from leo_tf.meta_step import adam, answer
+from leo_tf.model import LEO
+from leo_tf.monitoring import Monitor
+from leo_tf.progress import ProgressLine
+from leo_tf.run_directory import RunDirectory
+from leo_tf.trainer import Trainer, uses_jit
+
+# What `--mode=evaluate` may change of the run's own configuration.
+_EVALUATION_FIELDS = (
+    "data_path",
+    "dataset_name",
+    "embedding_crop",
+    "num_test_episodes",
+    "test_way",
+    "test_shot",
+    "test_num_query",
+)
+
+
+def run(options: RunOptions) -> int:
+    """Does what the command line asks for.
+
+    Returns:
+      The exit status: 0, or 128 plus the signal that stopped the training.
+
+    Raises:
+      LeoError: for anything the user can mend.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise FlagError(
+            "KERAS_BACKEND", "tensorflow", keras.backend.backend(), "Unset it."
+        )
+    if options.mode == "evaluate":
+        evaluate_run(options)
+        return 0
+    return train(options)
+
+
+def device() -> str:
+    """What TensorFlow computes on, in words."""
+    gpus = tf.config.list_logical_devices("GPU")
+    if gpus:
+        return f"{len(gpus)} GPU" + "s" * (len(gpus) > 1)
+    return f"CPU, {len(os.sched_getaffinity(0))} cores"
+
+
+def train(options: RunOptions) -> int:
+    """Trains in the run directory, from where it stands, then tests the best.
+
+    Returns:
+      0, or 128 plus the signal that stopped it.
+    """
+    config = options.config
+    workdir = options.workdir or default_workdir(config)
+    with RunDirectory(workdir).for_training(config) as directory:
+        say = _say(options)
+        splits = datasets.load(config)
+        _describe(config, splits, say)
+        leo = build(config, splits["train"])
+        trainer, centroid = _trainer(config, splits, leo, directory)
+        newest = trainer.checkpoints.newest(say, set_aside=True)
+        if newest:
+            trainer.resume(newest)
+            say(f"Going on from step {newest.step} in {workdir}.")
+        with _progress(config, trainer, options) as line:
+            trainer.run(line)
+        if trainer.stopped_by is not None:
+            step = trainer.progress.step
+            say(f"Stopped and saved at step {step}; the same command goes on.")
+            return 128 + trainer.stopped_by
+        pictures.learning_curve(
+            directory.path / "learning_curve.png", trainer.progress.history, centroid
+        )
+        _test_trained(config, splits["test"], leo, trainer, directory, options)
+    return 0
+
+
+def evaluate_run(options: RunOptions) -> report.Results:
+    """Tests the best checkpoint of a run directory, and writes nothing there."""
+    directory = RunDirectory(options.workdir)
+    config = _evaluation_config(directory.config(), options.explicit)
+    best = Checkpoints(directory.path).best()
+    split = datasets.load(config, ["test"])["test"]
+    _say(options)(str(split))
+    leo = build(config, split)
+    restore(best, {variable.path: variable.value for variable in leo.variables})
+    results = _test(config, split, leo, options)
+    report.print_table(results, _title(config, split, best.step))
+    return results
+
+
+def _evaluation_config(trained: Config, explicit) -> Config:
+    """The run's configuration with what was typed; hyperparameters must agree.
+
+    The release wants a run's flags repeated to evaluate it, so that is allowed.
+    """
+    config = trained.replace(
+        **{field: explicit[field] for field in _EVALUATION_FIELDS if field in explicit}
+    )
+    have = config.flat()
+    for field, value in explicit.items():
+        if have[field] != value:
+            hint = "Only the test can be changed now: its data, episodes and shape."
+            raise FlagError(
+                f"--{field}", f"{have[field]}, as trained", str(value), hint
+            )
+    return config
+
+
+def build(config: Config, split: Split) -> LEO:
+    """LEO with initial variables for the embeddings of a split."""
+    leo = LEO(config.model, seed=config.run.seed, dtype=config.data.dtype)
+    leo.build([None, None, None, split.embedding_size])
+    return leo
+
+
+def default_workdir(config: Config) -> str:
+    """Where a run goes if nobody says: below `runs`, named by data and episodes."""
+    shape = config.episodes
+    return f"runs/{config.data.dataset_name}_{shape.way}way_{shape.shot}shot"
+
+
+def _trainer(config, splits, leo, directory):
+    """The trainer, and nearest centroid's accuracy on the validation episodes."""
+
+    def validation_episodes():
+        count = config.run.num_val_episodes
+        return datasets.evaluation_episodes(config, splits["val"], count)
+
+    scorer = make_scorer({report.LEO_NAME: leo})
+    trainer = Trainer(
+        leo,
+        adam(config.optimizer.outer_lr),
+        config,
+        episodes=functools.partial(datasets.training_episodes, config, splits["train"]),
+        validate=lambda: collect(scorer, validation_episodes())[report.LEO_NAME],
+        checkpoints=Checkpoints(directory.path, config.run.keep_checkpoints),
+        monitor=Monitor(directory.path / "events"),
+        facts={
+            "config": config.to_dict(),
+            "data": {name: split.digest for name, split in splits.items()},
+            "jit": uses_jit(config),
+            "device": device(),
+            "versions": report.versions(),
+        },
+    )
+    centroid = {report.CENTROID_NAME: NearestCentroid()}
+    scores = evaluate(centroid, validation_episodes())[report.CENTROID_NAME]
+    return trainer, interval(scores.accuracy)
+
+
+def _test_trained(config, split, leo, trainer, directory, options):
+    """Tests the best checkpoint; writes results.json and the episode's picture."""
+    best = trainer.checkpoints.best()
+    restore(best, {variable.path: variable.value for variable in leo.variables})
+    results = _test(config, split, leo, options)
+    facts = {
+        "test": datasets.evaluation_shape(config, split),
+        "step": best.step,
+        "steps_trained": trainer.progress.step,
+        "seconds_trained": round(trainer.progress.seconds, 1),
+        "seed": config.run.seed,
+        **{
+            key: trainer.facts[key]
+            for key in ("data", "device", "jit", "versions", "config")
+        },
+    }
+    directory.write_json("results.json", report.as_json(results, **facts))
+    if split.images is not None:
+        _draw_episode(config, split, leo, directory.path / "episode.png")
+    report.print_table(results, _title(config, split, best.step))
+    print(f"Run directory: {directory.path}")
+    python = os.path.relpath(sys.executable)
+    print(f"TensorBoard:   {python} -m tensorboard.main --logdir={directory.path}")
+
+
+def _test(config, split, leo, options) -> report.Results:
+    count = config.run.num_test_episodes
+    learners = {report.LEO_NAME: leo, report.CENTROID_NAME: NearestCentroid()}
+    dataset = datasets.evaluation_episodes(config, split, count)
+    with ProgressLine("test", count, unit="episodes", quiet=options.quiet) as line:
+        return report.results_of(evaluate(learners, dataset, line.advance))
+
+
+def _draw_episode(config, split: Split, leo, path):
+    """Draws the first test episode with LEO's and nearest centroid's answers."""
+    dataset = datasets.evaluation_episodes(config, split, 1, with_rows=True)
+    episode, rows = next(iter(dataset))
+    answers = {}
+    for name, learner in (("LEO", leo), ("centroid", NearestCentroid())):
+        answers[name] = np.argmax(answer(learner, episode)[1][0], axis=-1)  # [N, Q]
+    pictures.episode(
+        path,
+        support=split.images[rows.support[0]],
+        query=split.images[rows.query[0]],
+        class_names=[split.class_names[c] for c in rows.classes[0]],
+        answers=answers,
+    )
+
+
+def _describe(config: Config, splits: dict[str, Split], say):
+    for split in splits.values():
+        say(str(split))
+    shape = config.episodes
+    say(f"Device: {device()}.")
+    say(
+        f"Training episodes: {shape.way}-way {shape.shot}-shot, {shape.num_query} "
+        f"queries a class, {shape.meta_batch_size} a step."
+    )
+    for name in ("val", "test"):
+        shape = datasets.evaluation_shape(config, splits[name])
+        say(
+            f"Episodes of {name}: {shape['way']}-way {shape['shot']}-shot, "
+            f"{shape['num_query']} queries a class."
+        )
+
+
+def _title(config, split, step):
+    shape = datasets.evaluation_shape(config, split)
+    return (
+        f"{config.data.dataset_name}, test: {shape['way']}-way {shape['shot']}-shot, "
+        f"{shape['num_query']} queries a class, step {step}"
+    )
+
+
+def _progress(config, trainer, options) -> ProgressLine:
+    return ProgressLine(
+        "train", config.run.num_steps, trainer.progress.step, quiet=options.quiet
+    )
+
+
+def _say(options):
+    def say(text):
+        if not options.quiet:
+            print(text, file=sys.stderr)
+
+    return say

@@ -1,0 +1,123 @@
+"""The two pictures of a run: its learning curve, and one test episode.
+
+Shapes: N way, K shot, Q queries per class, H x W pixels.
+"""
+
+import io
+import pathlib
+
+import numpy as np
+
+from leo_tf.checkpoints import write_file
+from leo_tf.evaluation import Interval
+
+# Colours that also the colour-blind tell apart (Okabe and Ito).
+_BLUE, _ORANGE, _GREY = "#0072B2", "#E69F00", "#777777"
+_RIGHT, _WRONG = "#009E73", "#D55E00"
+_QUERIES_SHOWN = 6
+
+
+def learning_curve(path: pathlib.Path, history: list[dict], centroid: Interval) -> None:
+    """Draws accuracy against meta-steps: train, validation, and nearest centroid.
+
+    Args:
+      path: of the PNG.
+      history: the trainer's, a record a validation.
+      centroid: accuracy of nearest centroid on the validation episodes.
+    """
+    figure, axes = _figure(7, 4.2)
+    steps = [record["step"] for record in history]
+    validation = 100 * np.array([record["val_accuracy"] for record in history])
+    half_width = 100 * np.array([record["val_half_width"] for record in history])
+    trained = [(r["step"], r["train_accuracy"]) for r in history]
+    trained = [(s, 100 * a) for s, a in trained if a is not None]
+    if trained:
+        axes.plot(*zip(*trained), "o-", color=_ORANGE, ms=3, label="LEO, training")
+    axes.plot(steps, validation, "o-", color=_BLUE, ms=3, label="LEO, validation")
+    axes.fill_between(
+        steps, validation - half_width, validation + half_width, color=_BLUE, alpha=0.2
+    )
+    axes.axhline(
+        100 * centroid.mean, color=_GREY, ls="--", label="nearest centroid, validation"
+    )
+    axes.set(xlabel="meta-steps", ylabel="accuracy in %", xlim=(0, None))
+    axes.set_title("Learning curve (band: 95 % over episodes)", fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def episode(
+    path: pathlib.Path,
+    support: np.ndarray,
+    query: np.ndarray,
+    class_names: list[str],
+    answers: dict[str, np.ndarray],
+) -> None:
+    """Draws one episode: its support, some queries, and each method's answers.
+
+    Args:
+      path: of the PNG.
+      support: [N, K, H, W] pictures; the first of each class is drawn.
+      query: [N, Q, H, W] pictures.
+      class_names: N names.
+      answers: method -> [N, Q] predicted labels. A row of pictures below a query
+        shows what the method took it for.
+    """
+    way, shown = len(query), min(_QUERIES_SHOWN, query.shape[1])
+    rows_per_class = 1 + len(answers)
+    figure, axes = _figure(
+        1.1 * (shown + 1.6),
+        0.72 * way * rows_per_class,
+        way * rows_per_class,
+        shown + 1,
+    )
+    for n in range(way):
+        first = n * rows_per_class
+        _tile(axes[first, 0], support[n, 0], "black")
+        axes[first, 0].set_title(_wrapped(class_names[n]), fontsize=6, pad=2)
+        for row, method in enumerate(answers, start=1):
+            label = axes[first + row, 0]
+            label.text(1, 0.5, f"{method}:", ha="right", va="center", fontsize=7)
+        for q in range(shown):
+            _tile(axes[first, q + 1], query[n, q], _GREY)
+            for row, predicted in enumerate(answers.values(), start=1):
+                label = int(predicted[n, q])
+                colour = _RIGHT if label == n else _WRONG
+                _tile(axes[first + row, q + 1], support[label, 0], colour)
+    figure.suptitle(
+        "One test episode. Left: the support; beside it queries of the same class, "
+        "and below\neach what a method took it for (green right, red wrong).",
+        fontsize=8,
+    )
+    _save(figure, path)
+
+
+def _figure(width, height, rows=1, columns=1):
+    # Without pyplot: no global state, and no display is looked for.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    grid = figure.subplots(rows, columns)
+    if rows * columns > 1:
+        for axes in grid.flat:
+            axes.axis("off")
+    return figure, grid
+
+
+def _tile(axes, picture, colour):
+    axes.axis("on")
+    axes.imshow(255 - picture, cmap="gray", vmin=0, vmax=255)
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(color=colour, linewidth=2)
+
+
+def _wrapped(name, width=24):
+    return name if len(name) <= width else f"{name[: width - 1]}…"
+
+
+def _save(figure, path: pathlib.Path):
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=130)
+    write_file(path, png.getvalue())

@@ -1,0 +1,83 @@
+"""The progress line of a long job: on a terminal it moves, elsewhere it is sparse."""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+# Where there is no terminal to redraw, a line every so many seconds.
+_LINE_SECONDS = 10.0
+
+
+class ProgressLine:
+    """A context manager that shows how far a job is, how fast, and how long still.
+
+    Args:
+      title: what is being done.
+      total: units of work in all.
+      done: units already done when it starts.
+      unit: what is counted, in the plural.
+      quiet: show nothing.
+    """
+
+    def __init__(
+        self, title: str, total: int, done: int = 0, unit="steps", quiet=False
+    ):
+        self.title, self.total, self.unit, self.quiet = title, total, unit, quiet
+        self.done = self._first = done
+        self._console = Console(stderr=True, highlight=False)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[facts]}"),
+            console=self._console,
+            disable=quiet or not self._console.is_terminal,
+            transient=True,
+        )
+
+    def __enter__(self):
+        self._start = self._last_line = time.monotonic()
+        self._bar.start()
+        self._task = self._bar.add_task(
+            self.title, total=self.total, completed=self.done, facts="starting"
+        )
+        return self
+
+    def __exit__(self, *unused_error):
+        self._bar.stop()
+
+    def advance(self, units: int, facts: str = "") -> None:
+        """Counts `units` more as done, and shows `facts` beside rate and time left."""
+        self.done += units
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        rate = (self.done - self._first) / elapsed
+        left = (self.total - self.done) / rate if rate else 0.0
+        shown = f"{facts}  {rate:.1f} {self.unit}/s  {_clock(left)} left".strip()
+        self._bar.update(self._task, completed=self.done, facts=shown)
+        if self._bar.disable and not self.quiet:
+            self._plain(shown)
+
+    def skip_time(self, seconds: float) -> None:
+        """Leaves `seconds` spent on something else out of the rate."""
+        self._start += seconds
+
+    def note(self, text: str) -> None:
+        """Prints a line that stays, above the moving one."""
+        if not self.quiet:
+            self._bar.console.print(text, markup=False, soft_wrap=True)
+
+    def _plain(self, text):
+        now = time.monotonic()
+        if now - self._last_line >= _LINE_SECONDS:
+            self._last_line = now
+            print(f"{self.title} {self.done}/{self.total}  {text}", file=sys.stderr)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    )

@@ -1,0 +1,120 @@
+"""A run directory: one configuration, one writer, results in files of its own.
+
+config.json         what runs here
+checkpoints/        step-NNNNNNNN, see `checkpoints.py`
+best/               which of them validated best
+events/             for TensorBoard
+results.json        test accuracy, written at the end
+learning_curve.png, episode.png
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import socket
+
+from configs.errors import DiskError, InputError, shown
+from configs.schema import Config
+from leo_tf.checkpoints import write_file
+
+# What may change between two starts of the same run: it changes no number of it.
+_CHANGEABLE = frozenset(
+    [
+        "data_path",
+        "keep_checkpoints",
+        "log_every",
+        "num_steps",
+        "num_test_episodes",
+        "preset",
+    ]
+)
+
+
+class RunDirectory:
+    """A run directory; reading needs nothing, writing goes through `for_training`.
+
+    Args:
+      path: of the directory.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+
+    @contextlib.contextmanager
+    def for_training(self, config: Config):
+        """Holds the directory for this process; makes it, or checks it is this run's.
+
+        Raises:
+          InputError: if another process trains here, or another configuration did:
+            the fields that differ are named.
+          DiskError: if it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise DiskError(str(self.path), "to write here", str(error)) from error
+        with lock:
+            self._lock(lock)
+            self._check(config)
+            text = json.dumps(config.to_dict(), indent=1)
+            write_file(self.path / "config.json", text.encode())
+            yield self
+
+    def config(self) -> Config:
+        """The configuration of the run.
+
+        Raises:
+          InputError: if there is no run here, or config.json is damaged.
+        """
+        path = self.path / "config.json"
+        try:
+            values = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise InputError(
+                str(self.path), "a run directory with a config.json", "none"
+            ) from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(str(path), "JSON", shown(str(error))) from error
+        return Config.from_dict(values, source=str(path))
+
+    def write_json(self, name: str, value) -> None:
+        """Writes `value` as JSON, whole or not at all."""
+        write_file(self.path / name, json.dumps(value, indent=1).encode())
+
+    def _lock(self, lock):
+        # The system frees it when the process ends, however it ends.
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read(200).strip() or "another process"
+            raise InputError(
+                str(self.path), "no other process training here", shown(holder)
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+
+    def _check(self, config: Config):
+        if not (self.path / "config.json").exists():
+            ours = ("checkpoints", "best", "results.json")
+            found = [name for name in ours if (self.path / name).exists()]
+            if found:
+                received = f"{', '.join(found)} without config.json"
+                raise InputError(str(self.path), "a whole run directory", received)
+            return
+        different = [
+            f"{field} is {shown(theirs)} there and {shown(mine)} here"
+            for field, mine, theirs in config.differences(self.config())
+            if field not in _CHANGEABLE
+        ]
+        if different:
+            raise InputError(
+                str(self.path),
+                "a run of the same configuration",
+                f"another: {'; '.join(different)}",
+                "Give the same flags to go on with it, or another --workdir.",
+            )

@@ -1,0 +1,34 @@
+"""Ends a long loop in good order when the process is asked to stop."""
+
+import signal
+import threading
+
+
+class StopRequest:
+    """A context manager that notes the first SIGINT or SIGTERM instead of dying of it.
+
+    A second one ends the process at once. Outside of the main thread, where Python
+    cannot handle signals, it does nothing.
+
+    Attributes:
+      signal: number of the signal that came, or None.
+    """
+
+    def __init__(self):
+        self.signal: int | None = None
+        self._before = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *unused_error):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, unused_frame):
+        self.signal = number
+        for each in self._before:
+            signal.signal(each, signal.SIG_DFL)

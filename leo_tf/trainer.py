@@ -1,0 +1,270 @@
+"""The outer loop over time: steps, validations, checkpoints, and what is shown of them.
+
+Shapes: B tasks in the meta-batch.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from configs.schema import Config
+from leo_tf.checkpoints import Checkpoint, Checkpoints, restore
+from leo_tf.evaluation import EpisodeScores, Interval, interval
+from leo_tf.learner import Learner
+from leo_tf.meta_step import make_meta_step, meta_gradients
+from leo_tf.monitoring import Monitor
+from leo_tf.progress import ProgressLine
+from leo_tf.signals import StopRequest
+
+# As many steps a call as take about this long: the progress line moves smoothly, a
+# signal is heeded soon, and the host does nothing in between.
+_SECONDS_PER_CALL = 0.5
+# XLA takes seconds to compile, and pays from about this many steps on.
+_JIT_PAYS_AFTER = 300
+
+
+@dataclasses.dataclass
+class Progress:
+    """What a checkpoint knows besides variables.
+
+    Attributes:
+      step: meta-steps done.
+      history: one record a validation: step, accuracies and losses of train and val.
+      best_step: step of the best validation, or None.
+      best_accuracy: its accuracy.
+      non_finite: steps that had to be mended so far.
+      seconds: spent training, over all sessions.
+    """
+
+    step: int = 0
+    history: list[dict] = dataclasses.field(default_factory=list)
+    best_step: int | None = None
+    best_accuracy: float = -1.0
+    non_finite: int = 0
+    seconds: float = 0.0
+
+
+class Trainer:
+    """Trains a learner, validates it, keeps its checkpoints.
+
+    Args:
+      learner: a built method.
+      optimizer: of its trainable variables.
+      config: of the run.
+      episodes: start -> endless dataset of training episodes from that step on.
+      validate: () -> `EpisodeScores` of the learner on the validation episodes.
+      checkpoints: where to save.
+      monitor: where to show.
+      facts: what every manifest holds besides: configuration, data, versions.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        optimizer: keras.optimizers.Optimizer,
+        config: Config,
+        *,
+        episodes: Callable[[int], tf.data.Dataset],
+        validate: Callable[[], EpisodeScores],
+        checkpoints: Checkpoints,
+        monitor: Monitor,
+        facts: dict,
+    ):
+        self.learner, self.optimizer, self.config = learner, optimizer, config
+        self.episodes, self.validate = episodes, validate
+        self.checkpoints, self.monitor, self.facts = checkpoints, monitor, facts
+        self.progress = Progress()
+        self.stopped_by: int | None = None
+        self._meta_step = make_meta_step(
+            learner,
+            optimizer,
+            gradient_threshold=config.optimizer.gradient_threshold,
+            gradient_norm_threshold=config.optimizer.gradient_norm_threshold,
+            jit=uses_jit(config),
+        )
+        self._run_steps = tf.function(self._run_steps_eagerly)
+        self._gradients = tf.function(self._gradients_eagerly, autograph=False)
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Goes on from a checkpoint: variables, best so far and history."""
+        restore(checkpoint, self._variables())
+        self.progress = Progress(**checkpoint.manifest["progress"])
+
+    def run(self, line: ProgressLine) -> Progress:
+        """Trains up to the configured number of steps, or until a signal.
+
+        SIGTERM or SIGINT ends the running steps, saves and returns, with the signal
+        in `stopped_by`; a second one ends the process at once.
+
+        Raises:
+          DiskError: if a checkpoint cannot be written.
+        """
+        run, progress = self.config.run, self.progress
+        iterator = iter(self.episodes(progress.step))
+        since_log, since_validation = _Averages(), _Averages()
+        steps_per_call = 1
+        with StopRequest() as request:
+            while progress.step < run.num_steps and request.signal is None:
+                count = min(steps_per_call, self._steps_to_next_event())
+                metrics, seconds = self._timed(iterator, count)
+                since_log.add(metrics, count)
+                since_validation.add(metrics, count)
+                steps_per_call = max(1, round(count / seconds * _SECONDS_PER_CALL))
+                line.advance(count, self._facts_line(since_validation.means()))
+                if progress.step % run.log_every == 0:
+                    self._log(since_log.means())
+                    since_log = _Averages()
+                if self._is_validation_due():
+                    self._validate(since_validation.means(), next(iterator), line)
+                    since_validation = _Averages()
+            self.stopped_by = request.signal
+            if self.stopped_by is not None:
+                self._save()
+        return progress
+
+    def _steps_to_next_event(self) -> int:
+        step, run = self.progress.step, self.config.run
+        events = [run.log_every, run.validate_every]
+        return min(run.num_steps - step, *(every - step % every for every in events))
+
+    def _is_validation_due(self) -> bool:
+        step, run = self.progress.step, self.config.run
+        # The release never validates after the last step; we do.
+        return step % run.validate_every == 0 or step == run.num_steps
+
+    def _timed(self, iterator, count: int) -> tuple[dict, float]:
+        start = time.monotonic()
+        metrics = self._run_steps(
+            iterator,
+            tf.constant(self.progress.step, tf.int64),
+            tf.constant(count, tf.int64),
+        )
+        metrics = {name: float(value) for name, value in metrics.items()}
+        seconds = time.monotonic() - start
+        self.progress.step += count
+        self.progress.seconds += seconds
+        self.progress.non_finite += round(metrics["non_finite"])
+        return metrics, seconds
+
+    def _run_steps_eagerly(self, iterator, first, count):
+        """`count` meta-steps: sums over those that were finite."""
+        seed = tf.constant(self.config.run.seed, tf.int64)
+        totals = _finite(self._meta_step(next(iterator), seed, first))
+        for step in tf.range(first + 1, first + count):
+            metrics = _finite(self._meta_step(next(iterator), seed, step))
+            totals = {name: totals[name] + metrics[name] for name in totals}
+        return totals
+
+    def _gradients_eagerly(self, episode, step):
+        seed = tf.constant(self.config.run.seed, tf.int64)
+        noise = self.learner.draw_noise(episode, seed, step)
+        return meta_gradients(self.learner, episode, noise)[1]
+
+    def _validate(self, train: dict, episode, line: ProgressLine):
+        start = time.monotonic()
+        scores, progress = self.validate(), self.progress
+        accuracy = interval(scores.accuracy)
+        progress.history.append(
+            {
+                "step": progress.step,
+                "train_accuracy": train.get("accuracy"),
+                "train_loss": train.get("loss"),
+                "val_accuracy": accuracy.mean,
+                "val_half_width": accuracy.half_width,
+                "val_loss": scores.loss,
+            }
+        )
+        # With the validation classes trained on there is nothing to select by: the
+        # newest is as good as any. A NaN is never better.
+        is_best = (
+            self.config.data.train_on_val or accuracy.mean > progress.best_accuracy
+        )
+        if is_best:
+            progress.best_step, progress.best_accuracy = progress.step, accuracy.mean
+        self._save()
+        self._show_validation(accuracy, scores.loss, episode)
+        line.skip_time(time.monotonic() - start)
+        mark = "  best so far" if is_best else ""
+        line.note(f"step {progress.step}: validation accuracy {accuracy} %{mark}")
+
+    def _save(self):
+        progress = self.progress
+        manifest = {**self.facts, "progress": dataclasses.asdict(progress)}
+        self.checkpoints.save(progress.step, self._variables(), manifest)
+        if progress.best_step == progress.step:
+            self.checkpoints.mark_best(progress.step)
+        self.checkpoints.prune()
+
+    def _log(self, means: dict):
+        rates = {
+            name: float(np.mean(variable.numpy()))
+            for name, variable in self._named_variables().items()
+            if name.endswith("_lr")
+        }
+        step, non_finite = self.progress.step, self.progress.non_finite
+        self.monitor.training(step, means, learning_rates=rates, non_finite=non_finite)
+
+    def _show_validation(self, accuracy: Interval, loss: float, episode):
+        step, variables = self.progress.step, self._named_variables()
+        gradients = self._gradients(episode, tf.constant(step, tf.int64))
+        self.monitor.validation(
+            step,
+            accuracy=accuracy.mean,
+            loss=loss,
+            variables={name: variable.value for name, variable in variables.items()},
+            gradients=dict(zip(variables, gradients)),
+        )
+
+    def _named_variables(self) -> dict:
+        """Variables without the learner's own name: "encoder/kernel"."""
+        variables = self.learner.trainable_variables
+        return {variable.path.split("/", 1)[-1]: variable for variable in variables}
+
+    def _facts_line(self, means: dict) -> str:
+        progress = self.progress
+        facts = f"step {progress.step}"
+        if "loss" in means:
+            facts += f"  loss {means['loss']:.3f}"
+            facts += f"  accuracy {100 * means['accuracy']:.1f} %"
+        if progress.non_finite:
+            facts += f"  {progress.non_finite} steps not finite"
+        return facts
+
+    def _variables(self) -> dict[str, tf.Variable]:
+        variables = [*self.learner.trainable_variables, *self.optimizer.variables]
+        return {variable.path: variable.value for variable in variables}
+
+
+def uses_jit(config: Config) -> bool:
+    """Whether XLA compiles the meta-step; "auto" wherever the run is long enough."""
+    if config.run.jit == "auto":
+        return config.run.num_steps > _JIT_PAYS_AFTER
+    return config.run.jit == "on"
+
+
+class _Averages:
+    """Means of metrics over the finite steps since it was made."""
+
+    def __init__(self):
+        self._sums, self._steps = {}, 0
+
+    def add(self, sums: dict, count: int):
+        self._steps += count - round(sums["non_finite"])
+        for name, value in sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        if not self._steps:
+            return {}
+        return {name: value / self._steps for name, value in self._sums.items()}
+
+
+def _finite(metrics: dict) -> dict:
+    """Metrics of a step, zero if it was not finite, so that sums stay clean."""
+    finite = metrics["non_finite"] == 0
+    kept = {name: tf.where(finite, m, tf.zeros_like(m)) for name, m in metrics.items()}
+    return {**kept, "non_finite": metrics["non_finite"]}

@@ -1,0 +1,8 @@
+"""Trains and evaluates LEO: `python run_leo.py --help`."""
+
+import sys
+
+from leo_tf.command_line import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,39 @@
+"""Installs leo-tf: `pip install .`, with extras `test` and `dev`."""
+
+import pathlib
+import re
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"', (HERE / "leo_tf" / "__init__.py").read_text()
+)[1]
+TEST = ["pytest", "hypothesis"]
+
+setuptools.setup(
+    name="leo-tf",
+    version=VERSION,
+    description="Meta-Learning with Latent Embedding Optimization in TensorFlow 2",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=["configs", "data_pipeline", "leo_tf", "leo_tf.baselines"],
+    py_modules=["run_leo"],
+    python_requires=">=3.10,<3.14",
+    install_requires=[
+        "tensorflow>=2.18,<2.23",
+        # Without the extra it cannot be imported: it needs tf_keras.
+        "tensorflow-probability[tf]>=0.25",
+        "keras>=3.5",
+        "numpy>=1.26",
+        "absl-py",
+        # TensorFlow 2.21 no longer brings it.
+        "tensorboard",
+        # Its fonts are the embedded data set, and it draws the pictures.
+        "matplotlib",
+        "rich",
+    ],
+    extras_require={"test": TEST, "dev": [*TEST, "ruff"]},
+    entry_points={"console_scripts": ["leo-tf = leo_tf.command_line:main"]},
+)
