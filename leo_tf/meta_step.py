@@ -179,3 +179,35 @@ def make_meta_step(
         return update(episode, learner.draw_noise(episode, seed, step))
 
     return meta_step
+
+
+def make_run_steps(meta_step: Callable, seed: int) -> Callable:
+    """Builds the function that makes many meta-steps in one call from the host.
+
+    Args:
+      meta_step: from `make_meta_step`.
+      seed: of the run.
+
+    Returns:
+      A `tf.function` of an iterator over episodes, the number of the first step and
+      how many to make, int64 scalars. It returns metrics summed over the steps that
+      were finite, and "non_finite", the number of those that were not.
+    """
+
+    @tf.function
+    def run_steps(iterator, first, count):
+        key = tf.constant(seed, tf.int64)
+        totals = _if_finite(meta_step(next(iterator), key, first))
+        for step in tf.range(first + 1, first + count):
+            metrics = _if_finite(meta_step(next(iterator), key, step))
+            totals = {name: totals[name] + metrics[name] for name in totals}
+        return totals
+
+    return run_steps
+
+
+def _if_finite(metrics: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """A step's metrics, all zero if it was not finite, so that sums stay clean."""
+    finite = metrics["non_finite"] == 0
+    kept = {name: tf.where(finite, m, tf.zeros_like(m)) for name, m in metrics.items()}
+    return {**kept, "non_finite": metrics["non_finite"]}

@@ -15,7 +15,7 @@ from configs.schema import Config
 from leo_tf.checkpoints import Checkpoint, Checkpoints, restore
 from leo_tf.evaluation import EpisodeScores, Interval, interval
 from leo_tf.learner import Learner
-from leo_tf.meta_step import make_meta_step, meta_gradients
+from leo_tf.meta_step import make_meta_step, make_run_steps, meta_gradients
 from leo_tf.monitoring import Monitor
 from leo_tf.progress import ProgressLine
 from leo_tf.signals import StopRequest
@@ -79,14 +79,14 @@ class Trainer:
         self.checkpoints, self.monitor, self.facts = checkpoints, monitor, facts
         self.progress = Progress()
         self.stopped_by: int | None = None
-        self._meta_step = make_meta_step(
+        meta_step = make_meta_step(
             learner,
             optimizer,
             gradient_threshold=config.optimizer.gradient_threshold,
             gradient_norm_threshold=config.optimizer.gradient_norm_threshold,
             jit=uses_jit(config),
         )
-        self._run_steps = tf.function(self._run_steps_eagerly)
+        self._run_steps = make_run_steps(meta_step, config.run.seed)
         self._gradients = tf.function(self._gradients_eagerly, autograph=False)
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -106,7 +106,7 @@ class Trainer:
         run, progress = self.config.run, self.progress
         iterator = iter(self.episodes(progress.step))
         since_log, since_validation = _Averages(), _Averages()
-        steps_per_call = 1
+        steps_per_call, started = 1, progress.step
         with StopRequest() as request:
             while progress.step < run.num_steps and request.signal is None:
                 count = min(steps_per_call, self._steps_to_next_event())
@@ -114,6 +114,8 @@ class Trainer:
                 since_log.add(metrics, count)
                 since_validation.add(metrics, count)
                 steps_per_call = max(1, round(count / seconds * _SECONDS_PER_CALL))
+                if progress.step == started + count:
+                    line.skip_time(seconds)  # tracing and compiling are no rate
                 line.advance(count, self._facts_line(since_validation.means()))
                 if progress.step % run.log_every == 0:
                     self._log(since_log.means())
@@ -143,21 +145,12 @@ class Trainer:
             tf.constant(self.progress.step, tf.int64),
             tf.constant(count, tf.int64),
         )
-        metrics = {name: float(value) for name, value in metrics.items()}
+        metrics = {name: float(value) for name, value in metrics.items()}  # waits
         seconds = time.monotonic() - start
         self.progress.step += count
         self.progress.seconds += seconds
         self.progress.non_finite += round(metrics["non_finite"])
         return metrics, seconds
-
-    def _run_steps_eagerly(self, iterator, first, count):
-        """`count` meta-steps: sums over those that were finite."""
-        seed = tf.constant(self.config.run.seed, tf.int64)
-        totals = _finite(self._meta_step(next(iterator), seed, first))
-        for step in tf.range(first + 1, first + count):
-            metrics = _finite(self._meta_step(next(iterator), seed, step))
-            totals = {name: totals[name] + metrics[name] for name in totals}
-        return totals
 
     def _gradients_eagerly(self, episode, step):
         seed = tf.constant(self.config.run.seed, tf.int64)
@@ -261,10 +254,3 @@ class _Averages:
         if not self._steps:
             return {}
         return {name: value / self._steps for name, value in self._sums.items()}
-
-
-def _finite(metrics: dict) -> dict:
-    """Metrics of a step, zero if it was not finite, so that sums stay clean."""
-    finite = metrics["non_finite"] == 0
-    kept = {name: tf.where(finite, m, tf.zeros_like(m)) for name, m in metrics.items()}
-    return {**kept, "non_finite": metrics["non_finite"]}
