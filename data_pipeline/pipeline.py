@@ -1,0 +1,141 @@
+"""Batches of episodes from a resident table of features: starts anywhere, never waits.
+
+Shapes: B episodes in a batch, N way, K shot, Q queries per class, D embedding size.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from data_pipeline.embeddings import EmbeddingTable
+from data_pipeline.episode import Episode, EpisodeRows
+from data_pipeline.sampler import ClassIndex, RowSampler, check_at_least
+
+# Where an endless pipeline ends. At 10,000 episodes a second it lasts three years,
+# and the sampler's positions stay below 2^63 for any table that fits in memory.
+_ENDLESS = 2**40
+
+# One batch is made while the other waits: enough to hide the making of one.
+_BATCHES_AHEAD = 2
+
+# Features move from NumPy to TensorFlow this many bytes at a time.
+_BLOCK_BYTES = 1 << 24
+
+
+class FeatureTable(NamedTuple):
+    """The features that episodes are gathered from, in memory once.
+
+    All pipelines made of one FeatureTable share its features, and it holds on to
+    nothing else of the EmbeddingTable: drop that one to have its memory back.
+
+    Attributes:
+      features: [rows, D] embeddings of length 1, on the CPU.
+      index: which rows each class has.
+    """
+
+    features: tf.Tensor
+    index: ClassIndex
+
+    @classmethod
+    def from_embeddings(cls, table: EmbeddingTable) -> "FeatureTable":
+        """Normalises the table; needs twice its memory meanwhile, once afterwards."""
+        with tf.device("CPU:0"):  # where tf.data runs: else a GPU would copy it back
+            features = _resident(table.normalized())
+        return cls(features, ClassIndex.of(table))
+
+
+def episodes(
+    table: FeatureTable,
+    *,
+    way: int,
+    shot: int,
+    num_query: int,
+    batch_size: int,
+    seed: int,
+    split: str,
+    start: int = 0,
+    num_episodes: int | None = None,
+    with_rows: bool = False,
+) -> tf.data.Dataset:
+    """Batch b holds the episodes b * batch_size, b * batch_size + 1, ...
+
+    Episode i depends on (table, way, shot, num_query, seed, split, i) alone. Training
+    resumes at step s with `start=s`. Making an episode takes time in proportion to
+    C + way * rows of the largest class, and D * way * (shot + num_query) to gather.
+
+    Args:
+      table: what to draw from.
+      way: N.
+      shot: K.
+      num_query: Q, queries per class; `sampler.largest_num_query` finds the most.
+      batch_size: B; a batch takes B * N * (K + Q) * D numbers, and three may be alive.
+      seed: any 64-bit integer.
+      split: "train", "val" or "test"; their episodes differ for the same seed.
+      start: the first batch.
+      num_episodes: the pipeline ends before this episode, counted from episode 0
+        whatever `start` is; None never ends. If `batch_size` does not divide it, the
+        last batch is smaller and B is None in the static shapes.
+      with_rows: whether to yield pairs of Episode and EpisodeRows.
+
+    Returns:
+      Dataset of Episode, in the dtype of the table, or of (Episode, EpisodeRows).
+
+    Raises:
+      InputError: see `RowSampler`; also if `batch_size`, `start` or `num_episodes`
+        is not a count.
+    """
+    check_at_least(1, "batch_size", batch_size)
+    check_at_least(0, "start", start)
+    if num_episodes is not None:
+        check_at_least(1, "num_episodes", num_episodes)
+    sampler = RowSampler(
+        table.index, way=way, shot=shot, num_query=num_query, seed=seed, split=split
+    )
+    end = _ENDLESS if num_episodes is None else num_episodes
+    full = num_episodes is None or num_episodes % batch_size == 0
+
+    def batch(first):
+        count = batch_size if full else tf.minimum(end - first, batch_size)
+        rows = sampler(first, count)
+        episode = _gather(table.features, rows)
+        return (episode, rows) if with_rows else episode
+
+    firsts = tf.data.Dataset.range(start * batch_size, end, batch_size)
+    return firsts.map(batch).prefetch(_BATCHES_AHEAD).with_options(_options())
+
+
+def _resident(array: np.ndarray) -> tf.Tensor:
+    """The array as a tensor that owns its memory.
+
+    tf.constant copies the whole array twice, and may keep the first copy for long.
+    """
+    tensor = tf.raw_ops.Empty(shape=array.shape, dtype=array.dtype)
+    rows_per_block = max(1, _BLOCK_BYTES // array[:1].nbytes)
+    for first in range(0, len(array), rows_per_block):
+        block = array[first : first + rows_per_block]
+        rows = tf.range(first, first + len(block))
+        tensor = tf.raw_ops.InplaceUpdate(x=tensor, i=rows, v=block)
+    return tensor
+
+
+def _gather(features: tf.Tensor, rows: EpisodeRows) -> Episode:
+    labels = tf.range(rows.classes.shape[-1])[:, tf.newaxis]  # [N, 1]
+    return Episode(
+        support_inputs=tf.gather(features, rows.support),  # [B, N, K, D]
+        support_labels=tf.zeros_like(rows.support) + labels,  # [B, N, K]
+        query_inputs=tf.gather(features, rows.query),  # [B, N, Q, D]
+        query_labels=tf.zeros_like(rows.query) + labels,  # [B, N, Q]
+    )
+
+
+def _options() -> tf.data.Options:
+    """One thread and no tuning: the cores belong to the meta-step."""
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = False
+    # Rewriting the graph serialises it, and with it copies the captured features.
+    options.experimental_optimization.apply_default_optimizations = False
+    options.threading.private_threadpool_size = 1
+    options.threading.max_intra_op_parallelism = 1
+    return options

@@ -1,0 +1,200 @@
+"""Which rows of a table make episode i: a pure function of (seed, split, i).
+
+Shapes: B episodes, N way, K shot, Q queries per class, C classes of the table, M rows
+of its largest class.
+"""
+
+import numbers
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from configs.errors import InputError, shown
+from data_pipeline.embeddings import EmbeddingTable
+from data_pipeline.episode import EpisodeRows
+
+# Part of the random stream's address: renumbering changes every episode.
+SPLITS = {"train": 0, "val": 1, "test": 2}
+
+# The release tests on all 600 examples of a class: K support, 600 - K query.
+RELEASE_EXAMPLES_PER_CLASS = 600
+
+_PHILOX = 1  # `alg` of the raw random ops
+_WORDS_PER_COUNTER = 4  # Philox-4x32 yields four 32-bit words a count
+_OFFENDERS_SHOWN = 3
+
+
+class ClassIndex(NamedTuple):
+    """Which rows each class of a table has: all that sampling needs to know of it.
+
+    Attributes:
+      rows: [rows] int32, the table's row numbers, ordered by class.
+      class_sizes: [C] int, how many of them each class has.
+      class_names: C names, for errors.
+      source: where the table came from, for errors.
+    """
+
+    rows: np.ndarray
+    class_sizes: np.ndarray
+    class_names: tuple[str, ...]
+    source: str
+
+    @classmethod
+    def of(cls, table: EmbeddingTable) -> "ClassIndex":
+        rows = np.argsort(table.labels, kind="stable").astype(np.int32)
+        return cls(rows, table.class_sizes, table.class_names, table.source)
+
+
+class RowSampler:
+    """Draws N classes and K + Q examples of each, all without replacement.
+
+    Every class is equally likely, whatever its size, and so is every row of a class.
+
+    An episode is made of random 32-bit keys, one a class, then M for each chosen
+    class: the largest keys win. (Two equal keys, odds 2^-32, prefer the earlier row;
+    no row is ever taken twice.) The keys are words of one Philox-4x32 stream: `seed`
+    is its key, the split the upper and the position the lower half of its counter,
+    and episode i owns the i-th block of the positions. Philox finds any position at
+    once, so a batch of neighbouring episodes costs a single draw, no two episodes of
+    any seed or split share a word, and neither batch size nor start matters.
+
+    Args:
+      index: of the table to draw from.
+      way: N.
+      shot: K.
+      num_query: Q, queries per class.
+      seed: any 64-bit integer.
+      split: "train", "val" or "test"; splits draw independently.
+
+    Raises:
+      InputError: if a number is below 1, the split is unknown, the table has fewer
+        than `way` classes or a class fewer than `shot + num_query` rows.
+    """
+
+    def __init__(
+        self,
+        index: ClassIndex,
+        *,
+        way: int,
+        shot: int,
+        num_query: int,
+        seed: int,
+        split: str,
+    ):
+        for field, value in (("way", way), ("shot", shot), ("num_query", num_query)):
+            check_at_least(1, field, value)
+        if split not in SPLITS:
+            raise InputError("`split`", ", ".join(SPLITS), shown(split))
+        _check_classes(index, way, shot, num_query)
+        self.way, self.shot, self.num_query = way, shot, num_query
+        self._num_classes = len(index.class_sizes)
+        self._largest_class = int(index.class_sizes.max())
+        words = self._num_classes + way * self._largest_class
+        self._counters_per_episode = -(-words // _WORDS_PER_COUNTER)
+        ends = np.cumsum(index.class_sizes)
+        with tf.device("CPU:0"):  # where tf.data runs: else a GPU would copy them back
+            self._key = tf.constant([seed % 2**64], tf.uint64)
+            self._split = tf.constant(SPLITS[split], tf.uint64)
+            self._rows = tf.constant(index.rows, tf.int32)  # [rows]
+            self._starts = tf.constant(ends - index.class_sizes, tf.int32)  # [C]
+            self._sizes = tf.constant(index.class_sizes, tf.int32)  # [C]
+
+    def __call__(self, first: tf.Tensor | int, count: tf.Tensor | int) -> EpisodeRows:
+        """The rows of episodes `first` to `first + count - 1`; B = `count`.
+
+        Works eagerly and in a graph, with the same result. Shapes are static if
+        `count` is a Python int.
+        """
+        with tf.device("CPU:0"):
+            class_keys, row_keys = self._draw(first, count)  # [B, C], [B, N, M]
+            _, classes = tf.math.top_k(class_keys, self.way)  # [B, N]
+            sizes = tf.gather(self._sizes, classes)[..., tf.newaxis]  # [B, N, 1]
+            # 0 is the least key, and top_k breaks ties in favour of the lower
+            # position: a position past the class's end cannot win.
+            exists = tf.range(self._largest_class) < sizes  # [B, N, M]
+            row_keys = tf.where(exists, row_keys, tf.zeros_like(row_keys))
+            _, taken = tf.math.top_k(row_keys, self.shot + self.num_query)
+            starts = tf.gather(self._starts, classes)[..., tf.newaxis]  # [B, N, 1]
+            rows = tf.gather(self._rows, starts + taken)  # [B, N, K + Q]
+        return EpisodeRows(rows[..., : self.shot], rows[..., self.shot :], classes)
+
+    def _draw(self, first, count) -> tuple[tf.Tensor, tf.Tensor]:
+        position = tf.cast(first, tf.int64) * self._counters_per_episode
+        keys = tf.raw_ops.StatelessRandomUniformFullIntV2(
+            shape=[count, self._counters_per_episode * _WORDS_PER_COUNTER],
+            key=self._key,
+            counter=tf.stack([tf.cast(position, tf.uint64), self._split]),
+            alg=_PHILOX,
+            dtype=tf.uint32,
+        )
+        words = self._num_classes + self.way * self._largest_class
+        row_keys = tf.reshape(
+            keys[:, self._num_classes : words], [count, self.way, self._largest_class]
+        )
+        return keys[:, : self._num_classes], row_keys
+
+
+def largest_num_query(
+    table: EmbeddingTable | ClassIndex,
+    shot: int,
+    limit: int = RELEASE_EXAMPLES_PER_CLASS,
+) -> int:
+    """As many queries per class as the smallest class leaves, at most `limit - shot`.
+
+    Raises:
+      InputError: if a class has no row left after `shot`, or `limit` allows none.
+    """
+    check_at_least(1, "shot", shot)
+    check_at_least(shot + 1, "limit", limit)
+    _check_classes(table, 1, shot, 1)
+    return min(int(table.class_sizes.min()), limit) - shot
+
+
+class EpisodeNames(NamedTuple):
+    """Names behind an `EpisodeRows`: arrays of text of the same shapes."""
+
+    support: np.ndarray
+    query: np.ndarray
+    classes: np.ndarray
+
+
+def episode_names(table: EmbeddingTable, rows: EpisodeRows) -> EpisodeNames:
+    """The names of the examples and classes of episodes.
+
+    Raises:
+      InputError: if the table names no examples.
+    """
+    if table.names is None:
+        raise InputError(f"{table.source}: `names`", "a name for each row", "none")
+    class_names = np.array(table.class_names)
+    return EpisodeNames(
+        table.names[np.asarray(rows.support)],
+        table.names[np.asarray(rows.query)],
+        class_names[np.asarray(rows.classes)],
+    )
+
+
+def check_at_least(least: int, field: str, value) -> None:
+    """Refuses what is no integer of `least` or more, naming the field."""
+    if not isinstance(value, numbers.Integral) or value < least:
+        raise InputError(f"`{field}`", f"an integer of {least} or more", shown(value))
+
+
+def _check_classes(table, way, shot, num_query):
+    classes = len(table.class_sizes)
+    if classes < way:
+        expected = f"at least way = {way}"
+        raise InputError(f"{table.source}: classes", expected, str(classes))
+    small = np.flatnonzero(table.class_sizes < shot + num_query)
+    if small.size:
+        few = ", ".join(
+            f"{shown(table.class_names[c])} ({table.class_sizes[c]})"
+            for c in small[:_OFFENDERS_SHOWN]
+        )
+        more = ", ..." if small.size > _OFFENDERS_SHOWN else ""
+        raise InputError(
+            f"{table.source}: `labels`",
+            f"shot + num_query = {shot} + {num_query} or more rows in every class",
+            f"{small.size} of {classes} classes with fewer: {few}{more}",
+        )

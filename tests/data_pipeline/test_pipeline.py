@@ -1,0 +1,204 @@
+"""The pipeline yields the sampler's episodes from any batch on, and copies nothing."""
+
+import gc
+import pathlib
+import subprocess
+import sys
+import textwrap
+import weakref
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs.errors import InputError
+from data_pipeline import pipeline
+from data_pipeline.embeddings import EmbeddingTable
+from data_pipeline.pipeline import FeatureTable, episodes
+from data_pipeline.sampler import RowSampler
+
+SIZES = (7, 9, 8, 11)
+D = 5
+
+
+def _table(dtype="float32"):
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(np.arange(len(SIZES)), SIZES))
+    embeddings = rng.normal(scale=30.0, size=(len(labels), D))
+    return EmbeddingTable(embeddings, labels, tuple("abcd"), dtype=dtype)
+
+
+def _episodes(table=None, **options):
+    settings = dict(
+        way=3, shot=2, num_query=4, batch_size=3, seed=1, split="val", with_rows=True
+    )
+    features = FeatureTable.from_embeddings(table or _table())
+    return episodes(features, **(settings | options))
+
+
+def _arrays(dataset, batches):
+    return [[np.asarray(x) for x in tf.nest.flatten(b)] for b in dataset.take(batches)]
+
+
+def _assert_same(batches, expected):
+    for parts, expected_parts in zip(batches, expected, strict=True):
+        for part, expected_part in zip(parts, expected_parts, strict=True):
+            np.testing.assert_array_equal(part, expected_part)
+
+
+def _joined(batches):
+    return [[np.concatenate(parts) for parts in zip(*batches)]]
+
+
+@pytest.mark.parametrize("dtype, rtol", [("float32", 1e-6), ("float64", 1e-14)])
+def test_inputs_are_the_named_rows_divided_by_their_lengths(dtype, rtol):
+    table = _table(dtype)
+    episode, rows = next(iter(_episodes(table)))
+    for inputs, where in (
+        (episode.support_inputs, rows.support),
+        (episode.query_inputs, rows.query),
+    ):
+        assert inputs.dtype == dtype
+        for place in np.ndindex(*where.shape):
+            raw = table.embeddings[where.numpy()[place]]
+            unit = raw / np.sqrt(sum(float(x) ** 2 for x in raw))
+            np.testing.assert_allclose(inputs[place], unit, rtol=rtol)
+
+
+def test_class_n_of_an_episode_has_label_n():
+    episode, _ = next(iter(_episodes()))
+    assert episode.support_labels.dtype == episode.query_labels.dtype == tf.int32
+    for b, n in np.ndindex(3, 3):
+        np.testing.assert_array_equal(episode.support_labels[b, n], [n] * 2)
+        np.testing.assert_array_equal(episode.query_labels[b, n], [n] * 4)
+
+
+def test_batch_b_holds_the_samplers_episodes():
+    features = FeatureTable.from_embeddings(_table())
+    sampler = RowSampler(
+        features.index, way=3, shot=2, num_query=4, seed=1, split="val"
+    )
+    found = [rows for _, rows in _episodes().take(4)]
+    for b, rows in enumerate(found):
+        _assert_same([rows], [sampler(3 * b, 3)])
+
+
+def test_without_rows_only_episodes_are_yielded():
+    alone = _arrays(_episodes(with_rows=False), 2)
+    _assert_same(alone, [parts[:4] for parts in _arrays(_episodes(), 2)])
+
+
+@pytest.mark.parametrize("num_episodes", [None, 24, 23])
+def test_starting_at_a_batch_equals_skipping_those_before(num_episodes):
+    skipped = _arrays(_episodes(num_episodes=num_episodes).skip(5), 3)
+    started = _arrays(_episodes(num_episodes=num_episodes, start=5), 3)
+    _assert_same(started, skipped)
+    assert len(started) == 3
+
+
+def test_episodes_do_not_depend_on_the_batch_size():
+    by_three = _arrays(_episodes(num_episodes=12), 4)
+    by_four = _arrays(_episodes(num_episodes=12, batch_size=4), 3)
+    _assert_same(_joined(by_three), _joined(by_four))
+
+
+def test_a_fixed_number_of_episodes_ends_with_a_smaller_batch():
+    batches = _arrays(_episodes(num_episodes=8), 9)
+    assert [len(parts[0]) for parts in batches] == [3, 3, 2]
+    _assert_same(_joined(batches), _joined(_arrays(_episodes(batch_size=8), 1)))
+
+
+@pytest.mark.parametrize("num_episodes", [None, 9])
+def test_shapes_are_static_if_the_batch_size_divides(num_episodes):
+    episode, rows = _episodes(num_episodes=num_episodes).element_spec
+    assert episode.support_inputs.shape == (3, 3, 2, D)
+    assert episode.support_labels.shape == (3, 3, 2)
+    assert episode.query_inputs.shape == (3, 3, 4, D)
+    assert episode.query_labels.shape == (3, 3, 4)
+    assert rows.classes.shape == (3, 3)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"way": 5}, "classes: expected at least way = 5, received 4"),
+        ({"num_query": 6}, r"shot \+ num_query = 2 \+ 6 or more rows .*: 'a' \(7\)"),
+        ({"batch_size": 0}, "`batch_size`: expected an integer of 1 or more"),
+        ({"start": -1}, "`start`: expected an integer of 0 or more, received -1"),
+        ({"num_episodes": 0}, "`num_episodes`: expected an integer of 1 or more"),
+    ],
+)
+def test_what_cannot_be_supplied_is_refused_before_the_first_batch(options, message):
+    with pytest.raises(InputError, match=message):
+        _episodes(**options)
+
+
+def test_an_iterator_is_saved_and_restored_midway(tmp_path):
+    # TensorFlow refuses this of any dataset that calls back into Python.
+    iterator = iter(_episodes())
+    next(iterator)
+    path = tf.train.Checkpoint(iterator=iterator).save(tmp_path / "iterator")
+    expected = next(iterator)
+    restored = iter(_episodes())
+    tf.train.Checkpoint(iterator=restored).restore(path)
+    _assert_same([tf.nest.flatten(next(restored))], [tf.nest.flatten(expected)])
+
+
+def test_a_feature_table_lets_go_of_the_embedding_table():
+    table = _table()
+    alive = weakref.ref(table)
+    features = FeatureTable.from_embeddings(table)
+    del table
+    gc.collect()
+    assert alive() is None
+    assert features.features.shape == (35, D)
+
+
+@pytest.mark.parametrize("rows_per_block", [1, 8, 35])
+def test_features_moved_in_blocks_are_the_normalised_table(monkeypatch, rows_per_block):
+    table = _table()
+    monkeypatch.setattr(pipeline, "_BLOCK_BYTES", rows_per_block * D * 4)
+    features = FeatureTable.from_embeddings(table).features
+    np.testing.assert_array_equal(features, table.normalized())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_pipelines_share_one_copy_of_the_features():
+    script = """
+        import numpy as np
+        from data_pipeline.embeddings import EmbeddingTable
+        from data_pipeline.pipeline import FeatureTable, episodes
+
+        def resident():
+            pages = int(open("/proc/self/statm").read().split()[1])
+            return pages * 4096 / features_size
+
+        def run(table, split):
+            options = dict(way=5, shot=1, num_query=15, batch_size=2, seed=0)
+            iterator = iter(episodes(table, split=split, **options))
+            next(iterator)
+            return iterator
+
+        features = np.random.default_rng(0).random((80_000, 400), dtype=np.float32)
+        features_size = features.nbytes
+        names = tuple("abcdefgh")
+        tiny = EmbeddingTable(features[:160].copy(), np.arange(160) % 8, names)
+        warm = run(FeatureTable.from_embeddings(tiny), "train")
+
+        start = resident() - 1  # less the raw features
+        table = EmbeddingTable(features, np.arange(80_000) % 8, names)
+        shared = FeatureTable.from_embeddings(table)
+        del table, features
+        built = resident() - start
+        pipelines = [run(shared, split) for split in ("train", "val", "test")]
+        print(built, resident() - start)
+    """
+    found = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=pathlib.Path(__file__).parents[2],
+    )
+    built, used = map(float, found.stdout.split())
+    assert built < 1.3 and used < 1.3, f"{built} tables once built, {used} in use"

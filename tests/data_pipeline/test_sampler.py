@@ -1,0 +1,218 @@
+"""Episodes are fair draws without replacement, and pure functions of their number."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configs.errors import InputError
+from data_pipeline.embeddings import EmbeddingTable
+from data_pipeline.sampler import (
+    ClassIndex,
+    RowSampler,
+    episode_names,
+    largest_num_query,
+)
+
+SIZES = (7, 4, 9, 5)
+
+
+def _table(sizes, names=None):
+    """A table whose rows are in random order, classes of the given sizes."""
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    np.random.default_rng(0).shuffle(labels)
+    return EmbeddingTable(
+        embeddings=np.ones((len(labels), 2)),
+        labels=labels,
+        class_names=tuple(f"class {c}" for c in range(len(sizes))),
+        names=names,
+        source="some.npz",
+    )
+
+
+def _sampler(sizes=SIZES, *, way=3, shot=1, num_query=2, seed=5, split="train"):
+    return RowSampler(
+        ClassIndex.of(_table(sizes)),
+        way=way,
+        shot=shot,
+        num_query=num_query,
+        seed=seed,
+        split=split,
+    )
+
+
+def _as_arrays(rows):
+    return [np.asarray(part) for part in rows]
+
+
+def _assert_same(rows, expected):
+    for part, expected_part in zip(_as_arrays(rows), _as_arrays(expected), strict=True):
+        np.testing.assert_array_equal(part, expected_part)
+
+
+def _assert_uniform(outcomes, num_outcomes):
+    """Chi-square, five standard deviations above its mean at most."""
+    counts = np.bincount(outcomes, minlength=num_outcomes)
+    assert len(counts) == num_outcomes
+    expected = len(outcomes) / num_outcomes
+    chi_square = ((counts - expected) ** 2 / expected).sum()
+    freedom = num_outcomes - 1
+    assert chi_square < freedom + 5 * np.sqrt(2 * freedom), counts
+
+
+@st.composite
+def _setups(draw):
+    way, shot, num_query = (draw(st.integers(1, most)) for most in (4, 3, 4))
+    least = shot + num_query
+    sizes = draw(st.lists(st.integers(least, least + 6), min_size=way, max_size=7))
+    return sizes, way, shot, num_query
+
+
+@settings(max_examples=50, deadline=None)
+@given(_setups(), st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**40 - 3))
+def test_an_episode_is_drawn_without_replacement(setup, seed, first):
+    sizes, way, shot, num_query = setup
+    sampler = _sampler(sizes, way=way, shot=shot, num_query=num_query, seed=seed)
+    labels = _table(sizes).labels
+    support, query, classes = _as_arrays(sampler(first, 3))
+    assert support.shape == (3, way, shot) and query.shape == (3, way, num_query)
+    for episode in range(3):
+        assert len(set(classes[episode])) == way
+        taken = [*support[episode].ravel(), *query[episode].ravel()]
+        assert len(set(taken)) == way * (shot + num_query)
+        for n in range(way):
+            assert (labels[support[episode, n]] == classes[episode, n]).all()
+            assert (labels[query[episode, n]] == classes[episode, n]).all()
+
+
+def test_equal_keys_take_no_row_twice_and_none_of_another_class(monkeypatch):
+    # All keys 0 is the worst case: every tie there is, and none above the mask.
+    sampler = _sampler()
+    keys = tf.zeros([1, 4], tf.uint32), tf.zeros([1, 3, 9], tf.uint32)
+    monkeypatch.setattr(sampler, "_draw", lambda first, count: keys)
+    support, query, classes = _as_arrays(sampler(0, 1))
+    labels = _table(SIZES).labels
+    np.testing.assert_array_equal(classes, [[0, 1, 2]])
+    rows = np.concatenate([support, query], axis=-1)[0]  # [N, K + Q]
+    np.testing.assert_array_equal(labels[rows], [[0] * 3, [1] * 3, [2] * 3])
+    assert len(set(rows.ravel())) == 9
+
+
+@pytest.mark.parametrize("first", [0, 2**39])
+def test_an_episode_does_not_depend_on_batch_size_or_start(first):
+    sampler = _sampler()
+    together = sampler(first, 20)
+    alone = [_as_arrays(sampler(first + i, 1)) for i in range(20)]
+    _assert_same(together, [np.concatenate(part) for part in zip(*alone)])
+    by_seven = [_as_arrays(sampler(first + 6 + 7 * b, 7)) for b in range(2)]
+    expected = [part[6:] for part in _as_arrays(together)]
+    _assert_same([np.concatenate(part) for part in zip(*by_seven)], expected)
+
+
+def test_a_graph_draws_what_eager_execution_draws():
+    sampler = _sampler()
+    in_graph = tf.function(sampler)(tf.constant(11, tf.int64), tf.constant(6))
+    _assert_same(in_graph, sampler(11, 6))
+
+
+def test_the_episodes_of_a_seed_never_change():
+    # Recorded once. If this fails, nobody can reproduce a published run any more.
+    support, query, classes = _as_arrays(_sampler(seed=0, split="test")(1_000_000, 1))
+    assert classes.tolist() == [[2, 0, 3]]
+    assert support.tolist() == [[[17], [23], [14]]]
+    assert query.tolist() == [[[15, 8], [19, 10], [11, 9]]]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"seed": 6}, {"split": "val"}, {"split": "test"}, {"first": 1}]
+)
+def test_seeds_splits_and_episodes_are_independent(changed):
+    changed = dict(changed)
+    first = changed.pop("first", 0)
+    one = _sampler(way=1)(0, 6000).classes.numpy()[:, 0]
+    other = _sampler(way=1, **changed)(first, 6000).classes.numpy()[:, 0]
+    _assert_uniform(one * 4 + other, 16)
+
+
+def test_every_ordered_choice_of_classes_is_equally_likely():
+    classes = _sampler(way=2)(0, 6000).classes.numpy()
+    first, second = classes.T
+    _assert_uniform(first * 3 + second - (second > first), 4 * 3)
+
+
+@pytest.mark.parametrize("label", range(4))
+def test_every_ordered_choice_of_rows_is_equally_likely(label):
+    support, query, classes = _as_arrays(_sampler(way=4)(0, 6000))
+    chosen = classes == label  # [B, N]
+    rows_of_class = np.flatnonzero(_table(SIZES).labels == label)
+    first = np.searchsorted(rows_of_class, support[chosen][:, 0])
+    second = np.searchsorted(rows_of_class, query[chosen][:, 1])
+    size = SIZES[label]
+    _assert_uniform(first * (size - 1) + second - (second > first), size * (size - 1))
+
+
+@pytest.mark.parametrize(
+    "sizes, options, message",
+    [
+        (SIZES, {"way": 5}, "some.npz: classes: expected at least way = 5, received 4"),
+        (
+            (9, 4, 5, 3),
+            {"shot": 2, "num_query": 3},
+            r"some.npz: `labels`: expected shot \+ num_query = 2 \+ 3 or more rows in "
+            r"every class, received 2 of 4 classes with fewer: "
+            r"'class 1' \(4\), 'class 3' \(3\)\.",
+        ),
+        ((1,) * 9, {}, r"9 of 9 .* \(1\), 'class 1' \(1\), 'class 2' \(1\), \.\.\."),
+        (SIZES, {"way": 0}, "`way`: expected an integer of 1 or more, received 0"),
+        (
+            SIZES,
+            {"shot": 1.5},
+            "`shot`: expected an integer of 1 or more, received 1.5",
+        ),
+        (SIZES, {"num_query": None}, "`num_query`: .* received None"),
+        (SIZES, {"split": "dev"}, "`split`: expected train, val, test, received 'dev'"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_at_construction(sizes, options, message):
+    with pytest.raises(InputError, match=message):
+        _sampler(sizes, **options)
+
+
+def test_a_table_of_just_enough_rows_is_used_up():
+    support, query, _ = _as_arrays(_sampler((3, 3, 3))(0, 5))
+    used = np.concatenate([support, query], axis=-1).reshape(5, 9)
+    np.testing.assert_array_equal(np.sort(used), np.tile(np.arange(9), (5, 1)))
+
+
+@pytest.mark.parametrize(
+    "sizes, shot, limit, expected",
+    [((620, 640), 1, 600, 599), ((9, 7, 8), 5, 600, 2), ((9, 7, 8), 5, 6, 1)],
+)
+def test_queries_are_what_the_smallest_class_or_the_limit_leaves(
+    sizes, shot, limit, expected
+):
+    table = _table(sizes)
+    assert largest_num_query(table, shot, limit) == expected
+    assert largest_num_query(ClassIndex.of(table), shot, limit) == expected
+
+
+def test_a_class_that_leaves_no_query_is_named():
+    with pytest.raises(InputError, match=r"some.npz: .*1 of 3 .*: 'class 1' \(5\)"):
+        largest_num_query(_table((9, 5, 8)), shot=5)
+
+
+def test_names_are_those_of_the_rows():
+    names = np.array([f"picture {row}" for row in range(sum(SIZES))])
+    rows = _sampler()(3, 2)
+    found = episode_names(_table(SIZES, names), rows)
+    for b, n in np.ndindex(2, 3):
+        assert found.classes[b, n] == f"class {rows.classes[b, n]}"
+        assert found.support[b, n, 0] == f"picture {rows.support[b, n, 0]}"
+        for q in range(2):
+            assert found.query[b, n, q] == f"picture {rows.query[b, n, q]}"
+
+
+def test_names_of_a_table_without_names_are_refused():
+    with pytest.raises(InputError, match=r"some.npz: `names`: .* received none"):
+        episode_names(_table(SIZES), _sampler()(0, 1))
