@@ -5,6 +5,7 @@ Shapes: N way, K shot, Q queries per class, H x W pixels.
 
 import io
 import pathlib
+import textwrap
 
 import numpy as np
 
@@ -32,7 +33,13 @@ def learning_curve(path: pathlib.Path, history: list[dict], centroid: Interval) 
     trained = [(r["step"], r["train_accuracy"]) for r in history]
     trained = [(s, 100 * a) for s, a in trained if a is not None]
     if trained:
-        axes.plot(*zip(*trained), "o-", color=_ORANGE, ms=3, label="LEO, training")
+        axes.plot(
+            *zip(*trained),
+            "o-",
+            color=_ORANGE,
+            ms=3,
+            label="LEO, training (with dropout)",
+        )
     axes.plot(steps, validation, "o-", color=_BLUE, ms=3, label="LEO, validation")
     axes.fill_between(
         steps, validation - half_width, validation + half_width, color=_BLUE, alpha=0.2
@@ -58,51 +65,56 @@ def episode(
 
     Args:
       path: of the PNG.
-      support: [N, K, H, W] pictures; the first of each class is drawn.
+      support: [N, K, H, W] pictures; the first of each class stands for it.
       query: [N, Q, H, W] pictures.
       class_names: N names.
-      answers: method -> [N, Q] predicted labels. A row of pictures below a query
-        shows what the method took it for.
+      answers: method -> [N, Q] predicted labels.
     """
     way, shown = len(query), min(_QUERIES_SHOWN, query.shape[1])
-    rows_per_class = 1 + len(answers)
+    block = 1 + len(answers)  # grid rows of a class: its pictures, then each method
+    heights = [1.0] + [0.6] * len(answers)
     figure, axes = _figure(
-        1.1 * (shown + 1.6),
-        0.72 * way * rows_per_class,
-        way * rows_per_class,
-        shown + 1,
+        0.8 * (shown + 3),
+        0.8 * way * sum(heights) + 0.6,
+        rows=way * block,
+        columns=shown + 2,
+        height_ratios=heights * way,
+        width_ratios=[2.0] + [1.0] * (shown + 1),
     )
     for n in range(way):
-        first = n * rows_per_class
-        _tile(axes[first, 0], support[n, 0], "black")
-        axes[first, 0].set_title(_wrapped(class_names[n]), fontsize=6, pad=2)
-        for row, method in enumerate(answers, start=1):
-            label = axes[first + row, 0]
-            label.text(1, 0.5, f"{method}:", ha="right", va="center", fontsize=7)
+        top = n * block
+        _label(axes[top, 0], textwrap.fill(class_names[n].capitalize(), 18))
+        _tile(axes[top, 1], support[n, 0], "black")
         for q in range(shown):
-            _tile(axes[first, q + 1], query[n, q], _GREY)
-            for row, predicted in enumerate(answers.values(), start=1):
+            _tile(axes[top, q + 2], query[n, q], _GREY)
+        for row, (method, predicted) in enumerate(answers.items(), start=top + 1):
+            _label(axes[row, 0], f"{method} answers")
+            for q in range(shown):
                 label = int(predicted[n, q])
                 colour = _RIGHT if label == n else _WRONG
-                _tile(axes[first + row, q + 1], support[label, 0], colour)
+                _tile(axes[row, q + 2], support[label, 0], colour)
     figure.suptitle(
-        "One test episode. Left: the support; beside it queries of the same class, "
-        "and below\neach what a method took it for (green right, red wrong).",
-        fontsize=8,
+        "One test episode: an example given of each class (black), queries of it\n"
+        "(grey), and the class each method took them for (green right, red wrong)",
+        fontsize=9,
     )
     _save(figure, path)
 
 
-def _figure(width, height, rows=1, columns=1):
+def _figure(width, height, rows=1, columns=1, **ratios):
     # Without pyplot: no global state, and no display is looked for.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    grid = figure.subplots(rows, columns)
+    grid = figure.subplots(rows, columns, gridspec_kw=ratios)
     if rows * columns > 1:
         for axes in grid.flat:
             axes.axis("off")
     return figure, grid
+
+
+def _label(axes, text):
+    axes.text(1, 0.5, text, ha="right", va="center", fontsize=7)
 
 
 def _tile(axes, picture, colour):
@@ -110,11 +122,7 @@ def _tile(axes, picture, colour):
     axes.imshow(255 - picture, cmap="gray", vmin=0, vmax=255)
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
-        spine.set(color=colour, linewidth=2)
-
-
-def _wrapped(name, width=24):
-    return name if len(name) <= width else f"{name[: width - 1]}…"
+        spine.set(color=colour, linewidth=1.5)
 
 
 def _save(figure, path: pathlib.Path):

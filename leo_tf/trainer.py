@@ -121,7 +121,7 @@ class Trainer:
                     self._log(since_log.means())
                     since_log = _Averages()
                 if self._is_validation_due():
-                    self._validate(since_validation.means(), next(iterator), line)
+                    self._validate(since_validation.means(), line)
                     since_validation = _Averages()
             self.stopped_by = request.signal
             if self.stopped_by is not None:
@@ -157,7 +157,7 @@ class Trainer:
         noise = self.learner.draw_noise(episode, seed, step)
         return meta_gradients(self.learner, episode, noise)[1]
 
-    def _validate(self, train: dict, episode, line: ProgressLine):
+    def _validate(self, train: dict, line: ProgressLine):
         start = time.monotonic()
         scores, progress = self.validate(), self.progress
         accuracy = interval(scores.accuracy)
@@ -179,7 +179,7 @@ class Trainer:
         if is_best:
             progress.best_step, progress.best_accuracy = progress.step, accuracy.mean
         self._save()
-        self._show_validation(accuracy, scores.loss, episode)
+        self._show_validation(accuracy, scores.loss)
         line.skip_time(time.monotonic() - start)
         mark = "  best so far" if is_best else ""
         line.note(f"step {progress.step}: validation accuracy {accuracy} %{mark}")
@@ -201,8 +201,11 @@ class Trainer:
         step, non_finite = self.progress.step, self.progress.non_finite
         self.monitor.training(step, means, learning_rates=rates, non_finite=non_finite)
 
-    def _show_validation(self, accuracy: Interval, loss: float, episode):
+    def _show_validation(self, accuracy: Interval, loss: float):
         step, variables = self.progress.step, self._named_variables()
+        # Drawn apart: taken from the training's own iterator, it would be missing
+        # there, and a resumed run would see other episodes than an uninterrupted one.
+        episode = next(iter(self.episodes(step)))
         gradients = self._gradients(episode, tf.constant(step, tf.int64))
         self.monitor.validation(
             step,
