@@ -18,9 +18,10 @@ from configs.presets import PRESETS
 from configs.rules import LARGEST_INTEGER, Rule
 from configs.schema import GROUPS
 
-# The release evaluates this many batches: `runner.py`, with batches of 200.
+# The release validates on this many batches, and tests on as many whole batches as
+# this many episodes hold: `runner.py`.
 _VALIDATION_BATCHES = 10
-_TEST_BATCHES = 50
+_TEST_EPISODES = 10_000
 
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 _READERS = {
@@ -140,17 +141,25 @@ def _release_options(known: dict[str, Option]) -> list[Option]:
             convert=convert or known[target].convert,
         )
 
-    def batches(name, target, count):
-        size = rules.integer(1, LARGEST_INTEGER // count)
-        return option(name, target, size, lambda value: count * value, f" * {count}")
-
     return [
         option("num_classes", "way"),
         option("num_tr_examples_per_class", "shot"),
         option("num_val_examples_per_class", "num_query"),
         option("metatrain_batch_size", "meta_batch_size"),
-        batches("metavalid_batch_size", "num_val_episodes", _VALIDATION_BATCHES),
-        batches("metatest_batch_size", "num_test_episodes", _TEST_BATCHES),
+        option(
+            "metavalid_batch_size",
+            "num_val_episodes",
+            rules.integer(1, LARGEST_INTEGER // _VALIDATION_BATCHES),
+            lambda size: _VALIDATION_BATCHES * size,
+            note=f" * {_VALIDATION_BATCHES}",
+        ),
+        option(
+            "metatest_batch_size",
+            "num_test_episodes",
+            rules.integer(1, _TEST_EPISODES),
+            lambda size: _TEST_EPISODES // size * size,
+            note=f" in whole batches of at most {_TEST_EPISODES} episodes",
+        ),
         option("num_steps_limit", "num_steps"),
         option("checkpoint_steps", "validate_every", rules.integer(0)),
         option("checkpoint_path", "workdir"),

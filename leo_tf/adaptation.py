@@ -24,7 +24,7 @@ def gradient_descent(
     Returns:
       Adapted parameters, same shape as `start`; and the loss before each step.
 
-    Source: arXiv:1807.05960, algorithm 1, lines 6 to 11; `leo_inner_loop` and
+    Source: arXiv:1807.05960, algorithm 1, lines 10 to 15; `leo_inner_loop` and
     `finetuning_inner_loop` in the release's `model.py`.
     """
     params, losses = start, []

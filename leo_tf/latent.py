@@ -58,7 +58,7 @@ def kl_to_standard_normal(
     Returns:
       [..., Z], same dtype.
 
-    Source: arXiv:1807.05960, equation 5; `kl_divergence` in the release's `model.py`,
+    Source: arXiv:1807.05960, equation 6; `kl_divergence` in the release's `model.py`,
     which computes log q(z) from z. We compute it from the noise: the same number, but
     at a stddev of 1e-10 float32 loses the noise in z and the release's KL comes out
     1 to 3 % too high.

@@ -51,7 +51,7 @@ def encoder_penalty(adapted: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
     Returns:
       [B] mean squared difference, unweighted (the caller multiplies by gamma).
 
-    Source: arXiv:1807.05960, section 2.3; the release's `model.py`.
+    Source: arXiv:1807.05960, equation 6; the release's `model.py`.
     """
     difference = tf.math.squared_difference(tf.stop_gradient(adapted), start)
     return tf.reduce_mean(difference, axis=[1, 2, 3])
@@ -72,7 +72,7 @@ def orthogonality_penalty(kernel: tf.Tensor) -> tf.Tensor:
     Raises:
       ValueError: if `kernel` is not a matrix.
 
-    Source: arXiv:1807.05960; `get_orthogonality_regularizer` in the release's
+    Source: arXiv:1807.05960, equation 7; `get_orthogonality_regularizer` in the release's
     `model.py`. It averages over all Z * Z entries, diagonal included, and so do
     we: the published lambda_2 values assume it.
     """

@@ -103,9 +103,9 @@ def mend_gradients(
     Returns:
       `gradients` if finite; else 1e-4 times each kernel, zero for all others.
 
-    Source: the release's `runner.py`, "If the gradients or the loss are NaN". Its
-    comment means this, but its code hands back the variables themselves, and
-    divides by `l2_penalty_weight`. We also count infinities.
+    Source: `LEO.grads_and_vars` in the release's `model.py`. Its docstring means
+    this, but its code hands back the variables themselves, and divides by
+    `l2_penalty_weight`. We also count infinities.
     """
     pulled = {id(kernel) for kernel in learner.kernels}
     mended = []

@@ -53,7 +53,7 @@ ALIASES = [  # flag of the release, its value, what it sets, to what
     ("num_val_examples_per_class", "7", "num_query", 7),
     ("metatrain_batch_size", "4", "meta_batch_size", 4),
     ("metavalid_batch_size", "20", "num_val_episodes", 200),
-    ("metatest_batch_size", "20", "num_test_episodes", 1000),
+    ("metatest_batch_size", "300", "num_test_episodes", 9900),
     ("num_steps_limit", "9", "num_steps", 9),
     ("checkpoint_steps", "11", "validate_every", 11),
 ]
