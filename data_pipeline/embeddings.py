@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 
 import numpy as np
@@ -53,7 +54,7 @@ class EmbeddingTable:
         if self.names is not None:
             set_field("names", self._checked_names())
         if self.images is not None:
-            self._check_length("images", self.images)
+            set_field("images", self._checked_images())
 
     @property
     def embedding_size(self) -> int:
@@ -72,13 +73,13 @@ class EmbeddingTable:
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over features, labels and names, in hexadecimal."""
-        sha = hashlib.sha256()
+        names = None if self.names is None else self.names.tolist()
+        # JSON, so that where one text ends and the next begins cannot be mistaken.
+        described = [self.embeddings.shape, self.dtype, self.class_names, names]
+        sha = hashlib.sha256(json.dumps(described).encode("ascii"))
         for block in _blocks(self.embeddings):
-            sha.update(np.ascontiguousarray(block).data)
+            sha.update(block.data)
         sha.update(self.labels.tobytes())
-        sha.update("\0".join(self.class_names).encode("utf-8", "surrogatepass"))
-        if self.names is not None:
-            sha.update("\0".join(self.names).encode("utf-8", "surrogatepass"))
         return sha.hexdigest()
 
     def normalized(self) -> np.ndarray:
@@ -118,7 +119,8 @@ class EmbeddingTable:
         if not finite:
             bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
             if bad.size:
-                self._refuse_rows(where, "finite numbers", "NaN or infinity", bad + first)
+                found = "NaN or infinity"
+                self._refuse_rows(where, "finite numbers", found, bad + first)
         zero = np.flatnonzero(~block.any(axis=1))
         if zero.size:
             self._refuse_rows(where, "no row of zeros", "zeros", zero + first)
@@ -152,12 +154,27 @@ class EmbeddingTable:
 
     def _checked_names(self) -> np.ndarray:
         names = np.asarray(self.names)
+        where = f"{self.source}: `names`"
+        if names.ndim != 1:
+            raise InputError(where, "shape [rows]", f"{names.shape}")
         self._check_length("names", names)
+        if names.dtype.kind != "U":
+            other = [name for name in names.tolist() if not isinstance(name, str)]
+            if other:
+                raise InputError(where, "text", type(other[0]).__name__)
         twice = _repeated(names.tolist())
         if twice:
-            where = f"{self.source}: names of the examples"
             raise InputError(where, "every name once", f"again: {shown(twice)}")
         return names
+
+    def _checked_images(self) -> np.ndarray:
+        images = np.asarray(self.images)
+        if images.dtype != np.uint8 or images.ndim != 3:
+            received = f"dtype {images.dtype}, shape {images.shape}"
+            where = f"{self.source}: `images`"
+            raise InputError(where, "uint8 of shape [rows, H, W]", received)
+        self._check_length("images", images)
+        return images
 
     def _check_length(self, field, array):
         if len(array) != len(self.embeddings):
