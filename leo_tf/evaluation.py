@@ -84,7 +84,7 @@ def evaluate(
 def make_scorer(learners: Mapping[str, Learner]) -> Callable:
     """A `tf.function` of an episode: name -> ([B] accuracies, [] loss)."""
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @tf.function(autograph=False)
     def score(episode):
         scores = {}
         for name, learner in learners.items():

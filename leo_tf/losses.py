@@ -34,9 +34,11 @@ def accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
       labels: [B, ...] integers in [0, N).
 
     Returns:
-      [B] shares between 0 and 1, same dtype as `logits`.
+      [B] shares between 0 and 1, same dtype as `logits`. NaN is no right answer.
     """
     right = tf.argmax(logits, axis=-1, output_type=labels.dtype) == labels
+    # Of NaNs argmax takes the first, which would be right for one class in N.
+    right &= ~tf.reduce_any(tf.math.is_nan(logits), axis=-1)
     right = tf.reshape(right, [tf.shape(right)[0], -1])
     return tf.reduce_mean(tf.cast(right, logits.dtype), axis=1)
 

@@ -111,13 +111,15 @@ def dropout(inputs: tf.Tensor, bits: tf.Tensor | None, rate: float) -> tf.Tensor
     """
     if bits is None:
         return inputs
-    threshold = tf.constant(round(rate * 2**32), tf.uint32)
+    # The largest rates below 1 would round to 2**32, which wraps to 0: nothing dropped.
+    threshold = tf.constant(min(round(rate * 2**32), 2**32 - 1), tf.uint32)
     keep = tf.cast(bits >= threshold, inputs.dtype)
     return inputs * (keep / (1.0 - rate))
 
 
 def _key(seed, step, site: int) -> tf.Tensor:
-    # Negative, so that no key is also one of the sampler's, which are not.
+    # Negative, as no other pair of a seed and a number is. TensorFlow hashes the pair
+    # into Philox's key; the sampler's key is the bare seed.
     first = -1 - tf.cast(seed, tf.int64)
     second = tf.cast(step, tf.int64) * len(_SITES) + site
     return tf.stack([first, second])

@@ -1,0 +1,54 @@
+"""Nearest centroid against a loop.
+
+Shapes: B tasks, N way, K shot, Q queries per class, D embedding size.
+"""
+
+import numpy as np
+import tensorflow as tf
+from tiny_cases import make_episode
+
+from leo_tf.baselines.protonet import NearestCentroid
+from leo_tf.meta_step import answer
+
+
+def test_scores_are_cosines_with_the_class_means():
+    episode = make_episode()
+    _, logits = answer(NearestCentroid(), episode)
+    support, queries = episode.support_inputs.numpy(), episode.query_inputs.numpy()
+    for b, n, q, c in np.ndindex(*logits.shape):
+        mean, query = support[b, c].mean(axis=0), queries[b, n, q]
+        cosine = mean @ query / np.linalg.norm(mean) / np.linalg.norm(query)
+        np.testing.assert_allclose(logits[b, n, q, c], cosine, rtol=1e-10)
+
+
+def test_reordered_classes_get_reordered_scores():
+    episode, order = make_episode(), [2, 0, 1]
+    support = tf.gather(episode.support_inputs, order, axis=1)
+    _, logits = answer(NearestCentroid(), episode)
+    _, again = answer(NearestCentroid(), episode._replace(support_inputs=support))
+    np.testing.assert_allclose(again, logits.numpy()[..., order], rtol=1e-12)
+
+
+def test_flat_queries_get_the_scores_of_grouped_ones():
+    episode, learner = make_episode(), NearestCentroid()
+    adapted, logits = answer(learner, episode)
+    flat = tf.reshape(episode.query_inputs, [len(logits), -1, 7])
+    expected = tf.reshape(logits, [len(logits), -1, 3])
+    again = learner.logits(adapted.classifier, flat)
+    np.testing.assert_allclose(again, expected, rtol=1e-12)
+
+
+def test_training_changes_nothing_as_nothing_is_learned_or_drawn():
+    episode, learner = make_episode(), NearestCentroid()
+    noise = learner.draw_noise(episode, seed=0, step=0)
+    adapted, logits = answer(learner, episode, training=True, noise=noise)
+    np.testing.assert_array_equal(logits, answer(learner, episode)[1])
+    assert adapted.penalties == {} and list(learner.trainable_variables) == []
+
+
+def test_a_class_whose_examples_cancel_scores_zero_and_not_nan():
+    episode = make_episode(tasks=1)
+    support = episode.support_inputs.numpy()
+    support[0, 1] = [support[0, 1, 0], -support[0, 1, 0]]
+    _, logits = answer(NearestCentroid(), episode._replace(support_inputs=support))
+    np.testing.assert_array_equal(logits[..., 1], np.zeros([1, 3, 4]))
