@@ -162,9 +162,12 @@ class Checkpoints:
 
     def prune(self) -> None:
         """Removes all but the newest `keep` and the best; nothing else is touched."""
-        best = None
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        try:
             best = json.loads(self.best_pointer.read_text())["step"]
+        except FileNotFoundError:
+            best = None
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # nobody can tell which is the best: it might be removed
         for step in sorted(self._steps())[: -self.keep]:
             if step != best:
                 shutil.rmtree(self._path(step), ignore_errors=True)

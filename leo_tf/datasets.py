@@ -3,12 +3,13 @@
 Shapes: B episodes, N way, K shot, Q queries per class, D embedding size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from configs.errors import InputError, shown
 from configs.schema import Config
 from data_pipeline.embeddings import EmbeddingTable, join
 from data_pipeline.pipeline import FeatureTable, episodes
@@ -75,6 +76,26 @@ def load(config: Config, wanted: Sequence[str] = ALL_SPLITS) -> dict[str, Split]
         )
         _check(config, splits[name])
     return splits
+
+
+def check_unchanged(splits: Mapping[str, Split], digests: Mapping[str, str]) -> None:
+    """Refuses splits that are not those a run began with.
+
+    Args:
+      splits: name -> split, as loaded now.
+      digests: name -> digest, as the run's checkpoint says.
+
+    Raises:
+      InputError: naming the source of the first that is another.
+    """
+    for name, split in splits.items():
+        if split.digest != digests.get(name):
+            raise InputError(
+                split.source,
+                f"the data this run began with, of digest {shown(digests.get(name))}",
+                f"data of digest {shown(split.digest)}",
+                "Give the same data to go on with it, or another --workdir.",
+            )
 
 
 def training_episodes(config: Config, split: Split, start: int) -> tf.data.Dataset:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shlex
 import sys
 
 import keras
@@ -78,8 +79,10 @@ def train(options: RunOptions) -> int:
         trainer, centroid = _trainer(config, splits, leo, directory)
         newest = trainer.checkpoints.newest(say, set_aside=True)
         if newest:
+            datasets.check_unchanged(splits, newest.manifest["data"])
             trainer.resume(newest)
             say(f"Going on from step {newest.step} in {workdir}.")
+        directory.write_config(config)
         with _progress(config, trainer, options) as line:
             trainer.run(line)
         if trainer.stopped_by is not None:
@@ -188,8 +191,9 @@ def _test_trained(config, split, leo, trainer, directory, options):
         _draw_episode(config, split, leo, directory.path / "episode.png")
     report.print_table(results, _title(config, split, best.step))
     print(f"Run directory: {directory.path}")
-    python = os.path.relpath(sys.executable)
-    print(f"TensorBoard:   {python} -m tensorboard.main --logdir={directory.path}")
+    python = shlex.quote(os.path.relpath(sys.executable))
+    logdir = shlex.quote(f"--logdir={directory.path}")
+    print(f"TensorBoard:   {python} -m tensorboard.main {logdir}")
 
 
 def _test(config, split, leo, options) -> report.Results:

@@ -243,12 +243,13 @@ class LEO(keras.layers.Layer):
 
     def _health(self, posterior, start, adapted, support_losses):
         step = tf.norm(adapted - start, axis=-1)  # [B, N, K]
+        moments = [0, self.config.inner_unroll_length, -1]
+        first, latent_end, end = (tf.reduce_mean(support_losses[i]) for i in moments)
         return {
-            "support_loss_start": tf.reduce_mean(support_losses[0]),
-            "support_loss_latent": tf.reduce_mean(
-                support_losses[self.config.inner_unroll_length]
-            ),
-            "support_loss_end": tf.reduce_mean(support_losses[-1]),
+            "support_loss_start": first,
+            "support_loss_latent": latent_end,
+            "support_loss_end": end,
+            "support_loss_drop": first - end,
             "latent_step": tf.reduce_mean(step),
             "stddev_floor_share": latent.share_at_floor(posterior),
         }

@@ -57,12 +57,12 @@ class Monitor:
         tensors.update({f"gradients/{name}": g for name, g in gradients.items()})
         self._safely(lambda: self._write(tf.summary.scalar, step, scalars))
         self._safely(lambda: self._write(tf.summary.histogram, step, tensors))
-        self._safely(lambda: self._writer.flush())
 
     def _open(self, directory):
         self._writer = tf.summary.create_file_writer(str(directory))
 
     def _write(self, kind, step, values):
+        # Leaving the block flushes: what was written is on the disk.
         with self._writer.as_default():
             for tag, value in values.items():
                 kind(tag, value, step)

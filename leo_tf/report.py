@@ -45,7 +45,7 @@ def results_of(scores: dict[str, EpisodeScores]) -> Results:
 def as_json(results: Results, **facts) -> dict:
     """What results.json holds: numbers with intervals, then whatever `facts` say."""
     methods = {
-        name: {**_as_dict(accuracy), "loss": results.losses[name]}
+        name: {**_as_dict(accuracy), "loss": _finite(results.losses[name])}
         for name, accuracy in results.methods.items()
     }
     return {
@@ -82,5 +82,9 @@ def versions() -> dict[str, str]:
 
 
 def _as_dict(value: Interval) -> dict[str, float]:
-    half_width = value.half_width if np.isfinite(value.half_width) else None
-    return {"mean": value.mean, "half_width_95": half_width}
+    return {"mean": value.mean, "half_width_95": _finite(value.half_width)}
+
+
+def _finite(number: float) -> float | None:
+    """The number, or None: JSON has neither infinity nor NaN."""
+    return number if np.isfinite(number) else None

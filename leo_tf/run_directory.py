@@ -46,6 +46,8 @@ class RunDirectory:
     def for_training(self, config: Config):
         """Holds the directory for this process; makes it, or checks it is this run's.
 
+        Nothing is written yet: `write_config` is for when the run is sure to begin.
+
         Raises:
           InputError: if another process trains here, or another configuration did:
             the fields that differ are named.
@@ -59,8 +61,6 @@ class RunDirectory:
         with lock:
             self._lock(lock)
             self._check(config)
-            text = json.dumps(config.to_dict(), indent=1)
-            write_file(self.path / "config.json", text.encode())
             yield self
 
     def config(self) -> Config:
@@ -80,6 +80,10 @@ class RunDirectory:
             raise InputError(str(path), "JSON", shown(str(error))) from error
         return Config.from_dict(values, source=str(path))
 
+    def write_config(self, config: Config) -> None:
+        """Says what runs here; before the first checkpoint is saved."""
+        self.write_json("config.json", config.to_dict())
+
     def write_json(self, name: str, value) -> None:
         """Writes `value` as JSON, whole or not at all."""
         write_file(self.path / name, json.dumps(value, indent=1).encode())
@@ -88,24 +92,26 @@ class RunDirectory:
         # The system frees it when the process ends, however it ends.
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.truncate(0)
+            holder = f"process {os.getpid()} on {socket.gethostname()}\n"
+            os.write(lock.fileno(), holder.encode())
         except BlockingIOError:
             lock.seek(0)
             holder = lock.read(200).strip() or "another process"
             raise InputError(
                 str(self.path), "no other process training here", shown(holder)
             ) from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
+        except OSError as error:  # a network file system may know no locks
+            raise DiskError(str(self.path), "to lock it", str(error)) from error
 
     def _check(self, config: Config):
+        ours = ("checkpoints", "best", "results.json")
+        found = [name for name in ours if (self.path / name).exists()]
+        if not found:
+            return  # an earlier start may have failed; there is nothing to mix up
         if not (self.path / "config.json").exists():
-            ours = ("checkpoints", "best", "results.json")
-            found = [name for name in ours if (self.path / name).exists()]
-            if found:
-                received = f"{', '.join(found)} without config.json"
-                raise InputError(str(self.path), "a whole run directory", received)
-            return
+            received = f"{', '.join(found)} without config.json"
+            raise InputError(str(self.path), "a whole run directory", received)
         different = [
             f"{field} is {shown(theirs)} there and {shown(mine)} here"
             for field, mine, theirs in config.differences(self.config())

@@ -28,6 +28,24 @@ _JIT_PAYS_AFTER = 300
 
 
 @dataclasses.dataclass
+class Averages:
+    """Means of metrics over the finite steps since it was made."""
+
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    steps: int = 0
+
+    def add(self, sums: dict, count: int):
+        self.steps += count - round(sums["non_finite"])
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        if not self.steps:
+            return {}
+        return {name: value / self.steps for name, value in self.sums.items()}
+
+
+@dataclasses.dataclass
 class Progress:
     """What a checkpoint knows besides variables.
 
@@ -38,6 +56,7 @@ class Progress:
       best_accuracy: its accuracy.
       non_finite: steps that had to be mended so far.
       seconds: spent training, over all sessions.
+      since_validation: metrics of the steps after the last validation.
     """
 
     step: int = 0
@@ -46,6 +65,7 @@ class Progress:
     best_accuracy: float = -1.0
     non_finite: int = 0
     seconds: float = 0.0
+    since_validation: Averages = dataclasses.field(default_factory=Averages)
 
 
 class Trainer:
@@ -92,7 +112,12 @@ class Trainer:
     def resume(self, checkpoint: Checkpoint) -> None:
         """Goes on from a checkpoint: variables, best so far and history."""
         restore(checkpoint, self._variables())
-        self.progress = Progress(**checkpoint.manifest["progress"])
+        progress = Progress(**checkpoint.manifest["progress"])
+        progress.since_validation = Averages(**progress.since_validation)
+        if progress.best_step is not None:
+            # It may not have been marked, or one marked since may be lost.
+            self.checkpoints.mark_best(progress.best_step)
+        self.progress = progress
 
     def run(self, line: ProgressLine) -> Progress:
         """Trains up to the configured number of steps, or until a signal.
@@ -105,24 +130,25 @@ class Trainer:
         """
         run, progress = self.config.run, self.progress
         iterator = iter(self.episodes(progress.step))
-        since_log, since_validation = _Averages(), _Averages()
+        since_log = Averages()
         steps_per_call, started = 1, progress.step
         with StopRequest() as request:
+            if progress.step >= run.num_steps and not self._is_validated():
+                self._validate(line)  # stopped here, before it was due
             while progress.step < run.num_steps and request.signal is None:
                 count = min(steps_per_call, self._steps_to_next_event())
                 metrics, seconds = self._timed(iterator, count)
                 since_log.add(metrics, count)
-                since_validation.add(metrics, count)
+                progress.since_validation.add(metrics, count)
                 steps_per_call = max(1, round(count / seconds * _SECONDS_PER_CALL))
                 if progress.step == started + count:
                     line.skip_time(seconds)  # tracing and compiling are no rate
-                line.advance(count, self._facts_line(since_validation.means()))
+                line.advance(count, self._facts_line())
                 if progress.step % run.log_every == 0:
                     self._log(since_log.means())
-                    since_log = _Averages()
+                    since_log = Averages()
                 if self._is_validation_due():
-                    self._validate(since_validation.means(), line)
-                    since_validation = _Averages()
+                    self._validate(line)
             self.stopped_by = request.signal
             if self.stopped_by is not None:
                 self._save()
@@ -137,6 +163,10 @@ class Trainer:
         step, run = self.progress.step, self.config.run
         # The release never validates after the last step; we do.
         return step % run.validate_every == 0 or step == run.num_steps
+
+    def _is_validated(self) -> bool:
+        history = self.progress.history
+        return bool(history) and history[-1]["step"] == self.progress.step
 
     def _timed(self, iterator, count: int) -> tuple[dict, float]:
         start = time.monotonic()
@@ -157,10 +187,11 @@ class Trainer:
         noise = self.learner.draw_noise(episode, seed, step)
         return meta_gradients(self.learner, episode, noise)[1]
 
-    def _validate(self, train: dict, line: ProgressLine):
+    def _validate(self, line: ProgressLine):
         start = time.monotonic()
         scores, progress = self.validate(), self.progress
-        accuracy = interval(scores.accuracy)
+        accuracy, train = interval(scores.accuracy), progress.since_validation.means()
+        progress.since_validation = Averages()
         progress.history.append(
             {
                 "step": progress.step,
@@ -220,8 +251,9 @@ class Trainer:
         variables = self.learner.trainable_variables
         return {variable.path.split("/", 1)[-1]: variable for variable in variables}
 
-    def _facts_line(self, means: dict) -> str:
+    def _facts_line(self) -> str:
         progress = self.progress
+        means = progress.since_validation.means()
         facts = f"step {progress.step}"
         if "loss" in means:
             facts += f"  loss {means['loss']:.3f}"
@@ -240,20 +272,3 @@ def uses_jit(config: Config) -> bool:
     if config.run.jit == "auto":
         return config.run.num_steps > _JIT_PAYS_AFTER
     return config.run.jit == "on"
-
-
-class _Averages:
-    """Means of metrics over the finite steps since it was made."""
-
-    def __init__(self):
-        self._sums, self._steps = {}, 0
-
-    def add(self, sums: dict, count: int):
-        self._steps += count - round(sums["non_finite"])
-        for name, value in sums.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-
-    def means(self) -> dict[str, float]:
-        if not self._steps:
-            return {}
-        return {name: value / self._steps for name, value in self._sums.items()}

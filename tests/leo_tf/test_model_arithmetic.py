@@ -61,6 +61,7 @@ def test_everything_equals_leo_written_in_plain_numpy(steps, training):
         "support_loss_start": losses[0],
         "support_loss_latent": losses[steps[0]],
         "support_loss_end": losses[-1],
+        "support_loss_drop": losses[0] - losses[-1],
         "latent_step": np.mean(moves),
     }
     for name, value in expected.items():

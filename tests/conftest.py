@@ -1,0 +1,117 @@
+"""A tiny data set, and runs of the whole program on it, in this process."""
+
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+_EMBEDDING_SIZE, _ROWS = 8, 12
+_CLASSES = {"train": 8, "val": 6, "test": 7}
+_SMALL = (
+    "--dataset_name=tiny",
+    "--way=3",
+    "--shot=1",
+    "--num_query=3",
+    "--meta_batch_size=2",
+    "--num_latents=4",
+    "--inner_unroll_length=1",
+    "--finetuning_unroll_length=1",
+    "--outer_lr=0.02",
+    "--num_val_episodes=6",
+    "--num_test_episodes=8",
+    "--validate_every=5",
+    "--log_every=2",
+    "--jit=off",
+)
+
+
+def _write_split(path: pathlib.Path, split: str, classes: int, seed: int, **changes):
+    """Writes `classes` noisy clusters as one .npz file, with some arrays changed."""
+    random = np.random.default_rng(seed)
+    centres = np.repeat(random.normal(size=(classes, _EMBEDDING_SIZE)), _ROWS, axis=0)
+    arrays = {
+        "embeddings": np.float32(centres + random.normal(size=centres.shape)),
+        "labels": np.repeat([f"{split}_{i}" for i in range(classes)], _ROWS),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **{**arrays, **changes})
+
+
+@pytest.fixture
+def write_split():
+    """The function that writes one split of a data set like "tiny"."""
+    return _write_split
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> pathlib.Path:
+    """A directory with the data set "tiny": not to be changed."""
+    directory = tmp_path_factory.mktemp("data")
+    for seed, (split, classes) in enumerate(_CLASSES.items()):
+        _write_split(directory / "tiny" / f"{split}.npz", split, classes, seed)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def small_flags(tiny_data) -> list[str]:
+    """The flags of a run of seconds: 12 steps of a small LEO on "tiny"."""
+    return [*_SMALL, f"--data_path={tiny_data}", "--num_steps=12"]
+
+
+@pytest.fixture(scope="session")
+def train(small_flags):
+    """Trains a run directory in this process; returns the exit status."""
+    from leo_tf.command_line import main
+
+    def train(workdir, *flags) -> int:
+        return main(["run_leo.py", *small_flags, f"--workdir={workdir}", *flags])
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def evaluate():
+    """Evaluates a run directory in this process; returns the exit status."""
+    from leo_tf.command_line import main
+
+    def evaluate(workdir, *flags) -> int:
+        mode = ["--mode=evaluate", f"--workdir={workdir}"]
+        return main(["run_leo.py", *mode, *flags])
+
+    return evaluate
+
+
+@pytest.fixture(scope="session")
+def trained(train, tmp_path_factory) -> pathlib.Path:
+    """A finished run of 12 steps, validated after 5, 10 and 12: not to be changed."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    assert train(workdir, "--quiet") == 0
+    return workdir
+
+
+@pytest.fixture
+def make_trainer(tmp_path, monkeypatch):
+    """`toy_training.make_trainer` for run directories below `tmp_path`.
+
+    It makes one step a call, so that a signal stops it at the very step a test wants.
+    """
+    import toy_training
+
+    from leo_tf import trainer
+
+    monkeypatch.setattr(trainer, "_SECONDS_PER_CALL", 0.0)
+
+    def make(workdir="run", **options):
+        return toy_training.make_trainer(tmp_path / workdir, **options)
+
+    return make
+
+
+@pytest.fixture
+def trained_copy(trained, tmp_path) -> pathlib.Path:
+    """A copy of the finished run, to damage at will."""
+    return pathlib.Path(shutil.copytree(trained, tmp_path / "copy"))

@@ -1,0 +1,102 @@
+"""Results as numbers and as a table."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from leo_tf import report
+from leo_tf.evaluation import EpisodeScores
+
+LEO = np.array([0.5, 0.75, 1.0, 0.25])
+CENTROID = np.array([0.5, 0.25, 0.75, 0.25])
+
+
+def results(leo=LEO, centroid=CENTROID, loss=1.25):
+    scores = {
+        "leo": EpisodeScores(np.asarray(leo), loss),
+        "centroid": EpisodeScores(np.asarray(centroid), 1.5),
+    }
+    return report.results_of(scores)
+
+
+def by_hand(values):
+    """Mean and half width, by the textbook."""
+    n = len(values)
+    mean = sum(values) / n
+    variance = sum((value - mean) ** 2 for value in values) / (n - 1)
+    return mean, 1.959964 * math.sqrt(variance / n)
+
+
+def test_means_and_half_widths_are_those_of_the_textbook():
+    found = results()
+    assert found.methods["leo"] == pytest.approx(by_hand(LEO))
+    assert found.methods["centroid"] == pytest.approx(by_hand(CENTROID))
+    assert found.losses == {"leo": 1.25, "centroid": 1.5} and found.episodes == 4
+
+
+def test_the_difference_is_paired_by_episode():
+    difference = results().difference
+    assert difference == pytest.approx(by_hand(LEO - CENTROID))
+    # Equal in each episode, however much episodes differ: no doubt at all.
+    assert results(LEO, LEO).difference == (0.0, 0.0)
+
+
+def strict_json(value):
+    def refuse(token):
+        pytest.fail(f"{token} is no JSON")
+
+    return json.loads(json.dumps(value), parse_constant=refuse)
+
+
+def test_json_holds_every_number_and_the_facts():
+    found = strict_json(report.as_json(results(), seed=3, step=20))
+    mean, half_width = by_hand(LEO)
+    assert found["accuracy"]["leo"] == pytest.approx(
+        {"mean": mean, "half_width_95": half_width, "loss": 1.25}
+    )
+    mean, half_width = by_hand(LEO - CENTROID)
+    assert found["leo_minus_centroid"] == pytest.approx(
+        {"mean": mean, "half_width_95": half_width}
+    )
+    assert found["episodes"] == 4 and "95 %" in found["interval"]
+    assert found["seed"] == 3 and found["step"] == 20
+
+
+def test_json_is_strict_where_numbers_are_not_finite():
+    found = strict_json(report.as_json(results([0.5], [0.25], loss=math.nan)))
+    assert found["accuracy"]["leo"] == {
+        "mean": 0.5,
+        "half_width_95": None,
+        "loss": None,
+    }
+    assert found["leo_minus_centroid"] == {"mean": 0.25, "half_width_95": None}
+
+
+def test_the_table_shows_methods_intervals_and_the_signed_difference(capsys):
+    report.print_table(results(), "tiny, test: 5-way")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "tiny, test: 5-way; ± is the 95 % interval over 4 episodes"
+    rows = [line.split() for line in lines[2:] if line.strip(" ━─")]
+    assert rows == [
+        ["method", "accuracy", "in", "%"],
+        ["LEO", "62.50", "±", "31.63"],
+        ["nearest", "centroid", "43.75", "±", "23.46"],
+        ["difference,", "paired", "+18.75", "±", "23.46"],
+    ]
+
+
+def test_a_loss_against_the_centroid_has_its_minus(capsys):
+    report.print_table(results(CENTROID, LEO), "tiny")
+    assert "-18.75 ± 23.46" in capsys.readouterr().out
+
+
+def test_versions_name_what_computed_the_result():
+    versions = report.versions()
+    import keras
+    import tensorflow as tf
+
+    assert versions["tensorflow"] == tf.__version__
+    assert versions["keras"] == keras.__version__
+    assert versions["python"].startswith("3.") and versions["machine"]

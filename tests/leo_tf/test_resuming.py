@@ -1,0 +1,153 @@
+"""Stopping and going on: nothing is lost, and nothing comes out otherwise."""
+
+import signal
+
+import pytest
+import saved_runs
+import toy_training
+from toy_training import Line, run, send
+
+from configs.errors import CheckpointError, DiskError
+from leo_tf import trainer as trainer_module
+from leo_tf.checkpoints import Checkpoints
+
+
+def outcome(trainer) -> dict:
+    """All that a run comes to, but for the time it took and means while training."""
+    workdir = trainer.checkpoints.directory.parent
+    return saved_runs.outcome(workdir, trainer.progress.step)
+
+
+def training_means(trainer) -> list[float]:
+    return [
+        record[name]
+        for record in trainer.progress.history
+        for name in ("train_accuracy", "train_loss")
+    ]
+
+
+def test_every_optimizer_slot_is_in_a_checkpoint(make_trainer):
+    variables = outcome(run(make_trainer(num_steps=1)))["variables"]
+    # Kernel, its two moments, the count of steps and the learning rate.
+    assert len(variables) == 5
+
+
+@pytest.mark.parametrize("first", [5, 8])
+def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(make_trainer, first):
+    whole = run(make_trainer("whole"))
+    run(make_trainer("halves"), Line(first, send(signal.SIGTERM)))
+    halves = make_trainer("halves")
+    assert halves.progress.step == first
+    assert outcome(run(halves)) == outcome(whole)
+    # Means while training too, though the stop at 8 was between two validations.
+    assert training_means(halves) == pytest.approx(training_means(whole), rel=1e-6)
+
+
+def test_a_compiled_run_resumes_bit_for_bit_too(make_trainer):
+    settings = {"jit": "on", "num_steps": 3}
+    whole = run(make_trainer("whole", **settings))
+    run(make_trainer("halves", **settings), Line(2, send(signal.SIGTERM)))
+    assert outcome(run(make_trainer("halves", **settings))) == outcome(whole)
+
+
+def test_how_many_steps_a_call_makes_changes_nothing(make_trainer, monkeypatch):
+    line = Line()
+    single = outcome(run(make_trainer("single"), line))
+    assert len(line.facts) == 12
+    monkeypatch.setattr(trainer_module, "_SECONDS_PER_CALL", 1e9)
+    line = Line()
+    many = outcome(run(make_trainer("many"), line))
+    assert len(line.facts) == 7  # steps 1, 3, 5, 6, 9, 10 and 12
+    assert many == single
+
+
+def test_what_was_best_before_a_stop_must_be_beaten_after_it(make_trainer):
+    run(make_trainer(accuracies=[0.9]), Line(7, send(signal.SIGTERM)))
+    trainer = run(make_trainer(accuracies=[0.5, 0.8]))
+    assert trainer.checkpoints.best().step == 5
+
+
+def test_if_the_best_could_not_be_marked_resuming_marks_it(make_trainer, monkeypatch):
+    def no_space(*unused):
+        raise DiskError("best", "to write a file", "No space left on device")
+
+    trainer = make_trainer(accuracies=[0.3, 0.9, 0.5])
+    mark_best, marked = Checkpoints.mark_best, []
+
+    def fails_at_10(checkpoints, step):
+        marked.append(step)
+        (no_space if step == 10 else mark_best)(checkpoints, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "mark_best", fails_at_10)
+        with pytest.raises(DiskError):
+            run(trainer)
+    assert marked == [5, 10] and trainer.checkpoints.best().step == 5
+    resumed = run(make_trainer(accuracies=[0.5]))
+    assert resumed.checkpoints.best().step == 10
+
+
+def test_training_that_falls_back_behind_the_best_forgets_that_best(make_trainer):
+    trainer = run(make_trainer(accuracies=[0.3, 0.9, 0.5]))
+    for step in (10, 12):  # damaged, both: only step 5 is left to go on from
+        (trainer.checkpoints.directory / f"step-{step:08d}/manifest.json").unlink()
+    trainer.resume(trainer.checkpoints.newest(lambda reason: None, set_aside=True))
+    assert trainer.progress.best_step == 5
+    assert trainer.checkpoints.best().step == 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_running_steps_saves_and_says_which_it_was(
+    make_trainer, number
+):
+    trainer = run(make_trainer(), Line(7, send(number)))
+    assert trainer.stopped_by == number and trainer.progress.step == 7
+    newest = trainer.checkpoints.newest(pytest.fail)
+    assert newest.step == 7
+    assert [r["step"] for r in newest.manifest["progress"]["history"]] == [5]
+    assert trainer.checkpoints.best().step == 5, "a stop is no validation"
+
+
+def test_a_signal_during_the_last_step_leaves_nothing_to_do(make_trainer):
+    trainer = run(make_trainer(), Line(12, send(signal.SIGTERM)))
+    assert trainer.stopped_by == signal.SIGTERM
+    finished = outcome(trainer)
+    line = Line()
+    again = run(make_trainer(), line)
+    assert outcome(again) == finished and line.facts == [] and again.stopped_by is None
+
+
+def test_a_stopped_run_that_is_told_to_end_there_is_validated_first(make_trainer):
+    run(make_trainer(), Line(4, send(signal.SIGTERM)))
+    trainer = run(make_trainer(num_steps=4))
+    assert [record["step"] for record in trainer.progress.history] == [4]
+    assert trainer.checkpoints.best().step == 4
+
+
+def test_the_time_of_all_sessions_is_added_up(make_trainer):
+    first = run(make_trainer(), Line(7, send(signal.SIGTERM))).progress.seconds
+    resumed = make_trainer()
+    assert resumed.progress.seconds == first > 0
+    assert run(resumed).progress.seconds > first
+
+
+def test_a_disk_that_fails_ends_training_with_the_older_checkpoint_whole(
+    make_trainer, monkeypatch
+):
+    def no_space(self, target):
+        raise OSError(28, "No space left on device")
+
+    run(make_trainer("run"), Line(7, send(signal.SIGTERM)))
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.rename", no_space)
+        with pytest.raises(DiskError, match="No space left"):
+            run(make_trainer("run"))
+    whole = outcome(run(make_trainer("whole")))
+    assert outcome(run(make_trainer("run"))) == whole
+
+
+def test_a_checkpoint_of_another_learner_is_refused(make_trainer, monkeypatch):
+    run(make_trainer(num_steps=1))
+    monkeypatch.setattr(toy_training, "SIZE", toy_training.SIZE + 1)
+    with pytest.raises(CheckpointError, match=r"`projection/kernel`: .*\[6, 6\]"):
+        make_trainer()

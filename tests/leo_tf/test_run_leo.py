@@ -1,0 +1,215 @@
+"""The command line as a user meets it: exit codes, one-line errors, signals."""
+
+import os
+import pathlib
+import runpy
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from saved_runs import values_of
+
+from configs.errors import CheckpointError, DiskError, FlagError, InputError
+from leo_tf import command_line, experiment
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def program(*arguments, **options) -> subprocess.Popen:
+    """Starts run_leo.py as a shell would."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    return subprocess.Popen(
+        [sys.executable, ROOT / "run_leo.py", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "error"),
+    [
+        (["--way=1"], 2, "error: --way: expected an integer of 2 or more"),
+        (["--unheard_of"], 2, "error: --unheard_of: expected a known flag"),
+        (["--mode=evaluate"], 2, "error: --workdir: expected"),
+        (["--data_path=/no/such"], 3, "error: /no/such: expected"),
+        (["--mode=evaluate", "--workdir=/no/such"], 3, "error: /no/such: expected"),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_status(
+    arguments, status, error, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert command_line.main(["run_leo.py", *arguments]) == status
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert captured.err.startswith(error)
+
+
+def test_a_directory_without_a_best_checkpoint_is_status_4(
+    trained_copy, evaluate, capsys
+):
+    (trained_copy / "best" / "checkpoint.json").unlink()
+    assert evaluate(trained_copy) == 4
+    captured = capsys.readouterr().err
+    assert captured.count("\n") == 1
+    assert captured.startswith(f"error: {trained_copy / 'best' / 'checkpoint.json'}")
+
+
+def test_a_workdir_that_cannot_be_made_is_status_5(train, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert train(tmp_path / "file" / "run") == 5
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'file' / 'run'}")
+
+
+def test_data_that_do_not_fit_are_refused_before_anything_is_made(
+    train, tmp_path, tiny_data, capsys
+):
+    assert train(tmp_path / "run", "--test_way=7", "--quiet") == 3
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tiny_data / 'tiny' / 'val.npz'}: classes")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    assert train(tmp_path / "run", "--num_steps=1", "--quiet") == 0, "mended flags"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [FlagError, InputError, CheckpointError, DiskError],
+    ids=lambda e: e.__name__,
+)
+def test_every_error_of_ours_has_a_status_of_its_own(monkeypatch, capsys, error):
+    def fails(options):
+        raise error("here", "this", "that", "Do it.")
+
+    monkeypatch.setattr(experiment, "run", fails)
+    status = {FlagError: 2, InputError: 3, CheckpointError: 4, DiskError: 5}[error]
+    assert command_line.main(["run_leo.py"]) == status
+    message = "error: here: expected this, received that. Do it.\n"
+    assert capsys.readouterr().err == message
+
+
+def test_debug_shows_the_traceback_before_the_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert command_line.main(["run_leo.py", "--debug", "--data_path=/no/such"]) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1].startswith("error: /no/such: expected")
+    assert command_line.main(["run_leo.py", "--way=1", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+    assert command_line.main(["run_leo.py", "--nodebug", "--way=1"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_bug_of_ours_is_not_dressed_up_as_the_users(monkeypatch):
+    monkeypatch.setattr(experiment, "run", lambda options: [][0])
+    with pytest.raises(IndexError):
+        command_line.main(["run_leo.py"])
+
+
+def test_an_interrupt_outside_of_training_is_status_130(monkeypatch, capsys):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "run", interrupted)
+    assert command_line.main(["run_leo.py"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_without_arguments_it_reads_those_of_the_process(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["leo-tf", "--way=1"])
+    assert command_line.main() == 2
+    assert capsys.readouterr().err.startswith("error: --way")
+
+
+def test_the_script_and_the_console_command_are_the_same_main(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run_leo.py", "--way=1"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(ROOT / "run_leo.py"), run_name="__main__")
+    assert caught.value.code == 2
+    assert '"leo-tf = leo_tf.command_line:main"' in (ROOT / "setup.py").read_text()
+
+
+def test_what_libraries_print_while_loading_is_hidden_unless_loading_fails(capfd):
+    with command_line._without_start_up_messages():
+        os.write(2, b"a library's banner\n")
+    assert capfd.readouterr().err == ""
+    with pytest.raises(ImportError), command_line._without_start_up_messages():
+        os.write(2, b"why it cannot be loaded\n")
+        raise ImportError
+    assert capfd.readouterr().err == "why it cannot be loaded\n"
+    os.write(2, b"heard again\n")
+    assert capfd.readouterr().err == "heard again\n"
+
+
+HELP = """
+import runpy, sys
+sys.argv = ["run_leo.py", sys.argv[1]]
+try:
+    runpy.run_path("run_leo.py", run_name="__main__")
+finally:
+    slow = ("tensorflow", "keras", "tensorflow_probability", "matplotlib", "numpy")
+    print([name for name in slow if name in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(("flag", "status"), [("--help", 0), ("--way=1", 2)])
+def test_help_and_flag_errors_do_not_wait_for_tensorflow(flag, status):
+    command = [sys.executable, "-c", HELP, flag]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == status
+    assert done.stderr.splitlines()[-1] == "[]"
+    assert ("--data_path" in done.stdout) == (status == 0)
+
+
+def wait_for(path: pathlib.Path, process):
+    deadline = time.monotonic() + 180  # a loaded machine
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.02)
+
+
+def test_from_the_shell_quiet_is_silent_and_a_killed_run_goes_on_as_if_never_killed(
+    small_flags, tmp_path
+):
+    endless = [*small_flags, "--num_steps=1000000", "--keep_checkpoints=1000"]
+    killed, terminated = tmp_path / "killed", tmp_path / "terminated"
+    processes = [
+        program(*endless, "--quiet", f"--workdir={workdir}", cwd=tmp_path)
+        for workdir in (killed, terminated)
+    ]
+    for process, workdir in zip(processes, (killed, terminated)):
+        wait_for(workdir / "checkpoints" / "step-00000010", process)
+    processes[0].kill()
+    processes[1].terminate()
+    for process, status in zip(processes, (-signal.SIGKILL, 128 + signal.SIGTERM)):
+        assert process.communicate() == ("", "")
+        assert process.returncode == status
+    steps = [newest_step(killed), newest_step(terminated)]
+    assert events_reach(terminated) >= steps[1] - 1, "a stop loses no event"
+    # Both go on, to the same later step.
+    goal = max(steps) + 3
+    for workdir in (killed, terminated):
+        flags = [*endless, f"--num_steps={goal}", "--quiet", f"--workdir={workdir}"]
+        assert command_line.main(["run_leo.py", *flags]) == 0
+    values = [values_of(workdir, goal) for workdir in (killed, terminated)]
+    assert len(values[0]) > 7
+    for name in values[0]:
+        np.testing.assert_array_equal(values[0][name], values[1][name], strict=True)
+
+
+def newest_step(workdir) -> int:
+    return max(int(path.name[5:]) for path in (workdir / "checkpoints").glob("step-*"))
+
+
+def events_reach(workdir) -> int:
+    """The last step of which there is an event."""
+    [path] = (workdir / "events").iterdir()
+    return max(event.step for event in tf.compat.v1.train.summary_iterator(str(path)))

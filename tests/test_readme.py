@@ -1,0 +1,77 @@
+"""The README tells the truth: its commands run, the files it names exist."""
+
+import pathlib
+import re
+import shlex
+
+import numpy as np
+import pytest
+
+from leo_tf.command_line import main
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# Makes a command of the README a matter of seconds; it changes nothing else of it.
+QUICK = [
+    "--num_steps=2",
+    "--validate_every=2",
+    "--num_val_episodes=2",
+    "--num_test_episodes=2",
+    "--meta_batch_size=2",
+    "--num_query=2",
+    "--num_latents=4",
+    "--jit=off",
+    "--quiet",
+    "--inner_unroll_length=1",
+    "--finetuning_unroll_length=1",
+]
+
+
+def commands() -> list[list[str]]:
+    """Arguments of every `python run_leo.py` command in a block of the README."""
+    blocks = "\n".join(re.findall(r"^    (.*)$", README, re.MULTILINE))
+    joined = blocks.replace("\\\n", " ")
+    lines = [line for line in joined.splitlines() if "run_leo.py" in line]
+    return [shlex.split(line)[2:] for line in lines if line.startswith("python ")]
+
+
+@pytest.fixture
+def user(tmp_path, monkeypatch):
+    """A directory with the features the README speaks of, as its snippet saves them."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    snippet = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    for directory in ("features", "embeddings/miniImageNet/center"):
+        (tmp_path / directory).mkdir(parents=True)
+        filled = snippet.replace("features/{split}", f"{directory}/{{split}}").replace(
+            "...", "rng.random((56, 12)), [f'{split}{i % 7}' for i in range(56)]", 1
+        )
+        exec(filled, {"rng": rng})
+    return tmp_path
+
+
+def test_the_commands_for_own_features_and_for_the_papers_numbers_run(user, capsys):
+    found = commands()
+    assert len(found) == 3
+    for arguments in found:
+        quick = [] if "--mode=evaluate" in arguments else QUICK
+        assert main(["run_leo.py", *arguments, *quick]) == 0, arguments
+        assert "nearest centroid" in capsys.readouterr().out
+    files = {path.name for path in (user / "runs" / "mine").iterdir()}
+    promised = re.findall(r"^    (\S+?)[,/]? .*", README.split("## A run")[1], re.M)
+    assert {"config.json", "results.json", "learning_curve.png"} <= set(promised)
+    assert {name.strip("/,") for name in promised[:5]} <= files
+
+
+def test_make_has_the_targets_the_readme_names():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^    make (\w+)$", README, re.MULTILINE))
+    assert targets == {"demo", "test"}
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_every_file_the_documents_link_to_is_there():
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        links = re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text())
+        missing = [link for link in links if not (document.parent / link).exists()]
+        assert not missing, f"{document.name}: {missing}"
