@@ -55,6 +55,12 @@ class CheckpointError(LeoError):
     exit_code = 4
 
 
+class DivergedError(LeoError):
+    """Training no longer makes finite steps."""
+
+    exit_code = 6
+
+
 class DiskError(LeoError):
     """Nothing can be written where it must be written."""
 

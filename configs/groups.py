@@ -173,6 +173,11 @@ class RunConfig(Settings):
     log_every: int = setting(
         100, "Steps between scalars in TensorBoard.", rules.integer(1)
     )
+    non_finite_limit: int = setting(
+        200,
+        "More steps between validations than this that are not finite end the run.",
+        rules.integer(0),
+    )
     keep_checkpoints: int = setting(
         3, "Latest checkpoints to keep; the best is kept besides.", rules.integer(2)
     )

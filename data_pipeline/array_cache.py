@@ -8,10 +8,12 @@ import hashlib
 import io
 import os
 import pathlib
-import uuid
 import warnings
 
 import numpy as np
+
+from configs.errors import DiskError
+from data_pipeline.whole_file import write_file
 
 DIRECTORY_VARIABLE = "LEO_TF_CACHE"
 _SEAL_BYTES = hashlib.sha256().digest_size
@@ -59,22 +61,12 @@ def write(path: pathlib.Path | None, arrays: dict[str, np.ndarray]) -> None:
     content.write(hashlib.sha256(content.getvalue()).digest())
     try:
         if path is None:
-            raise OSError("no home directory")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content.getbuffer())
-    except OSError as error:
+            raise DiskError("cache", "a home directory", "none")
+        write_file(path, content.getbuffer())
+    except DiskError as error:
         warnings.warn(
             f"{path.name if path else 'The data'} cannot be kept for the next run "
             f"({error}) and will be made anew each time. {DIRECTORY_VARIABLE} may "
             "name a directory that can be written.",
             stacklevel=3,
         )
-
-
-def _replace(path, content):
-    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ header of each array is checked against the sizes in the zip's directory, and th
 against the size of the file, before anything is allocated.
 """
 
-import contextlib
 import math
 import os
 import re
@@ -16,7 +15,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from configs.errors import DiskError, InputError, shown
+from configs.errors import InputError, shown
+from data_pipeline.whole_file import write_file
 
 _SUFFIX = ".npy"
 # Features and their names compress to a third, not to a twentieth; a bomb compresses
@@ -186,16 +186,4 @@ def write_npz(path: str, arrays: dict[str, np.ndarray]) -> None:
     Raises:
       DiskError: if that cannot be done; what was at `path` is then untouched.
     """
-    path = os.fspath(path)
-    beside = f"{path}.{os.getpid()}.part"
-    try:
-        with open(beside, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise DiskError(path, "a place to write to", str(error.strerror)) from None
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(beside)
+    write_file(path, lambda file: np.savez(file, **arrays))

@@ -18,8 +18,9 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from configs.errors import CheckpointError, DiskError, shown
+from data_pipeline.whole_file import flush_to_disk, make_directory, write_file
 
-_NAME = re.compile(r"step-(\d{8,})")
+_NAME = r"step-(\d{8,})"
 _UNFINISHED = "unfinished-"
 _UNUSABLE = "unusable-"
 _PREFIX = "variables"
@@ -60,24 +61,30 @@ class Checkpoints:
         Raises:
           DiskError: if it cannot be written; nothing half-written keeps its name.
         """
-        path = self._path(step)
-        if path.exists():
-            return
-        temporary = self.directory / f"{_UNFINISHED}{path.name}"
+        path, temporary = self._path(step), self._path(step, _UNFINISHED)
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
+            if path.exists():
+                return flush_to_disk(self.directory)  # it may be this that failed
+            make_directory(self.directory)
+            _remove(temporary)
+            temporary.mkdir()
             _write_variables(temporary, variables)
             files = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
             manifest = {**manifest, "step": step, "files": files}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
             for file in [*temporary.iterdir(), temporary]:
-                _flush(file)
+                flush_to_disk(file)
             temporary.rename(path)
-            _flush(self.directory)
+            flush_to_disk(self.directory)
         except (OSError, tf.errors.OpError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise DiskError(str(path), "to write a checkpoint", str(error)) from error
+            _remove(temporary)
+            raise DiskError(
+                str(path), "to write a checkpoint", f"{error}; {self._free()}"
+            ) from error
+
+    def has(self, step: int) -> bool:
+        """Whether a checkpoint of the step was saved."""
+        return self._path(step).exists()
 
     def newest(
         self, on_unusable: Callable[[str], None], set_aside: bool = False
@@ -99,7 +106,7 @@ class Checkpoints:
                 on_unusable(f"passed over: {error}")
                 if set_aside:
                     self._set_aside(step)
-        unusable = list(self.directory.glob(f"{_UNUSABLE}*"))
+        unusable = [name for name in self._names() if name.startswith(_UNUSABLE)]
         if unusable or self._steps():
             raise CheckpointError(
                 str(self.directory),
@@ -163,29 +170,49 @@ class Checkpoints:
     def prune(self) -> None:
         """Removes all but the newest `keep` and the best; nothing else is touched."""
         try:
+            steps, unfinished = sorted(self._steps()), self._steps(_UNFINISHED)
             best = json.loads(self.best_pointer.read_text())["step"]
         except FileNotFoundError:
             best = None
         except (OSError, ValueError, KeyError, TypeError):
             return  # nobody can tell which is the best: it might be removed
-        for step in sorted(self._steps())[: -self.keep]:
+        for step in steps[: -self.keep]:
             if step != best:
-                shutil.rmtree(self._path(step), ignore_errors=True)
+                _remove(self._path(step))
+        for step in unfinished:  # by a process that was killed
+            _remove(self._path(step, _UNFINISHED))
 
-    def _path(self, step: int) -> pathlib.Path:
-        return self.directory / f"step-{step:08d}"
+    def _free(self) -> str:
+        try:
+            free = shutil.disk_usage(self.directory.parent).free
+        except OSError:
+            return "free space unknown"
+        return f"{free / 2**20:,.0f} MiB free"
 
-    def _steps(self) -> list[int]:
-        if not self.directory.is_dir():
-            return []
-        matches = (_NAME.fullmatch(path.name) for path in self.directory.iterdir())
+    def _path(self, step: int, before: str = "", after: str = "") -> pathlib.Path:
+        return self.directory / f"{before}step-{step:08d}{after}"
+
+    def _steps(self, prefix: str = "") -> list[int]:
+        matches = (re.fullmatch(prefix + _NAME, name) for name in self._names())
         return [int(match[1]) for match in matches if match]
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(self.directory)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            where, expected = str(self.directory), "a readable directory"
+            raise CheckpointError(where, expected, shown(str(error))) from error
 
     def _set_aside(self, step: int):
         path, number = self._path(step), 0
-        while (aside := path.with_name(f"{_UNUSABLE}{path.name}-{number}")).exists():
-            number += 1
-        path.rename(aside)
+        try:
+            while (aside := self._path(step, _UNUSABLE, f"-{number}")).exists():
+                number += 1
+            path.rename(aside)
+        except OSError as error:
+            raise DiskError(str(path), "to rename it", str(error)) from error
 
 
 def restore(checkpoint: Checkpoint, variables: Mapping[str, tf.Variable]) -> None:
@@ -212,23 +239,10 @@ def restore(checkpoint: Checkpoint, variables: Mapping[str, tf.Variable]) -> Non
         variable.assign(reader.get_tensor(_key(name)))
 
 
-def write_file(path: pathlib.Path, content: bytes) -> None:
-    """Replaces a file at once: a reader finds the old content or the new, whole.
-
-    Raises:
-      DiskError: if that fails; the old file is still there.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        _flush(temporary)
-        temporary.replace(path)
-        _flush(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise DiskError(str(path), "to write a file", str(error)) from error
+def _remove(directory: pathlib.Path):
+    """Removes a directory, or as much of it as the disk allows."""
+    with contextlib.suppress(OSError):  # closing can fail in spite of ignore_errors
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _write_variables(directory: pathlib.Path, variables: Mapping[str, tf.Variable]):
@@ -249,11 +263,3 @@ def _digest(path: pathlib.Path) -> dict:
             sha.update(block)
             size += len(block)
     return {"size": size, "sha256": sha.hexdigest()}
-
-
-def _flush(path: pathlib.Path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,6 +22,9 @@ def main(argv: list[str] | None = None) -> int:
       disk, each after one line on standard error; 128 plus a signal's number.
     """
     argv = sys.argv if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):  # a terminal may not know our "±"
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     debug = "--debug" in argv
     try:
         options = parse(argv)

@@ -76,10 +76,14 @@ def train(options: RunOptions) -> int:
         splits = datasets.load(config)
         _describe(config, splits, say)
         leo = build(config, splits["train"])
-        trainer, centroid = _trainer(config, splits, leo, directory)
-        newest = trainer.checkpoints.newest(say, set_aside=True)
+        checkpoints = Checkpoints(directory.path, config.run.keep_checkpoints)
+        newest = checkpoints.newest(say, set_aside=True)
+        jit = uses_jit(config)
         if newest:
             datasets.check_unchanged(splits, newest.manifest["data"])
+            jit = newest.manifest["jit"]  # as it began, however long it gets
+        trainer, centroid = _trainer(config, jit, splits, leo, checkpoints, directory)
+        if newest:
             trainer.resume(newest)
             say(f"Going on from step {newest.step} in {workdir}.")
         directory.write_config(config)
@@ -141,7 +145,7 @@ def default_workdir(config: Config) -> str:
     return f"runs/{config.data.dataset_name}_{shape.way}way_{shape.shot}shot"
 
 
-def _trainer(config, splits, leo, directory):
+def _trainer(config, jit, splits, leo, checkpoints, directory):
     """The trainer, and nearest centroid's accuracy on the validation episodes."""
 
     def validation_episodes():
@@ -152,15 +156,15 @@ def _trainer(config, splits, leo, directory):
     trainer = Trainer(
         leo,
         adam(config.optimizer.outer_lr),
-        config,
+        config.replace(jit="on" if jit else "off"),
         episodes=functools.partial(datasets.training_episodes, config, splits["train"]),
         validate=lambda: collect(scorer, validation_episodes())[report.LEO_NAME],
-        checkpoints=Checkpoints(directory.path, config.run.keep_checkpoints),
+        checkpoints=checkpoints,
         monitor=Monitor(directory.path / "events"),
         facts={
             "config": config.to_dict(),
             "data": {name: split.digest for name, split in splits.items()},
-            "jit": uses_jit(config),
+            "jit": jit,
             "device": device(),
             "versions": report.versions(),
         },

@@ -74,9 +74,9 @@ def orthogonality_penalty(kernel: tf.Tensor) -> tf.Tensor:
     Raises:
       ValueError: if `kernel` is not a matrix.
 
-    Source: arXiv:1807.05960, equation 7; `get_orthogonality_regularizer` in the release's
-    `model.py`. It averages over all Z * Z entries, diagonal included, and so do
-    we: the published lambda_2 values assume it.
+    Source: arXiv:1807.05960, equation 7; `get_orthogonality_regularizer` in the
+    release's `model.py`. It averages over all Z * Z entries, diagonal included, and
+    so do we: the published lambda_2 values assume it.
     """
     if kernel.shape.rank != 2:
         raise ValueError(f"`kernel` must be [Z, P], got shape {kernel.shape}.")

@@ -207,7 +207,11 @@ def make_run_steps(meta_step: Callable, seed: int) -> Callable:
 
 
 def _if_finite(metrics: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """A step's metrics, all zero if it was not finite, so that sums stay clean."""
+    """A step's metrics, all zero if it was not finite, so that sums stay clean.
+
+    In float64, so that sums do not depend on how many steps one call makes.
+    """
     finite = metrics["non_finite"] == 0
-    kept = {name: tf.where(finite, m, tf.zeros_like(m)) for name, m in metrics.items()}
-    return {**kept, "non_finite": metrics["non_finite"]}
+    wide = {name: tf.cast(metric, tf.float64) for name, metric in metrics.items()}
+    kept = {name: tf.where(finite, m, tf.zeros_like(m)) for name, m in wide.items()}
+    return {**kept, "non_finite": wide["non_finite"]}

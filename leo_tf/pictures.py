@@ -3,13 +3,12 @@
 Shapes: N way, K shot, Q queries per class, H x W pixels.
 """
 
-import io
 import pathlib
 import textwrap
 
 import numpy as np
 
-from leo_tf.checkpoints import write_file
+from data_pipeline.whole_file import write_file
 from leo_tf.evaluation import Interval
 
 # Colours that also the colour-blind tell apart (Okabe and Ito).
@@ -126,6 +125,4 @@ def _tile(axes, picture, colour):
 
 
 def _save(figure, path: pathlib.Path):
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=130)
-    write_file(path, png.getvalue())
+    write_file(path, lambda file: figure.savefig(file, format="png", dpi=130))

@@ -17,7 +17,7 @@ import socket
 
 from configs.errors import DiskError, InputError, shown
 from configs.schema import Config
-from leo_tf.checkpoints import write_file
+from data_pipeline.whole_file import make_directory, write_file
 
 # What may change between two starts of the same run: it changes no number of it.
 _CHANGEABLE = frozenset(
@@ -54,14 +54,17 @@ class RunDirectory:
           DiskError: if it cannot be written.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_directory(self.path)
             lock = (self.path / ".lock").open("a+")
         except OSError as error:
             raise DiskError(str(self.path), "to write here", str(error)) from error
-        with lock:
+        try:
             self._lock(lock)
             self._check(config)
             yield self
+        finally:
+            with contextlib.suppress(OSError):  # it is free even so
+                lock.close()
 
     def config(self) -> Config:
         """The configuration of the run.
@@ -104,12 +107,18 @@ class RunDirectory:
         except OSError as error:  # a network file system may know no locks
             raise DiskError(str(self.path), "to lock it", str(error)) from error
 
+    def _found(self, *names: str) -> list[str]:
+        try:
+            return [name for name in names if (self.path / name).exists()]
+        except OSError as error:
+            expected = "a directory that can be read"
+            raise InputError(str(self.path), expected, shown(str(error))) from error
+
     def _check(self, config: Config):
-        ours = ("checkpoints", "best", "results.json")
-        found = [name for name in ours if (self.path / name).exists()]
+        found = self._found("checkpoints", "best", "results.json")
         if not found:
             return  # an earlier start may have failed; there is nothing to mix up
-        if not (self.path / "config.json").exists():
+        if not self._found("config.json"):
             received = f"{', '.join(found)} without config.json"
             raise InputError(str(self.path), "a whole run directory", received)
         different = [

@@ -11,9 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from configs.errors import DiskError, DivergedError
 from configs.schema import Config
 from leo_tf.checkpoints import Checkpoint, Checkpoints, restore
 from leo_tf.evaluation import EpisodeScores, Interval, interval
+from leo_tf.history import Averages, Progress
 from leo_tf.learner import Learner
 from leo_tf.meta_step import make_meta_step, make_run_steps, meta_gradients
 from leo_tf.monitoring import Monitor
@@ -23,49 +25,10 @@ from leo_tf.signals import StopRequest
 # As many steps a call as take about this long: the progress line moves smoothly, a
 # signal is heeded soon, and the host does nothing in between.
 _SECONDS_PER_CALL = 0.5
+# So many failed saves in a row end a run: more work would only be lost with it.
+_FAILED_SAVES = 3
 # XLA takes seconds to compile, and pays from about this many steps on.
 _JIT_PAYS_AFTER = 300
-
-
-@dataclasses.dataclass
-class Averages:
-    """Means of metrics over the finite steps since it was made."""
-
-    sums: dict[str, float] = dataclasses.field(default_factory=dict)
-    steps: int = 0
-
-    def add(self, sums: dict, count: int):
-        self.steps += count - round(sums["non_finite"])
-        for name, value in sums.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-
-    def means(self) -> dict[str, float]:
-        if not self.steps:
-            return {}
-        return {name: value / self.steps for name, value in self.sums.items()}
-
-
-@dataclasses.dataclass
-class Progress:
-    """What a checkpoint knows besides variables.
-
-    Attributes:
-      step: meta-steps done.
-      history: one record a validation: step, accuracies and losses of train and val.
-      best_step: step of the best validation, or None.
-      best_accuracy: its accuracy.
-      non_finite: steps that had to be mended so far.
-      seconds: spent training, over all sessions.
-      since_validation: metrics of the steps after the last validation.
-    """
-
-    step: int = 0
-    history: list[dict] = dataclasses.field(default_factory=list)
-    best_step: int | None = None
-    best_accuracy: float = -1.0
-    non_finite: int = 0
-    seconds: float = 0.0
-    since_validation: Averages = dataclasses.field(default_factory=Averages)
 
 
 class Trainer:
@@ -99,6 +62,7 @@ class Trainer:
         self.checkpoints, self.monitor, self.facts = checkpoints, monitor, facts
         self.progress = Progress()
         self.stopped_by: int | None = None
+        self._failed_saves = 0
         meta_step = make_meta_step(
             learner,
             optimizer,
@@ -126,7 +90,8 @@ class Trainer:
         in `stopped_by`; a second one ends the process at once.
 
         Raises:
-          DiskError: if a checkpoint cannot be written.
+          DiskError: if the last checkpoint, or three in a row, cannot be written.
+          DivergedError: if too many steps are not finite.
         """
         run, progress = self.config.run, self.progress
         iterator = iter(self.episodes(progress.step))
@@ -144,6 +109,7 @@ class Trainer:
                 if progress.step == started + count:
                     line.skip_time(seconds)  # tracing and compiling are no rate
                 line.advance(count, self._facts_line())
+                self._check_finite()
                 if progress.step % run.log_every == 0:
                     self._log(since_log.means())
                     since_log = Averages()
@@ -207,21 +173,50 @@ class Trainer:
         is_best = (
             self.config.data.train_on_val or accuracy.mean > progress.best_accuracy
         )
+        best_before = progress.best_step, progress.best_accuracy
         if is_best:
             progress.best_step, progress.best_accuracy = progress.step, accuracy.mean
-        self._save()
-        self._show_validation(accuracy, scores.loss)
-        line.skip_time(time.monotonic() - start)
         mark = "  best so far" if is_best else ""
         line.note(f"step {progress.step}: validation accuracy {accuracy} %{mark}")
+        self._save_or_go_on(line, best_before)
+        self._show_validation(accuracy, scores.loss)
+        line.skip_time(time.monotonic() - start)
+
+    def _save_or_go_on(self, line: ProgressLine, best_before: tuple):
+        """Saves, or says why not: the next validation tries again, but not forever."""
+        progress = self.progress
+        try:
+            self._save()
+            self._failed_saves = 0
+        except DiskError as error:
+            self._failed_saves += 1
+            is_last = progress.step >= self.config.run.num_steps
+            if is_last or self._failed_saves >= _FAILED_SAVES:
+                raise
+            line.note(f"not saved, training goes on: {error}")
+            if not self.checkpoints.has(progress.step):  # it cannot be the best, then
+                progress.best_step, progress.best_accuracy = best_before
 
     def _save(self):
         progress = self.progress
         manifest = {**self.facts, "progress": dataclasses.asdict(progress)}
         self.checkpoints.save(progress.step, self._variables(), manifest)
-        if progress.best_step == progress.step:
-            self.checkpoints.mark_best(progress.step)
+        if progress.best_step is not None:  # again, in case it failed the last time
+            self.checkpoints.mark_best(progress.best_step)
         self.checkpoints.prune()
+
+    def _check_finite(self):
+        """Ends a run that has lost its way; its last checkpoint stays as it is."""
+        limit = self.config.run.non_finite_limit
+        count = self.progress.since_validation.non_finite
+        if count > limit:
+            raise DivergedError(
+                f"step {self.progress.step}",
+                f"at most {limit} steps since the last validation not finite",
+                str(count),
+                "Go on from the last checkpoint with a lower --outer_lr, in another "
+                "--workdir, or with a higher --non_finite_limit.",
+            )
 
     def _log(self, means: dict):
         rates = {

@@ -22,7 +22,8 @@ configs.presets
 configs.options
 configs.flags
 
-data_pipeline.array_cache data_pipeline.episode data_pipeline.hog
+data_pipeline.episode data_pipeline.hog data_pipeline.whole_file
+data_pipeline.array_cache
 data_pipeline.embeddings data_pipeline.glyph_drawing data_pipeline.input_file
 data_pipeline.keys data_pipeline.npz data_pipeline.pickle_values
 data_pipeline.pickle_arrays data_pipeline.sampler
@@ -37,7 +38,8 @@ leo_tf
 leo_tf.adaptation leo_tf.latent leo_tf.layers leo_tf.learner leo_tf.losses leo_tf.noise
 leo_tf.baselines leo_tf.baselines.protonet leo_tf.model
 leo_tf.meta_step
-leo_tf.checkpoints leo_tf.evaluation leo_tf.monitoring leo_tf.progress leo_tf.signals
+leo_tf.checkpoints leo_tf.evaluation leo_tf.history leo_tf.monitoring
+leo_tf.progress leo_tf.signals
 leo_tf.datasets leo_tf.pictures leo_tf.report leo_tf.run_directory leo_tf.trainer
 leo_tf.experiment
 leo_tf.command_line

@@ -107,6 +107,14 @@ def test_a_compiled_run_resumes_bit_for_bit_too(train, tmp_path, stop_at):
     assert results_of(whole)["jit"] is True
 
 
+def test_going_on_for_longer_does_not_switch_the_compiler(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "_JIT_PAYS_AFTER", 2)  # "auto": not up to 2 steps
+    for steps in (2, 3):
+        flags = ("--jit=auto", f"--num_steps={steps}", "--num_test_episodes=2")
+        assert train(tmp_path, *flags, "--quiet") == 0
+        assert manifest_of(tmp_path, steps)["jit"] is False
+
+
 def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
     trained, trained_copy, train, capsys
 ):
