@@ -10,6 +10,7 @@ import argparse
 import json
 import pathlib
 import sys
+from math import nan
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
@@ -25,7 +26,7 @@ def row(name: str, results: dict) -> str:
     """One row of the table, of what results.json holds."""
 
     def percent(value, sign=""):
-        mean, half_width = 100 * value["mean"], 100 * value["half_width_95"]
+        mean, half_width = 100 * value["mean"], 100 * (value["half_width_95"] or nan)
         return f"{mean:{sign}.2f} ± {half_width:.2f}"
 
     test, accuracy = results["test"], results["accuracy"]

@@ -164,18 +164,23 @@ def _config(given) -> Config:
     config = PRESETS[name].config() if name else Config()
     config = config.replace(**{k: v for k, v in given.items() if k in GROUP_OF})
     if "data_path" in given and "dataset_name" not in given:
-        config = config.replace(dataset_name=_dataset_of(config.data))
+        config = config.replace(dataset_name=dataset_of(config.data))
     return config
 
 
-def _dataset_of(data) -> str:
+def dataset_of(data) -> str:
     """The data set in `data.data_path`, where no flag names it."""
     stem, extension = os.path.splitext(os.path.basename(data.data_path))
     if extension.lower() == ".npz":
         return stem
     # A published preset names its own; the embedded one is not in a directory.
     embedded = data.dataset_name == EMBEDDED_DATASET
-    return _RELEASE_DATASET if embedded else data.dataset_name
+    name = _RELEASE_DATASET if embedded else data.dataset_name
+    is_below = os.path.isdir(os.path.join(data.data_path, name))
+    splits = [os.path.join(data.data_path, f) for f in ("train.npz", "test.npz")]
+    if not is_below and any(map(os.path.isfile, splits)):
+        return os.path.basename(os.path.abspath(data.data_path))
+    return name
 
 
 def _check_data(config, given) -> None:

@@ -175,7 +175,7 @@ class RunConfig(Settings):
     )
     non_finite_limit: int = setting(
         200,
-        "More steps between validations than this that are not finite end the run.",
+        "The run ends if steps that are not finite outnumber others by more than this.",
         rules.integer(0),
     )
     keep_checkpoints: int = setting(

@@ -44,6 +44,8 @@ def load_splits(
         class or differ in embedding size.
     """
     data_path = os.fspath(data_path)
+    if not os.path.exists(data_path):
+        raise InputError(data_path, "a directory of features or an .npz file", "none")
     if os.path.isdir(data_path):
         names = {"dataset": dataset_name, "crop": embedding_crop}
         files, one_file = _find_files(data_path, names, splits)

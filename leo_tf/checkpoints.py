@@ -19,13 +19,15 @@ import tensorflow as tf
 
 from configs.errors import CheckpointError, DiskError, shown
 from data_pipeline.whole_file import flush_to_disk, make_directory, write_file
+from leo_tf.saved_variables import restore_variables, save_variables
 
 _NAME = r"step-(\d{8,})"
 _UNFINISHED = "unfinished-"
 _UNUSABLE = "unusable-"
-_PREFIX = "variables"
 _MANIFEST = "manifest.json"
 _BEST = "checkpoint.json"
+# Of the manifest; to be raised when a field it must have is added or changes.
+_FORMAT = {"format": 1}
 _BLOCK_BYTES = 2**20
 
 
@@ -68,9 +70,9 @@ class Checkpoints:
             make_directory(self.directory)
             _remove(temporary)
             temporary.mkdir()
-            _write_variables(temporary, variables)
+            save_variables(temporary, variables)
             files = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
-            manifest = {**manifest, "step": step, "files": files}
+            manifest = {**manifest, **_FORMAT, "step": step, "files": files}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
             for file in [*temporary.iterdir(), temporary]:
                 flush_to_disk(file)
@@ -85,6 +87,23 @@ class Checkpoints:
     def has(self, step: int) -> bool:
         """Whether a checkpoint of the step was saved."""
         return self._path(step).exists()
+
+    def is_whole(self, step: int) -> bool:
+        """Whether the checkpoint of a step is there and undamaged."""
+        try:
+            return bool(self.load(step))
+        except CheckpointError:
+            return False
+
+    def annotate(self, checkpoint: Checkpoint, manifest: dict) -> None:
+        """Replaces what a manifest says besides step and files; variables stay.
+
+        Raises:
+          DiskError: if it cannot be written; the old manifest is still there.
+        """
+        kept = {k: checkpoint.manifest[k] for k in (*_FORMAT, "step", "files")}
+        text = json.dumps({**manifest, **kept}, indent=1)
+        write_file(checkpoint.path / _MANIFEST, text.encode())
 
     def newest(
         self, on_unusable: Callable[[str], None], set_aside: bool = False
@@ -131,6 +150,9 @@ class Checkpoints:
             raise CheckpointError(
                 str(path / _MANIFEST), "a readable checkpoint", shown(str(error))
             ) from error
+        if manifest.get("format") != _FORMAT["format"]:
+            received = f"format {shown(manifest.get('format'))}"
+            raise CheckpointError(str(path), f"format {_FORMAT['format']}", received)
         for name, digest in digests.items():
             if digest != files[name]:
                 expected, received = shown(files[name]), shown(digest)
@@ -215,45 +237,10 @@ class Checkpoints:
             raise DiskError(str(path), "to rename it", str(error)) from error
 
 
-def restore(checkpoint: Checkpoint, variables: Mapping[str, tf.Variable]) -> None:
-    """Gives variables the values of a checkpoint: all of them, or none.
-
-    Args:
-      checkpoint: from `Checkpoints`.
-      variables: name -> variable; may be fewer than the checkpoint holds.
-
-    Raises:
-      CheckpointError: if a variable is missing or differs in shape or type; then no
-        variable has changed.
-    """
-    reader = tf.train.load_checkpoint(str(checkpoint.path / _PREFIX))
-    shapes = reader.get_variable_to_shape_map()
-    types = reader.get_variable_to_dtype_map()
-    for name, variable in variables.items():
-        mine = f"{variable.dtype.name} {variable.shape.as_list()}"
-        key = _key(name)
-        held = f"{types[key].name} {shapes[key]}" if key in shapes else "nothing"
-        if held != mine:
-            raise CheckpointError(f"{checkpoint.path}: `{name}`", mine, held)
-    for name, variable in variables.items():
-        variable.assign(reader.get_tensor(_key(name)))
-
-
 def _remove(directory: pathlib.Path):
     """Removes a directory, or as much of it as the disk allows."""
     with contextlib.suppress(OSError):  # closing can fail in spite of ignore_errors
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _write_variables(directory: pathlib.Path, variables: Mapping[str, tf.Variable]):
-    held = tf.train.Checkpoint(variables=dict(variables))
-    held.write(str(directory / _PREFIX))
-
-
-def _key(name: str) -> str:
-    """The name TensorFlow's checkpoint gives to the variable held as `name`."""
-    escaped = name.replace(".", "..").replace("/", ".S")
-    return f"variables/{escaped}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def _digest(path: pathlib.Path) -> dict:
@@ -263,3 +250,8 @@ def _digest(path: pathlib.Path) -> dict:
             sha.update(block)
             size += len(block)
     return {"size": size, "sha256": sha.hexdigest()}
+
+
+def restore(checkpoint: Checkpoint, variables: Mapping[str, tf.Variable]) -> None:
+    """Gives variables the values of a checkpoint; see `restore_variables`."""
+    restore_variables(checkpoint.path, variables)

@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 import traceback
+import warnings
 
 from configs.errors import LeoError
 from configs.flags import parse
@@ -19,13 +20,17 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
       The exit status: 0; 2 for flags, 3 for input, 4 for a checkpoint, 5 for the
-      disk, each after one line on standard error; 128 plus a signal's number.
+      disk, 6 for a training that diverged, each after one line on standard error;
+      128 plus a signal's number.
     """
     argv = sys.argv if argv is None else argv
     for stream in (sys.stdout, sys.stderr):  # a terminal may not know our "±"
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     debug = "--debug" in argv
+    # Whatever else is installed, this package computes with TensorFlow.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    warnings.formatwarning = lambda message, *unused: f"warning: {message}\n"
     try:
         options = parse(argv)
         debug = options.debug
@@ -43,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 @contextlib.contextmanager

@@ -50,17 +50,20 @@ class Split(NamedTuple):
         return f"{self.name}: {len(sizes)} classes x {each} examples, {self.source}"
 
 
-def load(config: Config, wanted: Sequence[str] = ALL_SPLITS) -> dict[str, Split]:
+def load(
+    config: Config, wanted: Sequence[str] = ALL_SPLITS, quiet: bool = False
+) -> dict[str, Split]:
     """Reads the splits of a configuration and checks that its episodes fit.
 
     Args:
       config: which data, and what episodes.
       wanted: names of the splits.
+      quiet: show no progress where data is made.
 
     Raises:
       InputError: naming file and field, if data is damaged or episodes do not fit.
     """
-    tables = _tables(config, wanted)
+    tables = _tables(config, wanted, quiet)
     if config.data.train_on_val and "train" in tables:
         tables["train"] = join([tables["train"], tables["val"]])
     splits = {}
@@ -123,7 +126,11 @@ def evaluation_episodes(
         split.table,
         **shape,
         batch_size=batch_size_for(
-            count, **shape, embedding_size=split.embedding_size, itemsize=size
+            count,
+            **shape,
+            embedding_size=split.embedding_size,
+            num_latents=config.model.num_latents,
+            itemsize=size,
         ),
         seed=config.run.seed,
         split=split.name,
@@ -149,12 +156,14 @@ def evaluation_shape(config: Config, split: Split) -> dict[str, int]:
     }
 
 
-def _tables(config: Config, wanted: Sequence[str]) -> dict[str, EmbeddingTable]:
+def _tables(
+    config: Config, wanted: Sequence[str], quiet: bool
+) -> dict[str, EmbeddingTable]:
     data = config.data
     if data.is_embedded:
         from data_pipeline.glyphs import load_splits
 
-        tables = load_splits(dtype=data.dtype)
+        tables = load_splits(dtype=data.dtype, progress=not quiet)
         return {name: tables[name] for name in wanted}
     from data_pipeline.splits import load_splits
 

@@ -16,6 +16,8 @@ from leo_tf.meta_step import answer, loss_parts
 
 # A batch of episodes takes about this much memory, whatever the number of queries.
 _BATCH_BYTES = 64 * 2**20
+# The relation network's [B, N * K, N * K, 2 * Z] pairs, before and after its layers.
+_LIVE_PAIRS = 3
 _NORMAL_95 = 1.959964  # two-sided 95 % quantile of N(0, 1)
 
 
@@ -49,16 +51,25 @@ def interval(values: np.ndarray) -> Interval:
 
 
 def batch_size_for(
-    episodes: int, way: int, shot: int, num_query: int, embedding_size: int, itemsize=4
+    episodes: int,
+    way: int,
+    shot: int,
+    num_query: int,
+    embedding_size: int,
+    num_latents: int = 0,
+    itemsize: int = 4,
 ) -> int:
     """How many episodes to evaluate at once: bounded by memory, never by `episodes`.
+
+    An episode takes its examples, and the pairs of the relation network.
 
     Returns:
       B, at most `episodes`, the largest divisor of it that fits where one at least
       half as large does, so that the last batch is not smaller than the others.
     """
-    one = way * (shot + num_query) * embedding_size * itemsize
-    most = max(1, min(episodes, _BATCH_BYTES // one))
+    examples = way * (shot + num_query) * embedding_size
+    pairs = _LIVE_PAIRS * (way * shot) ** 2 * 2 * num_latents
+    most = max(1, min(episodes, _BATCH_BYTES // (itemsize * (examples + pairs))))
     divisors = [b for b in range(most, most // 2, -1) if episodes % b == 0]
     return divisors[0] if divisors else most
 

@@ -18,22 +18,11 @@ from leo_tf.checkpoints import Checkpoints, restore
 from leo_tf.datasets import Split
 from leo_tf.evaluation import collect, evaluate, interval, make_scorer
 from leo_tf.meta_step import adam, answer
-from leo_tf.model import LEO
 from leo_tf.monitoring import Monitor
-from leo_tf.progress import ProgressLine
+from leo_tf.progress import ProgressLine, say
 from leo_tf.run_directory import RunDirectory
+from leo_tf.run_evaluation import build, evaluate_run, test, title
 from leo_tf.trainer import Trainer, uses_jit
-
-# What `--mode=evaluate` may change of the run's own configuration.
-_EVALUATION_FIELDS = (
-    "data_path",
-    "dataset_name",
-    "embedding_crop",
-    "num_test_episodes",
-    "test_way",
-    "test_shot",
-    "test_num_query",
-)
 
 
 def run(options: RunOptions) -> int:
@@ -60,7 +49,7 @@ def device() -> str:
     gpus = tf.config.list_logical_devices("GPU")
     if gpus:
         return f"{len(gpus)} GPU" + "s" * (len(gpus) > 1)
-    return f"CPU, {len(os.sched_getaffinity(0))} cores"
+    return f"CPU, {os.cpu_count()} cores"
 
 
 def train(options: RunOptions) -> int:
@@ -69,29 +58,32 @@ def train(options: RunOptions) -> int:
     Returns:
       0, or 128 plus the signal that stopped it.
     """
-    config = options.config
+    config = _with_absolute_path(options.config)
     workdir = options.workdir or default_workdir(config)
     with RunDirectory(workdir).for_training(config) as directory:
-        say = _say(options)
-        splits = datasets.load(config)
-        _describe(config, splits, say)
+        tell = functools.partial(say, quiet=options.quiet)
+        splits = datasets.load(config, quiet=options.quiet)
+        _describe(config, splits, tell)
         leo = build(config, splits["train"])
         checkpoints = Checkpoints(directory.path, config.run.keep_checkpoints)
         newest = checkpoints.newest(say, set_aside=True)
         jit = uses_jit(config)
         if newest:
+            if newest.step > config.run.num_steps:
+                expected = f"{newest.step} or more: so many steps are done"
+                raise FlagError("--num_steps", expected, str(config.run.num_steps))
             datasets.check_unchanged(splits, newest.manifest["data"])
             jit = newest.manifest["jit"]  # as it began, however long it gets
         trainer, centroid = _trainer(config, jit, splits, leo, checkpoints, directory)
         if newest:
             trainer.resume(newest)
-            say(f"Going on from step {newest.step} in {workdir}.")
+            tell(f"Going on from step {newest.step} in {workdir}.")
         directory.write_config(config)
         with _progress(config, trainer, options) as line:
             trainer.run(line)
         if trainer.stopped_by is not None:
             step = trainer.progress.step
-            say(f"Stopped and saved at step {step}; the same command goes on.")
+            tell(f"Stopped and saved at step {step}; the same command goes on.")
             return 128 + trainer.stopped_by
         pictures.learning_curve(
             directory.path / "learning_curve.png", trainer.progress.history, centroid
@@ -100,43 +92,11 @@ def train(options: RunOptions) -> int:
     return 0
 
 
-def evaluate_run(options: RunOptions) -> report.Results:
-    """Tests the best checkpoint of a run directory, and writes nothing there."""
-    directory = RunDirectory(options.workdir)
-    config = _evaluation_config(directory.config(), options.explicit)
-    best = Checkpoints(directory.path).best()
-    split = datasets.load(config, ["test"])["test"]
-    _say(options)(str(split))
-    leo = build(config, split)
-    restore(best, {variable.path: variable.value for variable in leo.variables})
-    results = _test(config, split, leo, options)
-    report.print_table(results, _title(config, split, best.step))
-    return results
-
-
-def _evaluation_config(trained: Config, explicit) -> Config:
-    """The run's configuration with what was typed; hyperparameters must agree.
-
-    The release wants a run's flags repeated to evaluate it, so that is allowed.
-    """
-    config = trained.replace(
-        **{field: explicit[field] for field in _EVALUATION_FIELDS if field in explicit}
-    )
-    have = config.flat()
-    for field, value in explicit.items():
-        if have[field] != value:
-            hint = "Only the test can be changed now: its data, episodes and shape."
-            raise FlagError(
-                f"--{field}", f"{have[field]}, as trained", str(value), hint
-            )
-    return config
-
-
-def build(config: Config, split: Split) -> LEO:
-    """LEO with initial variables for the embeddings of a split."""
-    leo = LEO(config.model, seed=config.run.seed, dtype=config.data.dtype)
-    leo.build([None, None, None, split.embedding_size])
-    return leo
+def _with_absolute_path(config: Config) -> Config:
+    """So that the run can be evaluated from any directory."""
+    if not config.data.data_path:
+        return config
+    return config.replace(data_path=os.path.abspath(config.data.data_path))
 
 
 def default_workdir(config: Config) -> str:
@@ -164,6 +124,7 @@ def _trainer(config, jit, splits, leo, checkpoints, directory):
         facts={
             "config": config.to_dict(),
             "data": {name: split.digest for name, split in splits.items()},
+            "embedding_size": splits["train"].embedding_size,
             "jit": jit,
             "device": device(),
             "versions": report.versions(),
@@ -178,13 +139,15 @@ def _test_trained(config, split, leo, trainer, directory, options):
     """Tests the best checkpoint; writes results.json and the episode's picture."""
     best = trainer.checkpoints.best()
     restore(best, {variable.path: variable.value for variable in leo.variables})
-    results = _test(config, split, leo, options)
+    results = test(config, split, leo, options)
     facts = {
         "test": datasets.evaluation_shape(config, split),
         "step": best.step,
         "steps_trained": trainer.progress.step,
+        "steps_not_finite": trainer.progress.non_finite,
         "seconds_trained": round(trainer.progress.seconds, 1),
         "seed": config.run.seed,
+        "source": split.source,
         **{
             key: trainer.facts[key]
             for key in ("data", "device", "jit", "versions", "config")
@@ -193,19 +156,11 @@ def _test_trained(config, split, leo, trainer, directory, options):
     directory.write_json("results.json", report.as_json(results, **facts))
     if split.images is not None:
         _draw_episode(config, split, leo, directory.path / "episode.png")
-    report.print_table(results, _title(config, split, best.step))
+    report.print_table(results, title(config, split, best.step))
     print(f"Run directory: {directory.path}")
     python = shlex.quote(os.path.relpath(sys.executable))
     logdir = shlex.quote(f"--logdir={directory.path}")
     print(f"TensorBoard:   {python} -m tensorboard.main {logdir}")
-
-
-def _test(config, split, leo, options) -> report.Results:
-    count = config.run.num_test_episodes
-    learners = {report.LEO_NAME: leo, report.CENTROID_NAME: NearestCentroid()}
-    dataset = datasets.evaluation_episodes(config, split, count)
-    with ProgressLine("test", count, unit="episodes", quiet=options.quiet) as line:
-        return report.results_of(evaluate(learners, dataset, line.advance))
 
 
 def _draw_episode(config, split: Split, leo, path):
@@ -224,40 +179,24 @@ def _draw_episode(config, split: Split, leo, path):
     )
 
 
-def _describe(config: Config, splits: dict[str, Split], say):
+def _describe(config: Config, splits: dict[str, Split], tell):
     for split in splits.values():
-        say(str(split))
+        tell(str(split))
     shape = config.episodes
-    say(f"Device: {device()}.")
-    say(
+    tell(f"Device: {device()}.")
+    tell(
         f"Training episodes: {shape.way}-way {shape.shot}-shot, {shape.num_query} "
         f"queries a class, {shape.meta_batch_size} a step."
     )
     for name in ("val", "test"):
         shape = datasets.evaluation_shape(config, splits[name])
-        say(
+        tell(
             f"Episodes of {name}: {shape['way']}-way {shape['shot']}-shot, "
             f"{shape['num_query']} queries a class."
         )
-
-
-def _title(config, split, step):
-    shape = datasets.evaluation_shape(config, split)
-    return (
-        f"{config.data.dataset_name}, test: {shape['way']}-way {shape['shot']}-shot, "
-        f"{shape['num_query']} queries a class, step {step}"
-    )
 
 
 def _progress(config, trainer, options) -> ProgressLine:
     return ProgressLine(
         "train", config.run.num_steps, trainer.progress.step, quiet=options.quiet
     )
-
-
-def _say(options):
-    def say(text):
-        if not options.quiet:
-            print(text, file=sys.stderr)
-
-    return say

@@ -98,6 +98,7 @@ class LEO(keras.layers.Layer):
           `Adapted`: the classifier is averaged over the K of a class.
         """
         noise = self._noise(training, noise)
+        # Algorithm 1: line 7, encode; 8, decode; 9 to 15, adapt; then fine-tune.
         posterior = self.infer_latents(support_inputs, noise)
         start = latent.sample_or_mean(posterior, noise.latents)  # [B, N, K, Z]
         adapted, latent_losses = self.adapt_latents(
@@ -133,7 +134,7 @@ class LEO(keras.layers.Layer):
         return latent.split_normal(self.relation_network(self.encoder(inputs)))
 
     def decode_classifier(self, latents, noise: tf.Tensor | None):
-        """[B, N, K, D] weights of latents [B, N, K, Z]: the `forward_decoder`.
+        """[B, N, K, D] weights of latents: the release's `forward_decoder`.
 
         The offset makes the initial stddev that of a Glorot initialiser.
         """
@@ -144,7 +145,7 @@ class LEO(keras.layers.Layer):
         return latent.sample_or_mean(normal, noise)
 
     def adapt_latents(self, start, support_inputs, support_labels, noise: Noise):
-        """U steps in latent space, decoding afresh in each: `leo_inner_loop`.
+        """U steps in latent space, decoding afresh: the release's `leo_inner_loop`.
 
         Returns:
           [B, N, K, Z] adapted latents; U losses [B, N, K], one before each step.
@@ -166,6 +167,7 @@ class LEO(keras.layers.Layer):
         Returns:
           [B, N, K, D] weights; F + 1 losses [B, N, K], the last after all steps.
         """
+        # The first step starts from the loss of the last decode: its mask, too.
         bits = noise.support_bits[self.config.inner_unroll_length :]
 
         def support_loss(weights, step):

@@ -66,7 +66,11 @@ class ProgressLine:
     def note(self, text: str) -> None:
         """Prints a line that stays, above the moving one."""
         if not self.quiet:
-            self._bar.console.print(text, markup=False, soft_wrap=True)
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """Prints a line that stays, even if quiet."""
+        self._bar.console.print(text, markup=False, soft_wrap=True)
 
     def _plain(self, text):
         now = time.monotonic()
@@ -81,3 +85,9 @@ def _clock(seconds: float) -> str:
     return (
         f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
     )
+
+
+def say(text: str, quiet: bool = False) -> None:
+    """Prints a line to standard error, beside results, unless `quiet`."""
+    if not quiet:
+        print(text, file=sys.stderr)

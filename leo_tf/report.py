@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+import leo_tf
 from leo_tf.evaluation import EpisodeScores, Interval, interval
 
 LEO_NAME, CENTROID_NAME = "leo", "centroid"
@@ -78,6 +79,7 @@ def versions() -> dict[str, str]:
     """What computed a result: packages, Python and machine."""
     packages = ("tensorflow", "tensorflow-probability", "keras", "numpy", "matplotlib")
     found = {name: importlib.metadata.version(name) for name in packages}
+    found = {"leo-tf": leo_tf.__version__, **found}
     return {**found, "python": platform.python_version(), "machine": platform.machine()}
 
 

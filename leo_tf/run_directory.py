@@ -25,6 +25,7 @@ _CHANGEABLE = frozenset(
         "data_path",
         "keep_checkpoints",
         "log_every",
+        "non_finite_limit",
         "num_steps",
         "num_test_episodes",
         "preset",
@@ -117,7 +118,11 @@ class RunDirectory:
     def _check(self, config: Config):
         found = self._found("checkpoints", "best", "results.json")
         if not found:
-            return  # an earlier start may have failed; there is nothing to mix up
+            # An earlier start may have failed, then there is nothing to mix up; but
+            # a config.json that is no run's is somebody else's, and refused.
+            if self._found("config.json"):
+                self.config()
+            return
         if not self._found("config.json"):
             received = f"{', '.join(found)} without config.json"
             raise InputError(str(self.path), "a whole run directory", received)

@@ -63,6 +63,7 @@ class Trainer:
         self.progress = Progress()
         self.stopped_by: int | None = None
         self._failed_saves = 0
+        self._resumed: Checkpoint | None = None
         meta_step = make_meta_step(
             learner,
             optimizer,
@@ -74,14 +75,20 @@ class Trainer:
         self._gradients = tf.function(self._gradients_eagerly, autograph=False)
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Goes on from a checkpoint: variables, best so far and history."""
+        """Goes on from a checkpoint: variables, best so far and history.
+
+        If the best of its time is lost, the best of those that are left takes over.
+
+        Raises:
+          CheckpointError: if it does not fit; then nothing has changed.
+        """
+        progress = Progress.of(checkpoint)
         restore(checkpoint, self._variables())
-        progress = Progress(**checkpoint.manifest["progress"])
-        progress.since_validation = Averages(**progress.since_validation)
+        self.progress, self._resumed = progress, checkpoint
         if progress.best_step is not None:
+            progress.find_best(self.checkpoints.is_whole)
             # It may not have been marked, or one marked since may be lost.
             self.checkpoints.mark_best(progress.best_step)
-        self.progress = progress
 
     def run(self, line: ProgressLine) -> Progress:
         """Trains up to the configured number of steps, or until a signal.
@@ -108,7 +115,7 @@ class Trainer:
                 steps_per_call = max(1, round(count / seconds * _SECONDS_PER_CALL))
                 if progress.step == started + count:
                     line.skip_time(seconds)  # tracing and compiling are no rate
-                line.advance(count, self._facts_line())
+                line.advance(count, progress.line())
                 self._check_finite()
                 if progress.step % run.log_every == 0:
                     self._log(since_log.means())
@@ -143,9 +150,7 @@ class Trainer:
         )
         metrics = {name: float(value) for name, value in metrics.items()}  # waits
         seconds = time.monotonic() - start
-        self.progress.step += count
-        self.progress.seconds += seconds
-        self.progress.non_finite += round(metrics["non_finite"])
+        self.progress.add_steps(count, round(metrics["non_finite"]), seconds)
         return metrics, seconds
 
     def _gradients_eagerly(self, episode, step):
@@ -177,7 +182,9 @@ class Trainer:
         if is_best:
             progress.best_step, progress.best_accuracy = progress.step, accuracy.mean
         mark = "  best so far" if is_best else ""
-        line.note(f"step {progress.step}: validation accuracy {accuracy} %{mark}")
+        if self.config.data.train_on_val:
+            mark = "  of classes that are trained on, too"
+        line.note(progress.validation_line(accuracy, mark))
         self._save_or_go_on(line, best_before)
         self._show_validation(accuracy, scores.loss)
         line.skip_time(time.monotonic() - start)
@@ -193,29 +200,31 @@ class Trainer:
             is_last = progress.step >= self.config.run.num_steps
             if is_last or self._failed_saves >= _FAILED_SAVES:
                 raise
-            line.note(f"not saved, training goes on: {error}")
+            line.warn(f"not saved, training goes on: {error}")
             if not self.checkpoints.has(progress.step):  # it cannot be the best, then
                 progress.best_step, progress.best_accuracy = best_before
 
     def _save(self):
         progress = self.progress
         manifest = {**self.facts, "progress": dataclasses.asdict(progress)}
-        self.checkpoints.save(progress.step, self._variables(), manifest)
+        if self._resumed and self._resumed.step == progress.step:
+            self.checkpoints.annotate(self._resumed, manifest)
+        else:
+            self.checkpoints.save(progress.step, self._variables(), manifest)
         if progress.best_step is not None:  # again, in case it failed the last time
             self.checkpoints.mark_best(progress.best_step)
         self.checkpoints.prune()
 
     def _check_finite(self):
         """Ends a run that has lost its way; its last checkpoint stays as it is."""
-        limit = self.config.run.non_finite_limit
-        count = self.progress.since_validation.non_finite
-        if count > limit:
+        limit, progress = self.config.run.non_finite_limit, self.progress
+        if progress.non_finite_surplus > limit:
             raise DivergedError(
-                f"step {self.progress.step}",
-                f"at most {limit} steps since the last validation not finite",
-                str(count),
-                "Go on from the last checkpoint with a lower --outer_lr, in another "
-                "--workdir, or with a higher --non_finite_limit.",
+                f"step {progress.step}",
+                f"at most {limit} more steps that are not finite than others",
+                f"{progress.non_finite_surplus} more ({progress.non_finite} in all)",
+                "Try a lower --outer_lr in another --workdir, or go on from the last "
+                "checkpoint with a higher --non_finite_limit.",
             )
 
     def _log(self, means: dict):
@@ -245,17 +254,6 @@ class Trainer:
         """Variables without the learner's own name: "encoder/kernel"."""
         variables = self.learner.trainable_variables
         return {variable.path.split("/", 1)[-1]: variable for variable in variables}
-
-    def _facts_line(self) -> str:
-        progress = self.progress
-        means = progress.since_validation.means()
-        facts = f"step {progress.step}"
-        if "loss" in means:
-            facts += f"  loss {means['loss']:.3f}"
-            facts += f"  accuracy {100 * means['accuracy']:.1f} %"
-        if progress.non_finite:
-            facts += f"  {progress.non_finite} steps not finite"
-        return facts
 
     def _variables(self) -> dict[str, tf.Variable]:
         variables = [*self.learner.trainable_variables, *self.optimizer.variables]

@@ -38,9 +38,12 @@ leo_tf
 leo_tf.adaptation leo_tf.latent leo_tf.layers leo_tf.learner leo_tf.losses leo_tf.noise
 leo_tf.baselines leo_tf.baselines.protonet leo_tf.model
 leo_tf.meta_step
-leo_tf.checkpoints leo_tf.evaluation leo_tf.history leo_tf.monitoring
-leo_tf.progress leo_tf.signals
+leo_tf.evaluation leo_tf.monitoring leo_tf.progress leo_tf.saved_variables
+leo_tf.signals
+leo_tf.checkpoints
+leo_tf.history
 leo_tf.datasets leo_tf.pictures leo_tf.report leo_tf.run_directory leo_tf.trainer
+leo_tf.run_evaluation
 leo_tf.experiment
 leo_tf.command_line
 run_leo

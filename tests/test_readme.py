@@ -42,8 +42,7 @@ def user(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     snippet = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
     for directory in ("features", "embeddings/miniImageNet/center"):
-        (tmp_path / directory).mkdir(parents=True)
-        filled = snippet.replace("features/{split}", f"{directory}/{{split}}").replace(
+        filled = snippet.replace('"features', f'"{directory}').replace(
             "...", "rng.random((56, 12)), [f'{split}{i % 7}' for i in range(56)]", 1
         )
         exec(filled, {"rng": rng})

@@ -214,3 +214,13 @@ def test_flags_set_by_a_program_are_checked_too():
     flag_values.way = 1
     with pytest.raises(FlagError, match=r"^--way: "):
         config_from_flags(flag_values)
+
+
+def test_a_directory_of_three_files_gives_the_data_its_name(tmp_path):
+    directory = tmp_path / "mine"
+    directory.mkdir()
+    assert read(f"--data_path={directory}").config.data.dataset_name == "miniImageNet"
+    (directory / "train.npz").write_bytes(b"")
+    assert read(f"--data_path={directory}").config.data.dataset_name == "mine"
+    (directory / "miniImageNet").mkdir()  # the release's layout comes first
+    assert read(f"--data_path={directory}").config.data.dataset_name == "miniImageNet"

@@ -45,6 +45,7 @@ EDGES = [  # setting, the last values accepted, the first ones refused
     ("jit", ["auto", "on", "off"], ["yes", ""]),
     ("log_every", [1], [0]),
     ("keep_checkpoints", [2], [1]),
+    ("non_finite_limit", [0], [-1]),
     ("embedding_crop", ["center", "multiview"], ["left", "Center"]),
     ("dtype", ["float32", "float64"], ["float16", "float"]),
     ("train_on_val", [True, False], [1, "true", None]),

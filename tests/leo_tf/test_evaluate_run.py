@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from saved_runs import listing, results_of, values_of
 
-from configs.errors import CheckpointError, FlagError
+from configs.errors import CheckpointError, FlagError, InputError
 from configs.flags import parse
 from leo_tf import datasets, experiment
 from leo_tf.checkpoints import Checkpoints
@@ -117,7 +117,7 @@ def test_features_of_another_size_are_refused(
     features = np.random.default_rng(0).normal(size=[84, 9]).astype(np.float32)
     data = tmp_path / "data"
     write_split(data / "tiny" / "test.npz", "test", 7, seed=0, embeddings=features)
-    with pytest.raises(CheckpointError, match=r"`leo/finetuning_lr`: .* 9\].* 8\]"):
+    with pytest.raises(InputError, match=r"`embeddings`: .*D = 8, as trained.* 9"):
         evaluated(trained, f"--data_path={data}")
 
 
@@ -150,3 +150,38 @@ def test_a_run_that_was_never_validated_cannot_be_evaluated(trained_copy):
     shutil.rmtree(trained_copy / "best")
     with pytest.raises(CheckpointError, match="Train first"):
         evaluated(trained_copy)
+
+
+def test_other_data_in_the_same_place_is_refused_unless_it_is_asked_for(
+    trained, tiny_data, tmp_path, write_split, evaluate, capsys
+):
+    data = pathlib.Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    workdir = pathlib.Path(shutil.copytree(trained, tmp_path / "run"))
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["data_path"] = str(data)
+    (workdir / "config.json").write_text(json.dumps(config))
+    assert evaluate(workdir, "--quiet") == 0
+    write_split(data / "tiny" / "test.npz", "test", 9, seed=7)
+    capsys.readouterr()
+    assert evaluate(workdir) == 3
+    assert "the run's own test data" in capsys.readouterr().err
+    assert evaluate(workdir, f"--data_path={data}", "--dataset_name=tiny") == 0
+    assert "This is not the test data of the run." in capsys.readouterr().err
+
+
+def test_a_run_is_evaluated_from_any_directory(
+    train, evaluate, tiny_data, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tiny_data.parent)
+    flags = (f"--data_path={tiny_data.name}", "--num_steps=1", "--quiet")
+    assert train(tmp_path / "run", *flags) == 0
+    monkeypatch.chdir(tmp_path)
+    assert evaluate(tmp_path / "run", "--quiet") == 0
+
+
+def test_results_are_titled_by_the_data_they_are_of(
+    trained, tiny_data, tmp_path, evaluate, capsys
+):
+    flat = pathlib.Path(shutil.copytree(tiny_data / "tiny", tmp_path / "others"))
+    assert evaluate(trained, f"--data_path={flat}", "--quiet") == 0
+    assert capsys.readouterr().out.strip().startswith("others, test")

@@ -116,3 +116,9 @@ def test_evaluating_twice_gives_the_same_scores_whatever_the_batches():
     again = evaluate(learners, dataset_of(parts))["leo"]
     np.testing.assert_array_equal(again.accuracy, whole.accuracy)
     np.testing.assert_allclose(again.loss, whole.loss, rtol=1e-12)
+
+
+def test_the_pairs_of_the_relation_network_count_too():
+    # 20-way 20-shot: 400 * 400 pairs of 128 numbers are 82 MB, thrice.
+    few = batch_size_for(1000, 20, 20, 10, 640, num_latents=64)
+    assert few == 1 < batch_size_for(1000, 20, 20, 10, 640)

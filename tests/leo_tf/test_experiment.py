@@ -194,8 +194,8 @@ def test_data_with_pictures_gets_one_test_episode_drawn_and_other_data_not(
 ):
     plain = datasets._tables
 
-    def with_pictures(config, wanted):
-        tables = plain(config, wanted)
+    def with_pictures(*arguments):
+        tables = plain(*arguments)
         for name, table in tables.items():
             images = np.full([len(table.labels), 8, 8], 200, np.uint8)
             tables[name] = EmbeddingTable(

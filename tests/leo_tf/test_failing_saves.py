@@ -68,6 +68,15 @@ def test_too_many_steps_that_are_not_finite_end_training_and_keep_the_last_check
     assert trainer.checkpoints.newest(pytest.fail).step == 5
 
 
-def test_the_limit_starts_anew_with_each_validation(make_trainer):
-    trainer = make_trainer(broken_steps=(3, 4, 6, 7), non_finite_limit=2)
-    assert run(trainer).progress.non_finite == 4
+def test_steps_that_are_not_finite_end_training_however_often_it_is_validated(
+    make_trainer,
+):
+    broken = (0, 1, 3, 4, 5, 6)  # a finite one between them does not save it
+    trainer = make_trainer(broken_steps=broken, non_finite_limit=3, validate_every=1)
+    with pytest.raises(DivergedError, match="step 6"):
+        run(trainer)
+
+
+def test_finite_steps_make_up_for_others(make_trainer):
+    trainer = make_trainer(broken_steps=(0, 3, 6, 7, 10), non_finite_limit=2)
+    assert run(trainer).progress.non_finite == 5

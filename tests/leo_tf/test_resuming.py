@@ -1,5 +1,7 @@
 """Stopping and going on: nothing is lost, and nothing comes out otherwise."""
 
+import json
+import shutil
 import signal
 
 import pytest
@@ -151,3 +153,49 @@ def test_a_checkpoint_of_another_learner_is_refused(make_trainer, monkeypatch):
     monkeypatch.setattr(toy_training, "SIZE", toy_training.SIZE + 1)
     with pytest.raises(CheckpointError, match=r"`projection/kernel`: .*\[6, 6\]"):
         make_trainer()
+
+
+def test_if_the_best_is_lost_the_best_that_is_left_takes_over(make_trainer):
+    trainer = run(make_trainer(accuracies=[0.5, 0.9, 0.3]))
+    shutil.rmtree(trainer.checkpoints.directory / "step-00000010")
+    resumed = make_trainer()
+    assert (resumed.progress.best_step, resumed.progress.best_accuracy) == (5, 0.5)
+    assert resumed.checkpoints.best().step == 5
+
+
+def test_if_no_validated_checkpoint_is_left_the_next_validation_is_the_best(
+    make_trainer,
+):
+    trainer = run(make_trainer(accuracies=[0.9]), Line(7, send(signal.SIGTERM)))
+    shutil.rmtree(trainer.checkpoints.directory / "step-00000005")
+    resumed = run(make_trainer(accuracies=[0.2, 0.1]))
+    assert resumed.checkpoints.best().step == 10
+    assert resumed.progress.best_accuracy == 0.2
+
+
+def test_a_validation_of_the_checkpoint_it_resumes_from_is_kept(make_trainer):
+    run(make_trainer(), Line(7, send(signal.SIGTERM)))
+    first = run(make_trainer(num_steps=7, accuracies=[0.6]))
+    variables = saved_runs.values_of(first.checkpoints.directory.parent, 7)
+    again = make_trainer(num_steps=7)
+    assert again.progress.history[-1]["step"] == again.progress.best_step == 7
+    kernel = variables["projection/kernel"]
+    assert kernel.tobytes() == again.learner.kernel.numpy().tobytes()
+
+
+@pytest.mark.parametrize("damage", ["format", "progress", "field"])
+def test_a_checkpoint_of_another_version_is_refused_in_one_line(make_trainer, damage):
+    trainer = run(make_trainer(num_steps=1))
+    path = trainer.checkpoints.directory / "step-00000001" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    if damage == "field":
+        manifest["progress"]["of_the_future"] = 1
+    else:
+        del manifest[damage]
+    path.write_text(json.dumps(manifest))
+    if damage == "format":
+        with pytest.raises(CheckpointError, match="format 1, received format None"):
+            trainer.checkpoints.load(1)
+    else:
+        with pytest.raises(CheckpointError, match="this version of leo-tf"):
+            trainer.resume(trainer.checkpoints.load(1))

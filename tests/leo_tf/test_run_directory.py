@@ -232,7 +232,7 @@ def test_a_file_in_the_way_is_a_disk_error(tmp_path):
         (pathlib.Path, "mkdir", errno.EROFS),
         (pathlib.Path, "open", errno.EACCES),
         (fcntl, "flock", errno.ENOLCK),  # file systems that know no locks
-        (pathlib.Path, "write_bytes", errno.ENOSPC),
+        (os, "fsync", errno.ENOSPC),
     ],
 )
 def test_where_nothing_can_be_written_it_is_a_disk_error(
@@ -253,3 +253,8 @@ def test_json_is_written_for_strict_readers_and_replaced_whole(tmp_path):
     directory.write_json("results.json", {"b": 2})
     assert json.loads((tmp_path / "results.json").read_text()) == {"b": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_config_json_of_somebody_else_is_refused_and_stays(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["mine"]}')
+    assert "architectures" in str(refused(tmp_path))

@@ -213,3 +213,30 @@ def events_reach(workdir) -> int:
     """The last step of which there is an event."""
     [path] = (workdir / "events").iterdir()
     return max(event.step for event in tf.compat.v1.train.summary_iterator(str(path)))
+
+
+def test_another_keras_backend_in_the_environment_does_no_harm(
+    tiny_data, small_flags, tmp_path
+):
+    flags = [*small_flags, "--num_steps=1", f"--workdir={tmp_path}", "--quiet"]
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    program = [sys.executable, ROOT / "run_leo.py", *flags]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} {ROOT / 'run_leo.py'} --help | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.stdout.startswith("usage") and done.stderr == ""
+
+
+def test_fewer_steps_than_are_done_are_refused(trained_copy, train, capsys):
+    assert train(trained_copy, "--num_steps=11", "--quiet") == 2
+    assert "--num_steps: expected 12 or more" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_told_of_even_if_quiet(trained_copy, train, capsys):
+    (trained_copy / "checkpoints/step-00000012/manifest.json").unlink()
+    assert train(trained_copy, "--quiet") == 0
+    assert "passed over: " in capsys.readouterr().err

@@ -70,6 +70,8 @@ class Line(ProgressLine):
     def note(self, text):
         self.notes.append(text)
 
+    warn = note
+
 
 @functools.cache
 def feature_table() -> FeatureTable:
