@@ -118,15 +118,19 @@ class Checkpoints:
           CheckpointError: if there are checkpoints, yet none is whole. Training does
             not start over by itself.
         """
+        unusable = []
         for step in sorted(self._steps(), reverse=True):
             try:
-                return self.load(step)
+                found = self.load(step)
             except CheckpointError as error:
                 on_unusable(f"passed over: {error}")
-                if set_aside:
-                    self._set_aside(step)
-        unusable = [name for name in self._names() if name.startswith(_UNUSABLE)]
-        if unusable or self._steps():
+                unusable.append(step)
+                continue
+            # Not before one is whole: a disk may fail to read for a moment only.
+            for step in unusable if set_aside else ():
+                self._set_aside(step)
+            return found
+        if unusable or any(name.startswith(_UNUSABLE) for name in self._names()):
             raise CheckpointError(
                 str(self.directory),
                 "a whole checkpoint",

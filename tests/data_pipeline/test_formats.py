@@ -189,5 +189,9 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(DiskError, match=r"a\.npz: .*No space left"):
         save_npz(path, table)
     assert load(path).digest and list(tmp_path.iterdir()) == [path]
-    with pytest.raises(DiskError, match="No such file"):
-        save_npz(tmp_path / "none" / "a.npz", table)
+
+
+def test_a_missing_directory_is_made(tmp_path):
+    table = EmbeddingTable(_FEATURES, [0, 1, 1], ("a", "b"))
+    save_npz(tmp_path / "new" / "a.npz", table)
+    assert load(tmp_path / "new" / "a.npz").digest
