@@ -86,7 +86,7 @@ class Checkpoints:
 
     def has(self, step: int) -> bool:
         """Whether a checkpoint of the step was saved."""
-        return self._path(step).exists()
+        return os.path.exists(self._path(step))  # False if the disk fails
 
     def is_whole(self, step: int) -> bool:
         """Whether the checkpoint of a step is there and undamaged."""

@@ -1,0 +1,228 @@
+"""Injects faults into every scenario, one process each; writes what came of them.
+
+TensorFlow is imported once, before it has done anything; every run, and every look at
+what a fault left, is in a process forked from there.
+
+    LD_PRELOAD=fault_injector.so python fault_driver.py DIRECTORY EVERY
+
+Of all the faults there are it injects each EVERYth, and writes one line of JSON each
+to DIRECTORY/results-*.jsonl; the log of each scenario without a fault is in
+DIRECTORY/*/calls.
+"""
+
+import functools
+import json
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+
+import fault_injector
+import power_cut
+from fault_injector import Call, Fault
+from fault_scenarios import CONFIG, SCENARIOS
+
+from configs.errors import CheckpointError, DiskError, InputError
+from leo_tf.run_directory import RunDirectory
+
+_SECONDS, _LANES = 60, 2
+
+
+def in_child(work: Callable[[int], None]) -> tuple[str, int]:
+    """Runs `work` in a fresh process; returns what it wrote and its status.
+
+    Args:
+      work: is given a descriptor to write to.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reading)
+        signal.alarm(_SECONDS)
+        try:
+            work(writing)
+        except BaseException:
+            os.write(writing, f"raised\tnext\t{traceback.format_exc()!r}\n".encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as log:
+        text = log.read()
+    _, status = os.waitpid(child, 0)
+    return text, os.waitstatus_to_exitcode(status)
+
+
+class Log:
+    """What a run with a fault at call `number` wrote.
+
+    Attributes:
+      calls: up to that one.
+      done: the actions that came to their end.
+      refused, raised: the action that did not, and why; empty if there is none.
+      hit: the action during which that call was made; the one after the last if none.
+    """
+
+    def __init__(self, text: str, number: int):
+        self.calls, self.done, self.refused, self.raised, self.hit = [], [], [], [], 0
+        for line in text.splitlines():
+            kind, *fields = line.split("\t")
+            if kind == "done":
+                self.done += fields
+            elif kind == "call":
+                call = Call.from_line(line)
+                if call.number <= number:
+                    self.calls.append(call)
+                    self.hit = len(self.done)
+            else:
+                (self.refused if kind == "refused" else self.raised).extend(fields)
+
+    def acknowledged(self) -> bool:
+        """Whether the action that was hit says that it succeeded."""
+        return len(self.done) > self.hit
+
+
+def act(scenario, workdir: pathlib.Path, log: int) -> None:
+    """Does all that a scenario does, up to the first refusal, and tells of it."""
+
+    def tell(*fields):
+        os.write(log, ("\t".join(fields) + "\n").encode())
+
+    name = "start"
+    try:
+        with RunDirectory(workdir).for_training(CONFIG) as directory:
+            tell("done", name)
+            for name, action in scenario.actions(directory):
+                action()
+                tell("done", name)
+            name = "end"
+    except DiskError as error:
+        tell("refused", name, repr(str(error)))
+    except (InputError, CheckpointError) as error:
+        reads = name in ("start", "set_aside")
+        tell("refused" if reads else "raised", name, repr(str(error)))
+    except BaseException:
+        tell("raised", name, repr(traceback.format_exc()))
+
+
+def run(scenario, place: pathlib.Path, call: int, fault: Fault):
+    """Runs a scenario below `place` with a fault at a call; returns log and status."""
+
+    def work(log):
+        fault_injector.arm(place, call, fault, log)
+        act(scenario, place / "run", log)
+        fault_injector.disarm()
+
+    return in_child(work)
+
+
+def look(scenario, place, before, done) -> list[list[str]]:
+    """Checks in a fresh process; returns the promises that were broken."""
+
+    def work(log):
+        def expect(promise, kept, found):
+            if not kept:
+                os.write(log, f"broken\t{promise}\t{found!r}\n".encode())
+
+        scenario.check(place / "run", before / "run", done, expect)
+
+    text, status = in_child(work)
+    broken = [line.split("\t")[1:] for line in text.splitlines()]
+    return broken + ([["next", f"ended with status {status}"]] if status else [])
+
+
+def inject(scenario, directory: pathlib.Path, call: Call, fault: Fault) -> dict:
+    """One fault; returns what was hit, what came of it and the promises broken."""
+    before, place = directory / "before", directory / f"{call.number}-{fault.name}"
+    shutil.copytree(before, place)
+    text, status = run(scenario, place, call.number, fault)
+    log = Log(text, call.number)
+    broken = verdict(log, status, call, fault)
+    if fault is Fault.DATA_LOST:
+        power_cut.lose_data(log.calls, place)
+    if fault is Fault.NAMES_LOST:
+        power_cut.lose_names(log.calls, place, before)
+    broken += look(scenario, place, before, set(log.done))
+    shutil.rmtree(place)
+    outcome = "killed" if fault.kills else "refused" if log.refused else "done"
+    return {
+        "call": call.name,
+        "kind": call.kind,
+        "number": call.number,
+        "path": call.path,
+        "fault": fault.value,
+        "outcome": outcome,
+        "done": log.done,
+        "broken": broken,
+    }
+
+
+def verdict(log: Log, status: int, call: Call, fault: Fault) -> list[list[str]]:
+    """The promises that the run itself broke."""
+    broken = []
+    if [(c.number, c.name) for c in log.calls[-1:]] != [(call.number, call.name)]:
+        broken.append(["hit", f"{log.calls[-1:]} instead of {call}"])
+    if status != (-signal.SIGKILL if fault.kills else 0):
+        broken.append(["hit", f"ended with status {status}"])
+    if log.raised:
+        broken.append(["refusal", *log.raised])
+    # TensorFlow makes its directory although it is there, and goes on if that fails.
+    must_fail = fault.fails and call.kind == "g" and call.name != "mkdir"
+    if must_fail and log.acknowledged():
+        broken.append(["acknowledged", f"{call} failed, yet: {log.done}"])
+    return broken
+
+
+def prepare(scenario, place: pathlib.Path, unused_log: int):
+    scenario.prepare(place / "run")
+
+
+def plan(directory: pathlib.Path) -> list[tuple]:
+    """Prepares the scenarios; returns all there is to inject."""
+    planned = []
+    for number, scenario in enumerate(SCENARIOS.values()):
+        place = directory / str(number)
+        (place / "before").mkdir(parents=True)
+        text, status = in_child(functools.partial(prepare, scenario, place / "before"))
+        assert not text and not status, f"{status} {text}"
+        shutil.copytree(place / "before", place / "none")
+        text, status = run(scenario, place / "none", 0, Fault.NONE)
+        log = Log(text, sys.maxsize)
+        assert not status and not log.refused and not log.raised, f"{status} {text}"
+        (place / "calls").write_text(text)
+        for call in log.calls:
+            planned += [(scenario, place, call, fault) for fault in call.faults()]
+    return planned
+
+
+def lane(planned: list[tuple], results: pathlib.Path):
+    names = {scenario: name for name, scenario in SCENARIOS.items()}
+    with results.open("w") as file:
+        for scenario, place, call, fault in planned:
+            result = inject(scenario, place, call, fault)
+            line = {"scenario": names[scenario], **result}
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+
+
+def main(directory: pathlib.Path, every: int):
+    # By kind of fault, so that a selection has some of each.
+    planned = sorted(plan(directory), key=lambda item: item[-1].name)[::every]
+    children = []
+    for number in range(_LANES):
+        child = os.fork()
+        if not child:
+            try:
+                lane(planned[number::_LANES], directory / f"results-{number}.jsonl")
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    sys.exit(1 if any(statuses) else 0)
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]), int(sys.argv[2]))
