@@ -5,7 +5,7 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint install install-test clean
 
-demo: install  ## trains and tests LEO on the embedded data set: about 3 minutes
+demo: install  ## trains and tests LEO on the embedded data set: minutes, with the installation
 	$(VENV)/bin/python run_leo.py
 
 test: install-test  ## all quick tests

@@ -8,6 +8,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 # Where there is no terminal to redraw, a line every so many seconds.
 _LINE_SECONDS = 10.0
+# What stands beside the bar; it matters more than the bar.
+_FACTS_WIDTH = 76
 
 
 class ProgressLine:
@@ -29,7 +31,7 @@ class ProgressLine:
         self._console = Console(stderr=True, highlight=False)
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            BarColumn(max(4, min(20, self._console.width - _FACTS_WIDTH))),
             TaskProgressColumn(),
             TextColumn("{task.fields[facts]}"),
             console=self._console,
