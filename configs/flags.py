@@ -127,11 +127,6 @@ def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
     return RunOptions(mode, workdir, config, explicit, debug, quiet)
 
 
-def config_from_flags(flag_values: absl_flags.FlagValues) -> Config:
-    """The configuration parsed flags ask for; see `options_from_flags`."""
-    return options_from_flags(flag_values).config
-
-
 def _given(flag_values) -> dict:
     """Target -> value of the flags that were given, aliases resolved."""
     given, typed = {}, {}

@@ -4,7 +4,7 @@ import pytest
 from absl import flags as absl_flags
 
 from configs.errors import FlagError
-from configs.flags import config_from_flags, define_flags, parse
+from configs.flags import define_flags, options_from_flags, parse
 from configs.options import OPTIONS
 from configs.presets import PRESETS
 from configs.schema import GROUP_OF, Config
@@ -210,10 +210,12 @@ def test_flags_set_by_a_program_are_checked_too():
     define_flags(flag_values)
     flag_values(["program"])
     flag_values.way = 3
-    assert config_from_flags(flag_values) == PRESETS["glyphs"].config().replace(way=3)
+    assert options_from_flags(flag_values).config == PRESETS["glyphs"].config().replace(
+        way=3
+    )
     flag_values.way = 1
     with pytest.raises(FlagError, match=r"^--way: "):
-        config_from_flags(flag_values)
+        options_from_flags(flag_values)
 
 
 def test_a_directory_of_three_files_gives_the_data_its_name(tmp_path):
