@@ -10,6 +10,8 @@ def gradient_descent(
     start: tf.Tensor,
     learning_rate: tf.Tensor,
     num_steps: int,
+    *,
+    first_order: bool = False,
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """Unrolls `num_steps` of gradient descent so an outer tape can see through it.
 
@@ -20,6 +22,8 @@ def gradient_descent(
       start: initial parameters, [B, ...].
       learning_rate: scalar, or any shape that broadcasts against `start`.
       num_steps: how many steps; Python int, the loop is unrolled into the graph.
+      first_order: take the steps' gradients for constants: an outer tape does not see
+        how they depend on `start`. Cheaper, and no longer the true gradient.
 
     Returns:
       Adapted parameters, same shape as `start`; and the loss before each step.
@@ -32,6 +36,9 @@ def gradient_descent(
         with tf.GradientTape() as tape:
             tape.watch(params)
             loss = loss_fn(params, step)
-        params = params - learning_rate * tape.gradient(loss, params)
+        gradient = tape.gradient(loss, params)
+        if first_order:
+            gradient = tf.stop_gradient(gradient)
+        params = params - learning_rate * gradient
         losses.append(loss)
     return params, losses

@@ -14,45 +14,53 @@ import tensorflow_probability as tfp
 STDDEV_FLOOR = 1e-10
 
 
-def split_normal(
-    parameters: tf.Tensor, offset: float = 0.0
+def normal(
+    mean: tf.Tensor, raw: tf.Tensor, offset: float = 0.0
 ) -> tfp.distributions.Distribution:
-    """Reads the two halves of `parameters` as mean and raw stddev of a Normal.
+    """The Normal of a mean and a raw stddev.
 
     stddev = max(exp(raw) - (1 - offset), 1e-10): at raw = 0 it equals `offset`.
 
     Args:
-      parameters: [..., 2 * P]: P means, then P raw stddevs.
+      mean: [..., P].
+      raw: [..., P], or any shape that `mean` broadcasts to.
       offset: stddev at raw = 0; 0 for latents, sqrt(2 / (N + D)) for weights.
 
     Returns:
-      tfp Normal over [..., P], each entry independent.
+      tfp Normal over the shape of `raw`, each entry independent.
 
     Source: `possibly_sample` in the release's `model.py`.
     """
-    mean, raw = tf.split(parameters, 2, axis=-1)  # 2 x [..., P]
     stddev = tf.maximum(tf.exp(raw) - (1.0 - offset), STDDEV_FLOOR)
     return tfp.distributions.Normal(loc=mean, scale=stddev)
 
 
+def split_normal(
+    parameters: tf.Tensor, offset: float = 0.0
+) -> tfp.distributions.Distribution:
+    """The Normal [..., P] of parameters [..., 2 * P]: P means, then P raw stddevs."""
+    mean, raw = tf.split(parameters, 2, axis=-1)  # 2 x [..., P]
+    return normal(mean, raw, offset)
+
+
 def sample_or_mean(
-    normal: tfp.distributions.Distribution, noise: tf.Tensor | None
+    distribution: tfp.distributions.Distribution, noise: tf.Tensor | None
 ) -> tf.Tensor:
     """A sample from given standard-normal noise; the mean if there is none."""
     if noise is None:
-        return normal.mean()
-    return normal.loc + normal.scale * noise
+        return distribution.mean()
+    return distribution.loc + distribution.scale * noise
 
 
 def kl_to_standard_normal(
-    normal: tfp.distributions.Distribution, noise: tf.Tensor
+    distribution: tfp.distributions.Distribution, noise: tf.Tensor
 ) -> tf.Tensor:
-    """One-sample estimate of KL(normal || N(0, 1)), entry by entry.
+    """One-sample estimate of KL(distribution || N(0, 1)), entry by entry.
 
     log q(z) - log p(z) at z = loc + scale * noise.
 
     Args:
-      normal: Normal over [..., Z].
+      distribution: Normal over [..., Z].
       noise: [..., Z], the very noise that z was made of.
 
     Returns:
@@ -66,11 +74,11 @@ def kl_to_standard_normal(
     standard = tfp.distributions.Normal(
         tf.zeros([], noise.dtype), tf.ones([], noise.dtype)
     )
-    log_q = standard.log_prob(noise) - tf.math.log(normal.scale)
-    return log_q - standard.log_prob(sample_or_mean(normal, noise))
+    log_q = standard.log_prob(noise) - tf.math.log(distribution.scale)
+    return log_q - standard.log_prob(sample_or_mean(distribution, noise))
 
 
-def share_at_floor(normal: tfp.distributions.Distribution) -> tf.Tensor:
+def share_at_floor(distribution: tfp.distributions.Distribution) -> tf.Tensor:
     """[] the share of entries whose stddev sits at its floor: a collapsed posterior."""
-    at_floor = normal.scale <= STDDEV_FLOOR
-    return tf.reduce_mean(tf.cast(at_floor, normal.dtype))
+    at_floor = distribution.scale <= STDDEV_FLOOR
+    return tf.reduce_mean(tf.cast(at_floor, distribution.dtype))

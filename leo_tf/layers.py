@@ -1,7 +1,8 @@
 """The learned maps of LEO: encoder, relation network and decoder.
 
 All three are linear or piecewise linear, without biases. They return tensors;
-`latent.py` turns those into distributions.
+`latent.py` turns those into distributions. Under a mixed dtype policy the products are
+computed in 16 bits, and all else, what they return included, in the variables' dtype.
 
 Shapes: B tasks in the meta-batch, N way, K shot, D embedding size, Z latent size.
 """
@@ -16,7 +17,23 @@ def _kernel(layer, name, shape, seed):
     )
 
 
-class Encoder(keras.layers.Layer):
+def product(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Inputs [..., A] times a kernel [A, C], in the kernel's dtype; back in their own."""
+    result = tf.tensordot(tf.cast(inputs, kernel.dtype), kernel, axes=1)
+    return tf.cast(result, inputs.dtype)
+
+
+class _Linear(keras.layers.Layer):
+    """A layer of products: inputs stay as they are, kernels are cast to compute in."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"autocast": False, **kwargs})
+
+    def _cast(self, kernel) -> tf.Tensor:
+        return tf.cast(tf.convert_to_tensor(kernel), self.compute_dtype)
+
+
+class Encoder(_Linear):
     """Linear map from an embedding to a code.
 
     Args:
@@ -43,14 +60,14 @@ class Encoder(keras.layers.Layer):
         )
 
     def call(self, inputs):
-        return tf.tensordot(inputs, self.kernel, axes=1)
+        return product(inputs, self._cast(self.kernel))
 
     def get_config(self):
         config = {"num_latents": self.num_latents, "seed": self.seed}
         return {**super().get_config(), **config}
 
 
-class RelationNetwork(keras.layers.Layer):
+class RelationNetwork(_Linear):
     """Turns support codes into the parameters of one Gaussian per class.
 
     Every code is compared with every code of its own task, so a class's latent
@@ -87,16 +104,17 @@ class RelationNetwork(keras.layers.Layer):
 
     def call(self, codes):
         _, way, shot, size = codes.shape
-        first, second, third = (tf.convert_to_tensor(k) for k in self.kernels)
+        first, second, third = (self._cast(k) for k in self.kernels)
         examples = tf.reshape(codes, [-1, way * shot, size])  # [B, N*K, Z]
-        left = tf.tensordot(examples, first[:size], axes=1)  # [B, N*K, 2*Z]
-        right = tf.tensordot(examples, first[size:], axes=1)
+        left = product(examples, first[:size])  # [B, N*K, 2*Z]
+        right = product(examples, first[size:])
         pairs = tf.nn.relu(left[:, :, tf.newaxis] + right[:, tf.newaxis])
-        pairs = tf.nn.relu(tf.tensordot(pairs, second, axes=1))  # [B, N*K, N*K, 2*Z]
-        per_example = tf.reduce_mean(pairs, axis=2)
-        per_example = tf.reshape(per_example, [-1, way, shot, 2 * size])
-        per_class = tf.reduce_mean(per_example, axis=2, keepdims=True)
-        parameters = tf.tensordot(per_class, third, axes=1)  # [B, N, 1, 2*Z]
+        pairs = tf.nn.relu(product(pairs, second))  # [B, N*K, N*K, 2*Z]
+        # One mean over a class's examples and all their partners: XLA computes the two
+        # apart ten times slower.
+        pairs = tf.reshape(pairs, [-1, way, shot * way * shot, 2 * size])
+        per_class = tf.reduce_mean(pairs, axis=2, keepdims=True)  # [B, N, 1, 2*Z]
+        parameters = product(per_class, third)  # [B, N, 1, 2*Z]
         return tf.repeat(parameters, shot, axis=2)  # [B, N, K, 2*Z]
 
     def get_config(self):
@@ -104,7 +122,7 @@ class RelationNetwork(keras.layers.Layer):
         return {**super().get_config(), **config}
 
 
-class Decoder(keras.layers.Layer):
+class Decoder(_Linear):
     """Linear map from a latent to the parameters of a class's weight vector.
 
     Args:
@@ -131,7 +149,11 @@ class Decoder(keras.layers.Layer):
         )
 
     def call(self, latents):
-        return tf.tensordot(latents, self.kernel, axes=1)
+        return product(latents, self._cast(self.kernel))
+
+    def halves(self) -> list[tf.Tensor]:
+        """The kernels [Z, D] of means and of raw stddevs, in the dtype to compute in."""
+        return tf.split(self._cast(self.kernel), 2, axis=1)
 
     def get_config(self):
         config = {"embedding_size": self.embedding_size, "seed": self.seed}

@@ -1,6 +1,7 @@
 """What every method here can do: adapt to a support set, then score queries.
 
-Shapes: B tasks in the meta-batch, N way, K shot, Q queries per class, D embedding size.
+Shapes: B tasks in the meta-batch, N way, K shot, Q queries per class, D embedding size,
+P numbers of a class in a classifier: D weights, or D weights and then a bias.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -12,7 +13,7 @@ class Adapted(NamedTuple):
     """What adaptation to the support sets of a meta-batch gives.
 
     Attributes:
-      classifier: [B, N, D] a weight vector for each class.
+      classifier: [B, N, P] a weight vector for each class, and its bias if any.
       penalties: name -> [B] or [], weighted terms of the outer loss besides the query
         cross-entropy.
       health: name -> [] numbers for TensorBoard; they change nothing.
@@ -23,8 +24,26 @@ class Adapted(NamedTuple):
     health: dict[str, tf.Tensor]
 
 
+class UnevenAdapted(NamedTuple):
+    """What adaptation to one support set, with any number of examples a class, gives.
+
+    Attributes:
+      classifier: [N, P], as in `Adapted`, without the axis of tasks.
+      latents_before: [N, Z] codes before the inner loop, [N, 0] without latents.
+      latents_after: [N, Z] codes after it, likewise.
+    """
+
+    classifier: tf.Tensor
+    latents_before: tf.Tensor
+    latents_after: tf.Tensor
+
+
 class Learner(Protocol):
-    """A few-shot method. A task's state is never stored on it."""
+    """A few-shot method. A task's state is never stored on it.
+
+    It may also have `adapt_uneven(support [S, D], labels [S], way []) -> UnevenAdapted`
+    for S examples in any order, S and way unknown while tracing; without draws.
+    """
 
     trainable_variables: list
 
@@ -44,7 +63,10 @@ class Learner(Protocol):
         training: bool = False,
         noise: Any = None,
     ) -> tf.Tensor:
-        """[B, ..., N] scores of inputs [B, ..., D]: grouped by class or flat."""
+        """[B, ..., N] scores of inputs [B, ..., D]: grouped by class or flat.
+
+        Inputs [1, M, D] are those of all B tasks.
+        """
 
     def draw_noise(self, episode, seed, step) -> Any:
         """All a training step draws, a pure function of (seed, step); None if nothing.
@@ -57,19 +79,41 @@ class Learner(Protocol):
         """The variables that a non-finite step pulls towards zero."""
 
 
-def class_scores(classifier: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
-    """Inner product of each input with each class's weight vector.
+def class_scores(classifier: tf.Tensor, inputs: tf.Tensor, dtype=None) -> tf.Tensor:
+    """Inner product of each input with each class's weights, plus its bias if any.
 
     Args:
-      classifier: [B, N, D].
-      inputs: [B, ..., D], grouped [B, N, Q, D] or flat [B, M, D].
+      classifier: [B, N, P]; P is D, or D + 1 with a bias behind the weights.
+      inputs: [B, ..., D], grouped [B, N, Q, D] or flat [B, M, D]; [1, M, D] if all
+        tasks have the same.
+      dtype: to compute the products in; None for that of the inputs.
 
     Returns:
-      [B, ..., N].
+      [B, ..., N], in the dtype of the inputs.
     """
+    size = inputs.shape[-1]
+    has_bias = classifier.shape[-1] == size + 1
+    weights = classifier[..., :size] if has_bias else classifier
+    factors = (tf.cast(x, dtype or x.dtype) for x in (weights, inputs))
+    scores = tf.cast(_products(*factors), inputs.dtype)  # [B, M, N]
+    if has_bias:
+        scores += classifier[:, tf.newaxis, :, size]
+    shape = [tf.shape(scores)[:1], tf.shape(inputs)[1:-1], tf.shape(classifier)[1:2]]
+    static = [classifier.shape[0], *inputs.shape[1:-1], classifier.shape[1]]
+    return tf.ensure_shape(tf.reshape(scores, tf.concat(shape, axis=0)), static)
+
+
+def _products(weights, inputs):
+    """[B, M, N] of weights [B, N, D] and inputs [B, ..., D] or [1, M, D]."""
+    tasks, way, size = tf.unstack(tf.shape(weights))
+    if inputs.shape[0] == 1 and inputs.shape.rank == 3:  # one product for all tasks
+        flat = tf.reshape(weights, [-1, size])  # [B * N, D]
+        scores = tf.matmul(inputs[0], flat, transpose_b=True)
+        return tf.transpose(tf.reshape(scores, [-1, tasks, way]), [1, 0, 2])
     flat = tf.reshape(inputs, [tf.shape(inputs)[0], -1, inputs.shape[-1]])
-    scores = tf.matmul(flat, classifier, transpose_b=True)  # [B, M, N]
-    shape = tf.concat([tf.shape(inputs)[:-1], tf.shape(classifier)[1:2]], axis=0)
-    return tf.ensure_shape(
-        tf.reshape(scores, shape), [*inputs.shape[:-1], classifier.shape[1]]
-    )
+    return tf.matmul(flat, weights, transpose_b=True)
+
+
+def without_latents(classifier: tf.Tensor) -> UnevenAdapted:
+    """`UnevenAdapted` of a classifier [N, P] that was made without latents."""
+    return UnevenAdapted(classifier, classifier[:, :0], classifier[:, :0])

@@ -14,7 +14,7 @@ from configs.schema import ModelConfig
 from leo_tf import latent, losses
 from leo_tf import noise as noise_lib
 from leo_tf.adaptation import gradient_descent
-from leo_tf.layers import Decoder, Encoder, RelationNetwork
+from leo_tf.layers import Decoder, Encoder, RelationNetwork, product
 from leo_tf.learner import Adapted, class_scores
 from leo_tf.noise import Noise, dropout
 
@@ -54,28 +54,33 @@ class LEO(keras.layers.Layer):
         # Five kernels, five seeds: the relation network takes three of them.
         seeds = [5 * self.seed + i for i in range(5)]
         part = {"dtype": self.dtype_policy}
-        self.encoder = Encoder(num_latents, seeds[0], name="encoder", **part)
-        self.relation_network = RelationNetwork(
-            num_latents, seeds[1], name="relation_network", **part
-        )
+        if not self.config.random_prior:
+            self.encoder = Encoder(num_latents, seeds[0], name="encoder", **part)
+            self.relation_network = RelationNetwork(
+                num_latents, seeds[1], name="relation_network", **part
+            )
+            self.encoder.build([None, None, None, size])
+            self.relation_network.build([None, None, None, num_latents])
         self.decoder = Decoder(size, seeds[4], name="decoder", **part)
-        self.encoder.build([None, None, None, size])
-        self.relation_network.build([None, None, None, num_latents])
         self.decoder.build([None, None, None, num_latents])
         self.inner_lr = self.add_weight(
             name="inner_lr",
             shape=[1, 1, num_latents],
             initializer=keras.initializers.Constant(self.config.inner_lr_init),
+            trainable=self.config.inner_unroll_length > 0,
         )
         self.finetuning_lr = self.add_weight(
             name="finetuning_lr",
             shape=[1, 1, size],
             initializer=keras.initializers.Constant(self.config.finetuning_lr_init),
+            trainable=self.config.finetuning_unroll_length > 0,
         )
 
     @property
     def kernels(self) -> list:
-        """The five kernels: what L2 and the NaN rule act on."""
+        """The five kernels: what L2 and the NaN rule act on. Without encoder, one."""
+        if self.config.random_prior:
+            return [self.decoder.kernel]
         relation = self.relation_network.kernels
         return [self.encoder.kernel, *relation, self.decoder.kernel]
 
@@ -101,17 +106,18 @@ class LEO(keras.layers.Layer):
         # Algorithm 1: line 7, encode; 8, decode; 9 to 15, adapt; then fine-tune.
         posterior = self.infer_latents(support_inputs, noise)
         start = latent.sample_or_mean(posterior, noise.latents)  # [B, N, K, Z]
+        decoder = self.decoder.halves()  # once: each use of a slice costs a gradient
         adapted, latent_losses = self.adapt_latents(
-            start, support_inputs, support_labels, noise
+            start, decoder, support_inputs, support_labels, noise
         )
-        weights = self.decode_classifier(adapted, noise.weights[-1])  # [B, N, K, D]
+        weights = self.decode_classifier(adapted, decoder, noise.weights[-1])
         weights, finetune_losses = self.finetune_classifier(
             weights, support_inputs, support_labels, noise
         )
         support_losses = latent_losses + finetune_losses
         return Adapted(
-            classifier=tf.reduce_mean(weights, axis=2),  # [B, N, D]
-            penalties=self._penalties(posterior, start, adapted, noise),
+            classifier=weights,
+            penalties=self._penalties(posterior, start, adapted, noise, training),
             health=self._health(posterior, start, adapted, support_losses),
         )
 
@@ -125,26 +131,42 @@ class LEO(keras.layers.Layer):
           noise: as for `adapt`.
         """
         noise = self._noise(training, noise)
-        inputs = dropout(inputs, noise.query_bits, self.config.dropout_rate)
-        return class_scores(classifier, inputs)
+        inputs = dropout(inputs, noise.query_mask, self.config.dropout_rate)
+        return class_scores(classifier, inputs, self.compute_dtype)
 
     def infer_latents(self, support_inputs, noise: Noise):
-        """Normal over [B, N, K, Z]: the release's `forward_encoder`."""
-        inputs = dropout(support_inputs, noise.encoder_bits, self.config.dropout_rate)
+        """Normal over [B, N, K, Z]: the release's `forward_encoder`, or the prior."""
+        if self.config.random_prior:
+            parameters = tf.zeros([2 * self.config.num_latents], support_inputs.dtype)
+            parameters += tf.zeros_like(support_inputs[..., :1])  # [B, N, K, 2*Z]
+            return latent.split_normal(parameters, offset=1.0)  # mean 0, stddev 1
+        inputs = dropout(support_inputs, noise.encoder_mask, self.config.dropout_rate)
         return latent.split_normal(self.relation_network(self.encoder(inputs)))
 
-    def decode_classifier(self, latents, noise: tf.Tensor | None):
-        """[B, N, K, D] weights of latents: the release's `forward_decoder`.
+    def decode_classifier(self, latents, decoder, noise: tf.Tensor | None):
+        """[B, N, D] weights of latents, averaged over K: `forward_decoder`.
 
-        The offset makes the initial stddev that of a Glorot initialiser.
+        Args:
+          latents: [B, N, K, Z].
+          decoder: from `Decoder.halves`.
+          noise: [B, N, K, D] to draw with; None for the means.
+
+        The offset makes the initial stddev that of a Glorot initialiser. The release
+        averages over K only in the scores; both are linear, so it can come first.
         """
+        mean_kernel, raw_kernel = decoder
+        centre = tf.reduce_mean(latents, axis=2, keepdims=True)
+        mean = product(centre, mean_kernel)  # [B, N, 1, D]
+        if noise is None:
+            return mean[:, :, 0]
         way, size = latents.shape[1], self.decoder.embedding_size
-        normal = latent.split_normal(
-            self.decoder(latents), offset=math.sqrt(2.0 / (way + size))
-        )
-        return latent.sample_or_mean(normal, noise)
+        raw = product(latents, raw_kernel)  # [B, N, K, D]
+        normal = latent.normal(mean, raw, offset=math.sqrt(2.0 / (way + size)))
+        return tf.reduce_mean(latent.sample_or_mean(normal, noise), axis=2)
 
-    def adapt_latents(self, start, support_inputs, support_labels, noise: Noise):
+    def adapt_latents(
+        self, start, decoder, support_inputs, support_labels, noise: Noise
+    ):
         """U steps in latent space, decoding afresh: the release's `leo_inner_loop`.
 
         Returns:
@@ -152,9 +174,9 @@ class LEO(keras.layers.Layer):
         """
 
         def support_loss(latents, step):
-            weights = self.decode_classifier(latents, noise.weights[step])
+            weights = self.decode_classifier(latents, decoder, noise.weights[step])
             return self._support_loss(
-                weights, support_inputs, support_labels, noise.support_bits[step]
+                weights, support_inputs, support_labels, noise.support_masks[step]
             )
 
         return gradient_descent(
@@ -164,21 +186,25 @@ class LEO(keras.layers.Layer):
     def finetune_classifier(self, start, support_inputs, support_labels, noise: Noise):
         """F steps on the weights: the release's `finetuning_inner_loop`.
 
+        The release moves K copies of a class's weights, each by 1 / K of the gradient
+        of their mean; here their mean moves, by as much.
+
         Returns:
-          [B, N, K, D] weights; F + 1 losses [B, N, K], the last after all steps.
+          [B, N, D] weights; F + 1 losses [B, N, K], the last after all steps.
         """
         # The first step starts from the loss of the last decode: its mask, too.
-        bits = noise.support_bits[self.config.inner_unroll_length :]
+        masks = noise.support_masks[self.config.inner_unroll_length :]
 
         def support_loss(weights, step):
             return self._support_loss(
-                weights, support_inputs, support_labels, bits[step]
+                weights, support_inputs, support_labels, masks[step]
             )
 
+        shot = support_inputs.shape[2]
         weights, steps = gradient_descent(
             support_loss,
             start,
-            self.finetuning_lr,
+            self.finetuning_lr / shot,
             self.config.finetuning_unroll_length,
         )
         last = support_loss(weights, self.config.finetuning_unroll_length)
@@ -200,8 +226,9 @@ class LEO(keras.layers.Layer):
             self.config.finetuning_unroll_length,
             seed=seed,
             step=step,
-            dtype=self.compute_dtype,
-            masks=self.config.dropout_rate > 0,
+            dtype=self.variable_dtype,
+            dropout_rate=self.config.dropout_rate,
+            normals=not self.config.deterministic,
         )
 
     def get_config(self):
@@ -221,13 +248,14 @@ class LEO(keras.layers.Layer):
             raise ValueError("`noise` must be given when training, got None.")
         return noise
 
-    def _support_loss(self, weights, inputs, labels, bits):
-        """[B, N, K] cross-entropy; the K classifiers of a class are averaged."""
-        classifier = tf.reduce_mean(weights, axis=2)  # [B, N, D]
-        inputs = dropout(inputs, bits, self.config.dropout_rate)
-        return losses.cross_entropy(class_scores(classifier, inputs), labels)
+    def _support_loss(self, classifier, inputs, labels, mask):
+        """[B, N, K] cross-entropy of the support."""
+        inputs = dropout(inputs, mask, self.config.dropout_rate)
+        return losses.cross_entropy(
+            class_scores(classifier, inputs, self.compute_dtype), labels
+        )
 
-    def _penalties(self, posterior, start, adapted, noise: Noise):
+    def _penalties(self, posterior, start, adapted, noise: Noise, training):
         kernel = tf.convert_to_tensor(self.decoder.kernel)
         penalties = {
             "l2": self.config.l2_penalty_weight
@@ -235,10 +263,11 @@ class LEO(keras.layers.Layer):
             "orthogonality": self.config.orthogonality_penalty_weight
             * losses.orthogonality_penalty(kernel),
         }
-        if noise.latents is None:  # nothing was sampled: no KL, and no penalty
+        if not training or self.config.random_prior:  # no encoder to teach
             return penalties
-        kl = latent.kl_to_standard_normal(posterior, noise.latents)
-        penalties["kl"] = self.config.kl_weight * tf.reduce_mean(kl, axis=[1, 2, 3])
+        if noise.latents is not None:  # drawn
+            kl = latent.kl_to_standard_normal(posterior, noise.latents)
+            penalties["kl"] = self.config.kl_weight * tf.reduce_mean(kl, axis=[1, 2, 3])
         penalty = losses.encoder_penalty(adapted, start)
         penalties["encoder"] = self.config.encoder_penalty_weight * penalty
         return penalties

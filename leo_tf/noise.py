@@ -1,8 +1,14 @@
 """Every random draw of one meta-step, made at once and handed to the model.
 
 The model itself draws nothing: it is a function of its inputs, its variables and a
-`Noise`. So a step can be replayed, a recorded draw can be given instead of a fresh
-one, and the draws can be made outside of a compiled region, few and wide.
+`Noise`. So a step can be replayed, and a recorded draw can be given instead of a
+fresh one.
+
+A step draws up to three million masks and a million normals. TensorFlow's Philox gives
+every tensor of them a key; from there a counter is hashed with the key, which XLA
+turns into a few vector instructions a number, without a second pass to make masks or
+normals of the words. docs/performance.md has what this brings, and
+tests/leo_tf/test_noise.py what the draws stand up to.
 
 Shapes: B tasks in the meta-batch, N way, K shot, Q queries per class, D embedding
 size, Z latent size, U latent steps, F fine-tuning steps.
@@ -13,8 +19,13 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-# What a step draws, one stateless seed for each.
-_SITES = _NORMALS, _BITS = range(2)
+# A bijection of the 32-bit words after which every bit of the input has changed every
+# bit of the output half of the time: "triple32", found by C. Wellons by search, see
+# https://nullprogram.com/blog/2018/07/31/. Where the key goes in is ours: with a round
+# fewer, or the second half of the key before the second round, keys that are not alike
+# draw runs of the same numbers.
+_SHIFTS = 17, 11, 15, 14
+_FACTORS = 0xED5AD4BB, 0xAC4C1B51, 0x31848BAB
 
 
 class Noise(NamedTuple):
@@ -24,18 +35,17 @@ class Noise(NamedTuple):
       latents: [B, N, K, Z] standard normal, for z.
       weights: U + 1 tensors [B, N, K, D], standard normal: one for each decode, as
         the classifier is drawn afresh every time.
-      encoder_bits: [B, N, K, D] uint32, uniform: the encoder's dropout mask is where
-        they reach the rate's share of 2**32 (see `dropout`).
-      support_bits: U + F + 1 tensors [B, N, K, D] uint32, one for each evaluation of
+      encoder_mask: [B, N, K, D] bool, the encoder's dropout: True is kept.
+      support_masks: U + F + 1 tensors [B, N, K, D] bool, one for each evaluation of
         the support loss: U + 1 after the decodes, F after the fine-tuning steps.
-      query_bits: [B, N, Q, D] uint32, for the query loss.
+      query_mask: [B, N, Q, D] bool, for the query loss.
     """
 
     latents: tf.Tensor | None
     weights: tuple[tf.Tensor | None, ...]
-    encoder_bits: tf.Tensor | None
-    support_bits: tuple[tf.Tensor | None, ...]
-    query_bits: tf.Tensor | None
+    encoder_mask: tf.Tensor | None
+    support_masks: tuple[tf.Tensor | None, ...]
+    query_mask: tf.Tensor | None
 
 
 def no_noise(latent_steps: int, finetuning_steps: int) -> Noise:
@@ -43,9 +53,9 @@ def no_noise(latent_steps: int, finetuning_steps: int) -> Noise:
     return Noise(
         latents=None,
         weights=(None,) * (latent_steps + 1),
-        encoder_bits=None,
-        support_bits=(None,) * (latent_steps + finetuning_steps + 1),
-        query_bits=None,
+        encoder_mask=None,
+        support_masks=(None,) * (latent_steps + finetuning_steps + 1),
+        query_mask=None,
     )
 
 
@@ -59,9 +69,14 @@ def draw(
     seed,
     step,
     dtype,
-    masks: bool = True,
+    dropout_rate: float,
+    normals: bool = True,
+    first_task=0,
 ) -> Noise:
-    """All LEO draws in one training step, a pure function of (seed, step).
+    """All LEO draws in one training step, a pure function of (seed, step, tasks).
+
+    Each task has draws of its own, whatever meta-batch it is drawn in: those of
+    tasks 3 to 5 are the same alone and among tasks 0 to 11.
 
     Args:
       support_shape: [B, N, K, D], static.
@@ -72,73 +87,108 @@ def draw(
       seed: of the run; integer or scalar tensor, not negative.
       step: number of the meta-step; likewise.
       dtype: of the normal draws.
-      masks: whether to draw the bits of the dropout masks, too.
+      dropout_rate: share of False in the masks; at 0 there are none.
+      normals: whether to draw what samples are made of, or masks only.
+      first_task: number of the first of the B tasks among all of the step's; integer
+        or scalar tensor.
 
     Returns:
-      `Noise`. Eager and graph mode draw the same.
+      `Noise`. Eager, graph and compiled mode draw the same.
     """
     support, query = list(support_shape), list(query_shape)
-    latents, *weights = _normals(
-        [[*support[:-1], num_latents]] + [support] * (latent_steps + 1),
-        _key(seed, step, _NORMALS),
-        dtype,
-    )
-    noise = no_noise(latent_steps, finetuning_steps)
-    noise = noise._replace(latents=latents, weights=tuple(weights))
-    if not masks:
-        return noise
-    encoder_bits, query_bits, *support_bits = _bits(
-        [support, query] + [support] * len(noise.support_bits),
-        _key(seed, step, _BITS),
-    )
-    return noise._replace(
-        encoder_bits=encoder_bits,
-        query_bits=query_bits,
-        support_bits=tuple(support_bits),
-    )
+    empty = no_noise(latent_steps, finetuning_steps)
+    drawn_normals = [[*support[:-1], num_latents]] + [support] * len(empty.weights)
+    drawn_masks = [support, query] + [support] * len(empty.support_masks)
+    # Keys do not depend on what else is drawn.
+    keys = _keys(seed, step, len(drawn_normals) + len(drawn_masks))
+    first = tf.cast(first_task, tf.int32)
+    noise = empty
+    if normals:
+        latents, *weights = _normals(keys, first, drawn_normals, tf.as_dtype(dtype))
+        noise = noise._replace(latents=latents, weights=tuple(weights))
+    if dropout_rate:
+        mask_keys = keys[len(drawn_normals) :]
+        encoder, query, *supports = _masks(mask_keys, first, drawn_masks, dropout_rate)
+        noise = noise._replace(
+            encoder_mask=encoder, query_mask=query, support_masks=tuple(supports)
+        )
+    return noise
 
 
-def dropout(inputs: tf.Tensor, bits: tf.Tensor | None, rate: float) -> tf.Tensor:
-    """Zeroes a share `rate` of `inputs` and scales up the rest; no bits, no dropout.
+def dropout(inputs: tf.Tensor, mask: tf.Tensor | None, rate: float) -> tf.Tensor:
+    """Zeroes `inputs` where the mask is False and scales up the rest.
 
     Args:
       inputs: any shape.
-      bits: uint32 of the same shape, uniform over all 2**32 values.
+      mask: bool of the same shape, True with probability 1 - rate; None keeps all.
       rate: probability that an entry is dropped, 0 <= rate < 1.
 
     Returns:
       Same shape: inputs / (1 - rate) where kept, else 0.
     """
-    if bits is None:
+    if mask is None:
         return inputs
-    # The largest rates below 1 would round to 2**32, which wraps to 0: nothing dropped.
-    threshold = tf.constant(min(round(rate * 2**32), 2**32 - 1), tf.uint32)
-    keep = tf.cast(bits >= threshold, inputs.dtype)
-    return inputs * (keep / (1.0 - rate))
+    return inputs * (tf.cast(mask, inputs.dtype) / (1.0 - rate))
 
 
-def _key(seed, step, site: int) -> tf.Tensor:
+def _keys(seed, step, count: int) -> tf.Tensor:
+    """[count, 2] uint32, one key for each tensor that a step may draw."""
     # Negative, as no other pair of a seed and a number is. TensorFlow hashes the pair
     # into Philox's key; the sampler's key is the bare seed.
-    first = -1 - tf.cast(seed, tf.int64)
-    second = tf.cast(step, tf.int64) * len(_SITES) + site
-    return tf.stack([first, second])
-
-
-def _normals(shapes, key, dtype) -> list[tf.Tensor]:
-    size = sum(math.prod(shape) for shape in shapes)
-    drawn = tf.random.stateless_normal([size], key, dtype=dtype, alg="philox")
-    return _shared_out(drawn, shapes)
-
-
-def _bits(shapes, key) -> list[tf.Tensor]:
-    size = sum(math.prod(shape) for shape in shapes)
-    drawn = tf.random.stateless_uniform(
-        [size], key, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+    pair = tf.stack([-1 - tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
+    return tf.random.stateless_uniform(
+        [count, 2], pair, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
     )
-    return _shared_out(drawn, shapes)
 
 
-def _shared_out(drawn: tf.Tensor, shapes: list[list[int]]) -> list[tf.Tensor]:
-    parts = tf.split(drawn, [math.prod(shape) for shape in shapes])
-    return [tf.reshape(part, shape) for part, shape in zip(parts, shapes)]
+# Always compiled, whatever the meta-step is: then all modes draw the same numbers, and
+# words never go through memory. Apart from the meta-step, as XLA would put the making
+# of a number wherever it is used, many times over.
+@tf.function(jit_compile=True, autograph=False)
+def _normals(keys, first, shapes, dtype) -> list[tf.Tensor]:
+    keys_and_shapes = zip(tf.unstack(keys), shapes)
+    return [_normal(_words(key, s, first), dtype) for key, s in keys_and_shapes]
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _masks(keys, first, shapes, rate) -> list[tf.Tensor]:
+    # The largest rates below 1 would round to 2**32, which wraps to 0: nothing dropped.
+    threshold = _word(min(round(rate * 2**32), 2**32 - 1))
+    words = [_words(key, s, first) for key, s in zip(tf.unstack(keys), shapes)]
+    return [word >= threshold for word in words]
+
+
+def _words(key: tf.Tensor, shape: list[int], first=0) -> tf.Tensor:
+    """Uniform uint32 of a static shape: the hash of each entry's number and a key.
+
+    Numbers begin with entry [first, 0, ...] of the tensor that this is a part of.
+    """
+    *outer, columns = shape
+    # In two axes, as XLA does not vectorise what it makes of a single long range.
+    row = tf.range(math.prod(outer), dtype=tf.int32)[:, tf.newaxis]
+    row += first * math.prod(outer[1:])
+    column = tf.range(columns, dtype=tf.int32)
+    words = tf.bitcast(row * columns + column, tf.uint32) ^ key[0]
+    words = (words ^ _shifted(words, _SHIFTS[0])) * _word(_FACTORS[0])
+    words = (words ^ _shifted(words, _SHIFTS[1])) * _word(_FACTORS[1]) + key[1]
+    words = (words ^ _shifted(words, _SHIFTS[2])) * _word(_FACTORS[2])
+    return tf.reshape(words ^ _shifted(words, _SHIFTS[3]), shape)
+
+
+def _normal(words: tf.Tensor, dtype) -> tf.Tensor:
+    """Standard normals of words, by the inverse of the distribution function.
+
+    Of 2**23 equally likely values, the largest 5.2: what a float32 in (-1, 1) can tell
+    apart. One normal in five million would be larger.
+    """
+    whole = tf.cast(tf.bitcast(_shifted(words, 9), tf.int32), dtype)
+    uniform = (whole + 0.5) * 2.0**-22 - 1.0  # in (-1, 1), exact in float32
+    return math.sqrt(2.0) * tf.math.erfinv(uniform)
+
+
+def _shifted(words: tf.Tensor, by: int) -> tf.Tensor:
+    return tf.bitwise.right_shift(words, _word(by))
+
+
+def _word(value: int) -> tf.Tensor:
+    return tf.constant(value, tf.uint32)

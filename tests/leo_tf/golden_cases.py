@@ -82,7 +82,8 @@ class Case:
         )
 
     def _model(self):
-        fields = {field: self.config[field] for field in _MODEL_FIELDS}
+        shared = [field for field in _MODEL_FIELDS if field in self.config]
+        fields = {field: self.config[field] for field in shared}
         if not self.masked:
             fields["dropout_rate"] = 0.0
         leo = Replayed(ModelConfig(**fields), dtype=self.dtype)
@@ -103,21 +104,20 @@ class Case:
         if not self.masked:
             return noise
         support = np.concatenate(
-            [self._bits("mask_decode"), self._bits("mask_finetune")], axis=1
+            [self._mask("mask_decode"), self._mask("mask_finetune")], axis=1
         )
         return noise._replace(
-            encoder_bits=self._bits("mask_encoder"),
-            support_bits=tuple(np.moveaxis(support, 1, 0)),
-            query_bits=self._bits("mask_val"),
+            encoder_mask=self._mask("mask_encoder"),
+            support_masks=tuple(np.moveaxis(support, 1, 0)),
+            query_mask=self._mask("mask_val"),
         )
 
     def _zeroed(self, key):
         noise = self._array(key)
         return 0 * noise if self.name == "small_train_zero" else noise
 
-    def _bits(self, key):
-        """A mask as the bits that lead to it: all ones where kept."""
-        return np.where(self.inputs[key], 2**32 - 1, 0).astype(np.uint32)
+    def _mask(self, key):
+        return self.inputs[key].astype(bool)
 
 
 def error(mine, answers: dict, key: str) -> float:

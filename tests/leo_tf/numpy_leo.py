@@ -82,18 +82,16 @@ class NumpyTask:
 
     def logits(self, classifier, queries):
         """[N, Q, N] scores of queries [N, Q, D]."""
-        queries = self._dropped(queries, self.noise and self.noise.query_bits)
+        queries = self._dropped(queries, self.noise and self.noise.query_mask)
         return np.array([[classifier @ query for query in row] for row in queries])
 
-    def _dropped(self, inputs, bits):
+    def _dropped(self, inputs, mask):
         if self.noise is None:
             return inputs
-        rate = self.config.dropout_rate
-        kept = bits.astype(np.float64) / 2**32 >= rate
-        return np.where(kept, inputs / (1 - rate), 0)
+        return np.where(mask, inputs / (1 - self.config.dropout_rate), 0)
 
     def _sampled_latents(self):
-        inputs = self._dropped(self.support, self.noise and self.noise.encoder_bits)
+        inputs = self._dropped(self.support, self.noise and self.noise.encoder_mask)
         parameters = relation_network(
             inputs @ self.variables["encoder"],
             [self.variables[f"relation_{i}"] for i in range(3)],
@@ -130,7 +128,7 @@ class NumpyTask:
     def _support_gradient(self, weights, step):
         """Of the support loss, summed over the examples, by weights [N, K, D]."""
         inputs = self._dropped(
-            self.support, self.noise and self.noise.support_bits[step]
+            self.support, self.noise and self.noise.support_masks[step]
         )
         classifier, gradient = weights.mean(axis=1), np.zeros_like(weights)
         losses = np.zeros([self.way, self.shot])

@@ -96,3 +96,20 @@ def test_every_dimensions_learning_rate_gets_its_own_gradient():
         gradient, numeric_gradient(query_loss, rates.numpy()), rtol=1e-7
     )
     assert np.all(np.abs(gradient) > 1e-3)
+
+
+def test_first_order_steps_are_alike_and_pass_gradients_as_if_they_were_constants():
+    start, rates = tf.constant(START), tf.constant([0.1, 0.3], tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch([start, rates])
+        adapted, _ = gradient_descent(loss, start, rates, 3, first_order=True)
+        total = tf.reduce_sum(tf.cos(adapted))
+    expected, _ = gradient_descent(loss, start, rates, 3)
+    np.testing.assert_array_equal(adapted, expected)
+    of_start, of_rates = tape.gradient(total, [start, rates])
+    np.testing.assert_allclose(of_start, -np.sin(adapted), rtol=1e-12)
+    # Each step moves by rate * constant, so a rate's gradient is what it moved by.
+    moved = (np.array(START) - adapted) / rates
+    np.testing.assert_allclose(
+        of_rates, np.sum(np.sin(adapted) * moved, axis=0), rtol=1e-10
+    )

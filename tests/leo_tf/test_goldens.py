@@ -76,22 +76,39 @@ def inner_loop(case) -> dict:
     """Every intermediate that the original recorded, by its name."""
     leo, noise, episode = case.leo, case.noise, case.episode
     support = episode.support_inputs, episode.support_labels
+    decoder = leo.decoder.halves()
     posterior = leo.infer_latents(support[0], noise)
     start = latent.sample_or_mean(posterior, noise.latents)
-    adapted, latent_losses = leo.adapt_latents(start, *support, noise)
-    weights = leo.decode_classifier(adapted, noise.weights[-1])
-    finetuned, finetune_losses = leo.finetune_classifier(weights, *support, noise)
+    adapted, latent_losses = leo.adapt_latents(start, decoder, *support, noise)
+    classifier = leo.decode_classifier(adapted, decoder, noise.weights[-1])
+    finetuned, finetune_losses = leo.finetune_classifier(classifier, *support, noise)
     support_losses = np.stack([*latent_losses, *finetune_losses], axis=1)
     decodes = leo.config.inner_unroll_length + 1
-    return {
+    computed = {
         "latents_start": start,
         "latents_adapted": adapted,
-        "weights_start": leo.decode_classifier(start, noise.weights[0]),
-        "weights_adapted": weights,
-        "weights_finetuned": finetuned,
+        "weights_start": decoded(leo, start, noise.weights[0]),
+        "weights_adapted": decoded(leo, adapted, noise.weights[-1]),
         "inner_loss": support_losses[:, :decodes],
         "finetune_loss": support_losses[:, decodes:],
     }
+    averaged = tf.reduce_mean(computed["weights_adapted"], axis=2)
+    rtol = EXACT[case.dtype]
+    np.testing.assert_allclose(classifier, averaged, rtol, atol=rtol)
+    if "weights_finetuned" in case.answers:
+        # The original holds K of a class, and uses nothing but their mean.
+        golden = np.mean(case.answers["weights_finetuned"], axis=2)
+        assert error(finetuned, {"mean": golden}, "mean") <= rtol
+    elif case.config["K"] == 1:  # a digest of all
+        computed["weights_finetuned"] = finetuned[:, :, tf.newaxis]
+    return computed
+
+
+def decoded(leo, latents, noise):
+    """[B, N, K, D] weights of each latent, before their mean over K."""
+    offset = np.sqrt(2 / (latents.shape[1] + leo.decoder.embedding_size))
+    normal = latent.split_normal(leo.decoder(latents), offset)
+    return latent.sample_or_mean(normal, noise)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -104,7 +121,7 @@ def test_latents_inner_losses_and_classifiers_are_the_originals(name):
         computed["encoder_out"] = codes
         computed["latent_params"] = case.leo.relation_network(codes)
     compared = check(case, computed, EXACT[case.dtype])
-    assert compared >= 7 or "tiered" in name or "clamped" in name
+    assert compared >= 6 or "tiered" in name or "clamped" in name
 
 
 @pytest.mark.parametrize("name", CASES)

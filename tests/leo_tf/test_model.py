@@ -141,7 +141,7 @@ def test_a_leo_made_of_its_configuration_is_the_same_leo():
 def test_draws_fit_the_episode_and_leave_out_masks_without_dropout():
     episode = make_episode(num_query=Q + 1)
     noise = make_leo(dropout_rate=0.0).draw_noise(episode, 0, 0)
-    assert noise.encoder_bits is None and set(noise.support_bits) == {None}
+    assert noise.encoder_mask is None and set(noise.support_masks) == {None}
     again = make_leo().draw_noise(episode, 0, 0)
     np.testing.assert_array_equal(noise.latents, again.latents)
-    assert again.query_bits.shape == [B, N, Q + 1, D]
+    assert again.query_mask.shape == [B, N, Q + 1, D]

@@ -26,7 +26,7 @@ NUMPY_NAMES = {
 
 def numpy_tasks(leo, episode, noise=None):
     """Each task of an episode, with LEO's variables and the task's share of noise."""
-    variables = {NUMPY_NAMES[v.path]: v.numpy() for v in leo.trainable_variables}
+    variables = {NUMPY_NAMES[v.path]: v.numpy() for v in leo.variables}
     for task in range(len(episode.support_labels)):
         own = noise and tf.nest.map_structure(
             lambda x: x[0].numpy(), task_of(noise, task)
@@ -114,7 +114,9 @@ def test_the_encoder_penalty_adds_only_the_gradient_of_the_latents_start():
         posterior = leo.infer_latents(episode.support_inputs, noise)
         start = latent.sample_or_mean(posterior, noise.latents)
         inputs, labels = episode.support_inputs, episode.support_labels
-        adapted, _ = leo.adapt_latents(start, inputs, labels, noise)
+        adapted, _ = leo.adapt_latents(
+            start, leo.decoder.halves(), inputs, labels, noise
+        )
         pull = tf.stop_gradient(0.5 * 2 * (start - adapted) / (B * N * K * Z))
         pulled = tf.reduce_sum(pull * start)
     values = [variable.value for variable in leo.trainable_variables]
@@ -162,7 +164,7 @@ def test_an_l2_weight_of_zero_trains_without_l2():
         np.testing.assert_allclose(its, expected, atol=1e-12)
 
 
-def test_training_samples_k_different_latents_of_a_class_and_decodes_k_classifiers():
+def test_training_samples_k_different_latents_of_a_class():
     leo, episode = make_leo(), make_episode()
     noise = leo.draw_noise(episode, 1, 2)
     posterior = leo.infer_latents(episode.support_inputs, noise)
@@ -171,8 +173,20 @@ def test_training_samples_k_different_latents_of_a_class_and_decodes_k_classifie
     spread = posterior.scale[:, :, 0] > latent.STDDEV_FLOOR
     apart = tf.abs(start[:, :, 0] - start[:, :, 1])
     assert np.all(apart[spread] > 1e-6) and 0.2 < np.mean(spread) < 0.8
-    weights = leo.decode_classifier(start, noise.weights[0])
-    assert np.all(np.any(np.abs(weights[:, :, 0] - weights[:, :, 1]) > 0.01, axis=-1))
+
+
+def test_each_of_the_k_latents_is_decoded_with_noise_of_its_own():
+    leo, episode = make_leo(), make_episode()
+    noise = leo.draw_noise(episode, 1, 2).weights[0]
+    latents = tf.random.stateless_normal([B, N, K, Z], [1, 2], dtype=tf.float64)
+    decoder = leo.decoder.halves()
+    both = leo.decode_classifier(latents, decoder, noise)
+    each = [
+        leo.decode_classifier(latents[:, :, k : k + 1], decoder, noise[:, :, k : k + 1])
+        for k in range(K)
+    ]
+    assert np.all(np.any(np.abs(each[0] - each[1]) > 0.01, axis=-1))
+    np.testing.assert_allclose(both, np.mean(each, axis=0), rtol=1e-12, atol=1e-14)
 
 
 def test_way_shot_and_queries_may_differ_from_those_it_was_built_for():
