@@ -45,6 +45,23 @@ class FeatureTable(NamedTuple):
         return cls(features, ClassIndex.of(table))
 
 
+class EpisodesByRow:
+    """Finitely many episodes, in batches, as rows of the table that they come from.
+
+    Iterating yields `Episode`. What can do with less memory takes the rows.
+
+    Attributes:
+      table: where the rows lie.
+      rows: Dataset of EpisodeRows.
+    """
+
+    def __init__(self, table: FeatureTable, rows: tf.data.Dataset):
+        self.table, self.rows = table, rows
+
+    def __iter__(self):
+        return (gather(self.table.features, rows) for rows in self.rows)
+
+
 def episodes(
     table: FeatureTable,
     *,
@@ -85,6 +102,39 @@ def episodes(
       InputError: see `RowSampler`; also if `batch_size`, `start` or `num_episodes`
         is not a count.
     """
+    sampled = episode_rows(
+        table,
+        way=way,
+        shot=shot,
+        num_query=num_query,
+        batch_size=batch_size,
+        seed=seed,
+        split=split,
+        start=start,
+        num_episodes=num_episodes,
+    )
+
+    def with_features(rows):
+        episode = gather(table.features, rows)
+        return (episode, rows) if with_rows else episode
+
+    gathered = sampled.map(with_features).prefetch(_BATCHES_AHEAD)
+    return gathered.with_options(_options())
+
+
+def episode_rows(
+    table: FeatureTable,
+    *,
+    way: int,
+    shot: int,
+    num_query: int,
+    batch_size: int,
+    seed: int,
+    split: str,
+    start: int = 0,
+    num_episodes: int | None = None,
+) -> tf.data.Dataset:
+    """Dataset of the EpisodeRows of `episodes`, which see; nothing is gathered."""
     check_at_least(1, "batch_size", batch_size)
     check_at_least(0, "start", start)
     if num_episodes is not None:
@@ -96,13 +146,23 @@ def episodes(
     full = num_episodes is None or num_episodes % batch_size == 0
 
     def batch(first):
-        count = batch_size if full else tf.minimum(end - first, batch_size)
-        rows = sampler(first, count)
-        episode = _gather(table.features, rows)
-        return (episode, rows) if with_rows else episode
+        return sampler(
+            first, batch_size if full else tf.minimum(end - first, batch_size)
+        )
 
     firsts = tf.data.Dataset.range(start * batch_size, end, batch_size)
     return firsts.map(batch).prefetch(_BATCHES_AHEAD).with_options(_options())
+
+
+def gather(features: tf.Tensor, rows: EpisodeRows) -> Episode:
+    """The `Episode` whose examples are these rows of features [rows, D]."""
+    labels = tf.range(rows.classes.shape[-1])[:, tf.newaxis]  # [N, 1]
+    return Episode(
+        support_inputs=tf.gather(features, rows.support),  # [B, N, K, D]
+        support_labels=tf.zeros_like(rows.support) + labels,  # [B, N, K]
+        query_inputs=tf.gather(features, rows.query),  # [B, N, Q, D]
+        query_labels=tf.zeros_like(rows.query) + labels,  # [B, N, Q]
+    )
 
 
 def _resident(array: np.ndarray) -> tf.Tensor:
@@ -117,16 +177,6 @@ def _resident(array: np.ndarray) -> tf.Tensor:
         rows = tf.range(first, first + len(block))
         tensor = tf.raw_ops.InplaceUpdate(x=tensor, i=rows, v=block)
     return tensor
-
-
-def _gather(features: tf.Tensor, rows: EpisodeRows) -> Episode:
-    labels = tf.range(rows.classes.shape[-1])[:, tf.newaxis]  # [N, 1]
-    return Episode(
-        support_inputs=tf.gather(features, rows.support),  # [B, N, K, D]
-        support_labels=tf.zeros_like(rows.support) + labels,  # [B, N, K]
-        query_inputs=tf.gather(features, rows.query),  # [B, N, Q, D]
-        query_labels=tf.zeros_like(rows.query) + labels,  # [B, N, Q]
-    )
 
 
 def _options() -> tf.data.Options:

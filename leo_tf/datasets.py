@@ -12,8 +12,14 @@ import tensorflow as tf
 from configs.errors import InputError, shown
 from configs.schema import Config
 from data_pipeline.embeddings import EmbeddingTable, join
-from data_pipeline.pipeline import FeatureTable, episodes
+from data_pipeline.pipeline import (
+    EpisodesByRow,
+    FeatureTable,
+    episode_rows,
+    episodes,
+)
 from data_pipeline.sampler import RowSampler, largest_num_query
+from leo_tf.changes import Change, check_changes
 from leo_tf.evaluation import batch_size_for
 
 ALL_SPLITS = ("train", "val", "test")
@@ -81,24 +87,37 @@ def load(
     return splits
 
 
-def check_unchanged(splits: Mapping[str, Split], digests: Mapping[str, str]) -> None:
-    """Refuses splits that are not those a run began with.
+def check_unchanged(
+    splits: Mapping[str, Split], digests: Mapping[str, str], allowed: bool = False
+) -> None:
+    """Shows which splits are not those a run began with, and refuses them.
 
     Args:
       splits: name -> split, as loaded now.
       digests: name -> digest, as the run's checkpoint says.
+      allowed: whether other data will do.
 
     Raises:
-      InputError: naming the source of the first that is another.
+      InputError: naming the source of the first that is another, unless allowed.
     """
-    for name, split in splits.items():
-        if split.digest != digests.get(name):
-            raise InputError(
-                split.source,
-                f"the data this run began with, of digest {shown(digests.get(name))}",
-                f"data of digest {shown(split.digest)}",
-                "Give the same data to go on with it, or another --workdir.",
-            )
+    other = [
+        name for name, split in splits.items() if split.digest != digests.get(name)
+    ]
+    if not other:
+        return
+    changes = [
+        Change(f"data of {name}", digests.get(name), splits[name].digest)
+        for name in other
+    ]
+    first = splits[other[0]]
+    refusal = InputError(
+        first.source,
+        f"the data this run began with, of digest {shown(digests.get(other[0]))}",
+        f"data of digest {shown(first.digest)}",
+        "Give the same data to go on with it, or another --workdir, or "
+        "--allow_changes.",
+    )
+    check_changes(changes, allowed, refusal)
 
 
 def training_episodes(config: Config, split: Split, start: int) -> tf.data.Dataset:
@@ -116,13 +135,10 @@ def training_episodes(config: Config, split: Split, start: int) -> tf.data.Datas
     )
 
 
-def evaluation_episodes(
-    config: Config, split: Split, count: int, with_rows: bool = False
-) -> tf.data.Dataset:
+def evaluation_episodes(config: Config, split: Split, count: int) -> EpisodesByRow:
     """The first `count` episodes of validation or test, in batches that fit memory."""
     shape = evaluation_shape(config, split)
-    size = split.table.features.dtype.size
-    return episodes(
+    rows = episode_rows(
         split.table,
         **shape,
         batch_size=batch_size_for(
@@ -130,13 +146,13 @@ def evaluation_episodes(
             **shape,
             embedding_size=split.embedding_size,
             num_latents=config.model.num_latents,
-            itemsize=size,
+            itemsize=split.table.features.dtype.size,
         ),
         seed=config.run.seed,
         split=split.name,
         num_episodes=count,
-        with_rows=with_rows,
     )
+    return EpisodesByRow(split.table, rows)
 
 
 def evaluation_shape(config: Config, split: Split) -> dict[str, int]:

@@ -59,7 +59,8 @@ def test_batches_fit_the_memory_and_divide_the_episodes_where_they_can(
         batch = batch_size_for(episodes, way, shot, num_query, size, itemsize=itemsize)
 
         def fits(b, itemsize=itemsize):
-            return b <= episodes and b * 3 * (2 + 4) * 7 * itemsize <= limit
+            support, scores = 3 * 2 * 7, 4 * (3 * 4 * 3)
+            return b <= episodes and b * (support + scores) * itemsize <= limit
 
         most = max(b for b in range(1, episodes + 1) if fits(b))
         assert fits(batch) and batch > most / 2

@@ -1,0 +1,101 @@
+"""How many test episodes a second are evaluated; needs no data.
+
+    python benchmarks/evaluation_speed.py
+
+The published protocol: 5-way, all 600 - K other examples of a class as queries, 640
+dimensions, 20 classes. "episodes/s" is a whole evaluation, from rows to accuracies;
+"supply only" makes the same batches and drops them. Memory is that of the process at
+its highest, above what it held before the first episode: it must not grow with the
+number of episodes.
+"""
+
+import argparse
+import os
+import pathlib
+import resource
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from configs.presets import PRESETS
+from data_pipeline.embeddings import EmbeddingTable
+from data_pipeline.pipeline import FeatureTable
+from leo_tf import datasets
+from leo_tf.datasets import Split
+from leo_tf.evaluation import collect, make_scorer
+from leo_tf.model import LEO
+
+# As the issue of this release measured them on its own provider, TensorFlow 1.15.
+_CLASSES, _ROWS, _SIZE = 20, 600, 640
+
+
+def synthetic_split() -> Split:
+    rng = np.random.default_rng(0)
+    table = EmbeddingTable(
+        embeddings=rng.random([_CLASSES * _ROWS, _SIZE], dtype=np.float32),
+        labels=np.repeat(np.arange(_CLASSES), _ROWS),
+        class_names=tuple(map(str, range(_CLASSES))),
+        source="synthetic",
+    )
+    features = FeatureTable.from_embeddings(table)
+    return Split("test", features, table.class_names, None, "", "synthetic")
+
+
+def peak_megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measured(config, split, count) -> dict[str, float]:
+    """Seconds of an evaluation, of its supply alone, and CPU-ms an episode."""
+    leo = LEO(config.model)
+    leo.build([None, None, None, split.embedding_size])
+    scorer = make_scorer({"LEO": leo}, split.table)
+    warm = datasets.evaluation_episodes(config, split, count).rows.take(1)
+    collect(scorer, warm)
+    before, cpu, start = peak_megabytes(), time.process_time(), time.perf_counter()
+    collect(scorer, datasets.evaluation_episodes(config, split, count).rows)
+    whole = time.perf_counter() - start
+    cpu = time.process_time() - cpu
+    grown = peak_megabytes() - before
+    start = time.perf_counter()
+    for _ in datasets.evaluation_episodes(config, split, count).rows:
+        pass
+    supply = time.perf_counter() - start
+    return {
+        "episodes/s": count / whole,
+        "supply only": count / supply,
+        "CPU-ms an episode": 1e3 * cpu / count,
+        "memory grown, MiB": grown,
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--episodes", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--rounds", type=int, default=1)
+    arguments = parser.parse_args()
+    split, table = synthetic_split(), Table(box=box.SIMPLE)
+    for column in ("shot", "episodes"):
+        table.add_column(column, justify="right")
+    rows = []
+    for _ in range(arguments.rounds):
+        for shot, preset in ((1, "mini_1shot"), (5, "mini_5shot")):
+            config = PRESETS[preset].config()
+            for count in arguments.episodes:
+                rows.append((shot, count, measured(config, split, count)))
+    for name in rows[0][2]:
+        table.add_column(name, justify="right")
+    for shot, count, figures in rows:
+        table.add_row(str(shot), str(count), *(f"{x:,.2f}" for x in figures.values()))
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()
