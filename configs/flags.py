@@ -19,7 +19,8 @@ from types import MappingProxyType
 from absl import flags as absl_flags
 
 from configs.errors import FlagError, shown
-from configs.options import OPTIONS, help_text
+from configs.modes import check_directories, check_mode
+from configs.options import EXPORT_DEFAULTS, OPTIONS, SERVING_DEFAULTS, help_text
 from configs.presets import PRESETS
 from configs.schema import EMBEDDED_DATASET, GROUP_OF, Config
 
@@ -34,13 +35,23 @@ class RunOptions:
     """What the command line asks for.
 
     Attributes:
-      mode: "train" or "evaluate".
+      mode: "train", "evaluate", "export" or "serve".
       workdir: the run directory, or "" for one of the program's choice.
       config: what to train. To evaluate, the run directory's configuration counts
         instead, changed by those of `explicit` that can be changed afterwards.
       explicit: the settings the user typed, by name alone; `preset` too.
       debug: show the traceback of an error.
       quiet: print results only.
+      export_dir: the directory of exported models, or "".
+      export_format: "saved_model" or "tflite"; this and what follows is for "export".
+      export_version: its number; None for one more than the highest.
+      max_classes: most classes of a request.
+      max_support: most support examples of a request.
+      host: address to listen on; this and what follows is for "serve".
+      port: port to listen on, 0 for any free one.
+      max_request_bytes: larger requests are refused.
+      allow_changes: whether training goes on although settings or data differ.
+      profile_steps: first and last training step to profile, counted from 1.
     """
 
     mode: str
@@ -49,6 +60,16 @@ class RunOptions:
     explicit: Mapping[str, object]
     debug: bool
     quiet: bool
+    export_dir: str = ""
+    export_format: str = EXPORT_DEFAULTS["export_format"]
+    export_version: int | None = EXPORT_DEFAULTS["export_version"]
+    max_classes: int = EXPORT_DEFAULTS["max_classes"]
+    max_support: int = EXPORT_DEFAULTS["max_support"]
+    host: str = SERVING_DEFAULTS["host"]
+    port: int = SERVING_DEFAULTS["port"]
+    max_request_bytes: int = SERVING_DEFAULTS["max_request_bytes"]
+    allow_changes: bool = False
+    profile_steps: tuple[int, int] | None = None
 
 
 class _Parser(absl_flags.ArgumentParser):
@@ -118,13 +139,19 @@ def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
     mode = given.pop("mode", "train")
     workdir = given.pop("workdir", "")
     debug, quiet = given.pop("debug", False), given.pop("quiet", False)
-    if mode == "evaluate" and not workdir:
-        raise FlagError("--workdir", "the run directory to evaluate", "nothing")
+    check_mode(mode, given)
+    export_dir = given.pop("export_dir", "")
+    defaults = {**EXPORT_DEFAULTS, **SERVING_DEFAULTS}
+    special = {name: given.pop(name, defaults[name]) for name in defaults}
+    special["allow_changes"] = given.pop("allow_changes", False)
+    special["profile_steps"] = given.pop("profile_steps", None)
+    check_directories(mode, workdir, export_dir, given)
     config = _config(given)
     if mode == "train":
         _check_data(config, given)
     explicit = MappingProxyType(given)
-    return RunOptions(mode, workdir, config, explicit, debug, quiet)
+    common = mode, workdir, config, explicit, debug, quiet
+    return RunOptions(*common, export_dir, **special)
 
 
 def _given(flag_values) -> dict:
@@ -172,7 +199,8 @@ def dataset_of(data) -> str:
     embedded = data.dataset_name == EMBEDDED_DATASET
     name = _RELEASE_DATASET if embedded else data.dataset_name
     is_below = os.path.isdir(os.path.join(data.data_path, name))
-    splits = [os.path.join(data.data_path, f) for f in ("train.npz", "test.npz")]
+    names = (f"{s}.{kind}" for s in ("train", "test") for kind in ("npz", "tfrecord"))
+    splits = [os.path.join(data.data_path, name) for name in names]
     if not is_below and any(map(os.path.isfile, splits)):
         return os.path.basename(os.path.abspath(data.data_path))
     return name

@@ -11,6 +11,21 @@ from configs import rules
 from configs.rules import Settings, setting
 
 EMBEDDED_DATASET = "glyphs"
+# What `leo_tf/methods.py` can build: LEO, its ablations, what it is compared with.
+METHOD_NAMES = (
+    "leo",
+    "generator",
+    "generator_finetuning",
+    "leo_no_finetuning",
+    "leo_deterministic",
+    "leo_random_prior",
+    "maml",
+    "meta_sgd",
+    "ridge",
+    "logistic",
+    "centroid",
+    "centroid_euclidean",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +144,55 @@ class ModelConfig(Settings):
         rules.at_least_zero(),
         "lambda_2",
     )
+    deterministic: bool = setting(
+        False,
+        "Train on the means of latents and weights: no draws, and so no KL.",
+        rules.boolean(),
+    )
+    random_prior: bool = setting(
+        False,
+        "Latents begin as draws from N(0, 1), blind to the support: no encoder.",
+        rules.boolean(),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodConfig(Settings):
+    """Which method, and the settings of those that LEO is compared with."""
+
+    method: str = setting("leo", "What to train and test.", rules.choice(*METHOD_NAMES))
+    adaptation_steps: int = setting(
+        5, "Gradient steps of MAML and Meta-SGD on the support.", rules.integer(1)
+    )
+    adaptation_lr_init: float = setting(
+        10.0,
+        "Rate of MAML's steps, and first value of Meta-SGD's learned rates.",
+        rules.above_zero(),
+        "alpha",
+    )
+    first_order: bool = setting(
+        False,
+        "MAML and Meta-SGD learn as if the gradients of their steps were constants.",
+        rules.boolean(),
+    )
+    ridge_strength: float | None = setting(
+        None,
+        "Weight of ridge regression's penalty; unless given, chosen on the "
+        "validation episodes.",
+        rules.above_zero(optional=True),
+    )
+    logistic_strength: float | None = setting(
+        None,
+        "Weight of logistic regression's penalty; unless given, chosen on the "
+        "validation episodes.",
+        rules.above_zero(optional=True),
+    )
+    score_scale: float | None = setting(
+        None,
+        "Factor of the scores of methods that are not trained, which decides how "
+        "sure they are; unless given, chosen on the validation episodes.",
+        rules.above_zero(optional=True),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +233,12 @@ class RunConfig(Settings):
         "auto",
         "Whether XLA compiles the training step; auto where it pays.",
         rules.choice("auto", "on", "off"),
+    )
+    mixed_precision: bool = setting(
+        False,
+        "Compute the matrix products in bfloat16, for hardware that is made for it; "
+        "everything else stays in float32.",
+        rules.boolean(),
     )
     log_every: int = setting(
         100, "Steps between scalars in TensorBoard.", rules.integer(1)

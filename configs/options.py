@@ -1,19 +1,17 @@
 """The options of the command line as data: names, meanings, checks, help.
 
-An option sets a target: a setting of the schema, or one of the run options `mode`,
-`workdir`, `preset`, `debug` and `quiet`. Names of the original release are options
-of their own with a target of ours, so that an error can name what was typed.
+An option sets a target: a setting of the schema, or a run option such as `mode`.
+Names of the original release are options of their own with a target of ours, so that
+an error can name what was typed.
 """
 
 import dataclasses
 import os
 import textwrap
-from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any
 
 from configs import rules
-from configs.errors import FlagError, shown
+from configs.option import Option
 from configs.presets import PRESETS
 from configs.rules import LARGEST_INTEGER, Rule
 from configs.schema import GROUPS
@@ -23,56 +21,21 @@ from configs.schema import GROUPS
 _VALIDATION_BATCHES = 10
 _TEST_EPISODES = 10_000
 
-_BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-_READERS = {
-    int: int,
-    float: float,
-    str: str,
-    bool: lambda text: _BOOLEANS[text.lower()],
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Option:
-    """One flag.
-
-    Attributes:
-      name: as typed, without dashes.
-      target: what it sets; differs from `name` for a name of the release.
-      rule: what values it takes.
-      help: one sentence or two.
-      group: the heading it stands under in `--help`; empty for a name of the
-        release, which is shown with its target.
-      facts: its default and its symbol in the paper, in words, where it has them.
-      convert: from the flag's value to the target's.
-    """
-
-    name: str
-    target: str
-    rule: Rule
-    help: str
-    group: str = ""
-    facts: tuple[str, ...] = ()
-    convert: Callable[[Any], Any] = lambda value: value
-
-    def value(self, argument):
-        """The checked value of the flag's text.
-
-        Raises:
-          FlagError: naming this flag.
-        """
-        where = f"--{self.name}"
-        if argument == "":  # an unset variable of the shell, most likely
-            raise FlagError(where, self.rule.expected, "nothing")
-        if isinstance(argument, str):
-            if argument.startswith("--"):  # the next flag, taken for a value
-                raise FlagError(where, self.rule.expected, shown(argument))
-            try:
-                argument = _READERS[self.rule.kind](argument)
-            except (ValueError, KeyError):
-                received = shown(argument)
-                raise FlagError(where, self.rule.expected, received) from None
-        return self.rule.checked(argument, where)
+# The port is that of TensorFlow Serving's REST interface. A support of 1,000 examples
+# of 640 features, each written with all its digits, is 14 MB of JSON.
+SERVING_DEFAULTS = MappingProxyType(
+    {"host": "127.0.0.1", "port": 8501, "max_request_bytes": 2**25}
+)
+# The caps bound what one request may cost: time and memory of LEO's relation network
+# grow with the square of the support.
+EXPORT_DEFAULTS = MappingProxyType(
+    {
+        "export_format": "saved_model",
+        "export_version": None,
+        "max_classes": 100,
+        "max_support": 1000,
+    }
+)
 
 
 def _run_options() -> list[Option]:
@@ -82,8 +45,9 @@ def _run_options() -> list[Option]:
     return [
         option(
             "mode",
-            rules.choice("train", "evaluate"),
-            "Train and test, or only test the best checkpoint of --workdir.",
+            rules.choice("train", "evaluate", "export", "serve"),
+            "Train and test; only test the best checkpoint of --workdir; write it as a "
+            "model to deploy; or answer requests with the models of --export_dir.",
             facts=("default: train",),
         ),
         option(
@@ -98,8 +62,79 @@ def _run_options() -> list[Option]:
             "Run directory: checkpoints, results, pictures. Training resumes in it.",
             convert=os.path.expanduser,
         ),
+        option(
+            "allow_changes",
+            rules.boolean(),
+            "Go on with a run although settings or data differ from its own.",
+            modes=("train",),
+        ),
+        option(
+            "profile_steps",
+            rules.span(),
+            "Write a TensorFlow profile of these training steps.",
+            modes=("train",),
+            convert=lambda text: tuple(int(number) for number in text.split("-")),
+        ),
         option("debug", rules.boolean(), "Show the traceback of an error."),
         option("quiet", rules.boolean(), "Print the results only."),
+    ]
+
+
+def _serving_options() -> list[Option]:
+    def option(name, rule, help_text, default="", modes=("serve",), **more):
+        facts = tuple(f"default: {value}" for value in [default] if value)
+        return Option(
+            name, name, rule, help_text, "Serving", facts, modes=modes, **more
+        )
+
+    return [
+        option(
+            "export_dir",
+            rules.path(),
+            "Directory of exported models, a version each.",
+            modes=("export", "serve"),
+            convert=os.path.expanduser,
+        ),
+        option(
+            "host",
+            Rule(str, "an address or a host name", str.isprintable),
+            "Address to listen on; 0.0.0.0 lets other machines in.",
+            default=SERVING_DEFAULTS["host"],
+        ),
+        option(
+            "port",
+            rules.integer(0, 65535),
+            "Port to listen on; 0 for any free one.",
+            default=SERVING_DEFAULTS["port"],
+        ),
+        option(
+            "max_request_bytes",
+            rules.integer(1),
+            "Larger requests are refused.",
+            default=SERVING_DEFAULTS["max_request_bytes"],
+        ),
+    ]
+
+
+def _export_options() -> list[Option]:
+    def option(name, rule, help_text):
+        default = EXPORT_DEFAULTS[name]
+        facts = (f"default: {default or 'the highest there is, plus 1'}",)
+        return Option(name, name, rule, help_text, "Export", facts, modes=("export",))
+
+    return [
+        option(
+            "export_format",
+            rules.choice("saved_model", "tflite"),
+            "What to write: for TensorFlow and its servers, or for small devices.",
+        ),
+        option(
+            "export_version",
+            rules.integer(1),
+            "Number of the version; one that is there is never written over.",
+        ),
+        option("max_classes", rules.integer(2), "Most classes of a request."),
+        option("max_support", rules.integer(2), "Most support examples of a request."),
     ]
 
 
@@ -173,7 +208,8 @@ def _release_options(known: dict[str, Option]) -> list[Option]:
 
 
 def _all_options() -> MappingProxyType:
-    ours = {option.name: option for option in [*_run_options(), *_schema_options()]}
+    groups = _run_options(), _export_options(), _serving_options(), _schema_options()
+    ours = {option.name: option for group in groups for option in group}
     theirs = {option.name: option for option in _release_options(ours)}
     return MappingProxyType({**ours, **theirs})
 
@@ -204,6 +240,7 @@ def _option_help(option) -> list[str]:
     name = f"  --[no]{option.name}" if is_boolean else f"  --{option.name}"
     facts = [] if is_boolean else [option.rule.expected]
     facts += option.facts
+    facts += [f"with --mode={' or '.join(option.modes)}"] if option.modes else []
     facts += [o.help for o in OPTIONS.values() if o.target == option.name != o.name]
     text = f"{option.help} ({'; '.join(facts)})" if facts else option.help
     return [name, *textwrap.wrap(text, 80, **_INDENT)]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import numbers
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -85,8 +86,8 @@ def at_least_zero() -> Rule:
     return Rule(float, "a number of 0 or more", lambda value: value >= 0)
 
 
-def above_zero() -> Rule:
-    return Rule(float, "a number above 0", lambda value: value > 0)
+def above_zero(optional: bool = False) -> Rule:
+    return Rule(float, "a number above 0", lambda value: value > 0, optional)
 
 
 def rate() -> Rule:
@@ -103,6 +104,12 @@ def choice(*options: str) -> Rule:
     return Rule(str, f"one of {', '.join(options)}", options.__contains__)
 
 
+def span() -> Rule:
+    """Numbers from a first to a last, counted from 1, as text."""
+    expected = "FIRST-LAST, two numbers such as 200-220"
+    return Rule(str, expected, _is_span)
+
+
 def path() -> Rule:
     """A path; that it exists is checked by whoever opens it."""
     return Rule(str, "a path", lambda value: "\0" not in value)
@@ -116,6 +123,11 @@ def name() -> Rule:
     """A name that becomes part of a path, and so must not lead out of it."""
     expected = "a name without /, \\, .., outer blanks or control characters"
     return Rule(str, expected, _is_name)
+
+
+def _is_span(value: str) -> bool:
+    match = re.fullmatch(r"(\d{1,10})-(\d{1,10})", value, re.ASCII)
+    return bool(match) and 1 <= int(match[1]) <= int(match[2])
 
 
 def _is_name(value: str) -> bool:

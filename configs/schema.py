@@ -12,6 +12,7 @@ from configs.groups import (
     EMBEDDED_DATASET,
     DataConfig,
     EpisodeConfig,
+    MethodConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
@@ -24,6 +25,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "EpisodeConfig",
+    "MethodConfig",
     "ModelConfig",
     "OptimizerConfig",
     "RunConfig",
@@ -33,6 +35,7 @@ GROUPS = MappingProxyType(
     {
         "data": DataConfig,
         "episodes": EpisodeConfig,
+        "methods": MethodConfig,
         "model": ModelConfig,
         "optimizer": OptimizerConfig,
         "run": RunConfig,
@@ -51,6 +54,7 @@ class Config:
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     episodes: EpisodeConfig = dataclasses.field(default_factory=EpisodeConfig)
+    methods: MethodConfig = dataclasses.field(default_factory=MethodConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)

@@ -34,6 +34,7 @@ OTHER_TEXTS = {
     "embedding_crop": "multiview",
     "dtype": "float64",
     "jit": "off",
+    "method": "maml",
 }
 
 

@@ -4,6 +4,7 @@ Shapes: B tasks, N way, K shot, Q queries per class, D embedding size.
 """
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from tiny_cases import make_episode
 
@@ -52,3 +53,42 @@ def test_a_class_whose_examples_cancel_scores_zero_and_not_nan():
     support[0, 1] = [support[0, 1, 0], -support[0, 1, 0]]
     _, logits = answer(NearestCentroid(), episode._replace(support_inputs=support))
     np.testing.assert_array_equal(logits[..., 1], np.zeros([1, 3, 4]))
+
+
+def test_euclidean_answers_are_those_of_the_squared_distances():
+    episode = make_episode()
+    learner = NearestCentroid("euclidean", scale=3.0)
+    _, logits = answer(learner, episode)
+    support, queries = episode.support_inputs.numpy(), episode.query_inputs.numpy()
+    distances = queries[:, :, :, np.newaxis] - support.mean(axis=2)[:, None, None]
+    distances = np.sum(distances**2, axis=-1)  # [B, N, Q, N]
+    expected = tf.nn.log_softmax(-3.0 * distances)
+    np.testing.assert_allclose(tf.nn.log_softmax(logits), expected, rtol=1e-9)
+    cosine = answer(NearestCentroid(), episode)[1]
+    assert np.any(np.argmax(cosine, axis=-1) != np.argmax(logits, axis=-1))
+
+
+def test_a_scale_multiplies_the_scores():
+    episode = make_episode()
+    for metric in ("cosine", "euclidean"):
+        _, logits = answer(NearestCentroid(metric), episode)
+        _, scaled = answer(NearestCentroid(metric, scale=2.5), episode)
+        np.testing.assert_allclose(scaled, 2.5 * logits.numpy(), rtol=1e-12)
+
+
+def test_uneven_classes_have_the_means_of_their_own_examples():
+    inputs = make_episode(tasks=1, shot=4).support_inputs[0].numpy()
+    support = np.concatenate([inputs[2, :1], inputs[0, :4], inputs[1, :2]])
+    labels = np.array([2, 0, 0, 0, 0, 1, 1])
+    means = np.stack([inputs[n, :k].mean(axis=0) for n, k in enumerate((4, 2, 1))])
+    for metric in ("cosine", "euclidean"):
+        learner = NearestCentroid(metric)
+        classifier = learner.adapt_uneven(support, labels, 3).classifier
+        # An episode of one example a class: the mean itself.
+        expected = learner.adapt(means[np.newaxis, :, np.newaxis], None).classifier[0]
+        np.testing.assert_allclose(classifier, expected, rtol=1e-10)
+
+
+def test_an_unknown_metric_is_refused():
+    with pytest.raises(ValueError, match="`metric` must be cosine or euclidean"):
+        NearestCentroid("manhattan")

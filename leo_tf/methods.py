@@ -1,0 +1,239 @@
+"""Every method of this package by its name: what it is, and how it is made.
+
+Names are in the order of the paper's table 2, with what it lacks before.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+import tensorflow as tf
+
+from configs.errors import FlagError
+from configs.schema import Config
+from leo_tf.baselines.linear import LinearRegression, logistic, ridge
+from leo_tf.baselines.maml import MAML
+from leo_tf.baselines.protonet import NearestCentroid
+from leo_tf.evaluation import evaluate
+from leo_tf.learner import Learner
+from leo_tf.losses import cross_entropy
+from leo_tf.meta_step import answer
+from leo_tf.model import LEO
+
+# What is tried on the validation episodes where a setting is not given.
+STRENGTHS = tuple(10.0 ** (i / 2) for i in range(-6, 5))  # 0.001 to 100
+SCALES = tuple(10.0 ** (i / 8) for i in range(-8, 25))  # 0.1 to 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method by name.
+
+    Attributes:
+      title: its name in tables; the paper's, if it is in the paper's table 2.
+      description: one line.
+      make: (configuration, D) -> built learner.
+      is_trained: whether it has variables for meta-steps to change.
+      keeps_way: whether it answers episodes of the way it was trained for only.
+      chosen: the settings that `choose` finds if they are not given.
+    """
+
+    title: str
+    description: str
+    make: Callable[[Config, int], Learner]
+    is_trained: bool = True
+    keeps_way: bool = False
+    chosen: tuple[str, ...] = ()
+
+
+def build(config: Config, embedding_size: int) -> Learner:
+    """The method a configuration names, with its initial variables.
+
+    Args:
+      config: `config.methods.method` says which.
+      embedding_size: D.
+
+    Raises:
+      FlagError: if it cannot answer the test's way, or a setting must be chosen first.
+    """
+    method, given = METHODS[config.methods.method], config.flat()
+    episodes = config.episodes
+    if method.keeps_way and episodes.evaluation_way != episodes.way:
+        raise FlagError(
+            "--test_way",
+            f"{episodes.way}, as --way",
+            str(episodes.evaluation_way),
+            f"{method.title} learns where each class of an episode starts from, so "
+            "there is no start for more classes than it was trained with.",
+        )
+    if config.run.mixed_precision:
+        _check_mixed_precision(config)
+    for name in method.chosen:
+        if given[name] is None:
+            hint = "`leo_tf.methods.choose` finds one on the validation episodes."
+            raise FlagError(f"--{name}", "a number above 0", "nothing", hint)
+    return method.make(config, embedding_size)
+
+
+def _check_mixed_precision(config: Config):
+    if config.data.dtype != "float32":
+        expected = "--dtype=float32: it takes the products from there to bfloat16"
+        raise FlagError("--mixed_precision", expected, f"--dtype={config.data.dtype}")
+    if not config.methods.method.startswith(("leo", "generator")):
+        expected = "LEO or one of its ablations, which are made of products"
+        raise FlagError("--mixed_precision", expected, config.methods.method)
+
+
+def choose(
+    config: Config, embedding_size: int, episodes: Callable[[], tf.data.Dataset]
+) -> Config:
+    """Fills in what the method wants chosen on validation episodes, if anything.
+
+    First the strength of the penalty by accuracy, then the scale of the scores by
+    negative log-likelihood, which accuracy does not depend on.
+
+    Args:
+      config: names the method; what it gives stays.
+      embedding_size: D.
+      episodes: () -> the validation episodes.
+
+    Returns:
+      `config` with `ridge_strength`, `logistic_strength` or `score_scale` set.
+    """
+    wanted = METHODS[config.methods.method].chosen
+    missing = [name for name in wanted if config.flat()[name] is None]
+    for name in missing:
+        if name != "score_scale":
+            options = [config.replace(**{name: s}, score_scale=1.0) for s in STRENGTHS]
+            learners = {str(i): build(o, embedding_size) for i, o in enumerate(options)}
+            scores = evaluate(learners, episodes()).values()
+            best = int(np.argmax([score.accuracy.mean() for score in scores]))
+            config = config.replace(**{name: STRENGTHS[best]})
+    if "score_scale" in missing:
+        learner = build(config.replace(score_scale=1.0), embedding_size)
+        config = config.replace(score_scale=_best_scale(learner, episodes()))
+    return config
+
+
+def _best_scale(learner: Learner, episodes: tf.data.Dataset) -> float:
+    """Of `SCALES`, that of the least cross-entropy of scale * scores."""
+
+    @tf.function(autograph=False)
+    def losses(episode):
+        scores, labels = answer(learner, episode)[1], episode.query_labels
+        return [tf.reduce_sum(cross_entropy(s * scores, labels)) for s in SCALES]
+
+    totals = np.zeros(len(SCALES))
+    for episode in episodes:
+        totals += [float(loss) for loss in losses(episode)]
+    return SCALES[int(np.argmin(totals))]
+
+
+def _leo(title: str, description: str, **settings) -> Method:
+    """LEO with some of its settings pinned."""
+
+    def make(config, embedding_size):
+        model = dataclasses.replace(config.model, **settings)
+        dtype = "mixed_bfloat16" if config.run.mixed_precision else config.data.dtype
+        leo = LEO(model, seed=config.run.seed, dtype=dtype)
+        leo.build([None, None, None, embedding_size])
+        return leo
+
+    return Method(title, description, make)
+
+
+def _maml(title: str, description: str, name: str, learned_rates: bool) -> Method:
+    def make(config, embedding_size):
+        maml = MAML(
+            config.episodes.way,
+            config.methods,
+            learned_rates,
+            name=name,
+            dtype=config.data.dtype,
+        )
+        maml.build([None, None, None, embedding_size])
+        return maml
+
+    return Method(title, description, make, keeps_way=True)
+
+
+def _regression(title: str, description: str, fit, strength: str) -> Method:
+    def make(config, unused_embedding_size):
+        settings = config.methods
+        return LinearRegression(fit, getattr(settings, strength), settings.score_scale)
+
+    chosen = (strength, "score_scale")
+    return Method(title, description, make, is_trained=False, chosen=chosen)
+
+
+def _centroid(title: str, description: str, metric: str) -> Method:
+    def make(config, unused_embedding_size):
+        return NearestCentroid(metric, config.methods.score_scale)
+
+    return Method(title, description, make, is_trained=False, chosen=("score_scale",))
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "centroid": _centroid(
+            "Nearest centroid", "the class whose mean has the largest cosine", "cosine"
+        ),
+        "centroid_euclidean": _centroid(
+            "Nearest centroid (Euclidean)",
+            "the class whose mean is nearest",
+            "euclidean",
+        ),
+        "ridge": _regression(
+            "Ridge regression",
+            "least squares onto one-hot labels, on the support alone",
+            ridge,
+            "ridge_strength",
+        ),
+        "logistic": _regression(
+            "Logistic regression",
+            "softmax regression to convergence, on the support alone",
+            logistic,
+            "logistic_strength",
+        ),
+        "maml": _maml(
+            "MAML",
+            "gradient steps on a linear head from a learned start",
+            "maml",
+            learned_rates=False,
+        ),
+        "meta_sgd": _maml(
+            "Meta-SGD",
+            "MAML with a learned rate for every parameter",
+            "meta_sgd",
+            learned_rates=True,
+        ),
+        "generator": _leo(
+            "Conditional generator only",
+            "LEO without any step: the classifier as first decoded",
+            inner_unroll_length=0,
+            finetuning_unroll_length=0,
+        ),
+        "generator_finetuning": _leo(
+            "Conditional generator + fine-tuning",
+            "LEO without steps in latent space",
+            inner_unroll_length=0,
+        ),
+        "leo_random_prior": _leo(
+            "LEO (random prior)",
+            "LEO without encoder: latents begin as draws from N(0, 1)",
+            random_prior=True,
+        ),
+        "leo_deterministic": _leo(
+            "LEO (deterministic)",
+            "LEO trained on the means of latents and weights, without KL",
+            deterministic=True,
+        ),
+        "leo_no_finetuning": _leo(
+            "LEO (no fine-tuning)",
+            "LEO with steps in latent space only",
+            finetuning_unroll_length=0,
+        ),
+        "leo": _leo("LEO", "Latent Embedding Optimization, as configured"),
+    }
+)
