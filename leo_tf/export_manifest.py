@@ -1,0 +1,92 @@
+"""export.json: what an exported model is, takes, learned from and scored."""
+
+import datetime
+import json
+import pathlib
+
+from configs.errors import InputError, shown
+from configs.schema import Config
+from leo_tf import report
+from leo_tf.checkpoints import Checkpoint
+from leo_tf.request_checks import Limits
+from leo_tf.signatures import described
+
+# To be raised when a field that readers rely on changes.
+_FORMAT = 1
+# What the embedded data set's features are; of others nobody knows.
+_EMBEDDED_KIND = "data_pipeline.hog.hog of pictures like data_pipeline.glyph_drawing's"
+
+
+def manifest(
+    workdir: pathlib.Path,
+    config: Config,
+    best: Checkpoint,
+    limits: Limits,
+    export_format: str,
+    files: dict[str, str],
+) -> dict:
+    """What export.json says.
+
+    Args:
+      workdir: the run directory.
+      config: of the run.
+      best: the checkpoint that is exported.
+      limits: what requests may hold.
+      export_format: "saved_model" or "tflite".
+      files: path -> SHA-256 of the files beside.
+    """
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return {
+        "format": _FORMAT,
+        "export_format": export_format,
+        "method": config.methods.method,
+        "embedding_size": limits.embedding_size,
+        "embedding": _EMBEDDED_KIND if config.data.is_embedded else None,
+        "parameters_per_class": limits.parameters,
+        "way": limits.way,
+        "max_classes": limits.max_classes,
+        "max_support": limits.max_support,
+        "signatures": described(limits),
+        "trained_on": {
+            "dataset_name": config.data.dataset_name,
+            "source": config.data.data_path or "embedded",
+            "train_on_val": config.data.train_on_val,
+            "digests": best.manifest["data"],
+        },
+        "step": best.step,
+        "test_accuracy": _test_accuracy(workdir, config, best),
+        "versions": report.versions(),
+        "created": now.isoformat(timespec="seconds"),
+        "files": files,
+        "config": config.to_dict(),
+    }
+
+
+def _test_accuracy(workdir, config, best) -> dict | None:
+    """From results.json, if that is of this checkpoint; else None.
+
+    Raises:
+      InputError: if results.json is damaged.
+    """
+    path = pathlib.Path(workdir) / "results.json"
+    try:
+        results = json.loads(path.read_text("utf-8"))
+        if results["step"] != best.step or results["data"] != best.manifest["data"]:
+            return None
+        tested = Config.from_dict(results["config"], source=str(path))
+        if (tested.methods, tested.model) != (config.methods, config.model):
+            return None
+        accuracy = results["accuracy"][config.methods.method]
+        return {
+            "mean": accuracy["mean"],
+            "half_width_95": accuracy["half_width_95"],
+            "episodes": results["episodes"],
+            "interval": results["interval"],
+            "test": results["test"],
+        }
+    except FileNotFoundError:  # not tested: training goes on, or was stopped
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        received = shown(f"{type(error).__name__}: {error}")
+        hint = "Remove it, or train again: the same command tests and writes it."
+        raise InputError(str(path), "the results of a run", received, hint) from error

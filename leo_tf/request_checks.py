@@ -1,0 +1,172 @@
+"""Checks of a request inside the graph, so that whoever loads an export has them.
+
+A request is a dict of tensors by field. Every check returns it again, and whatever is
+computed from what it returns waits for the check: nothing of a bad request is computed,
+and of several mistakes the first in the order below is told. The error is TensorFlow's
+InvalidArgumentError, and its text holds "field: expected ..., received ...".
+
+XLA leaves assertions out, and then wrong labels give finite wrong answers: what uses
+this must not be compiled with `jit_compile`.
+
+Shapes: S support examples, M queries, N way, D embedding size, P numbers of a class.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+Request = dict[str, tf.Tensor]
+
+# Lengths of rows whose squares float32 can hold: 1.2e-38 to 3.4e38, with some room.
+_SHORTEST, _LONGEST = 1e-18, 1e18
+
+
+class Limits(NamedTuple):
+    """What an export takes.
+
+    Attributes:
+      embedding_size: D.
+      parameters: P.
+      max_classes: N at most.
+      max_support: S at most.
+      way: the only N, for a method that knows one only; else None.
+    """
+
+    embedding_size: int
+    parameters: int
+    max_classes: int
+    max_support: int
+    way: int | None = None
+
+
+def check_support(request: Request, limits: Limits) -> Request:
+    """Checks `support` [S, D] and `labels` [S], then adds `way` [] int32, N."""
+    size = limits.embedding_size
+    request = _check_matrix(request, "support", "S", size)
+    count = tf.shape(request["support"])[0]
+    request = _require(
+        request,
+        (count >= 2) & (count <= limits.max_support),
+        f"support: expected 2 to {limits.max_support} examples, received {{}}",
+        count,
+    )
+    request = _check_labels(request)
+    request = _check_classes(request, limits)
+    request = _check_finite(request, "support")
+    return _check_lengths(request, "support", _SHORTEST)
+
+
+def check_queries(request: Request, limits: Limits) -> Request:
+    """Checks `queries` [M, D]; M may be 0."""
+    request = _check_matrix(request, "queries", "M", limits.embedding_size)
+    request = _check_finite(request, "queries")
+    return _check_lengths(request, "queries", _SHORTEST)
+
+
+def check_classifier(request: Request, limits: Limits) -> Request:
+    """Checks `classifier` [N, P], as `adapt` returns it."""
+    request = _check_matrix(request, "classifier", "N", limits.parameters)
+    way = tf.shape(request["classifier"])[0]
+    request = _require(
+        request,
+        (way >= 2) & (way <= limits.max_classes),
+        f"classifier: expected 2 to {limits.max_classes} classes, received {{}}",
+        way,
+    )
+    request = _check_finite(request, "classifier")
+    return _check_lengths(request, "classifier", shortest=0.0)
+
+
+def unit_rows(rows: tf.Tensor) -> tf.Tensor:
+    """[M, D] rows of length 1; a zero row stays zero.
+
+    Source: `EmbeddingTable.normalized`, by which training data have length 1.
+    """
+    scaled, lengths = _scaled(rows)
+    return scaled / tf.maximum(lengths, 1.0)
+
+
+def _scaled(rows):
+    """Rows divided by their largest entry, and their lengths: 1 or more, or zero."""
+    largest = tf.reduce_max(tf.abs(rows), axis=1, keepdims=True)
+    scaled = rows / tf.maximum(largest, np.finfo(rows.dtype.as_numpy_dtype).tiny)
+    return scaled, tf.sqrt(tf.reduce_sum(scaled**2, axis=1, keepdims=True))
+
+
+def _require(request: Request, ok, message: str, *facts) -> Request:
+    """The request, once `ok`; else fails with `message`, its {} filled by `facts`."""
+    text = tf.strings.format(message, facts)
+    with tf.control_dependencies([tf.debugging.Assert(ok, [text])]):
+        return {field: tf.identity(value) for field, value in request.items()}
+
+
+def _check_matrix(request, field, rows, columns):
+    """Lets only [any, columns] pass, and tells TensorFlow so."""
+    shape = tf.shape(request[field])
+    # Compares with [columns] whatever the rank, so that it cannot fail by itself.
+    ok = tf.equal(tf.size(shape), 2) & tf.reduce_all(tf.equal(shape[1:], [columns]))
+    message = f"{field}: expected shape [{rows}, {columns}], received shape {{}}"
+    request = _require(request, ok, message, shape)
+    return {**request, field: tf.ensure_shape(request[field], [None, columns])}
+
+
+def _check_labels(request):
+    shape = tf.shape(request["labels"])
+    message = "labels: expected shape [S], received shape {}"
+    request = _require(request, tf.equal(tf.size(shape), 1), message, shape)
+    request["labels"] = tf.ensure_shape(request["labels"], [None])
+    count, rows = tf.size(request["labels"]), tf.shape(request["support"])[0]
+    message = "labels: expected {} labels, one a row of `support`, received {}"
+    return _require(request, tf.equal(count, rows), message, rows, count)
+
+
+def _check_classes(request, limits):
+    """Lets only labels 0 to N - 1 pass, each of which occurs, and adds `way`."""
+    most, labels = limits.max_classes, request["labels"]
+    bad = (labels < 0) | (labels >= most)
+    request = _require(
+        request,
+        ~tf.reduce_any(bad),
+        f"labels: expected integers from 0 to {most - 1}, received {{}} in row {{}}",
+        labels[_first(bad)],
+        _first(bad),
+    )
+    way = tf.cast(tf.reduce_max(request["labels"]), tf.int32) + 1
+    expected = "at least 2" if limits.way is None else f"{limits.way}"
+    ok = way >= 2 if limits.way is None else tf.equal(way, limits.way)
+    message = f"labels: expected {expected} classes, received {{}}"
+    request = _require({**request, "way": way}, ok, message, way)
+    shots = tf.math.bincount(
+        tf.cast(request["labels"], tf.int32), minlength=request["way"]
+    )  # [N]
+    message = "labels: expected all classes from 0 to {}, received none of {}"
+    empty = tf.equal(shots, 0)
+    return _require(
+        request, ~tf.reduce_any(empty), message, request["way"] - 1, _first(empty)
+    )
+
+
+def _check_finite(request, field):
+    bad = ~tf.reduce_all(tf.math.is_finite(request[field]), axis=1)
+    message = f"{field}: expected finite numbers, received NaN or infinity in row {{}}"
+    return _require(request, ~tf.reduce_any(bad), message, _first(bad))
+
+
+def _check_lengths(request, field, shortest):
+    _, lengths = _scaled(request[field])
+    largest = tf.reduce_max(tf.abs(request[field]), axis=1)
+    lengths = largest * tf.reshape(lengths, [-1])
+    bad = (lengths < shortest) | (lengths > _LONGEST)
+    message = (
+        f"{field}: expected rows of length {shortest:g} to {_LONGEST:g}, "
+        "received length {} in row {}"
+    )
+    lengths = tf.pad(lengths, [[0, 1]])  # so that there is a first one of none
+    first = _first(bad)
+    return _require(request, ~tf.reduce_any(bad), message, lengths[first], first)
+
+
+def _first(bad):
+    """[] the place of the first True; 0 if there is none."""
+    return tf.argmax(tf.pad(tf.cast(bad, tf.int32), [[0, 1]]))

@@ -1,0 +1,176 @@
+"""An export stands alone: it answers whoever loads it, in whatever way."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from c_api import CModel
+from exported_models import export, make_request, part, tensors
+
+FIELDS = {
+    "adapt": ("support", "labels"),
+    "embed": ("support", "labels"),
+    "classify": ("support", "labels", "queries"),
+    "serving_default": ("support", "labels", "queries"),
+}
+REQUESTS = [make_request(2, 1), make_request(3, 2), make_request(7, 4)]
+
+
+@pytest.fixture(scope="module")
+def version(trained, tmp_path_factory) -> pathlib.Path:
+    directory = tmp_path_factory.mktemp("exports")
+    assert export(trained, directory) == 0
+    return directory / "1"
+
+
+@pytest.fixture(scope="module")
+def expected(version):
+    """(signature, number of the request) -> the answer in this process."""
+    loaded = tf.saved_model.load(str(version))
+    return {
+        (signature, i): {
+            name: value.numpy()
+            for name, value in loaded.signatures[signature](
+                **tensors(part(request, *fields))
+            ).items()
+        }
+        for signature, fields in FIELDS.items()
+        for i, request in enumerate(REQUESTS)
+    }
+
+
+def assert_equal(given, expected):
+    assert set(given) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(given[name], value, atol=1e-6, err_msg=name)
+        assert given[name].dtype == value.dtype and given[name].shape == value.shape
+
+
+_ALONE = """
+import importlib.abc
+import sys
+
+import numpy as np
+
+
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        ours = "leo_tf", "configs", "data_pipeline", "tensorflow_probability"
+        if name.split(".")[0] in ours:
+            raise ImportError(f"{name} is not to be had here")
+
+
+sys.meta_path.insert(0, Refuse())
+import tensorflow as tf
+
+version, requests, answers = sys.argv[1:]
+requests = np.load(requests)
+loaded, found = tf.saved_model.load(version), {}
+for key in {name.rpartition("/")[0] for name in requests.files}:
+    inputs = {
+        name.rpartition("/")[2]: tf.constant(requests[name])
+        for name in requests.files
+        if name.rpartition("/")[0] == key
+    }
+    outputs = loaded.signatures[key.partition("/")[0]](**inputs)
+    found |= {f"{key}/{name}": value.numpy() for name, value in outputs.items()}
+try:
+    support = tf.constant(requests["adapt/0/support"])
+    loaded.signatures["adapt"](support=support, labels=tf.constant([0], tf.int64))
+except tf.errors.InvalidArgumentError as error:
+    found["refusal"] = np.array(error.message)
+try:
+    import leo_tf
+except ImportError:
+    found["alone"] = np.array(True)
+np.savez(answers, **found)
+"""
+
+
+def test_a_fresh_process_that_cannot_import_this_package_answers_alike(
+    version, expected, tmp_path
+):
+    requests = {
+        f"{signature}/{i}/{name}": value
+        for signature, fields in FIELDS.items()
+        for i, request in enumerate(REQUESTS)
+        for name, value in part(request, *fields).items()
+    }
+    np.savez(tmp_path / "requests.npz", **requests)
+    (tmp_path / "alone.py").write_text(_ALONE)
+    command = [sys.executable, "-I", "alone.py", str(version)]
+    done = subprocess.run(
+        [*command, "requests.npz", "answers.npz"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = np.load(tmp_path / "answers.npz")
+    for (signature, i), answer in expected.items():
+        given = {name: answers[f"{signature}/{i}/{name}"] for name in answer}
+        assert_equal(given, answer)
+    assert "labels: expected 2 labels" in str(answers["refusal"])
+    assert answers["alone"]
+
+
+def saved_model_cli(*arguments, cwd) -> str:
+    """What TensorFlow's program prints; run beside the interpreter of this process."""
+    program = pathlib.Path(sys.executable).with_name("saved_model_cli")
+    command = [str(program), *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_saved_model_cli_runs_it(version, expected, tmp_path):
+    request = REQUESTS[1]
+    np.savez(tmp_path / "request.npz", **request)
+    inputs = ";".join(f"{name}=request.npz[{name}]" for name in request)
+    signature = "--tag_set", "serve", "--signature_def", "classify"
+    saved_model_cli(
+        *("run", "--dir", version, *signature),
+        *("--inputs", inputs, "--outdir", "answers"),
+        cwd=tmp_path,
+    )
+    answer = expected["classify", 1]
+    given = {name: np.load(tmp_path / "answers" / f"{name}.npy") for name in answer}
+    assert_equal(given, answer)
+
+
+@pytest.mark.slow
+def test_saved_model_cli_shows_its_signatures(version, tmp_path):
+    shown = saved_model_cli("show", "--dir", version, "--all", cwd=tmp_path)
+    for name in ("adapt", "predict", "classify", "embed", "serving_default"):
+        assert f"signature_def['{name}']" in shown
+    for field in ("support", "labels", "queries", "probabilities", "latents_after"):
+        assert f"['{field}'] tensor_info" in shown
+
+
+def test_the_c_interface_loads_it_as_tensorflow_serving_does(version, expected):
+    model = CModel(version)
+    for (signature, i), answer in expected.items():
+        inputs = part(REQUESTS[i], *FIELDS[signature])
+        assert_equal(model(signature, inputs), answer)
+    request = REQUESTS[1]
+    adapted = model("adapt", part(request, "support", "labels"))
+    later = {"classifier": adapted["classifier"], "queries": request["queries"]}
+    assert_equal(model("predict", later), expected["classify", 1])
+
+
+def test_the_c_interface_refuses_bad_requests_and_goes_on(version, expected):
+    model = CModel(version)
+    good = REQUESTS[1]
+    bad = [
+        ("support: expected shape", {"support": good["support"][0]}),
+        ("support: expected finite", {"support": good["support"] * np.float32("nan")}),
+        ("labels: expected all classes", {"labels": good["labels"] * 2}),
+        ("queries: expected shape", {"queries": good["queries"][:, :3]}),
+    ]
+    for words, changes in bad:
+        with pytest.raises(RuntimeError, match=words):
+            model("classify", {**good, **changes})
+        assert_equal(model("classify", good), expected["classify", 1])
