@@ -1,4 +1,4 @@
-"""Installs leo-tf: `pip install .`, with extras `test` and `dev`."""
+"""Installs leo-tf: `pip install .`, with the extras below."""
 
 import pathlib
 import re
@@ -9,7 +9,10 @@ HERE = pathlib.Path(__file__).parent
 VERSION = re.search(
     r'__version__ = "(.+)"', (HERE / "leo_tf" / "__init__.py").read_text()
 )[1]
-TEST = ["pytest", "hypothesis"]
+# An ASGI server and the toolkit it runs, for --mode=serve.
+SERVE = ["starlette", "uvicorn"]
+# scikit-learn is what the baselines are compared with.
+TEST = ["pytest", "hypothesis", "scikit-learn", *SERVE]
 
 setuptools.setup(
     name="leo-tf",
@@ -34,6 +37,10 @@ setuptools.setup(
         "matplotlib",
         "rich",
     ],
-    extras_require={"test": TEST, "dev": [*TEST, "ruff"]},
+    extras_require={
+        "serve": SERVE,
+        "test": TEST,
+        "dev": [*TEST, "ruff", "schemathesis"],
+    },
     entry_points={"console_scripts": ["leo-tf = leo_tf.command_line:main"]},
 )

@@ -1,0 +1,88 @@
+"""The features and labels that users give a `Classifier`, as plain arrays."""
+
+import numpy as np
+
+_KINDS = {"b": "booleans", "i": "numbers", "u": "numbers", "f": "numbers"}
+_KINDS |= {"U": "strings", "S": "bytes", "M": "dates"}
+
+
+def checked_features(values, size: int | None = None) -> np.ndarray:
+    """[rows, D] as float32; D must be `size` if that is given.
+
+    Raises:
+      ValueError: if they are not; values are left to the model to check.
+    """
+    if hasattr(values, "toarray"):
+        received = f"a sparse {type(values).__name__}: `toarray()` makes it dense"
+        raise ValueError(f"features: expected numbers [rows, D], received {received}.")
+    array = np.asarray(values)
+    if array.dtype.kind == "O":
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"features: expected numbers, received {type(values).__name__}."
+            ) from None
+    if array.dtype.kind not in "biuf" or array.ndim != 2:
+        received = f"an array of {array.dtype} of shape {array.shape}"
+        raise ValueError(f"features: expected numbers [rows, D], received {received}.")
+    if size is not None and array.shape[1] != size:
+        received = f"{array.shape[1]} columns"
+        raise ValueError(f"features: expected {size} columns, received {received}.")
+    with np.errstate(over="ignore"):  # infinite then, and refused by the model
+        return array.astype(np.float32)
+
+
+def checked_labels(values, rows: int) -> np.ndarray:
+    """[rows] labels of one kind as a plain array.
+
+    Raises:
+      ValueError: if they are not.
+    """
+    # NumPy would silently turn the 1 of [1, "a"] into a string.
+    array = values if isinstance(values, np.ndarray) else np.asarray(values, object)
+    if array.shape != (rows,):
+        received = f"an array of shape {array.shape}"
+        raise ValueError(f"labels: expected {rows} labels, received {received}.")
+    if not rows:
+        raise ValueError("labels: expected one or more, received none.")
+    if array.dtype.kind == "O":
+        _check_kinds({_kind(each) for each in array})
+        array = np.array(array.tolist())
+    _check_kinds({array.dtype.kind})
+    if array.dtype.kind == "f" and not np.array_equal(array, np.floor(array)):
+        received = "numbers with fractions. Unknown label type: continuous"
+        raise ValueError(f"labels: expected classes, received {received}.")
+    return array
+
+
+def fit_together(classifier, classes, support, labels, health) -> bool:
+    """Whether these arrays can be those of one fitted classifier."""
+    ranks = [array.ndim for array in (classifier, classes, support, labels, health)]
+    return (
+        ranks == [2, 1, 2, 1, 1]
+        and len(classifier) == len(classes)
+        and len(support) == len(labels)
+        and len(health) == 2
+        and classifier.dtype == support.dtype == np.float32
+        and np.array_equal(np.unique(labels), classes)
+    )
+
+
+def _kind(label) -> str:
+    is_list = np.asarray(label, object).ndim > 0
+    return "O" if is_list else np.asarray(label).dtype.kind
+
+
+def joined(labels: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """All labels in one array; they must be of one kind."""
+    _check_kinds({labels.dtype.kind, more.dtype.kind})
+    return np.concatenate([labels, more])
+
+
+def _check_kinds(kinds):
+    words = {_KINDS.get(kind, "others") for kind in kinds}
+    if len(words) != 1 or "others" in words:
+        expected = "all strings, numbers, booleans, bytes or dates"
+        received = " and ".join(sorted(words))
+        raise ValueError(f"labels: expected {expected}, received {received}.")

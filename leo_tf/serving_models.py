@@ -1,0 +1,200 @@
+"""Where a `Classifier` gets its answers: from an exported model here, or a server.
+
+Both are called with the name of a signature and its inputs, and give its outputs; a
+request the model refuses is a `RequestError`. What trained the model is not needed:
+TensorFlow is imported when a model is loaded, and for a server not at all.
+"""
+
+import functools
+import http.client
+import json
+import os
+import pathlib
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import numpy as np
+
+_MODEL_PATH = "/v1/models/leo"
+# Which answers of a server tell of a mistake of the request, not of the server.
+_REFUSALS = (400, 413)
+
+
+class RequestError(ValueError):
+    """A request the model refuses; says which field, what was expected and received."""
+
+
+def connect(source, timeout: float = 60.0):
+    """The model that `source` names.
+
+    Args:
+      source: a directory of versions (the newest is taken), the directory of one
+        version, or the URL of a server: "http://host:8501", or with its model,
+        "http://host:8501/v1/models/leo".
+      timeout: seconds until a server must have answered.
+
+    Raises:
+      ValueError: if there is no exported model at a path.
+    """
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        return RestModel(source, timeout)
+    return load(str(pathlib.Path(newest(source)).resolve()))
+
+
+def newest(source) -> pathlib.Path:
+    """The directory of the model at `source`: itself, or its newest version.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        expected = "a path or a URL of a server"
+        raise ValueError(f"source: expected {expected}, received {source!r}.")
+    path = pathlib.Path(source)
+    if (path / "saved_model.pb").is_file():
+        return path
+    found = versions(path)
+    if not found:
+        expected = "a directory of exported versions, or one of them"
+        raise ValueError(f"source: expected {expected}, received {str(path)!r}.")
+    return found[max(found)]
+
+
+def versions(directory) -> dict[int, pathlib.Path]:
+    """Number -> directory of the versions in `directory`, complete or not."""
+    try:
+        entries = list(pathlib.Path(directory).iterdir())
+    except OSError:
+        return {}
+    names = (entry for entry in entries if re.fullmatch("[0-9]{1,18}", entry.name))
+    return {int(entry.name): entry for entry in names if entry.is_dir()}
+
+
+@functools.lru_cache(maxsize=4)
+def load(path: str) -> "LocalModel":
+    """A loaded model, shared by the classifiers that use it."""
+    return LocalModel(path)
+
+
+class LocalModel:
+    """An exported model in this process.
+
+    Args:
+      path: of one version.
+
+    Raises:
+      OSError: if it cannot be read.
+    """
+
+    def __init__(self, path):
+        import tensorflow as tf
+
+        self._tf = tf
+        # Held whole: its functions do not keep its variables alive.
+        self._loaded = tf.saved_model.load(str(path))
+        self.signatures = self._loaded.signatures
+
+    def inputs(self, signature: str) -> dict:
+        """Name -> TensorSpec of a signature's inputs.
+
+        Raises:
+          RequestError: if there is no such signature.
+        """
+        if signature not in self.signatures:
+            expected = f"one of {', '.join(sorted(self.signatures))}"
+            raise RequestError(
+                f"signature_name: expected {expected}, received {signature[:80]!r}."
+            )
+        return self.signatures[signature].structured_input_signature[1]
+
+    def __call__(self, signature: str, inputs: dict) -> dict[str, np.ndarray]:
+        """Name -> output of a signature for arrays of the right types.
+
+        Raises:
+          RequestError: if the model refuses the inputs.
+        """
+        specs = self.inputs(signature)
+        for name, spec in specs.items():
+            if not spec.shape.is_compatible_with(inputs[name].shape):
+                expected = f"shape {_shown_shape(spec.shape.as_list())}"
+                received = _shown_shape(inputs[name].shape)
+                raise RequestError(f"{name}: expected {expected}, received {received}.")
+        tensors = {
+            name: self._tf.constant(inputs[name], spec.dtype)
+            for name, spec in specs.items()
+        }
+        try:
+            outputs = self.signatures[signature](**tensors)
+        except self._tf.errors.InvalidArgumentError as error:
+            raise RequestError(refusal(error.message)) from None
+        return {name: value.numpy() for name, value in outputs.items()}
+
+
+def _shown_shape(sizes) -> str:
+    return f"[{', '.join('any' if size is None else str(size) for size in sizes)}]"
+
+
+def refusal(message: str) -> str:
+    """What the model itself said in an error of TensorFlow's.
+
+    TensorFlow puts where it happened around it, and both servers hand that on.
+    """
+    message = message.rpartition("<stack traces unavailable>\n")[2]
+    message = message.partition("\n\t [[")[0].strip()
+    said = re.fullmatch(r"assertion failed: \[(.*)\]", message, re.DOTALL)
+    return said[1] if said else message
+
+
+class RestModel:
+    """A model behind TensorFlow Serving's REST interface, whoever answers.
+
+    Args:
+      url: of the server, or of a model there, perhaps with "/versions/NUMBER".
+      timeout: seconds until it must have answered.
+    """
+
+    def __init__(self, url: str, timeout: float):
+        self.timeout = timeout
+        path = urllib.parse.urlsplit(url).path.rstrip("/")
+        self.url = url.rstrip("/") + ("" if path else _MODEL_PATH) + ":predict"
+
+    def __call__(self, signature: str, inputs: dict) -> dict[str, np.ndarray]:
+        """Name -> output of a signature for arrays.
+
+        Raises:
+          RequestError: if the model refuses the inputs, or the server their size.
+          ConnectionError: if the server does not answer.
+        """
+        lists = {name: np.asarray(value).tolist() for name, value in inputs.items()}
+        body = json.dumps({"signature_name": signature, "inputs": lists}).encode()
+        outputs = self._post(body)["outputs"]
+        return {name: _as_array(value) for name, value in outputs.items()}
+
+    def _post(self, body: bytes) -> dict:
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url, body, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            said = _error_of(error)
+            if error.code in _REFUSALS:
+                raise RequestError(refusal(said)) from None
+            received = f"{error.code}, {said}"
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            received = str(getattr(error, "reason", error) or type(error).__name__)
+        raise ConnectionError(f"{self.url}: expected an answer, received {received}.")
+
+
+def _error_of(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.loads(error.read())["error"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return error.reason
+
+
+def _as_array(value) -> np.ndarray:
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
