@@ -3,13 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint install install-test clean
+.PHONY: demo test lint bench install install-test clean
 
 demo: install  ## trains and tests LEO on the embedded data set: minutes, with the installation
 	$(VENV)/bin/python run_leo.py
 
 test: install-test  ## all quick tests
 	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest
+
+bench: install-test  ## every benchmark of speed, one after the other: half an hour on two cores
+	$(VENV)/bin/python benchmarks/meta_step.py
+	$(VENV)/bin/python benchmarks/episode_supply.py
+	$(VENV)/bin/python benchmarks/evaluation_speed.py
+	$(VENV)/bin/python benchmarks/startup.py
+	$(VENV)/bin/python benchmarks/growth.py
+	$(VENV)/bin/python benchmarks/peers_speed.py
 
 lint: install-test
 	$(PIP) ruff

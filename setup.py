@@ -41,6 +41,8 @@ setuptools.setup(
         "serve": SERVE,
         "test": TEST,
         "dev": [*TEST, "ruff", "schemathesis"],
+        # What benchmarks/peers_speed.py compares with.
+        "peers": ["jax>=0.6", "optax>=0.2.3", "torch>=2.4"],
     },
     entry_points={"console_scripts": ["leo-tf = leo_tf.command_line:main"]},
 )
