@@ -5,9 +5,9 @@ In the published test an episode's queries are all the other examples of its cla
 scored class by class: the class's embeddings times all the classifiers that ask for
 them, one product.
 
-Shapes: B episodes, N way, Q queries per class, D embedding size, P numbers of a class in
-a classifier, C classes of the table, R rows of one class, m pairs of one class: each the
-number of an episode and of the place that the class has in it.
+Shapes: B episodes, N way, Q queries per class, D embedding size, P numbers of a class
+in a classifier, C classes of the table, R rows of one class, m pairs of one class: each
+the number of an episode and of the place that the class has in it.
 """
 
 from typing import NamedTuple

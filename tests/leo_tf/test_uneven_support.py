@@ -64,7 +64,8 @@ def test_equal_shots_give_what_every_ablation_gives_in_training(settings):
 def naive_uneven_leo(leo, support, labels, way):
     """Latents before and after, and classifier: with a latent for each example.
 
-    The loss of an example weighs 1 / (examples of its class). Row n of the latents is that of the first example of class n.
+    The loss of an example weighs 1 / (examples of its class). Row n of the latents is
+    that of the first example of class n.
     """
     sums = np.zeros([way, 2 * Z])
     kernels = [kernel.numpy() for kernel in leo.relation_network.kernels]
