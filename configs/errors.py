@@ -61,6 +61,12 @@ class DivergedError(LeoError):
     exit_code = 6
 
 
+class WorkerError(LeoError):
+    """Another process of the same training has gone."""
+
+    exit_code = 7
+
+
 class DiskError(LeoError):
     """Nothing can be written where it must be written."""
 

@@ -19,8 +19,9 @@ from types import MappingProxyType
 from absl import flags as absl_flags
 
 from configs.errors import FlagError, shown
+from configs.help_page import help_text
 from configs.modes import check_directories, check_mode
-from configs.options import EXPORT_DEFAULTS, OPTIONS, SERVING_DEFAULTS, help_text
+from configs.options import OPTIONS, RUN_DEFAULTS
 from configs.presets import PRESETS
 from configs.schema import EMBEDDED_DATASET, GROUP_OF, Config
 
@@ -35,7 +36,7 @@ class RunOptions:
     """What the command line asks for.
 
     Attributes:
-      mode: "train", "evaluate", "export" or "serve".
+      mode: "train", "evaluate", "compare", "reproduce", "export" or "serve".
       workdir: the run directory, or "" for one of the program's choice.
       config: what to train. To evaluate, the run directory's configuration counts
         instead, changed by those of `explicit` that can be changed afterwards.
@@ -50,6 +51,8 @@ class RunOptions:
       host: address to listen on; this and what follows is for "serve".
       port: port to listen on, 0 for any free one.
       max_request_bytes: larger requests are refused.
+      methods: names to "compare", separated by commas.
+      seeds: how many to "reproduce" with.
       allow_changes: whether training goes on although settings or data differ.
       profile_steps: first and last training step to profile, counted from 1.
     """
@@ -61,13 +64,15 @@ class RunOptions:
     debug: bool
     quiet: bool
     export_dir: str = ""
-    export_format: str = EXPORT_DEFAULTS["export_format"]
-    export_version: int | None = EXPORT_DEFAULTS["export_version"]
-    max_classes: int = EXPORT_DEFAULTS["max_classes"]
-    max_support: int = EXPORT_DEFAULTS["max_support"]
-    host: str = SERVING_DEFAULTS["host"]
-    port: int = SERVING_DEFAULTS["port"]
-    max_request_bytes: int = SERVING_DEFAULTS["max_request_bytes"]
+    export_format: str = RUN_DEFAULTS["export_format"]
+    export_version: int | None = RUN_DEFAULTS["export_version"]
+    max_classes: int = RUN_DEFAULTS["max_classes"]
+    max_support: int = RUN_DEFAULTS["max_support"]
+    host: str = RUN_DEFAULTS["host"]
+    port: int = RUN_DEFAULTS["port"]
+    max_request_bytes: int = RUN_DEFAULTS["max_request_bytes"]
+    methods: str = RUN_DEFAULTS["methods"]
+    seeds: int = RUN_DEFAULTS["seeds"]
     allow_changes: bool = False
     profile_steps: tuple[int, int] | None = None
 
@@ -141,13 +146,12 @@ def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
     debug, quiet = given.pop("debug", False), given.pop("quiet", False)
     check_mode(mode, given)
     export_dir = given.pop("export_dir", "")
-    defaults = {**EXPORT_DEFAULTS, **SERVING_DEFAULTS}
-    special = {name: given.pop(name, defaults[name]) for name in defaults}
+    special = {name: given.pop(name, value) for name, value in RUN_DEFAULTS.items()}
     special["allow_changes"] = given.pop("allow_changes", False)
     special["profile_steps"] = given.pop("profile_steps", None)
     check_directories(mode, workdir, export_dir, given)
     config = _config(given)
-    if mode == "train":
+    if mode in ("train", "compare", "reproduce"):
         _check_data(config, given)
     explicit = MappingProxyType(given)
     common = mode, workdir, config, explicit, debug, quiet

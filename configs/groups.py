@@ -228,6 +228,12 @@ class RunConfig(Settings):
     num_test_episodes: int = setting(
         10_000, "Episodes of the test after training.", rules.integer(1)
     )
+    test_samples: int = setting(
+        0,
+        "Draws of LEO's latents and weights to average a test's predictions over; 0 "
+        "takes their means.",
+        rules.integer(0),
+    )
     seed: int = setting(0, "All randomness follows from it.", rules.integer(0))
     jit: str = setting(
         "auto",
@@ -239,6 +245,12 @@ class RunConfig(Settings):
         "Compute the matrix products in bfloat16, for hardware that is made for it; "
         "everything else stays in float32.",
         rules.boolean(),
+    )
+    strategy: str = setting(
+        "none",
+        "Share each training step among all devices of this machine (mirrored), or of "
+        "several that TF_CONFIG lists (multi_worker).",
+        rules.choice("none", "mirrored", "multi_worker"),
     )
     log_every: int = setting(
         100, "Steps between scalars in TensorBoard.", rules.integer(1)

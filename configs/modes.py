@@ -3,6 +3,12 @@
 from configs.errors import FlagError
 from configs.options import OPTIONS
 
+# Settings that these modes give to their runs themselves.
+_MAKES_ITS_OWN = {
+    "compare": {"method": "--methods has them"},
+    "reproduce": {"train_on_val": "it trains first without, then with"},
+}
+
 
 def check_mode(mode, given):
     """Refuses flags of other modes: nothing would come of them.
@@ -31,6 +37,12 @@ def check_directories(mode, workdir, export_dir, given):
     """
     if mode == "evaluate" and not workdir:
         raise FlagError("--workdir", "the run directory to evaluate", "nothing")
+    if mode in _MAKES_ITS_OWN:
+        for name in given:
+            if name in _MAKES_ITS_OWN[mode]:
+                reason = _MAKES_ITS_OWN[mode][name]
+                expected = f"no such flag with --mode={mode}: {reason}"
+                raise FlagError(f"--{name}", expected, "one")
     if mode == "export":
         _check_export(workdir, export_dir, given)
     if mode == "serve":

@@ -1,4 +1,4 @@
-"""The options of the command line as data: names, meanings, checks, help.
+"""The options of the command line as data: names, meanings, checks.
 
 An option sets a target: a setting of the schema, or a run option such as `mode`.
 Names of the original release are options of their own with a target of ours, so that
@@ -7,10 +7,10 @@ an error can name what was typed.
 
 import dataclasses
 import os
-import textwrap
 from types import MappingProxyType
 
 from configs import rules
+from configs.groups import METHOD_NAMES
 from configs.option import Option
 from configs.presets import PRESETS
 from configs.rules import LARGEST_INTEGER, Rule
@@ -26,6 +26,12 @@ _TEST_EPISODES = 10_000
 SERVING_DEFAULTS = MappingProxyType(
     {"host": "127.0.0.1", "port": 8501, "max_request_bytes": 2**25}
 )
+COMPARISON_DEFAULTS = MappingProxyType(
+    {
+        "methods": "leo,generator,meta_sgd,maml,ridge,logistic,centroid",
+        "seeds": 5,
+    }
+)
 # The caps bound what one request may cost: time and memory of LEO's relation network
 # grow with the square of the support.
 EXPORT_DEFAULTS = MappingProxyType(
@@ -38,6 +44,12 @@ EXPORT_DEFAULTS = MappingProxyType(
 )
 
 
+# Of the options that are no settings of a run.
+RUN_DEFAULTS = MappingProxyType(
+    {**EXPORT_DEFAULTS, **SERVING_DEFAULTS, **COMPARISON_DEFAULTS}
+)
+
+
 def _run_options() -> list[Option]:
     def option(name, rule, help_text, **more):
         return Option(name, name, rule, help_text, "What to do", **more)
@@ -45,9 +57,13 @@ def _run_options() -> list[Option]:
     return [
         option(
             "mode",
-            rules.choice("train", "evaluate", "export", "serve"),
-            "Train and test; only test the best checkpoint of --workdir; write it as a "
-            "model to deploy; or answer requests with the models of --export_dir.",
+            rules.choice(
+                "train", "evaluate", "compare", "reproduce", "export", "serve"
+            ),
+            "Train and test; only test the best checkpoint of --workdir; train and "
+            "test several methods; follow the published protocol over several seeds; "
+            "write the best checkpoint as a model to deploy; or answer requests with "
+            "the models of --export_dir.",
             facts=("default: train",),
         ),
         option(
@@ -66,7 +82,23 @@ def _run_options() -> list[Option]:
             "allow_changes",
             rules.boolean(),
             "Go on with a run although settings or data differ from its own.",
-            modes=("train",),
+            modes=("train", "compare", "reproduce"),
+        ),
+        option(
+            "methods",
+            rules.choices(*METHOD_NAMES),
+            "What to train and test on the same episodes; differences are to LEO, or "
+            "without it to the last.",
+            facts=(f"default: {COMPARISON_DEFAULTS['methods']}",),
+            modes=("compare",),
+        ),
+        option(
+            "seeds",
+            rules.integer(1),
+            "How many runs to train for the best number of steps, with the seeds from "
+            "--seed on.",
+            facts=(f"default: {COMPARISON_DEFAULTS['seeds']}",),
+            modes=("reproduce",),
         ),
         option(
             "profile_steps",
@@ -215,32 +247,3 @@ def _all_options() -> MappingProxyType:
 
 
 OPTIONS = _all_options()
-_INDENT = {"initial_indent": " " * 6, "subsequent_indent": " " * 6}
-
-
-def help_text(program: str) -> str:
-    """What `--help` prints: presets, then all options under headings."""
-    lines = [f"usage: {program} [--name=value ...]", "", "Presets:"]
-    width = max(map(len, PRESETS))
-    for preset in PRESETS.values():
-        lines.append(f"  {preset.name:{width}}  {preset.description}")
-    lines += ["", "Defaults below are the original release's. A preset has its own;"]
-    lines += ["without flags, the preset is glyphs."]
-    groups = dict.fromkeys(option.group for option in OPTIONS.values() if option.group)
-    for group in groups:
-        lines += ["", f"{group}:"]
-        members = [option for option in OPTIONS.values() if option.group == group]
-        lines += [line for option in members for line in _option_help(option)]
-    lines += ["", "--flagfile=FILE reads flags from a file, one a line."]
-    return "\n".join(lines)
-
-
-def _option_help(option) -> list[str]:
-    is_boolean = option.rule.kind is bool
-    name = f"  --[no]{option.name}" if is_boolean else f"  --{option.name}"
-    facts = [] if is_boolean else [option.rule.expected]
-    facts += option.facts
-    facts += [f"with --mode={' or '.join(option.modes)}"] if option.modes else []
-    facts += [o.help for o in OPTIONS.values() if o.target == option.name != o.name]
-    text = f"{option.help} ({'; '.join(facts)})" if facts else option.help
-    return [name, *textwrap.wrap(text, 80, **_INDENT)]

@@ -104,6 +104,17 @@ def choice(*options: str) -> Rule:
     return Rule(str, f"one of {', '.join(options)}", options.__contains__)
 
 
+def choices(*options: str) -> Rule:
+    """One or more of some names, each once, as text."""
+    expected = f"names among {', '.join(options)}, each once, separated by commas"
+
+    def is_list(value: str) -> bool:
+        names = value.split(",")
+        return len(set(names)) == len(names) and set(names) <= set(options)
+
+    return Rule(str, expected, is_list)
+
+
 def span() -> Rule:
     """Numbers from a first to a last, counted from 1, as text."""
     expected = "FIRST-LAST, two numbers such as 200-220"

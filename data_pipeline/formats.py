@@ -8,9 +8,16 @@ import numpy as np
 from configs.errors import InputError, shown
 from data_pipeline.embeddings import EmbeddingTable
 from data_pipeline.input_file import open_input
-from data_pipeline.keys import array_to_names, classes_of_keys, index_classes
+from data_pipeline.keys import (
+    ROW_RULE,
+    array_to_names,
+    classes_of_keys,
+    index_classes,
+    row_count_is_bounded,
+)
 from data_pipeline.npz import NpzFile, write_npz
 from data_pipeline.release_pickle import read_file
+from data_pipeline.tfrecord_lengths import HEAD_BYTES, is_tfrecord
 
 _ZIP_MAGIC = b"PK"
 # PROTO of protocol 2 and later; a dict, a mark, a global of the earlier ones.
@@ -20,7 +27,7 @@ _SPLIT_PREFIX = "embeddings_"
 
 
 def load(path: str, split: str | None = None, dtype: str = "float32") -> EmbeddingTable:
-    """Reads one file of features: a release pickle or an .npz file.
+    """Reads one file of features: a release pickle, an .npz or a TFRecord file.
 
     What a file is, its content says. Rows keep the file's order; classes are in the
     order of their names, by value if all are integers.
@@ -36,14 +43,21 @@ def load(path: str, split: str | None = None, dtype: str = "float32") -> Embeddi
     """
     path = os.fspath(path)
     with open_input(path) as file:
-        start = file.read(8)
+        start = file.read(HEAD_BYTES)
+        if is_tfrecord(start):  # first: its length may begin like the others
+            # Imports TensorFlow, which takes seconds; the others need none.
+            from data_pipeline import tfrecord
+
+            _refuse_split(path, split)
+            return tfrecord.read_file(file, path, dtype)
         if start.startswith(_ZIP_MAGIC):
             return _load_npz(file, path, split, dtype)
         if start.startswith(_PICKLE_STARTS) or path.endswith(_PICKLE_SUFFIXES):
             _refuse_split(path, split)
             return _load_pickle(file, path, dtype)
-    received = f"a file that begins with {shown(start)}"
-    raise InputError(path, "an .npz file or a pickle of the release", received)
+    received = f"a file that begins with {shown(start[:8])}"
+    expected = "an .npz file, a TFRecord file or a pickle of the release"
+    raise InputError(path, expected, received)
 
 
 def save_npz(path: str, table: EmbeddingTable) -> None:
@@ -85,21 +99,22 @@ def _load_npz(file: BinaryIO, path: str, split: str | None, dtype: str):
         few = ", ".join(shown(name) for name in sorted(splits)[:8])
         received = "none" if split is None else shown(split)
         raise InputError(path, f"`split` to be one of {few}", received)
-    keys = _read_names(npz, f"keys_{split}", path)
     embeddings = npz.read(f"{_SPLIT_PREFIX}{split}", "f")
+    keys = _read_names(npz, f"keys_{split}", path, embeddings)
     return _keyed_table(embeddings, keys, path, dtype)
 
 
 def _load_labelled(npz: NpzFile, path: str, dtype: str) -> EmbeddingTable:
     embeddings = npz.read("embeddings", "f")
     labels = npz.read("labels", "iuSU")
-    if labels.ndim != 1:
-        raise InputError(f"{path}: `labels`", "shape [rows]", f"{labels.shape}")
+    _check_count(labels, embeddings, f"{path}: `labels`")
     if labels.dtype.kind in "iu":
         classes = [str(label) for label in labels.tolist()]
     else:
         classes = _decoded(labels, f"{path}: `labels`")
-    names = _read_names(npz, "names", path) if "names" in npz.names else None
+    names = None
+    if "names" in npz.names:
+        names = _read_names(npz, "names", path, embeddings)
     labels, class_names = index_classes(classes)
     return EmbeddingTable(
         embeddings=embeddings,
@@ -112,9 +127,6 @@ def _load_labelled(npz: NpzFile, path: str, dtype: str) -> EmbeddingTable:
 
 
 def _keyed_table(embeddings, keys: list[str], path: str, dtype: str):
-    if len(keys) != len(embeddings):
-        expected = f"{len(embeddings)} keys, one a row of `embeddings`"
-        raise InputError(f"{path}: `keys`", expected, f"{len(keys)}")
     labels, class_names = index_classes(classes_of_keys(keys, f"{path}: `keys`"))
     return EmbeddingTable(
         embeddings=embeddings,
@@ -127,11 +139,22 @@ def _keyed_table(embeddings, keys: list[str], path: str, dtype: str):
     )
 
 
-def _read_names(npz: NpzFile, name: str, path: str) -> list[str]:
+def _read_names(npz: NpzFile, name: str, path: str, embeddings) -> list[str]:
     array = npz.read(name, "SU")
-    if array.ndim != 1:
-        raise InputError(f"{path}: `{name}`", "shape [rows]", f"{array.shape}")
+    _check_count(array, embeddings, f"{path}: `{name}`")
     return _decoded(array, f"{path}: `{name}`")
+
+
+def _check_count(names: np.ndarray, embeddings: np.ndarray, where: str):
+    """Before a name is decoded: as an object it takes more memory than in the array."""
+    if names.ndim != 1:
+        raise InputError(where, "shape [rows]", f"{names.shape}")
+    if len(names) != len(embeddings):
+        expected = f"{len(embeddings)}, one a row of `embeddings`"
+        raise InputError(where, expected, f"{len(names)}")
+    row_bytes = embeddings.nbytes // max(1, len(embeddings))
+    if not row_count_is_bounded(len(names), row_bytes):
+        raise InputError(where, ROW_RULE, f"{len(names)} rows of {row_bytes} bytes")
 
 
 def _decoded(array: np.ndarray, where: str) -> list[str]:

@@ -10,7 +10,21 @@ _OFFENDERS_SHOWN = 3
 # Longer than any path; a bound, so that the search below stays linear in the file.
 _LONGEST_KEY = 4096
 _LAST_CODE_POINT = 0x10FFFF
+_FREE_ROWS, _ROW_BYTES = 1 << 20, 128
+ROW_RULE = f"at least {_ROW_BYTES} bytes a row beyond {_FREE_ROWS:,} rows"
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+
+
+def row_count_is_bounded(rows: int, row_bytes: int) -> bool:
+    """Whether the names of so many rows take memory in proportion to the features.
+
+    A row's names, its class and what is made of them take some 300 bytes.
+
+    Args:
+      rows: of the table.
+      row_bytes: features of a row, in the file.
+    """
+    return rows <= _FREE_ROWS or row_bytes >= _ROW_BYTES
 
 
 def decode_names(names: list[str | bytes]) -> list[str]:

@@ -24,6 +24,7 @@ _SUFFIX = ".npy"
 _MAX_INFLATION = 20
 _FREE_BYTES = 1 << 20
 _COPY_BYTES = 1 << 20
+_MOST_DIRECTORY_BYTES = 1 << 18  # of some 4,000 arrays
 _MAX_RANK = 2
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _MAGIC = b"\x93NUMPY"
@@ -67,7 +68,7 @@ class NpzFile:
         self.path = path
         self._bytes_left = _FREE_BYTES + _MAX_INFLATION * file.seek(0, os.SEEK_END)
         try:
-            self._zip = zipfile.ZipFile(file)
+            self._zip = _open_zip(file)
         except _DAMAGES as error:
             received = shown(str(error))
             raise InputError(path, "an .npz file, undamaged", received) from None
@@ -134,6 +135,34 @@ class NpzFile:
                 f"{declared} bytes",
                 "If the data are right, write them with np.savez, uncompressed.",
             )
+
+
+def _open_zip(file: BinaryIO) -> zipfile.ZipFile:
+    bounded = _BoundedReads(file)
+    opened = zipfile.ZipFile(bounded)
+    bounded.most = None  # the directory is read; arrays are bounded one by one
+    return opened
+
+
+class _BoundedReads:
+    """An open file that hands out only so much at a time, while `most` is not None.
+
+    A zip's directory is read at once, and an entry of it takes fifteen times its size.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self.most = _MOST_DIRECTORY_BYTES
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+        self._file = file
+
+    def read(self, count: int = -1) -> bytes:
+        if self.most is None:
+            return self._file.read(count)
+        wanted = self.most + 1 if count < 0 else min(count, self.most + 1)
+        data = self._file.read(wanted)
+        if len(data) > self.most:
+            raise ValueError(f"a directory of more than {self.most} bytes")
+        return data
 
 
 def _read_header(member, where, kinds):

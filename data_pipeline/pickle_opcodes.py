@@ -82,7 +82,7 @@ def _bytes(width):
         if count > _BULK_BYTES:
             machine.stack.append(Bulk(machine.take_bulk(count)))
         else:
-            machine.stack.append(machine.take(count))
+            machine.push_text(machine.take(count))
 
     return push
 
@@ -94,7 +94,7 @@ def _text(width):
             machine.stack.append(LongText(machine.take_latin1(count)))
             return
         try:
-            machine.stack.append(str(machine.take(count), "utf-8", "surrogatepass"))
+            machine.push_text(str(machine.take(count), "utf-8", "surrogatepass"))
         except UnicodeDecodeError:
             raise Unexpected("text in UTF-8", "other bytes") from None
 
@@ -103,7 +103,7 @@ def _text(width):
 
 def _text_line(machine):
     try:
-        machine.stack.append(str(machine.take_line(), "raw-unicode-escape"))
+        machine.push_text(str(machine.take_line(), "raw-unicode-escape"))
     except UnicodeDecodeError:
         raise Unexpected("text with \\u escapes", "another escape") from None
 
@@ -118,7 +118,7 @@ def _bytes_line(machine):
             data, _ = escape_decode(memoryview(line)[1:-1])
     except ValueError:
         raise Unexpected("a byte string with \\x escapes", "another escape") from None
-    machine.stack.append(data)
+    machine.push_text(data)
 
 
 def _global_lines(machine):
@@ -150,6 +150,7 @@ def _dict(machine):
 
 def _append(machine):
     value = machine.stack.pop()
+    machine.listed += 1
     machine.extend([value])
 
 

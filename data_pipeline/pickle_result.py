@@ -3,7 +3,12 @@
 import numpy as np
 
 from configs.errors import shown
-from data_pipeline.keys import array_to_names, decode_names
+from data_pipeline.keys import (
+    ROW_RULE,
+    array_to_names,
+    decode_names,
+    row_count_is_bounded,
+)
 from data_pipeline.pickle_arrays import Array, Scalar
 from data_pipeline.pickle_values import (
     Encoded,
@@ -54,10 +59,22 @@ def read_entries(entries, size: int) -> dict:
     for field in _FIELDS:
         if field not in entries:
             raise Unexpected(f"a dict with `{field}`", shown(sorted(entries)))
-    return {
-        "embeddings": _read_embeddings(entries["embeddings"]),
-        "keys": _read_names(entries["keys"], size),
-    }
+    embeddings = _read_embeddings(entries["embeddings"])
+    _check_count(entries["keys"], embeddings)
+    return {"embeddings": embeddings, "keys": _read_names(entries["keys"], size)}
+
+
+def _check_count(names, embeddings: np.ndarray):
+    """Before a name is decoded: a name takes more memory than it takes in the file."""
+    rows = len(embeddings)
+    if not row_count_is_bounded(rows, embeddings[0].nbytes):
+        raise Unexpected(ROW_RULE, f"{rows} rows of {embeddings[0].nbytes} bytes")
+    is_array = isinstance(names, Array) and names.data is not None
+    count = names.shape[0] if is_array else rows
+    count = len(names) if isinstance(names, (list, tuple)) else count
+    if count != rows:
+        expected = f"`keys`: {rows} names, one a row of `embeddings`"
+        raise Unexpected(expected, f"{count}")
 
 
 def _read_embeddings(value) -> np.ndarray:

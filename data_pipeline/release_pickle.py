@@ -32,10 +32,11 @@ from data_pipeline.pickle_values import Encoded, Unexpected, kind_of, read_latin
 _LONGEST_NUMBER = 24  # characters: 64 bits, and then some
 _SHOWN_CHARACTERS = 100
 _MOST_CONTAINERS = 16  # an OrderedDict of Python 2 has four
-# Slots of stack and memo are 8 bytes, tuples and calls some 80: these weigh more. The
-# worst file that we know, two-letter names only, takes twenty times its size.
-_WEIGHT_MADE = 4
-_FREE_WEIGHT = 1000
+# Bytes of memory: a place in a list, one on the stack, which may be copied twice, a
+# mark, a short text without its characters, a tuple or what a call makes. A file may
+# ask for twice its size of them, beside the data; 700,000 names are free.
+_SLOT, _STACKED, _MARK, _TEXT, _MADE = 10, 30, 48, 64, 100
+_FREE_MEMORY = 1 << 26
 _CHECK_EVERY = 4096  # opcodes
 
 
@@ -91,6 +92,8 @@ class _Machine:
         self.marks = []  # heights of the stack
         self.memo = []
         self.made = 0  # tuples and calls
+        self.texts = 0  # texts and byte strings
+        self.listed = 0  # values put into lists
         self.containers = 0  # lists and dicts
 
     def run(self) -> dict:
@@ -107,7 +110,7 @@ class _Machine:
                             return self.finish()
                         raise self.refused(opcode)
                     handle(self)
-                self.check_weight()
+                self.check_memory()
         except IndexError:
             raise Unexpected("a value on the stack or in the memo", "none") from None
 
@@ -118,7 +121,7 @@ class _Machine:
         return Unexpected("a known opcode", f"{opcode!r}{name}")
 
     def finish(self) -> dict:
-        self.check_weight()
+        self.check_memory()
         if len(self.stack) != 1:
             raise Unexpected("one value at the end", f"{len(self.stack)}")
         if self.position != self.size:
@@ -126,10 +129,11 @@ class _Machine:
             raise Unexpected("the end of the file after the pickle", extra)
         return read_entries(self.stack.pop(), self.size)
 
-    def check_weight(self):
-        slots = len(self.stack) + len(self.memo) + len(self.marks)
-        weight = slots + _WEIGHT_MADE * self.made
-        if weight > _FREE_WEIGHT + self.size // 2:
+    def check_memory(self):
+        memory = _SLOT * (len(self.memo) + self.listed)
+        memory += _STACKED * len(self.stack) + _MARK * len(self.marks)
+        memory += _TEXT * self.texts + _MADE * self.made
+        if memory > _FREE_MEMORY + 2 * self.size:
             raise Unexpected("a name or an array every few bytes", "countless values")
 
     def take(self, count: int) -> bytes:
@@ -183,7 +187,12 @@ class _Machine:
         height = self.marks.pop()
         values = self.stack[height:]
         del self.stack[height:]
+        self.listed += len(values)
         return values
+
+    def push_text(self, value: str | bytes):
+        self.texts += 1
+        self.stack.append(value)
 
     def push_tuple(self, values):
         self.made += 1

@@ -11,8 +11,10 @@ _LAYOUTS = (
     "{dataset}/{crop}/{split}_embeddings.pkl",
     "{dataset}/{crop}/{split}.npz",
     "{dataset}/{split}.npz",
+    "{dataset}/{split}.tfrecord",
     "{dataset}.npz",
     "{split}.npz",
+    "{split}.tfrecord",
 )
 
 
@@ -29,8 +31,8 @@ def load_splits(
       data_path: an .npz file of all splits, which needs neither name nor crop; or a
         directory with the first of these that is there:
         `DATASET/CROP/SPLIT_embeddings.pkl` (the release's layout),
-        `DATASET/CROP/SPLIT.npz`, `DATASET/SPLIT.npz`, `DATASET.npz` (of all splits),
-        `SPLIT.npz`.
+        `DATASET/CROP/SPLIT.npz`, `DATASET/SPLIT.npz`, `DATASET/SPLIT.tfrecord`,
+        `DATASET.npz` (of all splits), `SPLIT.npz`, `SPLIT.tfrecord`.
       dataset_name: DATASET, e.g. "miniImageNet".
       embedding_crop: CROP, "center" or "multiview" in the release.
       dtype: "float32" or "float64", to which the features are converted.

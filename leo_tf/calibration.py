@@ -65,8 +65,11 @@ def episode_nll(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 def count_bins(logits: tf.Tensor, labels: tf.Tensor, num_bins: int = NUM_BINS) -> Bins:
     """The bins of one batch, over all its queries; see `episode_nll` for arguments."""
-    shares = tf.nn.softmax(tf.cast(logits, tf.float64))  # [B, ..., N]
-    confidence = tf.reshape(tf.reduce_max(shares, axis=-1), [-1])
+    # The largest share, without the others; in the logits' dtype, as a rule float32,
+    # which is exact enough for each, but not for sums of millions.
+    largest = tf.reduce_max(logits, axis=-1, keepdims=True)
+    confidence = 1.0 / tf.reduce_sum(tf.exp(logits - largest), axis=-1)  # [B, ...]
+    confidence = tf.reshape(tf.cast(confidence, tf.float64), [-1])
     answers = tf.argmax(logits, axis=-1, output_type=labels.dtype)
     right = tf.reshape(tf.cast(answers == labels, tf.float64), [-1])
     # Of a NaN the bin is arbitrary, but its sum is NaN, and so is the error.

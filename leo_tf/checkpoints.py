@@ -6,37 +6,26 @@ disk and renamed once; so what has its name is complete, whenever the machine st
 """
 
 import contextlib
-import hashlib
-import json
 import os
 import pathlib
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import tensorflow as tf
 
 from configs.errors import CheckpointError, DiskError, shown
 from data_pipeline.whole_file import flush_to_disk, make_directory, write_file
+from leo_tf import checkpoint_manifest
+from leo_tf.checkpoint_manifest import Checkpoint, UnreadableError
+from leo_tf.json_file import read_json, to_json
 from leo_tf.saved_variables import restore_variables, save_variables
 
 _NAME = r"step-(\d{8,})"
 _UNFINISHED = "unfinished-"
 _UNUSABLE = "unusable-"
-_MANIFEST = "manifest.json"
 _BEST = "checkpoint.json"
-# Of the manifest; to be raised when a field it must have is added or changes.
-_FORMAT = {"format": 1}
-_BLOCK_BYTES = 2**20
-
-
-class Checkpoint(NamedTuple):
-    """A checkpoint on the disk, found whole: where it is and what its manifest says."""
-
-    path: pathlib.Path
-    step: int
-    manifest: dict
+_MOST_POINTER_BYTES = 2**16
 
 
 class Checkpoints:
@@ -71,9 +60,8 @@ class Checkpoints:
             _remove(temporary)
             temporary.mkdir()
             save_variables(temporary, variables)
-            files = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
-            manifest = {**manifest, **_FORMAT, "step": step, "files": files}
-            (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+            text = checkpoint_manifest.make(temporary, step, manifest)
+            (temporary / checkpoint_manifest.NAME).write_bytes(text)
             for file in [*temporary.iterdir(), temporary]:
                 flush_to_disk(file)
             temporary.rename(path)
@@ -89,9 +77,15 @@ class Checkpoints:
         return os.path.exists(self._path(step))  # False if the disk fails
 
     def is_whole(self, step: int) -> bool:
-        """Whether the checkpoint of a step is there and undamaged."""
+        """Whether the checkpoint of a step is there and undamaged.
+
+        Raises:
+          CheckpointError: if the disk fails, so that nobody can tell.
+        """
         try:
             return bool(self.load(step))
+        except UnreadableError:
+            raise
         except CheckpointError:
             return False
 
@@ -101,9 +95,12 @@ class Checkpoints:
         Raises:
           DiskError: if it cannot be written; the old manifest is still there.
         """
-        kept = {k: checkpoint.manifest[k] for k in (*_FORMAT, "step", "files")}
-        text = json.dumps({**manifest, **kept}, indent=1)
-        write_file(checkpoint.path / _MANIFEST, text.encode())
+        path = checkpoint.path / checkpoint_manifest.NAME
+        try:
+            text = checkpoint_manifest.changed(checkpoint.manifest, manifest)
+        except OSError as error:
+            raise DiskError(str(path), "to write it", str(error)) from error
+        write_file(path, text)
 
     def newest(
         self, on_unusable: Callable[[str], None], set_aside: bool = False
@@ -115,13 +112,15 @@ class Checkpoints:
           set_aside: whether to rename those, so that their step can be written again.
 
         Raises:
-          CheckpointError: if there are checkpoints, yet none is whole. Training does
-            not start over by itself.
+          CheckpointError: if there are checkpoints, yet none is whole; or if the disk
+            fails to read one. Training does not start over by itself.
         """
         unusable = []
         for step in sorted(self._steps(), reverse=True):
             try:
                 found = self.load(step)
+            except UnreadableError:
+                raise  # it may be whole: to go on from an older one would lose steps
             except CheckpointError as error:
                 on_unusable(f"passed over: {error}")
                 unusable.append(step)
@@ -145,30 +144,12 @@ class Checkpoints:
         Raises:
           CheckpointError: if it is not there or not whole.
         """
-        path = self._path(step)
-        try:
-            manifest = json.loads((path / _MANIFEST).read_text())
-            files, written = manifest["files"], manifest["step"]
-            digests = {name: _digest(path / name) for name in files}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                str(path / _MANIFEST), "a readable checkpoint", shown(str(error))
-            ) from error
-        if manifest.get("format") != _FORMAT["format"]:
-            received = f"format {shown(manifest.get('format'))}"
-            raise CheckpointError(str(path), f"format {_FORMAT['format']}", received)
-        for name, digest in digests.items():
-            if digest != files[name]:
-                expected, received = shown(files[name]), shown(digest)
-                raise CheckpointError(str(path / name), expected, received)
-        if written != step or not files:
-            raise CheckpointError(str(path), f"step {step}", f"step {shown(written)}")
-        return Checkpoint(path, step, manifest)
+        return checkpoint_manifest.read(self._path(step), step)
 
     def mark_best(self, step: int) -> None:
         """Makes the checkpoint of `step` the best one."""
-        text = json.dumps({"step": step, "directory": self._path(step).name})
-        write_file(self.best_pointer, text.encode())
+        names = {"step": step, "directory": self._path(step).name}
+        write_file(self.best_pointer, to_json(names))
 
     def best(self) -> Checkpoint:
         """The best checkpoint.
@@ -177,7 +158,7 @@ class Checkpoints:
           CheckpointError: if no validation has named one yet, or it is damaged.
         """
         try:
-            step = json.loads(self.best_pointer.read_text())["step"]
+            step = self._read_pointer()
         except FileNotFoundError:
             raise CheckpointError(
                 str(self.best_pointer),
@@ -185,28 +166,33 @@ class Checkpoints:
                 "none",
                 "Train first: --mode=train with this --workdir.",
             ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise CheckpointError(
                 str(self.best_pointer), 'JSON with a "step"', shown(str(error))
             ) from error
-        if not isinstance(step, int):
-            raise CheckpointError(str(self.best_pointer), "a step", shown(step))
         return self.load(step)
 
     def prune(self) -> None:
         """Removes all but the newest `keep` and the best; nothing else is touched."""
         try:
             steps, unfinished = sorted(self._steps()), self._steps(_UNFINISHED)
-            best = json.loads(self.best_pointer.read_text())["step"]
+            best = self._read_pointer()
         except FileNotFoundError:
             best = None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             return  # nobody can tell which is the best: it might be removed
         for step in steps[: -self.keep]:
             if step != best:
                 _remove(self._path(step))
         for step in unfinished:  # by a process that was killed
             _remove(self._path(step, _UNFINISHED))
+
+    def _read_pointer(self) -> int:
+        pointer = read_json(self.best_pointer, _MOST_POINTER_BYTES)
+        step = pointer.get("step") if isinstance(pointer, dict) else None
+        if type(step) is not int:
+            raise ValueError(f"step {shown(step)}")
+        return step
 
     def _free(self) -> str:
         try:
@@ -245,15 +231,6 @@ def _remove(directory: pathlib.Path):
     """Removes a directory, or as much of it as the disk allows."""
     with contextlib.suppress(OSError):  # closing can fail in spite of ignore_errors
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _digest(path: pathlib.Path) -> dict:
-    sha, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            sha.update(block)
-            size += len(block)
-    return {"size": size, "sha256": sha.hexdigest()}
 
 
 def restore(checkpoint: Checkpoint, variables: Mapping[str, tf.Variable]) -> None:

@@ -20,8 +20,8 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
       The exit status: 0; 2 for flags, 3 for input, 4 for a checkpoint, 5 for the
-      disk, 6 for a training that diverged, each after one line on standard error;
-      128 plus a signal's number.
+      disk, 6 for a training that diverged, 7 for a worker that has gone, each after one
+      line on standard error; 128 plus a signal's number.
     """
     argv = sys.argv if argv is None else argv
     for stream in (sys.stdout, sys.stderr):  # a terminal may not know our "±"
@@ -36,10 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         debug = options.debug
         with contextlib.nullcontext() if debug else _without_start_up_messages():
             # Takes seconds: not before the flags are known to be right.
-            from leo_tf import experiment
-
-            experiment.device()
-        return experiment.run(options)
+            job = _job(options.mode, options.config.run.strategy)
+        return job(options)
     except LeoError as error:
         if debug:
             traceback.print_exc()
@@ -51,6 +49,24 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _job(mode: str, strategy: str):
+    """The function that does what is asked, TensorFlow loaded."""
+    if mode == "serve":
+        from leo_tf import server
+
+        server.start_up()
+        return server.serve
+    import tensorflow as tf
+
+    from leo_tf import experiment, training
+
+    # Each method's functions are made anew, on purpose: no news for the user.
+    tf.get_logger().addFilter(lambda record: "tf.function retracing" not in record.msg)
+    if strategy != "multi_worker":  # workers must find each other first
+        training.device()
+    return experiment.run
 
 
 @contextlib.contextmanager

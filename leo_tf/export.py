@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from configs.errors import CheckpointError, FlagError
+from configs.errors import CheckpointError, DiskError, FlagError
 from configs.flags import RunOptions
 from configs.schema import Config
 from leo_tf.checkpoints import Checkpoint, Checkpoints, restore
@@ -79,9 +79,14 @@ def _check_one_format(export_dir: str, is_lite: bool) -> None:
 
     Raises:
       FlagError: if there is one.
+      DiskError: if the directory cannot be read.
     """
     other = "saved_model.pb" if is_lite else "model.tflite"
-    for file in pathlib.Path(export_dir).glob(f"[0-9]*/{other}"):
+    try:
+        files = list(pathlib.Path(export_dir).glob(f"[0-9]*/{other}"))
+    except OSError as error:
+        raise DiskError(str(export_dir), "to read it", str(error)) from error
+    for file in files:
         expected = "a directory of one format, for servers take its newest version"
         raise FlagError("--export_dir", expected, f"{file} there")
 
@@ -111,4 +116,7 @@ def _limits(learner, config, best, options) -> Limits:
 def _save(servable: Servable, path: pathlib.Path) -> None:
     signatures = servable.signatures()
     default = {"serving_default": signatures[_DEFAULT_SIGNATURE]}
-    tf.saved_model.save(servable, str(path), signatures={**signatures, **default})
+    try:
+        tf.saved_model.save(servable, str(path), signatures={**signatures, **default})
+    except (RuntimeError, ValueError) as error:  # of the parts that are not Python
+        raise OSError(str(error)) from error

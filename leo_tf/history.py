@@ -1,11 +1,15 @@
 """What a run knows besides its variables; a checkpoint's manifest holds it."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from configs.errors import CheckpointError, shown
 from leo_tf.checkpoints import Checkpoint
 from leo_tf.evaluation import Interval
+from leo_tf.json_file import finite
+
+_LARGEST_INTEGER = 2**63 - 1  # TensorFlow's
 
 
 @dataclasses.dataclass
@@ -34,7 +38,7 @@ class Progress:
 
     Attributes:
       step: meta-steps done.
-      history: one record a validation: step, accuracies and losses of train and val.
+      history: one record a validation, see `record`.
       best_step: step of the best validation, or None.
       best_accuracy: its accuracy.
       non_finite: steps that had to be mended so far.
@@ -61,15 +65,40 @@ class Progress:
         surplus = self.non_finite_surplus + non_finite - (count - non_finite)
         self.non_finite_surplus = max(0, surplus)
 
+    def record(
+        self, accuracy: Interval, loss: float, training: dict[str, float]
+    ) -> None:
+        """Adds a validation to the history; what is not finite becomes None there.
+
+        Args:
+          accuracy: of the validation episodes.
+          loss: their mean loss.
+          training: means while training; empty if no step was finite.
+        """
+        values = {
+            "train_accuracy": training.get("accuracy"),
+            "train_loss": training.get("loss"),
+            "val_accuracy": accuracy.mean,
+            "val_half_width": accuracy.half_width,
+            "val_loss": loss,
+        }
+        finite_ones = {name: finite(value) for name, value in values.items()}
+        self.history.append({"step": self.step, **finite_ones})
+
     def find_best(self, is_whole: Callable[[int], bool]) -> None:
         """If the checkpoint of the best step is lost, the best that is left takes over.
 
         Args:
-          is_whole: step -> whether its checkpoint is there and undamaged.
+          is_whole: step -> whether its checkpoint is there and undamaged; if it
+            raises because the disk fails, so does this.
         """
         if is_whole(self.best_step):
             return
-        left = [record for record in self.history if is_whole(record["step"])]
+        left = [
+            record
+            for record in self.history
+            if record["val_accuracy"] is not None and is_whole(record["step"])
+        ]
         best = max(left, key=lambda record: record["val_accuracy"], default=None)
         # With none left, where we are stands in until the next validation.
         self.best_step = best["step"] if best else self.step
@@ -97,14 +126,56 @@ class Progress:
         """What a checkpoint says.
 
         Raises:
-          CheckpointError: if another version of this package wrote it.
+          CheckpointError: if another version of this package wrote it, or somebody
+            else.
         """
         try:
             fields = dict(checkpoint.manifest["progress"])
             averages = Averages(**fields.pop("since_validation"))
-            return cls(**fields, since_validation=averages)
-        except (KeyError, TypeError, ValueError) as error:
+            averages.sums = {n: _number(v) for n, v in dict(averages.sums).items()}
+            averages.steps = _integer(averages.steps)
+            if fields["best_step"] is not None:
+                fields["best_step"] = _integer(fields["best_step"])
+            for name in ("step", "non_finite", "non_finite_surplus"):
+                fields[name] = _integer(fields[name])
+            for name in ("best_accuracy", "seconds"):
+                fields[name] = _number(fields[name])
+            fields["history"] = [_checked(record) for record in fields["history"]]
+            progress = cls(**fields, since_validation=averages)
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             expected = "the fields of this version of leo-tf"
+            received = shown(f"{type(error).__name__}: {error}")
             raise CheckpointError(
-                f"{checkpoint.path}: `progress`", expected, shown(str(error))
+                f"{checkpoint.path}: `progress`", expected, received
             ) from error
+        if progress.step != checkpoint.step:
+            expected, received = f"step {checkpoint.step}", f"step {progress.step}"
+            raise CheckpointError(f"{checkpoint.path}: `progress`", expected, received)
+        return progress
+
+
+def _checked(record) -> dict:
+    """A record of the history as `Progress.record` makes it."""
+    names = ("train_accuracy", "train_loss", "val_accuracy", "val_half_width")
+    values = {
+        name: None if record[name] is None else finite(_number(record[name]))
+        for name in (*names, "val_loss")
+    }
+    if len(record) != len(values) + 1:
+        raise ValueError(f"a validation of {len(record)} fields")
+    return {"step": _integer(record["step"]), **values}
+
+
+def _integer(value) -> int:
+    if type(value) is not int or not 0 <= value <= _LARGEST_INTEGER:
+        raise TypeError(f"{shown(value)} for an integer")
+    return value
+
+
+def _number(value) -> float:
+    """A number as it was before JSON, which has no NaN, made it null."""
+    if value is None:
+        return math.nan
+    if type(value) not in (int, float):
+        raise TypeError(f"{shown(value)} for a number")
+    return float(value)

@@ -18,7 +18,7 @@ def _kernel(layer, name, shape, seed):
 
 
 def product(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Inputs [..., A] times a kernel [A, C], in the kernel's dtype; back in their own."""
+    """Inputs [..., A] times a kernel [A, C], in its dtype; the result in their own."""
     result = tf.tensordot(tf.cast(inputs, kernel.dtype), kernel, axes=1)
     return tf.cast(result, inputs.dtype)
 
@@ -152,7 +152,7 @@ class Decoder(_Linear):
         return product(latents, self._cast(self.kernel))
 
     def halves(self) -> list[tf.Tensor]:
-        """The kernels [Z, D] of means and of raw stddevs, in the dtype to compute in."""
+        """The kernels [Z, D] of means and raw stddevs, in the dtype to compute in."""
         return tf.split(self._cast(self.kernel), 2, axis=1)
 
     def get_config(self):

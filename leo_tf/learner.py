@@ -68,10 +68,12 @@ class Learner(Protocol):
         Inputs [1, M, D] are those of all B tasks.
         """
 
-    def draw_noise(self, episode, seed, step) -> Any:
+    def draw_noise(self, episode, seed, step, first_task=0) -> Any:
         """All a training step draws, a pure function of (seed, step); None if nothing.
 
-        It is what `adapt` and `logits` want as `noise` when `training`.
+        It is what `adapt` and `logits` want as `noise` when `training`. If `episode` is
+        a part of the step's meta-batch from task number `first_task` on, it is what
+        those tasks get in the whole of it.
         """
 
     @property

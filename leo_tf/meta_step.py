@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from data_pipeline.episode import Episode
+from leo_tf import step_metrics
 from leo_tf.learner import Adapted, Learner
 from leo_tf.losses import accuracy, cross_entropy
 
@@ -132,86 +133,112 @@ def clip_gradients(
     return list(gradients)
 
 
-def make_meta_step(
+def make_update(
     learner: Learner,
     optimizer: keras.optimizers.Optimizer,
     *,
     gradient_threshold: float,
     gradient_norm_threshold: float,
+    apply: Callable = keras.optimizers.Optimizer.apply,
+) -> Callable[..., dict[str, tf.Tensor]]:
+    """Builds the function that updates `learner` by what `meta_gradients` returns.
+
+    It returns the metrics with more of them; "non_finite" is 1 if it had to mend.
+
+    Args:
+      learner: a built method.
+      optimizer: of its trainable variables.
+      gradient_threshold: for each entry, see `clip_gradients`.
+      gradient_norm_threshold: for each tensor.
+      apply: called with the optimizer, the clipped gradients and the variables.
+    """
+    variables = learner.trainable_variables
+    optimizer.build(variables)
+    names = [variable.path.split("/", 1)[-1] for variable in variables]
+    thresholds = gradient_threshold, gradient_norm_threshold
+
+    def update(loss, gradients, metrics):
+        finite = is_finite(loss, gradients)
+        mended = mend_gradients(finite, gradients, learner)
+        clipped = clip_gradients(mended, *thresholds)
+        apply(optimizer, clipped, variables)
+        norms = step_metrics.clipping(names, gradients, clipped, *thresholds)
+        return {**metrics, **norms, "non_finite": 1.0 - tf.cast(finite, tf.float32)}
+
+    return update
+
+
+def make_meta_step(
+    learner: Learner,
+    optimizer: keras.optimizers.Optimizer,
+    *,
     jit: bool = False,
+    **thresholds: float,
 ) -> Callable[[Episode, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
     """Builds the function that updates `learner` on one meta-batch.
 
     Args:
-      learner: a built method.
-      optimizer: applied to its trainable variables.
-      gradient_threshold: clips each entry; 0 for none.
-      gradient_norm_threshold: then clips each tensor's norm; 0 for none.
+      learner, optimizer, thresholds: see `make_update`.
       jit: compile the update with XLA. The draws are made outside of it: they are
         the same with and without, and XLA's generator is far slower on a CPU.
 
     Returns:
       A `tf.function` of an episode, a seed and the number of the step, the last two
-      int64 scalars; it returns metrics, a dict of [] tensors. "non_finite" is 1 if
-      the step had to be mended.
+      int64 scalars; it returns the metrics of `make_update`, in float64.
     """
-    optimizer.build(learner.trainable_variables)
-    names = [
-        variable.path.split("/", 1)[-1] for variable in learner.trainable_variables
-    ]
+    mend_and_apply = make_update(learner, optimizer, **thresholds)
+    keys = []  # of the metrics, as soon as `update` is traced
 
     def update(episode, noise):
         loss, gradients, metrics = meta_gradients(learner, episode, noise)
-        finite = is_finite(loss, gradients)
-        mended = mend_gradients(finite, gradients, learner)
-        clipped = clip_gradients(mended, gradient_threshold, gradient_norm_threshold)
-        optimizer.apply(clipped, learner.trainable_variables)
-        norms = {
-            f"gradient_norm/{name}": tf.norm(gradient)
-            for name, gradient in zip(names, gradients)
-        }
-        return {**metrics, **norms, "non_finite": 1.0 - tf.cast(finite, tf.float32)}
+        metrics = mend_and_apply(loss, gradients, metrics)
+        keys[:] = metrics
+        # In one tensor: each output of a compiled function takes microseconds.
+        return tf.stack([tf.cast(value, tf.float64) for value in metrics.values()])
 
     update = tf.function(update, jit_compile=jit, autograph=False)
 
     @tf.function(autograph=False)
     def meta_step(episode: Episode, seed: tf.Tensor, step: tf.Tensor):
-        return update(episode, learner.draw_noise(episode, seed, step))
+        packed = update(episode, learner.draw_noise(episode, seed, step))
+        return dict(zip(keys, tf.unstack(packed)))
 
     return meta_step
 
 
-def make_run_steps(meta_step: Callable, seed: int) -> Callable:
+def make_run_steps(meta_step: Callable, seed: int, watch: bool = False) -> Callable:
     """Builds the function that makes many meta-steps in one call from the host.
 
     Args:
       meta_step: from `make_meta_step`.
       seed: of the run.
+      watch: return how long steps waited for input, too.
 
     Returns:
       A `tf.function` of an iterator over episodes, the number of the first step and
       how many to make, int64 scalars. It returns metrics summed over the steps that
-      were finite, and "non_finite", the number of those that were not.
+      were finite, and "non_finite", the number of those that were not. "input_wait"
+      is in seconds: the time from the end of a step, or the beginning of the call,
+      until the next episodes were there, summed.
     """
+    keys = []  # of the metrics, as soon as a step is traced
 
     @tf.function
     def run_steps(iterator, first, count):
-        key = tf.constant(seed, tf.int64)
-        totals = _if_finite(meta_step(next(iterator), key, first))
+        number = tf.constant(seed, tf.int64)
+
+        def make_step(step, previous):
+            episode, waited = step_metrics.next_timed(iterator, previous)
+            metrics = meta_step(episode, number, step)
+            keys[:] = metrics
+            return step_metrics.if_finite(metrics), waited
+
+        totals, waiting = make_step(first, first)
         for step in tf.range(first + 1, first + count):
-            metrics = _if_finite(meta_step(next(iterator), key, step))
-            totals = {name: totals[name] + metrics[name] for name in totals}
-        return totals
+            more, waited = make_step(step, totals)
+            totals += more
+            waiting += waited
+        sums = dict(zip(keys, tf.unstack(totals)))
+        return {**sums, "input_wait": waiting} if watch else sums
 
     return run_steps
-
-
-def _if_finite(metrics: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """A step's metrics, all zero if it was not finite, so that sums stay clean.
-
-    In float64, so that sums do not depend on how many steps one call makes.
-    """
-    finite = metrics["non_finite"] == 0
-    wide = {name: tf.cast(metric, tf.float64) for name, metric in metrics.items()}
-    kept = {name: tf.where(finite, m, tf.zeros_like(m)) for name, m in wide.items()}
-    return {**kept, "non_finite": wide["non_finite"]}

@@ -36,6 +36,7 @@ class Method:
       make: (configuration, D) -> built learner.
       is_trained: whether it has variables for meta-steps to change.
       keeps_way: whether it answers episodes of the way it was trained for only.
+      draws: whether its predictions can be averaged over draws in a test.
       chosen: the settings that `choose` finds if they are not given.
     """
 
@@ -44,6 +45,7 @@ class Method:
     make: Callable[[Config, int], Learner]
     is_trained: bool = True
     keeps_way: bool = False
+    draws: bool = False
     chosen: tuple[str, ...] = ()
 
 
@@ -57,8 +59,22 @@ def build(config: Config, embedding_size: int) -> Learner:
     Raises:
       FlagError: if it cannot answer the test's way, or a setting must be chosen first.
     """
+    check(config)
     method, given = METHODS[config.methods.method], config.flat()
-    episodes = config.episodes
+    for name in method.chosen:
+        if given[name] is None:
+            hint = "`leo_tf.methods.choose` finds one on the validation episodes."
+            raise FlagError(f"--{name}", "a number above 0", "nothing", hint)
+    return method.make(config, embedding_size)
+
+
+def check(config: Config) -> None:
+    """Sees that a method can do what a configuration asks of it, without any data.
+
+    Raises:
+      FlagError: if it cannot.
+    """
+    method, episodes = METHODS[config.methods.method], config.episodes
     if method.keeps_way and episodes.evaluation_way != episodes.way:
         raise FlagError(
             "--test_way",
@@ -69,11 +85,11 @@ def build(config: Config, embedding_size: int) -> Learner:
         )
     if config.run.mixed_precision:
         _check_mixed_precision(config)
-    for name in method.chosen:
-        if given[name] is None:
-            hint = "`leo_tf.methods.choose` finds one on the validation episodes."
-            raise FlagError(f"--{name}", "a number above 0", "nothing", hint)
-    return method.make(config, embedding_size)
+    if config.run.test_samples and not method.draws:
+        drawing = ", ".join(name for name, each in METHODS.items() if each.draws)
+        received = f"{config.run.test_samples} for {config.methods.method}"
+        hint = f"Those that draw are {drawing}."
+        raise FlagError("--test_samples", "a method that draws", received, hint)
 
 
 def _check_mixed_precision(config: Config):
@@ -140,7 +156,8 @@ def _leo(title: str, description: str, **settings) -> Method:
         leo.build([None, None, None, embedding_size])
         return leo
 
-    return Method(title, description, make)
+    draws = not settings.get("deterministic", False)
+    return Method(title, description, make, draws=draws)
 
 
 def _maml(title: str, description: str, name: str, learned_rates: bool) -> Method:

@@ -210,13 +210,15 @@ class LEO(keras.layers.Layer):
         last = support_loss(weights, self.config.finetuning_unroll_length)
         return weights, [*steps, last]
 
-    def draw_noise(self, episode, seed, step) -> Noise:
-        """All a training step draws, a pure function of (seed, step).
+    def draw_noise(self, episode, seed, step, first_task=0) -> Noise:
+        """All a training step draws, a pure function of (seed, step, tasks).
 
         Args:
           episode: `Episode` of the shapes to draw for; static.
           seed: of the run.
           step: number of the meta-step.
+          first_task: number of its first task in the step's meta-batch, if it is a
+            part of it.
         """
         return noise_lib.draw(
             episode.support_inputs.shape,
@@ -229,6 +231,7 @@ class LEO(keras.layers.Layer):
             dtype=self.variable_dtype,
             dropout_rate=self.config.dropout_rate,
             normals=not self.config.deterministic,
+            first_task=first_task,
         )
 
     def get_config(self):
@@ -274,9 +277,14 @@ class LEO(keras.layers.Layer):
 
     def _health(self, posterior, start, adapted, support_losses):
         step = tf.norm(adapted - start, axis=-1)  # [B, N, K]
-        moments = [0, self.config.inner_unroll_length, -1]
-        first, latent_end, end = (tf.reduce_mean(support_losses[i]) for i in moments)
+        losses = tf.stack(support_losses)  # [U + F + 1, B, N, K]
+        means = tf.unstack(tf.reduce_mean(losses, axis=[1, 2, 3]))
+        first, latent_end, end = (
+            means[i] for i in (0, self.config.inner_unroll_length, -1)
+        )
+        after = {f"support_loss_step_{i:02}": mean for i, mean in enumerate(means)}
         return {
+            **after,
             "support_loss_start": first,
             "support_loss_latent": latent_end,
             "support_loss_end": end,

@@ -1,77 +1,188 @@
-"""What a run shows of itself in TensorBoard."""
+"""Writes what a run shows of itself in TensorBoard; knows nothing of training.
 
+Curves of one chart are one tag in several runs: TensorBoard draws "train",
+"validation" and "centroid" in one picture if each has a directory of its own.
+"""
+
+import io
 import logging
-from collections.abc import Mapping
+import os
+import pathlib
+import socket
+import time
+from collections.abc import Callable, Mapping
 
+import numpy as np
 import tensorflow as tf
+from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.histogram import metadata as histogram_metadata
+from tensorboard.plugins.hparams import api as hparams_api
+from tensorboard.plugins.image import metadata as image_metadata
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.util.tensor_util import make_tensor_proto
 
-# Metrics of the meta-step that stand beside those of validation.
-_HEADLINES = ("loss", "accuracy")
+from configs.errors import DiskError
+from leo_tf.monitor_tags import DESCRIPTIONS
+
+_BUCKETS = 30
+# Of a constant array, how wide its histogram is: relative to the constant.
+_SPIKE = 1e-3
 
 
 class Monitor:
-    """Writes scalars and histograms; a failing disk costs them, never the run.
+    """Writes event files; a failing disk costs them, never the run.
 
     Args:
-      directory: of the event files.
+      directory: of the event files; runs have theirs below it.
+
+    Attributes:
+      is_broken: whether writing has failed; nothing more is written then.
     """
 
     def __init__(self, directory):
-        self._broken = False
-        self._writer = None
-        self._safely(lambda: self._open(directory))
+        self.directory = pathlib.Path(directory)
+        self.is_broken = False
+        self._files: dict[str, tf.io.TFRecordWriter] = {}
+        self._described = set()
+        self.attempt(lambda: self._file(""))
 
-    def training(
-        self,
-        step: int,
-        means: Mapping[str, float],
-        learning_rates: Mapping[str, float],
-        non_finite: int,
-    ) -> None:
-        """Scalars of training.
+    def scalars(self, run: str, step: int, values: Mapping[str, float]) -> None:
+        """Adds a point to each of several curves.
 
         Args:
+          run: name of the curves among those of the same charts.
           step: meta-steps done.
-          means: metrics of the meta-step, averaged since the last call; empty if no
-            step was finite.
-          learning_rates: name -> mean of a learned rate.
-          non_finite: steps that had to be mended since the run began.
+          values: tag -> value; TensorBoard groups tags by what is before the first
+            slash, in alphabetical order.
         """
-        scalars = {name: value for name, value in means.items() if "/" in name}
-        scalars.update({f"{n}/train": means[n] for n in _HEADLINES if n in means})
-        scalars.update({f"learning_rate/{n}": v for n, v in learning_rates.items()})
-        scalars["optimisation/non_finite_steps"] = non_finite
-        self._safely(lambda: self._write(tf.summary.scalar, step, scalars))
+        self._show(
+            run,
+            step,
+            [
+                scalar_pb(tag, float(value), self._description(run, tag))
+                for tag, value in values.items()
+            ],
+        )
 
-    def validation(
-        self,
-        step: int,
-        accuracy: float,
-        loss: float,
-        variables: Mapping[str, tf.Tensor],
-        gradients: Mapping[str, tf.Tensor],
+    def histograms(self, run: str, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Shows how the finite entries of each array are distributed."""
+        summaries = []
+        for tag, array in arrays.items():
+            entries = np.asarray(array)
+            entries = entries[np.isfinite(entries)]
+            if entries.size:
+                metadata = histogram_metadata.create_summary_metadata(
+                    None, self._description(run, tag)
+                )
+                summaries.append(_summary(tag, _histogram(entries), metadata))
+        self._show(run, step, summaries)
+
+    def images(self, run: str, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Shows pictures [H, W, 3] uint8."""
+        summaries = []
+        for tag, picture in pictures.items():
+            height, width, _ = picture.shape
+            content = [str(width).encode(), str(height).encode(), _png(picture)]
+            metadata = image_metadata.create_summary_metadata(
+                None, self._description(run, tag)
+            )
+            summaries.append(_summary(tag, np.array(content, object), metadata))
+        self._show(run, step, summaries)
+
+    def texts(self, texts: Mapping[str, str]) -> None:
+        """Shows Markdown."""
+        self._show("", 0, [text_pb(tag, text) for tag, text in texts.items()])
+
+    def hyperparameters(
+        self, values: Mapping[str, object], metrics: Mapping[str, tuple[str, str]]
     ) -> None:
-        """Scalars and histograms of a validation; then everything is on the disk."""
-        scalars = {"accuracy/validation": accuracy, "loss/validation": loss}
-        tensors = {f"variables/{name}": value for name, value in variables.items()}
-        tensors.update({f"gradients/{name}": g for name, g in gradients.items()})
-        self._safely(lambda: self._write(tf.summary.scalar, step, scalars))
-        self._safely(lambda: self._write(tf.summary.histogram, step, tensors))
+        """Lets TensorBoard compare this run with others.
 
-    def _open(self, directory):
-        self._writer = tf.summary.create_file_writer(str(directory))
+        Args:
+          values: name -> bool, number or text.
+          metrics: title -> (run, tag) of the scalars to compare by.
+        """
+        columns = [hparams_api.HParam(name) for name in values]
+        shown = [
+            hparams_api.Metric(tag, group=run, display_name=title)
+            for title, (run, tag) in metrics.items()
+        ]
+        experiment = hparams_api.hparams_config_pb(columns, shown)
+        self._show("", 0, [experiment, hparams_api.hparams_pb(values)])
 
-    def _write(self, kind, step, values):
-        # Leaving the block flushes: what was written is on the disk.
-        with self._writer.as_default():
-            for tag, value in values.items():
-                kind(tag, value, step)
+    def attempt(self, write: Callable[[], object]) -> None:
+        """Calls `write`, unless writing has failed before; a failure is told of once.
 
-    def _safely(self, write):
-        if self._broken:
+        A curve with a hole would mislead, so nothing is written after it.
+        """
+        if self.is_broken:
             return
         try:
             write()
-        except (OSError, tf.errors.OpError) as error:
-            self._broken = True
+        except (OSError, DiskError, tf.errors.OpError) as error:
+            self.is_broken = True
             logging.warning("TensorBoard gets nothing more from this run: %s", error)
+
+    def _show(self, run, step, summaries):
+        # Event files are TFRecords of events. `tf.summary` would take thirty times as
+        # long, and does not tell when the disk is full.
+        def write():
+            file = self._file(run)
+            values = [value for summary in summaries for value in summary.value]
+            event = Event(step=step, summary=Summary(value=values))
+            _append(file, event)
+
+        if summaries:
+            self.attempt(write)
+
+    def _file(self, run):
+        if run not in self._files:
+            directory = self.directory / run
+            directory.mkdir(parents=True, exist_ok=True)
+            who = f"{socket.gethostname()}.{os.getpid()}"
+            # In the order of their names TensorBoard reads them.
+            path = directory / f"events.out.tfevents.{time.time_ns()}.{who}"
+            self._files[run] = tf.io.TFRecordWriter(str(path))
+            _append(self._files[run], Event(file_version="brain.Event:2"))
+        return self._files[run]
+
+    def _description(self, run, tag):
+        """What a tag shows; only the first event of a curve says it."""
+        if (run, tag) in self._described:
+            return None
+        self._described.add((run, tag))
+        group = tag.split("/")[0]
+        return DESCRIPTIONS.get(tag) or DESCRIPTIONS.get(group)
+
+
+def _append(file: tf.io.TFRecordWriter, event: Event):
+    event.wall_time = time.time()
+    file.write(event.SerializeToString())
+    file.flush()
+
+
+def _summary(tag, value: np.ndarray, metadata) -> Summary:
+    summary = Summary()
+    summary.value.add(tag=tag, tensor=make_tensor_proto(value), metadata=metadata)
+    return summary
+
+
+def _histogram(entries: np.ndarray) -> np.ndarray:
+    """[k, 3] left and right edge and count of each bucket: TensorBoard's format.
+
+    TensorBoard's own `histogram_pb` compares every entry with every bucket.
+    """
+    low, high = float(entries.min()), float(entries.max())
+    if low == high:
+        low, high = low - _SPIKE * abs(low), high + _SPIKE * abs(high)
+    counts, edges = np.histogram(entries, _BUCKETS, (low, high))
+    return np.stack([edges[:-1], edges[1:], counts], axis=-1)
+
+
+def _png(picture: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="png", compress_level=1)
+    return file.getvalue()

@@ -12,39 +12,46 @@ from data_pipeline.whole_file import write_file
 from leo_tf.evaluation import Interval
 
 # Colours that also the colour-blind tell apart (Okabe and Ito).
-_BLUE, _ORANGE, _GREY = "#0072B2", "#E69F00", "#777777"
-_RIGHT, _WRONG = "#009E73", "#D55E00"
+BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#777777"
+RIGHT, WRONG = "#009E73", "#D55E00"
 _QUERIES_SHOWN = 6
 
 
-def learning_curve(path: pathlib.Path, history: list[dict], centroid: Interval) -> None:
+def learning_curve(
+    path: pathlib.Path, history: list[dict], centroid: Interval, title: str = "LEO"
+) -> None:
     """Draws accuracy against meta-steps: train, validation, and nearest centroid.
 
     Args:
       path: of the PNG.
       history: the trainer's, a record a validation.
       centroid: accuracy of nearest centroid on the validation episodes.
+      title: of the method.
     """
     figure, axes = _figure(7, 4.2)
     steps = [record["step"] for record in history]
-    validation = 100 * np.array([record["val_accuracy"] for record in history])
-    half_width = 100 * np.array([record["val_half_width"] for record in history])
+    # None, where it was not finite, becomes NaN, which is not drawn.
+    validation, half_width = (
+        100 * np.array([record[name] for record in history], np.float64)
+        for name in ("val_accuracy", "val_half_width")
+    )
     trained = [(r["step"], r["train_accuracy"]) for r in history]
     trained = [(s, 100 * a) for s, a in trained if a is not None]
     if trained:
         axes.plot(
             *zip(*trained),
             "o-",
-            color=_ORANGE,
+            color=ORANGE,
             ms=3,
-            label="LEO, training (with dropout)",
+            label=f"{title}, training (with dropout, if any)",
         )
-    axes.plot(steps, validation, "o-", color=_BLUE, ms=3, label="LEO, validation")
+    validated = f"{title}, validation"
+    axes.plot(steps, validation, "o-", color=BLUE, ms=3, label=validated)
     axes.fill_between(
-        steps, validation - half_width, validation + half_width, color=_BLUE, alpha=0.2
+        steps, validation - half_width, validation + half_width, color=BLUE, alpha=0.2
     )
     axes.axhline(
-        100 * centroid.mean, color=_GREY, ls="--", label="nearest centroid, validation"
+        100 * centroid.mean, color=GREY, ls="--", label="nearest centroid, validation"
     )
     axes.set(xlabel="meta-steps", ylabel="accuracy in %", xlim=(0, None))
     axes.set_title("Learning curve (band: 95 % over episodes)", fontsize=10)
@@ -85,12 +92,12 @@ def episode(
         _label(axes[top, 0], textwrap.fill(class_names[n].capitalize(), 18))
         _tile(axes[top, 1], support[n, 0], "black")
         for q in range(shown):
-            _tile(axes[top, q + 2], query[n, q], _GREY)
+            _tile(axes[top, q + 2], query[n, q], GREY)
         for row, (method, predicted) in enumerate(answers.items(), start=top + 1):
             _label(axes[row, 0], f"{method} answers")
             for q in range(shown):
                 label = int(predicted[n, q])
-                colour = _RIGHT if label == n else _WRONG
+                colour = RIGHT if label == n else WRONG
                 _tile(axes[row, q + 2], support[label, 0], colour)
     figure.suptitle(
         "One test episode: an example given of each class (black), queries of it\n"

@@ -4,54 +4,98 @@ import importlib.metadata
 import platform
 from typing import NamedTuple
 
-import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 import leo_tf
+from leo_tf.calibration import Bins, expected_calibration_error
 from leo_tf.evaluation import EpisodeScores, Interval, interval
+from leo_tf.json_file import finite
+from leo_tf.methods import METHODS
 
-LEO_NAME, CENTROID_NAME = "leo", "centroid"
-_TITLES = {LEO_NAME: "LEO", CENTROID_NAME: "nearest centroid"}
+# What every method is tested beside.
+BASELINE = "centroid"
+
+
+class Calibration(NamedTuple):
+    """Whether a method is as sure as it is right.
+
+    Attributes:
+      nll: negative log-likelihood of a query in nats, with its 95 % interval over
+        episodes.
+      ece: expected calibration error over all queries, between 0 and 1.
+      bins: what it is made of.
+    """
+
+    nll: Interval
+    ece: float
+    bins: Bins
+
+    @classmethod
+    def of(cls, scores: EpisodeScores) -> "Calibration":
+        """Sums up scores with `nll` and `bins`."""
+        bins = Bins(*(tuple(map(float, sums)) for sums in scores.bins))
+        return cls(interval(scores.nll), expected_calibration_error(bins), bins)
+
+    def as_dict(self) -> dict:
+        """What results.json holds."""
+        return {"nll": as_dict(self.nll), "ece": finite(self.ece)}
 
 
 class Results(NamedTuple):
-    """Test accuracy of every method on the same episodes.
+    """Test accuracy of a method and of nearest centroid, on the same episodes.
 
     Attributes:
-      methods: name -> accuracy with its 95 % interval over episodes.
+      methods: name -> accuracy with its 95 % interval over episodes; the method that
+        was asked for comes first.
       losses: name -> mean loss.
-      difference: LEO minus nearest centroid, paired by episode, likewise.
+      difference: the method minus nearest centroid, paired by episode, likewise; None
+        if the method is nearest centroid.
       episodes: how many.
+      calibration: of the method that was asked for; that of the bare cosines beside it
+        says nothing.
     """
 
     methods: dict[str, Interval]
     losses: dict[str, float]
-    difference: Interval
+    difference: Interval | None
     episodes: int
+    calibration: Calibration
+
+    @property
+    def method(self) -> str:
+        """The name of the method that was asked for."""
+        return next(iter(self.methods))
 
 
 def results_of(scores: dict[str, EpisodeScores]) -> Results:
-    """Sums up what the methods scored on the same episodes."""
-    leo, centroid = scores[LEO_NAME].accuracy, scores[CENTROID_NAME].accuracy
+    """Sums up what a method, the first, and nearest centroid scored."""
+    accuracies = {name: score.accuracy for name, score in scores.items()}
+    first, *others = accuracies.values()
     return Results(
-        methods={name: interval(score.accuracy) for name, score in scores.items()},
+        methods={name: interval(values) for name, values in accuracies.items()},
         losses={name: score.loss for name, score in scores.items()},
-        difference=interval(leo - centroid),
-        episodes=len(leo),
+        difference=interval(first - others[0]) if others else None,
+        episodes=len(first),
+        calibration=Calibration.of(next(iter(scores.values()))),
     )
 
 
 def as_json(results: Results, **facts) -> dict:
     """What results.json holds: numbers with intervals, then whatever `facts` say."""
     methods = {
-        name: {**_as_dict(accuracy), "loss": _finite(results.losses[name])}
+        name: {**as_dict(accuracy), "loss": finite(results.losses[name])}
         for name, accuracy in results.methods.items()
     }
+    methods[results.method].update(results.calibration.as_dict())
+    difference = {}
+    if results.difference is not None:
+        name = f"{results.method}_minus_{BASELINE}"
+        difference = {name: as_dict(results.difference)}
     return {
         "accuracy": methods,
-        "leo_minus_centroid": _as_dict(results.difference),
+        **difference,
         "episodes": results.episodes,
         "interval": "95 % over episodes",
         **facts,
@@ -62,15 +106,24 @@ def print_table(results: Results, title: str) -> None:
     """Prints accuracies and their paired difference to standard output."""
     table = Table(box=box.SIMPLE_HEAVY)
     table.add_column("method")
-    table.add_column("accuracy in %", justify="right")
+    for column in ("accuracy in %", "NLL", "ECE in %"):
+        table.add_column(column, justify="right")
     for name, accuracy in results.methods.items():
-        table.add_row(_TITLES[name], str(accuracy))
-    table.add_section()
-    table.add_row(
-        "difference, paired",
-        f"{100 * results.difference.mean:+.2f} ± "
-        f"{100 * results.difference.half_width:.2f}",
-    )
+        title_of_row = METHODS[name].title
+        if name != results.method:  # beside, not asked for
+            title_of_row = title_of_row[0].lower() + title_of_row[1:]
+            surety = "", ""
+        else:
+            nll, ece, _ = results.calibration
+            surety = f"{nll.mean:.3f}", f"{100 * ece:.1f}"
+        table.add_row(title_of_row, str(accuracy), *surety)
+    if results.difference is not None:
+        table.add_section()
+        table.add_row(
+            "difference, paired",
+            f"{100 * results.difference.mean:+.2f} ± "
+            f"{100 * results.difference.half_width:.2f}",
+        )
     print(f"\n{title}; ± is the 95 % interval over {results.episodes} episodes")
     Console(highlight=False).print(table)
 
@@ -83,10 +136,6 @@ def versions() -> dict[str, str]:
     return {**found, "python": platform.python_version(), "machine": platform.machine()}
 
 
-def _as_dict(value: Interval) -> dict[str, float]:
-    return {"mean": value.mean, "half_width_95": _finite(value.half_width)}
-
-
-def _finite(number: float) -> float | None:
-    """The number, or None: JSON has neither infinity nor NaN."""
-    return number if np.isfinite(number) else None
+def as_dict(value: Interval) -> dict[str, float]:
+    """A mean and its half width; None where it is not finite, as JSON has no NaN."""
+    return {"mean": finite(value.mean), "half_width_95": finite(value.half_width)}

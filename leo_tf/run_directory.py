@@ -10,7 +10,6 @@ learning_curve.png, episode.png
 
 import contextlib
 import fcntl
-import json
 import os
 import pathlib
 import socket
@@ -18,6 +17,12 @@ import socket
 from configs.errors import DiskError, InputError, shown
 from configs.schema import Config
 from data_pipeline.whole_file import make_directory, write_file
+from leo_tf.changes import Change, check_changes
+from leo_tf.json_file import read_json, to_json
+
+# Thousands of times what a configuration takes.
+_MOST_CONFIG_BYTES = 2**20
+_LOCK = ".lock"
 
 # What may change between two starts of the same run: it changes no number of it.
 _CHANGEABLE = frozenset(
@@ -29,6 +34,7 @@ _CHANGEABLE = frozenset(
         "num_steps",
         "num_test_episodes",
         "preset",
+        "test_samples",
     ]
 )
 
@@ -44,27 +50,37 @@ class RunDirectory:
         self.path = pathlib.Path(path)
 
     @contextlib.contextmanager
-    def for_training(self, config: Config):
+    def for_training(self, config: Config, allow_changes: bool = False):
         """Holds the directory for this process; makes it, or checks it is this run's.
 
-        Nothing is written yet: `write_config` is for when the run is sure to begin.
+        Nothing is written yet: `write_config` is for when the run is sure to begin. A
+        directory that was made here, and in which nothing was written, goes again.
+
+        Args:
+          config: of the run.
+          allow_changes: whether the run may go on with another configuration.
 
         Raises:
           InputError: if another process trains here, or another configuration did:
-            the fields that differ are named.
+            the fields that differ are named, and shown as a table.
           DiskError: if it cannot be written.
         """
+        is_new = not os.path.lexists(self.path)
         try:
             make_directory(self.path)
-            lock = (self.path / ".lock").open("a+")
+            lock = (self.path / _LOCK).open("a+")
         except OSError as error:
             raise DiskError(str(self.path), "to write here", str(error)) from error
         try:
             self._lock(lock)
-            self._check(config)
+            self._check(config, allow_changes)
             yield self
         finally:
             with contextlib.suppress(OSError):  # it is free even so
+                if is_new and os.listdir(self.path) == [_LOCK]:
+                    (self.path / _LOCK).unlink()
+                    self.path.rmdir()
+            with contextlib.suppress(OSError):
                 lock.close()
 
     def config(self) -> Config:
@@ -75,14 +91,22 @@ class RunDirectory:
         """
         path = self.path / "config.json"
         try:
-            values = json.loads(path.read_text("utf-8"))
+            values = read_json(path, _MOST_CONFIG_BYTES)
         except FileNotFoundError:
             raise InputError(
                 str(self.path), "a run directory with a config.json", "none"
             ) from None
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(str(path), "JSON", shown(str(error))) from error
         return Config.from_dict(values, source=str(path))
+
+    def begun_config(self) -> Config | None:
+        """The configuration of the run if it has come as far as a checkpoint.
+
+        Raises:
+          InputError: if config.json is missing then, or damaged.
+        """
+        return self.config() if self._found("checkpoints", "best") else None
 
     def write_config(self, config: Config) -> None:
         """Says what runs here; before the first checkpoint is saved."""
@@ -90,12 +114,14 @@ class RunDirectory:
 
     def write_json(self, name: str, value) -> None:
         """Writes `value` as JSON, whole or not at all."""
-        write_file(self.path / name, json.dumps(value, indent=1).encode())
+        write_file(self.path / name, to_json(value))
 
     def _lock(self, lock):
         # The system frees it when the process ends, however it ends.
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(lock.fileno()).st_nlink:  # gone with whoever made it
+                raise BlockingIOError
             lock.truncate(0)
             holder = f"process {os.getpid()} on {socket.gethostname()}\n"
             os.write(lock.fileno(), holder.encode())
@@ -115,7 +141,7 @@ class RunDirectory:
             expected = "a directory that can be read"
             raise InputError(str(self.path), expected, shown(str(error))) from error
 
-    def _check(self, config: Config):
+    def _check(self, config: Config, allow_changes: bool):
         found = self._found("checkpoints", "best", "results.json")
         if not found:
             # An earlier start may have failed, then there is nothing to mix up; but
@@ -126,15 +152,16 @@ class RunDirectory:
         if not self._found("config.json"):
             received = f"{', '.join(found)} without config.json"
             raise InputError(str(self.path), "a whole run directory", received)
-        different = [
-            f"{field} is {shown(theirs)} there and {shown(mine)} here"
+        changes = [
+            Change(field, theirs, mine)
             for field, mine, theirs in config.differences(self.config())
             if field not in _CHANGEABLE
         ]
-        if different:
-            raise InputError(
-                str(self.path),
-                "a run of the same configuration",
-                f"another: {'; '.join(different)}",
-                "Give the same flags to go on with it, or another --workdir.",
-            )
+        refusal = InputError(
+            str(self.path),
+            "a run of the same configuration",
+            f"another: {'; '.join(map(str, changes))}",
+            "Give the same flags to go on with it, or another --workdir, or "
+            "--allow_changes.",
+        )
+        check_changes(changes, allow_changes, refusal)

@@ -1,22 +1,34 @@
 """Tests what a run directory holds, or what training has just made."""
 
+import os
+import shlex
+import sys
+
+import numpy as np
+
 from configs.errors import FlagError, InputError, shown
 from configs.flags import RunOptions, dataset_of
 from configs.schema import EMBEDDED_DATASET, Config
-from leo_tf import datasets, report
+from data_pipeline.pipeline import gather
+from leo_tf import datasets, pictures, report
 from leo_tf.baselines.protonet import NearestCentroid
 from leo_tf.checkpoints import Checkpoints, restore
 from leo_tf.datasets import Split
 from leo_tf.evaluation import evaluate
-from leo_tf.model import LEO
+from leo_tf.history import Progress
+from leo_tf.learner import Learner
+from leo_tf.meta_step import answer
+from leo_tf.methods import METHODS, build
 from leo_tf.progress import ProgressLine, say
 from leo_tf.run_directory import RunDirectory
+from leo_tf.sampling import Draws
 
 # What `--mode=evaluate` may change of the run's own configuration.
 _DATA_FIELDS = ("data_path", "dataset_name", "embedding_crop")
 _EVALUATION_FIELDS = (
     *_DATA_FIELDS,
     "num_test_episodes",
+    "test_samples",
     "test_way",
     "test_shot",
     "test_num_query",
@@ -30,36 +42,111 @@ def evaluate_run(options: RunOptions) -> report.Results:
     Checkpoints(directory.path).best()  # is there one? Else do not load the data
     split = datasets.load(config, ["test"], quiet=options.quiet)["test"]
     say(str(split), options.quiet)
-    leo = build(config, split)
+    learner = build(config, split.embedding_size)
     best = Checkpoints(directory.path).best()  # now: a training may have moved on
     _check_test_data(split, best.manifest, options)
-    restore(best, {variable.path: variable.value for variable in leo.variables})
-    results = test(config, split, leo, options)
-    report.print_table(results, title(config, split, best.step))
+    _restore(best, learner)
+    results = _test(config, split, learner, options)
+    report.print_table(results, _title(config, split, best.step))
     return results
 
 
-def build(config: Config, split: Split) -> LEO:
-    """LEO with initial variables for the embeddings of a split."""
-    leo = LEO(config.model, seed=config.run.seed, dtype=config.data.dtype)
-    leo.build([None, None, None, split.embedding_size])
-    return leo
+def test_trained(
+    config: Config,
+    split: Split,
+    learner: Learner,
+    directory: RunDirectory,
+    progress: Progress,
+    facts: dict,
+    options: RunOptions,
+) -> None:
+    """Tests the best checkpoint; writes results.json and the picture of an episode.
+
+    Args:
+      config: of the run.
+      split: test.
+      learner: the method; it gets the variables of the best checkpoint.
+      directory: of the run.
+      progress: of the training.
+      facts: what the checkpoints' manifests hold besides.
+      options: what was asked for.
+    """
+    best = Checkpoints(directory.path).best()
+    _restore(best, learner)
+    results = _test(config, split, learner, options)
+    more = {
+        "test": datasets.evaluation_shape(config, split),
+        "step": best.step,
+        "steps_trained": progress.step,
+        "steps_not_finite": progress.non_finite,
+        "seconds_trained": round(progress.seconds, 1),
+        "seed": config.run.seed,
+        "source": split.source,
+        **{key: facts[key] for key in ("data", "device", "jit", "versions", "config")},
+    }
+    directory.write_json("results.json", report.as_json(results, **more))
+    if split.images is not None:
+        _draw_episode(config, split, learner, directory.path / "episode.png")
+    report.print_table(results, _title(config, split, best.step))
+    print(f"Run directory: {directory.path}")
+    if METHODS[config.methods.method].is_trained:
+        python = shlex.quote(os.path.relpath(sys.executable))
+        logdir = shlex.quote(f"--logdir={directory.path}")
+        print(f"TensorBoard:   {python} -m tensorboard.main {logdir}")
 
 
-def test(config, split, leo, options) -> report.Results:
+def _restore(checkpoint, learner: Learner):
+    variables = {v.path: v.value for v in learner.trainable_variables}
+    restore(checkpoint, variables)
+
+
+def _test(config, split, learner, options) -> report.Results:
     count = config.run.num_test_episodes
-    learners = {report.LEO_NAME: leo, report.CENTROID_NAME: NearestCentroid()}
+    # The method first: where it is nearest centroid itself, it is not tested twice.
+    learners = {config.methods.method: learner}
+    learners.setdefault(report.BASELINE, NearestCentroid())
     dataset = datasets.evaluation_episodes(config, split, count)
     with ProgressLine("test", count, unit="episodes", quiet=options.quiet) as line:
-        return report.results_of(evaluate(learners, dataset, line.advance))
+        scores = evaluate(
+            learners, dataset, line.advance, calibrated=True, draws=draws_of(config)
+        )
+    return report.results_of(scores)
 
 
-def title(config, split, step):
+def draws_of(config: Config) -> Draws | None:
+    """What predictions are averaged over in a test, if anything."""
+    run = config.run
+    return Draws(run.test_samples, run.seed) if run.test_samples else None
+
+
+def _draw_episode(config, split: Split, learner, path):
+    """Draws the first test episode with the method's and nearest centroid's answers."""
+    [rows] = datasets.evaluation_episodes(config, split, 1).rows
+    episode = gather(split.table.features, rows)
+    learners = {METHODS[config.methods.method].title: learner}
+    if config.methods.method != report.BASELINE:
+        learners["centroid"] = NearestCentroid()
+    answers = {
+        name: np.argmax(answer(each, episode)[1][0], axis=-1)  # [N, Q]
+        for name, each in learners.items()
+    }
+    pictures.episode(
+        path,
+        support=split.images[rows.support[0]],
+        query=split.images[rows.query[0]],
+        class_names=[split.class_names[c] for c in rows.classes[0]],
+        answers=answers,
+    )
+
+
+def _title(config, split, step):
     shape = datasets.evaluation_shape(config, split)
-    return (
+    title = (
         f"{config.data.dataset_name}, test: {shape['way']}-way {shape['shot']}-shot, "
         f"{shape['num_query']} queries a class, step {step}"
     )
+    samples = config.run.test_samples
+    return f"{title}, mean of {samples} draws" if samples else title
 
 
 def _check_test_data(split: Split, manifest: dict, options: RunOptions):

@@ -32,26 +32,38 @@ def restore_variables(
       variables: name -> variable; may be fewer than the checkpoint holds.
 
     Raises:
-      CheckpointError: if a variable is missing or differs in shape or type; then no
-        variable has changed.
+      CheckpointError: if a variable is missing or differs in shape or type, or if the
+        files cannot be read; then no variable has changed.
     """
-    try:
-        reader = tf.train.load_checkpoint(str(directory / _PREFIX))
-        shapes = reader.get_variable_to_shape_map()
-        types = reader.get_variable_to_dtype_map()
-    except tf.errors.OpError as error:
-        received = shown(error.message)
-        raise CheckpointError(
-            str(directory), "a readable checkpoint", received
-        ) from error
+    values = {name: _read(directory, name, v.dtype) for name, v in variables.items()}
     for name, variable in variables.items():
-        mine = f"{variable.dtype.name} {variable.shape.as_list()}"
-        key = _key(name)
-        held = f"{types[key].name} {shapes[key]}" if key in shapes else "nothing"
+        mine, held = variable.shape.as_list(), values[name].shape.as_list()
         if held != mine:
-            raise CheckpointError(f"{directory}: `{name}`", mine, held)
+            expected = f"{variable.dtype.name} {mine}"
+            received = f"{variable.dtype.name} {held}"
+            raise CheckpointError(f"{directory}: `{name}`", expected, received)
     for name, variable in variables.items():
-        variable.assign(reader.get_tensor(_key(name)))
+        variable.assign(values[name])
+
+
+def _read(directory: pathlib.Path, name: str, dtype: tf.DType) -> tf.Tensor:
+    # Not by `tf.train.load_checkpoint`: its list of what is there ends the process
+    # where the disk fails to read the index.
+    try:
+        with tf.device("CPU:0"):
+            [value] = tf.raw_ops.RestoreV2(
+                prefix=str(directory / _PREFIX),
+                tensor_names=[_key(name)],
+                shape_and_slices=[""],
+                dtypes=[dtype],
+            )
+    except tf.errors.NotFoundError as error:
+        where, expected = f"{directory}: `{name}`", f"a variable of {dtype.name}"
+        raise CheckpointError(where, expected, "nothing") from error
+    except tf.errors.OpError as error:
+        where, expected = f"{directory}: `{name}`", f"a readable {dtype.name}"
+        raise CheckpointError(where, expected, shown(error.message)) from error
+    return value
 
 
 def _key(name: str) -> str:

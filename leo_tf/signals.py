@@ -4,6 +4,10 @@ import signal
 import threading
 
 
+class Stopped(Exception):
+    """A signal has asked the process to stop."""
+
+
 class StopRequest:
     """A context manager that notes the first SIGINT or SIGTERM instead of dying of it.
 
@@ -27,6 +31,15 @@ class StopRequest:
     def __exit__(self, *unused_error):
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def check(self, *unused) -> None:
+        """For work that can be given up, and done again from its beginning.
+
+        Raises:
+          Stopped: if a signal came.
+        """
+        if self.signal is not None:
+            raise Stopped
 
     def _note(self, number, unused_frame):
         self.signal = number

@@ -4,23 +4,25 @@ Shapes: B tasks in the meta-batch.
 """
 
 import dataclasses
+import signal
 import time
 from collections.abc import Callable
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from configs.errors import DiskError, DivergedError
 from configs.schema import Config
 from leo_tf.checkpoints import Checkpoint, Checkpoints, restore
-from leo_tf.evaluation import EpisodeScores, Interval, interval
+from leo_tf.distribute import Replicas, make_steps
+from leo_tf.evaluation import EpisodeScores, interval
 from leo_tf.history import Averages, Progress
 from leo_tf.learner import Learner
-from leo_tf.meta_step import make_meta_step, make_run_steps, meta_gradients
+from leo_tf.monitor_training import Call, TrainingMonitor
 from leo_tf.monitoring import Monitor
+from leo_tf.profiling import Profile
 from leo_tf.progress import ProgressLine
-from leo_tf.signals import StopRequest
+from leo_tf.signals import Stopped, StopRequest
 
 # As many steps a call as take about this long: the progress line moves smoothly, a
 # signal is heeded soon, and the host does nothing in between.
@@ -39,9 +41,13 @@ class Trainer:
       optimizer: of its trainable variables.
       config: of the run.
       episodes: start -> endless dataset of training episodes from that step on.
-      validate: () -> `EpisodeScores` of the learner on the validation episodes.
+      validate: on_batch -> `EpisodeScores` of the learner on the validation episodes;
+        `on_batch` is called after each batch, and may end it by an exception.
       checkpoints: where to save.
       monitor: where to show.
+      show_more: called with the step after each validation.
+      profile: of some steps.
+      replicas: in whose scope learner and optimizer were made.
       facts: what every manifest holds besides: configuration, data, versions.
     """
 
@@ -52,27 +58,27 @@ class Trainer:
         config: Config,
         *,
         episodes: Callable[[int], tf.data.Dataset],
-        validate: Callable[[], EpisodeScores],
+        validate: Callable[[Callable], EpisodeScores],
         checkpoints: Checkpoints,
         monitor: Monitor,
         facts: dict,
+        show_more: Callable[[int], None] = lambda step: None,
+        profile: Profile | None = None,
+        replicas: Replicas | None = None,
     ):
         self.learner, self.optimizer, self.config = learner, optimizer, config
         self.episodes, self.validate = episodes, validate
-        self.checkpoints, self.monitor, self.facts = checkpoints, monitor, facts
+        self.checkpoints, self.facts = checkpoints, facts
+        self.shown = TrainingMonitor(monitor, learner, optimizer, config)
+        self.show_more, self.profile = show_more, profile or Profile(monitor.directory)
+        self.replicas = replicas or Replicas()
         self.progress = Progress()
         self.stopped_by: int | None = None
         self._failed_saves = 0
         self._resumed: Checkpoint | None = None
-        meta_step = make_meta_step(
-            learner,
-            optimizer,
-            gradient_threshold=config.optimizer.gradient_threshold,
-            gradient_norm_threshold=config.optimizer.gradient_norm_threshold,
-            jit=uses_jit(config),
+        self._run_steps = make_steps(
+            self.replicas, learner, optimizer, config, uses_jit(config)
         )
-        self._run_steps = make_run_steps(meta_step, config.run.seed)
-        self._gradients = tf.function(self._gradients_eagerly, autograph=False)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Goes on from a checkpoint: variables, best so far and history.
@@ -84,6 +90,8 @@ class Trainer:
         """
         progress = Progress.of(checkpoint)
         restore(checkpoint, self._variables())
+        # The configuration's own, which may have been changed between two starts.
+        self.optimizer.learning_rate = self.config.optimizer.outer_lr
         self.progress, self._resumed = progress, checkpoint
         if progress.best_step is not None:
             progress.find_best(self.checkpoints.is_whole)
@@ -94,43 +102,61 @@ class Trainer:
         """Trains up to the configured number of steps, or until a signal.
 
         SIGTERM or SIGINT ends the running steps, saves and returns, with the signal
-        in `stopped_by`; a second one ends the process at once.
+        in `stopped_by`; a second one ends the process at once. A validation is given
+        up, and done by the run that goes on from here. A signal that another worker
+        gets counts as SIGTERM.
 
         Raises:
           DiskError: if the last checkpoint, or three in a row, cannot be written.
           DivergedError: if too many steps are not finite.
         """
-        run, progress = self.config.run, self.progress
-        iterator = iter(self.episodes(progress.step))
-        since_log = Averages()
-        steps_per_call, started = 1, progress.step
         with StopRequest() as request:
-            if progress.step >= run.num_steps and not self._is_validated():
-                self._validate(line)  # stopped here, before it was due
-            while progress.step < run.num_steps and request.signal is None:
-                count = min(steps_per_call, self._steps_to_next_event())
-                metrics, seconds = self._timed(iterator, count)
-                since_log.add(metrics, count)
-                progress.since_validation.add(metrics, count)
-                steps_per_call = max(1, round(count / seconds * _SECONDS_PER_CALL))
-                if progress.step == started + count:
-                    line.skip_time(seconds)  # tracing and compiling are no rate
-                line.advance(count, progress.line())
-                self._check_finite()
-                if progress.step % run.log_every == 0:
-                    self._log(since_log.means())
-                    since_log = Averages()
-                if self._is_validation_due():
-                    self._validate(line)
+            workers, variables = self.replicas.workers, self._variables().values()
+            workers.share(self.progress.step, variables)
+            with self.profile:
+                self._run(line, request)
             self.stopped_by = request.signal
             if self.stopped_by is not None:
                 self._save()
-        return progress
+        return self.progress
+
+    def _run(self, line: ProgressLine, request: StopRequest):
+        run, progress = self.config.run, self.progress
+        iterator = iter(self.episodes(progress.step))
+        steps_per_call, started = 1, progress.step
+        if progress.step and self._is_validation_due() and not self._is_validated():
+            self._validate(line, request)  # stopped here, before it was done
+        while progress.step < run.num_steps:
+            count = self._agree(steps_per_call, request)
+            if not count:
+                return
+            call = self._call(iterator, count)
+            progress.since_validation.add(call.metrics, count)
+            steps_per_call = max(1, round(count / call.seconds * _SECONDS_PER_CALL))
+            if progress.step == started + count:
+                line.skip_time(call.seconds)  # tracing and compiling are no rate
+            line.advance(count, progress.line())
+            self._check_finite()
+            if progress.step % run.log_every == 0:
+                self.shown.show(progress)
+            if self._is_validation_due():
+                self._validate(line, request)
+
+    def _agree(self, most: int, request: StopRequest) -> int:
+        """How many steps all workers make next; 0 if one of them got a signal."""
+        count = min(most, self._steps_to_next_event())
+        stop = request.signal is not None
+        agreed = self.replicas.workers.agree(count, stop)
+        if not agreed and not stop:
+            request.signal = signal.SIGTERM
+        return agreed
 
     def _steps_to_next_event(self) -> int:
         step, run = self.progress.step, self.config.run
-        events = [run.log_every, run.validate_every]
-        return min(run.num_steps - step, *(every - step % every for every in events))
+        log, validation = (n - step % n for n in (run.log_every, run.validate_every))
+        events = [log, validation, run.num_steps - step]
+        # The last step before something is shown is made alone, to be seen by itself.
+        return min([max(1, e - 1) for e in events] + self.profile.until_next(step))
 
     def _is_validation_due(self) -> bool:
         step, run = self.progress.step, self.config.run
@@ -141,38 +167,32 @@ class Trainer:
         history = self.progress.history
         return bool(history) and history[-1]["step"] == self.progress.step
 
-    def _timed(self, iterator, count: int) -> tuple[dict, float]:
+    def _call(self, iterator, count: int) -> Call:
+        step = self.progress.step
+        if count == 1:
+            self.shown.before_single_step(step)
+        self.profile.before(step)
         start = time.monotonic()
-        metrics = self._run_steps(
-            iterator,
-            tf.constant(self.progress.step, tf.int64),
-            tf.constant(count, tf.int64),
-        )
+        first, number = (tf.constant(n, tf.int64) for n in (step, count))
+        metrics = self._run_steps(iterator, first, number)
         metrics = {name: float(value) for name, value in metrics.items()}  # waits
         seconds = time.monotonic() - start
         self.progress.add_steps(count, round(metrics["non_finite"]), seconds)
-        return metrics, seconds
+        self.profile.after(self.progress.step)
+        wait = metrics.pop("input_wait")
+        call = Call(count, metrics, seconds, wait)
+        self.shown.add(call)
+        return call
 
-    def _gradients_eagerly(self, episode, step):
-        seed = tf.constant(self.config.run.seed, tf.int64)
-        noise = self.learner.draw_noise(episode, seed, step)
-        return meta_gradients(self.learner, episode, noise)[1]
-
-    def _validate(self, line: ProgressLine):
+    def _validate(self, line: ProgressLine, request: StopRequest):
         start = time.monotonic()
-        scores, progress = self.validate(), self.progress
-        accuracy, train = interval(scores.accuracy), progress.since_validation.means()
+        try:
+            scores, progress = self.validate(request.check), self.progress
+        except Stopped:
+            return  # nothing has changed
+        accuracy = interval(scores.accuracy)
+        progress.record(accuracy, scores.loss, progress.since_validation.means())
         progress.since_validation = Averages()
-        progress.history.append(
-            {
-                "step": progress.step,
-                "train_accuracy": train.get("accuracy"),
-                "train_loss": train.get("loss"),
-                "val_accuracy": accuracy.mean,
-                "val_half_width": accuracy.half_width,
-                "val_loss": scores.loss,
-            }
-        )
         # With the validation classes trained on there is nothing to select by: the
         # newest is as good as any. A NaN is never better.
         is_best = (
@@ -186,7 +206,8 @@ class Trainer:
             mark = "  of classes that are trained on, too"
         line.note(progress.validation_line(accuracy, mark))
         self._save_or_go_on(line, best_before)
-        self._show_validation(accuracy, scores.loss)
+        self.shown.show_validation(progress, accuracy, scores.loss)
+        self.show_more(progress.step)
         line.skip_time(time.monotonic() - start)
 
     def _save_or_go_on(self, line: ProgressLine, best_before: tuple):
@@ -219,6 +240,7 @@ class Trainer:
         """Ends a run that has lost its way; its last checkpoint stays as it is."""
         limit, progress = self.config.run.non_finite_limit, self.progress
         if progress.non_finite_surplus > limit:
+            self.shown.show(progress)
             raise DivergedError(
                 f"step {progress.step}",
                 f"at most {limit} more steps that are not finite than others",
@@ -226,34 +248,6 @@ class Trainer:
                 "Try a lower --outer_lr in another --workdir, or go on from the last "
                 "checkpoint with a higher --non_finite_limit.",
             )
-
-    def _log(self, means: dict):
-        rates = {
-            name: float(np.mean(variable.numpy()))
-            for name, variable in self._named_variables().items()
-            if name.endswith("_lr")
-        }
-        step, non_finite = self.progress.step, self.progress.non_finite
-        self.monitor.training(step, means, learning_rates=rates, non_finite=non_finite)
-
-    def _show_validation(self, accuracy: Interval, loss: float):
-        step, variables = self.progress.step, self._named_variables()
-        # Drawn apart: taken from the training's own iterator, it would be missing
-        # there, and a resumed run would see other episodes than an uninterrupted one.
-        episode = next(iter(self.episodes(step)))
-        gradients = self._gradients(episode, tf.constant(step, tf.int64))
-        self.monitor.validation(
-            step,
-            accuracy=accuracy.mean,
-            loss=loss,
-            variables={name: variable.value for name, variable in variables.items()},
-            gradients=dict(zip(variables, gradients)),
-        )
-
-    def _named_variables(self) -> dict:
-        """Variables without the learner's own name: "encoder/kernel"."""
-        variables = self.learner.trainable_variables
-        return {variable.path.split("/", 1)[-1]: variable for variable in variables}
 
     def _variables(self) -> dict[str, tf.Variable]:
         variables = [*self.learner.trainable_variables, *self.optimizer.variables]

@@ -19,35 +19,63 @@ configs.rules
 configs.groups
 configs.schema
 configs.presets
+configs.option
 configs.options
+configs.help_page configs.modes
 configs.flags
 
 data_pipeline.episode data_pipeline.hog data_pipeline.whole_file
-data_pipeline.array_cache
+data_pipeline.array_cache data_pipeline.tfrecord_lengths
 data_pipeline.embeddings data_pipeline.glyph_drawing data_pipeline.input_file
 data_pipeline.keys data_pipeline.npz data_pipeline.pickle_values
 data_pipeline.pickle_arrays data_pipeline.sampler
 data_pipeline.pickle_result data_pipeline.pipeline
 data_pipeline.pickle_opcodes
-data_pipeline.release_pickle
+data_pipeline.release_pickle data_pipeline.tfrecord
 data_pipeline.formats
 data_pipeline.glyphs data_pipeline.splits
 data_pipeline
 
 leo_tf
+leo_tf.serving_inputs leo_tf.serving_models
+leo_tf.serving leo_tf.server_json leo_tf.server_versions
+leo_tf.server_openapi
+leo_tf.server_app
 leo_tf.adaptation leo_tf.latent leo_tf.layers leo_tf.learner leo_tf.losses leo_tf.noise
-leo_tf.baselines leo_tf.baselines.protonet leo_tf.model
-leo_tf.meta_step
+leo_tf.monitor_tags leo_tf.profiling leo_tf.request_checks leo_tf.step_metrics
+leo_tf.version_directory
+leo_tf.baselines leo_tf.baselines.newton
+leo_tf.baselines.linear leo_tf.baselines.maml leo_tf.baselines.protonet leo_tf.model
+leo_tf.calibration leo_tf.meta_step leo_tf.uneven_support
+leo_tf.signatures
+leo_tf.export_tflite leo_tf.query_scores leo_tf.sampling
 leo_tf.evaluation leo_tf.monitoring leo_tf.progress leo_tf.saved_variables
-leo_tf.signals
-leo_tf.checkpoints
+leo_tf.changes
+leo_tf.methods leo_tf.signals leo_tf.json_file
+leo_tf.checkpoint_manifest
+leo_tf.checkpoints leo_tf.server
 leo_tf.history
-leo_tf.datasets leo_tf.pictures leo_tf.report leo_tf.run_directory leo_tf.trainer
-leo_tf.run_evaluation
+leo_tf.monitor_training
+leo_tf.cluster
+leo_tf.workers
+leo_tf.distribute
+leo_tf.datasets leo_tf.monitor_projector leo_tf.pictures leo_tf.report
+leo_tf.run_directory leo_tf.trainer
+leo_tf.export_manifest leo_tf.monitor_facts leo_tf.monitor_images leo_tf.run_evaluation
+leo_tf.monitor_validation
+leo_tf.export leo_tf.follower
+leo_tf.training leo_tf.comparison_table leo_tf.reproduction_table
+leo_tf.comparison_pictures leo_tf.several_runs
+leo_tf.compare leo_tf.reproduce
 leo_tf.experiment
 leo_tf.command_line
 run_leo
-benchmarks.accuracy benchmarks.episode_supply
+benchmarks.soak benchmarks.accuracy benchmarks.episode_supply benchmarks.serving_load
+benchmarks.evaluation_speed benchmarks.growth benchmarks.meta_step
+benchmarks.startup
+benchmarks.in_turn benchmarks.peers.leo_jax benchmarks.peers.leo_torch
+benchmarks.monitoring_cost benchmarks.peers.contestants
+benchmarks.peers_speed
 """
 PLACE = {
     module: number

@@ -46,7 +46,7 @@ class LinearRegression:
         """[B, ..., N] scores of inputs [B, ..., D]."""
         return class_scores(classifier, inputs)
 
-    def draw_noise(self, episode, seed, step):
+    def draw_noise(self, episode, seed, step, first_task=0):
         return None
 
     def _classifier(self, inputs, labels, way):

@@ -99,7 +99,7 @@ class MAML(keras.layers.Layer):
         """[B, ..., N] scores of inputs [B, ..., D]."""
         return class_scores(classifier, inputs)
 
-    def draw_noise(self, episode, seed, step):
+    def draw_noise(self, episode, seed, step, first_task=0):
         return None
 
     def _descend(self, inputs, labels):

@@ -45,7 +45,7 @@ class NearestCentroid:
         """[B, ..., N] scores of inputs [B, ..., D], which have length 1."""
         return class_scores(classifier, inputs)
 
-    def draw_noise(self, episode, seed, step):
+    def draw_noise(self, episode, seed, step, first_task=0):
         return None
 
     def _classifier(self, means):

@@ -47,14 +47,16 @@ def test_a_server_refuses_flags_of_training(flag, refusal):
     assert error.where == flag.split("=")[0] and "--mode=serve" in error.expected
 
 
-@pytest.mark.parametrize("mode", ["train", "evaluate", "export", "serve"])
+@pytest.mark.parametrize(
+    "mode", ["train", "evaluate", "compare", "reproduce", "export", "serve"]
+)
 @pytest.mark.parametrize("name", [o.name for o in OPTIONS.values() if o.modes])
 def test_every_flag_of_some_modes_is_refused_in_the_others(mode, name, refusal):
     option = OPTIONS[name]
     if mode in option.modes:
         return
     text = {str: "saved_model", int: "7", bool: "true"}[option.rule.kind]
-    text = "3-7" if name == "profile_steps" else text
+    text = {"profile_steps": "3-7", "methods": "leo"}.get(name, text)
     error = refusal(f"--mode={mode}", "--workdir=/w", f"--{name}={text}")
     assert error.where == f"--{name}"
     assert (error.expected, error.received) == (
@@ -69,3 +71,35 @@ def test_every_flag_of_some_modes_is_refused_in_the_others(mode, name, refusal):
 )
 def test_values_beyond_the_edge_are_refused(flag, refusal):
     assert refusal(*SERVE, flag).where == flag.split("=")[0]
+
+
+def test_what_to_compare_is_some_methods_each_once(refusal):
+    assert read("--mode=compare").methods.split(",")[0] == "leo"
+    assert read("--mode=compare", "--methods=maml,leo").methods == "maml,leo"
+    for names in ("", "leo,", "leo,leo", "LEO", "leo ridge", "svm"):
+        assert refusal("--mode=compare", f"--methods={names}").where == "--methods"
+
+
+def test_a_reproduction_has_five_seeds_unless_told(refusal):
+    assert read("--mode=reproduce").seeds == 5
+    assert read("--mode=reproduce", "--seeds=1").seeds == 1
+    assert refusal("--mode=reproduce", "--seeds=0").where == "--seeds"
+
+
+@pytest.mark.parametrize(
+    ("mode", "flag"),
+    [
+        ("compare", "--method=maml"),
+        ("reproduce", "--train_on_val"),
+        ("reproduce", "--notrain_on_val"),
+    ],
+)
+def test_a_setting_that_a_mode_gives_to_its_runs_itself_is_refused(mode, flag, refusal):
+    error = refusal(f"--mode={mode}", flag)
+    assert error.where == "--" + flag.lstrip("-").split("=")[0].removeprefix("no")
+    assert f"--mode={mode}" in error.expected
+
+
+@pytest.mark.parametrize("mode", ["compare", "reproduce"])
+def test_jobs_that_train_want_their_data_like_training(mode, refusal):
+    assert refusal(f"--mode={mode}", "--preset=mini_1shot").where == "--data_path"

@@ -132,7 +132,6 @@ BUILT_TWICE = {
 }
 
 
-MANY = 1 << 18
 _TEXT = b"X\x60\xea\x00\x00" + b"x" * 60_000
 _KEYS = b"\x80\x04}X\x04\x00\x00\x00keys]("
 _REST = b"esX\x0a\x00\x00\x00embeddings"
@@ -145,31 +144,56 @@ _SCALARS = b"".join(
         + b"\x86\x94R",
     ]
 )
-BOMBS = {
-    "lists": b"]" * MANY,
-    "dicts": b"}" * MANY,
-    "marks": b"(" * MANY,
-    "values between marks": b"N(" * MANY,
-    "nones": b"N" * MANY,
-    "nested tuples": b"N" + b"\x85" * MANY,
-    "doubled tuples": b"N\x94" + b"h\x00\x86\x94" * (MANY // 4),
-    "laughs": b"N\x94" + b"".join(b"h%c" % i * 2 + b"\x86\x94" for i in range(250)),
-    "memo": b"N" + b"\x94" * MANY,
-    "a far memo number": b"Nr\xff\xff\xff\xff.",
-    "a memo number as text": b"Np99999999999\n.",
-    "names of two letters": b"](" + b"\x8c\x02ab" * (MANY // 4) + b"e.",
-    "4 GiB of bytes": b"T\xff\xff\xff\xffabc.",
-    "8 EiB of bytes": b"\x8e" + b"\xff" * 7 + b"\x7fabc.",
-    "8 EiB of text": b"\x8d" + b"\xff" * 7 + b"\x7fabc.",
-    "a frame": b"\x80\x04\x95" + b"\xff" * 8 + b".",
-    "an endless number": b"I" + b"9" * MANY + b"\n.",
-    "an endless line": b"V" + b"x" * MANY,
-    "one long name a million times": (
-        _KEYS + _TEXT + b"\x94" + b"h\x00" * 100_000 + _REST + _EMPTY + _STATE + b"s."
-    ),
-    "one long scalar many times": (
-        _KEYS + _SCALARS + b"h\x00h\x01R" * 10_000 + _REST + _EMPTY + _STATE + b"s."
-    ),
-    "arrays": b"cnumpy\ndtype\n\x94\x8c\x02f4\x89\x88\x87\x94"
-    + b"h\x00h\x01R" * 100_000,
-}
+
+
+def _ones(rows: int) -> bytes:
+    """An array of so many rows of one float."""
+    shape = b"(J" + struct.pack("<i", rows) + b"K\x01t"
+    data = b"B" + struct.pack("<I", 4 * rows) + b"\x00\x00\x80?" * rows
+    return _EMPTY + b"(K\x01" + shape + _DTYPE + b"\x89" + data + b"tb"
+
+
+def bombs(many: int) -> dict[str, bytes]:
+    """Files of about `many` bytes or fewer that ask for time or memory."""
+    return {
+        "lists": b"]" * many,
+        "dicts": b"}" * many,
+        "marks": b"(" * many,
+        "values between marks": b"N(" * many,
+        "nones": b"N" * many,
+        "nested tuples": b"N" + b"\x85" * many,
+        "doubled tuples": b"N\x94" + b"h\x00\x86\x94" * (many // 4),
+        "laughs": b"N\x94" + b"".join(b"h%c" % i * 2 + b"\x86\x94" for i in range(250)),
+        "memo": b"N" + b"\x94" * many,
+        "a far memo number": b"Nr\xff\xff\xff\xff.",
+        "a memo number as text": b"Np99999999999\n.",
+        "names of two letters": b"](" + b"\x8c\x02ab" * (many // 4) + b"e.",
+        "4 GiB of bytes": b"T\xff\xff\xff\xffabc.",
+        "8 EiB of bytes": b"\x8e" + b"\xff" * 7 + b"\x7fabc.",
+        "8 EiB of text": b"\x8d" + b"\xff" * 7 + b"\x7fabc.",
+        "a frame": b"\x80\x04\x95" + b"\xff" * 8 + b".",
+        "an endless number": b"I" + b"9" * many + b"\n.",
+        "an endless line": b"V" + b"x" * many,
+        "one long name a million times": (
+            _KEYS
+            + _TEXT
+            + b"\x94"
+            + b"h\x00" * (many // 6)
+            + _REST
+            + _ones(many // 6 + 1)
+            + b"s."
+        ),
+        "one long scalar many times": (
+            _KEYS
+            + _SCALARS
+            + b"h\x00h\x01R" * (many // 26)
+            + _REST
+            + _ones(many // 26 + 1)
+            + b"s."
+        ),
+        "arrays": b"cnumpy\ndtype\n\x94\x8c\x02f4\x89\x88\x87\x94"
+        + b"h\x00h\x01R" * (many // 3),
+    }
+
+
+BOMBS = bombs(1 << 18)

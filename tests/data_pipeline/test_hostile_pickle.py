@@ -146,15 +146,8 @@ def test_the_error_names_the_offset_of_what_was_found():
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_memory_stays_in_proportion_to_the_file(bomb):
-    content = BOMBS[bomb]
-    tracemalloc.start()
-    try:
-        _refused(content)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 21 * len(content) + 100_000
+def test_what_asks_for_time_or_memory_is_refused(bomb):
+    _refused(BOMBS[bomb])  # for how much of them: tests/hostile
 
 
 @pytest.mark.parametrize("what", ["name", "scalar"])
@@ -170,7 +163,8 @@ def test_a_long_name_named_again_and_again_is_not_copied(what):
 @pytest.mark.parametrize("place", [0, 65_535, 65_536, 120_000, -3, -2])
 def test_long_text_that_is_no_latin1_is_refused(damage, place):
     table = np.full((10_000, 2), 42.0, np.float64)
-    content = bytearray(pickled(2, embeddings=table))
+    names = [f"{i}-a-a_{i}" for i in range(10_000)]
+    content = bytearray(pickled(2, embeddings=table, keys=names))
     length = table.nbytes  # all of it ASCII
     start = content.index(b"X" + length.to_bytes(4, "little")) + 5
     release_pickle.loads(bytes(content))

@@ -1,8 +1,10 @@
 """Checkpoints: whole or not there, found and restored bit for bit."""
 
+import errno
 import hashlib
 import json
 import os
+import pathlib
 import shutil
 
 import numpy as np
@@ -10,7 +12,8 @@ import pytest
 import tensorflow as tf
 from saved_runs import listing
 
-from configs.errors import CheckpointError
+from configs.errors import CheckpointError, DiskError
+from leo_tf import checkpoint_manifest
 from leo_tf.checkpoints import Checkpoints, restore
 
 FACTS = {"config": {"seed": 7}}
@@ -182,6 +185,81 @@ def test_a_variable_that_does_not_fit_is_named_and_none_is_changed(
     with pytest.raises(CheckpointError, match=f"`{name}`: expected"):
         restore(checkpoints.load(20), mine)
     assert contents(mine) == before
+
+
+def _unreadable(monkeypatch, path, error=errno.EIO):
+    """The disk fails to read a file."""
+    opened = pathlib.Path.open
+
+    def fails(self, *arguments, **options):
+        if self == path:
+            raise OSError(error, os.strerror(error))
+        return opened(self, *arguments, **options)
+
+    monkeypatch.setattr(pathlib.Path, "open", fails)
+
+
+def test_a_disk_that_fails_to_read_is_told_from_a_checkpoint_that_is_lost(
+    checkpoints, monkeypatch
+):
+    path = checkpoints.directory / "step-00000020"
+    with monkeypatch.context() as patched:
+        _unreadable(patched, _data(path))
+        for set_aside in (False, True):
+            with pytest.raises(CheckpointError, match="Try again") as caught:
+                checkpoints.newest(unexpected, set_aside=set_aside)
+            assert caught.value.where == str(_data(path))
+        with pytest.raises(CheckpointError, match="Input/output error"):
+            checkpoints.is_whole(20)
+        assert checkpoints.is_whole(10)
+    assert checkpoints.newest(unexpected).step == 20 and checkpoints.is_whole(20)
+    shutil.rmtree(path)
+    assert not checkpoints.is_whole(20)
+
+
+@pytest.mark.parametrize(
+    "name", ["../step-00000010/manifest.json", "/dev/zero", "..", ".", "", "a\n"]
+)
+def test_a_manifest_names_files_of_its_own_directory_only(checkpoints, name):
+    path = checkpoints.directory / "step-00000020" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"][name] = {"size": 1, "sha256": "0" * 64}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="files of this directory") as caught:
+        checkpoints.load(20)
+    assert caught.value.where == f"{path}: `files`"
+
+
+def test_a_manifest_is_strict_json_and_what_was_not_finite_is_null(checkpoints):
+    facts = {"accuracy": np.inf, "of": [np.nan, 1.5]}
+    checkpoints.save(30, make_variables(), facts)
+    checkpoints.annotate(checkpoints.load(20), facts)
+    for step in (20, 30):
+        path = checkpoints.directory / f"step-000000{step}" / "manifest.json"
+        read = json.loads(path.read_text(), parse_constant=pytest.fail)
+        assert read["accuracy"] is None and read["of"] == [None, 1.5]
+        assert checkpoints.load(step).manifest == read
+
+
+def test_a_manifest_that_could_not_be_read_again_is_not_written(
+    checkpoints, monkeypatch
+):
+    monkeypatch.setattr(checkpoint_manifest, "MOST_BYTES", 2000)
+    before = listing(checkpoints.directory)
+    facts = {"history": [1] * 1000}
+    with pytest.raises(DiskError, match="raise --validate_every"):
+        checkpoints.save(30, make_variables(), facts)
+    with pytest.raises(DiskError, match="raise --validate_every"):
+        checkpoints.annotate(checkpoints.load(20), facts)
+    assert listing(checkpoints.directory) == before
+
+
+def test_a_fact_that_is_missing_or_of_another_type_is_named(checkpoints):
+    checkpoint = checkpoints.load(20)
+    assert checkpoint.fact("config", dict) == {"seed": 7}
+    for name, kind in (("unheard", dict), ("config", bool)):
+        with pytest.raises(CheckpointError, match=f"`{name}`: expected a "):
+            checkpoint.fact(name, kind)
 
 
 def test_saving_a_step_that_is_there_leaves_it_as_it_is(checkpoints):

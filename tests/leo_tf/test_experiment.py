@@ -16,7 +16,7 @@ from saved_runs import listing, manifest_of, results_of, values_of
 from configs.errors import CheckpointError, FlagError, InputError
 from configs.flags import parse
 from data_pipeline.embeddings import EmbeddingTable
-from leo_tf import datasets, experiment, trainer
+from leo_tf import datasets, experiment, trainer, training
 from leo_tf.progress import ProgressLine
 from leo_tf.run_directory import RunDirectory
 
@@ -40,7 +40,7 @@ def stop_at(monkeypatch):
                     os.kill(os.getpid(), number)
 
         monkeypatch.setattr(trainer, "_SECONDS_PER_CALL", 0.0)
-        monkeypatch.setattr(experiment, "ProgressLine", Line)
+        monkeypatch.setattr(training, "ProgressLine", Line)
 
     return stop_at
 
@@ -185,7 +185,7 @@ def test_results_say_all_that_is_needed_to_repeat_them(trained):
     assert set(results["data"]) == {"train", "val", "test"}
     assert all(len(digest) == 64 for digest in results["data"].values())
     assert results["versions"]["tensorflow"] == tf.__version__
-    assert results["jit"] is False and results["device"] == experiment.device()
+    assert results["jit"] is False and results["device"] == training.device()
     assert results["interval"] == "95 % over episodes"
 
 
@@ -233,7 +233,7 @@ def test_it_tells_data_device_shapes_and_how_to_look_at_a_run_of_any_name(
         f"val: 6 classes x 12 examples, {tiny / 'val.npz'}",
         f"test: 7 classes x 12 examples, {tiny / 'test.npz'}",
     ]
-    assert told[3] == f"Device: {experiment.device()}."
+    assert told[3] == f"Device: {training.device()}."
     assert told[4] == "Training episodes: 3-way 1-shot, 3 queries a class, 2 a step."
     assert told[5] == "Episodes of val: 3-way 2-shot, 10 queries a class."
     assert told[6] == "Episodes of test: 3-way 2-shot, 10 queries a class."
@@ -243,7 +243,7 @@ def test_it_tells_data_device_shapes_and_how_to_look_at_a_run_of_any_name(
 
 def test_a_run_without_a_name_goes_below_runs_by_data_and_shape(small_flags):
     config = parse(["run_leo.py", *small_flags]).config
-    assert experiment.default_workdir(config) == "runs/tiny_3way_1shot"
+    assert training.default_workdir(config) == "runs/tiny_3way_1shot"
 
 
 def test_another_backend_of_keras_is_refused(monkeypatch):

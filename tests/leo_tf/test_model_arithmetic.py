@@ -63,6 +63,7 @@ def test_everything_equals_leo_written_in_plain_numpy(steps, training):
         "support_loss_end": losses[-1],
         "support_loss_drop": losses[0] - losses[-1],
         "latent_step": np.mean(moves),
+        **{f"support_loss_step_{i:02}": loss for i, loss in enumerate(losses)},
     }
     for name, value in expected.items():
         np.testing.assert_allclose(adapted.health[name], value, rtol=1e-9, atol=1e-15)

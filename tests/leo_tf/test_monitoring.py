@@ -1,4 +1,4 @@
-"""What TensorBoard is shown, read back with TensorBoard's own reader."""
+"""The writer of event files: what was given can be read, and failures cost no run."""
 
 import logging
 import math
@@ -8,154 +8,108 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from event_files import picture, read
 from saved_runs import manifest_of, values_of
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.util.tensor_util import make_ndarray
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from leo_tf.monitoring import Monitor
 
-VARIABLES = {
-    "encoder/kernel",
-    "relation_network/kernel_0",
-    "relation_network/kernel_1",
-    "relation_network/kernel_2",
-    "decoder/kernel",
-    "inner_lr",
-    "finetuning_lr",
-}
+
+def hyperparameter_events(directory):
+    """Tag -> what the hyperparameters' plugin wrote."""
+    found = {}
+    for path in sorted(directory.glob("events.out*")):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "hparams":
+                    content = value.metadata.plugin_data.content
+                    found[value.tag] = plugin_data_pb2.HParamsPluginData.FromString(
+                        content
+                    )
+    return found
 
 
-def read(directory) -> dict[str, dict[int, np.ndarray]]:
-    """tag -> step -> value, of every event file below a directory."""
-    events = EventAccumulator(str(directory), size_guidance={"tensors": 0})
-    events.Reload()
-    return {
-        tag: {
-            event.step: make_ndarray(event.tensor_proto)
-            for event in events.Tensors(tag)
-        }
-        for tag in events.Tags()["tensors"]
-    }
-
-
-def under(events, group) -> set[str]:
-    return {
-        tag.removeprefix(f"{group}/") for tag in events if tag.startswith(f"{group}/")
-    }
-
-
-def test_a_run_shows_every_promised_signal_and_no_other(trained):
-    events = read(trained / "events")
-    assert under(events, "accuracy") == {"train", "validation"}
-    assert under(events, "loss") == {"train", "validation"}
-    assert under(events, "loss_parts") == {
-        "query",
-        "kl",
-        "encoder",
-        "l2",
-        "orthogonality",
-    }
-    assert under(events, "inner_loop") == {
-        "support_loss_start",
-        "support_loss_latent",
-        "support_loss_end",
-        "support_loss_drop",
-        "latent_step",
-        "stddev_floor_share",
-    }
-    for group in ("gradient_norm", "variables", "gradients"):
-        assert under(events, group) == VARIABLES
-    assert under(events, "learning_rate") == {"inner_lr", "finetuning_lr"}
-    assert under(events, "optimisation") == {"non_finite_steps"}
-    groups = {tag.split("/")[0] for tag in events}
-    assert len(groups) == 9
-
-
-def test_training_is_shown_at_its_interval_and_validation_at_its_own(trained):
-    events = read(trained / "events")
-    every_2, validated = [2, 4, 6, 8, 10, 12], [5, 10, 12]
-    for tag, values in events.items():
-        is_histogram = tag.startswith(("variables/", "gradients/"))
-        at_validation = tag.endswith("/validation") or is_histogram
-        assert list(values) == (validated if at_validation else every_2), tag
-
-
-def test_shown_numbers_are_those_of_the_run(trained):
-    events = read(trained / "events")
-    history = manifest_of(trained, 12)["progress"]["history"]
-    for record in history:
-        step = record["step"]
-        for tag, name in [("accuracy", "val_accuracy"), ("loss", "val_loss")]:
-            shown = events[f"{tag}/validation"][step]
-            assert shown == pytest.approx(record[name], rel=1e-6)
-    # Steps 11 and 12 are a log interval and the last validation interval alike.
-    assert events["loss/train"][12] == pytest.approx(history[-1]["train_loss"])
-    parts = sum(
-        events[f"loss_parts/{part}"][12] for part in under(events, "loss_parts")
-    )
-    assert parts == pytest.approx(events["loss/train"][12], rel=1e-5)
-
-
-def test_histograms_and_rates_are_those_of_the_variables(trained):
-    events = read(trained / "events")
-    values = values_of(trained, 12)
-    for name in VARIABLES:
-        value = values[f"leo/{name}"]
-        histogram = events[f"variables/{name}"][12]  # [buckets, (left, right, count)]
-        assert histogram[:, 2].sum() == value.size
-        assert histogram[0, 0] == pytest.approx(value.min(), rel=1e-5)
-        assert histogram[-1, 1] == pytest.approx(value.max(), rel=1e-5)
-        if name in under(events, "learning_rate"):
-            shown = events[f"learning_rate/{name}"][12]
-            assert shown == pytest.approx(value.mean(), rel=1e-5)
-
-
-def test_gradient_histograms_are_of_gradients_not_of_variables(trained):
-    events = read(trained / "events")
-    for name in VARIABLES:
-        gradients, variables = events[f"gradients/{name}"], events[f"variables/{name}"]
-        assert gradients[12].any() and (gradients[12] != variables[12]).any()
-
-
-SCALARS = {"learning_rates": {"inner_lr": 0.5}, "non_finite": 0}
-
-
-def test_without_a_finite_step_there_is_no_mean_to_show(tmp_path):
+def test_each_run_has_a_directory_of_its_own_so_that_curves_share_a_chart(tmp_path):
     monitor = Monitor(tmp_path)
-    monitor.training(3, {}, **{**SCALARS, "non_finite": 3})
-    monitor.validation(3, accuracy=0.5, loss=1.0, variables={}, gradients={})
-    events = read(tmp_path)
-    assert "loss/train" not in events
-    assert events["optimisation/non_finite_steps"][3] == 3
-    assert events["learning_rate/inner_lr"][3] == 0.5
+    monitor.scalars("train", 3, {"group/loss": 0.5})
+    monitor.scalars("validation", 3, {"group/loss": 0.25})
+    monitor.scalars("train", 4, {"group/loss": 0.125, "group/other": 7.0})
+    assert read(tmp_path / "train") == {
+        "group/loss": {3: 0.5, 4: 0.125},
+        "group/other": {4: 7.0},
+    }
+    assert read(tmp_path / "validation") == {"group/loss": {3: 0.25}}
 
 
-def test_after_a_validation_everything_is_on_the_disk(tmp_path):
-    monitor = Monitor(tmp_path)
-    monitor.training(
-        1, {"loss": 2.0, "accuracy": 0.25, "loss_parts/kl": 3.0}, **SCALARS
-    )
-    monitor.validation(2, accuracy=0.5, loss=1.0, variables={}, gradients={})
-    events = read(tmp_path)  # the writer is still open
-    assert events["loss/train"] == {1: 2.0} and events["accuracy/train"] == {1: 0.25}
-    assert events["loss_parts/kl"] == {1: 3.0}
-    assert events["loss/validation"] == {2: 1.0}
+def test_a_histogram_counts_every_finite_entry_once(tmp_path):
+    values = np.array([[0.0, 1.0, 1.0], [29.0, math.nan, math.inf]], np.float32)
+    Monitor(tmp_path).histograms("train", 1, {"kernel": values})
+    buckets = read(tmp_path / "train")["kernel"][1]  # [30, (left, right, count)]
+    assert buckets.shape == (30, 3) and buckets[:, 2].sum() == 4
+    assert buckets[0, 0] == 0.0 and buckets[-1, 1] == 29.0
+    np.testing.assert_allclose(buckets[1:, 0], buckets[:-1, 1])
+    assert buckets[0, 2] == 1 and buckets[1, 2] == 2 and buckets[-1, 2] == 1
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.001, -5.0])
+def test_a_constant_array_is_a_narrow_spike_around_it(tmp_path, constant):
+    Monitor(tmp_path).histograms("train", 1, {"rate": np.full([7], constant)})
+    buckets = read(tmp_path / "train")["rate"][1]
+    [bucket] = buckets[buckets[:, 2] > 0]
+    assert bucket[0] <= constant <= bucket[1] and bucket[2] == 7
+    if constant:
+        assert buckets[-1, 1] - buckets[0, 0] < 0.01 * abs(constant)
 
 
 def test_values_that_are_not_finite_break_nothing(tmp_path, caplog):
     monitor = Monitor(tmp_path)
-    monitor.training(1, {"loss": math.nan}, **SCALARS)
-    bad = {"kernel": tf.constant([math.nan, math.inf, 1.0])}
-    monitor.validation(1, accuracy=0.5, loss=math.inf, variables=bad, gradients=bad)
-    monitor.validation(2, accuracy=0.75, loss=1.0, variables={}, gradients={})
+    monitor.scalars("train", 1, {"loss": math.nan, "other": math.inf})
+    monitor.histograms("train", 1, {"kernel": np.full([3], math.nan)})
+    monitor.scalars("train", 2, {"loss": 0.75})
     assert not caplog.records
-    assert read(tmp_path)["accuracy/validation"] == {1: 0.5, 2: 0.75}
+    events = read(tmp_path / "train")
+    assert "kernel" not in events and events["loss"][2] == 0.75
+    assert math.isnan(events["loss"][1]) and math.isinf(events["other"][1])
+
+
+def test_a_picture_comes_back_as_it_was_drawn(tmp_path):
+    drawn = np.random.default_rng(0).integers(0, 256, [5, 7, 3]).astype(np.uint8)
+    Monitor(tmp_path).images("validation", 9, {"pictures/episode": drawn})
+    shown = read(tmp_path / "validation")["pictures/episode"][9]
+    np.testing.assert_array_equal(picture(shown), drawn)
+
+
+def test_hyperparameters_name_values_and_the_scalars_to_compare_by(tmp_path):
+    metrics = {"accuracy at its best": ("validation", "group/best")}
+    values = {"way": 5, "outer_lr": 0.5, "method": "leo", "train_on_val": True}
+    Monitor(tmp_path).hyperparameters(values, metrics)
+    events = hyperparameter_events(tmp_path)
+    experiment = events["_hparams_/experiment"].experiment
+    [metric] = experiment.metric_infos
+    assert (metric.name.group, metric.name.tag) == ("validation", "group/best")
+    assert metric.display_name == "accuracy at its best"
+    assert [info.name for info in experiment.hparam_infos] == list(values)
+    shown = events["_hparams_/session_start_info"].session_start_info.hparams
+    assert shown["way"].number_value == 5 and shown["outer_lr"].number_value == 0.5
+    assert shown["method"].string_value == "leo"
+    assert shown["train_on_val"].bool_value is True
+
+
+def test_what_was_shown_is_on_the_disk_while_the_writer_is_open(tmp_path):
+    monitor = Monitor(tmp_path)
+    monitor.scalars("train", 1, {"loss": 2.0})
+    monitor.texts({"command_line": "    python run_leo.py"})
+    assert read(tmp_path / "train")["loss"] == {1: 2.0}
+    assert read(tmp_path)["command_line"][0] == b"    python run_leo.py"
 
 
 def use(monitor):
     for step in (1, 2, 3):
-        monitor.training(step, {"loss": 2.0}, **SCALARS)
-        monitor.validation(step, accuracy=0.5, loss=1.0, variables={}, gradients={})
+        monitor.scalars("train", step, {"loss": 2.0})
+        monitor.histograms("train", step, {"kernel": np.arange(3.0)})
+        monitor.images("validation", step, {"picture": np.zeros([2, 2, 3], np.uint8)})
+        monitor.texts({"text": "text"})
+        monitor.hyperparameters({"way": 5}, {})
 
 
 def test_where_no_event_file_can_be_made_it_warns_once_and_goes_on(tmp_path, caplog):
@@ -170,11 +124,11 @@ def test_a_file_that_may_not_grow_costs_the_events_and_not_the_run(tmp_path, cap
     monitor = Monitor(tmp_path)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    large = {"kernel": tf.random.stateless_normal([1000], [0, 0])}
     try:
         for step in (1, 2, 3):
-            shown = {"variables": large, "gradients": large}
-            monitor.validation(step, accuracy=0.5, loss=1.0, **shown)
+            monitor.histograms(
+                "train", step, {str(i): np.arange(9.0) for i in range(9)}
+            )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     [warning] = caplog.records
@@ -192,17 +146,18 @@ def test_a_disk_that_fills_up_costs_the_events_and_not_the_run(
     tmp_path, caplog, monkeypatch, error
 ):
     monitor = Monitor(tmp_path)
-    monitor.training(1, {"loss": 2.0}, **SCALARS)
+    monitor.scalars("train", 1, {"loss": 2.0})
 
     def fail(*unused, **unused_options):
         raise error
 
     with monkeypatch.context() as patched, caplog.at_level(logging.WARNING):
-        patched.setattr(tf.summary, "scalar", fail)
+        patched.setattr(tf.io.TFRecordWriter, "write", fail)
         use(monitor)
     use(monitor)  # space again: but a curve with a hole would mislead
     [warning] = caplog.records
     assert "No space left on device" in warning.getMessage()
+    assert read(tmp_path / "train") == {"loss": {1: 2.0}}
 
 
 def test_a_run_goes_on_where_it_can_show_nothing(trained_copy, train):
@@ -210,3 +165,16 @@ def test_a_run_goes_on_where_it_can_show_nothing(trained_copy, train):
     (trained_copy / "events").write_text("in the way")
     assert train(trained_copy, "--num_steps=13", "--quiet") == 0
     assert (trained_copy / "checkpoints" / "step-00000013").is_dir()
+
+
+def test_how_often_a_run_is_shown_changes_none_of_its_bits(trained, train, tmp_path):
+    assert train(tmp_path / "run", "--log_every=5", "--quiet") == 0
+    mine, other = values_of(trained, 12), values_of(tmp_path / "run", 12)
+    assert mine.keys() == other.keys()
+    for name, value in mine.items():
+        np.testing.assert_array_equal(value, other[name])
+    mine, other = (
+        manifest_of(run, 12)["progress"] for run in (trained, tmp_path / "run")
+    )
+    for record, its in zip(mine["history"], other["history"], strict=True):
+        assert record["val_accuracy"] == its["val_accuracy"]

@@ -57,17 +57,17 @@ def test_any_history_gives_a_learning_curve_without_a_warning(
     tmp_path, history, recwarn
 ):
     picture = curve(tmp_path / "learning_curve.png", history)
-    assert count(picture, pictures._BLUE) > 20
-    assert count(picture, pictures._GREY) > 100, "the line of nearest centroid"
+    assert count(picture, pictures.BLUE) > 20
+    assert count(picture, pictures.GREY) > 100, "the line of nearest centroid"
     assert not recwarn.list
 
 
 def test_the_learning_curve_shows_training_and_validation(tmp_path):
     path = tmp_path / "curve.png"
     without = curve(path, [record(5, train=None), record(10, train=None)])
-    assert count(without, pictures._ORANGE) == 0
+    assert count(without, pictures.ORANGE) == 0
     both = curve(path, [record(5, train=0.1), record(10, train=0.2)])
-    assert count(both, pictures._ORANGE) > 100
+    assert count(both, pictures.ORANGE) > 100
     higher = curve(path, [record(5, train=0.1), record(10, train=0.2, accuracy=0.9)])
     assert (higher != both).any()
 
@@ -85,11 +85,11 @@ def test_right_answers_are_green_and_wrong_ones_red(tmp_path):
     path = tmp_path / "episode.png"
     right = np.repeat(np.arange(3)[:, np.newaxis], 4, axis=1)  # [N, Q]
     all_right = episode(path, {"LEO": right, "centroid": right})
-    assert count(all_right, pictures._RIGHT) > 0
-    assert count(all_right, pictures._WRONG) == 0
+    assert count(all_right, pictures.RIGHT) > 0
+    assert count(all_right, pictures.WRONG) == 0
     all_wrong = episode(path, {"LEO": (right + 1) % 3, "centroid": (right + 2) % 3})
-    assert count(all_wrong, pictures._RIGHT) == 0
-    assert count(all_wrong, pictures._WRONG) == count(all_right, pictures._RIGHT)
+    assert count(all_wrong, pictures.RIGHT) == 0
+    assert count(all_wrong, pictures.WRONG) == count(all_right, pictures.RIGHT)
 
 
 def test_one_wrong_answer_of_one_method_is_one_tile_in_red(tmp_path):
@@ -98,7 +98,7 @@ def test_one_wrong_answer_of_one_method_is_one_tile_in_red(tmp_path):
     wrong = right.copy()
     wrong[2, 3] = 0
     picture = episode(path, {"LEO": wrong, "centroid": right})
-    red, green = (count(picture, c) for c in (pictures._WRONG, pictures._RIGHT))
+    red, green = (count(picture, c) for c in (pictures.WRONG, pictures.RIGHT))
     assert red > 0 and round(green / red) == 23
 
 

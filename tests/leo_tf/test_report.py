@@ -7,16 +7,22 @@ import numpy as np
 import pytest
 
 from leo_tf import report
+from leo_tf.calibration import Bins
 from leo_tf.evaluation import EpisodeScores
 
 LEO = np.array([0.5, 0.75, 1.0, 0.25])
 CENTROID = np.array([0.5, 0.25, 0.75, 0.25])
 
 
-def results(leo=LEO, centroid=CENTROID, loss=1.25):
+# Half of the queries right at a confidence of 0.9: off by 0.4.
+BINS = Bins(np.array([0, 8]), np.array([0.0, 7.2]), np.array([0.0, 4.0]))
+
+
+def results(leo=LEO, centroid=CENTROID, loss=1.25, method="leo"):
+    nll = np.linspace(0.5, 1.5, len(leo)) * loss
     scores = {
-        "leo": EpisodeScores(np.asarray(leo), loss),
-        "centroid": EpisodeScores(np.asarray(centroid), 1.5),
+        method: EpisodeScores(np.asarray(leo), loss, nll, BINS),
+        "centroid": EpisodeScores(np.asarray(centroid), 1.5, 9 * nll, BINS),
     }
     return report.results_of(scores)
 
@@ -53,8 +59,13 @@ def strict_json(value):
 def test_json_holds_every_number_and_the_facts():
     found = strict_json(report.as_json(results(), seed=3, step=20))
     mean, half_width = by_hand(LEO)
-    assert found["accuracy"]["leo"] == pytest.approx(
-        {"mean": mean, "half_width_95": half_width, "loss": 1.25}
+    leo = found["accuracy"]["leo"]
+    nll, nll_half_width = by_hand(np.linspace(0.5, 1.5, 4) * 1.25)
+    assert leo.pop("nll") == pytest.approx(
+        {"mean": nll, "half_width_95": nll_half_width}
+    )
+    assert leo == pytest.approx(
+        {"mean": mean, "half_width_95": half_width, "loss": 1.25, "ece": 0.4}
     )
     mean, half_width = by_hand(LEO - CENTROID)
     assert found["leo_minus_centroid"] == pytest.approx(
@@ -70,6 +81,8 @@ def test_json_is_strict_where_numbers_are_not_finite():
         "mean": 0.5,
         "half_width_95": None,
         "loss": None,
+        "nll": {"mean": None, "half_width_95": None},
+        "ece": pytest.approx(0.4),
     }
     assert found["leo_minus_centroid"] == {"mean": 0.25, "half_width_95": None}
 
@@ -80,8 +93,8 @@ def test_the_table_shows_methods_intervals_and_the_signed_difference(capsys):
     assert lines[1] == "tiny, test: 5-way; ± is the 95 % interval over 4 episodes"
     rows = [line.split() for line in lines[2:] if line.strip(" ━─")]
     assert rows == [
-        ["method", "accuracy", "in", "%"],
-        ["LEO", "62.50", "±", "31.63"],
+        ["method", "accuracy", "in", "%", "NLL", "ECE", "in", "%"],
+        ["LEO", "62.50", "±", "31.63", "1.250", "40.0"],
         ["nearest", "centroid", "43.75", "±", "23.46"],
         ["difference,", "paired", "+18.75", "±", "23.46"],
     ]

@@ -1,9 +1,12 @@
 """Stopping and going on: nothing is lost, and nothing comes out otherwise."""
 
 import json
+import os
+import pathlib
 import shutil
 import signal
 
+import numpy as np
 import pytest
 import saved_runs
 import toy_training
@@ -12,6 +15,7 @@ from toy_training import Line, run, send
 from configs.errors import CheckpointError, DiskError
 from leo_tf import trainer as trainer_module
 from leo_tf.checkpoints import Checkpoints
+from leo_tf.evaluation import EpisodeScores
 
 
 def outcome(trainer) -> dict:
@@ -110,13 +114,14 @@ def test_a_signal_ends_the_running_steps_saves_and_says_which_it_was(
     assert trainer.checkpoints.best().step == 5, "a stop is no validation"
 
 
-def test_a_signal_during_the_last_step_leaves_nothing_to_do(make_trainer):
+def test_a_signal_during_the_last_step_leaves_its_validation_to_do(make_trainer):
+    whole = run(make_trainer("whole"))
     trainer = run(make_trainer(), Line(12, send(signal.SIGTERM)))
     assert trainer.stopped_by == signal.SIGTERM
-    finished = outcome(trainer)
     line = Line()
     again = run(make_trainer(), line)
-    assert outcome(again) == finished and line.facts == [] and again.stopped_by is None
+    assert line.facts == [] and again.stopped_by is None
+    assert outcome(again) == outcome(whole), "but for the validation"
 
 
 def test_a_stopped_run_that_is_told_to_end_there_is_validated_first(make_trainer):
@@ -171,6 +176,81 @@ def test_if_no_validated_checkpoint_is_left_the_next_validation_is_the_best(
     resumed = run(make_trainer(accuracies=[0.2, 0.1]))
     assert resumed.checkpoints.best().step == 10
     assert resumed.progress.best_accuracy == 0.2
+
+
+def test_if_the_disk_fails_to_read_the_best_it_is_not_taken_for_lost(
+    make_trainer, monkeypatch
+):
+    trainer = run(make_trainer(accuracies=[0.5, 0.9, 0.3]))
+    best = trainer.checkpoints.directory / "step-00000010"
+    with monkeypatch.context() as patched:
+        opened = pathlib.Path.open
+
+        def fails(path, *arguments):
+            if path.parent == best:
+                raise OSError(5, "Input/output error")
+            return opened(path, *arguments)
+
+        patched.setattr(pathlib.Path, "open", fails)
+        with pytest.raises(CheckpointError, match="Input/output error"):
+            make_trainer()
+    assert trainer.checkpoints.best().step == 10
+    assert make_trainer().progress.best_step == 10
+
+
+@pytest.mark.parametrize("first", [5, 10, 12])
+def test_a_signal_during_a_validation_ends_it_and_resuming_does_it_again(
+    make_trainer, first
+):
+    whole = run(make_trainer("whole"))
+    validated = []
+
+    def stop(step):
+        validated.append(step)
+        if step == first:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped = run(make_trainer("halves", validating=stop))
+    assert stopped.stopped_by == signal.SIGTERM and validated[-1] == first
+    newest = stopped.checkpoints.newest(pytest.fail)
+    steps = [record["step"] for record in newest.manifest["progress"]["history"]]
+    assert newest.step == first and first not in steps, "no half validation counts"
+    again = run(make_trainer("halves"))
+    assert outcome(again) == outcome(whole)
+    assert training_means(again) == pytest.approx(training_means(whole), rel=1e-6)
+
+
+def test_a_signal_in_the_repeated_validation_only_puts_it_off_again(make_trainer):
+    whole = run(make_trainer("whole"))
+
+    def stop(step):
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    for _ in range(3):
+        trainer = run(make_trainer("halves", validating=stop))
+        assert trainer.progress.step == 5 and not trainer.progress.history
+    assert outcome(run(make_trainer("halves"))) == outcome(whole)
+
+
+def test_one_validation_episode_has_no_interval_and_the_manifest_stays_json(
+    make_trainer, monkeypatch
+):
+    def one(on_batch):
+        return EpisodeScores(np.array([0.5]), loss=float("nan"))
+
+    whole, halves = make_trainer("whole"), make_trainer("halves")
+    whole.validate = halves.validate = one
+    run(halves, Line(7, send(signal.SIGTERM)))
+    resumed = make_trainer("halves")
+    resumed.validate = one
+    assert outcome(run(resumed)) == outcome(run(whole))
+    path = whole.checkpoints.directory / "step-00000012" / "manifest.json"
+    [*_, last] = json.loads(path.read_text(), parse_constant=pytest.fail)["progress"][
+        "history"
+    ]
+    assert last["val_accuracy"] == 0.5
+    assert last["val_half_width"] is None and last["val_loss"] is None
 
 
 def test_a_validation_of_the_checkpoint_it_resumes_from_is_kept(make_trainer):

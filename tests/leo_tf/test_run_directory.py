@@ -111,6 +111,51 @@ def test_a_start_that_saved_nothing_does_not_bind_the_next_one(tmp_path):
     assert RunDirectory(tmp_path).config().episodes.way == 3
 
 
+def test_a_start_that_wrote_nothing_leaves_no_directory_that_it_made(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for name in ("new", "mine"):
+        with (
+            pytest.raises(ZeroDivisionError),
+            RunDirectory(tmp_path / name).for_training(CONFIG),
+        ):
+            raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_directory_in_which_anything_was_written_stays(tmp_path):
+    with (
+        pytest.raises(ZeroDivisionError),
+        RunDirectory(tmp_path / "run").for_training(CONFIG) as directory,
+    ):
+        directory.write_config(CONFIG)
+        raise ZeroDivisionError
+    assert RunDirectory(tmp_path / "run").config() == CONFIG
+
+
+def test_who_waited_for_a_directory_that_goes_does_not_train_in_it(
+    tmp_path, monkeypatch
+):
+    path, flock = tmp_path / "run", fcntl.flock
+
+    def flock_late(lock, how):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        (path / ".lock").unlink()  # by a process that made it, and wrote nothing
+        flock(lock, how)
+
+    path.mkdir()
+    monkeypatch.setattr(fcntl, "flock", flock_late)
+    assert "another process" in refused(path).received
+    begin(path)
+
+
+def test_with_leave_a_run_goes_on_with_another_configuration(tmp_path):
+    begin(tmp_path)
+    other = CONFIG.replace(way=3)
+    refused(tmp_path, other)
+    with RunDirectory(tmp_path).for_training(other, allow_changes=True) as directory:
+        assert directory.config() == CONFIG, "written only when it is sure to begin"
+
+
 HOLDS = """
 import sys
 from configs.schema import Config

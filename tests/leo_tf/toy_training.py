@@ -89,20 +89,26 @@ def training_episodes(start: int) -> tf.data.Dataset:
     return episodes(feature_table(), **shape, **options)
 
 
-def make_trainer(workdir, accuracies=(), broken_steps=(NEVER,), **settings) -> Trainer:
+def make_trainer(
+    workdir, accuracies=(), broken_steps=(NEVER,), validating=None, **settings
+) -> Trainer:
     """A trainer of 12 steps, validated every 5; resumed if there is a checkpoint.
 
     Args:
       workdir: its run directory.
       accuracies: what its validations find, in turn; if none, what the kernel says.
       broken_steps: steps that are not finite.
+      validating: called with the step while it is validated.
       settings: of the configuration, instead of the defaults.
     """
     defaults = {"num_steps": 12, "validate_every": 5, "log_every": 3, "jit": "off"}
     config = Config().replace(outer_lr=0.1, **{**defaults, **settings})
     learner, planned = Projection(broken_steps), iter(accuracies)
 
-    def validate():
+    def validate(on_batch):
+        if validating:
+            validating(trainer.progress.step)
+        on_batch(1)
         mean = float(tf.math.sigmoid(tf.reduce_sum(learner.kernel.value)))
         if accuracies:
             mean = next(planned)

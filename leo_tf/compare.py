@@ -1,0 +1,133 @@
+"""Several methods on the same test episodes: `--mode=compare`.
+
+results.json, results.md     the table
+accuracy.png                 accuracies with their intervals
+reliability.png              how sure each method is, and how right
+METHOD/                      the run directory of each method
+
+Shapes: B tasks in a batch, N way, K shot, D embedding size.
+"""
+
+import statistics
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from configs.flags import RunOptions
+from configs.schema import Config
+from data_pipeline.whole_file import write_file
+from leo_tf import comparison_pictures, datasets, methods, report
+from leo_tf.comparison_table import Comparison, Row, as_markdown, print_tables
+from leo_tf.datasets import Split
+from leo_tf.evaluation import evaluate, interval
+from leo_tf.json_file import to_json
+from leo_tf.learner import Learner
+from leo_tf.progress import ProgressLine
+from leo_tf.report import Calibration
+from leo_tf.run_evaluation import draws_of
+from leo_tf.several_runs import FinishedRun, SeveralRuns
+from leo_tf.training import device
+
+# Tasks whose adaptation is timed, after some that only warm up.
+_TIMED, _WARM = 50, 5
+
+
+def compare(options: RunOptions) -> int:
+    """Trains each method in a run directory of its own, then tests all of them.
+
+    Started again, it goes on with the method it was at.
+
+    Returns:
+      0, or 128 plus the signal that stopped it.
+
+    Raises:
+      LeoError: for anything the user can mend.
+    """
+    asked = options.methods.split(",")
+    names = [name for name in methods.METHODS if name in asked]
+    for name in names:  # all of them, before the first is trained for hours
+        methods.check(options.config.replace(method=name))
+    runs = SeveralRuns(options, "comparison")
+    for number, name in enumerate(names, start=1):
+        runs.tell(f"{methods.METHODS[name].title} ({number} of {len(names)})")
+        status = runs.train(name, method=name)
+        if status:
+            return status
+    finished = {name: runs.finished(name, method=name) for name in names}
+    comparison = _tested(runs, finished)
+    _write(runs, comparison)
+    print_tables(comparison)
+    print(f"Directory: {runs.path}")
+    return 0
+
+
+def _tested(runs: SeveralRuns, finished: dict[str, FinishedRun]) -> Comparison:
+    """Everything the tables say, of all methods on the same test episodes."""
+    config, split = runs.config, runs.splits["test"]
+    count, quiet = config.run.num_test_episodes, runs.options.quiet
+    learners = {name: run.learner for name, run in finished.items()}
+    episodes = datasets.evaluation_episodes(config, split, count)
+    draws = draws_of(config)
+    with ProgressLine("test", count, unit="episodes", quiet=quiet) as line:
+        scores = evaluate(
+            learners, episodes, line.advance, calibrated=True, draws=draws
+        )
+    reference = "leo" if "leo" in finished else [*finished][-1]
+    rows = []
+    for name, run in finished.items():
+        runs.tell(f"Timing the adaptation of {methods.METHODS[name].title}.")
+        difference = scores[name].accuracy - scores[reference].accuracy
+        row = Row(
+            name=name,
+            accuracy=interval(scores[name].accuracy),
+            difference=None if name == reference else interval(difference),
+            calibration=Calibration.of(scores[name]),
+            parameters=run.parameters,
+            best_step=run.best_step,
+            steps=run.progress.step,
+            seconds_trained=run.progress.seconds,
+            seconds_to_adapt=adaptation_seconds(run.learner, config, split),
+            chosen=run.chosen,
+        )
+        rows.append(row)
+    shape = datasets.evaluation_shape(config, split)
+    name = config.data.dataset_name
+    return Comparison(rows, reference, name, shape, count, config.run.test_samples)
+
+
+def adaptation_seconds(learner: Learner, config: Config, split: Split) -> float:
+    """Median time of adapting to one task, in a graph; one task after the other."""
+    dataset = datasets.evaluation_episodes(config, split, _TIMED + _WARM)
+    rows = np.concatenate([batch.support for batch in dataset.rows])  # [B, N, K]
+    shape = rows.shape[1:]
+    labels = tf.broadcast_to(tf.range(shape[0])[:, tf.newaxis], [1, *shape])
+
+    @tf.function(autograph=False)
+    def adapt(support):
+        return learner.adapt(support, labels).classifier
+
+    seconds = []
+    for support in rows:
+        support = tf.gather(split.table.features, support[np.newaxis])  # [1, N, K, D]
+        start = time.perf_counter()
+        adapt(support).numpy()  # waits
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[_WARM:])
+
+
+def _write(runs: SeveralRuns, comparison: Comparison) -> None:
+    """The files of a comparison, each whole or not at all."""
+    facts = {
+        "seed": runs.config.run.seed,
+        "data": {name: split.digest for name, split in runs.splits.items()},
+        "source": runs.splits["test"].source,
+        "device": device(),
+        "versions": report.versions(),
+        "config": runs.config.to_dict(),
+    }
+    values = {**comparison.as_dict(), **facts}
+    write_file(runs.path / "results.json", to_json(values))
+    write_file(runs.path / "results.md", as_markdown(comparison).encode())
+    comparison_pictures.accuracies(runs.path / "accuracy.png", comparison)
+    comparison_pictures.reliabilities(runs.path / "reliability.png", comparison)

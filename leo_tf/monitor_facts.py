@@ -1,0 +1,101 @@
+"""What TensorBoard is told of a run at its beginning: texts and hyperparameters."""
+
+import shlex
+from collections.abc import Mapping
+
+from configs.flags import RunOptions
+from configs.schema import GROUP_OF, GROUPS, Config
+from leo_tf.datasets import Split, evaluation_shape
+from leo_tf.monitor_tags import ACCURACY, BEST_ACCURACY, LOSS
+from leo_tf.monitoring import Monitor
+
+# The settings that say what is trained, and how; of the others runs differ by chance.
+_COMPARED_GROUPS = ("episodes", "model", "optimizer")
+_COMPARED = (
+    "dataset_name",
+    "method",
+    "mixed_precision",
+    "num_steps",
+    "seed",
+    "train_on_val",
+)
+
+# Title -> run and tag.
+METRICS = {
+    "best validation accuracy": ("validation", BEST_ACCURACY),
+    "validation accuracy": ("validation", ACCURACY),
+    "validation loss": ("validation", LOSS),
+    "training accuracy": ("train", ACCURACY),
+}
+
+
+def show(
+    monitor: Monitor, config: Config, splits: Mapping[str, Split], options: RunOptions
+) -> None:
+    """Shows what runs; `options` are what was typed, `config` what came of it."""
+    monitor.hyperparameters(hyperparameters(config), METRICS)
+    monitor.texts(
+        {
+            "configuration": _configuration(config),
+            "data": _data(config, splits),
+            "command_line": f"    {command_line(options)}",
+        }
+    )
+
+
+def hyperparameters(config: Config) -> dict[str, bool | float | str]:
+    """The settings that TensorBoard compares runs by.
+
+    Those of other methods than LEO only if they are not the default, and nothing that
+    is not given: TensorBoard begins its table with the first five by name.
+    """
+    defaults, compared = Config().flat(), {}
+    for name, value in config.flat().items():
+        group = GROUP_OF.get(name)
+        is_changed = group == "methods" and value != defaults[name]
+        wanted = name in _COMPARED or group in _COMPARED_GROUPS or is_changed
+        if wanted and value is not None:
+            compared[name] = value
+    return compared
+
+
+def command_line(options: RunOptions) -> str:
+    """The command that starts this run, or goes on with it, in a shell."""
+    given = {**options.explicit}
+    if options.workdir:
+        given["workdir"] = options.workdir
+    flags = [f"--{name}={_flag(value)}" for name, value in given.items()]
+    return shlex.join(["python", "run_leo.py", *flags])
+
+
+def _flag(value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _configuration(config: Config) -> str:
+    lines = ["| setting | value | |", "|---|---|---|"]
+    for group, settings in config.to_dict().items():
+        if group in GROUPS:
+            lines += [f"| {n} | {_cell(v)} | {group} |" for n, v in settings.items()]
+    return "\n".join([*lines, f"| preset | {_cell(config.preset)} | |"])
+
+
+def _cell(value) -> str:
+    return "-" if value in (None, "") else str(value).replace("|", "\\|")
+
+
+def _data(config: Config, splits: Mapping[str, Split]) -> str:
+    lines = ["| split | classes | examples | D | episodes | source | SHA-256 |"]
+    lines += ["|---" * 7 + "|"]
+    for name, split in splits.items():
+        shape = config.episodes
+        episode = f"{shape.way}-way {shape.shot}-shot, {shape.num_query} queries"
+        if name != "train":
+            shape = evaluation_shape(config, split)
+            episode = f"{shape['way']}-way {shape['shot']}-shot"
+            episode += f", {shape['num_query']} queries"
+        rows, size = split.table.features.shape
+        counts = f"{len(split.class_names)} | {rows} | {size}"
+        source = f"{split.source} | {split.digest[:16]}"
+        lines.append(f"| {name} | {counts} | {episode} | {source} |")
+    return "\n".join(lines)

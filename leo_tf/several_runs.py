@@ -1,0 +1,117 @@
+"""Jobs made of several runs: each in a directory of its own, below that of the job."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from configs.errors import FlagError, InputError
+from configs.flags import RunOptions
+from configs.schema import Config
+from leo_tf import datasets, distribute, methods
+from leo_tf.checkpoints import Checkpoints, restore
+from leo_tf.history import Progress
+from leo_tf.learner import Learner
+from leo_tf.progress import say
+from leo_tf.run_directory import RunDirectory
+from leo_tf.training import default_workdir, describe, train, with_absolute_path
+
+
+class FinishedRun(NamedTuple):
+    """A trained method and what its training took.
+
+    Attributes:
+      learner: with the variables of the best checkpoint.
+      best_step: of that checkpoint.
+      progress: at the end.
+      chosen: name -> value of what was chosen on the validation episodes.
+    """
+
+    learner: Learner
+    best_step: int
+    progress: Progress
+    chosen: dict[str, float]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were trained."""
+        shapes = (variable.shape for variable in self.learner.trainable_variables)
+        return sum(int(np.prod(shape)) for shape in shapes)
+
+
+class SeveralRuns:
+    """The runs of one job, on the same data.
+
+    Args:
+      options: what was asked for.
+      ending: of the job's directory, if it is not given.
+
+    Attributes:
+      config: of the job; each run changes some of it.
+      path: the directory of the job.
+      tell: shows a line to the user.
+
+    Raises:
+      LeoError: for anything the user can mend.
+    """
+
+    def __init__(self, options: RunOptions, ending: str):
+        self.options, self.config = options, with_absolute_path(options.config)
+        if self.config.run.strategy == "multi_worker":
+            expected = f"none or mirrored with --mode={options.mode}"
+            raise FlagError("--strategy", expected, self.config.run.strategy)
+        self.tell = functools.partial(say, quiet=options.quiet)
+        default = f"{default_workdir(self.config)}_{ending}"
+        self.path = pathlib.Path(options.workdir or default)
+        if (self.path / "config.json").exists():
+            expected = f"a directory for --mode={options.mode}"
+            hint = "Give another --workdir: this one has results of its own."
+            raise InputError(str(self.path), expected, "that of one run", hint)
+        self._replicas = distribute.start(self.config, self.tell)
+        self.splits = datasets.load(self.config, quiet=options.quiet)
+        describe(self.config, self.splits, self.tell)
+
+    def train(self, name: str, splits=None, **settings) -> int:
+        """Trains a run, or goes on with it, or finds it done.
+
+        Args:
+          name: of its directory.
+          splits: its data, if not the job's.
+          settings: of its configuration that are not the job's.
+
+        Returns:
+          0, or 128 plus the signal that stopped it.
+        """
+        options = dataclasses.replace(
+            self.options,
+            mode="train",
+            workdir=str(self.path / name),
+            config=self.config.replace(**settings),
+            explicit={**self.options.explicit, **settings},
+        )
+        splits = self.splits if splits is None else splits
+        return train(options, self._replicas, splits, is_tested=False)
+
+    def finished(self, name: str, **settings) -> FinishedRun:
+        """What a run that is done has come to; arguments as for `train`."""
+        config, checkpoints = self.config_of(name, **settings), self.checkpoints(name)
+        best = checkpoints.best()
+        learner = methods.build(config, best.fact("embedding_size", int))
+        restore(best, {v.path: v.value for v in learner.trainable_variables})
+        values, method = config.flat(), methods.METHODS[config.methods.method]
+        chosen = {setting: values[setting] for setting in method.chosen}
+        progress = Progress.of(checkpoints.newest(say))
+        return FinishedRun(learner, best.step, progress, chosen)
+
+    def config_of(self, name: str, **settings) -> Config:
+        """The configuration of a run that is done, with what it chose."""
+        config = self.config.replace(**settings)
+        theirs = RunDirectory(self.path / name).config().flat()
+        names = methods.METHODS[config.methods.method].chosen
+        return config.replace(**{setting: theirs[setting] for setting in names})
+
+    def checkpoints(self, name: str) -> Checkpoints:
+        """Those of a run."""
+        return Checkpoints(self.path / name)

@@ -1,0 +1,142 @@
+"""TensorBoard in a headless Chromium, driven by Selenium."""
+
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+_PATIENCE = 90  # seconds: the first page loads megabytes of scripts
+
+# All text of a page, that of shadow trees included.
+_TEXT = """
+const found = [];
+function walk(node) {
+  if (node.nodeType === Node.TEXT_NODE) { found.push(node.textContent); return; }
+  if (node.tagName === 'STYLE' || node.tagName === 'SCRIPT') return;
+  if (node.shadowRoot) walk(node.shadowRoot);
+  for (const child of node.childNodes) walk(child);
+}
+walk(document.body);
+return found.join(' ').replace(/\\s+/g, ' ');
+"""
+# All elements of a tag, those in shadow trees included.
+_ELEMENTS = """
+const found = [];
+function walk(node) {
+  if (node.matches && node.matches(arguments_selector)) found.push(node);
+  if (node.shadowRoot) walk(node.shadowRoot);
+  for (const child of node.children || []) walk(child);
+}
+walk(document.body);
+return found;
+"""
+
+
+def find(program: str) -> str:
+    """Where a program is; the test is skipped if it is not."""
+    path = shutil.which(program)
+    if path is None:
+        pytest.skip(f"{program} is not here: apt-get install chromium chromium-driver")
+    return path
+
+
+@contextlib.contextmanager
+def tensorboard(logdir: pathlib.Path):
+    """The address of a TensorBoard that shows `logdir`."""
+    command = [sys.executable, "-m", "tensorboard.main", f"--logdir={logdir}"]
+    process = subprocess.Popen(
+        [*command, "--port=0", "--load_fast=false"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for line in process.stderr:
+            if found := re.search(r"http://localhost:\d+", line):
+                yield found[0]
+                return
+        pytest.fail("TensorBoard did not start")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class Page:
+    """A browser at a TensorBoard.
+
+    Args:
+      address: of TensorBoard.
+    """
+
+    def __init__(self, address: str):
+        selenium = pytest.importorskip("selenium", reason="pip install selenium")
+        from selenium import webdriver
+
+        del selenium
+        options = webdriver.ChromeOptions()
+        options.binary_location = find("chromium")
+        for argument in (
+            "--headless=new",
+            "--no-sandbox",  # root has none
+            "--window-size=1400,1040",
+            "--hide-scrollbars",
+            "--enable-unsafe-swiftshader",  # WebGL without a graphics card
+        ):
+            options.add_argument(argument)
+        service = webdriver.ChromeService(find("chromedriver"))
+        self.driver = webdriver.Chrome(options, service)
+        self.address = address
+
+    def open(self, tab: str, *expected: str) -> str:
+        """Goes to a tab and waits until its text has all that is expected."""
+        self.driver.get("about:blank")
+        self.driver.get(f"{self.address}/#{tab}")
+        return self.wait_for(*expected)
+
+    def wait_for(self, *expected: str) -> str:
+        deadline = time.monotonic() + _PATIENCE
+        missing, text = list(expected), ""
+        while missing and time.monotonic() < deadline:
+            time.sleep(0.5)
+            text = self.driver.execute_script(_TEXT)
+            missing = [words for words in expected if words not in text]
+        assert not missing, f"not on the page: {missing}; it says: {text[:3000]}"
+        return text
+
+    def elements(self, selector: str) -> list:
+        script = _ELEMENTS.replace("arguments_selector", repr(selector))
+        return self.driver.execute_script(script)
+
+    def pictures(self) -> list[tuple[int, int]]:
+        """Width and height of every image that has loaded."""
+        sizes = "return [arguments[0].naturalWidth, arguments[0].naturalHeight]"
+        shown = [self.driver.execute_script(sizes, e) for e in self.elements("img")]
+        return [tuple(size) for size in shown if min(size)]
+
+    def colours(self, element) -> int:
+        """How many different hues an element shows in more than a few pixels."""
+        import io
+
+        from PIL import Image
+
+        with Image.open(io.BytesIO(element.screenshot_as_png)) as image:
+            hue, saturation, _ = np.moveaxis(np.asarray(image.convert("HSV")), -1, 0)
+        counts = np.bincount(hue[saturation > 90] // 8, minlength=32)
+        return int((counts > 20).sum())
+
+    def save(self, name: str) -> None:
+        """Keeps a screenshot, if the environment says where."""
+        directory = os.environ.get("SCREENSHOTS")
+        if directory:
+            time.sleep(2)  # what moves comes to rest
+            self.driver.save_screenshot(f"{directory}/{name}.png")
+
+    def close(self):
+        self.driver.quit()
