@@ -10,6 +10,8 @@ Shapes: B tasks in the meta-batch, R replicas.
 import contextlib
 import functools
 import os
+import signal
+import threading
 from collections.abc import Callable
 
 import keras
@@ -22,6 +24,11 @@ from leo_tf import meta_step as alone
 from leo_tf.cluster import VARIABLE, read_cluster
 from leo_tf.learner import Learner
 from leo_tf.workers import Workers
+
+# Each is made once in a process: a second one would use the keys of the first one's
+# exchanges for its own.
+_mirrored_strategy = functools.cache(tf.distribute.MirroredStrategy)
+_multi_worker_strategy = functools.cache(tf.distribute.MultiWorkerMirroredStrategy)
 
 
 class Replicas:
@@ -190,18 +197,15 @@ def _mirrored(tell) -> Replicas:
     return Replicas(_mirrored_strategy(tuple(device.name for device in devices)))
 
 
-# One for each process: another would use the first one's keys for its own exchanges.
-@functools.cache
-def _mirrored_strategy(devices: tuple[str, ...]) -> tf.distribute.Strategy:
-    return tf.distribute.MirroredStrategy(devices)
-
-
 def _workers(tell) -> Replicas:
     cluster = read_cluster(os.environ)
     tell(f"Waiting for {cluster.workers} workers.")
     try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = _multi_worker_strategy()
     except tf.errors.OpError as error:
         expected = "addresses at which the workers can be reached"
         raise FlagError(VARIABLE, expected, shown(error.message)) from error
+    # TensorFlow has taken SIGTERM, and does nothing when it comes.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     return Replicas(strategy, Workers(strategy, cluster))

@@ -68,7 +68,7 @@ def export_run(options: RunOptions) -> pathlib.Path:
 
 def _trained(config: Config, best: Checkpoint) -> Learner:
     """The method with the variables of a checkpoint; no data is loaded."""
-    learner = build(config, best.manifest["embedding_size"])
+    learner = build(config, best.fact("embedding_size", int))
     variables = {v.path: v.value for v in learner.trainable_variables}
     restore(best, variables)
     return learner
@@ -96,8 +96,13 @@ def _limits(learner, config, best, options) -> Limits:
 
     Raises:
       CheckpointError: if its answer is not finite.
+      FlagError: if a cap leaves no request that the method could answer.
     """
-    size, way = best.manifest["embedding_size"], getattr(learner, "way", None)
+    size, way = best.fact("embedding_size", int), getattr(learner, "way", None)
+    for name in ("max_classes", "max_support"):
+        if way and getattr(options, name) < way:
+            expected = f"{way} or more, the classes this method was trained for"
+            raise FlagError(f"--{name}", expected, f"{getattr(options, name)}")
     labels = tf.range(way or 2, dtype=tf.int64)
     support = tf.fill([len(labels), size], tf.constant(size**-0.5, config.data.dtype))
     adapted = uneven_adapt(learner)(support, labels, tf.constant(len(labels)))

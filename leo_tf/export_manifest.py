@@ -34,6 +34,10 @@ def manifest(
       limits: what requests may hold.
       export_format: "saved_model" or "tflite".
       files: path -> SHA-256 of the files beside.
+
+    Raises:
+      CheckpointError: if the checkpoint does not tell its data.
+      InputError: if results.json is damaged.
     """
     now = datetime.datetime.now(datetime.timezone.utc)
     return {
@@ -51,7 +55,7 @@ def manifest(
             "dataset_name": config.data.dataset_name,
             "source": config.data.data_path or "embedded",
             "train_on_val": config.data.train_on_val,
-            "digests": best.manifest["data"],
+            "digests": best.fact("data", dict),
         },
         "step": best.step,
         "test_accuracy": _test_accuracy(workdir, config, best),
@@ -71,7 +75,7 @@ def _test_accuracy(workdir, config, best) -> dict | None:
     path = pathlib.Path(workdir) / "results.json"
     try:
         results = json.loads(path.read_text("utf-8"))
-        if results["step"] != best.step or results["data"] != best.manifest["data"]:
+        if results["step"] != best.step or results["data"] != best.fact("data", dict):
             return None
         tested = Config.from_dict(results["config"], source=str(path))
         if (tested.methods, tested.model) != (config.methods, config.model):

@@ -175,6 +175,7 @@ def _histogram(entries: np.ndarray) -> np.ndarray:
 
     TensorBoard's own `histogram_pb` compares every entry with every bucket.
     """
+    entries = entries.astype(np.float64)  # edges of float32 may be too close to tell
     low, high = float(entries.min()), float(entries.max())
     if low == high:
         low, high = low - _SPIKE * abs(low), high + _SPIKE * abs(high)

@@ -65,6 +65,9 @@ class RunDirectory:
             the fields that differ are named, and shown as a table.
           DiskError: if it cannot be written.
         """
+        if not _is_text(str(self.path)):
+            expected = "a path in UTF-8, as TensorFlow writes it"
+            raise InputError(shown(str(self.path)), expected, "other bytes")
         is_new = not os.path.lexists(self.path)
         try:
             make_directory(self.path)
@@ -165,3 +168,11 @@ class RunDirectory:
             "--allow_changes.",
         )
         check_changes(changes, allow_changes, refusal)
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path has no bytes that are no characters."""
+    try:
+        return bool(path.encode())
+    except UnicodeEncodeError:
+        return False

@@ -1,13 +1,16 @@
 """Variables in TensorFlow's checkpoint files, by name: all of them, or none."""
 
+import contextlib
 import pathlib
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 
 from configs.errors import CheckpointError, shown
 
 _PREFIX = "variables"
+_PATTERNS = frozenset("*?[]{}\\")
 
 
 def save_variables(
@@ -35,7 +38,11 @@ def restore_variables(
       CheckpointError: if a variable is missing or differs in shape or type, or if the
         files cannot be read; then no variable has changed.
     """
-    values = {name: _read(directory, name, v.dtype) for name, v in variables.items()}
+    with _without_patterns(directory) as plain:
+        values = {
+            name: _read(plain, directory, name, variable.dtype)
+            for name, variable in variables.items()
+        }
     for name, variable in variables.items():
         mine, held = variable.shape.as_list(), values[name].shape.as_list()
         if held != mine:
@@ -46,13 +53,27 @@ def restore_variables(
         variable.assign(values[name])
 
 
-def _read(directory: pathlib.Path, name: str, dtype: tf.DType) -> tf.Tensor:
+@contextlib.contextmanager
+def _without_patterns(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The directory under a path that TensorFlow's reader takes for no pattern."""
+    if _PATTERNS.isdisjoint(str(directory)):
+        yield directory
+        return
+    with tempfile.TemporaryDirectory() as place:
+        link = pathlib.Path(place, "checkpoint")
+        link.symlink_to(directory.absolute())
+        yield link
+
+
+def _read(
+    place: pathlib.Path, directory: pathlib.Path, name: str, dtype: tf.DType
+) -> tf.Tensor:
     # Not by `tf.train.load_checkpoint`: its list of what is there ends the process
     # where the disk fails to read the index.
     try:
         with tf.device("CPU:0"):
             [value] = tf.raw_ops.RestoreV2(
-                prefix=str(directory / _PREFIX),
+                prefix=str(place / _PREFIX),
                 tensor_names=[_key(name)],
                 shape_and_slices=[""],
                 dtypes=[dtype],

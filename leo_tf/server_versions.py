@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import threading
 from collections.abc import Callable
@@ -11,10 +12,11 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
-from configs.errors import InputError, shown
+from configs.errors import InputError
 from leo_tf.serving_models import LocalModel, versions
 
 _POLL_SECONDS = 2.0
+_SHOWN_CHARACTERS = 400  # a long path, and then what is wrong with it
 _NEEDED = ("adapt", "predict", "serving_default")
 
 
@@ -76,7 +78,7 @@ class Versions:
             # Whatever is wrong with it, the one before must go on.
             except Exception as error:
                 if version not in self._failed:
-                    self._warn(f"version {version} is not served: {shown(str(error))}")
+                    self._warn(f"version {version} is not served: {_inline(error)}")
                 self._failed[version] = files, str(error)
                 continue
             if self.current:
@@ -96,11 +98,16 @@ class Versions:
         if self.current:
             return self.current
         expected = "a directory with an exported version that works"
-        received = "none"
+        received, hint = "none", ""
         if self._failed:
             newest = max(self._failed)
-            received = f"version {newest}: {shown(self._failed[newest][1])}"
-        raise InputError(str(self._directory), expected, received)
+            received = f"version {newest}: {_inline(self._failed[newest][1])}"
+        try:
+            if "saved_model.pb" in os.listdir(self._directory):
+                hint = f"Give {self._directory.parent}: this is one version."
+        except OSError as error:
+            received = error.strerror
+        raise InputError(str(self._directory), expected, received, hint)
 
     def states(self) -> dict[int, tuple[str, str]]:
         """Version -> (state by TensorFlow Serving's name, what is wrong with it)."""
@@ -123,6 +130,13 @@ class Versions:
     def close(self) -> None:
         """Ends `watch`."""
         self._stop.set()
+
+
+def _inline(error) -> str:
+    """What an error says, as one line."""
+    text = ascii(str(error))[1:-1]
+    cut = f"{text[:_SHOWN_CHARACTERS]}..."
+    return text if len(text) <= _SHOWN_CHARACTERS else cut
 
 
 def _files(directory: pathlib.Path) -> list:

@@ -66,10 +66,10 @@ def versions(directory) -> dict[int, pathlib.Path]:
     """Number -> directory of the versions in `directory`, complete or not."""
     try:
         entries = list(pathlib.Path(directory).iterdir())
+        names = (entry for entry in entries if re.fullmatch("[0-9]{1,18}", entry.name))
+        return {int(entry.name): entry for entry in names if entry.is_dir()}
     except OSError:
         return {}
-    names = (entry for entry in entries if re.fullmatch("[0-9]{1,18}", entry.name))
-    return {int(entry.name): entry for entry in names if entry.is_dir()}
 
 
 @functools.lru_cache(maxsize=4)

@@ -40,7 +40,7 @@ def version_path(export_dir, version: int | None = None) -> pathlib.Path:
     version = newest_version(export_dir) + 1 if version is None else version
     path = pathlib.Path(export_dir) / f"{version}"
     if os.path.lexists(path):
-        raise _taken(path)
+        raise _taken(path, "Without the flag it is a new one.")
     return path
 
 
@@ -66,7 +66,8 @@ def whole_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
         flush_to_disk(path.parent)
     except (OSError, tf.errors.OpError) as error:
         if getattr(error, "errno", None) in (errno.ENOTEMPTY, errno.EEXIST):
-            raise _taken(path) from error
+            hint = "Another export has just made it. Run the command again."
+            raise _taken(path, hint) from error
         raise DiskError(str(path), "to write a version", str(error)) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -83,7 +84,7 @@ def digests(directory: pathlib.Path) -> dict[str, str]:
     }
 
 
-def _taken(path: pathlib.Path) -> FlagError:
-    hint = "Versions are never written over; without the flag it is a new one."
+def _taken(path: pathlib.Path, hint: str) -> FlagError:
     expected = "a version that is not there yet"
+    hint = f"Versions are never written over. {hint}"
     return FlagError("--export_version", expected, f"{path.name}, which is", hint)

@@ -46,11 +46,14 @@ def user(tmp_path, monkeypatch):
 
 def test_the_commands_for_own_features_and_for_the_papers_numbers_run(user, capsys):
     found = commands()
-    assert len(found) == 3
+    assert len(found) == 4
     for arguments in found:
-        quick = [] if "--mode=evaluate" in arguments else QUICK
+        is_training = not any(argument.startswith("--mode") for argument in arguments)
+        quick = QUICK if is_training else []
         assert main(["run_leo.py", *arguments, *quick]) == 0, arguments
-        assert "nearest centroid" in capsys.readouterr().out
+        is_test = "--mode=export" not in arguments
+        assert is_test == ("nearest centroid" in capsys.readouterr().out)
+    assert (user / "exported" / "1" / "saved_model.pb").is_file()
     files = {path.name for path in (user / "runs" / "mine").iterdir()}
     promised = re.findall(r"^    (\S+?)[,/]? .*", README.split("## A run")[1], re.M)
     assert {"config.json", "results.json", "learning_curve.png"} <= set(promised)

@@ -35,6 +35,7 @@ OTHER_TEXTS = {
     "dtype": "float64",
     "jit": "off",
     "method": "maml",
+    "strategy": "mirrored",
 }
 
 

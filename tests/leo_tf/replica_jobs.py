@@ -7,7 +7,10 @@ set up before TensorFlow starts. Tests look at what these leave in a directory.
 import json
 import os
 import pathlib
+import shutil
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -22,6 +25,7 @@ from leo_tf.baselines.maml import MAML
 from leo_tf.distribute import Replicas, make_meta_step, start
 from leo_tf.meta_step import adam
 
+ROOT = pathlib.Path(__file__).parents[2]
 STEPS, SPOILED_STEP, SPOILED_TASK = 5, 3, 4  # the second replica's
 CASES = {  # type, method, whether compiled
     "float32": ("float32", "leo", False),
@@ -69,49 +73,52 @@ def on_two_devices(directory: pathlib.Path, flags: list[str]):
     for name, case in CASES.items():
         np.savez(directory / f"{name}.npz", **train_steps(replicas, *case))
     flags = [*flags, "--strategy=mirrored"]
-    statuses = {
-        "whole": train(directory / "whole", flags),
-        "first part": train(directory / "parts", [*flags, "--num_steps=7"]),
-        "second part": train(directory / "parts", flags),
-        "odd": train(directory / "odd", [*flags, "--meta_batch_size=3"]),
-    }
-    (directory / "statuses.json").write_text(json.dumps(statuses))
+    train(directory, "whole", flags)
+    train(directory, "parts", [*flags, "--num_steps=7"])
+    train(directory, "parts", flags)
+    train(directory, "odd", [*flags, "--meta_batch_size=3"], expected=2)
 
 
 def as_worker(directory: pathlib.Path, flags: list[str]):
     """One of two workers; the second one is stopped, and at last dies."""
-    flags = [*flags, "--strategy=multi_worker"]
-    endless = [*flags, "--num_steps=1000000"]
     number = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
-    # A directory of its own, which only the chief is to make.
-    directory = directory / f"worker {number}"
+    chief = directory / "worker 0"
+    directory /= f"worker {number}"  # its own: only the chief's is to be used
     directory.mkdir()
-    chief = directory.parent / "worker 0"
-    workers = start(Config().replace(strategy="multi_worker"), tell=print).workers
-    given = NUMBERS if number == 0 else np.ones_like(NUMBERS)
-    np.save(directory / "numbers.npy", workers.from_chief(given))
 
-    def second(action, workdir):
+    def second(action, run):
         if number == 1:
-            threading.Thread(target=when_saved, args=(chief / workdir, action)).start()
+            threading.Thread(target=when_saved, args=(chief / run, action)).start()
 
-    statuses = {
-        "whole": train(directory / "whole", flags),
-        "first part": train(directory / "parts", [*flags, "--num_steps=7"]),
-        "second part": train(directory / "parts", flags),
-    }
-    seed = f"--seed={number}"  # not the same on both
-    statuses["other flags"] = train(directory / "other", [*flags, seed])
+    workers = start(Config().replace(strategy="multi_worker"), tell=print).workers
+    given = NUMBERS if workers.is_chief else np.ones_like(NUMBERS)
+    np.save(directory / "numbers.npy", workers.from_chief(given))
+    if os.path.exists("/proc/self/status"):
+        shutil.copy("/proc/self/status", directory / "process")
+    flags = [*flags, "--strategy=multi_worker"]
+    train(directory, "whole", flags)
+    train(directory, "parts", [*flags, "--num_steps=7"])
+    train(directory, "parts", flags)
+    train(directory, "other flags", [*flags, f"--seed={number}"], expected=2)
+    endless = [*flags, "--num_steps=1000000"]
     second(lambda: os.kill(os.getpid(), signal.SIGTERM), "stopped")
-    statuses["stopped"] = train(directory / "stopped", endless)
-    (directory / "statuses.json").write_text(json.dumps(statuses))
+    train(directory, "stopped", endless, expected=143)
     second(lambda: os._exit(9), "left")
-    statuses["left"] = train(directory / "left", endless)
-    (directory / "statuses.json").write_text(json.dumps(statuses))
+    train(directory, "left", endless, expected=7)
 
 
-def train(workdir: pathlib.Path, flags: list[str]) -> int:
-    return command_line.main(["run_leo.py", *flags, f"--workdir={workdir}", "--quiet"])
+def train(directory: pathlib.Path, run: str, flags: list[str], expected: int = 0):
+    """Runs the program and notes its status.
+
+    With one that is not expected the job ends, so that the other worker does not wait.
+    """
+    where = f"--workdir={directory / run}"
+    status = command_line.main(["run_leo.py", *flags, where, "--quiet"])
+    notes = directory / "statuses.json"
+    statuses = json.loads(notes.read_text()) if notes.exists() else {}
+    notes.write_text(json.dumps({**statuses, run: status}))
+    if status != expected:
+        sys.exit(f"{run}: {status}")
 
 
 def when_saved(workdir: pathlib.Path, action):
@@ -119,6 +126,28 @@ def when_saved(workdir: pathlib.Path, action):
     while not (workdir / "checkpoints" / "step-00000005").exists():
         time.sleep(0.02)
     action()
+
+
+def start_job(job: str, directory: pathlib.Path, flags, **environment):
+    """Starts `replica_jobs.py` in a process of its own."""
+    paths = os.pathsep.join([str(ROOT), str(pathlib.Path(__file__).parent)])
+    with (directory / f"errors{len(list(directory.iterdir()))}").open("w") as errors:
+        return subprocess.Popen(
+            [sys.executable, __file__, job, str(directory), *flags],
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env={**os.environ, "PYTHONPATH": paths, **environment},
+        )
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Going on with a run with other settings or data: shown, refused, or allowed."""
 
-import json
 import pathlib
 import shutil
 
@@ -80,13 +79,12 @@ def test_a_changed_rate_moves_the_variables_further(trained_copy, train):
         flags = [f"--outer_lr={rate}", "--num_steps=13", "--allow_changes", "--quiet"]
         assert train(workdir, *flags) == 0
     before = values_of(trained_copy, 12)
-    moved = [
-        sum(
-            np.abs(values_of(workdir, 13)[name] - before[name]).sum() for name in before
-        )
-        for workdir in (trained_copy, other)
-    ]
-    assert moved[0] > 10 * (moved[1] - 1)  # 1 is the count of the optimizer's steps
+    kernels = [name for name in before if not name.startswith("adam/")]
+    moved = []
+    for workdir in (trained_copy, other):
+        after = values_of(workdir, 13)
+        moved.append(sum(np.abs(after[name] - before[name]).sum() for name in kernels))
+    assert moved[0] > 10 * moved[1] > 0
 
 
 def test_sizes_that_do_not_fit_are_refused_in_spite_of_the_flag(
@@ -96,7 +94,8 @@ def test_sizes_that_do_not_fit_are_refused_in_spite_of_the_flag(
     config = (trained_copy / "config.json").read_bytes()
     flags = ("--num_latents=5", "--allow_changes", "--quiet")
     assert train(trained_copy, *flags) == CheckpointError.exit_code
-    assert "[8, 4]" in capsys.readouterr().err.splitlines()[-1]
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "expected float32 [1, 1, 5], received float32 [1, 1, 4]" in error
     assert listing(trained_copy / "checkpoints") == before
     assert (trained_copy / "config.json").read_bytes() == config
 
@@ -134,9 +133,7 @@ def test_data_of_another_size_is_refused_in_spite_of_the_flag(
 def test_a_compiler_is_switched_only_if_the_flags_say_so(trained_copy, train):
     assert train(trained_copy, "--allow_changes", "--jit=auto", "--quiet") == 0
     flags = ("--allow_changes", "--jit=auto", "--num_steps=301")
-    assert (
-        json.loads((trained_copy / "config.json").read_text())["run"]["jit"] == "auto"
-    )
+    assert RunDirectory(trained_copy).config().run.jit == "auto"
     assert manifest_of(trained_copy, 12)["jit"] is False
     assert train(trained_copy, *flags, "--validate_every=300", "--quiet") == 0
     assert manifest_of(trained_copy, 301)["jit"] is False, "as it began"

@@ -11,7 +11,7 @@ from exported_models import D, best_learner, export
 from saved_runs import listing, values_of
 
 import leo_tf
-from configs.errors import DiskError, FlagError
+from configs.errors import CheckpointError, DiskError, FlagError
 from leo_tf import datasets, version_directory
 from leo_tf.checkpoints import Checkpoints
 from leo_tf.version_directory import version_path, whole_directory
@@ -171,7 +171,7 @@ def test_formats_are_not_mixed_for_a_server_takes_the_newest(
 
 def test_a_version_that_another_process_made_meanwhile_is_not_written_over(tmp_path):
     path = version_path(tmp_path)
-    refused = pytest.raises(FlagError, match="--export_version")
+    refused = pytest.raises(FlagError, match="Run the command again")
     with refused, whole_directory(path) as unfinished:
         (unfinished / "mine").write_text("mine")
         path.mkdir()
@@ -224,3 +224,25 @@ def test_a_run_that_was_never_validated_is_refused(trained_copy, tmp_path, capsy
     assert export(trained_copy, tmp_path / "out") == 4
     assert "Train first" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["embedding_size", "data"])
+def test_a_checkpoint_that_does_not_tell_what_is_needed_is_refused(
+    name, trained_copy, tmp_path, capsys
+):
+    for path in trained_copy.glob("checkpoints/*/manifest.json"):
+        facts = json.loads(path.read_text())
+        del facts[name]
+        path.write_text(json.dumps(facts))
+    assert export(trained_copy, tmp_path / "out") == CheckpointError.exit_code
+    assert f"`{name}`" in capsys.readouterr().err
+
+
+def test_caps_below_the_only_way_of_a_method_are_refused(train, tmp_path, capsys):
+    assert train(tmp_path / "run", "--method=maml", "--num_steps=2", "--quiet") == 0
+    for cap in ("max_classes", "max_support"):
+        assert export(tmp_path / "run", tmp_path / "out", f"--{cap}=2") == 2
+        error = capsys.readouterr().err
+        assert f"--{cap}: expected 3 or more" in error and "received 2" in error
+    caps = "--max_classes=3", "--max_support=3"
+    assert export(tmp_path / "run", tmp_path / "out", *caps) == 0

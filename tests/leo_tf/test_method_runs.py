@@ -11,7 +11,6 @@ from configs.flags import parse
 from leo_tf import command_line, experiment, methods
 
 UNTRAINED = [name for name, method in methods.METHODS.items() if not method.is_trained]
-TRAINED = [name for name, method in methods.METHODS.items() if method.is_trained]
 
 
 def config_of(workdir) -> dict:

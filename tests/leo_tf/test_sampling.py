@@ -106,3 +106,17 @@ def test_a_method_says_whether_it_draws_and_is_refused_if_not(name):
     with pytest.raises(FlagError, match=r"--test_samples: .*generator") as caught:
         methods.check(config.replace(test_samples=3))
     assert name in caught.value.received
+
+
+def test_an_average_is_the_logarithm_of_probabilities(leo, episode):
+    def answer(number):
+        drawn = sampling.draw(leo, episode.support_inputs.shape, 0, number)
+        adapted = leo.adapt(
+            episode.support_inputs, episode.support_labels, training=True, noise=drawn
+        )
+        return adapted, leo.logits(adapted.classifier, episode.query_inputs)
+
+    adapted, log_shares = sampling.average(answer, 3)
+    np.testing.assert_allclose(np.exp(log_shares).sum(axis=-1), 1.0, rtol=1e-12)
+    each = [answer(number)[0].penalties["kl"] for number in range(3)]
+    np.testing.assert_allclose(adapted.penalties["kl"], np.mean(each, axis=0))

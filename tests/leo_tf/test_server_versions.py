@@ -21,6 +21,7 @@ from running_server import (
 )
 from served_models import write_model
 
+from configs.errors import InputError
 from leo_tf import command_line, server
 from leo_tf.server_versions import Versions
 
@@ -126,6 +127,37 @@ def test_a_model_without_the_signatures_or_one_that_fails_is_not_served(tmp_path
     assert versions.current is None and "classes" in versions.states()[1][1]
 
 
+def test_a_directory_that_cannot_be_read_for_once_ends_nothing(
+    exported, thrice, tmp_path, monkeypatch
+):
+    copy(exported / "4", tmp_path, 1)
+    versions = Versions(tmp_path)
+    versions.refresh()
+
+    def fail(unused_path):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(pathlib.Path, "is_dir", fail)
+        versions.refresh()
+    assert versions.current.version == 1
+    copy(thrice, tmp_path, 2)
+    versions.refresh()
+    assert versions.current.version == 2
+
+
+def test_a_warning_of_a_long_path_has_its_reason(thrice, tmp_path):
+    directory = tmp_path / ("long" * 30)
+    copy(thrice, directory, 1)
+    damage(directory / "1", "another digest")
+    warnings = []
+    versions = Versions(directory, warn=warnings.append)
+    versions.refresh()
+    assert "expected SHA-256 0000" in warnings[0] and "\n" not in warnings[0]
+    with pytest.raises(InputError, match="expected SHA-256 0000"):
+        versions.require()
+
+
 @pytest.fixture
 def program(exported, thrice, tmp_path):
     """`--mode=serve` in a process of its own: (process, port, first line)."""
@@ -186,12 +218,22 @@ def test_without_the_extra_it_says_what_to_install(exported, monkeypatch, capsys
 
 
 def test_a_directory_without_a_version_that_works_is_one_line(tmp_path, capsys):
-    for made in ("no/such", "empty", "text"):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").touch()
+    reasons = {"no/such": "No such file", "empty": "none", "text": "Not a directory"}
+    for made, reason in reasons.items():
         assert main(f"--export_dir={tmp_path / made}", "--port=0") == 3
-        assert "an exported version that works" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "an exported version that works" in error
+        assert f"received {reason}" in error
     (tmp_path / "3").mkdir()
     assert main(f"--export_dir={tmp_path}", "--port=0") == 3
     assert "received version 3" in capsys.readouterr().err
+
+
+def test_a_version_in_place_of_the_directory_of_versions_is_told(exported, capsys):
+    assert main(f"--export_dir={exported / '4'}", "--port=0") == 3
+    assert f"Give {exported}" in capsys.readouterr().err
 
 
 def test_the_server_imports_none_of_the_training_code():
