@@ -151,6 +151,14 @@ def test_an_array_twice_is_refused(tmp_path):
     assert "'labels.npy' again" in _refused(path)
 
 
+def test_a_directory_of_countless_arrays_is_refused_before_it_is_read(tmp_path):
+    members = {f"array{i}": b"" for i in range(5000)}
+    message = _refused(_write(tmp_path / "a.npz", **members))
+    assert "a directory of more than 262144 bytes" in message
+    few = {f"array{i}": b"" for i in range(500)}
+    assert load(_write(tmp_path / "a.npz", **few)).embedding_size == 4
+
+
 def _patched(path, offset, value):
     """The file with a field of its directory's first entry overwritten."""
     content = bytearray(path.read_bytes())

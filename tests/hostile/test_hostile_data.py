@@ -109,6 +109,11 @@ def test_a_pickle_takes_little_more_memory_than_its_size(outcome, many):
         assert outcome(bomb) == "refused 3", name
 
 
+@pytest.mark.parametrize("bomb", ["names of two letters", "values between marks"])
+def test_the_worst_pickles_are_refused_while_they_are_small_in_memory(outcome, bomb):
+    assert outcome(hostile_pickles.bombs(1 << 24)[bomb]) == "refused 3"
+
+
 @pytest.mark.parametrize("many", _SIZES[:2])
 def test_a_zip_bomb_does_not_go_off(outcome, many):
     for name, bomb in hostile_files.zip_bombs(many).items():
