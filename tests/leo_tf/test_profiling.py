@@ -31,6 +31,7 @@ def profiled(tmp_path, monkeypatch, steps, **settings):
     return trainer, recorder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [(1, 1), (3, 7), (5, 5), (12, 12), (1, 12)])
 def test_just_the_steps_asked_for_are_profiled(tmp_path, monkeypatch, steps):
     monkeypatch.setattr("leo_tf.trainer._SECONDS_PER_CALL", 100.0)

@@ -176,6 +176,7 @@ def wait_for(path: pathlib.Path, process):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_from_the_shell_quiet_is_silent_and_a_killed_run_goes_on_as_if_never_killed(
     small_flags, tmp_path
 ):
