@@ -1,18 +1,20 @@
 """export.json: what an exported model is, takes, learned from and scored."""
 
 import datetime
-import json
 import pathlib
 
 from configs.errors import InputError, shown
 from configs.schema import Config
 from leo_tf import report
 from leo_tf.checkpoints import Checkpoint
+from leo_tf.json_file import read_json
 from leo_tf.request_checks import Limits
 from leo_tf.signatures import described
 
 # To be raised when a field that readers rely on changes.
 _FORMAT = 1
+# Hundreds of times what results take.
+_MOST_RESULTS_BYTES = 2**20
 # What the embedded data set's features are; of others nobody knows.
 _EMBEDDED_KIND = "data_pipeline.hog.hog of pictures like data_pipeline.glyph_drawing's"
 
@@ -74,7 +76,7 @@ def _test_accuracy(workdir, config, best) -> dict | None:
     """
     path = pathlib.Path(workdir) / "results.json"
     try:
-        results = json.loads(path.read_text("utf-8"))
+        results = read_json(path, _MOST_RESULTS_BYTES)
         if results["step"] != best.step or results["data"] != best.fact("data", dict):
             return None
         tested = Config.from_dict(results["config"], source=str(path))

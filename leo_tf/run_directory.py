@@ -76,14 +76,14 @@ class RunDirectory:
             raise DiskError(str(self.path), "to write here", str(error)) from error
         try:
             self._lock(lock)
-            self._check(config, allow_changes)
-            yield self
+            try:
+                self._check(config, allow_changes)
+                yield self
+            finally:
+                if is_new:
+                    self._remove_if_unused()
         finally:
             with contextlib.suppress(OSError):  # it is free even so
-                if is_new and os.listdir(self.path) == [_LOCK]:
-                    (self.path / _LOCK).unlink()
-                    self.path.rmdir()
-            with contextlib.suppress(OSError):
                 lock.close()
 
     def config(self) -> Config:
@@ -136,6 +136,13 @@ class RunDirectory:
             ) from None
         except OSError as error:  # a network file system may know no locks
             raise DiskError(str(self.path), "to lock it", str(error)) from error
+
+    def _remove_if_unused(self):
+        # Only by who holds the lock: else it would be another process's.
+        with contextlib.suppress(OSError):
+            if os.listdir(self.path) == [_LOCK]:
+                (self.path / _LOCK).unlink()
+                self.path.rmdir()
 
     def _found(self, *names: str) -> list[str]:
         try:

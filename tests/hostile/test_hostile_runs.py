@@ -89,21 +89,40 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("damage", [*DEVICES, *TEXTS])
+_QUICK = ("gigabytes", "a pipe", "a device", "nested lists", "NaN", "a pickle")
+CASES = [
+    pytest.param(name, marks=() if name in _QUICK else SLOW)
+    for name in (*DEVICES, *TEXTS)
+]
+
+
+@pytest.mark.parametrize("damage", CASES)
 def test_a_hostile_config_is_refused(outcome, trained_copy, damage):
     {**DEVICES, **TEXTS}[damage](trained_copy / "config.json")
     assert outcome("evaluate") == "refused 3"
     assert outcome("train") == "refused 3"
 
 
-@pytest.mark.parametrize("damage", [*DEVICES, *TEXTS])
+@pytest.mark.parametrize("damage", CASES)
 def test_a_hostile_manifest_is_refused(outcome, trained_copy, damage):
     best = json.loads((trained_copy / "best/checkpoint.json").read_text())["directory"]
     {**DEVICES, **TEXTS}[damage](trained_copy / "checkpoints" / best / "manifest.json")
     assert outcome("evaluate") == "refused 4"
 
 
-@pytest.mark.parametrize("damage", [*DEVICES, *TEXTS])
+@pytest.mark.parametrize("damage", CASES)
+def test_hostile_results_are_refused_when_the_run_is_exported(
+    tensorflow_reader, trained_copy, damage
+):
+    {**DEVICES, **TEXTS}[damage](trained_copy / "results.json")
+    out = trained_copy / "out"
+    flags = ["--mode=export", f"--workdir={trained_copy}", f"--export_dir={out}"]
+    ended, said, _ = tensorflow_reader.read("program", flags, _ALLOWED, 120)
+    assert ended == "refused 3" and str(trained_copy / "results.json") in said
+    assert not list(out.glob("*"))
+
+
+@pytest.mark.parametrize("damage", CASES)
 def test_a_hostile_pointer_is_refused(outcome, trained_copy, damage):
     {**DEVICES, **TEXTS}[damage](trained_copy / "best/checkpoint.json")
     assert outcome("evaluate") == "refused 4"
@@ -184,7 +203,7 @@ def _forge(path: pathlib.Path, name: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["variables.index", "variables.data-00000-of-00001"])
-@pytest.mark.parametrize("count", [6, pytest.param(300, marks=SLOW)])
+@pytest.mark.parametrize("count", [3, pytest.param(300, marks=SLOW)])
 def test_damaged_variables_with_a_forged_digest_do_not_end_the_process(
     outcome, only_newest, name, count
 ):

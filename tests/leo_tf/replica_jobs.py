@@ -1,7 +1,7 @@
 """Trainings on two replicas, for processes of their own: devices and workers must be
 set up before TensorFlow starts. Tests look at what these leave in a directory.
 
-    python replica_jobs.py devices|worker DIRECTORY FLAG...
+    python replica_jobs.py steps|devices|worker DIRECTORY FLAG...
 """
 
 import json
@@ -26,6 +26,7 @@ from leo_tf.distribute import Replicas, make_meta_step, start
 from leo_tf.meta_step import adam
 
 ROOT = pathlib.Path(__file__).parents[2]
+TIME_LIMIT = 480.0  # on a loaded machine; seconds
 STEPS, SPOILED_STEP, SPOILED_TASK = 5, 3, 4  # the second replica's
 CASES = {  # type, method, whether compiled
     "float32": ("float32", "leo", False),
@@ -64,14 +65,19 @@ def train_steps(replicas: Replicas, dtype, method, jit) -> dict[str, np.ndarray]
     return values
 
 
-def on_two_devices(directory: pathlib.Path, flags: list[str]):
-    """Two logical CPUs: single steps, and the whole program."""
+def few_steps(directory: pathlib.Path, flags: list[str], cases=("float64",)):
+    """Two logical CPUs make single steps."""
     [cpu] = tf.config.list_physical_devices("CPU")
     halves = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, halves)
     replicas = start(Config().replace(strategy="mirrored"), tell=print)
-    for name, case in CASES.items():
-        np.savez(directory / f"{name}.npz", **train_steps(replicas, *case))
+    for case in cases:
+        np.savez(directory / f"{case}.npz", **train_steps(replicas, *CASES[case]))
+
+
+def on_two_devices(directory: pathlib.Path, flags: list[str]):
+    """Two logical CPUs: other kinds of steps, and the whole program."""
+    few_steps(directory, flags, cases=("maml", "float32", "compiled"))
     flags = [*flags, "--strategy=mirrored"]
     train(directory, "whole", flags)
     train(directory, "parts", [*flags, "--num_steps=7"])
@@ -150,6 +156,33 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def finished(directory: pathlib.Path, processes) -> pathlib.Path:
+    """Where a job left its results, as soon as its processes have ended."""
+    try:
+        for process in processes:
+            process.wait(TIME_LIMIT)
+    finally:
+        for process in processes:
+            process.kill()
+    return directory
+
+
+def assert_steps_equal(directory: pathlib.Path, case: str, tolerance: float):
+    """Compares what two devices left of a case with what one device computes."""
+    dtype, method, _ = CASES[case]
+    mine = train_steps(Replicas(), dtype, method, jit=False)
+    theirs = np.load(directory / f"{case}.npz")
+    assert set(theirs.files) == set(mine) and len(mine) > 20
+    spoiled = [name for name in mine if name.startswith("non_finite") and mine[name]]
+    assert spoiled == ["non_finite of step 3"]
+    for name, value in mine.items():
+        scale = np.max(np.abs(value))
+        limit = tolerance * scale if np.isfinite(scale) else 0.0
+        np.testing.assert_allclose(
+            theirs[name], value, rtol=tolerance, atol=limit, err_msg=name
+        )
+
+
 if __name__ == "__main__":
-    jobs = {"devices": on_two_devices, "worker": as_worker}
+    jobs = {"steps": few_steps, "devices": on_two_devices, "worker": as_worker}
     jobs[sys.argv[1]](pathlib.Path(sys.argv[2]), sys.argv[3:])

@@ -39,6 +39,11 @@ return found;
 """
 
 
+def solid(text: str) -> str:
+    """Without blanks: a name may be in two elements, such as a tag and its group."""
+    return re.sub(r"\s", "", text)
+
+
 def find(program: str) -> str:
     """Where a program is; the test is skipped if it is not."""
     path = shutil.which(program)
@@ -95,10 +100,22 @@ class Page:
         self.address = address
 
     def open(self, tab: str, *expected: str) -> str:
-        """Goes to a tab and waits until its text has all that is expected."""
+        """Goes to a tab; waits until its text has all that is expected, and returns it.
+
+        Blanks do not count, as elements are told apart by them.
+        """
         self.driver.get("about:blank")
         self.driver.get(f"{self.address}/#{tab}")
         return self.wait_for(*expected)
+
+    def enter_frames(self, depth: int) -> None:
+        """Goes into the frames that a tab consists of, as they appear."""
+        deadline = time.monotonic() + _PATIENCE
+        for _ in range(depth):
+            while not (frames := self.elements("iframe")):
+                assert time.monotonic() < deadline, "no frame came"
+                time.sleep(0.5)
+            self.driver.switch_to.frame(frames[0])
 
     def wait_for(self, *expected: str) -> str:
         deadline = time.monotonic() + _PATIENCE
@@ -106,7 +123,7 @@ class Page:
         while missing and time.monotonic() < deadline:
             time.sleep(0.5)
             text = self.driver.execute_script(_TEXT)
-            missing = [words for words in expected if words not in text]
+            missing = [words for words in expected if solid(words) not in solid(text)]
         assert not missing, f"not on the page: {missing}; it says: {text[:3000]}"
         return text
 

@@ -148,6 +148,18 @@ def test_who_waited_for_a_directory_that_goes_does_not_train_in_it(
     begin(path)
 
 
+def test_of_two_that_make_a_directory_at_once_the_refused_one_takes_nothing_away(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "run"
+    with RunDirectory(path).for_training(CONFIG) as directory:
+        monkeypatch.setattr(os.path, "lexists", lambda path: False)  # a moment ago
+        assert "no other process" in refused(path).expected
+        assert (path / ".lock").exists()
+        directory.write_config(CONFIG)
+    assert RunDirectory(path).config() == CONFIG
+
+
 def test_with_leave_a_run_goes_on_with_another_configuration(tmp_path):
     begin(tmp_path)
     other = CONFIG.replace(way=3)

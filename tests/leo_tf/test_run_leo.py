@@ -176,7 +176,6 @@ def wait_for(path: pathlib.Path, process):
         time.sleep(0.02)
 
 
-@pytest.mark.slow
 def test_from_the_shell_quiet_is_silent_and_a_killed_run_goes_on_as_if_never_killed(
     small_flags, tmp_path
 ):
@@ -212,7 +211,7 @@ def newest_step(workdir) -> int:
 
 def events_reach(workdir) -> int:
     """The last step of which there is an event."""
-    [path] = (workdir / "events").iterdir()
+    [path] = (workdir / "events" / "train").iterdir()
     return max(event.step for event in tf.compat.v1.train.summary_iterator(str(path)))
 
 
