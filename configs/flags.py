@@ -36,7 +36,7 @@ class RunOptions:
     """What the command line asks for.
 
     Attributes:
-      mode: "train", "evaluate", "compare", "reproduce", "export" or "serve".
+      mode: "train", "evaluate", "search", "compare", "reproduce", "export", "serve".
       workdir: the run directory, or "" for one of the program's choice.
       config: what to train. To evaluate, the run directory's configuration counts
         instead, changed by those of `explicit` that can be changed afterwards.
@@ -51,8 +51,10 @@ class RunOptions:
       host: address to listen on; this and what follows is for "serve".
       port: port to listen on, 0 for any free one.
       max_request_bytes: larger requests are refused.
-      methods: names to "compare", separated by commas.
+      methods: names to "compare" or to "search" for, separated by commas.
+      method_settings: path of a file of settings for these methods, or "".
       seeds: how many to "reproduce" with.
+      trials: how many settings to "search" among.
       allow_changes: whether training goes on although settings or data differ.
       profile_steps: first and last training step to profile, counted from 1.
     """
@@ -72,7 +74,9 @@ class RunOptions:
     port: int = RUN_DEFAULTS["port"]
     max_request_bytes: int = RUN_DEFAULTS["max_request_bytes"]
     methods: str = RUN_DEFAULTS["methods"]
+    method_settings: str = RUN_DEFAULTS["method_settings"]
     seeds: int = RUN_DEFAULTS["seeds"]
+    trials: int = RUN_DEFAULTS["trials"]
     allow_changes: bool = False
     profile_steps: tuple[int, int] | None = None
 
@@ -151,7 +155,7 @@ def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
     special["profile_steps"] = given.pop("profile_steps", None)
     check_directories(mode, workdir, export_dir, given)
     config = _config(given)
-    if mode in ("train", "compare", "reproduce"):
+    if mode in ("train", "search", "compare", "reproduce"):
         _check_data(config, given)
     explicit = MappingProxyType(given)
     common = mode, workdir, config, explicit, debug, quiet

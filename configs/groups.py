@@ -222,6 +222,11 @@ class RunConfig(Settings):
     validate_every: int = setting(
         1000, "Steps between validations, and between checkpoints.", rules.integer(1)
     )
+    patience: int = setting(
+        0,
+        "Training ends early after so many validations without a new best; 0 never.",
+        rules.integer(0),
+    )
     num_val_episodes: int = setting(
         2000, "Episodes of one validation.", rules.integer(1)
     )

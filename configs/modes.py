@@ -6,6 +6,10 @@ from configs.options import OPTIONS
 # Settings that these modes give to their runs themselves.
 _MAKES_ITS_OWN = {
     "compare": {"method": "--methods has them"},
+    "search": {
+        "method": "--methods has them",
+        "train_on_val": "it selects on the validation classes",
+    },
     "reproduce": {"train_on_val": "it trains first without, then with"},
 }
 

@@ -29,7 +29,9 @@ SERVING_DEFAULTS = MappingProxyType(
 COMPARISON_DEFAULTS = MappingProxyType(
     {
         "methods": "leo,generator,meta_sgd,maml,ridge,logistic,centroid",
+        "method_settings": "",
         "seeds": 5,
+        "trials": 16,
     }
 )
 # The caps bound what one request may cost: time and memory of LEO's relation network
@@ -58,12 +60,14 @@ def _run_options() -> list[Option]:
         option(
             "mode",
             rules.choice(
-                "train", "evaluate", "compare", "reproduce", "export", "serve"
+                *("train", "evaluate", "search", "compare", "reproduce"),
+                *("export", "serve"),
             ),
-            "Train and test; only test the best checkpoint of --workdir; train and "
-            "test several methods; follow the published protocol over several seeds; "
-            "write the best checkpoint as a model to deploy; or answer requests with "
-            "the models of --export_dir.",
+            "Train and test; only test the best checkpoint of --workdir; look for "
+            "better settings on the validation episodes; train and test several "
+            "methods; follow the published protocol over several seeds; write the best "
+            "checkpoint as a model to deploy; or answer requests with the models of "
+            "--export_dir.",
             facts=("default: train",),
         ),
         option(
@@ -82,15 +86,31 @@ def _run_options() -> list[Option]:
             "allow_changes",
             rules.boolean(),
             "Go on with a run although settings or data differ from its own.",
-            modes=("train", "compare", "reproduce"),
+            modes=("train", "search", "compare", "reproduce"),
         ),
         option(
             "methods",
             rules.choices(*METHOD_NAMES),
-            "What to train and test on the same episodes; differences are to LEO, or "
-            "without it to the last.",
+            "What to search settings for, or to train and test on the same episodes; "
+            "differences are to LEO, or without it to the last.",
             facts=(f"default: {COMPARISON_DEFAULTS['methods']}",),
+            modes=("search", "compare"),
+        ),
+        option(
+            "method_settings",
+            rules.path(),
+            "File of settings for one method each, such as --mode=search writes; they "
+            "count more than flags, which are for all methods.",
             modes=("compare",),
+            convert=os.path.expanduser,
+        ),
+        option(
+            "trials",
+            rules.integer(1),
+            "Runs to train for each method, with settings drawn by --seed; the first "
+            "has those given.",
+            facts=(f"default: {COMPARISON_DEFAULTS['trials']}",),
+            modes=("search",),
         ),
         option(
             "seeds",

@@ -17,7 +17,7 @@ import tensorflow as tf
 from configs.flags import RunOptions
 from configs.schema import Config
 from data_pipeline.whole_file import write_file
-from leo_tf import comparison_pictures, datasets, methods, report
+from leo_tf import comparison_pictures, datasets, method_settings, methods, report
 from leo_tf.comparison_table import Comparison, Row, as_markdown, print_tables
 from leo_tf.datasets import Split
 from leo_tf.evaluation import evaluate, interval
@@ -46,23 +46,29 @@ def compare(options: RunOptions) -> int:
     """
     asked = options.methods.split(",")
     names = [name for name in methods.METHODS if name in asked]
-    for name in names:  # all of them, before the first is trained for hours
-        methods.check(options.config.replace(method=name))
+    own = method_settings.read(options.method_settings, options.config)
+    settings = {
+        name: {**method_settings.of(own, name), "method": name} for name in names
+    }
+    for changed in settings.values():  # all, before the first is trained for hours
+        methods.check(options.config.replace(**changed))
     runs = SeveralRuns(options, "comparison")
     for number, name in enumerate(names, start=1):
         runs.tell(f"{methods.METHODS[name].title} ({number} of {len(names)})")
-        status = runs.train(name, method=name)
+        status = runs.train(name, **settings[name])
         if status:
             return status
-    finished = {name: runs.finished(name, method=name) for name in names}
-    comparison = _tested(runs, finished)
+    finished = {name: runs.finished(name, **settings[name]) for name in names}
+    comparison = _tested(runs, finished, settings)
     _write(runs, comparison)
     print_tables(comparison)
     print(f"Directory: {runs.path}")
     return 0
 
 
-def _tested(runs: SeveralRuns, finished: dict[str, FinishedRun]) -> Comparison:
+def _tested(
+    runs: SeveralRuns, finished: dict[str, FinishedRun], settings: dict[str, dict]
+) -> Comparison:
     """Everything the tables say, of all methods on the same test episodes."""
     config, split = runs.config, runs.splits["test"]
     count, quiet = config.run.num_test_episodes, runs.options.quiet
@@ -89,6 +95,7 @@ def _tested(runs: SeveralRuns, finished: dict[str, FinishedRun]) -> Comparison:
             seconds_trained=run.progress.seconds,
             seconds_to_adapt=adaptation_seconds(run.learner, config, split),
             chosen=run.chosen,
+            settings={k: v for k, v in settings[name].items() if k != "method"},
         )
         rows.append(row)
     shape = datasets.evaluation_shape(config, split)

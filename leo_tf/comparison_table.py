@@ -27,6 +27,7 @@ class Row(NamedTuple):
       seconds_trained: they took.
       seconds_to_adapt: median over tasks, one at a time.
       chosen: name -> value of what was chosen on the validation episodes.
+      settings: name -> value of what is this method's own.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Row(NamedTuple):
     seconds_trained: float
     seconds_to_adapt: float
     chosen: dict[str, float]
+    settings: dict[str, object]
 
     @property
     def title(self) -> str:
@@ -101,6 +103,7 @@ def _row_as_dict(row: Row) -> dict:
         "seconds_trained": finite(row.seconds_trained),
         "seconds_to_adapt_to_a_task": row.seconds_to_adapt,
         "chosen_on_validation": row.chosen,
+        "settings_of_its_own": row.settings,
     }
 
 
@@ -171,5 +174,18 @@ def as_markdown(comparison: Comparison) -> str:
         "bins. The best step is that of the checkpoint with the best validation, which "
         "was tested; training is the time of all steps. A task's time to adapt is the "
         "median of 50 tasks, one at a time.",
+        *_own_settings(comparison),
     ]
     return "\n".join([*lines, ""])
+
+
+def _own_settings(comparison: Comparison) -> list[str]:
+    """A line for each method that has settings others have not."""
+    lines = []
+    for row in comparison.rows:
+        if row.settings:
+            given = " ".join(
+                f"--{name}={value}" for name, value in row.settings.items()
+            )
+            lines += ["", f"{row.title}: `{given}`"]
+    return lines

@@ -1,4 +1,4 @@
-"""Whole jobs: train, evaluate, export, compare, reproduce. `run_leo.py` calls `run`."""
+"""Whole jobs, one a mode. `run_leo.py` calls `run`."""
 
 import functools
 
@@ -14,6 +14,7 @@ from leo_tf.methods import METHODS
 from leo_tf.progress import say
 from leo_tf.reproduce import reproduce
 from leo_tf.run_evaluation import evaluate_run
+from leo_tf.search import search
 from leo_tf.training import train
 
 
@@ -41,6 +42,8 @@ def run(options: RunOptions) -> int:
         return compare(options)
     if options.mode == "reproduce":
         return reproduce(options)
+    if options.mode == "search":
+        return search(options)
     return _train_on_replicas(options)
 
 

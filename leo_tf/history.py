@@ -104,6 +104,13 @@ class Progress:
         self.best_step = best["step"] if best else self.step
         self.best_accuracy = best["val_accuracy"] if best else -1.0
 
+    def is_at_plateau(self, patience: int) -> bool:
+        """Whether the last `patience` validations were no better; never if it is 0."""
+        if not patience or self.best_step is None:
+            return False
+        later = sum(record["step"] > self.best_step for record in self.history)
+        return later >= patience
+
     def line(self) -> str:
         """Where training is, in a line."""
         means = self.since_validation.means()

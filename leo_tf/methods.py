@@ -38,6 +38,7 @@ class Method:
       keeps_way: whether it answers episodes of the way it was trained for only.
       draws: whether its predictions can be averaged over draws in a test.
       chosen: the settings that `choose` finds if they are not given.
+      family: the method it is a variant of, whose settings suit it; or "".
     """
 
     title: str
@@ -47,6 +48,7 @@ class Method:
     keeps_way: bool = False
     draws: bool = False
     chosen: tuple[str, ...] = ()
+    family: str = ""
 
 
 def build(config: Config, embedding_size: int) -> Learner:
@@ -157,7 +159,7 @@ def _leo(title: str, description: str, **settings) -> Method:
         return leo
 
     draws = not settings.get("deterministic", False)
-    return Method(title, description, make, draws=draws)
+    return Method(title, description, make, draws=draws, family="leo")
 
 
 def _maml(title: str, description: str, name: str, learned_rates: bool) -> Method:

@@ -33,6 +33,7 @@ _CHANGEABLE = frozenset(
         "non_finite_limit",
         "num_steps",
         "num_test_episodes",
+        "patience",
         "preset",
         "test_samples",
     ]

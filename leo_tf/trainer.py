@@ -99,7 +99,7 @@ class Trainer:
             self.checkpoints.mark_best(progress.best_step)
 
     def run(self, line: ProgressLine) -> Progress:
-        """Trains up to the configured number of steps, or until a signal.
+        """Trains up to the configured number of steps, to a plateau, or until a signal.
 
         SIGTERM or SIGINT ends the running steps, saves and returns, with the signal
         in `stopped_by`; a second one ends the process at once. A validation is given
@@ -129,6 +129,7 @@ class Trainer:
         while progress.step < run.num_steps:
             count = self._agree(steps_per_call, request)
             if not count:
+                self._tell_of_plateau(line)
                 return
             call = self._call(iterator, count)
             progress.since_validation.add(call.metrics, count)
@@ -143,13 +144,22 @@ class Trainer:
                 self._validate(line, request)
 
     def _agree(self, most: int, request: StopRequest) -> int:
-        """How many steps all workers make next; 0 if one of them got a signal."""
-        count = min(most, self._steps_to_next_event())
+        """How many steps all make next; 0 if one got a signal, or at the plateau."""
+        is_over = self.progress.is_at_plateau(self.config.run.patience)
+        count = 0 if is_over else min(most, self._steps_to_next_event())
         stop = request.signal is not None
         agreed = self.replicas.workers.agree(count, stop)
-        if not agreed and not stop:
+        if not (agreed or stop or is_over):
             request.signal = signal.SIGTERM
         return agreed
+
+    def _tell_of_plateau(self, line: ProgressLine):
+        progress = self.progress
+        if progress.is_at_plateau(self.config.run.patience):
+            line.note(
+                f"Ended early at step {progress.step}: no validation since step "
+                f"{progress.best_step} was better."
+            )
 
     def _steps_to_next_event(self) -> int:
         step, run = self.progress.step, self.config.run

@@ -48,6 +48,7 @@ EDGES = [  # setting, the last values accepted, the first ones refused
     ("gradient_norm_threshold", [0.0], [-0.1]),
     ("num_steps", [1, 2**31 - 1], [0, 2**31]),
     ("validate_every", [1], [0]),
+    ("patience", [0], [-1]),
     ("num_val_episodes", [1], [0]),
     ("num_test_episodes", [1], [0]),
     ("test_samples", [0], [-1]),

@@ -73,6 +73,45 @@ def test_the_best_is_the_first_with_the_highest_validation_accuracy(
         assert trainer.progress.best_accuracy == np.nanmax(accuracies)
 
 
+def test_training_ends_after_as_many_validations_without_a_new_best_as_it_is_told(
+    make_trainer, tmp_path
+):
+    accuracies = {1: [0.5, 0.4], 2: [0.5, 0.4, 0.6, 0.6, 0.5], 0: [0.5] + 8 * [0.1]}
+    trainer = make_trainer(accuracies=[a for each in accuracies.values() for a in each])
+    for patience, expected in accuracies.items():  # an equal one is no better
+        start_over(trainer, tmp_path / str(patience))
+        trainer.config = trainer.config.replace(
+            num_steps=9, validate_every=1, patience=patience
+        )
+        line = Line()
+        run(trainer, line)
+        found = [record["val_accuracy"] for record in trainer.progress.history]
+        assert found == expected and trainer.stopped_by is None
+        assert trainer.checkpoints.best().step == 1 + np.argmax(expected)
+        assert ("Ended early" in line.notes[-1]) == (patience > 0)
+    trainer.progress.best_step = None  # all were NaN: nothing to wait for
+    assert not trainer.progress.is_at_plateau(1)
+
+
+def test_a_run_that_ended_early_stays_ended_until_it_may_wait_longer(make_trainer):
+    changes = {"num_steps": 4, "validate_every": 1}
+    accuracies = [0.5, 0.4, 0.9, 0.8]
+    ended = run(make_trainer("one", accuracies=accuracies, patience=1, **changes))
+    assert ended.progress.step == 2
+    again = make_trainer("one", accuracies=accuracies[2:], patience=1, **changes)
+    again.resume(again.checkpoints.newest(print))
+    line = Line()
+    run(again, line)
+    assert again.progress.step == 2 and line.notes == [
+        "Ended early at step 2: no validation since step 1 was better."
+    ]
+    longer = make_trainer("one", accuracies=accuracies[2:], patience=2, **changes)
+    longer.resume(longer.checkpoints.newest(print))
+    whole = run(make_trainer("two", accuracies=accuracies, patience=2, **changes))
+    assert outcome(run(longer)) == outcome(whole)
+    assert whole.progress.step == 4 and whole.progress.best_step == 3
+
+
 def test_with_the_validation_classes_trained_on_the_newest_is_the_best(make_trainer):
     trainer = run(make_trainer(accuracies=[0.9, 0.3, 0.1], train_on_val=True))
     assert trainer.checkpoints.best().step == 12

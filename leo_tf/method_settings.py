@@ -1,0 +1,114 @@
+"""Settings of one method each: read from a file, or drawn for a search.
+
+The file is a JSON object, a field a method:
+
+    {"leo": {"outer_lr": 3e-4, "dropout_rate": 0.5}, "maml": {"outer_lr": 1e-3}}
+
+LEO's count for its ablations too, unless they have a field of their own.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from configs.errors import FlagError, InputError, LeoError, shown
+from configs.rules import check_object
+from configs.schema import GROUP_OF, Config
+from leo_tf.json_file import read_json
+from leo_tf.methods import METHODS
+
+_MOST_BYTES = 2**20
+# Data and episodes are the same for all methods, or they could not be compared.
+_GROUPS = ("model", "methods", "optimizer")
+_OWN = tuple(n for n, group in GROUP_OF.items() if group in _GROUPS and n != "method")
+
+# The six names that the original release tuned, and from where to where: its own four
+# settings (`configs/presets.py`), widened to features that need more, or less, of them.
+LEO_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "outer_lr": (1e-4, 3e-3),
+        "l2_penalty_weight": (1e-10, 1e-6),
+        "orthogonality_penalty_weight": (1e-3, 1.0),
+        "dropout_rate": (0.1, 0.7),
+        "kl_weight": (1e-3, 3.0),
+        "encoder_penalty_weight": (1e-9, 1e-3),
+    }
+)
+# MAML and Meta-SGD have no penalties, but a first inner rate that matters.
+GRADIENT_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"outer_lr": (1e-4, 3e-2), "adaptation_lr_init": (1.0, 100.0)}
+)
+LINEAR = frozenset(["dropout_rate"])  # drawn evenly; all others in their logarithm
+_DIGITS = 3
+
+
+def read(path: str, config: Config) -> dict[str, dict]:
+    """Method -> its settings, checked; empty without a path.
+
+    Args:
+      path: of the file, or "".
+      config: what the settings change.
+
+    Raises:
+      InputError: if the file cannot be read, or has a field that is unknown or wrong.
+    """
+    if not path:
+        return {}
+    try:
+        found = read_json(pathlib.Path(path), _MOST_BYTES)
+    except (OSError, ValueError) as error:
+        expected = "a JSON file of settings for each method"
+        raise InputError(path, expected, shown(str(error))) from error
+    check_object(found, METHODS, path)
+    for method, settings in found.items():
+        check_object(settings, _OWN, f"{path}: `{method}`")
+        try:
+            config.replace(**settings)
+        except LeoError as error:
+            where = f"{path}: `{method}.{error.where.lstrip('-')}`"
+            raise InputError(where, error.expected, error.received) from error
+    return found
+
+
+def of(settings: Mapping[str, dict], method: str) -> dict:
+    """Those of one method, or else of the method whose ablation it is."""
+    family = METHODS[method].family
+    return settings.get(method, settings.get(family, {}))
+
+
+def ranges(method: str) -> Mapping[str, tuple[float, float]]:
+    """Setting -> from where to where a search draws it.
+
+    Raises:
+      FlagError: if the method is not trained.
+    """
+    if not METHODS[method].is_trained:
+        raise FlagError("--methods", "methods that are trained", method)
+    return LEO_RANGES if METHODS[method].family == "leo" else GRADIENT_RANGES
+
+
+def draw(method: str, seed: int, trial: int) -> dict[str, float]:
+    """The settings of a trial; those of trial 0 are the configuration's own.
+
+    They depend on nothing but the arguments, so a search can be made longer.
+
+    Raises:
+      FlagError: if the method is not trained.
+    """
+    wanted = ranges(method)
+    if trial == 0:
+        return {}
+    # The same for a method and its ablations: their difference is then no luck.
+    random = np.random.default_rng([seed, trial])
+    return {name: _drawn(random, name, *limits) for name, limits in wanted.items()}
+
+
+def _drawn(random: np.random.Generator, name: str, low: float, high: float) -> float:
+    share = random.random()
+    if name in LINEAR:
+        value = low + share * (high - low)
+    else:
+        value = low * (high / low) ** share
+    return float(f"{value:.{_DIGITS}g}")

@@ -1,0 +1,111 @@
+"""Settings of one method each: what a file may say, and what a search draws."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from configs.errors import FlagError, InputError
+from configs.schema import Config
+from leo_tf import method_settings
+from leo_tf.methods import METHODS
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes a value as JSON; returns the file's path."""
+
+    def write(value) -> str:
+        path = tmp_path / "settings.json"
+        path.write_text(value if isinstance(value, str) else json.dumps(value))
+        return str(path)
+
+    return write
+
+
+def test_without_a_file_no_method_has_settings_of_its_own():
+    assert method_settings.of(method_settings.read("", Config()), "leo") == {}
+
+
+def test_leos_settings_count_for_its_ablations_unless_they_have_their_own(written):
+    values = {
+        "leo": {"outer_lr": 0.5},
+        "generator": {},
+        "maml": {"adaptation_steps": 2},
+    }
+    settings = method_settings.read(written(values), Config())
+    found = {name: method_settings.of(settings, name) for name in METHODS}
+    expected = {name: {} for name in METHODS}
+    for name in METHODS:
+        if name.startswith("leo") or name == "generator_finetuning":
+            expected[name] = {"outer_lr": 0.5}
+    assert found == {**expected, "maml": {"adaptation_steps": 2}}
+
+
+@pytest.mark.parametrize(
+    ("value", "where", "told"),
+    [
+        ("{", "", "JSON"),
+        ([1], "", "object"),
+        ({"lego": {}}, "", "lego"),
+        ({"leo": 3}, ": `leo`", "object"),
+        ({"leo": {"learning_rate": 1.0}}, ": `leo`", "learning_rate"),
+        ({"leo": {"shot": 5}}, ": `leo`", "shot"),
+        ({"leo": {"method": "maml"}}, ": `leo`", "method"),
+        ({"leo": {"outer_lr": -1.0}}, ": `leo.outer_lr`", "-1"),
+        ({"leo": {"outer_lr": "x" * 999}}, ": `leo.outer_lr`", "number"),
+    ],
+)
+def test_a_file_that_is_wrong_is_named_with_its_field(written, value, where, told):
+    path = written(value)
+    with pytest.raises(InputError) as caught:
+        method_settings.read(path, Config())
+    assert caught.value.where == path + where
+    assert told in str(caught.value) and len(str(caught.value)) < 1000
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.json"):
+        method_settings.read(str(tmp_path / "none.json"), Config())
+
+
+def test_the_first_trial_has_the_settings_given_and_later_ones_their_own():
+    assert method_settings.draw("leo", seed=0, trial=0) == {}
+    trials = [method_settings.draw("leo", seed=0, trial=n) for n in range(1, 9)]
+    assert trials == [method_settings.draw("leo", 0, n) for n in range(1, 9)]
+    assert len({trial["kl_weight"] for trial in trials}) == 8
+    assert method_settings.draw("leo", 1, 1) != trials[0]
+
+
+def test_an_ablation_draws_what_leo_draws():
+    drawn = [method_settings.draw(name, 3, 2) for name in ("leo", "generator")]
+    assert drawn[0] == drawn[1] != method_settings.draw("maml", 3, 2)
+
+
+@pytest.mark.parametrize("method", ["leo", "meta_sgd"])
+def test_draws_fill_their_ranges_evenly_or_evenly_in_their_logarithm(method):
+    trials = [method_settings.draw(method, 7, n) for n in range(1, 401)]
+    for name, (low, high) in method_settings.ranges(method).items():
+        values = np.array([trial[name] for trial in trials])
+        if name != "dropout_rate":
+            values, low, high = np.log(values), math.log(low), math.log(high)
+        shares = (values - low) / (high - low)
+        assert -0.01 <= shares.min() < 0.03 and 0.97 < shares.max() <= 1.01, name
+        # Of 400 even draws a half has 160 to 240 with all but certainty.
+        assert 160 < np.sum(shares < 0.5) < 240, name
+    Config().replace(**trials[0])  # every name is a setting
+
+
+def test_the_ranges_hold_the_settings_the_release_published():
+    from configs.presets import PRESETS
+
+    for preset in PRESETS.values():
+        values = preset.config().flat()
+        for name, (low, high) in method_settings.ranges("leo").items():
+            assert low <= values[name] <= high, (preset.name, name)
+
+
+def test_a_method_that_is_not_trained_has_nothing_to_draw():
+    with pytest.raises(FlagError, match="ridge"):
+        method_settings.draw("ridge", 0, 1)
