@@ -128,7 +128,8 @@ def _check_classes(request, limits):
     request = _require(
         request,
         ~tf.reduce_any(bad),
-        f"labels: expected integers from 0 to {most - 1}, received {{}} in row {{}}",
+        f"labels: expected at most {most} classes, integers from 0 to {most - 1}, "
+        "received {} in row {}",
         labels[_first(bad)],
         _first(bad),
     )

@@ -20,6 +20,8 @@ _SECONDS_TO_FINISH = 30
 # How long an idle connection is kept. One that is closed just when its client sends
 # again loses that request, so this is longer than clients think between two.
 _SECONDS_IDLE = 75
+# Each holds a file descriptor, of which a process may have 1,024 on most systems.
+_MOST_CONNECTIONS = 900
 
 
 def start_up() -> None:
@@ -88,6 +90,7 @@ def configured(application):
         lifespan="off",
         ws="none",
         timeout_keep_alive=_SECONDS_IDLE,
+        limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_SECONDS_TO_FINISH,
     )
 

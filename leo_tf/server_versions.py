@@ -191,6 +191,8 @@ def _try(model: LocalModel, facts: dict) -> None:
     classifier = model("adapt", inputs)["classifier"]
     model("predict", {"classifier": classifier, "queries": support})
     model("serving_default", {**inputs, "queries": support})
+    if "embed" in model.signatures:
+        model("embed", inputs)
 
 
 def _described(signature) -> dict:

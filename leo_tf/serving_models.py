@@ -38,7 +38,7 @@ def connect(source, timeout: float = 60.0):
     Raises:
       ValueError: if there is no exported model at a path.
     """
-    if isinstance(source, str) and source.startswith(("http://", "https://")):
+    if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         return RestModel(source, timeout)
     return load(str(pathlib.Path(newest(source)).resolve()))
 

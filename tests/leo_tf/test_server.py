@@ -1,5 +1,7 @@
 """The server speaks TensorFlow Serving's protocol, and describes itself."""
 
+import contextlib
+import http.client
 import json
 import re
 import socket
@@ -17,6 +19,7 @@ from running_server import (
     check_good,
     refused,
     serving,
+    wait_for,
 )
 from served_models import write_model
 
@@ -180,3 +183,24 @@ def test_the_description_names_every_endpoint_and_the_page_needs_no_network(clie
     assert answer.headers["Content-Type"].startswith("text/html")
     assert all(path in page for path in description["paths"])
     assert "<script" not in page and "http://" not in page and "https://" not in page
+
+
+def test_too_many_connections_are_turned_away_until_some_are_closed(
+    exported, monkeypatch
+):
+    monkeypatch.setattr(server, "_MOST_CONNECTIONS", 4)
+    with serving(exported) as (port, _):
+
+        def status():
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection.request("GET", "/healthz")
+            with contextlib.closing(connection):
+                return connection.getresponse().status
+
+        assert status() == 200
+        address = "127.0.0.1", port
+        idle = [socket.create_connection(address) for _ in range(4)]
+        wait_for(lambda: status() == 503)
+        for connection in idle:
+            connection.close()
+        wait_for(lambda: status() == 200)

@@ -24,6 +24,7 @@ from served_models import write_model
 from configs.errors import InputError
 from leo_tf import command_line, server
 from leo_tf.server_versions import Versions
+from leo_tf.serving_models import LocalModel
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -125,6 +126,20 @@ def test_a_model_without_the_signatures_or_one_that_fails_is_not_served(tmp_path
     versions = Versions(tmp_path)
     versions.refresh()
     assert versions.current is None and "classes" in versions.states()[1][1]
+
+
+def test_every_signature_has_answered_before_the_first_user_asks(
+    exported, monkeypatch
+):
+    asked, call = [], LocalModel.__call__
+
+    def noted(self, signature, inputs):
+        asked.append(signature)
+        return call(self, signature, inputs)
+
+    monkeypatch.setattr(LocalModel, "__call__", noted)
+    Versions(exported).refresh()
+    assert sorted(asked) == ["adapt", "embed", "predict", "serving_default"]
 
 
 def test_a_directory_that_cannot_be_read_for_once_ends_nothing(
