@@ -39,7 +39,8 @@ def locate(file_name: str, directory: str | None = None) -> pathlib.Path | None:
 def read(path: pathlib.Path | None) -> dict[str, np.ndarray] | None:
     """The arrays, or None if there is no such file or its seal is broken."""
     try:
-        content = path.read_bytes() if path else b""
+        # Asked before: opening a pipe never returns, and a device never ends.
+        content = path.read_bytes() if path and path.is_file() else b""
     except OSError:
         return None
     # The seal is checked before anything is parsed, so no parser meets damage.

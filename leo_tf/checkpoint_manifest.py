@@ -54,9 +54,13 @@ def make(directory: pathlib.Path, step: int, facts: dict) -> bytes:
       facts: what else is to be known; anything JSON can hold.
 
     Raises:
-      OSError: if a file cannot be read, or the manifest is too large to be read again.
+      OSError: if a file cannot be read, or the manifest is too large to be read again,
+        or there is anything but files: what TensorFlow failed to remove.
     """
-    files = {file.name: _digest(file) for file in sorted(directory.iterdir())}
+    try:
+        files = {file.name: _digest(file) for file in sorted(directory.iterdir())}
+    except ValueError as error:
+        raise OSError(f"{directory}: {error}") from error
     return _encoded({**facts, "format": FORMAT, "step": step, "files": files})
 
 

@@ -16,16 +16,17 @@ import tensorflow as tf
 
 from configs.errors import CheckpointError, DiskError, shown
 from data_pipeline.whole_file import flush_to_disk, make_directory, write_file
-from leo_tf import checkpoint_manifest
+from leo_tf import best_pointer, checkpoint_manifest
 from leo_tf.checkpoint_manifest import Checkpoint, UnreadableError
-from leo_tf.json_file import read_json, to_json
 from leo_tf.saved_variables import restore_variables, save_variables
 
 _NAME = r"step-(\d{8,})"
 _UNFINISHED = "unfinished-"
 _UNUSABLE = "unusable-"
 _BEST = "checkpoint.json"
-_MOST_POINTER_BYTES = 2**16
+_RESULTS = "results.json"
+# So many undamaged ones stay, however few are to be kept.
+_KEPT_WHOLE = 2
 
 
 class Checkpoints:
@@ -37,8 +38,9 @@ class Checkpoints:
     """
 
     def __init__(self, workdir, keep: int = 3):
-        self.directory = pathlib.Path(workdir) / "checkpoints"
-        self.best_pointer = pathlib.Path(workdir) / "best" / _BEST
+        self.workdir = pathlib.Path(workdir)
+        self.directory = self.workdir / "checkpoints"
+        self.best_pointer = self.workdir / "best" / _BEST
         self.keep = keep
 
     def save(self, step: int, variables: Mapping[str, tf.Variable], manifest: dict):
@@ -105,15 +107,16 @@ class Checkpoints:
     def newest(
         self, on_unusable: Callable[[str], None], set_aside: bool = False
     ) -> Checkpoint | None:
-        """The newest checkpoint that is whole; None if there never was one.
+        """The newest checkpoint that is whole; None if none was ever acknowledged.
 
         Args:
           on_unusable: told of each newer one that is passed over, and why.
           set_aside: whether to rename those, so that their step can be written again.
 
         Raises:
-          CheckpointError: if there are checkpoints, yet none is whole; or if the disk
-            fails to read one. Training does not start over by itself.
+          CheckpointError: if none is whole, yet there are some, or what is written
+            only after one was; or if the disk fails to read one. Training does not
+            start over by itself.
         """
         unusable = []
         for step in sorted(self._steps(), reverse=True):
@@ -129,11 +132,13 @@ class Checkpoints:
             for step in unusable if set_aside else ():
                 self._set_aside(step)
             return found
-        if unusable or any(name.startswith(_UNUSABLE) for name in self._names()):
+        damaged = unusable or any(n.startswith(_UNUSABLE) for n in self._names())
+        received = "only damaged ones" if damaged else self._traces()
+        if received:
             raise CheckpointError(
                 str(self.directory),
                 "a whole checkpoint",
-                "only damaged ones",
+                received,
                 "Restore the directory from a copy, or train into another --workdir.",
             )
         return None
@@ -148,8 +153,7 @@ class Checkpoints:
 
     def mark_best(self, step: int) -> None:
         """Makes the checkpoint of `step` the best one."""
-        names = {"step": step, "directory": self._path(step).name}
-        write_file(self.best_pointer, to_json(names))
+        best_pointer.write(self.best_pointer, step, self._path(step).name)
 
     def best(self) -> Checkpoint:
         """The best checkpoint.
@@ -157,42 +161,50 @@ class Checkpoints:
         Raises:
           CheckpointError: if no validation has named one yet, or it is damaged.
         """
-        try:
-            step = self._read_pointer()
-        except FileNotFoundError:
+        step = best_pointer.read(self.best_pointer)
+        if step is None:
             raise CheckpointError(
                 str(self.best_pointer),
                 "a run that has been validated",
                 "none",
                 "Train first: --mode=train with this --workdir.",
-            ) from None
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                str(self.best_pointer), 'JSON with a "step"', shown(str(error))
-            ) from error
+            )
         return self.load(step)
 
     def prune(self) -> None:
-        """Removes all but the newest `keep` and the best; nothing else is touched."""
+        """Removes all but the newest `keep` and the best; nothing else is touched.
+
+        Should some of the newest be damaged, more are kept: two are whole.
+        """
         try:
-            steps, unfinished = sorted(self._steps()), self._steps(_UNFINISHED)
-            best = self._read_pointer()
-        except FileNotFoundError:
-            best = None
-        except (OSError, ValueError):
-            return  # nobody can tell which is the best: it might be removed
-        for step in steps[: -self.keep]:
-            if step != best:
-                _remove(self._path(step))
+            unfinished, steps = self._steps(_UNFINISHED), self._superfluous()
+        except CheckpointError:
+            return  # nobody can tell which is the best, or whole: it might be removed
+        for step in steps:
+            _remove(self._path(step))
         for step in unfinished:  # by a process that was killed
             _remove(self._path(step, _UNFINISHED))
 
-    def _read_pointer(self) -> int:
-        pointer = read_json(self.best_pointer, _MOST_POINTER_BYTES)
-        step = pointer.get("step") if isinstance(pointer, dict) else None
-        if type(step) is not int:
-            raise ValueError(f"step {shown(step)}")
-        return step
+    def _superfluous(self) -> list[int]:
+        best = best_pointer.read(self.best_pointer)
+        steps = sorted(self._steps(), reverse=True)
+        whole = kept = 0
+        while kept < len(steps) and (kept < self.keep or whole < _KEPT_WHOLE):
+            if whole < _KEPT_WHOLE and len(steps) > self.keep:
+                whole += self.is_whole(steps[kept])
+            kept += 1
+        return [step for step in steps[kept:] if step != best]
+
+    def _traces(self) -> str:
+        """What says that there was a checkpoint; empty if nothing does."""
+        try:
+            there = [
+                p for p in (self.best_pointer, self.workdir / _RESULTS) if p.exists()
+            ]
+        except OSError as error:
+            where, expected = str(self.workdir), "a readable directory"
+            raise CheckpointError(where, expected, shown(str(error))) from error
+        return f"none, though there is {there[0]}" if there else ""
 
     def _free(self) -> str:
         try:

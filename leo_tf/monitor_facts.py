@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 
 from configs.flags import RunOptions
+from configs.presets import PRESETS
 from configs.schema import GROUP_OF, GROUPS, Config
 from leo_tf.datasets import Split, evaluation_shape
 from leo_tf.monitor_tags import ACCURACY, BEST_ACCURACY, LOSS
@@ -20,6 +21,9 @@ _COMPARED = (
     "train_on_val",
 )
 
+# TensorBoard's table begins with five: these, and what this run has of its own.
+_FIRST = frozenset({"method", "outer_lr"})
+
 # Title -> run and tag.
 METRICS = {
     "best validation accuracy": ("validation", BEST_ACCURACY),
@@ -33,7 +37,13 @@ def show(
     monitor: Monitor, config: Config, splits: Mapping[str, Split], options: RunOptions
 ) -> None:
     """Shows what runs; `options` are what was typed, `config` what came of it."""
-    monitor.hyperparameters(hyperparameters(config), METRICS)
+    run = monitor.directory.resolve().parent
+    monitor.hyperparameters(
+        f"{run.name} ({run.parent.name})",  # by its name alone it may not be the only
+        hyperparameters(config),
+        METRICS,
+        first=_FIRST | changed(config),
+    )
     monitor.texts(
         {
             "configuration": _configuration(config),
@@ -47,7 +57,7 @@ def hyperparameters(config: Config) -> dict[str, bool | float | str]:
     """The settings that TensorBoard compares runs by.
 
     Those of other methods than LEO only if they are not the default, and nothing that
-    is not given: TensorBoard begins its table with the first five by name.
+    is not given.
     """
     defaults, compared = Config().flat(), {}
     for name, value in config.flat().items():
@@ -57,6 +67,13 @@ def hyperparameters(config: Config) -> dict[str, bool | float | str]:
         if wanted and value is not None:
             compared[name] = value
     return compared
+
+
+def changed(config: Config) -> set[str]:
+    """The settings that are not those of the preset, or, without one, the defaults."""
+    preset = PRESETS.get(config.preset)
+    usual = (preset.config() if preset else Config()).flat()
+    return {name for name, value in config.flat().items() if value != usual[name]}
 
 
 def command_line(options: RunOptions) -> str:

@@ -17,7 +17,7 @@ from leo_tf.pictures import BLUE, GREY, ORANGE, RIGHT, WRONG
 _CLASSES_SHOWN = 20  # more would be too small to read
 _QUERIES_SHOWN = 10
 _CELL, _TILE, _BARS, _GAP, _LINE = 24, 48, 24, 6, 14
-_LABEL_WIDTH, _LABEL_LETTERS = 170, 20
+_LABEL_WIDTH, _LABEL_LETTERS, _LABEL_BEGINNING = 170, 20, 8
 _SIDE = 300
 
 
@@ -126,8 +126,10 @@ def _text(draw, position, text):
 
 
 def _label(name: str) -> str:
-    """The end of a long name: it is the beginnings that are alike."""
-    return name if len(name) <= _LABEL_LETTERS else "…" + name[1 - _LABEL_LETTERS :]
+    """Both ends of a long name: a script and a letter, a directory and a file."""
+    if len(name) <= _LABEL_LETTERS:
+        return name
+    return f"{name[:_LABEL_BEGINNING]}…{name[_LABEL_BEGINNING + 1 - _LABEL_LETTERS :]}"
 
 
 @functools.cache

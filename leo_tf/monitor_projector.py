@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from google.protobuf import text_format
 from PIL import Image
-from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from data_pipeline.whole_file import write_file
 
@@ -36,7 +35,10 @@ def write_projector(
 
     Raises:
       DiskError: if that fails.
+      ImportError: if TensorBoard is not installed.
     """
+    from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+
     rows = ("\t".join(f"{value:.5g}" for value in code) for code in codes.tolist())
     write_file(directory / _TENSORS, "\n".join(rows).encode())
     table = [list(labels), *zip(*labels.values(), strict=True)]

@@ -33,7 +33,10 @@ DESCRIPTIONS = MappingProxyType(
         BEST_ACCURACY: "The best validation accuracy so far.",
         NOT_FINITE: "Steps with a NaN or an infinity since the run began.",
         LOSS: "Query cross-entropy and penalties, the sum of `loss_parts`.",
-        "loss_parts": "What the loss is the sum of; `query` is the cross-entropy.",
+        "loss_parts": (
+            "What the loss is the sum of; `query` is the cross-entropy. `validation`: "
+            "of the first episodes only, and without draws."
+        ),
         "inner_loop": (
             "Adaptation to the support. `support_loss_start` is its loss before any "
             "step, `support_loss_latent` after those on the latents, "

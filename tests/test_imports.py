@@ -52,7 +52,7 @@ leo_tf.export_tflite leo_tf.query_scores leo_tf.sampling
 leo_tf.evaluation leo_tf.monitoring leo_tf.progress leo_tf.saved_variables
 leo_tf.changes
 leo_tf.methods leo_tf.signals leo_tf.json_file
-leo_tf.checkpoint_manifest
+leo_tf.best_pointer leo_tf.checkpoint_manifest
 leo_tf.checkpoints leo_tf.server
 leo_tf.history
 leo_tf.monitor_training
@@ -64,9 +64,9 @@ leo_tf.run_directory leo_tf.trainer
 leo_tf.export_manifest leo_tf.monitor_facts leo_tf.monitor_images leo_tf.run_evaluation
 leo_tf.monitor_validation
 leo_tf.export leo_tf.follower
-leo_tf.training leo_tf.comparison_table leo_tf.reproduction_table
-leo_tf.comparison_pictures leo_tf.several_runs
-leo_tf.compare leo_tf.reproduce
+leo_tf.training leo_tf.comparison_table leo_tf.reproduction_table leo_tf.method_settings
+leo_tf.comparison_pictures leo_tf.several_runs leo_tf.search_table
+leo_tf.compare leo_tf.reproduce leo_tf.search
 leo_tf.experiment
 leo_tf.command_line
 run_leo

@@ -43,6 +43,11 @@ def make_directory(path):
     path.mkdir()
 
 
+def make_pipe(path):
+    path.unlink()
+    os.mkfifo(path)  # opening it would wait for ever
+
+
 def test_arrays_come_back_as_they_were(kept):
     arrays = array_cache.read(kept)
     assert arrays.keys() == ARRAYS.keys()
@@ -57,7 +62,7 @@ def test_numpy_reads_the_file_without_us(kept):
 
 
 @pytest.mark.parametrize(
-    "damage", [flip_a_bit, cut_short, append, make_empty, make_directory]
+    "damage", [flip_a_bit, cut_short, append, make_empty, make_directory, make_pipe]
 )
 def test_a_damaged_file_counts_as_none(kept, damage):
     damage(kept)

@@ -1,6 +1,7 @@
 """TensorBoard in a headless Chromium, driven by Selenium."""
 
 import contextlib
+import io
 import os
 import pathlib
 import re
@@ -11,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 _PATIENCE = 90  # seconds: the first page loads megabytes of scripts
 
@@ -99,14 +101,31 @@ class Page:
         self.driver = webdriver.Chrome(options, service)
         self.address = address
 
-    def open(self, tab: str, *expected: str) -> str:
+    def open(self, tab: str, *expected: str, query: str = "") -> str:
         """Goes to a tab; waits until its text has all that is expected, and returns it.
 
         Blanks do not count, as elements are told apart by them.
         """
         self.driver.get("about:blank")
-        self.driver.get(f"{self.address}/#{tab}")
+        self.driver.get(f"{self.address}/?{query}#{tab}")
         return self.wait_for(*expected)
+
+    def choose(self, beginning: str) -> None:
+        """Chooses an entry of a menu of the projector, by what its text begins with."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            # `text` would be that of open menus only.
+            entries = {
+                solid(entry.get_attribute("textContent")): entry
+                for entry in self.elements("paper-item")
+            }
+            found = [e for t, e in entries.items() if t.startswith(solid(beginning))]
+            if found:
+                break
+            assert time.monotonic() < deadline, f"no entry {beginning}"
+            time.sleep(0.5)
+        # The menu itself need not be open: an entry is told of the click all the same.
+        self.driver.execute_script("arguments[0].click()", found[0])
 
     def enter_frames(self, depth: int) -> None:
         """Goes into the frames that a tab consists of, as they appear."""
@@ -139,21 +158,22 @@ class Page:
 
     def colours(self, element) -> int:
         """How many different hues an element shows in more than a few pixels."""
-        import io
-
-        from PIL import Image
-
         with Image.open(io.BytesIO(element.screenshot_as_png)) as image:
             hue, saturation, _ = np.moveaxis(np.asarray(image.convert("HSV")), -1, 0)
         counts = np.bincount(hue[saturation > 90] // 8, minlength=32)
         return int((counts > 20).sum())
 
     def save(self, name: str) -> None:
-        """Keeps a screenshot, if the environment says where."""
+        """Keeps a screenshot, 1400 pixels wide, if the environment says where."""
         directory = os.environ.get("SCREENSHOTS")
         if directory:
             time.sleep(2)  # what moves comes to rest
-            self.driver.save_screenshot(f"{directory}/{name}.png")
+            screen = io.BytesIO(self.driver.get_screenshot_as_png())
+            with Image.open(screen) as image:
+                image = image.convert("RGB")
+            image.thumbnail((1400, 1400), Image.Resampling.LANCZOS)
+            # A palette takes half of the space, and shows here.
+            image.quantize(256).save(f"{directory}/{name}.png", optimize=True)
 
     def close(self):
         self.driver.quit()

@@ -153,6 +153,21 @@ def test_where_none_was_ever_written_there_is_none(tmp_path):
     assert checkpoints.newest(unexpected, set_aside=True) is None
 
 
+@pytest.mark.parametrize("trace", ["best/checkpoint.json", "results.json"])
+@pytest.mark.parametrize("is_emptied", [False, True])
+def test_a_run_whose_checkpoints_are_gone_is_an_error_and_never_a_fresh_start(
+    tmp_path, trace, is_emptied
+):
+    checkpoints = Checkpoints(tmp_path)
+    (tmp_path / trace).parent.mkdir(exist_ok=True)
+    (tmp_path / trace).write_text("{}")
+    if is_emptied:
+        (checkpoints.directory / "unfinished-step-00000010").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="train into another --workdir") as caught:
+        checkpoints.newest(unexpected, set_aside=True)
+    assert caught.value.received == f"none, though there is {tmp_path / trace}"
+
+
 def test_what_a_killed_process_left_unfinished_is_ignored_and_written_again(
     checkpoints,
 ):
@@ -281,6 +296,38 @@ def test_pruning_keeps_the_newest_the_best_and_whatever_is_not_ours(tmp_path):
     kept = {"step-00000002", "step-00000004", "step-100000000", "notes.txt", *others}
     assert {path.name for path in checkpoints.directory.iterdir()} == kept
     assert checkpoints.best().step == 2
+
+
+@pytest.mark.parametrize(
+    ("damaged", "kept"),
+    [
+        ([], [4, 5]),
+        ([5], [3, 4, 5]),
+        ([4, 5], [2, 3, 4, 5]),
+        ([3], [4, 5]),
+        ([2, 3, 4, 5], [1, 2, 3, 4, 5]),
+    ],
+)
+def test_pruning_never_removes_the_two_newest_that_are_whole(tmp_path, damaged, kept):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2, 3, 4, 5):
+        checkpoints.save(step, make_variables(step), FACTS)
+    checkpoints.mark_best(5)
+    for step in damaged:
+        _flip_a_bit(_data(checkpoints.directory / f"step-{step:08d}"))
+    checkpoints.prune()
+    names = sorted(path.name for path in checkpoints.directory.iterdir())
+    assert names == [f"step-{step:08d}" for step in kept]
+
+
+def test_pruning_removes_nothing_while_the_disk_fails_to_read(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2, 3):
+        checkpoints.save(step, make_variables(step), FACTS)
+    with monkeypatch.context() as patched:
+        _unreadable(patched, _data(checkpoints.directory / "step-00000003"))
+        checkpoints.prune()
+    assert len(list(checkpoints.directory.iterdir())) == 3
 
 
 def test_pruning_removes_nothing_while_it_cannot_tell_which_is_the_best(tmp_path):

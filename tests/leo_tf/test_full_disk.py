@@ -14,6 +14,7 @@ from saved_runs import listing
 
 from configs.errors import DiskError
 from leo_tf.checkpoints import Checkpoints, write_file
+from leo_tf.saved_variables import save_variables
 
 VARIABLES = {"leo/kernel": tf.Variable([1.0, 2.0]), "adam/iteration": tf.Variable(3)}
 
@@ -104,6 +105,24 @@ def test_tensorflow_failing_to_write_is_a_disk_error(checkpoints):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert listing(checkpoints.directory) == before
+
+
+def test_what_tensorflow_fails_to_remove_is_a_disk_error_and_goes(
+    checkpoints, monkeypatch
+):
+    before = listing(checkpoints.directory)
+
+    def save_and_leave(directory, variables):
+        save_variables(directory, variables)
+        (directory / "variables_temp").mkdir()  # it ignores that removing it fails
+
+    with monkeypatch.context() as patched:
+        patched.setattr("leo_tf.checkpoints.save_variables", save_and_leave)
+        with pytest.raises(DiskError, match=r"step-00000030: .* not a regular file"):
+            checkpoints.save(30, VARIABLES, {})
+    assert listing(checkpoints.directory) == before
+    checkpoints.save(30, VARIABLES, {})
+    assert checkpoints.newest(unexpected).step == 30
 
 
 @pytest.mark.parametrize("forever", [False, True])

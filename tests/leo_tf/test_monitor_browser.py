@@ -6,6 +6,8 @@ needs Chromium with its driver (Debian: chromium, chromium-driver) and Selenium.
 SCREENSHOTS=docs/images it makes the pictures of docs/tensorboard.md.
 """
 
+import contextlib
+import re
 import time
 
 import pytest
@@ -15,29 +17,41 @@ from leo_tf.command_line import main
 
 pytestmark = pytest.mark.browser
 
-_RUN = ("--validate_every=100", "--num_val_episodes=300", "--num_test_episodes=100")
+_COMMON = "--preset=glyphs --quiet --validate_every=100 --log_every=20"
+_COMMON += " --num_val_episodes=300 --num_test_episodes=100"
+_RUNS = {
+    "healthy": "--num_steps=1000",
+    "lower_rate": "--num_steps=1000 --outer_lr=2e-4",
+    "collapsed": "--num_steps=1000 --outer_lr=0.05",
+}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A directory of two runs: one learns, one collapses."""
+    """A directory of three runs: one learns, one is slow, one collapses."""
     find("chromium"), find("chromedriver")
     pytest.importorskip("selenium", reason="pip install selenium")
     directory = tmp_path_factory.mktemp("runs")
-    common = ["run_leo.py", "--preset=glyphs", "--quiet", "--log_every=20", *_RUN]
-    good = [f"--workdir={directory}/glyphs", "--num_steps=600"]
-    assert main([*common, *good]) == 0
-    collapsed = [f"--workdir={directory}/collapsed", "--num_steps=300", "--outer_lr=1"]
-    main([*common, *collapsed])
+    for name, flags in _RUNS.items():
+        command = f"run_leo.py {_COMMON} {flags} --workdir={directory}/{name}"
+        assert (main(command.split()) == 0) == (name != "collapsed")
     return directory
+
+
+@contextlib.contextmanager
+def page_of(logdir):
+    with tensorboard(logdir) as address:
+        page = Page(address)
+        try:
+            yield page
+        finally:
+            page.close()
 
 
 @pytest.fixture(scope="module")
 def page(runs):
-    with tensorboard(runs / "glyphs") as address:
-        page = Page(address)
+    with page_of(runs / "healthy") as page:
         yield page
-        page.close()
 
 
 def card_of(page, tag):
@@ -69,7 +83,7 @@ def test_the_first_screen_shows_accuracy_beside_the_line_and_the_loss(page):
     first_screen = page.driver.get_window_size()["height"]
     for tag in ("accuracy_and_loss/accuracy", "accuracy_and_loss/loss"):
         assert card_of(page, tag).rect["y"] < first_screen / 2
-    page.save("tensorboard_first_screen")
+    page.save("tensorboard_scalars")
 
 
 def test_scalars_are_in_their_groups(page):
@@ -94,6 +108,13 @@ def test_scalars_are_in_their_groups(page):
 def test_histograms_of_gradients_latents_and_variables_are_there(page):
     page.open("histograms", "tensors_gradients", "tensors_latents", "tensors_variables")
     page.wait_for("tensors_gradients/encoder/kernel")
+    page.open(
+        "timeseries",
+        "tensors_latents/before",
+        "tensors_latents/after",
+        "tensors_variables/inner_lr",
+        query="tagFilter=latents|tensors.*decoder|tensors.*inner_lr",
+    )
     page.save("tensorboard_histograms")
 
 
@@ -101,6 +122,14 @@ def test_the_projector_has_the_codes_with_labels_and_sprites(page):
     page.open("projector")
     page.enter_frames(2)
     page.wait_for("Points: 400", "Dimension: 64", "latent codes", "adaptation")
+    page.choose("adaptation 2 colors")  # of codes before, and of codes after
+    page.wait_for("before 200", "after 200")  # the legend of colours
+    canvas = max(page.elements("canvas"), key=lambda e: e.rect["width"])
+    for _ in range(30):
+        if page.colours(canvas) >= 2:
+            break
+        time.sleep(1)
+    assert page.colours(canvas) >= 2
     time.sleep(5)  # until the points are placed
     page.save("tensorboard_projector")
 
@@ -118,21 +147,50 @@ def test_pictures_are_drawn(page):
 
 
 def test_texts_tell_what_runs(page):
-    page.open("text", "command_line", "configuration", "--num_steps=600", "glyphs")
+    page.open("text", "command_line", "configuration", "--num_steps=1000", "glyphs")
+
+
+def last_values(page, tag) -> dict[str, float]:
+    """Run -> what the table below a chart says it is at the end."""
+    for _ in range(30):
+        rows = re.findall(r"events/(\w+)\s+([\d.,]+)", card_of(page, tag).text)
+        if rows:
+            break
+        time.sleep(1)
+    return {run: float(value.replace(",", "")) for run, value in rows}
+
+
+def test_that_a_run_has_collapsed_is_on_its_first_screen(runs):
+    with page_of(runs / "collapsed") as page:
+        tag = "accuracy_and_loss/steps_not_finite"
+        page.open("timeseries", tag, query="smoothing=0")
+        assert coloured(page, "accuracy_and_loss/accuracy", 3) >= 3
+        accuracy = last_values(page, "accuracy_and_loss/accuracy")
+        assert accuracy["validation"] < 0.3 < 0.6 < accuracy["centroid"]
+        assert last_values(page, tag)["train"] > 100
+        page.save("tensorboard_collapsed")
 
 
 def test_runs_can_be_compared_by_their_settings(runs):
-    with tensorboard(runs) as address:
-        page = Page(address)
-        try:
-            text = page.open(
-                "hparams", "outer_lr", "best validation accuracy", "TABLE VIEW"
-            )
-            assert "adaptation_lr_init" not in text
-            page.wait_for("glyphs", "0.30000")  # of dropout_rate, in both rows
-            page.save("tensorboard_hparams")
-            page.open("timeseries", "accuracy_and_loss/steps_not_finite")
-            assert coloured(page, "accuracy_and_loss/accuracy", 5) >= 5
-            page.save("tensorboard_collapsed")
-        finally:
-            page.close()
+    with page_of(runs) as page:
+        page.driver.set_window_size(1900, 900)
+        table = ("method", "num_steps", "outer_lr", "dataset_name")
+        text = page.open("hparams", *table, "best validation accuracy", "TABLE VIEW")
+        assert "adaptation_lr_init" not in text
+        page.wait_for(*(f"{name} ({runs.name})" for name in _RUNS), "0.00020000")
+        # Of more than twenty settings the table begins with those that matter.
+        places = [text.index(f" {name} ") for name in table]
+        assert places == sorted(places)
+        page.save("tensorboard_hparams")
+
+
+def test_curves_of_runs_can_be_compared(runs):
+    with page_of(runs) as page:
+        query = "runFilter=validation|healthy.*centroid&smoothing=0"
+        page.open("timeseries", "accuracy_and_loss/accuracy", query=query)
+        # Those of two runs and the line; a third lies below the chart.
+        assert coloured(page, "accuracy_and_loss/accuracy", 3) >= 3
+        card = card_of(page, "accuracy_and_loss/accuracy")
+        assert "healthy/events/validation" in card.text
+        assert "events/train" not in card.text
+        page.save("tensorboard_comparison")

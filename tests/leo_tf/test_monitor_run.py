@@ -190,6 +190,20 @@ def test_runs_are_compared_by_what_is_trained_and_not_by_where(trained):
     assert shown["outer_lr"].number_value == 0.02 and shown["way"].number_value == 3
     assert shown["method"].string_value == "leo"
     assert not {"data_path", "log_every", "test_way", "adaptation_steps"} & set(shown)
+    columns = events["_hparams_/experiment"].experiment.hparam_infos
+    first = {column.name for column in columns if column.differs}
+    assert {"method", "outer_lr", "way"} <= first, "always, and what is changed"
+    assert not {"random_prior", "dropout_rate"} & first, "nothing that is as usual"
+
+
+def test_runs_of_one_name_in_different_jobs_are_told_apart(trained):
+    events = hyperparameter_events(trained / "events")
+    title = events["_hparams_/session_start_info"].session_start_info.group_name
+    assert title == f"{trained.name} ({trained.parent.name})"
+
+
+def test_runs_are_compared_by_scalars_that_are_there(trained):
+    events = hyperparameter_events(trained / "events")
     metrics = events["_hparams_/experiment"].experiment.metric_infos
     for metric in metrics:
         run = read(trained / "events" / metric.name.group)

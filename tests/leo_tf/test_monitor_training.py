@@ -10,6 +10,7 @@ from event_files import read, under
 from toy_training import Line, run
 
 from leo_tf.meta_step import clip_gradients, meta_gradients
+from leo_tf.monitor_training import Call
 from leo_tf.step_metrics import clipping
 
 KERNEL = "kernel"
@@ -139,6 +140,26 @@ def test_time_waiting_for_input_is_the_time_that_input_takes(
         assert speed < 1 / seconds
     [episodes] = events["speed/episodes_per_second"].values()
     assert episodes == pytest.approx(12 * speed)  # meta_batch_size
+
+
+def test_speed_is_of_all_calls_since_the_point_before(make_trainer):
+    trainer = make_trainer()
+    metrics = {"non_finite": 0.0, "accuracy": 1.0, "loss": 1.0}
+    monitor, progress = trainer.shown, trainer.progress
+    monitor.add(Call(1, metrics, seconds=60.0, input_wait=50.0))  # it compiles
+    for step, calls in {
+        3: [(40, 1.0, 0.3), (10, 1.5, 0.2)],
+        6: [(8, 4.0, 4.0)],
+    }.items():
+        for count, seconds, wait in calls:
+            monitor.add(Call(count, metrics, seconds, wait))
+        progress.step = step
+        monitor.show(progress)
+    events = shown(trainer)
+    assert events["speed/steps_per_second"] == {3: 20.0, 6: 2.0}
+    assert events["speed/episodes_per_second"] == {3: 240.0, 6: 24.0}
+    share = events["speed/share_of_time_waiting_for_input"]
+    assert share == {3: pytest.approx(0.2), 6: 1.0}
 
 
 def test_the_first_call_which_compiles_is_no_speed(make_trainer):

@@ -18,13 +18,11 @@ from data_pipeline.episode import EpisodeRows
 from data_pipeline.pipeline import FeatureTable
 from leo_tf import monitor_images
 from leo_tf.baselines.protonet import NearestCentroid
-from leo_tf.calibration import count_bins
 from leo_tf.datasets import Split
 from leo_tf.monitor_projector import sprite, write_projector
 from leo_tf.monitor_tags import ACCURACY
 from leo_tf.monitor_validation import ValidationMonitor, confusion_counts, latent_codes
 from leo_tf.monitoring import Monitor
-from leo_tf.pictures import BLUE, ORANGE, RIGHT, WRONG
 from leo_tf.uneven_support import adapt_leo
 
 NAMES = ("first", "a name that is too long to be shown", "ä", "last")
@@ -121,6 +119,24 @@ def test_latents_are_in_the_projector_with_a_picture_each_if_there_are_any(
     assert (one != sheet[:32, 32:64]).any()
 
 
+def test_codes_before_and_after_adaptation_are_not_mixed_up(tmp_path):
+    leo = make_leo(dtype="float32", size=5)
+    look = make_look(tmp_path, leo)
+    look.show(10)
+    before, after = latent_codes(leo, look._episodes[1])
+    codes = np.loadtxt(tmp_path / "validation" / "latent_codes.tsv", delimiter="\t")
+    labels = (tmp_path / "validation" / "latent_codes_labels.tsv").read_text()
+    told = np.array([line.split("\t")[1] for line in labels.splitlines()[1:]])
+    events = read(tmp_path / "validation")
+    for name, expected in {"before": before, "after": after}.items():
+        np.testing.assert_allclose(
+            codes[told == name], expected.reshape([-1, 5]), rtol=1e-4, atol=1e-6
+        )
+        histogram = events[f"tensors_latents/{name}"][10]
+        assert histogram[0, 0] == pytest.approx(expected.min(), rel=1e-5)
+        assert histogram[-1, 1] == pytest.approx(expected.max(), rel=1e-5)
+
+
 def test_a_sprite_holds_pictures_row_by_row_in_a_square(tmp_path):
     (tmp_path / "sheet.png").write_bytes(
         sprite(np.stack([np.full([4, 4], 50 * i, np.uint8) for i in range(3)]))
@@ -158,75 +174,6 @@ def test_a_look_that_fails_costs_the_look_and_not_the_run(
         look.show(10)
     [record] = caplog.records
     assert "look at step 10 failed" in record.getMessage()
-
-
-def count(drawn, colour: str) -> int:
-    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return int((drawn == rgb).all(axis=-1).sum())
-
-
-def test_a_perfect_confusion_is_green_and_a_wrong_one_red():
-    right = monitor_images.confusion(5 * np.eye(4, dtype=int), NAMES)
-    wrong = monitor_images.confusion(5 * np.eye(4, dtype=int)[::-1], NAMES)
-    assert count(right, RIGHT) > 1000 and count(right, WRONG) == 0
-    assert count(wrong, WRONG) > 1000 and count(wrong, RIGHT) == 0
-
-
-def test_of_many_classes_those_with_mistakes_are_shown():
-    names = tuple(map(str, range(50)))
-    counts = 10 * np.eye(50, dtype=int)
-    perfect = monitor_images.confusion(counts, names)
-    assert perfect.shape[0] < 700 and count(perfect, WRONG) == 0
-    counts[49] = 0
-    counts[49, 48] = 10
-    assert count(monitor_images.confusion(counts, names), WRONG) > 300
-    # What went to a class that is not shown is in the last column.
-    counts[:20] = 0
-    counts[:20, 20:48] = 1
-    drawn = monitor_images.confusion(counts, names)
-    assert count(drawn[:, -40:], WRONG) > 20 * 300
-
-
-def test_answers_without_classes_are_no_reason_to_warn(recwarn):
-    monitor_images.confusion(np.zeros([3, 3], int), NAMES[:3])
-    assert not recwarn.list
-
-
-@pytest.mark.parametrize("images", [True, False])
-def test_a_right_answer_is_framed_in_green_and_a_wrong_one_in_red(images):
-    shares = np.full([3, 4, 3], 0.1)
-    shares[np.arange(3), :, np.arange(3)] = 0.8
-    tiles = (
-        np.zeros([3, 8, 8], np.uint8),
-        np.zeros([3, 4, 8, 8], np.uint8),
-    )
-    tiles = tiles if images else (None, None)
-    right = monitor_images.episode(shares, list(NAMES[:3]), *tiles)
-    assert count(right, RIGHT) > 0 and count(right, WRONG) == 0
-    shares[2, 3] = [0.7, 0.2, 0.1]
-    one_wrong = monitor_images.episode(shares, list(NAMES[:3]), *tiles)
-    assert 0 < count(one_wrong, WRONG) < count(one_wrong, RIGHT) / 5
-
-
-def bins_of(confidence, right):
-    """100 queries of 2 classes, answered with one confidence."""
-    logit = float(np.log(confidence / (1 - confidence)))
-    labels = tf.constant([[0] * right + [1] * (100 - right)])
-    return count_bins(tf.constant([[[logit, 0.0]] * 100]), labels)
-
-
-def test_the_reliability_diagram_has_a_bar_as_high_as_the_accuracy():
-    low, high = (
-        monitor_images.reliability_diagram(bins_of(0.9, right)) for right in (30, 90)
-    )
-    assert count(high, BLUE) == pytest.approx(3 * count(low, BLUE), rel=0.1)
-    assert count(low, ORANGE) > 100
-
-
-def test_a_method_that_answers_nan_breaks_no_picture():
-    bins = count_bins(tf.fill([1, 6, 2], np.nan), tf.zeros([1, 6], tf.int32))
-    monitor_images.reliability_diagram(bins)
-    monitor_images.episode(np.full([3, 4, 3], np.nan), list(NAMES[:3]))
 
 
 def test_pictures_of_a_look_show_the_data(tmp_path):

@@ -1,5 +1,6 @@
 """The writer of event files: what was given can be read, and failures cost no run."""
 
+import argparse
 import logging
 import math
 import resource
@@ -10,7 +11,14 @@ import pytest
 import tensorflow as tf
 from event_files import picture, read
 from saved_runs import manifest_of, values_of
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import (
+    EventMultiplexer,
+)
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.plugins.hparams.backend_context import Context
 
 from leo_tf.monitoring import Monitor
 
@@ -82,7 +90,7 @@ def test_a_picture_comes_back_as_it_was_drawn(tmp_path):
 def test_hyperparameters_name_values_and_the_scalars_to_compare_by(tmp_path):
     metrics = {"accuracy at its best": ("validation", "group/best")}
     values = {"way": 5, "outer_lr": 0.5, "method": "leo", "train_on_val": True}
-    Monitor(tmp_path).hyperparameters(values, metrics)
+    Monitor(tmp_path).hyperparameters("a run", values, metrics)
     events = hyperparameter_events(tmp_path)
     experiment = events["_hparams_/experiment"].experiment
     [metric] = experiment.metric_infos
@@ -93,6 +101,21 @@ def test_hyperparameters_name_values_and_the_scalars_to_compare_by(tmp_path):
     assert shown["way"].number_value == 5 and shown["outer_lr"].number_value == 0.5
     assert shown["method"].string_value == "leo"
     assert shown["train_on_val"].bool_value is True
+
+
+def test_the_table_of_runs_begins_with_what_tells_them_apart(tmp_path):
+    values = {name: 1 for name in "zabc"}
+    Monitor(tmp_path).hyperparameters("mine (runs)", values, {}, first={"z"})
+    events = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
+    flags = argparse.Namespace(generic_data="true")
+    provider = MultiplexerDataProvider(events, str(tmp_path))
+    board = TBContext(flags=flags, data_provider=provider, multiplexer=events)
+    context, nothing = Context(board), RequestContext()
+    runs = context.hparams_metadata(nothing, "")
+    table = context.experiment_from_metadata(nothing, "", True, runs, [])
+    assert [info.name for info in table.hparam_infos] == ["z", "a", "b", "c"]
+    started = hyperparameter_events(tmp_path)["_hparams_/session_start_info"]
+    assert started.session_start_info.group_name == "mine (runs)"
 
 
 def test_what_was_shown_is_on_the_disk_while_the_writer_is_open(tmp_path):
@@ -109,7 +132,7 @@ def use(monitor):
         monitor.histograms("train", step, {"kernel": np.arange(3.0)})
         monitor.images("validation", step, {"picture": np.zeros([2, 2, 3], np.uint8)})
         monitor.texts({"text": "text"})
-        monitor.hyperparameters({"way": 5}, {})
+        monitor.hyperparameters("a run", {"way": 5}, {})
 
 
 def test_where_no_event_file_can_be_made_it_warns_once_and_goes_on(tmp_path, caplog):
