@@ -128,9 +128,7 @@ def test_a_model_without_the_signatures_or_one_that_fails_is_not_served(tmp_path
     assert versions.current is None and "classes" in versions.states()[1][1]
 
 
-def test_every_signature_has_answered_before_the_first_user_asks(
-    exported, monkeypatch
-):
+def test_every_signature_has_answered_before_the_first_user_asks(exported, monkeypatch):
     asked, call = [], LocalModel.__call__
 
     def noted(self, signature, inputs):
