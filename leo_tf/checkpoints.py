@@ -20,11 +20,12 @@ from leo_tf import best_pointer, checkpoint_manifest
 from leo_tf.checkpoint_manifest import Checkpoint, UnreadableError
 from leo_tf.saved_variables import restore_variables, save_variables
 
-_NAME = r"step-(\d{8,})"
+_NAME = r"step-([0-9]{8,})"
 _UNFINISHED = "unfinished-"
 _UNUSABLE = "unusable-"
 _BEST = "checkpoint.json"
-_RESULTS = "results.json"
+# What training writes only after it has saved.
+_TRACES = ("results.json", "learning_curve.png")
 # So many undamaged ones stay, however few are to be kept.
 _KEPT_WHOLE = 2
 
@@ -78,8 +79,14 @@ class Checkpoints:
         """Whether a checkpoint of the step was saved."""
         return os.path.exists(self._path(step))  # False if the disk fails
 
-    def is_whole(self, step: int) -> bool:
+    def is_whole(
+        self, step: int, on_unusable: Callable[[str], None] = lambda reason: None
+    ) -> bool:
         """Whether the checkpoint of a step is there and undamaged.
+
+        Args:
+          step: meta-steps done.
+          on_unusable: told why it is not.
 
         Raises:
           CheckpointError: if the disk fails, so that nobody can tell.
@@ -88,7 +95,8 @@ class Checkpoints:
             return bool(self.load(step))
         except UnreadableError:
             raise
-        except CheckpointError:
+        except CheckpointError as error:
+            on_unusable(str(error))
             return False
 
     def annotate(self, checkpoint: Checkpoint, manifest: dict) -> None:
@@ -130,7 +138,7 @@ class Checkpoints:
                 continue
             # Not before one is whole: a disk may fail to read for a moment only.
             for step in unusable if set_aside else ():
-                self._set_aside(step)
+                self.set_aside(step)
             return found
         damaged = unusable or any(n.startswith(_UNUSABLE) for n in self._names())
         received = "only damaged ones" if damaged else self._traces()
@@ -150,6 +158,22 @@ class Checkpoints:
           CheckpointError: if it is not there or not whole.
         """
         return checkpoint_manifest.read(self._path(step), step)
+
+    def set_aside(self, step: int) -> None:
+        """Renames what should be the checkpoint of a step, if it is there.
+
+        Raises:
+          DiskError: if that fails.
+        """
+        path, number = self._path(step), 0
+        try:
+            if not os.path.lexists(path):
+                return
+            while (aside := self._path(step, _UNUSABLE, f"-{number}")).exists():
+                number += 1
+            path.rename(aside)
+        except OSError as error:
+            raise DiskError(str(path), "to rename it", str(error)) from error
 
     def mark_best(self, step: int) -> None:
         """Makes the checkpoint of `step` the best one."""
@@ -198,9 +222,8 @@ class Checkpoints:
     def _traces(self) -> str:
         """What says that there was a checkpoint; empty if nothing does."""
         try:
-            there = [
-                p for p in (self.best_pointer, self.workdir / _RESULTS) if p.exists()
-            ]
+            paths = [self.best_pointer, *(self.workdir / name for name in _TRACES)]
+            there = [path for path in paths if path.exists()]
         except OSError as error:
             where, expected = str(self.workdir), "a readable directory"
             raise CheckpointError(where, expected, shown(str(error))) from error
@@ -218,7 +241,9 @@ class Checkpoints:
 
     def _steps(self, prefix: str = "") -> list[int]:
         matches = (re.fullmatch(prefix + _NAME, name) for name in self._names())
-        return [int(match[1]) for match in matches if match]
+        steps = {match[0]: int(match[1]) for match in matches if match}
+        # A name with more zeros is not ours.
+        return [s for name, s in steps.items() if name == self._path(s, prefix).name]
 
     def _names(self) -> list[str]:
         try:
@@ -229,20 +254,13 @@ class Checkpoints:
             where, expected = str(self.directory), "a readable directory"
             raise CheckpointError(where, expected, shown(str(error))) from error
 
-    def _set_aside(self, step: int):
-        path, number = self._path(step), 0
-        try:
-            while (aside := self._path(step, _UNUSABLE, f"-{number}")).exists():
-                number += 1
-            path.rename(aside)
-        except OSError as error:
-            raise DiskError(str(path), "to rename it", str(error)) from error
-
 
 def _remove(directory: pathlib.Path):
     """Removes a directory, or as much of it as the disk allows."""
     with contextlib.suppress(OSError):  # closing can fail in spite of ignore_errors
         shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.suppress(OSError):  # what has its name, and is no directory
+        directory.unlink()
 
 
 def restore(checkpoint: Checkpoint, variables: Mapping[str, tf.Variable]) -> None:

@@ -27,7 +27,7 @@ def read_json(path: pathlib.Path, most_bytes: int):
     Args:
       path: of the file.
       most_bytes: a larger file is refused before it is read: a parser takes some
-        twenty times the size of the worst text.
+        thirty times the size of the worst text.
 
     Raises:
       OSError: if it is not there, or the disk fails to read it.

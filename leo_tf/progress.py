@@ -1,5 +1,6 @@
 """The progress line of a long job: on a terminal it moves, elsewhere it is sparse."""
 
+import contextlib
 import sys
 import time
 
@@ -10,6 +11,28 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 _LINE_SECONDS = 10.0
 # What stands beside the bar; it matters more than the bar.
 _FACTS_WIDTH = 76
+
+
+class _StandardError:
+    """Standard error; a full disk or a closed pipe behind it loses lines, no training.
+
+    A file as `print` and rich want it.
+    """
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name):
+        return getattr(sys.stderr, name)
+
+
+_STDERR = _StandardError()
 
 
 class ProgressLine:
@@ -28,7 +51,7 @@ class ProgressLine:
     ):
         self.title, self.total, self.unit, self.quiet = title, total, unit, quiet
         self.done = self._first = done
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(file=_STDERR, highlight=False)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(max(4, min(20, self._console.width - _FACTS_WIDTH))),
@@ -78,7 +101,7 @@ class ProgressLine:
         now = time.monotonic()
         if now - self._last_line >= _LINE_SECONDS:
             self._last_line = now
-            print(f"{self.title} {self.done}/{self.total}  {text}", file=sys.stderr)
+            print(f"{self.title} {self.done}/{self.total}  {text}", file=_STDERR)
 
 
 def _clock(seconds: float) -> str:
@@ -92,4 +115,4 @@ def _clock(seconds: float) -> str:
 def say(text: str, quiet: bool = False) -> None:
     """Prints a line to standard error, beside results, unless `quiet`."""
     if not quiet:
-        print(text, file=sys.stderr)
+        print(text, file=_STDERR)

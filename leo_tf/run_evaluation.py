@@ -6,13 +6,13 @@ import sys
 
 import numpy as np
 
-from configs.errors import FlagError, InputError, shown
+from configs.errors import CheckpointError, FlagError, InputError, shown
 from configs.flags import RunOptions, dataset_of
 from configs.schema import EMBEDDED_DATASET, Config
 from data_pipeline.pipeline import gather
 from leo_tf import datasets, pictures, report
 from leo_tf.baselines.protonet import NearestCentroid
-from leo_tf.checkpoints import Checkpoints, restore
+from leo_tf.checkpoints import Checkpoint, Checkpoints, restore
 from leo_tf.datasets import Split
 from leo_tf.evaluation import evaluate
 from leo_tf.history import Progress
@@ -25,6 +25,8 @@ from leo_tf.sampling import Draws
 
 # What `--mode=evaluate` may change of the run's own configuration.
 _DATA_FIELDS = ("data_path", "dataset_name", "embedding_crop")
+# What variables a method has, and of which sizes.
+_SHAPES = ("method", "dtype", "num_latents", "random_prior", "way")
 _EVALUATION_FIELDS = (
     *_DATA_FIELDS,
     "num_test_episodes",
@@ -39,12 +41,13 @@ def evaluate_run(options: RunOptions) -> report.Results:
     """Tests the best checkpoint of a run directory, and writes nothing there."""
     directory = RunDirectory(options.workdir)
     config = _evaluation_config(directory.config(), options.explicit)
-    Checkpoints(directory.path).best()  # is there one? Else do not load the data
+    best = Checkpoints(directory.path).best()  # is there one? Else load no data
+    _check_shapes(config, best, directory)
     split = datasets.load(config, ["test"], quiet=options.quiet)["test"]
     say(str(split), options.quiet)
     learner = build(config, split.embedding_size)
     best = Checkpoints(directory.path).best()  # now: a training may have moved on
-    _check_test_data(split, best.manifest, options)
+    _check_test_data(split, best, options)
     _restore(best, learner)
     results = _test(config, split, learner, options)
     report.print_table(results, _title(config, split, best.step))
@@ -149,18 +152,32 @@ def _title(config, split, step):
     return f"{title}, mean of {samples} draws" if samples else title
 
 
-def _check_test_data(split: Split, manifest: dict, options: RunOptions):
+def _check_shapes(config: Config, best: Checkpoint, directory: RunDirectory):
+    """Variables of a size that no checkpoint has are not even made."""
+    where = f"{best.path}: `config`"
+    try:
+        trained = Config.from_dict(best.fact("config", dict), where)
+    except InputError as error:
+        raise CheckpointError(error.where, error.expected, error.received) from error
+    for name, theirs, mine in trained.differences(config):
+        if name in _SHAPES:
+            where = f"{directory.path}/config.json: `{name}`"
+            raise InputError(where, f"{theirs}, as in {best.path}", shown(mine))
+
+
+def _check_test_data(split: Split, best: Checkpoint, options: RunOptions):
     """Other data than the run's own is tested only if that was asked for."""
-    size = manifest["embedding_size"]
+    size = best.fact("embedding_size", int)
     if split.embedding_size != size:
         where = f"{split.source}: `embeddings`"
         raise InputError(where, f"D = {size}, as trained", f"{split.embedding_size}")
-    if split.digest == manifest["data"]["test"]:
+    digest = best.fact("data", dict).get("test")
+    if split.digest == digest:
         return
     if not any(field in options.explicit for field in _DATA_FIELDS):
         raise InputError(
             split.source,
-            f"the run's own test data, of digest {shown(manifest['data']['test'])}",
+            f"the run's own test data, of digest {shown(digest)}",
             f"data of digest {shown(split.digest)}",
             "Give --data_path to test on other data.",
         )

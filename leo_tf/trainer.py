@@ -21,7 +21,7 @@ from leo_tf.learner import Learner
 from leo_tf.monitor_training import Call, TrainingMonitor
 from leo_tf.monitoring import Monitor
 from leo_tf.profiling import Profile
-from leo_tf.progress import ProgressLine
+from leo_tf.progress import ProgressLine, say
 from leo_tf.signals import Stopped, StopRequest
 
 # As many steps a call as take about this long: the progress line moves smoothly, a
@@ -80,10 +80,14 @@ class Trainer:
             self.replicas, learner, optimizer, config, uses_jit(config)
         )
 
-    def resume(self, checkpoint: Checkpoint) -> None:
+    def resume(self, checkpoint: Checkpoint, tell: Callable[[str], None] = say) -> None:
         """Goes on from a checkpoint: variables, best so far and history.
 
         If the best of its time is lost, the best of those that are left takes over.
+
+        Args:
+          checkpoint: to go on from.
+          tell: is told if the best is lost.
 
         Raises:
           CheckpointError: if it does not fit; then nothing has changed.
@@ -94,9 +98,19 @@ class Trainer:
         self.optimizer.learning_rate = self.config.optimizer.outer_lr
         self.progress, self._resumed = progress, checkpoint
         if progress.best_step is not None:
-            progress.find_best(self.checkpoints.is_whole)
+            self._find_best(tell)
             # It may not have been marked, or one marked since may be lost.
             self.checkpoints.mark_best(progress.best_step)
+
+    def _find_best(self, tell: Callable[[str], None]):
+        """Sees whether the best is whole; else tells of it, and keeps it aside."""
+        progress, checkpoints, reasons = self.progress, self.checkpoints, []
+        wanted = progress.best_step
+        progress.find_best(lambda step: checkpoints.is_whole(step, reasons.append))
+        if progress.best_step != wanted:
+            tell(f"passed over: {reasons[0]}")
+            tell(f"The best checkpoint is that of step {progress.best_step} now.")
+            checkpoints.set_aside(wanted)
 
     def run(self, line: ProgressLine) -> Progress:
         """Trains up to the configured number of steps, to a plateau, or until a signal.

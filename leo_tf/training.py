@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from configs.errors import FlagError
+from configs.errors import FlagError, InputError
 from configs.flags import RunOptions
 from configs.schema import Config
 from leo_tf import datasets, monitor_facts, pictures, report
@@ -68,7 +68,7 @@ def train(
         with replicas.scope():
             learner = build(config, splits["train"].embedding_size)
         checkpoints = Checkpoints(directory.path, config.run.keep_checkpoints)
-        newest = checkpoints.newest(say, set_aside=True)
+        newest = checkpoints.newest(say)
         if newest:
             data = newest.fact("data", dict)
             datasets.check_unchanged(splits, data, options.allow_changes)
@@ -104,6 +104,7 @@ def _train(
     parts = config, jit, splits, learner, checkpoints, directory, replicas
     trainer, centroid = _trainer(*parts, options.profile_steps)
     if newest:
+        checkpoints.newest(lambda reason: None, set_aside=True)  # now that it goes on
         trainer.resume(newest)
         say(f"Going on from step {newest.step} in {directory.path}.", options.quiet)
     trainer.profile.check(trainer.progress.step, config.run.num_steps)
@@ -155,6 +156,11 @@ def _with_choices_of(run: RunDirectory, config: Config) -> Config:
     if begun is None:
         return config
     theirs = begun.flat()
+    if mine["method"] != theirs["method"]:  # whatever is allowed: no variable would fit
+        hint = "Train it in another --workdir."
+        raise InputError(
+            str(run.path), f"a run of {mine['method']}", theirs["method"], hint
+        )
     names = METHODS[config.methods.method].chosen
     return config.replace(**{n: theirs[n] for n in names if mine[n] is None})
 

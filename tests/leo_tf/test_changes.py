@@ -73,6 +73,14 @@ def test_with_the_flag_a_run_goes_on_with_other_settings_and_says_so(
     assert train(trained_copy, "--num_steps=14") == InputError.exit_code
 
 
+def test_another_method_is_refused_even_with_the_flag(trained_copy, train, capsys):
+    before = listing(trained_copy)
+    flags = "--method=centroid", "--allow_changes", "--quiet"
+    assert train(trained_copy, *flags) == InputError.exit_code
+    assert "expected a run of centroid, received leo" in capsys.readouterr().err
+    assert listing(trained_copy) == before
+
+
 def test_a_changed_rate_moves_the_variables_further(trained_copy, train):
     other = pathlib.Path(shutil.copytree(trained_copy, f"{trained_copy}_other"))
     for workdir, rate in ((trained_copy, "0.02"), (other, "0.0002")):

@@ -363,3 +363,26 @@ def test_a_damaged_best_is_an_error_and_not_quietly_another_one(checkpoints):
     _flip_a_bit(_data(checkpoints.directory / "step-00000010"))
     with pytest.raises(CheckpointError, match="step-00000010"):
         checkpoints.best()
+
+
+@pytest.mark.parametrize("name", ["step-0000000020", "step-٠٠٠٠٠٠٢٠", "step-20"])
+def test_a_name_that_is_not_quite_ours_is_left_alone(checkpoints, name):
+    path = checkpoints.directory / "step-00000020"
+    path.rename(path.with_name(name))
+    assert checkpoints.newest(unexpected, set_aside=True).step == 10
+    assert path.with_name(name).is_dir()
+
+
+def test_a_file_where_a_checkpoint_is_written_is_in_nobodys_way(checkpoints):
+    (checkpoints.directory / "unfinished-step-00000030").write_text("a file")
+    checkpoints.save(30, {"w": tf.Variable([1.0])}, {})
+    assert checkpoints.newest(unexpected).step == 30
+
+
+@pytest.mark.parametrize("trace", ["results.json", "learning_curve.png"])
+def test_what_is_written_after_training_says_that_there_were_checkpoints(
+    tmp_path, trace
+):
+    (tmp_path / trace).write_text("")
+    with pytest.raises(CheckpointError, match=trace):
+        Checkpoints(tmp_path).newest(unexpected)

@@ -187,3 +187,46 @@ def test_results_are_titled_by_the_data_they_are_of(
     flat = pathlib.Path(shutil.copytree(tiny_data / "tiny", tmp_path / "others"))
     assert evaluate(trained, f"--data_path={flat}", "--quiet") == 0
     assert capsys.readouterr().out.strip().startswith("others, test")
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [
+        ("model", "num_latents", 5),
+        ("methods", "method", "maml"),
+        ("data", "dtype", "float64"),
+    ],
+)
+def test_a_config_whose_variables_no_checkpoint_has_is_refused_before_any_is_made(
+    trained_copy, capsys, group, name, value
+):
+    path = trained_copy / "config.json"
+    config = json.loads(path.read_text())
+    config[group][name] = value
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError, match=name) as caught:
+        evaluated(trained_copy)
+    assert str(trained_copy / "checkpoints") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("embedding_size", None),
+        ("embedding_size", [[1] * 9] * 99),
+        ("data", []),
+        ("data", {}),
+        ("config", []),
+        ("config", {"model": 3}),
+    ],
+)
+def test_a_manifest_that_lacks_what_a_test_needs_is_refused_in_a_line(
+    trained_copy, name, value
+):
+    best = json.loads((trained_copy / "best/checkpoint.json").read_text())["directory"]
+    path = trained_copy / "checkpoints" / best / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, name: value}))
+    with pytest.raises((CheckpointError, InputError)) as caught:
+        evaluated(trained_copy)
+    assert len(str(caught.value)) < 1000

@@ -2,13 +2,14 @@
 
 import functools
 import io
+import os
 import sys
 
 import pytest
 from rich.console import Console
 
 from leo_tf import progress
-from leo_tf.progress import ProgressLine
+from leo_tf.progress import ProgressLine, say
 
 
 class Clock:
@@ -121,3 +122,27 @@ def test_on_a_terminal_the_line_moves_and_vanishes_at_the_end(clock, monkeypatch
     assert "step 20: validation\n" in shown
     assert shown.endswith("\x1b[2K"), "the moving line is erased"
     assert "train 20/100" not in shown, "no plain lines besides"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_full_disk_or_a_closed_pipe_behind_the_log_ends_nothing(monkeypatch, closed):
+    if closed:
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open("/dev/full", os.O_WRONLY)
+    with open(writer, "w", buffering=1, closefd=False) as log:
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stderr", log)
+            patched.setattr(progress, "_LINE_SECONDS", 0.0)
+            say("hello")
+            with ProgressLine("train", 3) as line:
+                line.advance(1, "facts")
+                line.note("a note")
+                line.warn("a warning")
+            with pytest.raises(OSError):
+                print("this is what would have ended it", file=log, flush=True)
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, writer)  # for what is still in the buffer
+    os.close(devnull)

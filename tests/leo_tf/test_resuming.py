@@ -168,6 +168,20 @@ def test_if_the_best_is_lost_the_best_that_is_left_takes_over(make_trainer):
     assert resumed.checkpoints.best().step == 5
 
 
+def test_a_damaged_best_is_told_of_and_kept_aside(make_trainer):
+    trainer = run(make_trainer(accuracies=[0.5, 0.9, 0.3]))
+    checkpoints, told = trainer.checkpoints, []
+    path = checkpoints.directory / "step-00000010"
+    data = path / "variables.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:-1])
+    trainer.resume(checkpoints.newest(pytest.fail), told.append)
+    assert told[0].startswith(f"passed over: {path}")
+    assert told[1] == "The best checkpoint is that of step 5 now."
+    aside = checkpoints.directory / "unusable-step-00000010-0"
+    assert (aside / data.name).exists() and not path.exists()
+    assert checkpoints.best().step == 5
+
+
 def test_if_no_validated_checkpoint_is_left_the_next_validation_is_the_best(
     make_trainer,
 ):
