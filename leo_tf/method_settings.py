@@ -4,7 +4,8 @@ The file is a JSON object, a field a method:
 
     {"leo": {"outer_lr": 3e-4, "dropout_rate": 0.5}, "maml": {"outer_lr": 1e-3}}
 
-LEO's count for its ablations too, unless they have a field of their own.
+LEO's count for its ablations too, as far as they make use of them, unless they have a
+field of their own.
 """
 
 import pathlib
@@ -20,9 +21,27 @@ from leo_tf.json_file import read_json
 from leo_tf.methods import METHODS
 
 _MOST_BYTES = 2**20
-# Data and episodes are the same for all methods, or they could not be compared.
-_GROUPS = ("model", "methods", "optimizer")
-_OWN = tuple(n for n, group in GROUP_OF.items() if group in _GROUPS and n != "method")
+# What makes another method is no setting of one.
+_OTHER_METHODS = ("deterministic", "random_prior")
+# What LEO and its ablations make no use of, or pin.
+_IDLE = MappingProxyType(
+    {
+        "leo": (),
+        "leo_no_finetuning": ("finetuning_unroll_length", "finetuning_lr_init"),
+        "leo_deterministic": ("kl_weight",),
+        "leo_random_prior": ("kl_weight", "encoder_penalty_weight"),
+        "generator_finetuning": (
+            *("inner_unroll_length", "inner_lr_init"),
+            "encoder_penalty_weight",
+        ),
+        "generator": (
+            *("inner_unroll_length", "inner_lr_init", "encoder_penalty_weight"),
+            *("finetuning_unroll_length", "finetuning_lr_init"),
+        ),
+    }
+)
+_GRADIENT_METHODS = ("maml", "meta_sgd")
+_OF_GRADIENT_METHODS = ("adaptation_steps", "adaptation_lr_init", "first_order")
 
 # The six names that the original release tuned, and from where to where: its own four
 # settings (`configs/presets.py`), widened to features that need more, or less, of them.
@@ -63,7 +82,7 @@ def read(path: str, config: Config) -> dict[str, dict]:
         raise InputError(path, expected, shown(str(error))) from error
     check_object(found, METHODS, path)
     for method, settings in found.items():
-        check_object(settings, _OWN, f"{path}: `{method}`")
+        check_object(settings, effective(method), f"{path}: `{method}`")
         try:
             config.replace(**settings)
         except LeoError as error:
@@ -74,8 +93,26 @@ def read(path: str, config: Config) -> dict[str, dict]:
 
 def of(settings: Mapping[str, dict], method: str) -> dict:
     """Those of one method, or else of the method whose ablation it is."""
-    family = METHODS[method].family
-    return settings.get(method, settings.get(family, {}))
+    if method in settings:
+        return settings[method]
+    inherited = settings.get(METHODS[method].family, {})
+    used = effective(method)
+    return {name: value for name, value in inherited.items() if name in used}
+
+
+def effective(method: str) -> tuple[str, ...]:
+    """The settings that make a difference to a method, but for data and episodes.
+
+    Those are the same for all methods, or they could not be compared.
+    """
+    optimizer = tuple(n for n, group in GROUP_OF.items() if group == "optimizer")
+    if method in _IDLE:
+        model = (n for n, group in GROUP_OF.items() if group == "model")
+        unused = _IDLE[method] + _OTHER_METHODS
+        return (*(name for name in model if name not in unused), *optimizer)
+    if method in _GRADIENT_METHODS:
+        return _OF_GRADIENT_METHODS + optimizer
+    return METHODS[method].chosen
 
 
 def ranges(method: str) -> Mapping[str, tuple[float, float]]:
@@ -86,7 +123,9 @@ def ranges(method: str) -> Mapping[str, tuple[float, float]]:
     """
     if not METHODS[method].is_trained:
         raise FlagError("--methods", "methods that are trained", method)
-    return LEO_RANGES if METHODS[method].family == "leo" else GRADIENT_RANGES
+    all_ranges = LEO_RANGES if METHODS[method].family == "leo" else GRADIENT_RANGES
+    used = effective(method)
+    return {name: limits for name, limits in all_ranges.items() if name in used}
 
 
 def draw(method: str, seed: int, trial: int) -> dict[str, float]:
@@ -100,9 +139,11 @@ def draw(method: str, seed: int, trial: int) -> dict[str, float]:
     wanted = ranges(method)
     if trial == 0:
         return {}
-    # The same for a method and its ablations: their difference is then no luck.
     random = np.random.default_rng([seed, trial])
-    return {name: _drawn(random, name, *limits) for name, limits in wanted.items()}
+    # All of them, so that a method and its ablations get the same: no luck is between.
+    family = ranges(METHODS[method].family or method)
+    drawn = {name: _drawn(random, name, *limits) for name, limits in family.items()}
+    return {name: drawn[name] for name in wanted}
 
 
 def _drawn(random: np.random.Generator, name: str, low: float, high: float) -> float:

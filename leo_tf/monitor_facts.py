@@ -1,9 +1,11 @@
 """What TensorBoard is told of a run at its beginning: texts and hyperparameters."""
 
+import pathlib
 import shlex
 from collections.abc import Mapping
 
 from configs.flags import RunOptions
+from configs.groups import METHOD_NAMES
 from configs.presets import PRESETS
 from configs.schema import GROUP_OF, GROUPS, Config
 from leo_tf.datasets import Split, evaluation_shape
@@ -37,9 +39,8 @@ def show(
     monitor: Monitor, config: Config, splits: Mapping[str, Split], options: RunOptions
 ) -> None:
     """Shows what runs; `options` are what was typed, `config` what came of it."""
-    run = monitor.directory.resolve().parent
     monitor.hyperparameters(
-        f"{run.name} ({run.parent.name})",  # by its name alone it may not be the only
+        title(monitor.directory.resolve().parent),
         hyperparameters(config),
         METRICS,
         first=_FIRST | changed(config),
@@ -51,6 +52,14 @@ def show(
             "command_line": f"    {command_line(options)}",
         }
     )
+
+
+def title(run: pathlib.Path) -> str:
+    """What a run is called among others; by its name alone it may not be the only."""
+    above = run.parent
+    if above.name in METHOD_NAMES:  # a trial of a search
+        return f"{run.name} ({above.parent.name}/{above.name})"
+    return f"{run.name} ({above.name})"
 
 
 def hyperparameters(config: Config) -> dict[str, bool | float | str]:

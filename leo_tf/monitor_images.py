@@ -99,7 +99,7 @@ def episode(
     height, width = tile + _BARS + 3 * _GAP, _TILE + 2 * _GAP
     size = _LABEL_WIDTH + width * (queries + 1), _LINE + _GAP + height * way
     picture, draw = _canvas(*size)
-    _text(draw, (_GAP, 0), "Support, then queries: green right, red wrong")
+    _text(draw, (_GAP, 0), "Support, then queries: green right, orange wrong")
     for n in range(way):
         top = _LINE + _GAP + height * n
         _text(draw, (_GAP, top + height // 3), _label(class_names[n]))

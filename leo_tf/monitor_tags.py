@@ -30,7 +30,9 @@ DESCRIPTIONS = MappingProxyType(
             "with dropout and draws; `validation`: all validation episodes, without; "
             "`centroid`: nearest centroid on those. A run at 1 / way has collapsed."
         ),
-        BEST_ACCURACY: "The best validation accuracy so far.",
+        BEST_ACCURACY: (
+            "The best validation accuracy so far; with --train_on_val the newest."
+        ),
         NOT_FINITE: "Steps with a NaN or an infinity since the run began.",
         LOSS: "Query cross-entropy and penalties, the sum of `loss_parts`.",
         "loss_parts": (
@@ -40,7 +42,8 @@ DESCRIPTIONS = MappingProxyType(
         "inner_loop": (
             "Adaptation to the support. `support_loss_start` is its loss before any "
             "step, `support_loss_latent` after those on the latents, "
-            "`support_loss_end` after fine-tuning, `support_loss_drop` what both gain. "
+            "`support_loss_end` after fine-tuning, `support_loss_drop` what both gain; "
+            "MAML and Meta-SGD have `support_loss_before_last_step` instead. "
             "`latent_step`: how far latents move. `stddev_floor_share`: share of "
             "latent stddevs at their floor; at 1 latents are drawn without noise."
         ),
@@ -63,7 +66,7 @@ DESCRIPTIONS = MappingProxyType(
         "pictures/confusion": "Where validation queries of each class went.",
         "pictures/episode": (
             "A validation episode: the support's first example of each class, then "
-            "queries, framed green if answered right, red if wrong. Bars are the "
+            "queries, framed green if answered right, orange if wrong. Bars are the "
             "probabilities of the classes in the order of the rows."
         ),
         "pictures/reliability": "Whether the method is as sure as it is right.",

@@ -71,7 +71,7 @@ class TrainingMonitor:
         self._variables = {v.path.split("/", 1)[-1]: v for v in variables}
         self._means, self._calls = Averages(), []
         self._before: Snapshot | None = None
-        self._has_begun = False
+        self._has_begun, self._was_finite = False, True
 
     def before_single_step(self, step: int) -> None:
         """Notes how things are after `step` steps, if something is shown after it."""
@@ -83,6 +83,7 @@ class TrainingMonitor:
     def add(self, call: Call) -> None:
         """Takes in what a call brought; shows nothing yet."""
         self._means.add(call.metrics, call.count)
+        self._was_finite = not call.metrics["non_finite"]
         if self._has_begun:  # the first call traced and compiled: no speed
             self._calls.append(call)
         self._has_begun = True
@@ -133,8 +134,9 @@ class TrainingMonitor:
         )
 
     def _is_step(self, now: Snapshot) -> bool:
-        """Whether just one step lies between what was noted and now."""
-        return self._before is not None and self._before.updates + 1 == now.updates
+        """Whether just one step lies between what was noted and now, a finite one."""
+        noted = self._before is not None and self._was_finite
+        return noted and self._before.updates + 1 == now.updates
 
     def _movement(self, now: Snapshot) -> dict[str, float]:
         """How far the last step moved each variable, in lengths of the variable."""

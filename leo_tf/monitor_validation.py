@@ -66,15 +66,15 @@ class ValidationMonitor:
         self.monitor, self.learner, self.config = monitor, learner, config
         self.split, self.baseline = split, baseline
 
-    def show(self, step: int) -> None:
+    def show(self, step: int, is_last: bool) -> None:
         """Shows nearest centroid; and looks closer, if that is due.
 
         It is at validations 1, 2, 4, 8 and so on, and at the last. So a long run costs
         no more than a short one, and TensorBoard keeps but ten pictures of a kind.
         """
         self.monitor.scalars("centroid", step, {ACCURACY: self.baseline})
-        run, number = self.config.run, step // self.config.run.validate_every
-        if number & (number - 1) and step < run.num_steps:
+        number = step // self.config.run.validate_every
+        if number & (number - 1) and not is_last:
             return
         if self.monitor.is_broken:
             return

@@ -101,7 +101,7 @@ def episode(
                 _tile(axes[row, q + 2], support[label, 0], colour)
     figure.suptitle(
         "One test episode: an example given of each class (black), queries of it\n"
-        "(grey), and the class each method took them for (green right, red wrong)",
+        "(grey), and the class each method took them for (green right, orange wrong)",
         fontsize=9,
     )
     _save(figure, path)

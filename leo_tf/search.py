@@ -2,13 +2,15 @@
 
 Random search (Bergstra and Bengio, 2012): trials of drawn settings, each a run as any.
 
-METHOD/trial_NN/             the run directory of each trial
+METHOD/trial_NN/             the run directory of each trial; diverged.json if it did
 settings.json                the best of each method, for --method_settings
 results.json, results.md     every trial
 search.png                   validation accuracy against each setting
 """
 
 import time
+
+import numpy as np
 
 from configs.errors import DivergedError, FlagError
 from configs.flags import RunOptions
@@ -20,6 +22,8 @@ from leo_tf.json_file import to_json
 from leo_tf.search_table import Trial, as_markdown, best_of, picture, print_tables
 from leo_tf.several_runs import SeveralRuns
 from leo_tf.training import device
+
+_DIVERGED = "diverged.json"
 
 
 def search(options: RunOptions) -> int:
@@ -34,20 +38,19 @@ def search(options: RunOptions) -> int:
     names = _names(options)
     jobs = [(name, trial) for name in names for trial in range(options.trials)]
     runs = SeveralRuns(options, "search")
-    found, seconds = {name: [] for name in names}, []
-    for place, (name, number) in enumerate(jobs):
+    found, pace = {name: [] for name in names}, Pace(names, options.trials)
+    for name, number in jobs:
         settings = method_settings.draw(name, runs.config.run.seed, number)
-        title = methods.METHODS[name].title
         drawn = " ".join(f"--{key}={value}" for key, value in settings.items())
         runs.tell(
-            f"{title}, trial {number + 1} of {options.trials}: "
-            f"{drawn or 'settings as given'}{_time_left(seconds, len(jobs) - place)}"
+            f"{methods.METHODS[name].title}, trial {number} of {options.trials - 1}: "
+            f"{drawn or 'settings as given'}{pace.left(name, number)}"
         )
         start = time.monotonic()
         trial, status = _tried(runs, name, number, settings)
         if status:
             return status
-        seconds.append(time.monotonic() - start)
+        pace.add(name, time.monotonic() - start, trial.seconds)
         found[name].append(trial)
     _write(runs, found)
     print_tables(found)
@@ -68,29 +71,56 @@ def _names(options: RunOptions) -> list[str]:
     return trained
 
 
-def _time_left(seconds: list[float], left: int) -> str:
-    if not seconds:
-        return ""
-    minutes = sum(seconds) / len(seconds) * left / 60
-    return f" (about {minutes:.0f} min left)"
+class Pace:
+    """How long is left, by the trials that were trained just now.
+
+    Args:
+      names: of the methods, in the order of their trials.
+      trials: of each.
+    """
+
+    def __init__(self, names: list[str], trials: int):
+        self._names, self._trials = names, trials
+        self._seconds = {name: [] for name in names}
+
+    def add(self, name: str, seconds: float, trained: float) -> None:
+        """Counts a trial that took `seconds` now, and `trained` in training ever."""
+        if seconds > trained / 2:  # else it was found done
+            self._seconds[name].append(seconds)
+
+    def left(self, name: str, number: int) -> str:
+        """What a trial and those after it will take, in words; empty if unknown."""
+        known = [second for seconds in self._seconds.values() for second in seconds]
+        if not known:
+            return ""
+        place = self._names.index(name)
+        counts = {later: self._trials for later in self._names[place:]}
+        counts[name] -= number
+        # Of a method that was not trained yet, the average of all.
+        means = {n: np.mean(self._seconds[n] or known) for n in counts}
+        minutes = sum(count * means[n] for n, count in counts.items()) / 60
+        return f" (about {minutes:.0f} min left)" if minutes >= 1 else ""
 
 
 def _tried(runs: SeveralRuns, method: str, number: int, settings) -> tuple[Trial, int]:
     """A trial that is done, and its exit status; one that diverged is a result, too."""
     name = f"{method}/trial_{number:02}"
-    try:
-        status = runs.train(name, method=method, **settings)
-        diverged = False
-    except DivergedError as error:
-        runs.tell(str(error))
-        status, diverged = 0, True
+    mark, status = runs.path / name / _DIVERGED, 0
+    diverged = mark.exists()
+    if not diverged:
+        try:
+            status = runs.train(name, method=method, **settings)
+        except DivergedError as error:
+            runs.tell(str(error))
+            # So that it is not trained again by whoever goes on with the search.
+            write_file(mark, to_json({"error": str(error)}))
+            diverged = True
     newest = None if status else runs.checkpoints(name).newest(runs.tell)
     progress = Progress.of(newest) if newest else Progress()
     accuracy = _best_validation(progress)
     steps, seconds = progress.step, progress.seconds
-    return Trial(
-        settings, accuracy, progress.best_step, steps, seconds, diverged
-    ), status
+    trial = Trial(settings, accuracy, progress.best_step, steps, seconds, diverged)
+    return trial, status
 
 
 def _best_validation(progress: Progress) -> Interval | None:
@@ -101,9 +131,19 @@ def _best_validation(progress: Progress) -> Interval | None:
     return None
 
 
+def _searched(runs: SeveralRuns, method: str, trial: Trial) -> dict:
+    """All that was searched, of trial 0 as well: other flags may be given later."""
+    values = runs.config.replace(**trial.settings).flat()
+    return {name: values[name] for name in method_settings.ranges(method)}
+
+
 def _write(runs: SeveralRuns, found: dict[str, list[Trial]]) -> None:
     """The files of a search, each whole or not at all."""
-    best = {name: trials[best_of(trials)].settings for name, trials in found.items()}
+    best = {
+        name: _searched(runs, name, trials[number])
+        for name, trials in found.items()
+        if (number := best_of(trials)) is not None
+    }
     values = {
         "methods": {
             name: {

@@ -27,7 +27,7 @@ class Trial(NamedTuple):
       settings: name -> value; empty for those that were given.
       accuracy: of its best validation; None if there was none.
       best_step: meta-steps until then.
-      steps: meta-steps made in all.
+      steps: meta-steps until the last checkpoint.
       seconds: they took.
       diverged: whether it ended because too many steps were not finite.
     """
@@ -73,9 +73,10 @@ _TITLES = ("trial", "validation accuracy in %", "best step", "steps")
 _AS_GIVEN = "as given"
 
 
-def best_of(trials: list[Trial]) -> int:
-    """The number of the best trial; of equals the first."""
-    return max(range(len(trials)), key=lambda number: trials[number].rank)
+def best_of(trials: list[Trial]) -> int | None:
+    """The number of the best trial, of equals the first; None if all diverged."""
+    best = max(range(len(trials)), key=lambda number: trials[number].rank)
+    return best if math.isfinite(trials[best].rank) else None
 
 
 def _ranked(trials: list[Trial]) -> list[tuple[int, Trial]]:
@@ -96,7 +97,14 @@ def print_tables(found: dict[str, list[Trial]]) -> None:
             table.add_row(f"{number}{mark}", *trial.cells())
         print(f"\n{METHODS[name].title}: best of {len(trials)} trials")
         console.print(table)
-        print(f"{trials[best_of(trials)].flags or 'The settings given were best.'}")
+        print(_conclusion(trials))
+
+
+def _conclusion(trials: list[Trial]) -> str:
+    best = best_of(trials)
+    if best is None:
+        return "Every trial diverged: no settings are recommended."
+    return trials[best].flags or "The settings given were best."
 
 
 def as_markdown(found: dict[str, list[Trial]]) -> str:
@@ -136,12 +144,13 @@ def picture(path: pathlib.Path, found: dict[str, list[Trial]]) -> None:
         _limit(axes, *limits, is_linear=setting in LINEAR)
         axes.set_xlabel(setting, fontsize=8)
         axes.set_title(METHODS[name].title, fontsize=8)
+    figure.suptitle("validation; orange: the best trial, crosses: diverged", fontsize=9)
     write_file(path, lambda file: figure.savefig(file, format="png", dpi=130))
 
 
 def _draw(axes, trials: list[Trial], setting: str) -> None:
-    best = trials[best_of(trials)]
-    for trial in trials:
+    best = best_of(trials)
+    for number, trial in enumerate(trials):
         if trial.accuracy is None:
             continue
         mean, width = (100 * value for value in trial.accuracy)
@@ -161,10 +170,10 @@ def _draw(axes, trials: list[Trial], setting: str) -> None:
             trial.settings[setting],
             mean,
             yerr=width if math.isfinite(width) else 0.0,
-            fmt="o",
+            fmt="x" if trial.diverged else "o",
             markersize=4,
-            color=ORANGE if trial is best else BLUE,
-            zorder=3 if trial is best else 2,
+            color=ORANGE if number == best else BLUE,
+            zorder=3 if number == best else 2,
         )
     axes.set_ylabel("accuracy in %", fontsize=8)
     axes.tick_params(labelsize=7)

@@ -45,7 +45,7 @@ class Trainer:
         `on_batch` is called after each batch, and may end it by an exception.
       checkpoints: where to save.
       monitor: where to show.
-      show_more: called with the step after each validation.
+      show_more: called after each validation with the step, and whether it is the last.
       profile: of some steps.
       replicas: in whose scope learner and optimizer were made.
       facts: what every manifest holds besides: configuration, data, versions.
@@ -62,7 +62,7 @@ class Trainer:
         checkpoints: Checkpoints,
         monitor: Monitor,
         facts: dict,
-        show_more: Callable[[int], None] = lambda step: None,
+        show_more: Callable[[int, bool], None] = lambda step, is_last: None,
         profile: Profile | None = None,
         replicas: Replicas | None = None,
     ):
@@ -231,8 +231,12 @@ class Trainer:
         line.note(progress.validation_line(accuracy, mark))
         self._save_or_go_on(line, best_before)
         self.shown.show_validation(progress, accuracy, scores.loss)
-        self.show_more(progress.step)
+        self.show_more(progress.step, self._is_over())
         line.skip_time(time.monotonic() - start)
+
+    def _is_over(self) -> bool:
+        run, progress = self.config.run, self.progress
+        return progress.step >= run.num_steps or progress.is_at_plateau(run.patience)
 
     def _save_or_go_on(self, line: ProgressLine, best_before: tuple):
         """Saves, or says why not: the next validation tries again, but not forever."""
@@ -242,8 +246,7 @@ class Trainer:
             self._failed_saves = 0
         except DiskError as error:
             self._failed_saves += 1
-            is_last = progress.step >= self.config.run.num_steps
-            if is_last or self._failed_saves >= _FAILED_SAVES:
+            if self._is_over() or self._failed_saves >= _FAILED_SAVES:
                 raise
             line.warn(f"not saved, training goes on: {error}")
             if not self.checkpoints.has(progress.step):  # it cannot be the best, then

@@ -5,11 +5,14 @@ import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from tiny_cases import SETTINGS, D, N, make_episode
 
 from configs.errors import FlagError, InputError
-from configs.schema import Config
+from configs.schema import GROUPS, Config
 from leo_tf import method_settings
-from leo_tf.methods import METHODS
+from leo_tf.meta_step import meta_gradients
+from leo_tf.methods import METHODS, build
 
 
 @pytest.fixture
@@ -29,18 +32,48 @@ def test_without_a_file_no_method_has_settings_of_its_own():
 
 
 def test_leos_settings_count_for_its_ablations_unless_they_have_their_own(written):
-    values = {
-        "leo": {"outer_lr": 0.5},
-        "generator": {},
-        "maml": {"adaptation_steps": 2},
-    }
+    leo = {"outer_lr": 0.5, "kl_weight": 0.25, "inner_unroll_length": 2}
+    values = {"leo": leo, "generator": {}, "maml": {"adaptation_steps": 2}}
     settings = method_settings.read(written(values), Config())
     found = {name: method_settings.of(settings, name) for name in METHODS}
-    expected = {name: {} for name in METHODS}
-    for name in METHODS:
-        if name.startswith("leo") or name == "generator_finetuning":
-            expected[name] = {"outer_lr": 0.5}
-    assert found == {**expected, "maml": {"adaptation_steps": 2}}
+    assert {name: own for name, own in found.items() if own} == {
+        "leo": leo,
+        "leo_no_finetuning": leo,
+        "leo_deterministic": {"outer_lr": 0.5, "inner_unroll_length": 2},
+        "leo_random_prior": {"outer_lr": 0.5, "inner_unroll_length": 2},
+        "generator_finetuning": {"outer_lr": 0.5, "kl_weight": 0.25},
+        "maml": {"adaptation_steps": 2},
+    }
+
+
+_OTHER_VALUES = {
+    "num_latents": 3,
+    "inner_unroll_length": 2,
+    "finetuning_unroll_length": 2,
+    "inner_lr_init": 0.3,
+    "finetuning_lr_init": 0.3,
+    "dropout_rate": 0.6,
+}
+
+
+def loss(method: str, **settings) -> float:
+    """Of a training step on tiny episodes."""
+    usual = {**SETTINGS, "method": method, "dtype": "float64", "way": N}
+    learner = build(Config().replace(**{**usual, **settings}), D)
+    episode = make_episode()
+    noise = learner.draw_noise(episode, tf.constant(1, tf.int64), 0)
+    return float(meta_gradients(learner, episode, noise)[0])
+
+
+@pytest.mark.parametrize("method", [n for n in METHODS if METHODS[n].family == "leo"])
+def test_a_setting_is_taken_where_it_makes_a_difference_and_nowhere_else(method):
+    usual, used = loss(method), method_settings.effective(method)
+    for name in GROUPS["model"].__dataclass_fields__:
+        if name in ("deterministic", "random_prior"):
+            assert name not in used, "that is another method"
+            continue
+        other = loss(method, **{name: _OTHER_VALUES.get(name, 0.9)})
+        assert (other != usual) == (name in used), name
 
 
 @pytest.mark.parametrize(
@@ -53,6 +86,10 @@ def test_leos_settings_count_for_its_ablations_unless_they_have_their_own(writte
         ({"leo": {"learning_rate": 1.0}}, ": `leo`", "learning_rate"),
         ({"leo": {"shot": 5}}, ": `leo`", "shot"),
         ({"leo": {"method": "maml"}}, ": `leo`", "method"),
+        ({"leo": {"random_prior": True}}, ": `leo`", "random_prior"),
+        ({"leo": {"ridge_strength": 1.0}}, ": `leo`", "ridge_strength"),
+        ({"ridge": {"outer_lr": 1.0}}, ": `ridge`", "outer_lr"),
+        ({"generator": {"inner_lr_init": 1.0}}, ": `generator`", "inner_lr_init"),
         ({"leo": {"outer_lr": -1.0}}, ": `leo.outer_lr`", "-1"),
         ({"leo": {"outer_lr": "x" * 999}}, ": `leo.outer_lr`", "number"),
     ],
@@ -80,7 +117,8 @@ def test_the_first_trial_has_the_settings_given_and_later_ones_their_own():
 
 def test_an_ablation_draws_what_leo_draws():
     drawn = [method_settings.draw(name, 3, 2) for name in ("leo", "generator")]
-    assert drawn[0] == drawn[1] != method_settings.draw("maml", 3, 2)
+    assert drawn[1].items() < drawn[0].items()
+    assert "encoder_penalty_weight" not in drawn[1], "it makes no difference there"
 
 
 @pytest.mark.parametrize("method", ["leo", "meta_sgd"])

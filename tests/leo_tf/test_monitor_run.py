@@ -1,12 +1,14 @@
 """What a whole run shows in TensorBoard: every promised signal, at its steps."""
 
+import pathlib
+
 import numpy as np
 import pytest
 from event_files import picture, read, under
 from saved_runs import manifest_of, values_of
 from test_monitoring import hyperparameter_events
 
-from leo_tf import datasets
+from leo_tf import datasets, monitor_facts
 from leo_tf.baselines.protonet import NearestCentroid
 from leo_tf.evaluation import evaluate
 from leo_tf.run_directory import RunDirectory
@@ -200,6 +202,14 @@ def test_runs_of_one_name_in_different_jobs_are_told_apart(trained):
     events = hyperparameter_events(trained / "events")
     title = events["_hparams_/session_start_info"].session_start_info.group_name
     assert title == f"{trained.name} ({trained.parent.name})"
+
+
+def test_trials_of_one_number_in_different_searches_are_told_apart():
+    titles = [
+        monitor_facts.title(pathlib.Path("/runs") / job / "maml" / "trial_00")
+        for job in ("one", "two")
+    ]
+    assert titles == ["trial_00 (one/maml)", "trial_00 (two/maml)"]
 
 
 def test_runs_are_compared_by_scalars_that_are_there(trained):

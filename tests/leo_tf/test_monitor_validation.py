@@ -76,7 +76,7 @@ def test_a_look_is_taken_at_powers_of_two_and_at_the_end(tmp_path):
     look = make_look(tmp_path)
     steps = [*range(10, 100, 10), 95]
     for step in sorted(steps):
-        look.show(step)
+        look.show(step, is_last=step == 95)
     shown = read(tmp_path / "validation")
     assert list(shown["pictures/confusion"]) == [10, 20, 40, 80, 95]
     assert list(shown["loss_parts/query"]) == [10, 20, 40, 80, 95]
@@ -85,7 +85,7 @@ def test_a_look_is_taken_at_powers_of_two_and_at_the_end(tmp_path):
 
 
 def test_a_method_without_latents_has_none_to_show(tmp_path):
-    make_look(tmp_path).show(10)
+    make_look(tmp_path).show(10, False)
     assert not any("latents" in tag for tag in read(tmp_path / "validation"))
     assert not (tmp_path / "validation" / "projector_config.pbtxt").exists()
 
@@ -95,7 +95,7 @@ def test_latents_are_in_the_projector_with_a_picture_each_if_there_are_any(
     tmp_path, images
 ):
     leo = make_leo(dtype="float32", size=5)
-    make_look(tmp_path, leo, images).show(10)
+    make_look(tmp_path, leo, images).show(10, False)
     directory = tmp_path / "validation"
     config = text_format.Parse(
         (directory / "projector_config.pbtxt").read_text(), ProjectorConfig()
@@ -122,7 +122,7 @@ def test_latents_are_in_the_projector_with_a_picture_each_if_there_are_any(
 def test_codes_before_and_after_adaptation_are_not_mixed_up(tmp_path):
     leo = make_leo(dtype="float32", size=5)
     look = make_look(tmp_path, leo)
-    look.show(10)
+    look.show(10, False)
     before, after = latent_codes(leo, look._episodes[1])
     codes = np.loadtxt(tmp_path / "validation" / "latent_codes.tsv", delimiter="\t")
     labels = (tmp_path / "validation" / "latent_codes_labels.tsv").read_text()
@@ -171,16 +171,16 @@ def test_a_look_that_fails_costs_the_look_and_not_the_run(
 
     monkeypatch.setattr(monitor_images, "confusion", fail)
     with caplog.at_level(logging.WARNING):
-        look.show(10)
+        look.show(10, False)
     [record] = caplog.records
     assert "look at step 10 failed" in record.getMessage()
 
 
 def test_pictures_of_a_look_show_the_data(tmp_path):
     look = make_look(tmp_path / "one")
-    look.show(10)
+    look.show(10, False)
     without = make_look(tmp_path / "other", images=False)
-    without.show(10)
+    without.show(10, False)
     one, other = (
         picture(read(path / "validation")["pictures/episode"][10])
         for path in (tmp_path / "one", tmp_path / "other")

@@ -13,6 +13,7 @@ from configs.errors import DivergedError
 from configs.schema import Config
 from leo_tf import command_line, method_settings, several_runs
 from leo_tf.progress import ProgressLine
+from leo_tf.search import Pace
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,9 @@ def test_the_best_validation_decides_and_its_settings_fit_a_comparison(
         means = [t["validation_accuracy"]["mean"] for t in result["trials"]]
         best = means.index(max(means))
         assert result["best_trial"] == best
-        assert settings[name] == result["trials"][best]["settings"]
+        drawn = result["trials"][best]["settings"]
+        assert drawn.items() <= settings[name].items()
+        assert settings[name].keys() == method_settings.ranges(name).keys()
     settings = {"leo": {"kl_weight": 0.25}, "ridge": {"ridge_strength": 2.0}}
     path = tmp_path / "settings.json"
     path.write_text(json.dumps(settings))
@@ -113,11 +116,48 @@ def test_a_longer_search_keeps_the_trials_there_are(searched, search, tmp_path, 
     assert before.items() < after.items()
     new = results_of(workdir)["methods"]["maml"]["trials"]
     assert new[:3] == old["maml"]["trials"] and len(new) == 4
-    assert "MAML, trial 4 of 4: --outer_lr=" in said.err and "min left" in said.err
+    assert "MAML, trial 0 of 3: settings as given" in said.err
+    assert "MAML, trial 3 of 3: --outer_lr=" in said.err
     assert "MAML: best of 4 trials" in said.out and "(as given)" in said.out
 
 
-def test_a_trial_that_diverges_is_a_result_and_never_the_best(
+def test_the_settings_given_are_written_out_where_they_were_best(
+    search, tmp_path, small_flags
+):
+    workdir = tmp_path / "job"
+    assert search(workdir, "--trials=1", "--methods=maml", "--quiet") == 0
+    settings = json.loads((workdir / "settings.json").read_text())
+    assert settings == {"maml": {"outer_lr": 0.02, "adaptation_lr_init": 10.0}}
+
+
+# Rates at which the first steps overflow.
+_DIVERGES = (
+    "--outer_lr=1e30",
+    "--non_finite_limit=2",
+    "--methods=leo",
+    "--num_steps=40",
+)
+
+
+def test_a_search_in_which_all_diverges_recommends_nothing_and_is_done_once(
+    search, tmp_path, monkeypatch, capsys
+):
+    workdir = tmp_path / "job"
+    assert search(workdir, "--trials=1", *_DIVERGES) == 0
+    result = results_of(workdir)["methods"]["leo"]
+    assert result["best_trial"] is None and result["trials"][0]["diverged"]
+    assert json.loads((workdir / "settings.json").read_text()) == {}
+    assert "Every trial diverged" in capsys.readouterr().out
+
+    def trained_again(*unused, **unused_too):
+        pytest.fail("it is known to diverge")
+
+    monkeypatch.setattr(several_runs.SeveralRuns, "train", trained_again)
+    assert search(workdir, "--trials=1", *_DIVERGES) == 0
+    assert results_of(workdir)["methods"]["leo"] == result
+
+
+def test_a_trial_that_diverges_is_never_the_best(
     searched, search, tmp_path, monkeypatch, capsys
 ):
     train = several_runs.SeveralRuns.train
@@ -136,6 +176,17 @@ def test_a_trial_that_diverges_is_a_result_and_never_the_best(
     assert [t["diverged"] for t in found["trials"]] == [n == best for n in range(3)]
     assert found["best_trial"] != best
     assert "(diverged)" in capsys.readouterr().out
+
+
+def test_time_left_is_that_of_trials_trained_now_by_method():
+    pace = Pace(["maml", "leo"], trials=4)
+    assert pace.left("maml", 0) == ""
+    pace.add("maml", 1.0, trained=500.0)  # it was found done
+    assert pace.left("maml", 1) == ""
+    pace.add("maml", 60.0, trained=50.0)
+    assert pace.left("maml", 2) == " (about 6 min left)"  # 2 of its own, 4 of LEO
+    pace.add("leo", 600.0, trained=500.0)
+    assert pace.left("leo", 1) == " (about 30 min left)"
 
 
 def test_a_signal_ends_the_search_where_it_was(search, tmp_path, monkeypatch):
