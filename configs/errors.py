@@ -6,6 +6,8 @@ where it helps, what to do. The command line prints that line and exits with
 """
 
 _SHOWN_CHARACTERS = 80
+# The longest path that Linux opens is read whole.
+_LONGEST_PART = 4096
 
 
 def shown(value) -> str:
@@ -16,8 +18,22 @@ def shown(value) -> str:
     return f"{text[:_SHOWN_CHARACTERS]}... ({len(text)} characters)"
 
 
+def one_line(text) -> str:
+    """Text on one line: escaped where it cannot be printed, cut if it is endless.
+
+    A path in any script stays as it is; what would move a terminal's cursor does not.
+    """
+    text = str(text)
+    if len(text) > _LONGEST_PART:
+        half = _LONGEST_PART // 2
+        text = f"{text[:half]}... ({len(text)} characters) ...{text[-half:]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class LeoError(ValueError):
     """Something the user can mend.
+
+    Each part may hold text from a file; it is kept as `one_line` of it.
 
     Args:
       where: the path, the flag, or the path and field, e.g. "a.npz: `embeddings`".
@@ -29,12 +45,12 @@ class LeoError(ValueError):
     exit_code = 1
 
     def __init__(self, where: str, expected: str, received: str, hint: str = ""):
-        self.where = str(where)
-        self.expected = expected
-        self.received = received
-        self.hint = hint
-        message = f"{where}: expected {expected}, received {received}."
-        super().__init__(f"{message} {hint}" if hint else message)
+        self.where = one_line(where)
+        self.expected = one_line(expected)
+        self.received = one_line(received)
+        self.hint = one_line(hint)
+        message = f"{self.where}: expected {self.expected}, received {self.received}."
+        super().__init__(f"{message} {self.hint}" if hint else message)
 
 
 class FlagError(LeoError):

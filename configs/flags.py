@@ -19,6 +19,7 @@ from types import MappingProxyType
 from absl import flags as absl_flags
 
 from configs.errors import FlagError, shown
+from configs.flag_files import with_flag_files
 from configs.help_page import help_text
 from configs.modes import check_directories, check_mode
 from configs.options import OPTIONS, RUN_DEFAULTS
@@ -127,10 +128,12 @@ def parse(argv, flag_values: absl_flags.FlagValues | None = None) -> RunOptions:
         define_flags(flag_values)
     arguments = [argument for argument in argv if argument != "--"]
     if not _HELP.isdisjoint(arguments[1:]):
-        print(help_text(os.path.basename(arguments[0])))
+        print(help_text(os.path.basename(arguments[0])), flush=True)
         sys.exit(0)
     try:
-        rest = flag_values(arguments)
+        rest = flag_values(with_flag_files(arguments))
+    except FlagError:
+        raise
     except (absl_flags.Error, ValueError) as error:
         raise _as_flag_error(error, flag_values) from None
     if len(rest) > 1:
@@ -235,8 +238,6 @@ def _as_flag_error(error, flag_values) -> FlagError:
         return error.__context__
     if isinstance(error, absl_flags.UnrecognizedFlagError):
         return _unknown_flag(error.flagname, flag_values)
-    if isinstance(error, (absl_flags.CantOpenFlagFileError, UnicodeError)):
-        return FlagError("--flagfile", "a file of flags", shown(str(error)))
     flag = re.search(r"--?(\w+)", str(error), re.ASCII)
     where = f"--{flag[1]}" if flag else "arguments"
     return FlagError(where, "a flag and its value, as --help says", shown(str(error)))

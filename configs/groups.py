@@ -11,6 +11,12 @@ from configs import rules
 from configs.rules import Settings, setting
 
 EMBEDDED_DATASET = "glyphs"
+# What becomes the size of a tensor or the length of an unrolled loop is bounded, or a
+# line of config.json could take all memory. The relation network's three kernels have
+# 4 n_z^2 entries each; the published n_z is 64.
+_MOST_LATENTS = 4096
+_MOST_INNER_STEPS = 1000
+_MOST_EXAMPLES = 65_536
 # What `leo_tf/methods.py` can build: LEO, its ablations, what it is compared with.
 METHOD_NAMES = (
     "leo",
@@ -66,30 +72,36 @@ class DataConfig(Settings):
 class EpisodeConfig(Settings):
     """What one few-shot problem is made of."""
 
-    way: int = setting(5, "Classes of an episode.", rules.integer(2), "N")
-    shot: int = setting(1, "Support examples of a class.", rules.integer(1), "K")
+    way: int = setting(
+        5, "Classes of an episode.", rules.integer(2, _MOST_EXAMPLES), "N"
+    )
+    shot: int = setting(
+        1, "Support examples of a class.", rules.integer(1, _MOST_EXAMPLES), "K"
+    )
     num_query: int = setting(
-        15, "Query examples of a class while training.", rules.integer(1)
+        15,
+        "Query examples of a class while training.",
+        rules.integer(1, _MOST_EXAMPLES),
     )
     meta_batch_size: int = setting(
-        12, "Episodes of one training step.", rules.integer(1)
+        12, "Episodes of one training step.", rules.integer(1, _MOST_EXAMPLES)
     )
     test_way: int | None = setting(
         None,
         "Classes of a validation or test episode; as --way unless given.",
-        rules.integer(2, optional=True),
+        rules.integer(2, _MOST_EXAMPLES, optional=True),
     )
     test_shot: int | None = setting(
         None,
         "Support examples of a class of a validation or test episode; as --shot "
         "unless given.",
-        rules.integer(1, optional=True),
+        rules.integer(1, _MOST_EXAMPLES, optional=True),
     )
     test_num_query: int | None = setting(
         None,
         "Query examples of a class of a validation or test episode; unless given, "
         "all that the smallest class has left, at most 600 with the support.",
-        rules.integer(1, optional=True),
+        rules.integer(1, _MOST_EXAMPLES, optional=True),
     )
 
     @property
@@ -107,12 +119,16 @@ class EpisodeConfig(Settings):
 class ModelConfig(Settings):
     """LEO itself: sizes, inner loops and the weights of its penalties."""
 
-    num_latents: int = setting(64, "Size of a latent code.", rules.integer(1), "n_z")
+    num_latents: int = setting(
+        64, "Size of a latent code.", rules.integer(1, _MOST_LATENTS), "n_z"
+    )
     inner_unroll_length: int = setting(
-        5, "Gradient steps on the latent codes.", rules.integer(0)
+        5, "Gradient steps on the latent codes.", rules.integer(0, _MOST_INNER_STEPS)
     )
     finetuning_unroll_length: int = setting(
-        5, "Gradient steps on the decoded classifier.", rules.integer(0)
+        5,
+        "Gradient steps on the decoded classifier.",
+        rules.integer(0, _MOST_INNER_STEPS),
     )
     inner_lr_init: float = setting(
         1.0, "First value of the learned rates of latents.", rules.above_zero(), "alpha"
@@ -162,7 +178,9 @@ class MethodConfig(Settings):
 
     method: str = setting("leo", "What to train and test.", rules.choice(*METHOD_NAMES))
     adaptation_steps: int = setting(
-        5, "Gradient steps of MAML and Meta-SGD on the support.", rules.integer(1)
+        5,
+        "Gradient steps of MAML and Meta-SGD on the support.",
+        rules.integer(1, _MOST_INNER_STEPS),
     )
     adaptation_lr_init: float = setting(
         10.0,

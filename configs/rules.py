@@ -16,6 +16,9 @@ _LIMITS = {
     float: (3.4e38, "finite as a float32"),
 }
 
+# Control characters, and surrogates: Python's stand-ins for bytes that are no UTF-8.
+_UNFIT_FOR_PATHS = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
+
 # What may stand for each kind; NumPy's scalars are registered with `numbers`.
 _TAKEN_FOR = {int: numbers.Integral, float: numbers.Real, bool: bool, str: str}
 
@@ -122,8 +125,12 @@ def span() -> Rule:
 
 
 def path() -> Rule:
-    """A path; that it exists is checked by whoever opens it."""
-    return Rule(str, "a path", lambda value: "\0" not in value)
+    """A path; that it exists is checked by whoever opens it.
+
+    TensorFlow takes paths in UTF-8 only, and a terminal obeys control characters.
+    """
+    expected = "a path in UTF-8, without control characters"
+    return Rule(str, expected, lambda value: not _UNFIT_FOR_PATHS.search(value))
 
 
 def text() -> Rule:

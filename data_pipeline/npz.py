@@ -106,11 +106,12 @@ class NpzFile:
                 self._check_size(member.tell(), dtype, shape, info, where)
                 flat = np.empty(math.prod(shape), dtype)
                 _fill(flat.view(np.uint8), member, where)
+            # May fail, of an array without items: (0, 999999999999999).
+            return flat.reshape(shape, order="F" if fortran else "C")
         except InputError:
             raise
         except _DAMAGES as error:
             raise InputError(where, "undamaged data", shown(str(error))) from None
-        return flat.reshape(shape, order="F" if fortran else "C")
 
     def _member(self, name, where) -> zipfile.ZipInfo:
         info = self._members.get(name + _SUFFIX)

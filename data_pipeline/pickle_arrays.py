@@ -116,7 +116,8 @@ class Array:
         if not isinstance(shape, tuple) or not 1 <= len(shape) <= _MAX_RANK:
             raise Unexpected("a shape of 1 or 2 axes", kind_of(shape))
         integers(shape, "a shape")
-        if min(shape) < 1:
+        # NumPy takes no True for a 1 there.
+        if bool in map(type, shape) or min(shape) < 1:
             raise Unexpected("a shape of positive axes", f"{shape}")
         if not isinstance(dtype, Dtype) or dtype.order is None:
             raise Unexpected("a dtype with its state", kind_of(dtype))

@@ -48,13 +48,16 @@ def make_directory(path: pathlib.Path) -> None:
     try:
         path.mkdir()
     except FileNotFoundError:
+        if path.parent == path:
+            raise
         make_directory(path.parent)
-        make_directory(path)
+        # Once more only: in /proc, or where the directory was removed, it never works.
+        path.mkdir(exist_ok=True)
     except FileExistsError:
         if not path.is_dir():
             raise
-    else:
-        flush_to_disk(path.parent)
+        return
+    flush_to_disk(path.parent)
 
 
 def flush_to_disk(path: pathlib.Path) -> None:

@@ -1,6 +1,7 @@
 """The command line: flags -> one function of `experiment`; errors -> one line."""
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
@@ -8,8 +9,13 @@ import tempfile
 import traceback
 import warnings
 
-from configs.errors import LeoError
+from configs.errors import DiskError, InputError, LeoError, shown
 from configs.flags import parse
+
+# What a full or failing disk says, whoever writes to it.
+_DISK_ERRORS = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
+_OUT_OF_MEMORY = "ResourceExhaustedError"  # TensorFlow's
+_MODES_WITHOUT_TRAINING = ("evaluate", "serve")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,9 +30,7 @@ def main(argv: list[str] | None = None) -> int:
       line on standard error; 128 plus a signal's number.
     """
     argv = sys.argv if argv is None else argv
-    for stream in (sys.stdout, sys.stderr):  # a terminal may not know our "±"
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+    _prepare_streams()
     debug = "--debug" in argv
     # Whatever else is installed, this package computes with TensorFlow.
     os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -37,22 +41,76 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.nullcontext() if debug else _without_start_up_messages():
             # Takes seconds: not before the flags are known to be right.
             job = _job(options.mode, options.config.run.strategy)
-        return job(options)
-    except LeoError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        status = job(options)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _say("interrupted")
         return 130
     except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
         return 141
+    except Exception as error:
+        mistake = _mistake(error)
+        if mistake is None:
+            raise
+        _flush_output()
+        _say(f"{traceback.format_exc() if debug else ''}error: {mistake}")
+        return mistake.exit_code
+
+
+def _mistake(error: Exception) -> LeoError | None:
+    """What the user can mend, or None: then it is a bug of ours."""
+    if isinstance(error, LeoError):
+        return error
+    # By name: TensorFlow may not be loaded.
+    if isinstance(error, MemoryError) or type(error).__name__ == _OUT_OF_MEMORY:
+        hint = "Fewer episodes at a time, or a smaller model, take less."
+        return InputError("memory", "enough for this run", shown(str(error)), hint)
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        where = error.filename or "standard output, or a file"
+        return DiskError(where, "to write here", str(error))
+    return None
+
+
+def _prepare_streams() -> None:
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = _null()
+    if sys.stderr is None:
+        sys.stderr = _null()
+    for stream in (sys.stdout, sys.stderr):  # a terminal may not know our "±"
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _say(line: str) -> None:
+    """Prints on standard error; where that fails, the exit status must do."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        _discard(sys.stderr)
+
+
+def _flush_output() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard(sys.stdout)
+
+
+def _discard(stream) -> None:
+    """Lets what is still to be written go nowhere, or Python fails at its exit."""
+    with contextlib.suppress(OSError), _null() as null:  # not all have a descriptor
+        os.dup2(null.fileno(), stream.fileno())
+
+
+def _null():
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def _job(mode: str, strategy: str):
     """The function that does what is asked, TensorFlow loaded."""
+    _check_temporary_directory(mode)
     if mode == "serve":
         from leo_tf import server
 
@@ -69,6 +127,21 @@ def _job(mode: str, strategy: str):
     return experiment.run
 
 
+def _check_temporary_directory(mode: str) -> None:
+    """TensorFlow asks for one while loading, and needs it to compile a training step.
+
+    Raises:
+      DiskError: if none can be written, and `mode` may train.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        if mode not in _MODES_WITHOUT_TRAINING:
+            expected = "a directory for temporary files that can be written"
+            raise DiskError("TMPDIR", expected, shown(str(error))) from error
+        tempfile.tempdir = os.devnull  # a name, below which nothing can be made
+
+
 @contextlib.contextmanager
 def _without_start_up_messages():
     """Keeps what TensorFlow's libraries print while loading off the terminal.
@@ -77,9 +150,13 @@ def _without_start_up_messages():
     heeded (tensorflow issue 100442). If loading fails, everything is shown.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile("w+", errors="replace") as messages:
+    try:
+        sys.stderr.flush()
+        terminal, messages = os.dup(2), _scratch_file()
+    except OSError:  # without a terminal, or a place for them, nothing is hidden
+        yield
+        return
+    with messages:
         os.dup2(messages.fileno(), 2)
         try:
             yield
@@ -91,3 +168,14 @@ def _without_start_up_messages():
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def _scratch_file():
+    """An open file of text without a name.
+
+    Raises:
+      OSError: if there is no room for one.
+    """
+    if hasattr(os, "memfd_create"):  # needs no directory that can be written
+        return os.fdopen(os.memfd_create("messages"), "w+", errors="replace")
+    return tempfile.TemporaryFile("w+", errors="replace")

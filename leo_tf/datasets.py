@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from configs.errors import InputError, shown
+from configs.errors import InputError, one_line, shown
 from configs.schema import Config
 from data_pipeline.embeddings import EmbeddingTable, join
 from data_pipeline.pipeline import (
@@ -53,7 +53,8 @@ class Split(NamedTuple):
         sizes = self.table.index.class_sizes
         few, many = int(sizes.min()), int(sizes.max())
         each = str(few) if few == many else f"{few} to {many}"
-        return f"{self.name}: {len(sizes)} classes x {each} examples, {self.source}"
+        name_and_sizes = f"{self.name}: {len(sizes)} classes x {each} examples"
+        return f"{name_and_sizes}, {one_line(self.source)}"
 
 
 def load(

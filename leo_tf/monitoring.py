@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from configs.errors import DiskError
 from leo_tf.monitor_tags import DESCRIPTIONS
 
 try:
@@ -145,7 +144,8 @@ class Monitor:
             return
         try:
             write()
-        except (OSError, DiskError, ImportError, tf.errors.OpError) as error:
+        # ValueError: text that is no UTF-8, as a path of the command line may be.
+        except (OSError, ValueError, ImportError, tf.errors.OpError) as error:
             self.is_broken = True
             logging.warning("TensorBoard gets nothing more from this run: %s", error)
 

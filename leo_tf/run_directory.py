@@ -13,6 +13,7 @@ import fcntl
 import os
 import pathlib
 import socket
+import stat
 
 from configs.errors import DiskError, InputError, shown
 from configs.schema import Config
@@ -70,22 +71,19 @@ class RunDirectory:
             expected = "a path in UTF-8, as TensorFlow writes it"
             raise InputError(shown(str(self.path)), expected, "other bytes")
         is_new = not os.path.lexists(self.path)
-        try:
-            make_directory(self.path)
-            lock = (self.path / _LOCK).open("a+")
-        except OSError as error:
-            raise DiskError(str(self.path), "to write here", str(error)) from error
-        try:
-            self._lock(lock)
+        with contextlib.ExitStack() as held:
+            try:
+                make_directory(self.path)
+                lock, place = self._open_lock(held)
+            except OSError as error:
+                raise DiskError(str(self.path), "to write here", str(error)) from error
+            self._lock(lock, place)
             try:
                 self._check(config, allow_changes)
                 yield self
             finally:
                 if is_new:
                     self._remove_if_unused()
-        finally:
-            with contextlib.suppress(OSError):  # it is free even so
-                lock.close()
 
     def config(self) -> Config:
         """The configuration of the run.
@@ -120,20 +118,38 @@ class RunDirectory:
         """Writes `value` as JSON, whole or not at all."""
         write_file(self.path / name, to_json(value))
 
-    def _lock(self, lock):
-        # The system frees it when the process ends, however it ends.
+    def _open_lock(self, held: contextlib.ExitStack) -> tuple[int, int]:
+        """Descriptors of the lock file and of the directory, which `held` closes."""
+        path = self.path / _LOCK
+        # It is going to be overwritten: no file elsewhere, and no device.
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                raise InputError(str(path), "a regular file", "a link or a device")
+        descriptors = []
+        for name, flags in (
+            (path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW),
+            (self.path, os.O_RDONLY | os.O_DIRECTORY),
+        ):
+            descriptors.append(os.open(name, flags, 0o666))
+            held.callback(_close, descriptors[-1])
+        return tuple(descriptors)
+
+    def _lock(self, lock: int, place: int):
+        # The system frees both when the process ends, however it ends.
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.fstat(lock.fileno()).st_nlink:  # gone with whoever made it
+            if not os.fstat(lock).st_nlink:  # gone with whoever made it
                 raise BlockingIOError
-            lock.truncate(0)
+            _lock_directory(place)
+            os.ftruncate(lock, 0)
             holder = f"process {os.getpid()} on {socket.gethostname()}\n"
-            os.write(lock.fileno(), holder.encode())
+            os.write(lock, holder.encode())
         except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read(200).strip() or "another process"
+            holder = os.pread(lock, 200, 0).decode(errors="replace").strip()
             raise InputError(
-                str(self.path), "no other process training here", shown(holder)
+                str(self.path),
+                "no other process training here",
+                shown(holder or "another process"),
             ) from None
         except OSError as error:  # a network file system may know no locks
             raise DiskError(str(self.path), "to lock it", str(error)) from error
@@ -176,6 +192,25 @@ class RunDirectory:
             "--allow_changes.",
         )
         check_changes(changes, allow_changes, refusal)
+
+
+def _lock_directory(descriptor: int) -> None:
+    """Locks the directory itself: its lock file may be removed while it is held.
+
+    Raises:
+      BlockingIOError: if another process holds it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a network file system may lock files only: that must do
+        pass
+
+
+def _close(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # it is free even so
+        os.close(descriptor)
 
 
 def _is_text(path: str) -> bool:

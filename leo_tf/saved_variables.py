@@ -59,9 +59,14 @@ def _without_patterns(directory: pathlib.Path) -> Iterator[pathlib.Path]:
     if _PATTERNS.isdisjoint(str(directory)):
         yield directory
         return
-    with tempfile.TemporaryDirectory() as place:
-        link = pathlib.Path(place, "checkpoint")
-        link.symlink_to(directory.absolute())
+    with contextlib.ExitStack() as held:
+        try:
+            place = held.enter_context(tempfile.TemporaryDirectory())
+            link = pathlib.Path(place, "checkpoint")
+            link.symlink_to(directory.absolute())
+        except OSError as error:
+            expected = f"no {' '.join(sorted(_PATTERNS))} in it, or room for a link"
+            raise CheckpointError(str(directory), expected, str(error)) from error
         yield link
 
 

@@ -21,7 +21,7 @@ configs.schema
 configs.presets
 configs.option
 configs.options
-configs.help_page configs.modes
+configs.flag_files configs.help_page configs.modes
 configs.flags
 
 data_pipeline.episode data_pipeline.hog data_pipeline.whole_file

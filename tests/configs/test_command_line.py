@@ -53,8 +53,8 @@ def test_a_bad_value_is_refused_under_the_name_that_was_typed(argument, refusal)
 
 
 def test_an_error_says_what_was_expected_and_what_was_typed(refusal):
-    expected = "--num_classes: expected an integer of 2 or more, received 'five'."
-    assert str(refusal("--num_classes=five")) == expected
+    expected = "--num_classes: expected an integer of 2 or more, at most 65536, "
+    assert str(refusal("--num_classes=five")) == f"{expected}received 'five'."
 
 
 def test_a_flag_without_its_value_is_named(refusal):
@@ -81,6 +81,47 @@ def test_flags_are_read_from_a_file_and_a_bad_file_is_refused(tmp_path, refusal)
     bad.write_bytes(b"\xff\xfe--way")
     for path in (bad, tmp_path / "none", tmp_path):
         assert refusal(f"--flagfile={path}").where == "--flagfile"
+
+
+def flag_file(path, *lines):
+    path.write_text("\n".join(lines))
+    return f"--flagfile={path}"
+
+
+def test_files_of_flags_name_each_other_and_what_is_typed_later_counts(tmp_path):
+    inner = flag_file(tmp_path / "inner", "", "// a comment", "  --shot=2", "--way=3")
+    outer = flag_file(tmp_path / "outer", "--way=4", inner, "--seed=4")
+    read = parse(["run_leo.py", "--way=2", outer, "--seed=5"])
+    assert dict(read.explicit) == {"way": 3, "shot": 2, "seed": 5}
+    split = parse(["run_leo.py", *outer.split("="), "--way=6"])
+    assert dict(split.explicit) == {"way": 6, "shot": 2, "seed": 4}
+
+
+def test_a_file_of_flags_that_never_ends_is_refused_and_not_waited_for(
+    tmp_path, refusal
+):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_text("--way=3\n" * 10_000)
+    itself = flag_file(tmp_path / "itself", "--way=3", f"--flagfile={tmp_path}/itself")
+    twice = [flag_file(tmp_path / "0", "--way=3")]
+    for i in range(1, 64):  # 2^63 lines
+        twice.append(flag_file(tmp_path / str(i), twice[-1], twice[-1]))
+    never = [f"--flagfile={path}" for path in ("/dev/zero", tmp_path / "pipe")]
+    for argument in [*never, f"--flagfile={tmp_path}/large", itself, twice[-1]]:
+        assert refusal(argument).where == "--flagfile"
+        assert refusal(flag_file(tmp_path / "a", argument)).where == "--flagfile"
+    for arguments in (["--flagfile="], ["--flagfile"], ["--flagfile=a\0b"]):
+        assert refusal(*arguments).where == "--flagfile"
+
+
+@pytest.mark.parametrize("flag", ["--workdir", "--data_path", "--checkpoint_path"])
+@pytest.mark.parametrize("mode", ["train", "evaluate", "search", "compare"])
+def test_a_path_that_is_no_text_is_refused_by_its_flag_in_every_mode(
+    flag, mode, refusal
+):
+    for path in (os.fsdecode(b"/tmp/\xff"), "/tmp/a\nb", "/tmp/\x1b[31m"):
+        assert refusal(f"--mode={mode}", f"{flag}={path}").where == flag
+    assert refusal("--mode=serve", "--export_dir=\udcff").where == "--export_dir"
 
 
 PROGRAM = """
@@ -111,7 +152,7 @@ def test_help_shows_every_flag_under_headings_without_tensorflow(flag):
         assert f"\n{heading}\n" in done.stdout
     for preset in PRESETS.values():
         assert preset.description in text
-    fact = "of 2 or more; default: 5; N in the paper; --num_classes in the original"
+    fact = "at most 65536; default: 5; N in the paper; --num_classes in the original"
     assert fact in text and "--metavalid_batch_size * 10 in" in text
     assert max(map(len, done.stdout.splitlines())) <= 80
 

@@ -17,16 +17,16 @@ from configs.schema import (
 
 FIELDS = [(kind, f) for kind in GROUPS.values() for f in dataclasses.fields(kind)]
 EDGES = [  # setting, the last values accepted, the first ones refused
-    ("way", [2], [1, 0, -5]),
-    ("shot", [1], [0, -1]),
-    ("num_query", [1], [0]),
-    ("meta_batch_size", [1], [0]),
-    ("test_way", [2, None], [1]),
-    ("test_shot", [1, None], [0]),
-    ("test_num_query", [1, None], [0]),
-    ("num_latents", [1], [0]),
-    ("inner_unroll_length", [0], [-1]),
-    ("finetuning_unroll_length", [0], [-1]),
+    ("way", [2, 65_536], [1, 0, -5, 65_537]),
+    ("shot", [1, 65_536], [0, -1, 65_537]),
+    ("num_query", [1, 65_536], [0, 65_537]),
+    ("meta_batch_size", [1, 65_536], [0, 65_537]),
+    ("test_way", [2, 65_536, None], [1, 65_537]),
+    ("test_shot", [1, 65_536, None], [0, 65_537]),
+    ("test_num_query", [1, 65_536, None], [0, 65_537]),
+    ("num_latents", [1, 4096], [0, 4097]),
+    ("inner_unroll_length", [0, 1000], [-1, 1001]),
+    ("finetuning_unroll_length", [0, 1000], [-1, 1001]),
     ("inner_lr_init", [1e-9], [0.0, -1.0]),
     ("finetuning_lr_init", [1e-9], [0.0, -1.0]),
     ("dropout_rate", [0.0, 0.999], [1.0, -0.1]),
@@ -37,7 +37,7 @@ EDGES = [  # setting, the last values accepted, the first ones refused
     ("deterministic", [True, False], [1, "true", None]),
     ("random_prior", [True, False], [1, "true", None]),
     ("method", ["leo", "centroid_euclidean"], ["LEO", "svm", "", None]),
-    ("adaptation_steps", [1], [0, -1]),
+    ("adaptation_steps", [1, 1000], [0, -1, 1001]),
     ("adaptation_lr_init", [1e-9], [0.0, -1.0]),
     ("first_order", [True, False], [1, "true", None]),
     ("ridge_strength", [1e-9, None], [0.0, -1.0]),
@@ -62,7 +62,11 @@ EDGES = [  # setting, the last values accepted, the first ones refused
     ("embedding_crop", ["center", "multiview"], ["left", "Center"]),
     ("dtype", ["float32", "float64"], ["float16", "float"]),
     ("train_on_val", [True, False], [1, "true", None]),
-    ("data_path", ["", "/a b/c"], ["a\0b", None, 3]),
+    (
+        "data_path",
+        ["", "/a b/c", "/ä/試行/é"],
+        ["a\0b", "a\nb", "\x1b[31m", "\x9b", "\udcff", None, 3],
+    ),
     ("dataset_name", ["glyphs", "my-set_2.1"], ["", "a/b", "..", ".", "a\\b", " a"]),
 ]
 

@@ -75,6 +75,7 @@ FORGERIES = {
     "an empty axis": (1, (1 << 62, 0), F4, False, b""),
     "no axis": (1, (), F4, False, BYTES[:4]),
     "an axis of float": (1, (3, 4.0), F4, False, BYTES),
+    "an axis of truth": (1, (True, 12), F4, False, BYTES),
     "a shape in a list": (1, [3, 4], F4, False, BYTES),
     "text as data": (1, (3, 4), F4, False, "x" * 48),
     "a list as data": (1, (3, 4), F4, False, [1.0] * 12),

@@ -193,6 +193,13 @@ def test_a_declared_size_that_the_data_do_not_have_is_refused(tmp_path):
     _refused(_patched(path, 24, size.to_bytes(4, "little")))
 
 
+def test_a_shape_that_numpy_itself_refuses_is_refused(tmp_path):
+    shape = "(0, 999999999999999)"
+    text = f"{{'descr': '|S999999999', 'fortran_order': False, 'shape': {shape}, }}"
+    message = _refused(_write(tmp_path / "a.npz", labels=_header(text)))
+    assert "`labels`" in message and "too big" in message
+
+
 def test_features_take_a_few_times_their_file(tmp_path):
     features = np.random.default_rng(0).normal(size=(3000, 640)).astype(np.float16)
     path = tmp_path / "a.npz"

@@ -36,6 +36,11 @@ def test_a_split_says_its_name_classes_examples_and_source():
     assert str(uneven) == "val: 3 classes x 5 to 12 examples, here.npz"
 
 
+def test_what_a_split_says_is_one_line_whatever_its_source():
+    split = split_of([12, 12])._replace(source="/ä/\x1b[31m\nb.npz")
+    assert str(split) == r"test: 2 classes x 12 examples, /ä/\x1b[31m\nb.npz"
+
+
 def test_every_split_is_loaded_under_its_name(tiny_data):
     splits = datasets.load(config(tiny_data))
     assert list(splits) == ["train", "val", "test"]

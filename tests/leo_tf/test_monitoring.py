@@ -183,6 +183,15 @@ def test_a_disk_that_fills_up_costs_the_events_and_not_the_run(
     assert read(tmp_path / "train") == {"loss": {1: 2.0}}
 
 
+def test_text_that_is_no_utf8_costs_the_events_and_not_the_run(tmp_path, caplog):
+    monitor = Monitor(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        monitor.texts({"command_line": "python \udcff/run_leo.py"})
+        use(monitor)
+    [warning] = caplog.records
+    assert "TensorBoard gets nothing more" in warning.getMessage()
+
+
 def test_a_run_goes_on_where_it_can_show_nothing(trained_copy, train):
     shutil.rmtree(trained_copy / "events")
     (trained_copy / "events").write_text("in the way")

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import socket
+import stat
 import subprocess
 import sys
 
@@ -211,6 +212,62 @@ def test_while_it_is_held_the_same_process_cannot_take_it_twice(tmp_path):
         assert f"process {os.getpid()} on" in refused(tmp_path).received
 
 
+def test_it_is_held_even_if_its_lock_file_is_removed(tmp_path):
+    with RunDirectory(tmp_path).for_training(CONFIG):
+        for _ in range(2):  # with the lock file that the refused one made, too
+            (tmp_path / ".lock").unlink()
+            assert "another process" in refused(tmp_path).received
+            assert "another process" in refused(tmp_path).received
+    begin(tmp_path)
+
+
+def test_a_file_system_that_locks_files_only_will_do(tmp_path, monkeypatch):
+    flock = fcntl.flock
+
+    def flock_of_nfs(descriptor, how):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock_of_nfs)
+    with RunDirectory(tmp_path).for_training(CONFIG):
+        assert f"process {os.getpid()} on" in refused(tmp_path).received
+    begin(tmp_path)
+
+
+def test_no_file_elsewhere_is_overwritten_by_way_of_the_lock(tmp_path):
+    mine = tmp_path / "thesis.txt"
+    for content in ("mine", None):  # None: nothing is made elsewhere either
+        mine.unlink(missing_ok=True)
+        if content:
+            mine.write_text(content)
+        run = tmp_path / f"run of {content}"
+        run.mkdir()
+        (run / ".lock").symlink_to(mine)
+        assert refused(run).where == str(run / ".lock")
+        assert mine.read_text() == content if content else not mine.exists()
+        (run / ".lock").unlink()
+        os.mkfifo(run / ".lock")
+        assert refused(run).where == str(run / ".lock")
+
+
+def test_whatever_a_held_lock_says_is_shown_on_one_line(tmp_path):
+    (tmp_path / ".lock").write_bytes(b"\xff\xfe\n\x1b[31m")
+    with (tmp_path / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert r"\n\x1b[31m" in refused(tmp_path).received
+    begin(tmp_path)
+
+
+def test_no_descriptor_stays_open(tmp_path):
+    begin(tmp_path)
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        begin(tmp_path)
+        refused(tmp_path, CONFIG.replace(way=3))
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_an_evaluation_reads_while_another_process_trains(tmp_path):
     with RunDirectory(tmp_path).for_training(CONFIG) as directory:
         directory.write_config(CONFIG)
@@ -287,7 +344,7 @@ def test_a_file_in_the_way_is_a_disk_error(tmp_path):
     ("module", "name", "error"),
     [
         (pathlib.Path, "mkdir", errno.EROFS),
-        (pathlib.Path, "open", errno.EACCES),
+        (os, "open", errno.EACCES),
         (fcntl, "flock", errno.ENOLCK),  # file systems that know no locks
         (os, "fsync", errno.ENOSPC),
     ],

@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, one-line errors, signals."""
 
+import errno
 import os
 import pathlib
 import runpy
@@ -93,6 +94,83 @@ def test_every_error_of_ours_has_a_status_of_its_own(monkeypatch, capsys, error)
     assert command_line.main(["run_leo.py"]) == status
     message = "error: here: expected this, received that. Do it.\n"
     assert capsys.readouterr().err == message
+
+
+OOM = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\na tensor")
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (MemoryError("Unable to allocate 9 TiB"), 3, "memory: expected enough"),
+        (OOM, 3, r"memory: expected enough for this run, received 'OOM when alloc"),
+        (FULL, 5, "standard output, or a file: expected to write here"),
+        (OSError(errno.EIO, "bad", "/a/b"), 5, "/a/b: expected to write here"),
+    ],
+)
+def test_too_little_memory_or_disk_is_one_line(
+    monkeypatch, capsys, error, status, said
+):
+    def fails(options):
+        raise error
+
+    monkeypatch.setattr(experiment, "run", fails)
+    assert command_line.main(["run_leo.py"]) == status
+    captured = capsys.readouterr().err
+    assert captured.startswith(f"error: {said}") and captured.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ("--way=x 2> /dev/full", 2),
+        ("--way=x 2>&-", 2),
+        ("--way=x --debug 2> /dev/full", 2),
+        ("--help > /dev/full", 5),
+        ("--help > /dev/full 2> /dev/full", 5),
+        ("--help >&-", 0),
+    ],
+)
+def test_streams_that_take_nothing_do_not_change_the_exit_status(arguments, status):
+    command = f"{sys.executable} {ROOT / 'run_leo.py'} {arguments}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.returncode == status and done.stdout == ""
+    assert done.stderr == "" or (status == 5 and done.stderr.count("\n") == 1)
+
+
+def test_results_that_cannot_be_printed_are_status_5(trained):
+    arguments = f"--mode=evaluate --workdir={trained} --quiet > /dev/full"
+    command = f"{sys.executable} {ROOT / 'run_leo.py'} {arguments}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.returncode == 5
+    assert done.stderr.startswith("error: standard output, or a file: expected")
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_room_for_temporary_files_it_tests_but_does_not_train(trained_copy):
+    def run(flags):
+        command = f"ulimit -f 0; {sys.executable} {ROOT / 'run_leo.py'} {flags} 2>&1"
+        piped = ["bash", "-o", "pipefail", "-c", f"({command}) | cat"]
+        return subprocess.run(piped, cwd=trained_copy, capture_output=True, text=True)
+
+    tested = run("--mode=evaluate --workdir=. --quiet")
+    assert tested.returncode == 0, tested.stdout
+    assert "nearest centroid" in tested.stdout and "Traceback" not in tested.stdout
+    assert not list(trained_copy.glob("*.py")), "TensorFlow's, for want of a place"
+    refused = run("--workdir=new")
+    assert refused.returncode == 5 and refused.stdout.count("\n") == 1
+    assert refused.stdout.startswith("error: TMPDIR: expected a directory for temp")
+
+
+def test_where_messages_cannot_be_kept_they_are_shown(monkeypatch, capfd):
+    def fails(name):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", fails)
+    with command_line._without_start_up_messages():
+        os.write(2, b"a library's banner\n")
+    assert capfd.readouterr().err == "a library's banner\n"
 
 
 def test_debug_shows_the_traceback_before_the_line(tmp_path, monkeypatch, capsys):
