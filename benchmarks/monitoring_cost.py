@@ -107,7 +107,7 @@ def make_trainer(is_shown: bool) -> Trainer:
         checkpoints=NoCheckpoints(),
         monitor=monitor,
         facts={},
-        show_more=look.show if is_shown else lambda step: None,
+        show_more=look.show if is_shown else lambda step, is_last: None,
     )
     if not is_shown:
         trainer.shown = NothingShown()
@@ -118,7 +118,7 @@ def make_trainer(is_shown: bool) -> Trainer:
 def make(is_shown: bool):
     """A function that trains for so many units, without looks at pictures."""
     trainer = make_trainer(is_shown)
-    trainer.show_more = lambda step: None
+    trainer.show_more = lambda step, is_last: None
     return functools.partial(train, trainer)
 
 
@@ -135,7 +135,7 @@ def time_looks() -> list[float]:
     trainer, seconds = make_trainer(is_shown=True), []
     for step in (500, 1000):
         start = time.process_time()
-        trainer.show_more(step)
+        trainer.show_more(step, False)
         seconds.append(time.process_time() - start)
     return seconds
 
