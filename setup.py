@@ -11,8 +11,8 @@ VERSION = re.search(
 )[1]
 # An ASGI server and the toolkit it runs, for --mode=serve.
 SERVE = ["starlette", "uvicorn"]
-# scikit-learn is what the baselines are compared with.
-TEST = ["pytest", "hypothesis", "scikit-learn", *SERVE]
+# scikit-learn is what the baselines are compared with; xdist runs tests side by side.
+TEST = ["pytest", "pytest-xdist", "hypothesis", "scikit-learn", *SERVE]
 
 setuptools.setup(
     name="leo-tf",

@@ -57,6 +57,8 @@ def train(
     config = with_absolute_path(options.config)
     workdir = options.workdir or default_workdir(config)
     run = RunDirectory(workdir)
+    if options.allow_changes:
+        _refuse_another_method(run, config)
     config = _with_choices_of(run, config)
     with run.for_training(config, options.allow_changes) as directory:
         tell = functools.partial(say, quiet=options.quiet)
@@ -150,17 +152,21 @@ def _keep_untrained(
     return progress, facts
 
 
+def _refuse_another_method(run: RunDirectory, config: Config):
+    """Whatever is allowed, no variable would fit; and one without any has its own."""
+    begun, mine = run.begun_config(), config.methods.method
+    if begun and begun.methods.method != mine:
+        hint = "Train it in another --workdir."
+        theirs = begun.methods.method
+        raise InputError(str(run.path), f"a run of {mine}", theirs, hint)
+
+
 def _with_choices_of(run: RunDirectory, config: Config) -> Config:
     """What a run chose when it began is its own: not chosen again, nor refused."""
     begun, mine = run.begun_config(), config.flat()
     if begun is None:
         return config
     theirs = begun.flat()
-    if mine["method"] != theirs["method"]:  # whatever is allowed: no variable would fit
-        hint = "Train it in another --workdir."
-        raise InputError(
-            str(run.path), f"a run of {mine['method']}", theirs["method"], hint
-        )
     names = METHODS[config.methods.method].chosen
     return config.replace(**{n: theirs[n] for n in names if mine[n] is None})
 

@@ -61,18 +61,20 @@ _TEXTS = st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=9)
 
 
 def _key_containers(names):
-    encoded = [name.encode("utf-8", "surrogatepass") for name in names]
-    return [
+    texts = [
         names,
         tuple(names),
         np.array(names),
         np.array(names, dtype=object),
         np.array(names, dtype=np.array(names).dtype.newbyteorder(">")),
         [np.str_(name) for name in names],
-        encoded,
-        np.array(encoded),
-        [np.bytes_(name) for name in encoded],
     ]
+    try:
+        encoded = [name.encode() for name in names]
+    except UnicodeEncodeError:  # bytes that are no UTF-8 are read as Latin-1
+        return texts
+    of_bytes = [np.bytes_(name) for name in encoded]
+    return [*texts, encoded, np.array(encoded), of_bytes]
 
 
 @settings(max_examples=60, deadline=None)
