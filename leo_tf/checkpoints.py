@@ -167,11 +167,11 @@ class Checkpoints:
         """
         path, number = self._path(step), 0
         try:
-            if not os.path.lexists(path):
-                return
             while (aside := self._path(step, _UNUSABLE, f"-{number}")).exists():
                 number += 1
             path.rename(aside)
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise DiskError(str(path), "to rename it", str(error)) from error
 
