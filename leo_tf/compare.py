@@ -17,7 +17,7 @@ import tensorflow as tf
 from configs.flags import RunOptions
 from configs.schema import Config
 from data_pipeline.whole_file import write_file
-from leo_tf import comparison_pictures, datasets, method_settings, methods, report
+from leo_tf import comparison_pictures, datasets, method_settings, methods
 from leo_tf.comparison_table import Comparison, Row, as_markdown, print_tables
 from leo_tf.datasets import Split
 from leo_tf.evaluation import evaluate, interval
@@ -27,7 +27,6 @@ from leo_tf.progress import ProgressLine
 from leo_tf.report import Calibration
 from leo_tf.run_evaluation import draws_of
 from leo_tf.several_runs import FinishedRun, SeveralRuns
-from leo_tf.training import device
 
 # Tasks whose adaptation is timed, after some that only warm up.
 _TIMED, _WARM = 50, 5
@@ -125,15 +124,7 @@ def adaptation_seconds(learner: Learner, config: Config, split: Split) -> float:
 
 def _write(runs: SeveralRuns, comparison: Comparison) -> None:
     """The files of a comparison, each whole or not at all."""
-    facts = {
-        "seed": runs.config.run.seed,
-        "data": {name: split.digest for name, split in runs.splits.items()},
-        "source": runs.splits["test"].source,
-        "device": device(),
-        "versions": report.versions(),
-        "config": runs.config.to_dict(),
-    }
-    values = {**comparison.as_dict(), **facts}
+    values = {**comparison.as_dict(), **runs.facts("test")}
     write_file(runs.path / "results.json", to_json(values))
     write_file(runs.path / "results.md", as_markdown(comparison).encode())
     comparison_pictures.accuracies(runs.path / "accuracy.png", comparison)

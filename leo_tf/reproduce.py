@@ -14,7 +14,7 @@ from configs.flags import RunOptions
 from configs.presets import PRESETS, Accuracy
 from configs.schema import Config
 from data_pipeline.whole_file import write_file
-from leo_tf import datasets, methods, report
+from leo_tf import datasets, methods
 from leo_tf.evaluation import evaluate
 from leo_tf.json_file import to_json
 from leo_tf.progress import ProgressLine
@@ -26,7 +26,6 @@ from leo_tf.reproduction_table import (
 )
 from leo_tf.run_evaluation import draws_of
 from leo_tf.several_runs import SeveralRuns
-from leo_tf.training import device
 
 _SELECTION = "selection"
 # Settings without which a published number says nothing of a run.
@@ -115,15 +114,8 @@ def _published(config: Config) -> tuple[tuple[Accuracy, ...], str]:
 
 
 def _write(runs: SeveralRuns, found: Reproduction, shape: dict) -> None:
-    facts = {
-        "test": shape,
-        "episodes": runs.config.run.num_test_episodes,
-        "data": {name: split.digest for name, split in runs.splits.items()},
-        "source": runs.splits["test"].source,
-        "device": device(),
-        "versions": report.versions(),
-        "config": runs.config.to_dict(),
-    }
-    values = {**found.as_dict(), **facts}
+    count = runs.config.run.num_test_episodes
+    tested = {"test": shape, "episodes": count}
+    values = {**found.as_dict(), **tested, **runs.facts("test")}
     write_file(runs.path / "results.json", to_json(values))
     write_file(runs.path / "results.md", as_markdown(found).encode())

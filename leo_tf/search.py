@@ -8,6 +8,7 @@ results.json, results.md     every trial
 search.png                   validation accuracy against each setting
 """
 
+import pathlib
 import time
 
 import numpy as np
@@ -15,15 +16,16 @@ import numpy as np
 from configs.errors import DivergedError, FlagError
 from configs.flags import RunOptions
 from data_pipeline.whole_file import write_file
-from leo_tf import method_settings, methods, report
+from leo_tf import method_settings, methods
 from leo_tf.evaluation import Interval
 from leo_tf.history import Progress
-from leo_tf.json_file import to_json
+from leo_tf.json_file import read_json, to_json
 from leo_tf.search_table import Trial, as_markdown, best_of, picture, print_tables
 from leo_tf.several_runs import SeveralRuns
-from leo_tf.training import device
 
 _DIVERGED = "diverged.json"
+# Thousands of times what a configuration takes.
+_MOST_BYTES = 2**20
 
 
 def search(options: RunOptions) -> int:
@@ -104,16 +106,17 @@ class Pace:
 
 def _tried(runs: SeveralRuns, method: str, number: int, settings) -> tuple[Trial, int]:
     """A trial that is done, and its exit status; one that diverged is a result, too."""
-    name = f"{method}/trial_{number:02}"
-    mark, status = runs.path / name / _DIVERGED, 0
-    diverged = mark.exists()
+    name, status = f"{method}/trial_{number:02}", 0
+    config = runs.config.replace(method=method, **settings).to_dict()
+    mark = runs.path / name / _DIVERGED
+    diverged = _diverged_before(mark, config)
     if not diverged:
         try:
             status = runs.train(name, method=method, **settings)
         except DivergedError as error:
             runs.tell(str(error))
             # So that it is not trained again by whoever goes on with the search.
-            write_file(mark, to_json({"error": str(error)}))
+            write_file(mark, to_json({"error": str(error), "config": config}))
             diverged = True
     newest = None if status else runs.checkpoints(name).newest(runs.tell)
     progress = Progress.of(newest) if newest else Progress()
@@ -121,6 +124,14 @@ def _tried(runs: SeveralRuns, method: str, number: int, settings) -> tuple[Trial
     steps, seconds = progress.step, progress.seconds
     trial = Trial(settings, accuracy, progress.best_step, steps, seconds, diverged)
     return trial, status
+
+
+def _diverged_before(mark: pathlib.Path, config: dict) -> bool:
+    """Whether this very run did; with anything else, training it tells."""
+    try:
+        return read_json(mark, _MOST_BYTES)["config"] == config
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def _best_validation(progress: Progress) -> Interval | None:
@@ -153,11 +164,7 @@ def _write(runs: SeveralRuns, found: dict[str, list[Trial]]) -> None:
             for name, trials in found.items()
         },
         "interval": "95 % over episodes",
-        "data": {name: split.digest for name, split in runs.splits.items()},
-        "source": runs.splits["val"].source,
-        "device": device(),
-        "versions": report.versions(),
-        "config": runs.config.to_dict(),
+        **runs.facts("val"),
     }
     write_file(runs.path / "settings.json", to_json(best))
     write_file(runs.path / "results.json", to_json(values))

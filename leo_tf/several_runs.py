@@ -10,13 +10,19 @@ import numpy as np
 from configs.errors import FlagError, InputError
 from configs.flags import RunOptions
 from configs.schema import Config
-from leo_tf import datasets, distribute, methods
+from leo_tf import datasets, distribute, methods, report
 from leo_tf.checkpoints import Checkpoints, restore
 from leo_tf.history import Progress
 from leo_tf.learner import Learner
 from leo_tf.progress import say
 from leo_tf.run_directory import RunDirectory
-from leo_tf.training import default_workdir, describe, train, with_absolute_path
+from leo_tf.training import (
+    default_workdir,
+    describe,
+    device,
+    train,
+    with_absolute_path,
+)
 
 
 class FinishedRun(NamedTuple):
@@ -72,6 +78,17 @@ class SeveralRuns:
         self._replicas = distribute.start(self.config, self.tell)
         self.splits = datasets.load(self.config, quiet=options.quiet)
         describe(self.config, self.splits, self.tell)
+
+    def facts(self, split: str) -> dict:
+        """What results of the job on a split hold besides."""
+        return {
+            "seed": self.config.run.seed,
+            "data": {name: each.digest for name, each in self.splits.items()},
+            "source": self.splits[split].source,
+            "device": device(),
+            "versions": report.versions(),
+            "config": self.config.to_dict(),
+        }
 
     def train(self, name: str, splits=None, **settings) -> int:
         """Trains a run, or goes on with it, or finds it done.

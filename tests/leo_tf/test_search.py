@@ -152,9 +152,14 @@ def test_a_search_in_which_all_diverges_recommends_nothing_and_is_done_once(
     def trained_again(*unused, **unused_too):
         pytest.fail("it is known to diverge")
 
-    monkeypatch.setattr(several_runs.SeveralRuns, "train", trained_again)
-    assert search(workdir, "--trials=1", *_DIVERGES) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(several_runs.SeveralRuns, "train", trained_again)
+        assert search(workdir, "--trials=1", *_DIVERGES) == 0
     assert results_of(workdir)["methods"]["leo"] == result
+    # Of other settings nothing is known, and nothing was saved that they would spoil.
+    assert search(workdir, "--trials=1", *_DIVERGES, "--outer_lr=1e-3") == 0
+    again = results_of(workdir)["methods"]["leo"]
+    assert again["best_trial"] == 0 and not again["trials"][0]["diverged"]
 
 
 def test_a_trial_that_diverges_is_never_the_best(
