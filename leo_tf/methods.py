@@ -7,23 +7,13 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-import numpy as np
-import tensorflow as tf
-
 from configs.errors import FlagError
 from configs.schema import Config
 from leo_tf.baselines.linear import LinearRegression, logistic, ridge
 from leo_tf.baselines.maml import MAML
 from leo_tf.baselines.protonet import NearestCentroid
-from leo_tf.evaluation import evaluate
 from leo_tf.learner import Learner
-from leo_tf.losses import cross_entropy
-from leo_tf.meta_step import answer
 from leo_tf.model import LEO
-
-# What is tried on the validation episodes where a setting is not given.
-STRENGTHS = tuple(10.0 ** (i / 2) for i in range(-6, 5))  # 0.001 to 100
-SCALES = tuple(10.0 ** (i / 8) for i in range(-8, 25))  # 0.1 to 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +27,7 @@ class Method:
       is_trained: whether it has variables for meta-steps to change.
       keeps_way: whether it answers episodes of the way it was trained for only.
       draws: whether its predictions can be averaged over draws in a test.
-      chosen: the settings that `choose` finds if they are not given.
+      chosen: the settings that `choices.choose` finds if they are not given.
       family: the method it is a variant of, whose settings suit it; or "".
     """
 
@@ -65,7 +55,7 @@ def build(config: Config, embedding_size: int) -> Learner:
     method, given = METHODS[config.methods.method], config.flat()
     for name in method.chosen:
         if given[name] is None:
-            hint = "`leo_tf.methods.choose` finds one on the validation episodes."
+            hint = "`leo_tf.choices.choose` finds one on the validation episodes."
             raise FlagError(f"--{name}", "a number above 0", "nothing", hint)
     return method.make(config, embedding_size)
 
@@ -101,51 +91,6 @@ def _check_mixed_precision(config: Config):
     if not config.methods.method.startswith(("leo", "generator")):
         expected = "LEO or one of its ablations, which are made of products"
         raise FlagError("--mixed_precision", expected, config.methods.method)
-
-
-def choose(
-    config: Config, embedding_size: int, episodes: Callable[[], tf.data.Dataset]
-) -> Config:
-    """Fills in what the method wants chosen on validation episodes, if anything.
-
-    First the strength of the penalty by accuracy, then the scale of the scores by
-    negative log-likelihood, which accuracy does not depend on.
-
-    Args:
-      config: names the method; what it gives stays.
-      embedding_size: D.
-      episodes: () -> the validation episodes.
-
-    Returns:
-      `config` with `ridge_strength`, `logistic_strength` or `score_scale` set.
-    """
-    wanted = METHODS[config.methods.method].chosen
-    missing = [name for name in wanted if config.flat()[name] is None]
-    for name in missing:
-        if name != "score_scale":
-            options = [config.replace(**{name: s}, score_scale=1.0) for s in STRENGTHS]
-            learners = {str(i): build(o, embedding_size) for i, o in enumerate(options)}
-            scores = evaluate(learners, episodes()).values()
-            best = int(np.argmax([score.accuracy.mean() for score in scores]))
-            config = config.replace(**{name: STRENGTHS[best]})
-    if "score_scale" in missing:
-        learner = build(config.replace(score_scale=1.0), embedding_size)
-        config = config.replace(score_scale=_best_scale(learner, episodes()))
-    return config
-
-
-def _best_scale(learner: Learner, episodes: tf.data.Dataset) -> float:
-    """Of `SCALES`, that of the least cross-entropy of scale * scores."""
-
-    @tf.function(autograph=False)
-    def losses(episode):
-        scores, labels = answer(learner, episode)[1], episode.query_labels
-        return [tf.reduce_sum(cross_entropy(s * scores, labels)) for s in SCALES]
-
-    totals = np.zeros(len(SCALES))
-    for episode in episodes:
-        totals += [float(loss) for loss in losses(episode)]
-    return SCALES[int(np.argmin(totals))]
 
 
 def _leo(title: str, description: str, **settings) -> Method:

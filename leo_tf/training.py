@@ -13,13 +13,14 @@ from configs.schema import Config
 from leo_tf import datasets, monitor_facts, pictures, report
 from leo_tf.baselines.protonet import NearestCentroid
 from leo_tf.checkpoints import Checkpoint, Checkpoints
+from leo_tf.choices import choose
 from leo_tf.datasets import Split
 from leo_tf.distribute import Replicas
 from leo_tf.evaluation import collect, evaluate, interval, make_scorer
 from leo_tf.follower import check_same
 from leo_tf.history import Progress
 from leo_tf.meta_step import adam
-from leo_tf.methods import METHODS, build, choose
+from leo_tf.methods import METHODS, build
 from leo_tf.monitor_validation import ValidationMonitor
 from leo_tf.monitoring import Monitor
 from leo_tf.profiling import Profile

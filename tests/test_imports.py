@@ -52,6 +52,7 @@ leo_tf.export_tflite leo_tf.query_scores leo_tf.sampling
 leo_tf.evaluation leo_tf.monitoring leo_tf.progress leo_tf.saved_variables
 leo_tf.changes
 leo_tf.methods leo_tf.signals leo_tf.json_file
+leo_tf.choices
 leo_tf.best_pointer leo_tf.checkpoint_manifest
 leo_tf.checkpoints leo_tf.server
 leo_tf.history
@@ -70,7 +71,7 @@ leo_tf.compare leo_tf.reproduce leo_tf.search
 leo_tf.experiment
 leo_tf.command_line
 run_leo
-benchmarks.soak benchmarks.accuracy benchmarks.episode_supply benchmarks.serving_load
+benchmarks.soak benchmarks.episode_supply benchmarks.serving_load
 benchmarks.evaluation_speed benchmarks.growth benchmarks.meta_step
 benchmarks.startup
 benchmarks.in_turn benchmarks.peers.leo_jax benchmarks.peers.leo_torch

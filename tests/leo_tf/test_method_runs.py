@@ -8,7 +8,7 @@ import tensorflow as tf
 from saved_runs import listing, manifest_of, results_of, values_of
 
 from configs.flags import parse
-from leo_tf import command_line, experiment, methods
+from leo_tf import choices, command_line, experiment, methods
 
 UNTRAINED = [name for name, method in methods.METHODS.items() if not method.is_trained]
 
@@ -90,7 +90,7 @@ def test_choices_are_not_made_again_nor_held_against_the_same_command(
     runs, train, capsys, monkeypatch
 ):
     before = listing(runs("ridge"))["checkpoints/step-00000000/manifest.json"]
-    monkeypatch.setattr(methods, "STRENGTHS", (7.0,))
+    monkeypatch.setattr(choices, "STRENGTHS", (7.0,))
     assert train(runs("ridge"), "--method=ridge") == 0
     assert "Chosen" not in capsys.readouterr().err
     assert listing(runs("ridge"))["checkpoints/step-00000000/manifest.json"] == before

@@ -13,10 +13,11 @@ from tiny_cases import B, D, N, make_episode
 
 from configs.errors import FlagError
 from configs.schema import Config
-from leo_tf import methods
+from leo_tf import choices, methods
+from leo_tf.choices import SCALES
 from leo_tf.losses import accuracy, cross_entropy
 from leo_tf.meta_step import answer, meta_gradients
-from leo_tf.methods import METHODS, SCALES
+from leo_tf.methods import METHODS
 
 GIVEN = {"ridge_strength": 0.1, "logistic_strength": 0.1, "score_scale": 2.0}
 ABLATIONS = {  # the settings of LEO that each row of the paper's table 2 stands for
@@ -140,7 +141,7 @@ def test_the_random_prior_is_evaluated_from_its_mean_and_learns_without_encoder(
 @pytest.mark.parametrize("name", ["ridge", "logistic", "centroid"])
 def test_what_must_be_chosen_is_refused_until_it_is(name):
     for setting in METHODS[name].chosen:
-        with pytest.raises(FlagError, match=f"^--{setting}: .*methods.choose"):
+        with pytest.raises(FlagError, match=f"^--{setting}: .*choices.choose"):
             build(name, **{setting: None})
 
 
@@ -149,9 +150,9 @@ def test_the_strength_chosen_is_the_most_accurate_and_the_scale_the_likeliest(
     name, monkeypatch
 ):
     strengths = (0.001, 0.1, 10.0)
-    monkeypatch.setattr(methods, "STRENGTHS", strengths)
+    monkeypatch.setattr(choices, "STRENGTHS", strengths)
     field, episodes = f"{name}_strength", validation()
-    chosen = methods.choose(configure(name), D, episodes).flat()
+    chosen = choices.choose(configure(name), D, episodes).flat()
 
     def scores(strength):
         learner = build(name, **{field: strength}, score_scale=1.0)
@@ -171,18 +172,18 @@ def test_the_strength_chosen_is_the_most_accurate_and_the_scale_the_likeliest(
 
 def test_what_is_given_is_kept_and_only_what_is_missing_is_chosen():
     given = configure("ridge", ridge_strength=0.7)
-    chosen = methods.choose(given, D, validation(1))
+    chosen = choices.choose(given, D, validation(1))
     assert chosen.methods.ridge_strength == 0.7
     assert chosen == given.replace(score_scale=chosen.methods.score_scale)
     assert chosen.methods.logistic_strength is None
-    assert methods.choose(chosen, D, pytest.fail) == chosen
+    assert choices.choose(chosen, D, pytest.fail) == chosen
     for name in ("leo", "maml"):
-        assert methods.choose(configure(name), D, pytest.fail) == configure(name)
+        assert choices.choose(configure(name), D, pytest.fail) == configure(name)
 
 
 def test_a_better_scale_makes_the_centroid_s_answers_likelier_and_no_other():
     episodes = validation()
-    chosen = methods.choose(configure("centroid"), D, episodes)
+    chosen = choices.choose(configure("centroid"), D, episodes)
     plain, scaled = build("centroid", score_scale=1.0), methods.build(chosen, D)
     for episode in episodes():
         first, second = answer(plain, episode)[1], answer(scaled, episode)[1]
