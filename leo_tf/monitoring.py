@@ -53,7 +53,7 @@ class Monitor:
         self.is_broken = False
         self._files: dict[str, tf.io.TFRecordWriter] = {}
         self._described = set()
-        self.attempt(self._begin)
+        self.attempt(_see_whether_tensorboard_is_there)
 
     def scalars(self, run: str, step: int, values: Mapping[str, float]) -> None:
         """Adds a point to each of several curves.
@@ -160,11 +160,6 @@ class Monitor:
 
         self.attempt(write)
 
-    def _begin(self):
-        if _MISSING:
-            raise _MISSING
-        self._file("")
-
     def _file(self, run):
         if run not in self._files:
             directory = self.directory / run
@@ -183,6 +178,11 @@ class Monitor:
         self._described.add((run, tag))
         group = tag.split("/")[0]
         return DESCRIPTIONS.get(tag) or DESCRIPTIONS.get(group)
+
+
+def _see_whether_tensorboard_is_there():
+    if _MISSING:
+        raise _MISSING
 
 
 def _append(file: tf.io.TFRecordWriter, event: "Event"):

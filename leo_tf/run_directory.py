@@ -123,8 +123,10 @@ class RunDirectory:
         path = self.path / _LOCK
         # It is going to be overwritten: no file elsewhere, and no device.
         with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISREG(os.lstat(path).st_mode):
-                raise InputError(str(path), "a regular file", "a link or a device")
+            found = os.lstat(path)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                expected = "a regular file of one name"
+                raise InputError(str(path), expected, "a link or a device")
         descriptors = []
         for name, flags in (
             (path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW),

@@ -80,6 +80,11 @@ class Trainer:
             self.replicas, learner, optimizer, config, uses_jit(config)
         )
 
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do: the last step is made, and validated."""
+        return self._is_over() and self._is_validated()
+
     def resume(self, checkpoint: Checkpoint, tell: Callable[[str], None] = say) -> None:
         """Goes on from a checkpoint: variables, best so far and history.
 

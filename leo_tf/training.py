@@ -109,10 +109,12 @@ def _train(
     if newest:
         checkpoints.newest(lambda reason: None, set_aside=True)  # now that it goes on
         trainer.resume(newest)
-        say(f"Going on from step {newest.step} in {directory.path}.", options.quiet)
+        begin = "Trained already, to" if trainer.is_done else "Going on from"
+        say(f"{begin} step {newest.step} in {directory.path}.", options.quiet)
     trainer.profile.check(trainer.progress.step, config.run.num_steps)
     directory.write_config(config)
-    monitor_facts.show(trainer.shown.monitor, config, splits, options)
+    if not trainer.is_done:
+        monitor_facts.show(trainer.shown.monitor, config, splits, options)
     with _progress(config, trainer, options) as line:
         trainer.run(line)
     if trainer.stopped_by is None:

@@ -137,9 +137,11 @@ def test_with_only_damaged_checkpoints_it_does_not_start_over(trained_copy, trai
 def test_a_finished_run_started_again_trains_no_further(
     trained, trained_copy, train, capsys
 ):
+    before = sorted((trained_copy / "events").rglob("*"))
     assert train(trained_copy) == 0
-    assert "Going on from step 12" in capsys.readouterr().err
+    assert f"Trained already, to step 12 in {trained_copy}." in capsys.readouterr().err
     assert outcome(trained_copy) == outcome(trained)
+    assert sorted((trained_copy / "events").rglob("*")) == before
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])

@@ -245,6 +245,10 @@ def test_no_file_elsewhere_is_overwritten_by_way_of_the_lock(tmp_path):
         run.mkdir()
         (run / ".lock").symlink_to(mine)
         assert refused(run).where == str(run / ".lock")
+        if content:
+            (run / ".lock").unlink()
+            os.link(mine, run / ".lock")
+            assert refused(run).where == str(run / ".lock")
         assert mine.read_text() == content if content else not mine.exists()
         (run / ".lock").unlink()
         os.mkfifo(run / ".lock")
