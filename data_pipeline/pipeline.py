@@ -114,6 +114,7 @@ def episodes(
         num_episodes=num_episodes,
     )
 
+    @tf.autograph.experimental.do_not_convert
     def with_features(rows):
         episode = gather(table.features, rows)
         return (episode, rows) if with_rows else episode
@@ -145,6 +146,7 @@ def episode_rows(
     end = _ENDLESS if num_episodes is None else num_episodes
     full = num_episodes is None or num_episodes % batch_size == 0
 
+    @tf.autograph.experimental.do_not_convert
     def batch(first):
         return sampler(
             first, batch_size if full else tf.minimum(end - first, batch_size)

@@ -15,7 +15,6 @@ from configs.flags import parse
 # What a full or failing disk says, whoever writes to it.
 _DISK_ERRORS = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
 _OUT_OF_MEMORY = "ResourceExhaustedError"  # TensorFlow's
-_MODES_WITHOUT_TRAINING = ("evaluate", "serve")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -110,7 +109,7 @@ def _null():
 
 def _job(mode: str, strategy: str):
     """The function that does what is asked, TensorFlow loaded."""
-    _check_temporary_directory(mode)
+    _do_without_temporary_directory()
     if mode == "serve":
         from leo_tf import server
 
@@ -127,18 +126,11 @@ def _job(mode: str, strategy: str):
     return experiment.run
 
 
-def _check_temporary_directory(mode: str) -> None:
-    """TensorFlow asks for one while loading, and needs it to compile a training step.
-
-    Raises:
-      DiskError: if none can be written, and `mode` may train.
-    """
+def _do_without_temporary_directory() -> None:
+    """TensorFlow asks where it is while loading, and fails if there is none."""
     try:
         tempfile.gettempdir()
-    except FileNotFoundError as error:
-        if mode not in _MODES_WITHOUT_TRAINING:
-            expected = "a directory for temporary files that can be written"
-            raise DiskError("TMPDIR", expected, shown(str(error))) from error
+    except FileNotFoundError:
         tempfile.tempdir = os.devnull  # a name, below which nothing can be made
 
 

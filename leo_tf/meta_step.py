@@ -223,7 +223,7 @@ def make_run_steps(meta_step: Callable, seed: int, watch: bool = False) -> Calla
     """
     keys = []  # of the metrics, as soon as a step is traced
 
-    @tf.function
+    @tf.function(autograph=False)
     def run_steps(iterator, first, count):
         number = tf.constant(seed, tf.int64)
 
@@ -233,11 +233,14 @@ def make_run_steps(meta_step: Callable, seed: int, watch: bool = False) -> Calla
             keys[:] = metrics
             return step_metrics.if_finite(metrics), waited
 
-        totals, waiting = make_step(first, first)
-        for step in tf.range(first + 1, first + count):
+        def next_step(step, totals, waiting):
             more, waited = make_step(step, totals)
-            totals += more
-            waiting += waited
+            return step + 1, totals + more, waiting + waited
+
+        end, (totals, waiting) = first + count, make_step(first, first)
+        _, totals, waiting = tf.while_loop(
+            lambda step, *_: step < end, next_step, (first + 1, totals, waiting)
+        )
         sums = dict(zip(keys, tf.unstack(totals)))
         return {**sums, "input_wait": waiting} if watch else sums
 
