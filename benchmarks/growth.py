@@ -84,7 +84,9 @@ def measure(tasks: int, way: int, shot: int, size: int) -> dict[str, float]:
 def measured_apart(sizes: dict[str, int]) -> dict[str, float]:
     """`measure` in a process of its own."""
     command = [sys.executable, __file__, "--measure", json.dumps(sizes)]
-    run = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode:
+        sys.exit(f"\n{sizes}: {run.stderr}")
     return json.loads(run.stdout.splitlines()[-1])
 
 
@@ -96,14 +98,16 @@ def plot(rows, path):
     for column, name in enumerate(AXES):
         points = [(sizes[name], got) for axis, sizes, got in rows if axis == name]
         for row, field in enumerate(("ms", "mebibytes")):
-            panel = axes[row][column]
-            panel.loglog(
-                [x for x, _ in points], [got[field] for _, got in points], "o-"
-            )
-            panel.grid(which="both", alpha=0.3)
-        axes[1][column].set_xlabel(
-            {"tasks": "tasks", "way": "way", "shot": "shot", "size": "dimensions"}[name]
-        )
+            panel, x = axes[row][column], [size for size, _ in points]
+            panel.plot(x, [got[field] for _, got in points], "o-")
+            panel.set_xscale("log")
+            panel.set_xticks(x, [f"{size}" for size in x])
+            panel.set_xticks([], minor=True)
+            panel.grid(alpha=0.3)
+        axes[0][column].set_yscale("log")
+        axes[0][column].yaxis.set_major_formatter("{x:g}")
+        axes[1][column].set_xlabel("dimensions" if name == "size" else name)
+    axes[1][0].set_ylim(bottom=0)
     axes[0][0].set_ylabel("milliseconds a step")
     axes[1][0].set_ylabel("MiB")
     figure.savefig(path, dpi=110)

@@ -88,7 +88,9 @@ def run_apart(jit: str, data_path: str, cache: str) -> dict[str, float]:
         )
     arguments = json.dumps([time.time(), jit, data_path])
     command = [sys.executable, __file__, "--stages", arguments]
-    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if run.returncode:
+        sys.exit(f"{' '.join(command)}: {run.stderr}")
     return json.loads(run.stdout.splitlines()[-1])
 
 
