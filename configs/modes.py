@@ -3,11 +3,16 @@
 from configs.errors import FlagError
 from configs.options import OPTIONS
 
+_METHODS = {
+    "method": "--methods has them",
+    "deterministic": "--methods=leo_deterministic has it",
+    "random_prior": "--methods=leo_random_prior has it",
+}
 # Settings that these modes give to their runs themselves.
 _MAKES_ITS_OWN = {
-    "compare": {"method": "--methods has them"},
+    "compare": _METHODS,
     "search": {
-        "method": "--methods has them",
+        **_METHODS,
         "train_on_val": "it selects on the validation classes",
     },
     "reproduce": {"train_on_val": "it trains first without, then with"},

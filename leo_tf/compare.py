@@ -14,6 +14,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from configs.errors import CheckpointError, DivergedError
 from configs.flags import RunOptions
 from configs.schema import Config
 from data_pipeline.whole_file import write_file
@@ -30,6 +31,8 @@ from leo_tf.several_runs import FinishedRun, SeveralRuns
 
 # Tasks whose adaptation is timed, after some that only warm up.
 _TIMED, _WARM = 50, 5
+# Of the settings of a method's run, what its row says elsewhere.
+_NOT_SHOWN = ("method", "test_samples")
 
 
 def compare(options: RunOptions) -> int:
@@ -49,24 +52,54 @@ def compare(options: RunOptions) -> int:
     settings = {
         name: {**method_settings.of(own, name), "method": name} for name in names
     }
-    for changed in settings.values():  # all, before the first is trained for hours
+    drawing = [name for name in names if methods.METHODS[name].draws]
+    for name, changed in settings.items():
+        if name not in drawing and drawing:  # its means, beside draws of the others
+            changed["test_samples"] = 0
+        # All, before the first is trained for hours.
         methods.check(options.config.replace(**changed))
-    runs = SeveralRuns(options, "comparison")
+    runs, diverged = SeveralRuns(options, "comparison"), {}
     for number, name in enumerate(names, start=1):
         runs.tell(f"{methods.METHODS[name].title} ({number} of {len(names)})")
-        status = runs.train(name, **settings[name])
+        status, diverged[name] = _train(runs, name, settings[name])
         if status:
             return status
     finished = {name: runs.finished(name, **settings[name]) for name in names}
-    comparison = _tested(runs, finished, settings)
+    comparison = _tested(runs, finished, settings, diverged)
     _write(runs, comparison)
     print_tables(comparison)
     print(f"Directory: {runs.path}")
     return 0
 
 
+def _train(runs: SeveralRuns, name: str, settings: dict) -> tuple[int, bool]:
+    """Trains one method; its exit status, and whether it diverged after its best.
+
+    Raises:
+      DivergedError: naming the method, if there was no validation before.
+    """
+    try:
+        return runs.train(name, **settings), False
+    except DivergedError as error:
+        where = f"{methods.METHODS[name].title}, {error.where}"
+        try:
+            best = runs.checkpoints(name).best()
+        except CheckpointError:
+            hint = (
+                f"Leave {name} out of --methods, or give it other settings by "
+                "--method_settings in another --workdir; what is trained stays."
+            )
+            parts = where, error.expected, error.received, hint
+            raise DivergedError(*parts) from error
+        runs.tell(f"{where}: diverged; its best, of step {best.step}, is tested.")
+        return 0, True
+
+
 def _tested(
-    runs: SeveralRuns, finished: dict[str, FinishedRun], settings: dict[str, dict]
+    runs: SeveralRuns,
+    finished: dict[str, FinishedRun],
+    settings: dict[str, dict],
+    diverged: dict[str, bool],
 ) -> Comparison:
     """Everything the tables say, of all methods on the same test episodes."""
     config, split = runs.config, runs.splits["test"]
@@ -91,15 +124,24 @@ def _tested(
             parameters=run.parameters,
             best_step=run.best_step,
             steps=run.progress.step,
+            diverged=diverged[name],
             seconds_trained=run.progress.seconds,
             seconds_to_adapt=adaptation_seconds(run.learner, config, split),
             chosen=run.chosen,
-            settings={k: v for k, v in settings[name].items() if k != "method"},
+            settings={k: v for k, v in settings[name].items() if k not in _NOT_SHOWN},
         )
         rows.append(row)
     shape = datasets.evaluation_shape(config, split)
-    name = config.data.dataset_name
-    return Comparison(rows, reference, name, shape, count, config.run.test_samples)
+    return Comparison(
+        rows,
+        reference,
+        config.data.dataset_name,
+        shape,
+        count,
+        config.run.test_samples,
+        given=runs.options.explicit,
+        selects=not config.data.train_on_val,
+    )
 
 
 def adaptation_seconds(learner: Learner, config: Config, split: Split) -> float:

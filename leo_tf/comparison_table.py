@@ -1,12 +1,13 @@
 """What a comparison of methods says: as a dict, in Markdown, and on a terminal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from leo_tf import report
 from leo_tf.evaluation import Interval
 from leo_tf.json_file import finite
 from leo_tf.methods import METHODS
@@ -23,7 +24,8 @@ class Row(NamedTuple):
       calibration: whether it is as sure as it is right.
       parameters: how many numbers meta-steps change.
       best_step: meta-steps of the checkpoint that was tested.
-      steps: meta-steps made in all.
+      steps: meta-steps made in all, up to the last checkpoint.
+      diverged: whether training ended because steps were no longer finite.
       seconds_trained: they took.
       seconds_to_adapt: median over tasks, one at a time.
       chosen: name -> value of what was chosen on the validation episodes.
@@ -37,6 +39,7 @@ class Row(NamedTuple):
     parameters: int
     best_step: int
     steps: int
+    diverged: bool
     seconds_trained: float
     seconds_to_adapt: float
     chosen: dict[str, float]
@@ -57,7 +60,9 @@ class Comparison(NamedTuple):
       dataset: its name.
       shape: way, shot and num_query of the episodes.
       episodes: how many.
-      samples: draws that predictions are averaged over, or 0.
+      samples: draws that predictions are averaged over where a method draws, or 0.
+      given: the settings that were typed.
+      selects: whether checkpoints were selected by validation accuracy.
     """
 
     rows: list[Row]
@@ -66,16 +71,14 @@ class Comparison(NamedTuple):
     shape: dict[str, int]
     episodes: int
     samples: int
+    given: Mapping[str, object]
+    selects: bool
 
     @property
     def title(self) -> str:
         """What the table is of, in a line."""
-        shape = self.shape
-        title = (
-            f"{self.dataset}, test: {shape['way']}-way {shape['shot']}-shot, "
-            f"{shape['num_query']} queries a class"
-        )
-        title += f", mean of {self.samples} draws" if self.samples else ""
+        title = report.title(self.dataset, self.shape, self.samples)
+        title += " where a method draws" if self.samples else ""
         return f"{title}; ± is the 95 % interval over {self.episodes} episodes"
 
     def as_dict(self) -> dict:
@@ -100,6 +103,7 @@ def _row_as_dict(row: Row) -> dict:
         "trainable_parameters": row.parameters,
         "best_step": row.best_step,
         "steps_trained": row.steps,
+        "diverged": row.diverged,
         "seconds_trained": finite(row.seconds_trained),
         "seconds_to_adapt_to_a_task": row.seconds_to_adapt,
         "chosen_on_validation": row.chosen,
@@ -117,7 +121,7 @@ def _accuracy_columns(comparison: Comparison) -> dict[str, Callable[[Row], str]]
     return {
         "accuracy in %": lambda row: str(row.accuracy),
         f"minus {METHODS[comparison.reference].title}": difference,
-        "NLL": lambda row: f"{row.calibration.nll.mean:.3f}",
+        "NLL": lambda row: report.nats(row.calibration.nll.mean),
         "ECE in %": lambda row: f"{100 * row.calibration.ece:.1f}",
     }
 
@@ -129,7 +133,7 @@ def _cost_columns() -> dict[str, Callable[[Row], str]]:
     return {
         "parameters": lambda row: f"{row.parameters:,}",
         "best step": trained(lambda row: f"{row.best_step:,}"),
-        "steps": trained(lambda row: f"{row.steps:,}"),
+        "steps": trained(lambda row: f"{row.steps:,}{' (diverged)' * row.diverged}"),
         "training": trained(lambda row: _duration(row.seconds_trained)),
         "ms to adapt": lambda row: f"{1e3 * row.seconds_to_adapt:.2f}",
     }
@@ -166,26 +170,34 @@ def as_markdown(comparison: Comparison) -> str:
         cells = (text(row) for text in columns.values())
         lines.append(f"| {row.title} | {' | '.join(cells)} |")
     reference = METHODS[comparison.reference].title
+    tested = (
+        "The best step is that of the checkpoint with the best validation, which was "
+        "tested."
+        if comparison.selects
+        else "The validation classes were trained on, too: the last checkpoint was "
+        "tested."
+    )
     lines += [
         "",
         "All methods answered the same episodes. "
         f"Differences to {reference} are paired by episode. NLL is the negative "
         "log-likelihood of a query in nats, ECE the expected calibration error in 15 "
-        "bins. The best step is that of the checkpoint with the best validation, which "
-        "was tested; training is the time of all steps. A task's time to adapt is the "
-        "median of 50 tasks, one at a time.",
+        f"bins. {tested} Training is the time of all steps, compiling included. A "
+        "task's time to adapt is the median of 50 tasks, one at a time.",
+        "",
+        f"Given: `{report.flags(comparison.given)}`",
         *_own_settings(comparison),
     ]
     return "\n".join([*lines, ""])
 
 
 def _own_settings(comparison: Comparison) -> list[str]:
-    """A line for each method that has settings others have not."""
+    """A line for each method that has settings others have not, or chose some."""
     lines = []
     for row in comparison.rows:
         if row.settings:
-            given = " ".join(
-                f"--{name}={value}" for name, value in row.settings.items()
-            )
-            lines += ["", f"{row.title}: `{given}`"]
+            lines += ["", f"{row.title}: `{report.flags(row.settings)}`"]
+        if row.chosen:
+            chosen = report.flags({n: f"{v:.3g}" for n, v in row.chosen.items()})
+            lines += ["", f"{row.title}, chosen on validation episodes: `{chosen}`"]
     return lines

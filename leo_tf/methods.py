@@ -73,14 +73,15 @@ def check(config: Config) -> None:
             f"{episodes.way}, as --way",
             str(episodes.evaluation_way),
             f"{method.title} learns where each class of an episode starts from, so "
-            "there is no start for more classes than it was trained with.",
+            "there is no start for another number of them.",
         )
     if config.run.mixed_precision:
         _check_mixed_precision(config)
-    if config.run.test_samples and not method.draws:
+    draws = method.draws and not config.model.deterministic
+    if config.run.test_samples and not draws:
         drawing = ", ".join(name for name, each in METHODS.items() if each.draws)
         received = f"{config.run.test_samples} for {config.methods.method}"
-        hint = f"Those that draw are {drawing}."
+        hint = f"Those that draw are {drawing}, without --deterministic."
         raise FlagError("--test_samples", "a method that draws", received, hint)
 
 

@@ -1,13 +1,13 @@
 """What TensorBoard is told of a run at its beginning: texts and hyperparameters."""
 
 import pathlib
-import shlex
 from collections.abc import Mapping
 
 from configs.flags import RunOptions
 from configs.groups import METHOD_NAMES
 from configs.presets import PRESETS
 from configs.schema import GROUP_OF, GROUPS, Config
+from leo_tf import report
 from leo_tf.datasets import Split, evaluation_shape
 from leo_tf.monitor_tags import ACCURACY, BEST_ACCURACY, LOSS
 from leo_tf.monitoring import Monitor
@@ -90,12 +90,7 @@ def command_line(options: RunOptions) -> str:
     given = {**options.explicit}
     if options.workdir:
         given["workdir"] = options.workdir
-    flags = [f"--{name}={_flag(value)}" for name, value in given.items()]
-    return shlex.join(["python", "run_leo.py", *flags])
-
-
-def _flag(value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return f"python run_leo.py {report.flags(given)}"
 
 
 def _configuration(config: Config) -> str:

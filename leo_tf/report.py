@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import platform
+import shlex
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from rich import box
@@ -39,8 +41,11 @@ class Calibration(NamedTuple):
         return cls(interval(scores.nll), expected_calibration_error(bins), bins)
 
     def as_dict(self) -> dict:
-        """What results.json holds."""
-        return {"nll": as_dict(self.nll), "ece": finite(self.ece)}
+        """What results.json holds; of the bins, sums over queries (`Bins`)."""
+        bins = {
+            name: list(map(finite, sums)) for name, sums in zip(Bins._fields, self.bins)
+        }
+        return {"nll": as_dict(self.nll), "ece": finite(self.ece), "bins": bins}
 
 
 class Results(NamedTuple):
@@ -102,6 +107,39 @@ def as_json(results: Results, **facts) -> dict:
     }
 
 
+def title(
+    dataset: str, shape: Mapping[str, int], samples: int, step: int | None = None
+) -> str:
+    """What was tested, in a line.
+
+    Args:
+      dataset: its name.
+      shape: way, shot and num_query of the episodes.
+      samples: draws that predictions were averaged over, or 0.
+      step: of the checkpoint.
+    """
+    parts = [
+        f"{dataset}, test: {shape['way']}-way {shape['shot']}-shot",
+        f"{shape['num_query']} queries a class",
+    ]
+    if step is not None:
+        parts.append(f"step {step}")
+    if samples:
+        parts.append(f"mean of {samples} draws")
+    return ", ".join(parts)
+
+
+def flags(settings: Mapping[str, object]) -> str:
+    """Settings as they are typed."""
+
+    def typed(value):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    return " ".join(
+        shlex.quote(f"--{name}={typed(value)}") for name, value in settings.items()
+    )
+
+
 def print_table(results: Results, title: str) -> None:
     """Prints accuracies and their paired difference to standard output."""
     table = Table(box=box.SIMPLE_HEAVY)
@@ -115,7 +153,7 @@ def print_table(results: Results, title: str) -> None:
             surety = "", ""
         else:
             nll, ece, _ = results.calibration
-            surety = f"{nll.mean:.3f}", f"{100 * ece:.1f}"
+            surety = nats(nll.mean), f"{100 * ece:.1f}"
         table.add_row(title_of_row, str(accuracy), *surety)
     if results.difference is not None:
         table.add_section()
@@ -126,6 +164,11 @@ def print_table(results: Results, title: str) -> None:
         )
     print(f"\n{title}; ± is the 95 % interval over {results.episodes} episodes")
     Console(highlight=False).print(table)
+
+
+def nats(nll: float) -> str:
+    """A negative log-likelihood, however large it is."""
+    return f"{nll:.2g}" if nll >= 1000 else f"{nll:.3f}"
 
 
 def versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ from configs.flags import RunOptions
 from configs.presets import PRESETS, Accuracy
 from configs.schema import Config
 from data_pipeline.whole_file import write_file
-from leo_tf import datasets, methods
+from leo_tf import datasets, methods, report
 from leo_tf.evaluation import evaluate
 from leo_tf.json_file import to_json
 from leo_tf.progress import ProgressLine
@@ -67,13 +67,12 @@ def reproduce(options: RunOptions) -> int:
         _tested(runs, f"seed_{seed}", "train+val", **_settings(seed, steps))
         for seed in seeds
     ]
-    shape = datasets.evaluation_shape(runs.config, runs.splits["test"])
-    title = (
-        f"{runs.config.data.dataset_name}, test: {shape['way']}-way "
-        f"{shape['shot']}-shot, {shape['num_query']} queries a class"
+    config = runs.config
+    shape = datasets.evaluation_shape(config, runs.splits["test"])
+    title = report.title(config.data.dataset_name, shape, config.run.test_samples)
+    found = Reproduction(
+        title, selection, tested, *_published(config), options.explicit
     )
-    published, note = _published(runs.config)
-    found = Reproduction(title, selection, tested, published, note)
     _write(runs, found, shape)
     print_table(found)
     print(f"Directory: {runs.path}")

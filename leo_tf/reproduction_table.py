@@ -1,6 +1,7 @@
 """What the published protocol came to: as a dict, in Markdown, and on a terminal."""
 
 import statistics
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from rich.table import Table
 from configs.presets import Accuracy
 from leo_tf.evaluation import EpisodeScores, Interval, interval
 from leo_tf.json_file import finite
-from leo_tf.report import Calibration, as_dict
+from leo_tf.report import Calibration, as_dict, flags
 
 
 class TestedRun(NamedTuple):
@@ -57,6 +58,7 @@ class Reproduction(NamedTuple):
       runs: those trained on the validation classes too, one a seed.
       published: accuracies to compare with; empty if there are none.
       note: what to know when comparing; may be empty.
+      given: the settings that were typed.
     """
 
     title: str
@@ -64,6 +66,7 @@ class Reproduction(NamedTuple):
     runs: list[TestedRun]
     published: tuple[Accuracy, ...]
     note: str
+    given: Mapping[str, object]
 
     @property
     def means(self) -> list[float]:
@@ -164,4 +167,5 @@ def as_markdown(found: Reproduction) -> str:
         "does not say.",
         "",
     ]
-    return "\n".join([*lines, found.note, ""] if found.note else lines)
+    lines += [found.note, ""] if found.note else []
+    return "\n".join([*lines, f"Given: `{flags(found.given)}`", ""])

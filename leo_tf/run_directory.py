@@ -24,6 +24,8 @@ from leo_tf.json_file import read_json, to_json
 # Thousands of times what a configuration takes.
 _MOST_CONFIG_BYTES = 2**20
 _LOCK = ".lock"
+# What several runs belong to: a file above their directories.
+JOB_FILE = "job.json"
 
 # What may change between two starts of the same run: it changes no number of it.
 _CHANGEABLE = frozenset(
@@ -95,9 +97,10 @@ class RunDirectory:
         try:
             values = read_json(path, _MOST_CONFIG_BYTES)
         except FileNotFoundError:
-            raise InputError(
-                str(self.path), "a run directory with a config.json", "none"
-            ) from None
+            job, expected = job_of(self.path), "a run directory with a config.json"
+            received = f"that of --mode={job}" if job else "none"
+            hint = "Its runs are in directories below it." if job else ""
+            raise InputError(str(self.path), expected, received, hint) from None
         except (OSError, ValueError) as error:
             raise InputError(str(path), "JSON", shown(str(error))) from error
         return Config.from_dict(values, source=str(path))
@@ -171,7 +174,7 @@ class RunDirectory:
             raise InputError(str(self.path), expected, shown(str(error))) from error
 
     def _check(self, config: Config, allow_changes: bool):
-        found = self._found("checkpoints", "best", "results.json")
+        found = self._found("checkpoints", "best", "results.json", JOB_FILE)
         if not found:
             # An earlier start may have failed, then there is nothing to mix up; but
             # a config.json that is no run's is somebody else's, and refused.
@@ -179,6 +182,8 @@ class RunDirectory:
                 self.config()
             return
         if not self._found("config.json"):
+            if JOB_FILE in found:
+                self.config()  # says whose directory it is
             received = f"{', '.join(found)} without config.json"
             raise InputError(str(self.path), "a whole run directory", received)
         changes = [
@@ -194,6 +199,25 @@ class RunDirectory:
             "--allow_changes.",
         )
         check_changes(changes, allow_changes, refusal)
+
+
+def job_of(path: pathlib.Path) -> str | None:
+    """The mode whose several runs lie below a directory, if there are any.
+
+    Raises:
+      InputError: if the file that says so is damaged.
+    """
+    file = path / JOB_FILE
+    try:
+        mode = read_json(file, _MOST_CONFIG_BYTES)["mode"]
+        if not isinstance(mode, str):
+            raise TypeError("`mode` is no text")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        expected = "a JSON object with a `mode`"
+        raise InputError(str(file), expected, shown(str(error))) from error
+    return mode
 
 
 def _lock_directory(descriptor: int) -> None:

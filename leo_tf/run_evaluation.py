@@ -40,7 +40,9 @@ _EVALUATION_FIELDS = (
 def evaluate_run(options: RunOptions) -> report.Results:
     """Tests the best checkpoint of a run directory, and writes nothing there."""
     directory = RunDirectory(options.workdir)
-    config = _evaluation_config(directory.config(), options.explicit)
+    trained = directory.config()
+    config = _evaluation_config(trained, options.explicit)
+    _tell_of_choices(config, trained, options.quiet)
     best = Checkpoints(directory.path).best()  # is there one? Else load no data
     _check_shapes(config, best, directory)
     split = datasets.load(config, ["test"], quiet=options.quiet)["test"]
@@ -144,12 +146,21 @@ def _draw_episode(config, split: Split, learner, path):
 
 def _title(config, split, step):
     shape = datasets.evaluation_shape(config, split)
-    title = (
-        f"{config.data.dataset_name}, test: {shape['way']}-way {shape['shot']}-shot, "
-        f"{shape['num_query']} queries a class, step {step}"
-    )
-    samples = config.run.test_samples
-    return f"{title}, mean of {samples} draws" if samples else title
+    return report.title(config.data.dataset_name, shape, config.run.test_samples, step)
+
+
+def _tell_of_choices(config: Config, trained: Config, quiet: bool):
+    """Says that what a run chose for its own episodes is used for others."""
+    chosen = METHODS[config.methods.method].chosen
+    mine, theirs = config.episodes, trained.episodes
+    way, shot = theirs.evaluation_way, theirs.evaluation_shot
+    if chosen and (mine.evaluation_way, mine.evaluation_shot) != (way, shot):
+        names = " and ".join(f"--{name}" for name in chosen)
+        say(
+            f"{names}: as chosen for {way}-way {shot}-shot; --mode=compare chooses "
+            "anew for other episodes.",
+            quiet,
+        )
 
 
 def _check_shapes(config: Config, best: Checkpoint, directory: RunDirectory):

@@ -23,7 +23,7 @@ from leo_tf.json_file import read_json, to_json
 from leo_tf.search_table import Trial, as_markdown, best_of, picture, print_tables
 from leo_tf.several_runs import SeveralRuns
 
-_DIVERGED = "diverged.json"
+_DIVERGED, _SETTINGS = "diverged.json", "settings.json"
 # Thousands of times what a configuration takes.
 _MOST_BYTES = 2**20
 
@@ -40,6 +40,7 @@ def search(options: RunOptions) -> int:
     names = _names(options)
     jobs = [(name, trial) for name in names for trial in range(options.trials)]
     runs = SeveralRuns(options, "search")
+    before = _found_before(runs)
     found, pace = {name: [] for name in names}, Pace(names, options.trials)
     for name, number in jobs:
         settings = method_settings.draw(name, runs.config.run.seed, number)
@@ -54,10 +55,16 @@ def search(options: RunOptions) -> int:
             return status
         pace.add(name, time.monotonic() - start, trial.seconds)
         found[name].append(trial)
-    _write(runs, found)
+    _write(runs, found, before)
     print_tables(found)
-    print(f"Settings for --method_settings: {runs.path / 'settings.json'}")
+    print(f"Settings for --method_settings: {runs.path / _SETTINGS}")
     return 0
+
+
+def _found_before(runs: SeveralRuns) -> dict[str, dict]:
+    """What this search has found, for other methods than those asked for now, too."""
+    path = runs.path / _SETTINGS
+    return method_settings.read(str(path) if path.exists() else "", runs.config)
 
 
 def _names(options: RunOptions) -> list[str]:
@@ -148,9 +155,9 @@ def _searched(runs: SeveralRuns, method: str, trial: Trial) -> dict:
     return {name: values[name] for name in method_settings.ranges(method)}
 
 
-def _write(runs: SeveralRuns, found: dict[str, list[Trial]]) -> None:
+def _write(runs: SeveralRuns, found: dict[str, list[Trial]], before: dict) -> None:
     """The files of a search, each whole or not at all."""
-    best = {
+    best = before | {
         name: _searched(runs, name, trials[number])
         for name, trials in found.items()
         if (number := best_of(trials)) is not None
@@ -166,7 +173,8 @@ def _write(runs: SeveralRuns, found: dict[str, list[Trial]]) -> None:
         "interval": "95 % over episodes",
         **runs.facts("val"),
     }
-    write_file(runs.path / "settings.json", to_json(best))
+    write_file(runs.path / _SETTINGS, to_json(best))
     write_file(runs.path / "results.json", to_json(values))
-    write_file(runs.path / "results.md", as_markdown(found).encode())
+    markdown = as_markdown(found, runs.options.explicit)
+    write_file(runs.path / "results.md", markdown.encode())
     picture(runs.path / "search.png", found)

@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from rich import box
@@ -14,7 +15,7 @@ from leo_tf.json_file import finite
 from leo_tf.method_settings import LINEAR, ranges
 from leo_tf.methods import METHODS
 from leo_tf.pictures import BLUE, GREY, ORANGE
-from leo_tf.report import as_dict
+from leo_tf.report import as_dict, flags
 
 _COLUMNS = 3
 _SHOWN = 5  # best trials on the terminal
@@ -59,7 +60,7 @@ class Trial(NamedTuple):
     @property
     def flags(self) -> str:
         """Its settings as one would type them."""
-        return " ".join(f"--{name}={value}" for name, value in self.settings.items())
+        return flags(self.settings)
 
     def cells(self) -> list[str]:
         """Its row of a table, without its number and its settings."""
@@ -107,8 +108,8 @@ def _conclusion(trials: list[Trial]) -> str:
     return trials[best].flags or "The settings given were best."
 
 
-def as_markdown(found: dict[str, list[Trial]]) -> str:
-    """Every trial, best first."""
+def as_markdown(found: dict[str, list[Trial]], given: Mapping[str, object]) -> str:
+    """Every trial, best first; `given` are the settings that were typed."""
     titles, lines = (*_TITLES, "settings"), []
     for name, trials in found.items():
         lines += [f"# {METHODS[name].title}", "", f"| {' | '.join(titles)} |"]
@@ -119,7 +120,7 @@ def as_markdown(found: dict[str, list[Trial]]) -> str:
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     lines += ["± is the 95 % interval over the validation episodes, the same for all."]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", f"Given: `{flags(given)}`", ""])
 
 
 def picture(path: pathlib.Path, found: dict[str, list[Trial]]) -> None:

@@ -10,12 +10,14 @@ import numpy as np
 from configs.errors import FlagError, InputError
 from configs.flags import RunOptions
 from configs.schema import Config
+from data_pipeline.whole_file import write_file
 from leo_tf import datasets, distribute, methods, report
 from leo_tf.checkpoints import Checkpoints, restore
 from leo_tf.history import Progress
+from leo_tf.json_file import to_json
 from leo_tf.learner import Learner
 from leo_tf.progress import say
-from leo_tf.run_directory import RunDirectory
+from leo_tf.run_directory import JOB_FILE, RunDirectory, job_of
 from leo_tf.training import (
     default_workdir,
     describe,
@@ -71,13 +73,25 @@ class SeveralRuns:
         self.tell = functools.partial(say, quiet=options.quiet)
         default = f"{default_workdir(self.config)}_{ending}"
         self.path = pathlib.Path(options.workdir or default)
-        if (self.path / "config.json").exists():
-            expected = f"a directory for --mode={options.mode}"
-            hint = "Give another --workdir: this one has results of its own."
-            raise InputError(str(self.path), expected, "that of one run", hint)
+        self._check_directory()
         self._replicas = distribute.start(self.config, self.tell)
         self.splits = datasets.load(self.config, quiet=options.quiet)
         describe(self.config, self.splits, self.tell)
+        if job_of(self.path) is None:
+            write_file(self.path / JOB_FILE, to_json({"mode": options.mode}))
+
+    def _check_directory(self):
+        """Refuses that of one run, or of a job of another kind: it has results."""
+        found = job_of(self.path)
+        if (self.path / "config.json").exists():
+            received = "that of one run"
+        elif found not in (None, self.options.mode):
+            received = f"that of --mode={found}"
+        else:
+            return
+        expected = f"a directory for --mode={self.options.mode}"
+        hint = "Give another --workdir: this one has results of its own."
+        raise InputError(str(self.path), expected, received, hint)
 
     def facts(self, split: str) -> dict:
         """What results of the job on a split hold besides."""

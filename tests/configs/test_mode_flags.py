@@ -90,6 +90,8 @@ def test_a_reproduction_has_five_seeds_unless_told(refusal):
     ("mode", "flag"),
     [
         ("compare", "--method=maml"),
+        ("compare", "--deterministic"),
+        ("search", "--random_prior"),
         ("reproduce", "--train_on_val"),
         ("reproduce", "--notrain_on_val"),
     ],

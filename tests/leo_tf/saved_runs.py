@@ -1,5 +1,6 @@
 """Reads what a run left behind, for comparisons bit for bit."""
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -7,6 +8,10 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from configs.schema import Config
+from leo_tf import choices, datasets
+from leo_tf.methods import METHODS
 
 
 def listing(directory: pathlib.Path) -> dict:
@@ -63,3 +68,20 @@ def results_of(workdir: pathlib.Path) -> dict:
 
     text = (workdir / "results.json").read_text()
     return json.loads(text, parse_constant=refuse)
+
+
+def config_of(workdir: pathlib.Path) -> Config:
+    """The configuration of a run, with what it chose."""
+    return Config.from_dict(json.loads((workdir / "config.json").read_text()))
+
+
+def chosen_on(workdir: pathlib.Path, split: str) -> dict[str, float]:
+    """What the method of a run chooses on the first episodes of a split."""
+    config = config_of(workdir)
+    names = METHODS[config.methods.method].chosen
+    config = config.replace(**dict.fromkeys(names))
+    table = datasets.load(config, [split], quiet=True)[split]
+    count = config.run.num_val_episodes
+    episodes = functools.partial(datasets.evaluation_episodes, config, table, count)
+    chosen = choices.choose(config, table.embedding_size, episodes).flat()
+    return {name: chosen[name] for name in names}

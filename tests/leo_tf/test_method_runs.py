@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from saved_runs import listing, manifest_of, results_of, values_of
+from saved_runs import chosen_on, listing, manifest_of, results_of, values_of
 
 from configs.flags import parse
 from leo_tf import choices, command_line, experiment, methods
@@ -100,6 +100,18 @@ def test_choices_are_not_made_again_nor_held_against_the_same_command(
     assert "ridge_strength is" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("method", "setting"), [("ridge", "ridge_strength"), ("centroid", "score_scale")]
+)
+def test_choices_are_made_on_the_validation_episodes_not_on_those_of_the_test(
+    runs, method, setting
+):
+    on_val, on_test = (chosen_on(runs(method), split) for split in ("val", "test"))
+    assert on_val[setting] != on_test[setting], "else it tells nothing"
+    saved = config_of(runs(method))["methods"]
+    assert on_val.items() <= saved.items() and setting in on_val
+
+
 def test_what_is_chosen_is_told_and_what_is_given_stays(train, tmp_path, capsys):
     flags = "--method=ridge", "--ridge_strength=0.5"
     assert train(tmp_path / "run", *flags) == 0
@@ -140,3 +152,15 @@ def test_any_method_is_exported_and_answers_as_in_its_test(runs, tmp_path, metho
     assert facts["test_accuracy"]["mean"] == mean
     loaded = tf.saved_model.load(str(tmp_path / "1"))
     assert "classify" in loaded.signatures
+
+
+def test_a_choice_made_for_other_episodes_is_told_of(runs, evaluate, capsys):
+    assert evaluate(runs("logistic"), "--test_shot=2") == 0
+    told = capsys.readouterr().err
+    assert "--logistic_strength and --score_scale: as chosen for 3-way" in told
+    for method, flag in (
+        ("logistic", "--num_test_episodes=5"),
+        ("leo", "--test_shot=2"),
+    ):
+        assert evaluate(runs(method), flag) == 0
+        assert "as chosen for" not in capsys.readouterr().err

@@ -12,8 +12,9 @@ import tensorflow as tf
 from tiny_cases import B, D, N, make_episode
 
 from configs.errors import FlagError
-from configs.schema import Config
+from configs.schema import Config, MethodConfig
 from leo_tf import choices, methods
+from leo_tf.baselines.maml import MAML
 from leo_tf.choices import SCALES
 from leo_tf.losses import accuracy, cross_entropy
 from leo_tf.meta_step import answer, meta_gradients
@@ -55,6 +56,10 @@ def build(name, **settings):
     return methods.build(configure(name, **{**GIVEN, **settings}), D)
 
 
+def loss_of(learner, episode) -> float:
+    return float(meta_gradients(learner, episode)[0])
+
+
 def validation(batches=4):
     return lambda: [make_episode(seed, num_query=9) for seed in range(batches)]
 
@@ -64,6 +69,41 @@ def test_each_method_trains_as_many_scalars_as_it_has(name):
     variables = build(name).trainable_variables
     assert sum(np.prod(v.shape) for v in variables) == SIZES[name]
     assert METHODS[name].is_trained == bool(variables)
+
+
+@pytest.mark.parametrize("name", ["maml", "meta_sgd"])
+def test_the_settings_of_the_adaptation_reach_maml_and_meta_sgd(name):
+    settings = {
+        "adaptation_steps": 7,
+        "adaptation_lr_init": 1.3,
+        "first_order": True,
+    }
+    maml, episode = build(name, **settings), make_episode()
+    same = MAML(N, MethodConfig(**settings), name == "meta_sgd", dtype="float64")
+    same.build([None, None, None, D])
+    (_, mine, _), (_, its, _) = (meta_gradients(m, episode) for m in (maml, same))
+    assert loss_of(maml, episode) == loss_of(same, episode)
+    np.testing.assert_array_equal(mine[0], its[0])
+    for setting in ("adaptation_steps", "adaptation_lr_init"):
+        other = build(name, **{k: v for k, v in settings.items() if k != setting})
+        assert loss_of(other, episode) != pytest.approx(loss_of(maml, episode), 1e-3)
+    second_order = build(name, **{**settings, "first_order": False})
+    assert loss_of(second_order, episode) == loss_of(maml, episode)
+    theirs = meta_gradients(second_order, episode)[1]
+    assert np.abs(theirs[0] - mine[0]).max() > 0.01 * np.abs(mine[0]).max()
+
+
+SCALED = [name for name, method in METHODS.items() if "score_scale" in method.chosen]
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_scores_are_multiples_of_the_scale(name):
+    assert len(SCALED) == 4
+    once, twice = (build(name, score_scale=scale) for scale in (1.0, 2.0))
+    episode = make_episode()
+    scores = answer(once, episode)[1].numpy()
+    np.testing.assert_allclose(answer(twice, episode)[1], 2 * scores, rtol=1e-12)
+    assert np.abs(scores).max() > 0.1
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -203,3 +243,10 @@ def test_any_name_and_seed_builds_the_same_again(name):
         np.testing.assert_array_equal(mine, its)
     if name in ABLATIONS:
         assert np.all(first.decoder.kernel.numpy() != other.decoder.kernel.numpy())
+
+
+def test_there_are_no_draws_to_average_of_what_is_deterministic():
+    config = configure("leo").replace(test_samples=3)
+    methods.check(config)
+    with pytest.raises(FlagError, match=r"--test_samples.*without --deterministic"):
+        methods.check(config.replace(deterministic=True))

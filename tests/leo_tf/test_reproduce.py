@@ -1,6 +1,7 @@
 """The published protocol on tiny data: its three stages, its sums, its resumption."""
 
 import json
+import shutil
 import statistics
 
 import pytest
@@ -9,6 +10,8 @@ from saved_runs import listing, manifest_of, results_of
 from configs.presets import PRESETS
 from leo_tf import command_line, reproduce
 
+NORMAL_95 = 1.959964
+
 
 @pytest.fixture(scope="module")
 def run_protocol(small_flags):
@@ -16,7 +19,8 @@ def run_protocol(small_flags):
 
     def run_protocol(workdir, *flags) -> int:
         mode = "--mode=reproduce", "--seeds=2", "--seed=4", f"--workdir={workdir}"
-        return command_line.main(["run_leo.py", *small_flags, *mode, *flags])
+        rate = "--outer_lr=0.3"  # far too much: the first validation is the best
+        return command_line.main(["run_leo.py", *small_flags, *mode, rate, *flags])
 
     return run_protocol
 
@@ -57,6 +61,7 @@ def test_every_seed_trains_on_both_splits_for_as_many_steps_as_were_selected(
     history = manifest_of(selection, 12)["progress"]["history"]
     accuracies = {record["step"]: record["val_accuracy"] for record in history}
     assert accuracies[best] == max(accuracies.values())
+    assert best == 5 < 12 and accuracies[best] > accuracies[12], "not the last"
     digests = [manifest_of(selection, best)["data"]]
     for seed in (4, 5):
         run = reproduction / f"seed_{seed}"
@@ -81,7 +86,10 @@ def test_spread_over_runs_and_interval_over_episodes_are_told_apart(
     assert found["standard_deviation_over_runs"] == pytest.approx(spread)
     widths = [run["accuracy"]["half_width_95"] for run in found["runs"]]
     pooled = found["half_width_95_over_all_episodes"]
-    assert 0 < pooled < max(widths), "of twice the episodes"
+    # Squares around the mean of all 16: those within the runs, and between them.
+    deviations = [width * 8**0.5 / NORMAL_95 for width in widths]
+    squares = sum(7 * deviation**2 for deviation in deviations) + 8 * spread**2
+    assert pooled == pytest.approx(NORMAL_95 * (squares / 15 / 16) ** 0.5)
     text = (reproduction / "results.md").read_text()
     assert "| standard deviation over these runs | " in text
     assert "| 95 % interval over their 16 episodes | ± " in text
@@ -127,7 +135,9 @@ def test_published_numbers_stand_beside_runs_of_their_preset_alone():
     assert accuracies == preset.expected and note == "Not as published: --outer_lr."
     for other in (
         {"dataset_name": "mine"},
+        {"way": 3},
         {"shot": 5},
+        {"test_way": 3},
         {"test_shot": 5},
         {"method": "maml"},
     ):
@@ -141,3 +151,15 @@ def test_a_method_without_training_has_no_steps_to_select(
     assert run_protocol(tmp_path / "job", "--method=ridge", "--quiet") == 2
     assert "error: --method: expected a method that is" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_says_what_was_given_and_how_many_draws(
+    reproduction, run_protocol, tmp_path, capsys
+):
+    workdir = shutil.copytree(reproduction, tmp_path / "copy")
+    assert run_protocol(workdir, "--test_samples=3", "--quiet") == 0
+    assert "a class, mean of 3 draws; ± of a run" in capsys.readouterr().out
+    text = (workdir / "results.md").read_text()
+    assert text.splitlines()[0].endswith(", mean of 3 draws")
+    assert "\nGiven: `" in text and "--test_samples=3 " in text
+    assert results_of(workdir)["runs"] != results_of(reproduction)["runs"]

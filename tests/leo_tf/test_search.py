@@ -205,7 +205,7 @@ def test_a_signal_ends_the_search_where_it_was(search, tmp_path, monkeypatch):
     workdir = tmp_path / "job"
     assert search(workdir, "--trials=2", "--quiet") == 128 + signal.SIGTERM
     assert not (workdir / "results.json").exists()
-    assert [path.name for path in workdir.iterdir()] == ["maml"]
+    assert sorted(path.name for path in workdir.iterdir()) == ["job.json", "maml"]
 
 
 @pytest.mark.parametrize(
@@ -222,3 +222,24 @@ def test_what_cannot_be_searched_is_refused(search, tmp_path, capsys, flags, whe
     assert search(tmp_path / "job", *flags) == 2
     assert f"{where}: " in capsys.readouterr().err
     assert not (tmp_path / "job").exists()
+
+
+def test_searching_for_another_method_keeps_what_was_found(search, searched, tmp_path):
+    workdir = pathlib.Path(shutil.copytree(searched, tmp_path / "copy"))
+    before = json.loads((workdir / "settings.json").read_text())
+    flags = "--trials=1", "--methods=meta_sgd", "--quiet"
+    assert search(workdir, *flags) == 0
+    after = json.loads((workdir / "settings.json").read_text())
+    assert after.keys() == {"maml", "leo", "meta_sgd"}
+    assert before.items() <= after.items()
+
+
+def test_settings_that_are_damaged_are_told_of_before_anything_is_trained(
+    search, searched, tmp_path, capsys
+):
+    workdir = pathlib.Path(shutil.copytree(searched, tmp_path / "copy"))
+    (workdir / "settings.json").write_text("{")
+    before = listing(workdir)
+    assert search(workdir, "--trials=4", "--quiet") == 3
+    assert f"error: {workdir / 'settings.json'}" in capsys.readouterr().err
+    assert listing(workdir) == before
