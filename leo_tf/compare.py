@@ -46,30 +46,34 @@ def compare(options: RunOptions) -> int:
     Raises:
       LeoError: for anything the user can mend.
     """
-    asked = options.methods.split(",")
-    names = [name for name in methods.METHODS if name in asked]
-    own = method_settings.read(options.method_settings, options.config)
-    settings = {
-        name: {**method_settings.of(own, name), "method": name} for name in names
-    }
-    drawing = [name for name in names if methods.METHODS[name].draws]
-    for name, changed in settings.items():
-        if name not in drawing and drawing:  # its means, beside draws of the others
-            changed["test_samples"] = 0
-        # All, before the first is trained for hours.
-        methods.check(options.config.replace(**changed))
+    settings = _settings(options)
     runs, diverged = SeveralRuns(options, "comparison"), {}
-    for number, name in enumerate(names, start=1):
-        runs.tell(f"{methods.METHODS[name].title} ({number} of {len(names)})")
+    for number, name in enumerate(settings, start=1):
+        runs.tell(f"{methods.METHODS[name].title} ({number} of {len(settings)})")
         status, diverged[name] = _train(runs, name, settings[name])
         if status:
             return status
-    finished = {name: runs.finished(name, **settings[name]) for name in names}
+    finished = {name: runs.finished(name, **own) for name, own in settings.items()}
     comparison = _tested(runs, finished, settings, diverged)
     _write(runs, comparison)
     print_tables(comparison)
     print(f"Directory: {runs.path}")
     return 0
+
+
+def _settings(options: RunOptions) -> dict[str, dict]:
+    """Method -> what its run has of its own; all checked before any is trained."""
+    asked = options.methods.split(",")
+    names = [name for name in methods.METHODS if name in asked]
+    own = method_settings.read(options.method_settings, options.config)
+    drawing = [name for name in names if methods.METHODS[name].draws]
+    settings = {}
+    for name in names:
+        settings[name] = {**method_settings.of(own, name), "method": name}
+        if drawing and name not in drawing:  # its means, beside draws of the others
+            settings[name]["test_samples"] = 0
+        methods.check(options.config.replace(**settings[name]))
+    return settings
 
 
 def _train(runs: SeveralRuns, name: str, settings: dict) -> tuple[int, bool]:
