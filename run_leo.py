@@ -2,7 +2,7 @@
 
 import sys
 
-from leo_tf.command_line import main
+from leo_tf.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv))

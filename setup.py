@@ -9,6 +9,8 @@ HERE = pathlib.Path(__file__).parent
 VERSION = re.search(
     r'__version__ = "(.+)"', (HERE / "leo_tf" / "__init__.py").read_text()
 )[1]
+# Top-level folders that are installed below leo_tf.
+OURS = ["configs", "configs.*", "data_pipeline", "data_pipeline.*"]
 # An ASGI server and the toolkit it runs, for --mode=serve.
 SERVE = ["starlette", "uvicorn"]
 # scikit-learn is what the baselines are compared with; xdist runs tests side by side.
@@ -21,8 +23,16 @@ setuptools.setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=["configs", "data_pipeline", "leo_tf", "leo_tf.baselines"],
-    py_modules=["run_leo"],
+    # One name in site-packages: users have folders of these names themselves.
+    package_dir={
+        "leo_tf.configs": "configs",
+        "leo_tf.data_pipeline": "data_pipeline",
+    },
+    packages=[
+        *("leo_tf", *setuptools.find_packages(include=["leo_tf.*"])),
+        *(f"leo_tf.{name}" for name in setuptools.find_packages(include=OURS)),
+    ],
+    package_data={"leo_tf": ["py.typed"]},
     python_requires=">=3.10,<3.14",
     install_requires=[
         "tensorflow>=2.18,<2.23",
@@ -44,5 +54,5 @@ setuptools.setup(
         # What benchmarks/peers_speed.py compares with.
         "peers": ["jax>=0.6", "optax>=0.2.3", "torch>=2.4"],
     },
-    entry_points={"console_scripts": ["leo-tf = leo_tf.command_line:main"]},
+    entry_points={"console_scripts": ["leo-tf = leo_tf.cli.main:main"]},
 )

@@ -24,9 +24,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from data_pipeline.embeddings import EmbeddingTable
-from data_pipeline.pipeline import FeatureTable, episodes
-from data_pipeline.sampler import RowSampler
+from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.pipeline import FeatureTable, episodes
+from leo_tf.data_pipeline.sampler import RowSampler
 
 _SEED = 0
 _WARM_UP_BATCHES = 5

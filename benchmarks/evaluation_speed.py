@@ -24,13 +24,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from configs.presets import PRESETS
-from data_pipeline.embeddings import EmbeddingTable
-from data_pipeline.pipeline import FeatureTable
-from leo_tf import datasets
-from leo_tf.datasets import Split
-from leo_tf.evaluation import collect, make_scorer
-from leo_tf.model import LEO
+from leo_tf.configs.presets import PRESETS
+from leo_tf.data_pipeline import dataset as datasets
+from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.pipeline import FeatureTable
+from leo_tf.evaluation.evaluate import collect, make_scorer
+from leo_tf.model.leo import LEO
 
 # As the issue of this release measured them on its own provider, TensorFlow 1.15.
 _CLASSES, _ROWS, _SIZE = 20, 600, 640

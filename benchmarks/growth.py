@@ -45,10 +45,10 @@ def measure(tasks: int, way: int, shot: int, size: int) -> dict[str, float]:
     import numpy as np
     import tensorflow as tf
 
-    from configs.schema import ModelConfig
-    from data_pipeline.episode import Episode
-    from leo_tf.meta_step import adam, make_meta_step
-    from leo_tf.model import LEO
+    from leo_tf.configs.schema import ModelConfig
+    from leo_tf.data_pipeline.episode import Episode
+    from leo_tf.model.leo import LEO
+    from leo_tf.training.meta_step import adam, make_meta_step
 
     def examples(count):
         inputs = np.random.default_rng(count).random([tasks, way, count, size], "f4")

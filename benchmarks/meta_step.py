@@ -32,11 +32,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from configs.presets import PRESETS
-from data_pipeline.embeddings import EmbeddingTable
-from data_pipeline.pipeline import FeatureTable, episodes
-from leo_tf.meta_step import adam, make_meta_step, make_run_steps, meta_gradients
-from leo_tf.model import LEO
+from leo_tf.configs.presets import PRESETS
+from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.pipeline import FeatureTable, episodes
+from leo_tf.model.leo import LEO
+from leo_tf.training.meta_step import adam, make_meta_step, meta_gradients
+from leo_tf.training.step_loop import make_run_steps
 
 _CLASSES, _ROWS, _SIZE = 64, 600, 640
 _MATRIX = 1024

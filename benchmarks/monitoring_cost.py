@@ -23,21 +23,21 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.in_turn import Contestant, measure_in_turn, spread
-from configs.presets import PRESETS
-from leo_tf import datasets
-from leo_tf.evaluation import collect, make_scorer
-from leo_tf.meta_step import (
+from leo_tf.configs.presets import PRESETS
+from leo_tf.console import ProgressLine
+from leo_tf.data_pipeline import dataset as datasets
+from leo_tf.evaluation.evaluate import collect, make_scorer
+from leo_tf.methods.registry import build
+from leo_tf.monitoring.event_writer import Monitor
+from leo_tf.monitoring.validation import ValidationMonitor
+from leo_tf.training.meta_step import (
     adam,
     clip_gradients,
     is_finite,
-    mend_gradients,
     meta_gradients,
+    replace_non_finite,
 )
-from leo_tf.methods import build
-from leo_tf.monitor_validation import ValidationMonitor
-from leo_tf.monitoring import Monitor
-from leo_tf.progress import ProgressLine
-from leo_tf.trainer import Trainer
+from leo_tf.training.trainer import Trainer
 
 _ENDLESS = 2**31 - 1
 # Steps up to a validation: twice as many validations as the preset has.
@@ -67,7 +67,7 @@ def bare_steps(learner, optimizer, config):
     def update(episode, noise):
         loss, gradients, metrics = meta_gradients(learner, episode, noise)
         finite = is_finite(loss, gradients)
-        mended = mend_gradients(finite, gradients, learner)
+        mended = replace_non_finite(finite, gradients, learner)
         optimizer.apply(
             clip_gradients(mended, *thresholds), learner.trainable_variables
         )

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.in_turn import Contestant, Timing, measure_in_turn, ratios, spread
 from benchmarks.peers.contestants import CONTESTANTS, lack_of
-from configs.presets import PRESETS
+from leo_tf.configs.presets import PRESETS
 
 _COLUMNS = "steps/s", "CPU ms", "wall, x leo_tf", "CPU, x leo_tf", "first step, s"
 

@@ -33,7 +33,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from leo_tf.serving_models import connect, newest
+from leo_tf.serving.models import connect, newest
 
 _PROGRAM = pathlib.Path(__file__).parents[1] / "run_leo.py"
 _PATH = "/v1/models/leo:predict"

@@ -31,9 +31,8 @@ STAGES = ("import", "data", "first step", "all", "second step")
 
 def stages(started: float, jit: str, data_path: str) -> dict[str, float]:
     """Seconds of each stage of this process, started at time.time() = `started`."""
-    import leo_tf.experiment  # noqa: F401, what the command line imports: everything
-    from configs.presets import PRESETS
-    from leo_tf import datasets
+    from leo_tf.configs.presets import PRESETS
+    from leo_tf.data_pipeline import dataset as datasets
 
     imported = time.time()
     config = PRESETS["mini_1shot" if data_path else "glyphs"].config()
@@ -56,8 +55,10 @@ def _step_function(config, split, jit):
     """A function that makes a training step and tells when it was done."""
     import tensorflow as tf
 
-    from leo_tf import datasets, methods
-    from leo_tf.meta_step import adam, make_meta_step, make_run_steps
+    from leo_tf.data_pipeline import dataset as datasets
+    from leo_tf.methods import registry as methods
+    from leo_tf.training.meta_step import adam, make_meta_step
+    from leo_tf.training.step_loop import make_run_steps
 
     learner = methods.build(config, split.embedding_size)
     meta_step = make_meta_step(

@@ -1,1 +1,1 @@
-"""What to run: the configuration, its presets and its flags."""
+"""What to run: the configuration and its presets; imported as `leo_tf.configs`."""

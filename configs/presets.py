@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from configs.schema import EMBEDDED_DATASET, Config
+from leo_tf.configs.schema import EMBEDDED_DATASET, Config
 
 _README = "README of the original release, github.com/google-deepmind/leo"
 _PAPER = "arXiv:1807.05960, as quoted in that README"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from configs.errors import FlagError, InputError, LeoError, shown
+from leo_tf.errors import FlagError, InputError, LeoError, shown
 
 LARGEST_INTEGER = 2**31 - 1  # int32: steps and counts go through TensorFlow
 # Beyond its kind's limit a number is refused, whatever the rule: a larger float is

@@ -6,9 +6,8 @@ Users import everything about settings from here; `groups.py` lists them.
 import dataclasses
 from types import MappingProxyType
 
-from configs import rules
-from configs.errors import FlagError, InputError, shown
-from configs.groups import (
+from leo_tf.configs import rules
+from leo_tf.configs.settings import (
     EMBEDDED_DATASET,
     DataConfig,
     EpisodeConfig,
@@ -17,6 +16,7 @@ from configs.groups import (
     OptimizerConfig,
     RunConfig,
 )
+from leo_tf.errors import FlagError, InputError, shown
 
 __all__ = [
     "EMBEDDED_DATASET",

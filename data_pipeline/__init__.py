@@ -1,6 +1,4 @@
-"""Features in, episodes out. Nothing here imports TensorFlow until episodes flow."""
+"""Features in, episodes out; imported as `leo_tf.data_pipeline`.
 
-from data_pipeline.embeddings import EmbeddingTable
-from data_pipeline.formats import load
-
-__all__ = ["EmbeddingTable", "load"]
+Nothing here imports TensorFlow until episodes flow.
+"""

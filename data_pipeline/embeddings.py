@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 
-from configs.errors import InputError, shown
+from leo_tf.errors import InputError, shown
 
 # Rows of a table are checked and normalised this many bytes at a time, so that a
 # large table never needs a second copy of itself.

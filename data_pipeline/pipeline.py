@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from data_pipeline.embeddings import EmbeddingTable
-from data_pipeline.episode import Episode, EpisodeRows
-from data_pipeline.sampler import ClassIndex, RowSampler, check_at_least
+from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.episode import Episode, EpisodeRows
+from leo_tf.data_pipeline.sampler import ClassIndex, RowSampler, check_at_least
 
 # Where an endless pipeline ends. At 10,000 episodes a second it lasts three years,
 # and the sampler's positions stay below 2^63 for any table that fits in memory.

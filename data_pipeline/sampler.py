@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from configs.errors import InputError, shown
-from data_pipeline.embeddings import EmbeddingTable
-from data_pipeline.episode import EpisodeRows
+from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.episode import EpisodeRows
+from leo_tf.errors import InputError, shown
 
 # Part of the random stream's address: renumbering changes every episode.
 SPLITS = {"train": 0, "val": 1, "test": 2}

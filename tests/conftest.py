@@ -65,7 +65,7 @@ def small_flags(tiny_data) -> list[str]:
 @pytest.fixture(scope="session")
 def train(small_flags):
     """Trains a run directory in this process; returns the exit status."""
-    from leo_tf.command_line import main
+    from leo_tf.cli.main import main
 
     def train(workdir, *flags) -> int:
         return main(["run_leo.py", *small_flags, f"--workdir={workdir}", *flags])
@@ -76,7 +76,7 @@ def train(small_flags):
 @pytest.fixture(scope="session")
 def evaluate():
     """Evaluates a run directory in this process; returns the exit status."""
-    from leo_tf.command_line import main
+    from leo_tf.cli.main import main
 
     def evaluate(workdir, *flags) -> int:
         mode = ["--mode=evaluate", f"--workdir={workdir}"]
@@ -101,7 +101,7 @@ def make_trainer(tmp_path, monkeypatch):
     """
     import toy_training
 
-    from leo_tf import trainer
+    from leo_tf.training import trainer
 
     monkeypatch.setattr(trainer, "_SECONDS_PER_CALL", 0.0)
 

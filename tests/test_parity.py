@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.flags import parse
-from configs.schema import ModelConfig
-from data_pipeline.episode import Episode
-from leo_tf import experiment
-from leo_tf.checkpoints import Checkpoints
-from leo_tf.meta_step import is_finite, meta_gradients
-from leo_tf.model import LEO
+from leo_tf.cli import dispatch as experiment
+from leo_tf.cli.flags import parse
+from leo_tf.configs.schema import ModelConfig
+from leo_tf.data_pipeline.episode import Episode
+from leo_tf.model.leo import LEO
+from leo_tf.runs.checkpoints import Checkpoints
+from leo_tf.training.meta_step import is_finite, meta_gradients
 
 ROOT = pathlib.Path(__file__).parent.parent
 B, N, K, Q, D = 2, 3, 2, 4, 7

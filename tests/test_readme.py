@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from leo_tf.command_line import main
+from leo_tf.cli.main import main
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

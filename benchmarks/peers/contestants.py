@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from configs.schema import Config
+from leo_tf.configs.schema import Config
 
 _SEED = 0
 _EMBEDDING_SIZE = 640
@@ -39,8 +39,8 @@ def synthetic_batch(config: Config, label_dtype: type) -> tuple[np.ndarray, ...]
 
 
 def _leo_tf_step(config: Config) -> Callable:
-    from leo_tf.meta_step import adam, make_meta_step
-    from leo_tf.model import LEO
+    from leo_tf.model.leo import LEO
+    from leo_tf.training.meta_step import adam, make_meta_step
 
     leo = LEO(config.model, _SEED)
     leo.build([None, config.episodes.way, config.episodes.shot, _EMBEDDING_SIZE])
@@ -56,7 +56,7 @@ def _leo_tf_step(config: Config) -> Callable:
 def leo_tf(config: Config) -> Run:
     import tensorflow as tf
 
-    from data_pipeline.episode import Episode
+    from leo_tf.data_pipeline.episode import Episode
 
     meta_step, numbers = _leo_tf_step(config), itertools.count()
     episode = Episode(*map(tf.constant, synthetic_batch(config, np.int32)))
@@ -74,9 +74,9 @@ def leo_tf_with_data(config: Config) -> Run:
     """As the trainer runs it: new episodes for each step, many steps a host call."""
     import tensorflow as tf
 
-    from data_pipeline.embeddings import EmbeddingTable
-    from data_pipeline.pipeline import FeatureTable, episodes
-    from leo_tf.meta_step import make_run_steps
+    from leo_tf.data_pipeline.embeddings import EmbeddingTable
+    from leo_tf.data_pipeline.pipeline import FeatureTable, episodes
+    from leo_tf.training.step_loop import make_run_steps
 
     shape = _CLASSES * _ROWS_PER_CLASS, _EMBEDDING_SIZE
     table = EmbeddingTable(

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from configs.schema import Config, ModelConfig
+from leo_tf.configs.schema import Config, ModelConfig
 
 KERNELS = ("encoder_w", "relation_w0", "relation_w1", "relation_w2", "decoder_w")
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels

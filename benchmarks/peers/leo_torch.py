@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from configs.schema import Config, ModelConfig
+from leo_tf.configs.schema import Config, ModelConfig
 
 KERNELS = ("encoder_w", "relation_w0", "relation_w1", "relation_w2", "decoder_w")
 

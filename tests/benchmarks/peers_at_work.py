@@ -8,7 +8,7 @@ import pytest
 from golden_cases import Case
 from goldens import golden_io
 
-from configs.schema import Config
+from leo_tf.configs.schema import Config
 
 # The sizes of random inputs; Z is 8, as in the golden case whose settings they have.
 TASKS, WAY, SHOT, QUERIES, SIZE = 6, 3, 2, 4, 7

@@ -2,7 +2,7 @@
 
 Errors are relative to a tensor's root mean square. The original rounds the encoder
 penalty to float32 even in its float64 runs, so gradients agree to 1e-6 at best (see
-tests/leo_tf/test_goldens.py).
+tests/leo_tf/model/test_goldens.py).
 """
 
 import itertools
@@ -15,7 +15,7 @@ from golden_cases import CONFIGS, NAN_CASES, arrays, error
 from goldens import golden_io
 from peers_at_work import SHOT, SIZE, TASKS, WAY, PeerCase, RandomCase, peer
 
-from leo_tf.meta_step import adam, make_meta_step, meta_gradients
+from leo_tf.training.meta_step import adam, make_meta_step, meta_gradients
 
 QUICK = ("small_train_dropout", "small_train_noise", "large_mini1_train")
 GOLDEN_CASES = [

@@ -5,7 +5,7 @@ import pytest
 from benchmarks.in_turn import Timing
 from benchmarks.peers import contestants
 from benchmarks.peers_speed import cells
-from configs.presets import PRESETS
+from leo_tf.configs.presets import PRESETS
 
 
 def test_a_row_holds_speed_cpu_time_and_both_as_multiples_of_the_references():

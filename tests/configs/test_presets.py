@@ -1,7 +1,7 @@
 import pytest
 
-from configs.presets import PRESETS
-from configs.schema import Config
+from leo_tf.configs.presets import PRESETS
+from leo_tf.configs.schema import Config
 from tests.goldens.golden_io import PUBLISHED
 
 COLUMNS = {  # preset: (column of the release's table, data set, shot)

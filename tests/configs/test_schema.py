@@ -3,8 +3,7 @@ import math
 
 import pytest
 
-from configs.errors import FlagError
-from configs.schema import (
+from leo_tf.configs.schema import (
     GROUP_OF,
     GROUPS,
     Config,
@@ -14,6 +13,7 @@ from configs.schema import (
     OptimizerConfig,
     RunConfig,
 )
+from leo_tf.errors import FlagError
 
 FIELDS = [(kind, f) for kind in GROUPS.values() for f in dataclasses.fields(kind)]
 EDGES = [  # setting, the last values accepted, the first ones refused

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.errors import InputError
-from configs.schema import GROUP_OF, GROUPS, Config
+from leo_tf.configs.schema import GROUP_OF, GROUPS, Config
+from leo_tf.errors import InputError
 
 
 def _values(rule):

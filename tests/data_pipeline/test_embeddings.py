@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from configs.errors import InputError
-from data_pipeline.embeddings import EmbeddingTable, check_splits, join
+from leo_tf.data_pipeline.embeddings import EmbeddingTable, check_splits, join
+from leo_tf.errors import InputError
 
 _FEATURES = np.array([[3.0, 4.0], [0.0, -2.0], [1.0, 0.0]], np.float32)
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.errors import InputError
-from data_pipeline import pipeline
-from data_pipeline.embeddings import EmbeddingTable
-from data_pipeline.pipeline import FeatureTable, episodes
-from data_pipeline.sampler import RowSampler
+from leo_tf.data_pipeline import pipeline
+from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.pipeline import FeatureTable, episodes
+from leo_tf.data_pipeline.sampler import RowSampler
+from leo_tf.errors import InputError
 
 SIZES = (7, 9, 8, 11)
 D = 5

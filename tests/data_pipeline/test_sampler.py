@@ -6,14 +6,14 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.errors import InputError
-from data_pipeline.embeddings import EmbeddingTable
-from data_pipeline.sampler import (
+from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.sampler import (
     ClassIndex,
     RowSampler,
     episode_names,
     largest_num_query,
 )
+from leo_tf.errors import InputError
 
 SIZES = (7, 4, 9, 5)
 

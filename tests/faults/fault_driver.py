@@ -26,8 +26,8 @@ from fault_injector import Call, Fault
 from fault_scenarios import CONFIG
 from more_fault_scenarios import ALL_SCENARIOS
 
-from configs.errors import CheckpointError, DiskError, InputError
-from leo_tf.run_directory import RunDirectory
+from leo_tf.errors import CheckpointError, DiskError, InputError
+from leo_tf.runs.directory import RunDirectory
 
 _SECONDS, _LANES = 300, 2
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from configs.errors import CheckpointError
-from configs.schema import Config
-from leo_tf.checkpoints import Checkpoints, restore
-from leo_tf.run_directory import RunDirectory
+from leo_tf.configs.schema import Config
+from leo_tf.errors import CheckpointError
+from leo_tf.runs.checkpoints import Checkpoints, restore
+from leo_tf.runs.directory import RunDirectory
 
 CONFIG = Config().replace(
     outer_lr=0.0625, num_latents=4, inner_unroll_length=1, finetuning_unroll_length=1

@@ -14,12 +14,12 @@ from fault_scenarios import (
     whole,
 )
 
-from configs.flags import parse
-from leo_tf.checkpoints import Checkpoints
-from leo_tf.export import export_run
-from leo_tf.methods import build
-from leo_tf.run_directory import RunDirectory
-from leo_tf.version_directory import version_path, whole_directory
+from leo_tf.cli.flags import parse
+from leo_tf.export.exporter import export_run
+from leo_tf.export.version_directory import version_path, whole_directory
+from leo_tf.methods.registry import build
+from leo_tf.runs.checkpoints import Checkpoints
+from leo_tf.runs.directory import RunDirectory
 
 _D = 7
 _OTHER_CONFIG = CONFIG.replace(num_steps=7)

@@ -24,7 +24,7 @@ from collections.abc import Callable
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "hostile"))
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "data_pipeline"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tools"))
 
 import hostile_files
 import hostile_pickles
@@ -37,10 +37,11 @@ except ImportError:  # then our own engine, which wants nothing of the code
 # Whose branches lead libFuzzer: our code; it would take minutes to prepare NumPy's.
 _LED_BY = ["configs", "data_pipeline"]
 with atheris.instrument_imports(_LED_BY) if atheris else contextlib.nullcontext():
-    from configs.errors import InputError
-    from configs.schema import Config
-    from data_pipeline import load, release_pickle
-    from data_pipeline.tfrecord_lengths import scan
+    from leo_tf.configs.schema import Config
+    from leo_tf.data_pipeline import load
+    from leo_tf.data_pipeline.formats.tfrecord_framing import scan
+    from leo_tf.data_pipeline.release_pickle import reader as release_pickle
+    from leo_tf.errors import InputError
 
 _LONGEST = 4096
 _SPLICES = [bytes([byte]) for byte in range(256)] + [

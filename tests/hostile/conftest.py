@@ -7,9 +7,6 @@ import sys
 
 import pytest
 
-TESTS = pathlib.Path(__file__).parents[1]
-sys.path += [str(TESTS / "data_pipeline"), str(TESTS / "leo_tf")]
-
 
 class Reader:
     """Has files read, each in a process of its own; see reading_process.py.

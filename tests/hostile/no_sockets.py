@@ -52,7 +52,7 @@ def forbid(calls: dict[str, list[int]]) -> None:
 
 def main(command_lines: list[list[str]]) -> int:
     forbid(TALKING)
-    from leo_tf import command_line, experiment  # noqa: F401
+    from leo_tf.cli import main as command_line
 
     # Not before: urllib3, which others import, tries whether there is IPv6.
     forbid(OPENING)

@@ -20,8 +20,8 @@ import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
-from configs.errors import LeoError
-from data_pipeline import load
+from leo_tf.data_pipeline import load
+from leo_tf.errors import LeoError
 
 
 def read_data(path: str) -> str:
@@ -31,7 +31,7 @@ def read_data(path: str) -> str:
 
 def run_program(arguments: list[str]) -> str:
     """As a command line; returns what it printed."""
-    from leo_tf.command_line import main
+    from leo_tf.cli.main import main
 
     # Standard output is for the answers of this process.
     with (
@@ -102,8 +102,8 @@ def read_in_child(*request) -> list:
 
 def main() -> None:
     if "tensorflow" in sys.argv:
-        importlib.import_module("data_pipeline.tfrecord")
-        importlib.import_module("leo_tf.experiment")
+        importlib.import_module("leo_tf.data_pipeline.formats.tfrecord")
+        importlib.import_module("leo_tf.cli.dispatch")
     else:
         assert "tensorflow" not in sys.modules
     for line in sys.stdin:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from leo_tf.json_file import finite, read_json, to_json
+from leo_tf.files import finite, read_json, to_json
 
 
 def refuse(token):

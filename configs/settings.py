@@ -1,0 +1,288 @@
+"""The groups of settings: each setting with its default, meaning and check.
+
+Defaults are those of the original release (`config.py`, `runner.py`), so that its
+commands mean here what they meant there. Symbols are those of the paper,
+arXiv:1807.05960. The flags of the command line are derived from this file.
+"""
+
+import dataclasses
+
+from leo_tf.configs import rules
+from leo_tf.configs.rules import Settings, setting
+
+EMBEDDED_DATASET = "glyphs"
+# What becomes the size of a tensor or the length of an unrolled loop is bounded, or a
+# line of config.json could take all memory. The relation network's three kernels have
+# 4 n_z^2 entries each; the published n_z is 64.
+_MOST_LATENTS = 4096
+_MOST_INNER_STEPS = 1000
+_MOST_EXAMPLES = 65_536
+# What `leo_tf/methods/registry.py` can build: LEO, its ablations, and others.
+METHOD_NAMES = (
+    "leo",
+    "generator",
+    "generator_finetuning",
+    "leo_no_finetuning",
+    "leo_deterministic",
+    "leo_random_prior",
+    "maml",
+    "meta_sgd",
+    "ridge",
+    "logistic",
+    "centroid",
+    "centroid_euclidean",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(Settings):
+    """Which embeddings to read, and how."""
+
+    dataset_name: str = setting(
+        EMBEDDED_DATASET,
+        "Data set to read below --data_path; glyphs, without it, is embedded.",
+        rules.name(),
+    )
+    data_path: str = setting(
+        "", "Directory of embeddings in the release's layout, or a file.", rules.path()
+    )
+    embedding_crop: str = setting(
+        "center",
+        "Crop of the images that were embedded, in the release's layout.",
+        rules.choice("center", "multiview"),
+    )
+    train_on_val: bool = setting(
+        False,
+        "Train on the validation classes too, as the published numbers do.",
+        rules.boolean(),
+    )
+    dtype: str = setting(
+        "float32",
+        "Floating-point type of the embeddings, the variables and all arithmetic.",
+        rules.choice("float32", "float64"),
+    )
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the data is drawn by this package, not read from `data_path`."""
+        return self.dataset_name == EMBEDDED_DATASET and not self.data_path
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeConfig(Settings):
+    """What one few-shot problem is made of."""
+
+    way: int = setting(
+        5, "Classes of an episode.", rules.integer(2, _MOST_EXAMPLES), "N"
+    )
+    shot: int = setting(
+        1, "Support examples of a class.", rules.integer(1, _MOST_EXAMPLES), "K"
+    )
+    num_query: int = setting(
+        15,
+        "Query examples of a class while training.",
+        rules.integer(1, _MOST_EXAMPLES),
+    )
+    meta_batch_size: int = setting(
+        12, "Episodes of one training step.", rules.integer(1, _MOST_EXAMPLES)
+    )
+    test_way: int | None = setting(
+        None,
+        "Classes of a validation or test episode; as --way unless given.",
+        rules.integer(2, _MOST_EXAMPLES, optional=True),
+    )
+    test_shot: int | None = setting(
+        None,
+        "Support examples of a class of a validation or test episode; as --shot "
+        "unless given.",
+        rules.integer(1, _MOST_EXAMPLES, optional=True),
+    )
+    test_num_query: int | None = setting(
+        None,
+        "Query examples of a class of a validation or test episode; unless given, "
+        "all that the smallest class has left, at most 600 with the support.",
+        rules.integer(1, _MOST_EXAMPLES, optional=True),
+    )
+
+    @property
+    def evaluation_way(self) -> int:
+        """N of a validation or test episode."""
+        return self.way if self.test_way is None else self.test_way
+
+    @property
+    def evaluation_shot(self) -> int:
+        """K of a validation or test episode."""
+        return self.shot if self.test_shot is None else self.test_shot
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(Settings):
+    """LEO itself: sizes, inner loops and the weights of its penalties."""
+
+    num_latents: int = setting(
+        64, "Size of a latent code.", rules.integer(1, _MOST_LATENTS), "n_z"
+    )
+    inner_unroll_length: int = setting(
+        5, "Gradient steps on the latent codes.", rules.integer(0, _MOST_INNER_STEPS)
+    )
+    finetuning_unroll_length: int = setting(
+        5,
+        "Gradient steps on the decoded classifier.",
+        rules.integer(0, _MOST_INNER_STEPS),
+    )
+    inner_lr_init: float = setting(
+        1.0, "First value of the learned rates of latents.", rules.above_zero(), "alpha"
+    )
+    finetuning_lr_init: float = setting(
+        0.001, "First value of the learned rates of fine-tuning.", rules.above_zero()
+    )
+    dropout_rate: float = setting(
+        0.5, "Share of the embedding's entries dropped in training.", rules.rate()
+    )
+    kl_weight: float = setting(
+        1e-3, "Weight of the KL of the latent codes.", rules.at_least_zero(), "beta"
+    )
+    encoder_penalty_weight: float = setting(
+        1e-9,
+        "Weight of the distance between latents before and after adaptation.",
+        rules.at_least_zero(),
+        "gamma",
+    )
+    l2_penalty_weight: float = setting(
+        1e-8,
+        "Weight of half the sum of squares of the kernels.",
+        rules.at_least_zero(),
+        "lambda_1",
+    )
+    orthogonality_penalty_weight: float = setting(
+        1e-3,
+        "Weight of the correlation between the decoder's rows.",
+        rules.at_least_zero(),
+        "lambda_2",
+    )
+    deterministic: bool = setting(
+        False,
+        "Train on the means of latents and weights: no draws, and so no KL.",
+        rules.boolean(),
+    )
+    random_prior: bool = setting(
+        False,
+        "Latents begin as draws from N(0, 1), blind to the support: no encoder.",
+        rules.boolean(),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodConfig(Settings):
+    """Which method, and the settings of those that LEO is compared with."""
+
+    method: str = setting("leo", "What to train and test.", rules.choice(*METHOD_NAMES))
+    adaptation_steps: int = setting(
+        5,
+        "Gradient steps of MAML and Meta-SGD on the support.",
+        rules.integer(1, _MOST_INNER_STEPS),
+    )
+    adaptation_lr_init: float = setting(
+        10.0,
+        "Rate of MAML's steps, and first value of Meta-SGD's learned rates.",
+        rules.above_zero(),
+        "alpha",
+    )
+    first_order: bool = setting(
+        False,
+        "MAML and Meta-SGD learn as if the gradients of their steps were constants.",
+        rules.boolean(),
+    )
+    ridge_strength: float | None = setting(
+        None,
+        "Weight of ridge regression's penalty; unless given, chosen on the "
+        "validation episodes.",
+        rules.above_zero(optional=True),
+    )
+    logistic_strength: float | None = setting(
+        None,
+        "Weight of logistic regression's penalty; unless given, chosen on the "
+        "validation episodes.",
+        rules.above_zero(optional=True),
+    )
+    score_scale: float | None = setting(
+        None,
+        "Factor of the scores of methods that are not trained, which decides how "
+        "sure they are; unless given, chosen on the validation episodes.",
+        rules.above_zero(optional=True),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig(Settings):
+    """The outer loop's update."""
+
+    outer_lr: float = setting(
+        1e-4, "Learning rate of the outer loop's Adam.", rules.above_zero(), "eta"
+    )
+    gradient_threshold: float = setting(
+        0.1,
+        "Every entry of a gradient is clipped to this; 0 does not clip.",
+        rules.at_least_zero(),
+    )
+    gradient_norm_threshold: float = setting(
+        0.1,
+        "Then each gradient's norm is clipped to this; 0 does not clip.",
+        rules.at_least_zero(),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig(Settings):
+    """How long to train, how much to evaluate, what to write."""
+
+    num_steps: int = setting(100_000, "Training steps.", rules.integer(1))
+    validate_every: int = setting(
+        1000, "Steps between validations, and between checkpoints.", rules.integer(1)
+    )
+    patience: int = setting(
+        0,
+        "Training ends early after so many validations without a new best; 0 never.",
+        rules.integer(0),
+    )
+    num_val_episodes: int = setting(
+        2000, "Episodes of one validation.", rules.integer(1)
+    )
+    num_test_episodes: int = setting(
+        10_000, "Episodes of the test after training.", rules.integer(1)
+    )
+    test_samples: int = setting(
+        0,
+        "Draws of LEO's latents and weights to average a test's predictions over; 0 "
+        "takes their means.",
+        rules.integer(0),
+    )
+    seed: int = setting(0, "All randomness follows from it.", rules.integer(0))
+    jit: str = setting(
+        "auto",
+        "Whether XLA compiles the training step; auto where it pays.",
+        rules.choice("auto", "on", "off"),
+    )
+    mixed_precision: bool = setting(
+        False,
+        "Compute the matrix products in bfloat16, for hardware that is made for it; "
+        "everything else stays in float32.",
+        rules.boolean(),
+    )
+    strategy: str = setting(
+        "none",
+        "Share each training step among all devices of this machine (mirrored), or of "
+        "several that TF_CONFIG lists (multi_worker).",
+        rules.choice("none", "mirrored", "multi_worker"),
+    )
+    log_every: int = setting(
+        100, "Steps between scalars in TensorBoard.", rules.integer(1)
+    )
+    non_finite_limit: int = setting(
+        200,
+        "The run ends if steps that are not finite outnumber others by more than this.",
+        rules.integer(0),
+    )
+    keep_checkpoints: int = setting(
+        3, "Latest checkpoints to keep; the best is kept besides.", rules.integer(2)
+    )

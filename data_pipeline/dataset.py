@@ -1,0 +1,201 @@
+"""The three splits of a run's data set, and the episodes a configuration asks of them.
+
+Shapes: B episodes, N way, K shot, Q queries per class, D embedding size.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from leo_tf.configs.schema import Config
+from leo_tf.data_pipeline.embeddings import EmbeddingTable, join
+from leo_tf.data_pipeline.pipeline import (
+    EpisodesByRow,
+    FeatureTable,
+    episode_rows,
+    episodes,
+)
+from leo_tf.data_pipeline.sampler import RowSampler, largest_num_query
+from leo_tf.errors import one_line
+
+ALL_SPLITS = ("train", "val", "test")
+# A batch of episodes takes about this much memory, whatever the number of queries.
+_BATCH_BYTES = 64 * 2**20
+# The relation network's [B, N * K, N * K, 2 * Z] pairs, before and after its layers.
+_LIVE_PAIRS = 3
+# The queries' scores: of a class, of an episode, as log-probabilities, and products.
+_LIVE_SCORES = 4
+
+
+class Split(NamedTuple):
+    """One split: features resident once, and what else is known of its rows.
+
+    Attributes:
+      name: "train", "val" or "test": which stream of episodes is drawn.
+      table: the features and which class each row has.
+      class_names: one a class.
+      images: [rows, H, W] uint8, or None.
+      digest: SHA-256 of the data.
+      source: where it came from.
+    """
+
+    name: str
+    table: FeatureTable
+    class_names: tuple[str, ...]
+    images: np.ndarray | None
+    digest: str
+    source: str
+
+    @property
+    def embedding_size(self) -> int:
+        """D."""
+        return self.table.features.shape[1]
+
+    def __str__(self):
+        sizes = self.table.index.class_sizes
+        few, many = int(sizes.min()), int(sizes.max())
+        each = str(few) if few == many else f"{few} to {many}"
+        name_and_sizes = f"{self.name}: {len(sizes)} classes x {each} examples"
+        return f"{name_and_sizes}, {one_line(self.source)}"
+
+
+def load(
+    config: Config, wanted: Sequence[str] = ALL_SPLITS, quiet: bool = False
+) -> dict[str, Split]:
+    """Reads the splits of a configuration and checks that its episodes fit.
+
+    Args:
+      config: which data, and what episodes.
+      wanted: names of the splits.
+      quiet: show no progress where data is made.
+
+    Raises:
+      InputError: naming file and field, if data is damaged or episodes do not fit.
+    """
+    tables = _tables(config, wanted, quiet)
+    if config.data.train_on_val and "train" in tables:
+        tables["train"] = join([tables["train"], tables["val"]])
+    splits = {}
+    for name in wanted:
+        table = tables.pop(name)
+        splits[name] = Split(
+            name,
+            FeatureTable.from_embeddings(table),
+            table.class_names,
+            table.images,
+            table.digest,
+            table.source,
+        )
+        _check(config, splits[name])
+    return splits
+
+
+def training_episodes(config: Config, split: Split, start: int) -> tf.data.Dataset:
+    """Endless meta-batches of `Episode` from meta-step `start` on."""
+    shape = config.episodes
+    return episodes(
+        split.table,
+        way=shape.way,
+        shot=shape.shot,
+        num_query=shape.num_query,
+        batch_size=shape.meta_batch_size,
+        seed=config.run.seed,
+        split=split.name,
+        start=start,
+    )
+
+
+def evaluation_episodes(config: Config, split: Split, count: int) -> EpisodesByRow:
+    """The first `count` episodes of validation or test, in batches that fit memory."""
+    shape = evaluation_shape(config, split)
+    rows = episode_rows(
+        split.table,
+        **shape,
+        batch_size=batch_size_for(
+            count,
+            **shape,
+            embedding_size=split.embedding_size,
+            num_latents=config.model.num_latents,
+            itemsize=split.table.features.dtype.size,
+        ),
+        seed=config.run.seed,
+        split=split.name,
+        num_episodes=count,
+    )
+    return EpisodesByRow(split.table, rows)
+
+
+def evaluation_shape(config: Config, split: Split) -> dict[str, int]:
+    """way, shot and num_query of the validation or test episodes of a split.
+
+    Raises:
+      InputError: if a class has no row left after the support.
+    """
+    shape = config.episodes
+    num_query = shape.test_num_query
+    if num_query is None:
+        num_query = largest_num_query(split.table.index, shape.evaluation_shot)
+    return {
+        "way": shape.evaluation_way,
+        "shot": shape.evaluation_shot,
+        "num_query": num_query,
+    }
+
+
+def batch_size_for(
+    episodes: int,
+    way: int,
+    shot: int,
+    num_query: int,
+    embedding_size: int,
+    num_latents: int = 0,
+    itemsize: int = 4,
+) -> int:
+    """How many episodes to evaluate at once: bounded by memory, never by `episodes`.
+
+    An episode takes its support, the pairs of the relation network, and the scores of
+    its queries.
+
+    Returns:
+      B, at most `episodes`, the largest divisor of it that fits where one at least
+      half as large does, so that the last batch is not smaller than the others.
+    """
+    examples = way * shot * embedding_size
+    scores = _LIVE_SCORES * way * num_query * way
+    pairs = _LIVE_PAIRS * (way * shot) ** 2 * 2 * num_latents
+    most = max(
+        1, min(episodes, _BATCH_BYTES // (itemsize * (examples + scores + pairs)))
+    )
+    divisors = [b for b in range(most, most // 2, -1) if episodes % b == 0]
+    return divisors[0] if divisors else most
+
+
+def _tables(
+    config: Config, wanted: Sequence[str], quiet: bool
+) -> dict[str, EmbeddingTable]:
+    data = config.data
+    if data.is_embedded:
+        from leo_tf.data_pipeline.glyphs.dataset import load_splits
+
+        tables = load_splits(dtype=data.dtype, progress=not quiet)
+        return {name: tables[name] for name in wanted}
+    from leo_tf.data_pipeline.release_layout import load_splits
+
+    return load_splits(
+        data.data_path,
+        data.dataset_name,
+        data.embedding_crop,
+        dtype=data.dtype,
+        splits=tuple(wanted),
+    )
+
+
+def _check(config: Config, split: Split):
+    shape = config.episodes
+    if split.name == "train":
+        fits = {"way": shape.way, "shot": shape.shot, "num_query": shape.num_query}
+    else:
+        fits = evaluation_shape(config, split)
+    RowSampler(split.table.index, **fits, seed=0, split=split.name)

@@ -1,0 +1,1 @@
+"""Readers of feature files of one format each; every file is taken for hostile."""

@@ -1,0 +1,104 @@
+"""Names of examples: from bytes to text, and from a release's key to its class."""
+
+import re
+
+import numpy as np
+
+from leo_tf.errors import InputError, shown
+
+_OFFENDERS_SHOWN = 3
+# Longer than any path; a bound, so that the search below stays linear in the file.
+_LONGEST_KEY = 4096
+_LAST_CODE_POINT = 0x10FFFF
+_FREE_ROWS, _ROW_BYTES = 1 << 20, 128
+ROW_RULE = f"at least {_ROW_BYTES} bytes a row beyond {_FREE_ROWS:,} rows"
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+
+
+def row_count_is_bounded(rows: int, row_bytes: int) -> bool:
+    """Whether the names of so many rows take memory in proportion to the features.
+
+    A row's names, its class and what is made of them take some 300 bytes.
+
+    Args:
+      rows: of the table.
+      row_bytes: features of a row, in the file.
+    """
+    return rows <= _FREE_ROWS or row_bytes >= _ROW_BYTES
+
+
+def decode_names(names: list[str | bytes]) -> list[str]:
+    """Names as text.
+
+    A file has one writer, so its byte strings have one encoding: UTF-8 if every one
+    of them is valid UTF-8, which no other encoding is by accident for long, and
+    Latin-1 for all of them otherwise.
+    """
+    for encoding in ("utf-8", "latin-1"):
+        try:
+            return [n if isinstance(n, str) else n.decode(encoding) for n in names]
+        except UnicodeDecodeError:
+            continue
+    raise AssertionError("Latin-1 decodes every byte.")
+
+
+def array_to_names(array: np.ndarray) -> list[str] | None:
+    """The texts of a byte-string or unicode array, None where it holds no text."""
+    if array.dtype.kind == "U":
+        codes = np.ascontiguousarray(array).view(array.dtype.byteorder + "u4")
+        if codes.size and codes.max() > _LAST_CODE_POINT:
+            return None
+    return decode_names(array.tolist())
+
+
+def class_of_key(key: str) -> str | None:
+    """CLASS of a key `index-CLASS-CLASS_rest`, None if it has another form.
+
+    `index` has no hyphen; CLASS may have hyphens and underscores. Where two readings
+    fit, as `aye` and `aye-aye_lemur` do in `7-aye-aye_lemur-aye-aye_lemur_3.jpg`, the
+    longer class wins: more of the key repeats itself, so chance explains it less.
+    """
+    start = key.find("-") + 1
+    if not start or len(key) > _LONGEST_KEY:
+        return None
+    hyphen = key.rfind("-", start + 1, (start + len(key)) // 2)
+    while hyphen > 0:
+        after = 2 * hyphen - start + 1  # Where the second CLASS ends.
+        # The cheap question first.
+        if key[after] == "_" and key.startswith(key[start:hyphen], hyphen + 1):
+            return key[start:hyphen]
+        hyphen = key.rfind("-", start + 1, hyphen)
+    return None
+
+
+def classes_of_keys(keys: list[str], where: str) -> list[str]:
+    """The class of each key.
+
+    Raises:
+      InputError: beginning with `where`, with the first few keys of another form.
+    """
+    classes = [class_of_key(key) for key in keys]
+    wrong = [key for key, name in zip(keys, classes) if name is None]
+    if wrong:
+        few = ", ".join(shown(key[:_LONGEST_KEY]) for key in wrong[:_OFFENDERS_SHOWN])
+        received = f"{len(wrong)} of another form, first {few}"
+        raise InputError(where, "keys of the form index-CLASS-CLASS_rest", received)
+    return classes
+
+
+def index_classes(classes: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Numbers the classes in the order of their names.
+
+    Integers are ordered by value if every name is one, so that labels 0, 1, ..., 10
+    keep their numbers. The order does not depend on that of the rows.
+
+    Returns:
+      labels: [rows] int32.
+      class_names: one a class.
+    """
+    names = sorted(set(classes))
+    if all(_INTEGER.fullmatch(name) for name in names):
+        names.sort(key=int)
+    number = {name: i for i, name in enumerate(names)}
+    labels = np.fromiter((number[name] for name in classes), np.int32, len(classes))
+    return labels, tuple(names)

@@ -1,0 +1,219 @@
+"""Reads and writes arrays in .npz files, without pickle and within bounds.
+
+`numpy.load` allocates what a header declares and inflates what a zip holds. Here the
+header of each array is checked against the sizes in the zip's directory, and those
+against the size of the file, before anything is allocated.
+"""
+
+import math
+import os
+import re
+import struct
+import zipfile
+import zlib
+from typing import BinaryIO
+
+import numpy as np
+
+from leo_tf.errors import InputError, shown
+from leo_tf.files import write_file
+
+_SUFFIX = ".npy"
+# Features and their names compress to a third, not to a twentieth; a bomb compresses
+# to a thousandth. Deflate cannot tell, so the ratio must.
+_MAX_INFLATION = 20
+_FREE_BYTES = 1 << 20
+_COPY_BYTES = 1 << 20
+_MOST_DIRECTORY_BYTES = 1 << 18  # of some 4,000 arrays
+_MAX_RANK = 2
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_MAGIC = b"\x93NUMPY"
+_LENGTH_FORMATS = {(1, 0): "<H", (2, 0): "<I", (3, 0): "<I"}
+_LONGEST_HEADER = 4096
+# Source: the format's description in `numpy.lib.format`: a dict, keys in this order.
+_HEADER = re.compile(
+    rb"\{'descr': *'([<>|=])([a-zA-Z])(\d{1,9})', *'fortran_order': *(True|False), *"
+    # Commas between the numbers, or this would take forever to fail.
+    rb"'shape': *\(((?:\d{1,15}L?, *){0,8}(?:\d{1,15}L?)?)\),? *\} *\n?"
+)
+_OBJECT_HINT = (
+    "Python objects are never read. Write text as np.array(names, dtype=str)."
+)
+# What `zipfile` raises for a damaged zip; RuntimeError for an encrypted one.
+_DAMAGES = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
+
+
+class NpzFile:
+    """The arrays of one open .npz file.
+
+    Args:
+      file: open for reading; stays the caller's.
+      path: errors begin with it.
+
+    Raises:
+      InputError: if it is not a zip, or one made to deceive.
+    """
+
+    def __init__(self, file: BinaryIO, path: str):
+        self.path = path
+        self._bytes_left = _FREE_BYTES + _MAX_INFLATION * file.seek(0, os.SEEK_END)
+        try:
+            self._zip = _open_zip(file)
+        except _DAMAGES as error:
+            received = shown(str(error))
+            raise InputError(path, "an .npz file, undamaged", received) from None
+        self._members = {}
+        for info in self._zip.infolist():
+            if info.filename in self._members:
+                received = f"{shown(info.filename)} again"
+                raise InputError(path, "every array once", received)
+            self._members[info.filename] = info
+
+    @property
+    def names(self) -> list[str]:
+        """The arrays of the file."""
+        return [n.removesuffix(_SUFFIX) for n in self._members if n.endswith(_SUFFIX)]
+
+    def read(self, name: str, kinds: str) -> np.ndarray:
+        """Reads one array.
+
+        Args:
+          name: without .npy.
+          kinds: the accepted `dtype.kind`s, of "fiSU".
+
+        Returns:
+          The array in the dtype and byte order of the file, of 1 or 2 axes.
+
+        Raises:
+          InputError: if it is missing, damaged, of another kind, or larger than
+            twenty times the file.
+        """
+        where = f"{self.path}: `{name}`"
+        info = self._member(name, where)
+        try:
+            with self._zip.open(info) as member:
+                dtype, shape, fortran = _read_header(member, where, kinds)
+                self._check_size(member.tell(), dtype, shape, info, where)
+                flat = np.empty(math.prod(shape), dtype)
+                _fill(flat.view(np.uint8), member, where)
+            # May fail, of an array without items: (0, 999999999999999).
+            return flat.reshape(shape, order="F" if fortran else "C")
+        except InputError:
+            raise
+        except _DAMAGES as error:
+            raise InputError(where, "undamaged data", shown(str(error))) from None
+
+    def _member(self, name, where) -> zipfile.ZipInfo:
+        info = self._members.get(name + _SUFFIX)
+        if info is None:
+            have = ", ".join(shown(have) for have in sorted(self.names)[:8])
+            raise InputError(where, "this array", f"a file with {have or 'none'}")
+        if info.compress_type not in _METHODS:
+            received = f"zip method {info.compress_type}"
+            raise InputError(where, "an array stored or deflated", received)
+        return info
+
+    def _check_size(self, header_size, dtype, shape, info, where):
+        declared = math.prod(shape) * dtype.itemsize
+        if header_size + declared != info.file_size:
+            received = f"{info.file_size - header_size} bytes"
+            raise InputError(where, f"{declared} bytes for shape {shape}", received)
+        self._bytes_left -= declared
+        if self._bytes_left < 0:
+            raise InputError(
+                where,
+                f"at most {_MAX_INFLATION} times the size of the file",
+                f"{declared} bytes",
+                "If the data are right, write them with np.savez, uncompressed.",
+            )
+
+
+def _open_zip(file: BinaryIO) -> zipfile.ZipFile:
+    bounded = _BoundedReads(file)
+    opened = zipfile.ZipFile(bounded)
+    bounded.most = None  # the directory is read; arrays are bounded one by one
+    return opened
+
+
+class _BoundedReads:
+    """An open file that hands out only so much at a time, while `most` is not None.
+
+    A zip's directory is read at once, and an entry of it takes fifteen times its size.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self.most = _MOST_DIRECTORY_BYTES
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+        self._file = file
+
+    def read(self, count: int = -1) -> bytes:
+        if self.most is None:
+            return self._file.read(count)
+        wanted = self.most + 1 if count < 0 else min(count, self.most + 1)
+        data = self._file.read(wanted)
+        if len(data) > self.most:
+            raise ValueError(f"a directory of more than {self.most} bytes")
+        return data
+
+
+def _read_header(member, where, kinds):
+    start = member.read(len(_MAGIC) + 2)
+    length_format = _LENGTH_FORMATS.get(tuple(start[len(_MAGIC) :]))
+    if start[: len(_MAGIC)] != _MAGIC or length_format is None:
+        raise InputError(where, "an array as NumPy writes it", shown(start))
+    size = struct.calcsize(length_format)
+    (length,) = struct.unpack(length_format, member.read(size))
+    header = member.read(min(length, _LONGEST_HEADER))
+    match = _HEADER.fullmatch(header)
+    if not match:
+        # Records have a list where the dtype stands; Python objects have '|O'.
+        hint = _OBJECT_HINT if b"'|O'" in header else ""
+        received = f"the header {shown(header[:200])}"
+        raise InputError(where, _expected(kinds), received, hint)
+    order, kind, count, fortran, shape = (group.decode() for group in match.groups())
+    if kind not in kinds:
+        raise InputError(where, _expected(kinds), f"dtype {order}{kind}{count}")
+    try:
+        dtype = np.dtype(f"{order}{kind}{count}")
+    except TypeError:
+        raise InputError(where, "a dtype", f"{order}{kind}{count}") from None
+    shape = tuple(int(axis) for axis in re.findall(r"\d+", shape))
+    if not 1 <= len(shape) <= _MAX_RANK or not dtype.itemsize:
+        received = f"{dtype} of shape {shape}"
+        raise InputError(where, "1 or 2 axes of items of some size", received)
+    return dtype, shape, fortran == "True"
+
+
+def _expected(kinds):
+    words = {"f": "floats", "i": "integers", "u": "integers", "S": "text", "U": "text"}
+    return "an array of " + " or ".join(dict.fromkeys(words[kind] for kind in kinds))
+
+
+def _fill(out, member, where):
+    # `zipfile` compares the checksum as the last byte is read.
+    filled = 0
+    while filled < len(out):
+        data = member.read(min(_COPY_BYTES, len(out) - filled))
+        if not data:
+            raise InputError(where, f"{len(out)} bytes", f"{filled}")
+        out[filled : filled + len(data)] = np.frombuffer(data, np.uint8)
+        filled += len(data)
+
+
+def write_npz(path: str, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays of numbers and text, beside the path first, then in its place.
+
+    Raises:
+      DiskError: if that cannot be done; what was at `path` is then untouched.
+    """
+    write_file(path, lambda file: np.savez(file, **arrays))

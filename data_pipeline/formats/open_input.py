@@ -1,0 +1,45 @@
+"""Opening a file of the user's, with one clear error for each way it can fail."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from leo_tf.errors import InputError
+
+
+@contextlib.contextmanager
+def open_input(path: str) -> Iterator[BinaryIO]:
+    """Opens a file for reading, for a `with` block.
+
+    Args:
+      path: of a file with at least one byte.
+
+    Raises:
+      InputError: if it is missing, not a regular file, empty or not readable; also
+        if reading fails inside the block.
+    """
+    path = os.fspath(path)
+    try:
+        _check_regular(path)
+        with open(path, "rb") as file:
+            yield file
+    except FileNotFoundError:
+        raise InputError(path, "a file", "nothing there") from None
+    except OSError as error:
+        raise InputError(path, "a readable file", str(error.strerror)) from None
+
+
+def _check_regular(path):
+    try:
+        status = os.stat(path)
+    except ValueError as error:  # a NUL in the path
+        raise InputError(ascii(path), "a path", str(error)) from None
+    # Asked before it is opened: opening a pipe without a writer never returns.
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(path, "a file", "a directory")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(path, "a file", "a device, a pipe or a socket")
+    if not status.st_size:
+        raise InputError(path, "a file with data", "an empty file")

@@ -1,0 +1,183 @@
+"""Features as TFRecord: one `tf.train.Example` a row, written and read by TensorFlow.
+
+    embedding   D floats
+    class       the name of the class
+    name        the name of the example; in every row or in none
+
+TensorFlow compares the checksums and parses the examples. It also gives memory for
+whatever length a record claims, and ends the process if there is none: so the lengths
+are checked first, see `tfrecord_lengths.py`.
+"""
+
+import os
+import re
+from typing import BinaryIO
+
+import numpy as np
+import tensorflow as tf
+
+from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.formats.names import (
+    ROW_RULE,
+    decode_names,
+    index_classes,
+    row_count_is_bounded,
+)
+from leo_tf.data_pipeline.formats.tfrecord_framing import Records, scan
+from leo_tf.errors import InputError, shown
+from leo_tf.files import write_file
+
+# So much is parsed at a time.
+_BATCH_BYTES = 1 << 20
+_FLOAT_BYTES = 4
+# The latter if the message of the former has bytes of the file in it.
+_DAMAGES = (tf.errors.OpError, UnicodeDecodeError)
+
+
+def read_file(file: BinaryIO, path: str, dtype: str = "float32") -> EmbeddingTable:
+    """Reads one split.
+
+    Args:
+      file: open for reading at any place; stays the caller's.
+      path: of the same file, not compressed.
+      dtype: "float32" or "float64", to which the features are converted.
+
+    Raises:
+      InputError: if a record is damaged, or anything but what is said above.
+    """
+    path, file_size = os.fspath(path), file.seek(0, os.SEEK_END)
+    records = scan(file, path)
+    features, size = _features(path)
+    row_bytes = size * _FLOAT_BYTES
+    if not row_count_is_bounded(records.count, row_bytes):
+        received = f"{records.count} rows of {row_bytes} bytes"
+        raise InputError(path, ROW_RULE, received)
+    if records.count * row_bytes > file_size:
+        expected = f"{records.count} rows of {size} floats, as the first one"
+        raise InputError(path, expected, f"a file of {file_size} bytes")
+    columns = _parse(path, records, features, size)
+    labels, class_names = index_classes(decode_names(columns["class"]))
+    names = columns.get("name")
+    return EmbeddingTable(
+        embeddings=columns["embedding"],
+        labels=labels,
+        class_names=class_names,
+        names=None if names is None else np.array(decode_names(names), dtype=object),
+        source=path,
+        dtype=dtype,
+    )
+
+
+def save_tfrecord(path: str, table: EmbeddingTable) -> None:
+    """Writes one split, so that `load(path)` gives it back.
+
+    Args:
+      path: of the file; it is written beside and renamed into place.
+      table: of float32, for TFRecord has no other floats; its pictures, if any, are
+        not written.
+
+    Raises:
+      InputError: if the table is of float64, or a name is no text that UTF-8 can hold.
+      DiskError: if the file cannot be written.
+    """
+    if table.embeddings.dtype != np.float32:
+        received, hint = str(table.embeddings.dtype), "Write it with `save_npz`."
+        raise InputError(f"{table.source}: `embeddings`", "float32", received, hint)
+    classes = _encoded(table.class_names, table.source)
+    names = None if table.names is None else _encoded(table.names, table.source)
+
+    def write(file):
+        try:
+            with tf.io.TFRecordWriter(file.name) as writer:
+                for row, label in enumerate(table.labels):
+                    columns = {"class": classes[label]}
+                    if names is not None:
+                        columns["name"] = names[row]
+                    writer.write(_example(table.embeddings[row], columns))
+        except tf.errors.OpError as error:
+            raise OSError(error.message) from error
+
+    write_file(path, write)
+
+
+def _features(path: str) -> tuple[dict, int]:
+    """What every example must hold, for `tf.io.parse_example`, and D; of the first.
+
+    Raises:
+      InputError: if the first example is damaged, or has no embedding or no class.
+    """
+    kinds = {
+        "embedding": tf.io.VarLenFeature(tf.float32),
+        "class": tf.io.VarLenFeature(tf.string),
+        "name": tf.io.VarLenFeature(tf.string),
+    }
+    try:
+        [record] = tf.data.TFRecordDataset(path).take(1).as_numpy_iterator()
+        found = tf.io.parse_single_example(record, kinds)
+    except _DAMAGES as error:
+        raise _damaged(f"{path}: record 0", error) from None
+    sizes = {name: int(found[name].shape[0]) for name in kinds}
+    if not sizes["embedding"] or sizes["class"] != 1 or sizes["name"] > 1:
+        expected = "`embedding` of floats, one `class`, and one `name` or none"
+        received = ", ".join(f"{count} of `{name}`" for name, count in sizes.items())
+        raise InputError(f"{path}: record 0", expected, received)
+    features = {
+        "embedding": tf.io.FixedLenFeature([sizes["embedding"]], tf.float32),
+        "class": tf.io.FixedLenFeature([], tf.string),
+    }
+    if sizes["name"]:
+        features["name"] = tf.io.FixedLenFeature([], tf.string)
+    return features, sizes["embedding"]
+
+
+def _parse(path: str, records: Records, features: dict, size: int) -> dict:
+    """Column -> [rows, D] float32, or a list of byte strings.
+
+    Raises:
+      InputError: if a record is damaged or an example has other features.
+    """
+    embeddings = np.empty([records.count, size], np.float32)
+    texts = {name: [] for name in features if name != "embedding"}
+    batch = max(1, _BATCH_BYTES // records.longest)
+    dataset = tf.data.TFRecordDataset(path, buffer_size=_BATCH_BYTES).batch(batch)
+    filled = 0
+    try:
+        for examples in dataset:
+            columns = tf.io.parse_example(examples, features)
+            rows = columns["embedding"].numpy()  # [rows, D]
+            embeddings[filled : filled + len(rows)] = rows
+            filled += len(rows)
+            for name, values in texts.items():
+                values.extend(columns[name].numpy().tolist())
+    except _DAMAGES as error:
+        raise _damaged(f"{path}: record {filled} or later", error) from None
+    if filled != records.count:
+        raise InputError(path, f"{records.count} records", f"{filled}")
+    return {"embedding": embeddings, **texts}
+
+
+def _damaged(where: str, error: Exception) -> InputError:
+    expected = "undamaged examples of the same features"
+    message = getattr(error, "message", "other bytes")
+    # Without the name of the node in front, and of the operation behind.
+    match = re.fullmatch(r"(?:\{\{.*?\}\} )?(.*?)( \[Op:.*)?", message, re.DOTALL)
+    return InputError(where, expected, shown(match[1]))
+
+
+def _example(embedding: np.ndarray, texts: dict[str, bytes]) -> bytes:
+    """[D] floats and a text each, as a serialised `tf.train.Example`."""
+    values = tf.train.FloatList(value=embedding.tolist())
+    features = {"embedding": tf.train.Feature(float_list=values)}
+    for name, text in texts.items():
+        bytes_list = tf.train.BytesList(value=[text])
+        features[name] = tf.train.Feature(bytes_list=bytes_list)
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    return example.SerializeToString()
+
+
+def _encoded(names, source: str) -> list[bytes]:
+    try:
+        return [name.encode("utf-8") for name in names]
+    except UnicodeEncodeError as error:
+        received = shown(error.object)
+        raise InputError(f"{source}: names", "text in UTF-8", received) from None

@@ -1,0 +1,1 @@
+"""The embedded data set: characters of many scripts, drawn from fonts."""

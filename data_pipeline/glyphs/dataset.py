@@ -1,0 +1,197 @@
+"""The embedded data set: characters of many scripts, described by 640 numbers each.
+
+Nothing is downloaded: the characters are drawn, once, from the fonts that come with
+matplotlib, and kept in the user's cache directory. `docs/glyphs.md` says what the set
+is and what it is not.
+"""
+
+import unicodedata
+
+import numpy as np
+
+from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.glyphs import cache as array_cache
+from leo_tf.data_pipeline.glyphs.drawing import NUM_DRAWS, PICTURE_SIDE, Fonts, distort
+from leo_tf.data_pipeline.glyphs.hog import hog
+
+# A script is what the Unicode names of its characters begin with. Of look-alikes the
+# first in this order is kept, so the common scripts lose nothing to the rare ones.
+SCRIPTS = {
+    "train": ("DIGIT", "LATIN", "GREEK", "COPTIC", "CYRILLIC", "LISU", "ARABIC"),
+    "test": ("GEORGIAN", "TIFINAGH", "OGHAM", "HEBREW"),
+    "val": ("ARMENIAN", "LAO", "NKO", "OLD ITALIC"),
+}
+EXAMPLES_PER_CLASS = 20
+
+# Part of the cache's file name: raise it whenever the same fonts give other data.
+VERSION = 1
+_SEED = 2019
+# Cosine of two blurred reference pictures from which they count as one character.
+LOOK_ALIKE = 0.91
+_LOOK_ALIKE_BLUR = 1.5  # pixels; standard deviation
+_BLOCK_CLASSES = 16  # drawn at a time: small enough for the processor's cache
+
+
+def load_splits(
+    dtype: str = "float32", cache_dir: str | None = None, progress: bool = True
+) -> dict[str, EmbeddingTable]:
+    """The glyphs, split by script so that every test class is of a new alphabet.
+
+    Draws them on the first call (seconds) and reads them from the cache afterwards.
+
+    Args:
+      dtype: of the embeddings, "float32" or "float64".
+      cache_dir: where to keep them; by default `LEO_TF_CACHE`, or else `leo_tf` in
+        the user's cache directory.
+      progress: whether to show a progress line on stderr while drawing.
+
+    Returns:
+      "train", "val" and "test", each with 640 features a row, `images` and `names`.
+
+    Raises:
+      InputError: if `dtype` is neither, or matplotlib's fonts are not there.
+    """
+    fonts = Fonts()
+    file_name = f"glyphs-v{VERSION}-{fonts.digest()[:16]}.npz"
+    path = array_cache.locate(file_name, cache_dir)
+    arrays = array_cache.read(path)
+    if arrays is None:
+        arrays = _draw_splits(fonts, progress)
+        array_cache.write(path, arrays)
+    return {split: _table(split, arrays, dtype) for split in ("train", "val", "test")}
+
+
+def choose_characters(fonts: Fonts) -> dict[str, list[str]]:
+    """The characters of each split, those that look like an earlier one left out.
+
+    Letters and digits only; what Unicode derives from others (an accented letter, a
+    ligature, a positional form) would be a look-alike by design and is left out too.
+    """
+    references, found = [], {}
+    for split, scripts in SCRIPTS.items():
+        for script in scripts:
+            for character in _script_characters(fonts, script):
+                picture = fonts.draw(character, fonts.faces_of[character][0])
+                if picture is not None:
+                    references.append(picture)
+                    found[character] = split
+    kept = _distinct(similarities(np.array(references)))
+    chosen = {split: [] for split in SCRIPTS}
+    for keep, (character, split) in zip(kept, found.items()):
+        if keep:
+            chosen[split].append(character)
+    return chosen
+
+
+def similarities(pictures: np.ndarray) -> np.ndarray:
+    """[n, n] cosines of [n, G, G] pictures, blurred so that near strokes agree."""
+    offset = np.arange(pictures.shape[-1])
+    blur = np.exp(-0.5 * (np.subtract.outer(offset, offset) / _LOOK_ALIKE_BLUR) ** 2)
+    # In float64 no rounding of some processor can carry a pair over the threshold.
+    blurred = (blur @ pictures.astype(np.float64) @ blur).reshape(len(pictures), -1)
+    blurred /= np.linalg.norm(blurred, axis=1, keepdims=True)
+    return blurred @ blurred.T
+
+
+def _distinct(cosines):
+    """[n] bool: whether no kept one before it is alike."""
+    kept = np.zeros(len(cosines), bool)
+    for i, row in enumerate(cosines):
+        kept[i] = not (row[:i][kept[:i]] >= LOOK_ALIKE).any()
+    return kept
+
+
+def _script_characters(fonts, script):
+    for character in sorted(fonts.faces_of):
+        words = unicodedata.name(character, "").split()
+        if " ".join(words).startswith(f"{script} ") and _is_plain(character, words):
+            yield character
+
+
+def _is_plain(character, words):
+    """A letter or digit of its own: no modifier, ligature or accented form."""
+    kind = unicodedata.category(character) in ("Lu", "Ll", "Lo", "Nd")
+    named = "LETTER" in words or "DIGIT" in words
+    return kind and named and not unicodedata.decomposition(character)
+
+
+def _draw_splits(fonts, progress):
+    """The arrays of all splits: `SPLIT_images`, `SPLIT_features`, `SPLIT_classes`."""
+    chosen = choose_characters(fonts)
+    blocks = [
+        (split, characters[first : first + _BLOCK_CLASSES])
+        for split, characters in chosen.items()
+        for first in range(0, len(characters), _BLOCK_CLASSES)
+    ]
+    drawn = {split: [] for split in chosen}
+    for split, characters in _with_progress(blocks, progress):
+        drawn[split].append(draw_examples(fonts, characters, EXAMPLES_PER_CLASS))
+    arrays = {}
+    for split, pictures in drawn.items():
+        # Half precision: enough for histograms, and it rounds away the last bits,
+        # in which processors differ.
+        features = [hog(block).astype(np.float16) for block in pictures]
+        arrays[f"{split}_images"] = np.concatenate(pictures)
+        arrays[f"{split}_features"] = np.concatenate(features)
+        names = [unicodedata.name(character) for character in chosen[split]]
+        arrays[f"{split}_classes"] = np.array(names)
+    return arrays
+
+
+def draw_examples(
+    fonts: Fonts, characters: list[str], examples: int, seed: int = _SEED
+) -> np.ndarray:
+    """Distorted pictures of each character, in random faces that have it.
+
+    Picture e of a character depends on (seed, character, e) alone, whatever else is
+    drawn before it or with it.
+
+    Args:
+      fonts: where the characters come from.
+      characters: each in at least one face, and not blank.
+      examples: pictures of each character.
+      seed: chooses faces and distortions; not negative.
+
+    Returns:
+      [characters * examples, P, P] uint8, ink bright; character by character.
+    """
+    glyphs, draws, noises = [], [], []
+    for character in characters:
+        faces = fonts.faces_of[character]
+        clean = {}
+        for example in range(examples):
+            key = np.array([seed, ord(character) << 16 | example], np.uint64)
+            rng = np.random.Generator(np.random.Philox(key=key))
+            face = faces[int(rng.random() * len(faces))]
+            if face not in clean:
+                clean[face] = fonts.draw(character, face)
+            glyphs.append(clean[face])
+            draws.append(rng.random(NUM_DRAWS))
+            noises.append(rng.random((PICTURE_SIDE, PICTURE_SIDE)))
+    signed = (2 * np.array(numbers) - 1 for numbers in (draws, noises))
+    return distort(np.array(glyphs), *signed)
+
+
+def _with_progress(blocks, progress):
+    if not progress:
+        return blocks
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(blocks, "Drawing the glyphs, once", console=Console(stderr=True))
+
+
+def _table(split, arrays, dtype):
+    classes = arrays[f"{split}_classes"].tolist()
+    features = arrays[f"{split}_features"]
+    examples = len(features) // len(classes)
+    names = [f"{name}/{i:02d}" for name in classes for i in range(examples)]
+    return EmbeddingTable(
+        embeddings=features,
+        labels=np.repeat(np.arange(len(classes)), examples),
+        class_names=tuple(classes),
+        names=np.array(names),
+        images=arrays[f"{split}_images"],
+        source=f"glyphs ({split})",
+        dtype=dtype,
+    )

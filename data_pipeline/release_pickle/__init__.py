@@ -1,0 +1,1 @@
+"""The release's pickles, read by a reader that runs nothing."""

@@ -1,0 +1,127 @@
+"""From the inert values of a release pickle to its embeddings and names."""
+
+import numpy as np
+
+from leo_tf.data_pipeline.formats.names import (
+    ROW_RULE,
+    array_to_names,
+    decode_names,
+    row_count_is_bounded,
+)
+from leo_tf.data_pipeline.release_pickle.arrays import Array, Scalar
+from leo_tf.data_pipeline.release_pickle.values import (
+    Encoded,
+    Unexpected,
+    fields,
+    kind_of,
+    short_text,
+)
+from leo_tf.errors import shown
+
+_FIELDS = ("embeddings", "keys")
+
+
+class Entries(dict):
+    """The file's dict: text keys, the two known ones, each set once."""
+
+    def update_flat(self, values: list):
+        """Takes key, value, key, value, ..."""
+        if len(values) % 2:
+            raise Unexpected("a value for each key", f"{len(values)} items")
+        for key, value in zip(values[::2], values[1::2]):
+            key = short_text(key)
+            if key not in _FIELDS or key in self:
+                raise Unexpected("`embeddings` and `keys`, once each", shown(key))
+            self[key] = value
+
+
+def ordered_dict(arguments) -> Entries:
+    """`OrderedDict()`, as Python 3 writes it, or `OrderedDict([[k, v], ...])`."""
+    entries = Entries()
+    if arguments != ():
+        (pairs,) = fields(arguments, 1, "OrderedDict")
+        for pair in pairs if isinstance(pairs, list) else (pairs,):
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise Unexpected("pairs of key and value", kind_of(pair))
+            entries.update_flat(pair)
+    return entries
+
+
+def read_entries(entries, size: int) -> dict:
+    """Decodes a whole file's dict.
+
+    Args:
+      entries: what the pickle holds.
+      size: bytes of the file; no more text than that is decoded.
+    """
+    if not isinstance(entries, Entries):
+        raise Unexpected("a dict of `embeddings` and `keys`", kind_of(entries))
+    for field in _FIELDS:
+        if field not in entries:
+            raise Unexpected(f"a dict with `{field}`", shown(sorted(entries)))
+    embeddings = _read_embeddings(entries["embeddings"])
+    _check_count(entries["keys"], embeddings)
+    return {"embeddings": embeddings, "keys": _read_names(entries["keys"], size)}
+
+
+def _check_count(names, embeddings: np.ndarray):
+    """Before a name is decoded: a name takes more memory than it takes in the file."""
+    rows = len(embeddings)
+    if not row_count_is_bounded(rows, embeddings[0].nbytes):
+        raise Unexpected(ROW_RULE, f"{rows} rows of {embeddings[0].nbytes} bytes")
+    is_array = isinstance(names, Array) and names.data is not None
+    count = names.shape[0] if is_array else rows
+    count = len(names) if isinstance(names, (list, tuple)) else count
+    if count != rows:
+        expected = f"`keys`: {rows} names, one a row of `embeddings`"
+        raise Unexpected(expected, f"{count}")
+
+
+def _read_embeddings(value) -> np.ndarray:
+    if not isinstance(value, Array) or value.data is None:
+        raise Unexpected("`embeddings`: an array", kind_of(value))
+    if value.dtype.kind != "f" or len(value.shape) != 2:
+        received = f"dtype {value.dtype.kind} of shape {value.shape}"
+        raise Unexpected("`embeddings`: floats of shape [rows, D]", received)
+    return value.to_numpy()
+
+
+def _read_names(value, size: int) -> list[str]:
+    if isinstance(value, Array) and value.data is not None:
+        if len(value.shape) != 1:
+            raise Unexpected("`keys`: one axis", f"shape {value.shape}")
+        if value.dtype.kind in "SU":
+            return _texts(value.to_numpy())
+        if value.dtype.kind == "O" and len(value.data) == value.shape[0]:
+            value = value.data
+    if not isinstance(value, (list, tuple)):
+        raise Unexpected("`keys`: a list or array of names", kind_of(value))
+    # One long name named a million times is small in the file, and not here.
+    length = 0
+    for name in value:
+        if not isinstance(name, (str, bytes, Scalar, Encoded)):
+            raise Unexpected("`keys`: text or byte strings", kind_of(name))
+        length += len(name)
+    if length > size:
+        raise Unexpected("`keys`: names no longer than the file", f"{length} bytes")
+    return decode_names([_name(name) for name in value])
+
+
+def _name(value) -> str | bytes:
+    if isinstance(value, Scalar):
+        (name,) = (
+            _texts(value.to_numpy())
+            if value.dtype.kind == "U"
+            else (value.to_numpy().tolist())
+        )
+        return name
+    if isinstance(value, Encoded):
+        return bytes(value.encode())
+    return value
+
+
+def _texts(array: np.ndarray) -> list[str]:
+    names = array_to_names(array)
+    if names is None:
+        raise Unexpected("`keys`: text", "numbers that are no characters")
+    return names

@@ -1,1 +1,0 @@
-"""What LEO is compared with, on the same episodes: each a `Learner`."""

@@ -1,0 +1,61 @@
+"""Command lines kept in files: what `--flagfile` stands for.
+
+absl has such files too, but opens what it is given, and reads all of it: a pipe
+without a writer, or /dev/zero.
+"""
+
+import os
+import stat
+from collections.abc import Sequence
+
+from leo_tf.errors import FlagError, shown
+
+_FLAG = "--flagfile"
+_FORMS = (_FLAG, _FLAG[1:])
+# Of all files of a command line together, which may name each other. Thousands of times
+# what the settings take; what comes back to itself ends here too.
+_MOST_BYTES = 2**16
+
+
+def with_flag_files(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the lines of a file where `--flagfile` names it.
+
+    As absl reads them: an argument a line, blank lines and those that begin with # or
+    // skipped; a line may name another file.
+
+    Raises:
+      FlagError: if a file cannot be read, is not regular or is too large.
+    """
+    waiting, expanded = list(reversed(arguments)), []
+    budget = _MOST_BYTES
+    while waiting:
+        argument = waiting.pop()
+        form, equals, path = argument.partition("=")
+        if form not in _FORMS:
+            expanded.append(argument)
+            continue
+        if not equals:
+            path = waiting.pop() if waiting else ""
+        text = _read(os.path.expanduser(path.strip()), budget)
+        budget -= len(text.encode())
+        lines = (line.strip() for line in text.splitlines())
+        lines = [line for line in lines if line and not line.startswith(("#", "//"))]
+        waiting.extend(reversed(lines))
+    return expanded
+
+
+def _read(path: str, budget: int) -> str:
+    try:
+        # Asked before it is opened: opening a pipe without a writer never returns.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise FlagError(_FLAG, "a file of flags", f"{shown(path)}, which is none")
+        with open(path, "rb") as file:
+            content = file.read(budget + 1)
+        if len(content) > budget:
+            expected = f"files of flags of at most {_MOST_BYTES} bytes in all"
+            raise FlagError(_FLAG, expected, f"more, with {shown(path)}")
+        return content.decode()
+    except FlagError:
+        raise
+    except (OSError, ValueError) as error:  # it cannot be read, or is no text
+        raise FlagError(_FLAG, "a file of flags", shown(str(error))) from None

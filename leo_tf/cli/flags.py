@@ -1,0 +1,255 @@
+"""The command line: absl flags derived from the schema.
+
+Every setting is a flag, and every flag of the original release is understood:
+`--num_classes` is `--way`, `--evaluation_mode` is `--mode=evaluate`. A value is
+checked when it is parsed, so an error names the flag as it was typed.
+
+Importing this is quick, and must stay so: `--help` and errors do not wait for
+TensorFlow.
+"""
+
+import dataclasses
+import difflib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from absl import flags as absl_flags
+
+from leo_tf.cli.flag_files import with_flag_files
+from leo_tf.cli.help import help_text
+from leo_tf.cli.modes import check_directories, check_mode
+from leo_tf.cli.options import OPTIONS, RUN_DEFAULTS
+from leo_tf.configs.presets import PRESETS
+from leo_tf.configs.schema import EMBEDDED_DATASET, GROUP_OF, Config
+from leo_tf.errors import FlagError, shown
+
+# The data set the release reads where only `--data_path` is given.
+_RELEASE_DATASET = "miniImageNet"
+_OFFICIAL_EMBEDDINGS = "http://storage.googleapis.com/leo-embeddings/embeddings.zip"
+_HELP = frozenset(["-h", "-help", "--help", "-?", "--helpshort", "--helpfull"])
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """What the command line asks for.
+
+    Attributes:
+      mode: "train", "evaluate", "search", "compare", "reproduce", "export", "serve".
+      workdir: the run directory, or "" for one of the program's choice.
+      config: what to train. To evaluate, the run directory's configuration counts
+        instead, changed by those of `explicit` that can be changed afterwards.
+      explicit: the settings the user typed, by name alone; `preset` too.
+      debug: show the traceback of an error.
+      quiet: print results only.
+      export_dir: the directory of exported models, or "".
+      export_format: "saved_model" or "tflite"; this and what follows is for "export".
+      export_version: its number; None for one more than the highest.
+      max_classes: most classes of a request.
+      max_support: most support examples of a request.
+      host: address to listen on; this and what follows is for "serve".
+      port: port to listen on, 0 for any free one.
+      max_request_bytes: larger requests are refused.
+      methods: names to "compare" or to "search" for, separated by commas.
+      method_settings: path of a file of settings for these methods, or "".
+      seeds: how many to "reproduce" with.
+      trials: how many settings to "search" among.
+      allow_changes: whether training goes on although settings or data differ.
+      profile_steps: first and last training step to profile, counted from 1.
+    """
+
+    mode: str
+    workdir: str
+    config: Config
+    explicit: Mapping[str, object]
+    debug: bool
+    quiet: bool
+    export_dir: str = ""
+    export_format: str = RUN_DEFAULTS["export_format"]
+    export_version: int | None = RUN_DEFAULTS["export_version"]
+    max_classes: int = RUN_DEFAULTS["max_classes"]
+    max_support: int = RUN_DEFAULTS["max_support"]
+    host: str = RUN_DEFAULTS["host"]
+    port: int = RUN_DEFAULTS["port"]
+    max_request_bytes: int = RUN_DEFAULTS["max_request_bytes"]
+    methods: str = RUN_DEFAULTS["methods"]
+    method_settings: str = RUN_DEFAULTS["method_settings"]
+    seeds: int = RUN_DEFAULTS["seeds"]
+    trials: int = RUN_DEFAULTS["trials"]
+    allow_changes: bool = False
+    profile_steps: tuple[int, int] | None = None
+
+
+class _Parser(absl_flags.ArgumentParser):
+    """Parses one flag's text by its option's rule."""
+
+    def __init__(self, option):
+        self.option = option
+        self.syntactic_help = option.rule.expected
+
+    def parse(self, argument):
+        return self.option.value(argument)
+
+
+def define_flags(flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -> None:
+    """Defines a flag for every setting, run option and name of the release.
+
+    All are None until the user gives them, so that what was typed can be told from
+    what is default; the help says each default.
+    """
+    for option in OPTIONS.values():
+        flag = absl_flags.Flag(
+            _Parser(option),
+            absl_flags.ArgumentSerializer(),
+            option.name,
+            None,
+            option.help,
+            boolean=option.rule.kind is bool,
+        )
+        absl_flags.DEFINE_flag(flag, flag_values)
+
+
+def parse(argv, flag_values: absl_flags.FlagValues | None = None) -> RunOptions:
+    """Reads a command line; with `--help` among it, prints help and exits with 0.
+
+    Args:
+      argv: the program's name, then its arguments. A bare `--` is skipped: the
+        release's README writes one before the flags.
+      flag_values: where `define_flags` defined the flags; fresh ones if None.
+
+    Raises:
+      FlagError: naming the first flag that is wrong, as it was typed.
+      SystemExit: after help.
+    """
+    if flag_values is None:
+        flag_values = absl_flags.FlagValues()
+        define_flags(flag_values)
+    arguments = [argument for argument in argv if argument != "--"]
+    if not _HELP.isdisjoint(arguments[1:]):
+        print(help_text(os.path.basename(arguments[0])), flush=True)
+        sys.exit(0)
+    try:
+        rest = flag_values(with_flag_files(arguments))
+    except FlagError:
+        raise
+    except (absl_flags.Error, ValueError) as error:
+        raise _as_flag_error(error, flag_values) from None
+    if len(rest) > 1:
+        raise FlagError("arguments", "flags only, as --name=value", shown(rest[1]))
+    return options_from_flags(flag_values)
+
+
+def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
+    """What parsed flags ask for.
+
+    Raises:
+      FlagError: if flags contradict each other or data is missing.
+    """
+    given = _given(flag_values)
+    mode = given.pop("mode", "train")
+    workdir = given.pop("workdir", "")
+    debug, quiet = given.pop("debug", False), given.pop("quiet", False)
+    check_mode(mode, given)
+    export_dir = given.pop("export_dir", "")
+    special = {name: given.pop(name, value) for name, value in RUN_DEFAULTS.items()}
+    special["allow_changes"] = given.pop("allow_changes", False)
+    special["profile_steps"] = given.pop("profile_steps", None)
+    check_directories(mode, workdir, export_dir, given)
+    config = _config(given)
+    if mode in ("train", "search", "compare", "reproduce"):
+        _check_data(config, given)
+    explicit = MappingProxyType(given)
+    common = mode, workdir, config, explicit, debug, quiet
+    return RunOptions(*common, export_dir, **special)
+
+
+def _given(flag_values) -> dict:
+    """Target -> value of the flags that were given, aliases resolved."""
+    given, typed = {}, {}
+    zero_steps = False
+    for option in OPTIONS.values():
+        value = flag_values[option.name].value
+        if value is None:
+            continue
+        if option.name == "checkpoint_steps" and value == 0:
+            zero_steps = True  # the release's evaluation demands it
+            continue
+        target, value = option.target, option.convert(value)
+        if target in given and given[target] != value:
+            where = f"--{option.name} and --{typed[target]}"
+            received = f"{shown(value)} and {shown(given[target])}"
+            raise FlagError(where, f"one value of --{target}", received)
+        given[target], typed[target] = value, option.name
+    if zero_steps and given.get("mode") != "evaluate":
+        hint = "0 is for --evaluation_mode, as in the release."
+        raise FlagError("--checkpoint_steps", "1 or more to train", "0", hint)
+    return given
+
+
+def _config(given) -> Config:
+    """Defaults, then the preset, then what was given."""
+    asks_for_data = "data_path" in given or (
+        given.get("dataset_name", EMBEDDED_DATASET) != EMBEDDED_DATASET
+    )
+    name = given.get("preset", "" if asks_for_data else EMBEDDED_DATASET)
+    config = PRESETS[name].config() if name else Config()
+    config = config.replace(**{k: v for k, v in given.items() if k in GROUP_OF})
+    if "data_path" in given and "dataset_name" not in given:
+        config = config.replace(dataset_name=dataset_of(config.data))
+    return config
+
+
+def dataset_of(data) -> str:
+    """The data set in `data.data_path`, where no flag names it."""
+    stem, extension = os.path.splitext(os.path.basename(data.data_path))
+    if extension.lower() == ".npz":
+        return stem
+    # A published preset names its own; the embedded one is not in a directory.
+    embedded = data.dataset_name == EMBEDDED_DATASET
+    name = _RELEASE_DATASET if embedded else data.dataset_name
+    is_below = os.path.isdir(os.path.join(data.data_path, name))
+    names = (f"{s}.{kind}" for s in ("train", "test") for kind in ("npz", "tfrecord"))
+    splits = [os.path.join(data.data_path, name) for name in names]
+    if not is_below and any(map(os.path.isfile, splits)):
+        return os.path.basename(os.path.abspath(data.data_path))
+    return name
+
+
+def _check_data(config, given) -> None:
+    data = config.data
+    if not data.data_path and not data.is_embedded:
+        if "preset" in given and "dataset_name" not in given:
+            expected = f"the official embeddings, for --preset={config.preset}"
+            hint = f"They are at {_OFFICIAL_EMBEDDINGS}."
+            raise FlagError("--data_path", expected, "nothing", hint)
+        expected = f"{EMBEDDED_DATASET}, the one embedded data set, or --data_path too"
+        raise FlagError("--dataset_name", expected, shown(data.dataset_name))
+    in_file = data.data_path.lower().endswith(".npz")
+    if data.embedding_crop != "center" and (data.is_embedded or in_file):
+        received = f"{data.embedding_crop} without a directory of the release's layout"
+        raise FlagError("--embedding_crop", "center", received)
+
+
+def _as_flag_error(error, flag_values) -> FlagError:
+    """The one-line error for what absl raised."""
+    if isinstance(error.__context__, FlagError):  # raised by `_Parser`
+        return error.__context__
+    if isinstance(error, absl_flags.UnrecognizedFlagError):
+        return _unknown_flag(error.flagname, flag_values)
+    flag = re.search(r"--?(\w+)", str(error), re.ASCII)
+    where = f"--{flag[1]}" if flag else "arguments"
+    return FlagError(where, "a flag and its value, as --help says", shown(str(error)))
+
+
+def _unknown_flag(name, flag_values) -> FlagError:
+    # Closest by absl's own measure would be private; difflib's is as good.
+    close = difflib.get_close_matches(name, list(flag_values), n=2)
+    hint = f"Did you mean {' or '.join('--' + match for match in close)}?"
+    return FlagError(
+        shown(f"--{name}")[1:-1],
+        "a known flag",
+        "an unknown one",
+        hint if close else "",
+    )

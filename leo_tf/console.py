@@ -1,0 +1,169 @@
+"""Lines for people beside results, and the progress line of a long job.
+
+On a terminal the progress line moves, elsewhere it is sparse.
+"""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Callable
+
+import rich.console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+# Where there is no terminal to redraw, a line every so many seconds.
+_LINE_SECONDS = 10.0
+# What stands beside the bar; it matters more than the bar.
+_FACTS_WIDTH = 76
+
+
+class _StandardError:
+    """Standard error; a full disk or a closed pipe behind it loses lines, no training.
+
+    A file as `print` and rich want it.
+    """
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name):
+        return getattr(sys.stderr, name)
+
+
+_STDERR = _StandardError()
+
+
+class ProgressLine:
+    """A context manager that shows how far a job is, how fast, and how long still.
+
+    Args:
+      title: what is being done.
+      total: units of work in all.
+      done: units already done when it starts.
+      unit: what is counted, in the plural.
+      quiet: show nothing.
+      warn: prints a line that must be seen; by default it stands above the moving one.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        done: int = 0,
+        unit: str = "steps",
+        quiet: bool = False,
+        warn: Callable[[str], None] | None = None,
+    ):
+        self._warn = warn if quiet else None
+        self.title, self.total, self.unit, self.quiet = title, total, unit, quiet
+        self.done = self._first = done
+        self._console = rich.console.Console(file=_STDERR, highlight=False)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(max(4, min(20, self._console.width - _FACTS_WIDTH))),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[facts]}"),
+            console=self._console,
+            disable=quiet or not self._console.is_terminal,
+            transient=True,
+        )
+
+    def __enter__(self):
+        self._start = self._last_line = time.monotonic()
+        self._bar.start()
+        self._task = self._bar.add_task(
+            self.title, total=self.total, completed=self.done, facts="starting"
+        )
+        return self
+
+    def __exit__(self, *unused_error):
+        self._bar.stop()
+
+    def advance(self, units: int, facts: str = "") -> None:
+        """Counts `units` more as done, and shows `facts` beside rate and time left."""
+        self.done += units
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        rate = (self.done - self._first) / elapsed
+        left = (self.total - self.done) / rate if rate else 0.0
+        shown = f"{facts}  {rate:.1f} {self.unit}/s  {_clock(left)} left".strip()
+        self._bar.update(self._task, completed=self.done, facts=shown)
+        if self._bar.disable and not self.quiet:
+            self._plain(shown)
+
+    def skip_time(self, seconds: float) -> None:
+        """Leaves `seconds` spent on something else out of the rate."""
+        self._start += seconds
+
+    def note(self, text: str) -> None:
+        """Prints a line that stays, above the moving one."""
+        if not self.quiet:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """Prints a line that stays, even if quiet."""
+        if self._warn:
+            return self._warn(text)
+        self._bar.console.print(text, markup=False, soft_wrap=True)
+
+    def _plain(self, text):
+        now = time.monotonic()
+        if now - self._last_line >= _LINE_SECONDS:
+            self._last_line = now
+            print(f"{self.title} {self.done}/{self.total}  {text}", file=_STDERR)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    )
+
+
+class Console:
+    """Where a job tells what it does: on standard error, beside results.
+
+    Args:
+      quiet: leave out all but warnings.
+    """
+
+    def __init__(self, quiet: bool = False):
+        self.quiet = quiet
+
+    def say(self, text: str) -> None:
+        """Prints a line, unless quiet."""
+        if not self.quiet:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """Prints a line, even if quiet."""
+        print(text, file=_STDERR)
+
+    def progress(
+        self, title: str, total: int, done: int = 0, unit: str = "steps"
+    ) -> ProgressLine:
+        """Returns the progress line of a job; shown unless quiet."""
+        return ProgressLine(title, total, done, unit, self.quiet, self.warn)
+
+
+class _Silent(Console):
+    """What a library tells that nobody has asked: nothing, but warnings are logged."""
+
+    def warn(self, text: str) -> None:
+        logging.getLogger("leo_tf").warning(text)
+
+
+SILENT: Console = _Silent(quiet=True)
+
+
+def say(text: str, quiet: bool = False) -> None:
+    """Prints a line to standard error, beside results, unless `quiet`."""
+    if not quiet:
+        print(text, file=_STDERR)

@@ -1,0 +1,1 @@
+"""Accuracy over episodes, with intervals and calibration."""

@@ -1,0 +1,114 @@
+"""Whether a method is as sure as it is right: negative log-likelihood, and ECE.
+
+All of it streams: bins of several batches are added, and the error comes at the end.
+Logits may be logarithms of probabilities, such as of a mean over draws.
+
+Shapes: B episodes in a batch, N way, Q queries per class, M bins.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from leo_tf.model.losses import cross_entropy
+
+# Of Guo et al., 2017, and most who report the error since.
+NUM_BINS = 15
+
+
+class Bins(NamedTuple):
+    """Sums over queries, sorted by the confidence of their answers into equal widths.
+
+    Bin m holds confidences above m / M, up to (m + 1) / M; the first holds 0, too.
+
+    Attributes:
+      count: [M] queries.
+      confidence: [M] sum of the probability of each query's answer.
+      right: [M] right answers.
+    """
+
+    count: np.ndarray | tf.Tensor
+    confidence: np.ndarray | tf.Tensor
+    right: np.ndarray | tf.Tensor
+
+
+class Reliability(NamedTuple):
+    """What a reliability picture shows: one entry for each bin that is not empty.
+
+    Attributes:
+      edges: [m, 2] lower and upper confidence of the bin.
+      share: [m] of all queries.
+      confidence: [m] mean.
+      accuracy: [m] mean.
+    """
+
+    edges: np.ndarray
+    share: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+
+def episode_nll(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Mean negative log-likelihood of each episode's queries, in nats.
+
+    Args:
+      logits: [B, ..., N].
+      labels: [B, ...] integers in [0, N).
+
+    Returns:
+      [B], same dtype as `logits`.
+    """
+    losses = cross_entropy(logits, labels)
+    return tf.reduce_mean(losses, axis=range(1, losses.shape.rank))
+
+
+def count_bins(logits: tf.Tensor, labels: tf.Tensor, num_bins: int = NUM_BINS) -> Bins:
+    """The bins of one batch, over all its queries; see `episode_nll` for arguments."""
+    # The largest share, without the others; in the logits' dtype, as a rule float32,
+    # which is exact enough for each, but not for sums of millions.
+    largest = tf.reduce_max(logits, axis=-1, keepdims=True)
+    confidence = 1.0 / tf.reduce_sum(tf.exp(logits - largest), axis=-1)  # [B, ...]
+    confidence = tf.reshape(tf.cast(confidence, tf.float64), [-1])
+    answers = tf.argmax(logits, axis=-1, output_type=labels.dtype)
+    right = tf.reshape(tf.cast(answers == labels, tf.float64), [-1])
+    # Of a NaN the bin is arbitrary, but its sum is NaN, and so is the error.
+    index = tf.cast(tf.math.ceil(confidence * num_bins), tf.int32) - 1
+    index = tf.clip_by_value(index, 0, num_bins - 1)
+    return Bins(
+        *(
+            tf.math.unsorted_segment_sum(values, index, num_bins)
+            for values in (tf.ones_like(right), confidence, right)
+        )
+    )
+
+
+def add(left: Bins, right: Bins) -> Bins:
+    """The bins of both."""
+    return Bins(*(mine + its for mine, its in zip(left, right, strict=True)))
+
+
+def expected_calibration_error(bins: Bins) -> float:
+    """Mean over all queries of |accuracy - confidence| of their bin.
+
+    Returns:
+      Between 0 and 1; NaN if there is no query, or a logit was NaN.
+
+    Source: Guo et al., 2017 (arXiv:1706.04599), equation 5.
+    """
+    gaps = np.abs(np.asarray(bins.right) - np.asarray(bins.confidence))
+    queries = np.sum(bins.count)
+    return float(gaps.sum() / queries) if queries else float("nan")
+
+
+def reliability(bins: Bins) -> Reliability:
+    """Accuracy beside confidence, for a picture."""
+    count, confidence, right = (np.asarray(sums, np.float64) for sums in bins)
+    filled = np.flatnonzero(count)
+    steps = np.arange(len(count) + 1) / len(count)
+    return Reliability(
+        edges=np.stack([steps[filled], steps[filled + 1]], axis=-1),
+        share=count[filled] / count.sum(),
+        confidence=confidence[filled] / count[filled],
+        accuracy=right[filled] / count[filled],
+    )

@@ -1,0 +1,163 @@
+"""Accuracy over many episodes, with an interval, of several methods at once.
+
+Shapes: B episodes in a batch, N way, K shot, Q queries per class, D embedding size.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from leo_tf.data_pipeline.episode import Episode, EpisodeRows
+from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable
+from leo_tf.evaluation import posterior as sampling
+from leo_tf.evaluation.calibration import Bins, add, count_bins, episode_nll
+from leo_tf.evaluation.posterior import Draws
+from leo_tf.evaluation.query_scores import ClassRows, query_scores
+from leo_tf.model.learner import Adapted, Learner, loss_parts
+from leo_tf.model.losses import accuracy
+
+
+class EpisodeScores(NamedTuple):
+    """What one method scored.
+
+    Attributes:
+      accuracy: [E] of each episode.
+      loss: the mean.
+      nll: [E] mean negative log-likelihood of each episode's queries, in nats; None
+        unless it was asked for.
+      bins: how sure its answers were, and how right; likewise.
+    """
+
+    accuracy: np.ndarray
+    loss: float
+    nll: np.ndarray | None = None
+    bins: Bins | None = None
+
+
+def evaluate(
+    learners: Mapping[str, Learner],
+    episodes: EpisodesByRow | Iterable[Episode],
+    on_batch: Callable[[int], None] = lambda episodes: None,
+    **options,
+) -> dict[str, EpisodeScores]:
+    """Scores every method on the same episodes.
+
+    Args:
+      learners: name -> built method.
+      episodes: finitely many, in batches. By row they need no memory for the queries.
+      on_batch: called with the number of episodes of each batch, for progress.
+      options: of `make_scorer`.
+
+    Returns:
+      name -> `EpisodeScores`, in the episodes' order.
+    """
+    if isinstance(episodes, EpisodesByRow):
+        scorer = make_scorer(learners, episodes.table, **options)
+        return collect(scorer, episodes.rows, on_batch)
+    return collect(make_scorer(learners, **options), episodes, on_batch)
+
+
+class _BatchScores(NamedTuple):
+    """What one method scored on a batch; what was not asked for is empty."""
+
+    accuracy: tf.Tensor  # [B]
+    loss: tf.Tensor  # []
+    calibration: tuple[tf.Tensor, Bins] | tuple[()]  # [B] nll, bins
+
+
+def make_scorer(
+    learners: Mapping[str, Learner],
+    table: FeatureTable | None = None,
+    *,
+    calibrated: bool = False,
+    draws: Draws | None = None,
+) -> Callable:
+    """A `tf.function` of an Episode and its number among all, for `collect`.
+
+    Args:
+      learners: name -> built method.
+      table: with it, it is a function of EpisodeRows of that table instead.
+      calibrated: whether to see how sure the methods are, too.
+      draws: of z and w to average over, for methods that have them; None for means.
+    """
+    by_class = None if table is None else ClassRows.of(table)
+
+    @tf.function(autograph=False)
+    def score(episode, first):
+        support, support_labels, labels = _parts(episode, by_class)
+
+        def answer(learner, **mode):
+            adapted = learner.adapt(support, support_labels, **mode)
+            if by_class is None:
+                logits = learner.logits(adapted.classifier, episode.query_inputs)
+            else:
+                logits = query_scores(learner, adapted.classifier, episode, by_class)
+            return adapted, logits
+
+        def sampled(learner):
+            def answer_draw(number):
+                shape = support.shape.as_list()
+                drawn = sampling.draw(learner, shape, draws.seed, number, first)
+                return answer(learner, training=True, noise=drawn)
+
+            return sampling.average(answer_draw, draws.count)
+
+        scores = {}
+        for name, learner in learners.items():
+            samples = draws is not None and sampling.can_sample(learner)
+            result = sampled(learner) if samples else answer(learner)
+            scores[name] = _batch_scores(*result, labels, calibrated)
+        return scores
+
+    return score
+
+
+def _parts(episode: Episode | EpisodeRows, by_class: ClassRows | None):
+    """Support [B, N, K, D] with labels [B, N, K], and the queries' labels [B, N, Q]."""
+    if by_class is None:
+        return episode.support_inputs, episode.support_labels, episode.query_labels
+    labels = tf.range(episode.classes.shape[-1])[:, tf.newaxis]  # [N, 1]
+    support = tf.gather(by_class.features, episode.support)
+    support_labels = tf.zeros_like(episode.support) + labels
+    return support, support_labels, tf.zeros_like(episode.query) + labels
+
+
+def _batch_scores(adapted: Adapted, logits, labels, calibrated) -> _BatchScores:
+    parts = loss_parts(adapted, logits, labels)
+    calibration = ()
+    if calibrated:
+        calibration = episode_nll(logits, labels), count_bins(logits, labels)
+    loss = tf.add_n(list(parts.values()))
+    return _BatchScores(accuracy(logits, labels), loss, calibration)
+
+
+def collect(
+    scorer: Callable,
+    episodes: Iterable,
+    on_batch: Callable[[int], None] = lambda episodes: None,
+) -> dict[str, EpisodeScores]:
+    """Runs a scorer over batches of what it is a function of; see `evaluate`."""
+    batches, done = {}, 0
+    for episode in episodes:
+        for name, scores in scorer(episode, tf.constant(done)).items():
+            scores = tf.nest.map_structure(lambda tensor: tensor.numpy(), scores)
+            batches.setdefault(name, []).append(scores)
+        count = len(scores.accuracy)
+        done += count
+        on_batch(count)
+    return {name: _joined(parts) for name, parts in batches.items()}
+
+
+def _joined(batches: list[_BatchScores]) -> EpisodeScores:
+    """The scores of all batches together."""
+    sizes = [len(batch.accuracy) for batch in batches]
+    right = np.concatenate([batch.accuracy for batch in batches]).astype(np.float64)
+    loss = sum(float(b.loss) * size for b, size in zip(batches, sizes)) / sum(sizes)
+    if not batches[0].calibration:
+        return EpisodeScores(right, loss)
+    nlls, bins = zip(*(batch.calibration for batch in batches))
+    nll = np.concatenate(nlls).astype(np.float64)
+    return EpisodeScores(right, loss, nll, functools.reduce(add, bins))

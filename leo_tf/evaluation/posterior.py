@@ -1,0 +1,89 @@
+"""Predictions averaged over draws of z and w, where a method has any: how sure it is.
+
+In a test LEO takes the means of its latents and weights. The paper claims more: that
+their distributions say how sure it can be of a task (arXiv:1807.05960, section 4.1).
+Here a test draws them, as training does but without dropout, adapts to each draw, and
+averages the probabilities of the answers.
+
+Shapes: B tasks, N way, K shot, Q queries per class, D embedding size.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from leo_tf.model import noise
+from leo_tf.model.learner import Adapted, Learner
+from leo_tf.model.leo import LEO
+
+
+class Draws(NamedTuple):
+    """How many draws of z and w to average over, and the seed they follow from."""
+
+    count: int
+    seed: int
+
+
+def can_sample(learner: Learner) -> bool:
+    """Whether there is anything to draw: it is LEO, and not trained without draws."""
+    return isinstance(learner, LEO) and not learner.config.deterministic
+
+
+def draw(leo: LEO, support_shape: list[int], seed, number, first_task=0) -> noise.Noise:
+    """What one draw of z and w is made of, without dropout.
+
+    Args:
+      leo: the method.
+      support_shape: [B, N, K, D], static.
+      seed: of the run.
+      number: of the draw, from 0 on.
+      first_task: number of the first of the B tasks among all that are tested, so that
+        draws do not depend on how tasks are batched.
+    """
+    # Training draws for steps from 0 on, so numbers below 0 are free.
+    step = -1 - tf.cast(number, tf.int64)
+    return noise.draw(
+        support_shape,
+        support_shape,
+        leo.config.num_latents,
+        leo.config.inner_unroll_length,
+        leo.config.finetuning_unroll_length,
+        seed=seed,
+        step=step,
+        dtype=leo.variable_dtype,
+        dropout_rate=0.0,
+        first_task=first_task,
+    )
+
+
+def average(
+    answer: Callable[[tf.Tensor], tuple[Adapted, tf.Tensor]], count: int
+) -> tuple[Adapted, tf.Tensor]:
+    """Averages the probabilities of answers over draws.
+
+    Args:
+      answer: number of a draw -> what adaptation gave, and logits [B, N, Q, N].
+      count: of draws, from 0 on.
+
+    Returns:
+      Means of the penalties, as an `Adapted` of the last draw's classifier; and the
+      logarithms of the mean probabilities, which serve as logits.
+    """
+    adapted, logits = answer(tf.constant(0))
+    log_sums = tf.nn.log_softmax(logits)
+
+    def add(number, unused_classifier, penalties, log_sums):
+        adapted, logits = answer(number)
+        more = tf.nest.map_structure(tf.add, penalties, adapted.penalties)
+        both = tf.stack([log_sums, tf.nn.log_softmax(logits)])
+        return number + 1, adapted.classifier, more, tf.reduce_logsumexp(both, axis=0)
+
+    _, classifier, penalties, log_sums = tf.while_loop(
+        lambda number, *unused: number < count,
+        add,
+        (tf.constant(1), adapted.classifier, adapted.penalties, log_sums),
+    )
+    means = tf.nest.map_structure(lambda total: total / count, penalties)
+    log_shares = log_sums - tf.math.log(tf.cast(count, log_sums.dtype))
+    return Adapted(classifier, means, health={}), log_shares

@@ -1,0 +1,1 @@
+"""Whole jobs: train, evaluate, compare, search, reproduce."""

@@ -1,0 +1,1 @@
+"""Models to deploy: a trained method as a SavedModel or for LiteRT."""

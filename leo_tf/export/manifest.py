@@ -1,0 +1,101 @@
+"""export.json: what an exported model is, takes, learned from and scored."""
+
+import datetime
+import pathlib
+
+from leo_tf.configs.schema import Config
+from leo_tf.environment import versions
+from leo_tf.errors import InputError, shown
+from leo_tf.export.request_checks import Limits
+from leo_tf.export.signatures import described
+from leo_tf.files import read_json
+from leo_tf.runs.checkpoints import Checkpoint
+
+# To be raised when a field that readers rely on changes.
+_FORMAT = 1
+# Hundreds of times what results take.
+_MOST_RESULTS_BYTES = 2**20
+# What the embedded data set's features are; of others nobody knows.
+_EMBEDDED_KIND = (
+    "leo_tf.data_pipeline.glyphs.hog.hog of pictures like those of "
+    "leo_tf.data_pipeline.glyphs.drawing"
+)
+
+
+def manifest(
+    workdir: pathlib.Path,
+    config: Config,
+    best: Checkpoint,
+    limits: Limits,
+    export_format: str,
+    files: dict[str, str],
+) -> dict:
+    """What export.json says.
+
+    Args:
+      workdir: the run directory.
+      config: of the run.
+      best: the checkpoint that is exported.
+      limits: what requests may hold.
+      export_format: "saved_model" or "tflite".
+      files: path -> SHA-256 of the files beside.
+
+    Raises:
+      CheckpointError: if the checkpoint does not tell its data.
+      InputError: if results.json is damaged.
+    """
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return {
+        "format": _FORMAT,
+        "export_format": export_format,
+        "method": config.methods.method,
+        "embedding_size": limits.embedding_size,
+        "embedding": _EMBEDDED_KIND if config.data.is_embedded else None,
+        "parameters_per_class": limits.parameters,
+        "way": limits.way,
+        "max_classes": limits.max_classes,
+        "max_support": limits.max_support,
+        "signatures": described(limits),
+        "trained_on": {
+            "dataset_name": config.data.dataset_name,
+            "source": config.data.data_path or "embedded",
+            "train_on_val": config.data.train_on_val,
+            "digests": best.fact("data", dict),
+        },
+        "step": best.step,
+        "test_accuracy": _test_accuracy(workdir, config, best),
+        "versions": versions(),
+        "created": now.isoformat(timespec="seconds"),
+        "files": files,
+        "config": config.to_dict(),
+    }
+
+
+def _test_accuracy(workdir, config, best) -> dict | None:
+    """From results.json, if that is of this checkpoint; else None.
+
+    Raises:
+      InputError: if results.json is damaged.
+    """
+    path = pathlib.Path(workdir) / "results.json"
+    try:
+        results = read_json(path, _MOST_RESULTS_BYTES)
+        if results["step"] != best.step or results["data"] != best.fact("data", dict):
+            return None
+        tested = Config.from_dict(results["config"], source=str(path))
+        if (tested.methods, tested.model) != (config.methods, config.model):
+            return None
+        accuracy = results["accuracy"][config.methods.method]
+        return {
+            "mean": accuracy["mean"],
+            "half_width_95": accuracy["half_width_95"],
+            "episodes": results["episodes"],
+            "interval": results["interval"],
+            "test": results["test"],
+        }
+    except FileNotFoundError:  # not tested: training goes on, or was stopped
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        received = shown(f"{type(error).__name__}: {error}")
+        hint = "Remove it, or train again: the same command tests and writes it."
+        raise InputError(str(path), "the results of a run", received, hint) from error

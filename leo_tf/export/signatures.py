@@ -1,0 +1,178 @@
+"""The functions of an export: adapt, predict, classify, embed.
+
+Shapes: S support examples, M queries, N way, D embedding size, Z latent size, P numbers
+of a class in the classifier. All but D and P may differ from request to request.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from leo_tf.export.request_checks import (
+    Limits,
+    Request,
+    check_classifier,
+    check_queries,
+    check_support,
+    unit_rows,
+)
+from leo_tf.model.learner import Learner, UnevenAdapted
+from leo_tf.model.uneven_support import uneven_adapt, uneven_logits
+
+# Field -> type and shape, as export.json tells it and `specs` reads it.
+_FIELDS = {
+    "support": ("float32", "S", "D"),
+    "labels": ("int64", "S"),
+    "queries": ("float32", "M", "D"),
+    "classifier": ("float32", "N", "P"),
+    "way": ("int64",),
+    "support_loss": ("float32",),
+    "support_accuracy": ("float32",),
+    "probabilities": ("float32", "M", "N"),
+    "logits": ("float32", "M", "N"),
+    "classes": ("int64", "M"),
+    "latents_before": ("float32", "N", "Z"),
+    "latents_after": ("float32", "N", "Z"),
+}
+_ANSWERS = ("probabilities", "logits", "classes")
+_SIGNATURES = {
+    "adapt": (
+        ("support", "labels"),
+        ("classifier", "way", "support_loss", "support_accuracy"),
+    ),
+    "predict": (("classifier", "queries"), _ANSWERS),
+    "classify": (("support", "labels", "queries"), _ANSWERS),
+    "embed": (("support", "labels"), ("latents_before", "latents_after")),
+}
+
+
+class Servable(tf.Module):
+    """What is saved: raw variables, and the functions as attributes.
+
+    The learner itself is in the functions' closure only: held as an attribute, a Keras
+    layer would be saved as an object, and whether programs that load sessions, as
+    TensorFlow Serving does, find its variables would depend on the version of Keras.
+
+    Args:
+      learner: built, its variables as they are to be exported.
+      limits: what requests may hold.
+      dtype: of the learner: "float32" or "float64". Requests and answers are float32.
+      checked: whether to check requests in the graph. TensorFlow Lite cannot: it drops
+        assertions, so without them the functions take the right shapes only.
+    """
+
+    def __init__(
+        self, learner: Learner, limits: Limits, dtype: str, checked: bool = True
+    ):
+        super().__init__(name="servable")
+        held = getattr(learner, "variables", learner.trainable_variables)
+        self.learned = [getattr(variable, "value", variable) for variable in held]
+        parts = _Parts(uneven_adapt(learner), limits, dtype, checked)
+        for name, (inputs, _) in _SIGNATURES.items():
+            specs = [_spec(field, limits, checked) for field in inputs]
+            function = tf.function(
+                getattr(parts, name), input_signature=specs, autograph=False
+            )
+            setattr(self, name, function)
+
+    def signatures(self) -> dict[str, Callable]:
+        """Name -> function."""
+        return {name: getattr(self, name) for name in _SIGNATURES}
+
+
+def described(limits: Limits) -> dict:
+    """Signature -> inputs and outputs -> field -> type and shape, in words."""
+    known = {"D": f"{limits.embedding_size}", "P": f"{limits.parameters}"}
+
+    def field(name):
+        dtype, *shape = _FIELDS[name]
+        return f"{dtype} [{', '.join(known.get(letter, letter) for letter in shape)}]"
+
+    return {
+        signature: {
+            "inputs": {name: field(name) for name in inputs},
+            "outputs": {name: field(name) for name in outputs},
+        }
+        for signature, (inputs, outputs) in _SIGNATURES.items()
+    }
+
+
+def _spec(field, limits, checked):
+    """Of unknown shape where the graph checks, so that the error is ours."""
+    dtype, *shape = _FIELDS[field]
+    known = {"D": limits.embedding_size, "P": limits.parameters}
+    shape = None if checked else [known.get(letter) for letter in shape]
+    return tf.TensorSpec(shape, dtype, name=field)
+
+
+class _Parts:
+    """The functions before they are traced; arguments and results as in `_FIELDS`."""
+
+    def __init__(self, adapt, limits, dtype, checked):
+        self._adapt, self._limits, self._dtype = adapt, limits, dtype
+        self._checked = checked
+
+    def adapt(self, support, labels):
+        request = self._support({"support": support, "labels": labels})
+        labels, adapted = request["labels"], self._adapted(request)
+        support = self._unit(request["support"])
+        logits = uneven_logits(adapted.classifier, support)  # [S, N]
+        members = tf.one_hot(labels, request["way"], dtype=self._dtype)  # [S, N]
+        losses = -tf.reduce_sum(members * tf.nn.log_softmax(logits), axis=1)
+        right = tf.cast(tf.equal(tf.argmax(logits, axis=1), labels), tf.float32)
+        return {
+            "classifier": tf.cast(adapted.classifier, tf.float32),
+            "way": tf.cast(request["way"], tf.int64),
+            "support_loss": tf.cast(tf.reduce_mean(losses), tf.float32),
+            "support_accuracy": tf.reduce_mean(right),
+        }
+
+    def predict(self, classifier, queries):
+        request = {"classifier": classifier, "queries": queries}
+        if self._checked:
+            request = check_classifier(request, self._limits)
+            request = check_queries(request, self._limits)
+        classifier = tf.cast(request["classifier"], self._dtype)
+        return self._answer(classifier, self._unit(request["queries"]))
+
+    def classify(self, support, labels, queries):
+        request = {"support": support, "labels": labels, "queries": queries}
+        request = self._support(request)
+        if self._checked:
+            request = check_queries(request, self._limits)
+        classifier = self._adapted(request).classifier
+        return self._answer(classifier, self._unit(request["queries"]))
+
+    def embed(self, support, labels):
+        request = self._support({"support": support, "labels": labels})
+        adapted = self._adapted(request)
+        return {
+            "latents_before": tf.cast(adapted.latents_before, tf.float32),
+            "latents_after": tf.cast(adapted.latents_after, tf.float32),
+        }
+
+    def _support(self, request: Request) -> Request:
+        """The request, checked, with `way`."""
+        if self._checked:
+            return check_support(request, self._limits)
+        way = tf.cast(tf.reduce_max(request["labels"]), tf.int32) + 1
+        return {**request, "way": way}
+
+    def _unit(self, rows):
+        return unit_rows(tf.cast(rows, self._dtype))
+
+    def _adapted(self, request: Request) -> UnevenAdapted:
+        support = self._unit(request["support"])
+        adapted = self._adapt(support, request["labels"], request["way"])
+        shape = [None, self._limits.parameters]
+        return adapted._replace(
+            classifier=tf.ensure_shape(adapted.classifier, shape)  # [N, P]
+        )
+
+    def _answer(self, classifier, queries):
+        logits = uneven_logits(classifier, queries)  # [M, N]
+        return {
+            "probabilities": tf.cast(tf.nn.softmax(logits), tf.float32),
+            "logits": tf.cast(logits, tf.float32),
+            "classes": tf.argmax(logits, axis=1),
+        }

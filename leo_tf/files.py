@@ -1,0 +1,127 @@
+"""Files that are whole or not there, whenever the process or the machine stops.
+
+JSON is strict when written, so that others read it too, and bounded when read.
+"""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import stat
+from collections.abc import Callable
+from typing import BinaryIO
+
+from leo_tf.errors import DiskError
+
+
+def write_file(path, content: bytes | Callable[[BinaryIO], object]) -> None:
+    """Replaces a file at once: a reader finds the old content or the new, whole.
+
+    Args:
+      path: of the file; its directory is made if it is missing.
+      content: the bytes, or a function that writes them to a binary file.
+
+    Raises:
+      DiskError: if that fails; the old file is still there.
+    """
+    path = pathlib.Path(path)
+    # Of one process, so that of two that write at once the later one wins.
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        make_directory(path.parent)
+        with beside.open("wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
+        flush_to_disk(beside)
+        beside.replace(path)
+        flush_to_disk(path.parent)
+    except OSError as error:
+        raise DiskError(str(path), "to write a file", str(error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def make_directory(path: pathlib.Path) -> None:
+    """Makes a directory and its parents where need be, their names flushed.
+
+    Raises:
+      OSError: if that fails.
+    """
+    try:
+        path.mkdir()
+    except FileNotFoundError:
+        if path.parent == path:
+            raise
+        make_directory(path.parent)
+        # Once more only: in /proc, or where the directory was removed, it never works.
+        path.mkdir(exist_ok=True)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return
+    flush_to_disk(path.parent)
+
+
+def flush_to_disk(path: pathlib.Path) -> None:
+    """Waits until a file, or the names in a directory, would survive a power cut.
+
+    Raises:
+      OSError: if the disk fails.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def to_json(value) -> bytes:
+    """A JSON text; NaN and infinity, which JSON has not, become null.
+
+    Args:
+      value: dicts, lists, tuples, texts, numbers, booleans and None.
+    """
+    return json.dumps(_strict(value), indent=1, allow_nan=False).encode()
+
+
+def finite(number: float | None) -> float | None:
+    """The number, or None if it is none that JSON can hold."""
+    return None if number is None or not math.isfinite(number) else number
+
+
+def read_json(path: pathlib.Path, most_bytes: int):
+    """What a JSON file holds.
+
+    Args:
+      path: of the file.
+      most_bytes: a larger file is refused before it is read: a parser takes some
+        thirty times the size of the worst text.
+
+    Raises:
+      OSError: if it is not there, or the disk fails to read it.
+      ValueError: if it is no regular file, too large, or not JSON.
+    """
+    # Asked before it is opened: opening a pipe without a writer never returns.
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
+    if status.st_size > most_bytes:
+        raise ValueError(f"{status.st_size} bytes, more than {most_bytes}")
+    with open(path, "rb") as file:
+        text = file.read(most_bytes + 1)  # it may grow meanwhile
+    try:
+        return json.loads(text[:most_bytes].decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _strict(value):
+    if isinstance(value, dict):
+        return {key: _strict(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(each) for each in value]
+    return finite(value) if isinstance(value, float) else value

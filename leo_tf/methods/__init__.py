@@ -1,0 +1,1 @@
+"""Every method: the registry, and those that LEO is compared with."""

@@ -1,0 +1,125 @@
+"""Ridge and logistic regression on the support set alone. Nothing is learned before.
+
+Shapes: B tasks in the meta-batch, N way, K shot, S = N * K support examples of a task,
+D embedding size, R = min(S, D), P = D + 1 weights and bias of a class.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from leo_tf.methods.newton import newton
+from leo_tf.model.learner import Adapted, UnevenAdapted, class_scores, without_latents
+
+# (inputs [B, S, D], targets [B, S, N], strength) -> classifier [B, N, P]
+Fit = Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor]
+
+
+class LinearRegression:
+    """A linear classifier fitted to the support set, a `Learner`.
+
+    Args:
+      fit: `ridge` or `logistic`.
+      strength: weight of the penalty; see there.
+      scale: factor of all scores: how sure the answers are, not which.
+    """
+
+    trainable_variables = ()
+    kernels = ()
+
+    def __init__(self, fit: Fit, strength: float, scale: float = 1.0):
+        self.fit, self.strength, self.scale = fit, strength, scale
+
+    def adapt(self, support_inputs, support_labels, training=False, noise=None):
+        """`Adapted` with the classifier [B, N, P], from inputs [B, N, K, D]."""
+        _, way, shot, size = support_inputs.shape
+        inputs = tf.reshape(support_inputs, [-1, way * shot, size])  # [B, S, D]
+        labels = tf.reshape(support_labels, [-1, way * shot])
+        return Adapted(self._classifier(inputs, labels, way), penalties={}, health={})
+
+    def adapt_uneven(self, support, labels, way) -> UnevenAdapted:
+        """The same from support [S, D] with labels [S]: each example counts alike."""
+        classifier = self._classifier(support[tf.newaxis], labels[tf.newaxis], way)
+        return without_latents(classifier[0])
+
+    def logits(self, classifier, inputs, training=False, noise=None):
+        """[B, ..., N] scores of inputs [B, ..., D]."""
+        return class_scores(classifier, inputs)
+
+    def draw_noise(self, episode, seed, step, first_task=0):
+        return None
+
+    def _classifier(self, inputs, labels, way):
+        targets = tf.one_hot(labels, way, dtype=inputs.dtype)  # [B, S, N]
+        return self.scale * self.fit(inputs, targets, self.strength)
+
+
+def ridge(inputs: tf.Tensor, targets: tf.Tensor, strength: float) -> tf.Tensor:
+    """Least squares onto one-hot targets, penalised, in closed form.
+
+    Minimises |Y - X W - b|^2 + strength * |W|^2; the bias is free.
+
+    Args:
+      inputs: [B, S, D].
+      targets: [B, S, N], 1 for the class of an example, else 0.
+      strength: above 0.
+
+    Returns:
+      [B, N, P], the minimum.
+    """
+    centre = tf.reduce_mean(inputs, axis=1, keepdims=True)  # [B, 1, D]
+    level = tf.reduce_mean(targets, axis=1, keepdims=True)  # [B, 1, N]
+    x, y = inputs - centre, targets - level  # with these the bias is 0
+
+    def dual():
+        gram = tf.matmul(x, x, transpose_b=True)  # [B, S, S]
+        return tf.matmul(x, _solve_penalised(gram, y, strength), transpose_a=True)
+
+    def primal():
+        gram = tf.matmul(x, x, transpose_a=True)  # [B, D, D]
+        cross = tf.matmul(x, y, transpose_a=True)
+        return _solve_penalised(gram, cross, strength)
+
+    size = inputs.shape[2]
+    if inputs.shape[1] is None:  # an uneven support set
+        weights = tf.cond(tf.shape(inputs)[1] <= size, dual, primal)  # [B, D, N]
+    else:
+        weights = dual() if inputs.shape[1] <= size else primal()
+    return _joined(weights, level - tf.matmul(centre, weights))
+
+
+def _solve_penalised(gram, right, strength):
+    """(gram + strength * I)^-1 right."""
+    identity = tf.eye(tf.shape(gram)[-1], dtype=gram.dtype)
+    return tf.linalg.cholesky_solve(
+        tf.linalg.cholesky(gram + strength * identity), right
+    )
+
+
+def logistic(inputs: tf.Tensor, targets: tf.Tensor, strength: float) -> tf.Tensor:
+    """Multinomial logistic regression, penalised, to convergence.
+
+    Minimises the sum of the examples' softmax cross-entropies + strength / 2 * |W|^2;
+    the bias is free, and sums to 0 over the classes. scikit-learn's C is 1 / strength.
+
+    Args:
+      inputs: [B, S, D].
+      targets: [B, S, N], 1 for the class of an example, else 0.
+      strength: above 0.
+
+    Returns:
+      [B, N, P], the minimum.
+    """
+    # Weights at the minimum are sums of examples: R coordinates are enough for them.
+    basis, coordinates = tf.linalg.qr(tf.linalg.matrix_transpose(inputs))
+    features = tf.linalg.matrix_transpose(coordinates)  # [B, S, R]
+    features = tf.pad(features, [[0, 0], [0, 0], [0, 1]], constant_values=1)
+    free = tf.zeros_like(features[0, 0, -1:])
+    penalty = tf.concat([strength + tf.zeros_like(features[0, 0, :-1]), free], axis=0)
+    solution = newton(features, targets, penalty[:, tf.newaxis])  # [B, R + 1, N]
+    return _joined(tf.matmul(basis, solution[:, :-1]), solution[:, -1:])
+
+
+def _joined(weights, bias):
+    """[B, N, P] of weights [B, D, N] and bias [B, 1, N]."""
+    return tf.linalg.matrix_transpose(tf.concat([weights, bias], axis=1))

@@ -1,0 +1,57 @@
+"""Nearest centroid: a class is the mean of its examples. Nothing is learned.
+
+Shapes: B tasks in the meta-batch, N way, K shot, S examples of one uneven support set,
+D embedding size, P = D, or D + 1 with a bias.
+"""
+
+import tensorflow as tf
+
+from leo_tf.model.learner import Adapted, UnevenAdapted, class_scores, without_latents
+
+
+class NearestCentroid:
+    """Scores a query by its likeness to the mean of each class's support, a `Learner`.
+
+    Args:
+      metric: "cosine", of a query with the mean; or "euclidean", minus their squared
+        distance, less the squared length of the query, which is the same for all
+        classes. As queries have length 1, they differ only where means differ in
+        length.
+      scale: factor of all scores: how sure the answers are, not which.
+
+    Source: the baseline of Snell et al., 2017 (arXiv:1703.05175), on given features;
+    its equation 8 is the linear form of the Euclidean metric.
+    """
+
+    trainable_variables = ()
+    kernels = ()
+
+    def __init__(self, metric: str = "cosine", scale: float = 1.0):
+        if metric not in ("cosine", "euclidean"):
+            raise ValueError(f"`metric` must be cosine or euclidean, got {metric!r}.")
+        self.metric, self.scale = metric, scale
+
+    def adapt(self, support_inputs, support_labels, training=False, noise=None):
+        """`Adapted` with the classifier [B, N, P]: P is D + 1 if Euclidean."""
+        means = tf.reduce_mean(support_inputs, axis=2)  # [B, N, D]
+        return Adapted(self._classifier(means), penalties={}, health={})
+
+    def adapt_uneven(self, support, labels, way) -> UnevenAdapted:
+        """The same from support [S, D] with labels [S]: each class's own mean."""
+        means = tf.math.unsorted_segment_mean(support, labels, way)  # [N, D]
+        return without_latents(self._classifier(means))
+
+    def logits(self, classifier, inputs, training=False, noise=None):
+        """[B, ..., N] scores of inputs [B, ..., D], which have length 1."""
+        return class_scores(classifier, inputs)
+
+    def draw_noise(self, episode, seed, step, first_task=0):
+        return None
+
+    def _classifier(self, means):
+        """[..., N, P] of class means [..., N, D]."""
+        if self.metric == "cosine":
+            return self.scale * tf.math.l2_normalize(means, axis=-1)
+        # -|x - c|^2 = 2 c.x - |c|^2 - |x|^2, and the last says nothing of the class.
+        bias = -tf.reduce_sum(means**2, axis=-1, keepdims=True)
+        return self.scale * tf.concat([2.0 * means, bias], axis=-1)

@@ -1,0 +1,1 @@
+"""The paper: LEO, its layers, latents, losses and inner loop."""

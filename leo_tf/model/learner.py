@@ -1,0 +1,157 @@
+"""What every method here can do: adapt to a support set, then score queries.
+
+Shapes: B tasks in the meta-batch, N way, K shot, Q queries per class, D embedding size,
+P numbers of a class in a classifier: D weights, or D weights and then a bias.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import tensorflow as tf
+
+from leo_tf.data_pipeline.episode import Episode
+from leo_tf.model.losses import cross_entropy
+
+
+class Adapted(NamedTuple):
+    """What adaptation to the support sets of a meta-batch gives.
+
+    Attributes:
+      classifier: [B, N, P] a weight vector for each class, and its bias if any.
+      penalties: name -> [B] or [], weighted terms of the outer loss besides the query
+        cross-entropy.
+      health: name -> [] numbers for TensorBoard; they change nothing.
+    """
+
+    classifier: tf.Tensor
+    penalties: dict[str, tf.Tensor]
+    health: dict[str, tf.Tensor]
+
+
+class UnevenAdapted(NamedTuple):
+    """What adaptation to one support set, with any number of examples a class, gives.
+
+    Attributes:
+      classifier: [N, P], as in `Adapted`, without the axis of tasks.
+      latents_before: [N, Z] codes before the inner loop, [N, 0] without latents.
+      latents_after: [N, Z] codes after it, likewise.
+    """
+
+    classifier: tf.Tensor
+    latents_before: tf.Tensor
+    latents_after: tf.Tensor
+
+
+class Learner(Protocol):
+    """A few-shot method. A task's state is never stored on it.
+
+    It may also have `adapt_uneven(support [S, D], labels [S], way []) -> UnevenAdapted`
+    for S examples in any order, S and way unknown while tracing; without draws.
+    """
+
+    trainable_variables: list
+
+    def adapt(
+        self,
+        support_inputs: tf.Tensor,
+        support_labels: tf.Tensor,
+        training: bool = False,
+        noise: Any = None,
+    ) -> Adapted:
+        """Makes classifiers from support_inputs [B, N, K, D] and labels [B, N, K]."""
+
+    def logits(
+        self,
+        classifier: tf.Tensor,
+        inputs: tf.Tensor,
+        training: bool = False,
+        noise: Any = None,
+    ) -> tf.Tensor:
+        """[B, ..., N] scores of inputs [B, ..., D]: grouped by class or flat.
+
+        Inputs [1, M, D] are those of all B tasks.
+        """
+
+    def draw_noise(self, episode, seed, step, first_task=0) -> Any:
+        """All a training step draws, a pure function of (seed, step); None if nothing.
+
+        It is what `adapt` and `logits` want as `noise` when `training`. If `episode` is
+        a part of the step's meta-batch from task number `first_task` on, it is what
+        those tasks get in the whole of it.
+        """
+
+    @property
+    def kernels(self) -> list:
+        """The variables that a non-finite step pulls towards zero."""
+
+
+def adapt_and_score(
+    learner: Learner, episode: Episode, training: bool = False, noise=None
+) -> tuple[Adapted, tf.Tensor]:
+    """Adapts to the supports, then scores the queries.
+
+    Args:
+      learner: the method.
+      episode: a meta-batch.
+      training: whether to draw samples and drop out.
+      noise: what to draw with, from `learner.draw_noise`.
+
+    Returns:
+      What adaptation gave, and the [B, N, Q, N] logits of the queries.
+    """
+    mode = {"training": training, "noise": noise}
+    adapted = learner.adapt(episode.support_inputs, episode.support_labels, **mode)
+    return adapted, learner.logits(adapted.classifier, episode.query_inputs, **mode)
+
+
+def loss_parts(
+    adapted: Adapted, logits: tf.Tensor, query_labels: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """The terms whose sum is the outer loss, each [] and averaged over tasks.
+
+    "query" is the mean query cross-entropy; the others are the method's penalties.
+
+    Source: arXiv:1807.05960, equation 6; `LEO._build` in the release's `model.py`.
+    """
+    query = tf.reduce_mean(cross_entropy(logits, query_labels))
+    penalties = {name: tf.reduce_mean(part) for name, part in adapted.penalties.items()}
+    return {"query": query, **penalties}
+
+
+def class_scores(classifier: tf.Tensor, inputs: tf.Tensor, dtype=None) -> tf.Tensor:
+    """Inner product of each input with each class's weights, plus its bias if any.
+
+    Args:
+      classifier: [B, N, P]; P is D, or D + 1 with a bias behind the weights.
+      inputs: [B, ..., D], grouped [B, N, Q, D] or flat [B, M, D]; [1, M, D] if all
+        tasks have the same.
+      dtype: to compute the products in; None for that of the inputs.
+
+    Returns:
+      [B, ..., N], in the dtype of the inputs.
+    """
+    size = inputs.shape[-1]
+    has_bias = classifier.shape[-1] == size + 1
+    weights = classifier[..., :size] if has_bias else classifier
+    factors = (tf.cast(x, dtype or x.dtype) for x in (weights, inputs))
+    scores = tf.cast(_products(*factors), inputs.dtype)  # [B, M, N]
+    if has_bias:
+        scores += classifier[:, tf.newaxis, :, size]
+    shape = [tf.shape(scores)[:1], tf.shape(inputs)[1:-1], tf.shape(classifier)[1:2]]
+    static = [classifier.shape[0], *inputs.shape[1:-1], classifier.shape[1]]
+    return tf.ensure_shape(tf.reshape(scores, tf.concat(shape, axis=0)), static)
+
+
+def _products(weights, inputs):
+    """[B, M, N] of weights [B, N, D] and inputs [B, ..., D] or [1, M, D]."""
+    tasks, way, size = tf.unstack(tf.shape(weights))
+    if inputs.shape[0] == 1 and inputs.shape.rank == 3:  # one product for all tasks
+        flat = tf.reshape(weights, [-1, size])  # [B * N, D]
+        scores = tf.matmul(inputs[0], flat, transpose_b=True)
+        return tf.transpose(tf.reshape(scores, [-1, tasks, way]), [1, 0, 2])
+    flat = tf.reshape(inputs, [tf.shape(inputs)[0], -1, inputs.shape[-1]])
+    return tf.matmul(flat, weights, transpose_b=True)
+
+
+def without_latents(classifier: tf.Tensor) -> UnevenAdapted:
+    """`UnevenAdapted` of a classifier [N, P] that was made without latents."""
+    return UnevenAdapted(classifier, classifier[:, :0], classifier[:, :0])

@@ -1,0 +1,225 @@
+"""Writes what a run shows of itself in TensorBoard; knows nothing of training.
+
+Curves of one chart are one tag in several runs: TensorBoard draws "train",
+"validation" and "centroid" in one picture if each has a directory of its own.
+"""
+
+import io
+import logging
+import os
+import pathlib
+import socket
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from leo_tf.monitoring.tags import DESCRIPTIONS
+
+try:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.histogram import metadata as histogram_metadata
+    from tensorboard.plugins.hparams import api as hparams_api
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+    from tensorboard.plugins.image import metadata as image_metadata
+    from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+    from tensorboard.plugins.text.summary_v2 import text_pb
+    from tensorboard.util.tensor_util import make_tensor_proto
+except ImportError as error:  # then a run shows nothing, and loses nothing else
+    _MISSING = error
+else:
+    _MISSING = None
+
+_BUCKETS = 30
+# Of a constant array, how wide its histogram is: relative to the constant.
+_SPIKE = 1e-3
+
+
+class Monitor:
+    """Writes event files; a failing disk or no TensorBoard costs them, never the run.
+
+    Args:
+      directory: of the event files; runs have theirs below it.
+
+    Attributes:
+      is_broken: whether writing has failed; nothing more is written then.
+    """
+
+    def __init__(self, directory):
+        self.directory = pathlib.Path(directory)
+        self.is_broken = False
+        self._files: dict[str, tf.io.TFRecordWriter] = {}
+        self._described = set()
+        self.attempt(_see_whether_tensorboard_is_there)
+
+    def scalars(self, run: str, step: int, values: Mapping[str, float]) -> None:
+        """Adds a point to each of several curves.
+
+        Args:
+          run: name of the curves among those of the same charts.
+          step: meta-steps done.
+          values: tag -> value; TensorBoard groups tags by what is before the first
+            slash, in alphabetical order.
+        """
+        self._show(
+            run,
+            step,
+            (
+                scalar_pb(tag, float(value), self._description(run, tag))
+                for tag, value in values.items()
+            ),
+        )
+
+    def histograms(self, run: str, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Shows how the finite entries of each array are distributed."""
+
+        def summaries():
+            for tag, array in arrays.items():
+                entries = np.asarray(array)
+                entries = entries[np.isfinite(entries)]
+                if entries.size:
+                    metadata = histogram_metadata.create_summary_metadata(
+                        None, self._description(run, tag)
+                    )
+                    yield _summary(tag, _histogram(entries), metadata)
+
+        self._show(run, step, summaries())
+
+    def images(self, run: str, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Shows pictures [H, W, 3] uint8."""
+
+        def summaries():
+            for tag, picture in pictures.items():
+                height, width, _ = picture.shape
+                content = [str(width).encode(), str(height).encode(), _png(picture)]
+                metadata = image_metadata.create_summary_metadata(
+                    None, self._description(run, tag)
+                )
+                yield _summary(tag, np.array(content, object), metadata)
+
+        self._show(run, step, summaries())
+
+    def texts(self, texts: Mapping[str, str]) -> None:
+        """Shows Markdown."""
+        self._show("", 0, (text_pb(tag, text) for tag, text in texts.items()))
+
+    def hyperparameters(
+        self,
+        title: str,
+        values: Mapping[str, object],
+        metrics: Mapping[str, tuple[str, str]],
+        first: Collection[str] = (),
+    ) -> None:
+        """Lets TensorBoard compare this run with others.
+
+        Args:
+          title: of this run; runs of one title are shown as one, by their means.
+          values: name -> bool, number or text.
+          metrics: title -> (run, tag) of the scalars to compare by.
+          first: names to begin with.
+        """
+
+        def summaries():
+            columns = [hparams_api.HParam(name) for name in values]
+            shown = [
+                hparams_api.Metric(tag, group=run, display_name=title)
+                for title, (run, tag) in metrics.items()
+            ]
+            experiment = hparams_api.hparams_config_pb(columns, shown)
+            _begin_with(first, experiment)
+            yield experiment
+            yield hparams_api.hparams_pb(values, trial_id=title)
+
+        self._show("", 0, summaries())
+
+    def attempt(self, write: Callable[[], object]) -> None:
+        """Calls `write`, unless writing has failed before; a failure is told of once.
+
+        A curve with a hole would mislead, so nothing is written after it.
+        """
+        if self.is_broken:
+            return
+        try:
+            write()
+        # ValueError: text that is no UTF-8, as a path of the command line may be.
+        except (OSError, ValueError, ImportError, tf.errors.OpError) as error:
+            self.is_broken = True
+            logging.warning("TensorBoard gets nothing more from this run: %s", error)
+
+    def _show(self, run, step, summaries: Iterable):
+        # Event files are TFRecords of events. `tf.summary` would take thirty times as
+        # long, and does not tell when the disk is full.
+        def write():
+            values = [value for summary in summaries for value in summary.value]
+            if values:
+                event = Event(step=step, summary=Summary(value=values))
+                _append(self._file(run), event)
+
+        self.attempt(write)
+
+    def _file(self, run):
+        if run not in self._files:
+            directory = self.directory / run
+            directory.mkdir(parents=True, exist_ok=True)
+            who = f"{socket.gethostname()}.{os.getpid()}"
+            # In the order of their names TensorBoard reads them.
+            path = directory / f"events.out.tfevents.{time.time_ns()}.{who}"
+            self._files[run] = tf.io.TFRecordWriter(str(path))
+            _append(self._files[run], Event(file_version="brain.Event:2"))
+        return self._files[run]
+
+    def _description(self, run, tag):
+        """What a tag shows; only the first event of a curve says it."""
+        if (run, tag) in self._described:
+            return None
+        self._described.add((run, tag))
+        group = tag.split("/")[0]
+        return DESCRIPTIONS.get(tag) or DESCRIPTIONS.get(group)
+
+
+def _see_whether_tensorboard_is_there():
+    if _MISSING:
+        raise _MISSING
+
+
+def _append(file: tf.io.TFRecordWriter, event: "Event"):
+    event.wall_time = time.time()
+    file.write(event.SerializeToString())
+    file.flush()
+
+
+def _begin_with(names: Collection[str], experiment: "Summary"):
+    """TensorBoard's table begins with what differs between runs, if it is told so."""
+    plugin_data = experiment.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin_data.content)
+    for info in content.experiment.hparam_infos:
+        info.differs = info.name in names
+    plugin_data.content = content.SerializeToString()
+
+
+def _summary(tag, value: np.ndarray, metadata) -> "Summary":
+    summary = Summary()
+    summary.value.add(tag=tag, tensor=make_tensor_proto(value), metadata=metadata)
+    return summary
+
+
+def _histogram(entries: np.ndarray) -> np.ndarray:
+    """[k, 3] left and right edge and count of each bucket: TensorBoard's format.
+
+    TensorBoard's own `histogram_pb` compares every entry with every bucket.
+    """
+    entries = entries.astype(np.float64)  # edges of float32 may be too close to tell
+    low, high = float(entries.min()), float(entries.max())
+    if low == high:
+        low, high = low - _SPIKE * abs(low), high + _SPIKE * abs(high)
+    counts, edges = np.histogram(entries, _BUCKETS, (low, high))
+    return np.stack([edges[:-1], edges[1:], counts], axis=-1)
+
+
+def _png(picture: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="png", compress_level=1)
+    return file.getvalue()

@@ -1,0 +1,122 @@
+"""What TensorBoard is told of a run at its beginning: texts and hyperparameters."""
+
+import pathlib
+from collections.abc import Mapping
+
+from leo_tf.cli.flags import RunOptions
+from leo_tf.configs.presets import PRESETS
+from leo_tf.configs.schema import GROUP_OF, GROUPS, Config
+from leo_tf.configs.settings import METHOD_NAMES
+from leo_tf.data_pipeline.dataset import Split, evaluation_shape
+from leo_tf.monitoring.event_writer import Monitor
+from leo_tf.monitoring.tags import ACCURACY, BEST_ACCURACY, LOSS
+from leo_tf.reports import results as report
+
+# The settings that say what is trained, and how; of the others runs differ by chance.
+_COMPARED_GROUPS = ("episodes", "model", "optimizer")
+_COMPARED = (
+    "dataset_name",
+    "method",
+    "mixed_precision",
+    "num_steps",
+    "seed",
+    "train_on_val",
+)
+
+# TensorBoard's table begins with five: these, and what this run has of its own.
+_FIRST = frozenset({"method", "outer_lr"})
+
+# Title -> run and tag.
+METRICS = {
+    "best validation accuracy": ("validation", BEST_ACCURACY),
+    "validation accuracy": ("validation", ACCURACY),
+    "validation loss": ("validation", LOSS),
+    "training accuracy": ("train", ACCURACY),
+}
+
+
+def show(
+    monitor: Monitor, config: Config, splits: Mapping[str, Split], options: RunOptions
+) -> None:
+    """Shows what runs; `options` are what was typed, `config` what came of it."""
+    monitor.hyperparameters(
+        title(monitor.directory.resolve().parent),
+        hyperparameters(config),
+        METRICS,
+        first=_FIRST | changed(config),
+    )
+    monitor.texts(
+        {
+            "configuration": _configuration(config),
+            "data": _data(config, splits),
+            "command_line": f"    {command_line(options)}",
+        }
+    )
+
+
+def title(run: pathlib.Path) -> str:
+    """What a run is called among others; by its name alone it may not be the only."""
+    above = run.parent
+    if above.name in METHOD_NAMES:  # a trial of a search
+        return f"{run.name} ({above.parent.name}/{above.name})"
+    return f"{run.name} ({above.name})"
+
+
+def hyperparameters(config: Config) -> dict[str, bool | float | str]:
+    """The settings that TensorBoard compares runs by.
+
+    Those of other methods than LEO only if they are not the default, and nothing that
+    is not given.
+    """
+    defaults, compared = Config().flat(), {}
+    for name, value in config.flat().items():
+        group = GROUP_OF.get(name)
+        is_changed = group == "methods" and value != defaults[name]
+        wanted = name in _COMPARED or group in _COMPARED_GROUPS or is_changed
+        if wanted and value is not None:
+            compared[name] = value
+    return compared
+
+
+def changed(config: Config) -> set[str]:
+    """The settings that are not those of the preset, or, without one, the defaults."""
+    preset = PRESETS.get(config.preset)
+    usual = (preset.config() if preset else Config()).flat()
+    return {name for name, value in config.flat().items() if value != usual[name]}
+
+
+def command_line(options: RunOptions) -> str:
+    """The command that starts this run, or goes on with it, in a shell."""
+    given = {**options.explicit}
+    if options.workdir:
+        given["workdir"] = options.workdir
+    return f"python run_leo.py {report.flags(given)}"
+
+
+def _configuration(config: Config) -> str:
+    lines = ["| setting | value | |", "|---|---|---|"]
+    for group, settings in config.to_dict().items():
+        if group in GROUPS:
+            lines += [f"| {n} | {_cell(v)} | {group} |" for n, v in settings.items()]
+    return "\n".join([*lines, f"| preset | {_cell(config.preset)} | |"])
+
+
+def _cell(value) -> str:
+    return "-" if value in (None, "") else str(value).replace("|", "\\|")
+
+
+def _data(config: Config, splits: Mapping[str, Split]) -> str:
+    lines = ["| split | classes | examples | D | episodes | source | SHA-256 |"]
+    lines += ["|---" * 7 + "|"]
+    for name, split in splits.items():
+        shape = config.episodes
+        episode = f"{shape.way}-way {shape.shot}-shot, {shape.num_query} queries"
+        if name != "train":
+            shape = evaluation_shape(config, split)
+            episode = f"{shape['way']}-way {shape['shot']}-shot"
+            episode += f", {shape['num_query']} queries"
+        rows, size = split.table.features.shape
+        counts = f"{len(split.class_names)} | {rows} | {size}"
+        source = f"{split.source} | {split.digest[:16]}"
+        lines.append(f"| {name} | {counts} | {episode} | {source} |")
+    return "\n".join(lines)

@@ -1,0 +1,179 @@
+"""What a trainer shows of itself in TensorBoard while it trains.
+
+Scalars come with the numbers that a call of `run_steps` returns anyway: no second
+forward pass, and nothing that the host must wait for in between.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from leo_tf.configs.schema import Config
+from leo_tf.evaluation.intervals import Interval
+from leo_tf.model.learner import Learner
+from leo_tf.monitoring.event_writer import Monitor
+from leo_tf.monitoring.tags import ACCURACY, BEST_ACCURACY, LOSS, NOT_FINITE, tag_of
+from leo_tf.runs.training_state import Averages, Progress
+
+
+class Call(NamedTuple):
+    """One call of `run_steps`.
+
+    Attributes:
+      count: steps.
+      metrics: sums over them, see `make_run_steps`.
+      seconds: from its beginning until its results were there.
+      input_wait: seconds of those in which a step could have begun, but for its data.
+    """
+
+    count: int
+    metrics: dict[str, float]
+    seconds: float
+    input_wait: float
+
+
+class Snapshot(NamedTuple):
+    """Where training stands: updates made, name -> variable, name -> first moment."""
+
+    updates: int
+    variables: dict[str, np.ndarray]
+    momenta: dict[str, np.ndarray]
+
+
+class TrainingMonitor:
+    """Shows a training.
+
+    Args:
+      monitor: where.
+      learner: what is trained.
+      optimizer: Adam, after it was built.
+      config: of the run.
+    """
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        learner: Learner,
+        optimizer: keras.optimizers.Adam,
+        config: Config,
+    ):
+        self.monitor, self.optimizer, self.config = monitor, optimizer, config
+        variables = learner.trainable_variables
+        # Without the learner's own name: "encoder/kernel".
+        self._variables = {v.path.split("/", 1)[-1]: v for v in variables}
+        self._means, self._calls = Averages(), []
+        self._before: Snapshot | None = None
+        self._has_begun, self._was_finite = False, True
+
+    def before_single_step(self, step: int) -> None:
+        """Notes how things are after `step` steps, if something is shown after it."""
+        run = self.config.run
+        every = run.log_every, run.validate_every
+        if step + 1 == run.num_steps or any((step + 1) % n == 0 for n in every):
+            self._before = self._snapshot()
+
+    def add(self, call: Call) -> None:
+        """Takes in what a call brought; shows nothing yet."""
+        self._means.add(call.metrics, call.count)
+        self._was_finite = not call.metrics["non_finite"]
+        if self._has_begun:  # the first call traced and compiled: no speed
+            self._calls.append(call)
+        self._has_begun = True
+
+    def show(self, progress: Progress) -> None:
+        """Shows the means since this was called last, and where things stand."""
+        means, now = self._means.means(), self._snapshot()
+        scalars = {tag: means[name] for tag, name in _tags(means).items()}
+        scalars.update(self._movement(now))
+        scalars.update(self._speed())
+        for name, value in now.variables.items():
+            if name.endswith("_lr"):
+                scalars[f"optimisation/{name}"] = np.mean(value)
+        scalars[NOT_FINITE] = progress.non_finite
+        self.monitor.scalars("train", progress.step, scalars)
+        self._means, self._calls = Averages(), []
+
+    def show_validation(
+        self, progress: Progress, accuracy: Interval, loss: float
+    ) -> None:
+        """Shows what a validation found, and how variables and gradients spread."""
+        scalars = {ACCURACY: accuracy.mean, LOSS: loss}
+        if progress.best_step is not None:
+            scalars[BEST_ACCURACY] = progress.best_accuracy
+        self.monitor.scalars("validation", progress.step, scalars)
+        now = self._snapshot()
+        groups = {
+            "tensors_variables": now.variables,
+            "tensors_gradients": self._gradients(now),
+        }
+        arrays = {
+            f"{g}/{n}": a for g, named in groups.items() for n, a in named.items()
+        }
+        self.monitor.histograms("train", progress.step, arrays)
+
+    def _snapshot(self) -> Snapshot:
+        names = list(self._variables)
+        momenta = [
+            variable.numpy()
+            for variable in self.optimizer.variables
+            if variable.path.endswith("_momentum")
+        ]
+        values = [variable.numpy() for variable in self._variables.values()]
+        return Snapshot(
+            int(self.optimizer.iterations.numpy()),
+            dict(zip(names, values)),
+            dict(zip(names, momenta)),
+        )
+
+    def _is_step(self, now: Snapshot) -> bool:
+        """Whether just one step lies between what was noted and now, a finite one."""
+        noted = self._before is not None and self._was_finite
+        return noted and self._before.updates + 1 == now.updates
+
+    def _movement(self, now: Snapshot) -> dict[str, float]:
+        """How far the last step moved each variable, in lengths of the variable."""
+        if not self._is_step(now):
+            return {}
+        return {
+            f"optimisation_update_to_weight/{name}": _length(now.variables[name] - old)
+            / _length(old)
+            for name, old in self._before.variables.items()
+            if old.any()
+        }
+
+    def _gradients(self, now: Snapshot) -> dict[str, np.ndarray]:
+        """The last step's, after clipping: m' = beta m + (1 - beta) g, solved for g.
+
+        To hand them out of every compiled step would cost as much as all else here.
+        """
+        if not self._is_step(now):
+            return {}
+        decay = float(self.optimizer.beta_1)
+        return {
+            name: (now.momenta[name] - decay * old) / (1.0 - decay)
+            for name, old in self._before.momenta.items()
+        }
+
+    def _speed(self) -> dict[str, float]:
+        if not self._calls:
+            return {}
+        seconds = sum(call.seconds for call in self._calls)
+        steps = sum(call.count for call in self._calls) / seconds
+        waiting = sum(call.input_wait for call in self._calls)
+        return {
+            "speed/steps_per_second": steps,
+            "speed/episodes_per_second": steps * self.config.episodes.meta_batch_size,
+            "speed/share_of_time_waiting_for_input": waiting / seconds,
+        }
+
+
+def _tags(means: Mapping[str, float]) -> dict[str, str]:
+    """TensorBoard's tag -> name of the metric."""
+    tags = {ACCURACY: "accuracy", LOSS: "loss"} if means else {}
+    return {**tags, **{tag_of(name): name for name in means if "/" in name}}
+
+
+def _length(array: np.ndarray) -> float:
+    return float(np.linalg.norm(array))

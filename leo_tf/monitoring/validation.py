@@ -1,0 +1,182 @@
+"""A closer look at some validation episodes: pictures, latents, inner loop, loss parts.
+
+It is taken eagerly: for a few looks a run, tracing would cost more than it saves.
+
+Shapes: B episodes, N way, K shot, Q queries per class, Z latent size, C classes.
+"""
+
+import functools
+import logging
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from leo_tf.configs.schema import Config
+from leo_tf.data_pipeline import dataset as datasets
+from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.episode import Episode, EpisodeRows
+from leo_tf.data_pipeline.pipeline import gather
+from leo_tf.evaluation.calibration import count_bins
+from leo_tf.model import noise
+from leo_tf.model.learner import Learner, adapt_and_score, loss_parts
+from leo_tf.model.leo import LEO
+from leo_tf.monitoring import images as monitor_images
+from leo_tf.monitoring.event_writer import Monitor
+from leo_tf.monitoring.projector import write_projector
+from leo_tf.monitoring.tags import ACCURACY, tag_of
+
+_RUN = "validation"
+# Enough for a picture. Accuracy and loss are of all validation episodes.
+_EPISODES, _QUERIES = 40, 20
+
+
+class Look(NamedTuple):
+    """What a look found.
+
+    Attributes:
+      logits: [B, N, Q, N].
+      scalars: tag -> number.
+      latents: [B, N, Z] before and after adaptation, or None for a method without.
+    """
+
+    logits: tf.Tensor
+    scalars: dict[str, float]
+    latents: tuple[np.ndarray, np.ndarray] | None
+
+
+class ValidationMonitor:
+    """Shows what a method does with the first validation episodes.
+
+    Args:
+      monitor: where.
+      learner: the method.
+      config: of the run.
+      split: validation.
+      baseline: accuracy of nearest centroid on all validation episodes.
+    """
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        learner: Learner,
+        config: Config,
+        split: Split,
+        baseline: float,
+    ):
+        self.monitor, self.learner, self.config = monitor, learner, config
+        self.split, self.baseline = split, baseline
+
+    def show(self, step: int, is_last: bool) -> None:
+        """Shows nearest centroid; and looks closer, if that is due.
+
+        It is at validations 1, 2, 4, 8 and so on, and at the last. So a long run costs
+        no more than a short one, and TensorBoard keeps but ten pictures of a kind.
+        """
+        self.monitor.scalars("centroid", step, {ACCURACY: self.baseline})
+        number = step // self.config.run.validate_every
+        if number & (number - 1) and not is_last:
+            return
+        if self.monitor.is_broken:
+            return
+        try:
+            self._show(step)
+        except Exception:
+            # Whatever went wrong, training is what the run is for.
+            logging.exception("The closer look at step %s failed.", step)
+
+    def _show(self, step):
+        found, (rows, episode) = self._look(), self._episodes
+        self.monitor.scalars(_RUN, step, found.scalars)
+        confusions = confusion_counts(found.logits, rows, len(self.split.class_names))
+        bins = count_bins(found.logits, episode.query_labels)
+        pictures = {
+            "confusion": monitor_images.confusion(confusions, self.split.class_names),
+            "episode": self._draw_episode(found.logits, rows),
+            "reliability": monitor_images.reliability_diagram(bins),
+        }
+        pictures = {f"pictures/{name}": drawn for name, drawn in pictures.items()}
+        self.monitor.images(_RUN, step, pictures)
+        if found.latents is not None:
+            before, after = found.latents
+            latents = {"tensors_latents/before": before, "tensors_latents/after": after}
+            self.monitor.histograms(_RUN, step, latents)
+            self._write_projector(before, after, rows)
+
+    def _look(self) -> Look:
+        _, episode = self._episodes
+        adapted, logits = adapt_and_score(self.learner, episode)
+        parts = loss_parts(adapted, logits, episode.query_labels)
+        groups = {"loss_parts": parts, "inner_loop": adapted.health}
+        scalars = {
+            tag_of(f"{group}/{name}"): float(value)
+            for group, values in groups.items()
+            for name, value in values.items()
+        }
+        latents = None
+        if isinstance(self.learner, LEO):
+            latents = latent_codes(self.learner, episode)
+        return Look(logits, scalars, latents)
+
+    @functools.cached_property
+    def _episodes(self) -> tuple[EpisodeRows, Episode]:
+        """The same in every look; once, as TensorFlow never forgets a dataset."""
+        count = min(_EPISODES, self.config.run.num_val_episodes)
+        dataset = datasets.evaluation_episodes(self.config, self.split, count)
+        rows = next(iter(dataset.rows))
+        rows = rows._replace(query=rows.query[:, :, :_QUERIES])
+        return rows, gather(self.split.table.features, rows)
+
+    def _draw_episode(self, logits, rows):
+        names = [self.split.class_names[c] for c in rows.classes[0].numpy()]
+        shares, images = tf.nn.softmax(logits[0]).numpy(), self.split.images
+        if images is None:
+            return monitor_images.episode(shares, names)
+        support, query = rows.support[0].numpy()[:, 0], rows.query[0].numpy()
+        return monitor_images.episode(shares, names, images[support], images[query])
+
+    def _write_projector(self, before, after, rows):
+        classes = rows.classes.numpy()  # [B, N]
+        episodes, way = classes.shape
+        names = [self.split.class_names[c] for c in classes.ravel()]
+        labels = {
+            "class": names + names,
+            "adaptation": ["before"] * len(names) + ["after"] * len(names),
+            "episode": 2 * np.repeat(np.arange(episodes), way).tolist(),
+        }
+        codes = np.concatenate([before, after]).reshape([2 * len(names), -1])
+        pictures = None
+        if self.split.images is not None:
+            examples = rows.support.numpy()[:, :, 0].ravel()
+            pictures = self.split.images[np.tile(examples, 2)]
+        directory = self.monitor.directory / _RUN
+        self.monitor.attempt(
+            lambda: write_projector(directory, codes, labels, pictures)
+        )
+
+
+def latent_codes(leo: LEO, episode: Episode) -> tuple[np.ndarray, np.ndarray]:
+    """[B, N, Z] codes of the classes before and after the inner loop, by means."""
+    steps = leo.config.inner_unroll_length, leo.config.finetuning_unroll_length
+    nothing = noise.no_noise(*steps)
+    before = leo.infer_latents(episode.support_inputs, nothing).mean()
+    after, _ = leo.adapt_latents(
+        before,
+        leo.decoder.halves(),
+        episode.support_inputs,
+        episode.support_labels,
+        nothing,
+    )
+    # Without draws the K codes of a class are equal.
+    return before[:, :, 0].numpy(), after[:, :, 0].numpy()
+
+
+def confusion_counts(logits, rows: EpisodeRows, num_classes: int) -> np.ndarray:
+    """[C, C] queries of class c that were taken for class d, over all episodes."""
+    answers = np.argmax(logits, axis=-1)  # [B, N, Q]
+    classes = rows.classes.numpy()  # [B, N]
+    taken_for = np.take_along_axis(classes[:, np.newaxis], answers, axis=2)
+    truth = np.broadcast_to(classes[:, :, np.newaxis], answers.shape)
+    counts = np.zeros([num_classes, num_classes], int)
+    np.add.at(counts, (truth, taken_for), 1)
+    return counts

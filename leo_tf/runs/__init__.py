@@ -1,0 +1,1 @@
+"""A run directory: configuration, checkpoints, manifest, training state."""

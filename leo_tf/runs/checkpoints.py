@@ -1,0 +1,307 @@
+"""Checkpoints that are whole or not there, and a pointer to the best of them.
+
+A checkpoint is a directory `step-NNNNNNNN` with TensorFlow's checkpoint files and a
+manifest that holds their digests. It is written under another name, flushed to the
+disk and renamed once; so what has its name is complete, whenever the machine stops.
+"""
+
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Callable, Mapping
+
+import tensorflow as tf
+
+from leo_tf.errors import CheckpointError, DiskError, shown
+from leo_tf.files import (
+    flush_to_disk,
+    make_directory,
+    read_json,
+    to_json,
+    write_file,
+)
+from leo_tf.runs import manifest as checkpoint_manifest
+from leo_tf.runs.manifest import Checkpoint, UnreadableError
+from leo_tf.runs.variables import restore_variables, save_variables
+
+_NAME = r"step-([0-9]{8,})"
+_UNFINISHED = "unfinished-"
+_UNUSABLE = "unusable-"
+_BEST = "checkpoint.json"
+# What training writes only after it has saved.
+_TRACES = ("results.json", "learning_curve.png")
+# So many undamaged ones stay, however few are to be kept.
+_KEPT_WHOLE = 2
+# Of the pointer to the best one: hundreds of times what it takes.
+_MOST_POINTER_BYTES = 2**16
+
+
+class Checkpoints:
+    """The checkpoints of one run directory.
+
+    Args:
+      workdir: the run directory; `checkpoints/` and `best/` are below it.
+      keep: how many of the newest to keep; the best is kept besides.
+    """
+
+    def __init__(self, workdir, keep: int = 3):
+        self.workdir = pathlib.Path(workdir)
+        self.directory = self.workdir / "checkpoints"
+        self.best_pointer = self.workdir / "best" / _BEST
+        self.keep = keep
+
+    def save(self, step: int, variables: Mapping[str, tf.Variable], manifest: dict):
+        """Writes a checkpoint; one that is already there stays as it is.
+
+        Args:
+          step: meta-steps done.
+          variables: name -> variable.
+          manifest: anything JSON can hold; `step` and `files` are added to it.
+
+        Raises:
+          DiskError: if it cannot be written; nothing half-written keeps its name.
+        """
+        path, temporary = self._path(step), self._path(step, _UNFINISHED)
+        try:
+            if path.exists():
+                return flush_to_disk(self.directory)  # it may be this that failed
+            make_directory(self.directory)
+            _remove(temporary)
+            temporary.mkdir()
+            save_variables(temporary, variables)
+            text = checkpoint_manifest.make(temporary, step, manifest)
+            (temporary / checkpoint_manifest.NAME).write_bytes(text)
+            for file in [*temporary.iterdir(), temporary]:
+                flush_to_disk(file)
+            temporary.rename(path)
+            flush_to_disk(self.directory)
+        except (OSError, tf.errors.OpError) as error:
+            _remove(temporary)
+            raise DiskError(
+                str(path), "to write a checkpoint", f"{error}; {self._free()}"
+            ) from error
+
+    def has(self, step: int) -> bool:
+        """Whether a checkpoint of the step was saved."""
+        return os.path.exists(self._path(step))  # False if the disk fails
+
+    def is_whole(
+        self, step: int, on_unusable: Callable[[str], None] = lambda reason: None
+    ) -> bool:
+        """Whether the checkpoint of a step is there and undamaged.
+
+        Args:
+          step: meta-steps done.
+          on_unusable: told why it is not.
+
+        Raises:
+          CheckpointError: if the disk fails, so that nobody can tell.
+        """
+        try:
+            return bool(self.load(step))
+        except UnreadableError:
+            raise
+        except CheckpointError as error:
+            on_unusable(str(error))
+            return False
+
+    def annotate(self, checkpoint: Checkpoint, manifest: dict) -> None:
+        """Replaces what a manifest says besides step and files; variables stay.
+
+        Raises:
+          DiskError: if it cannot be written; the old manifest is still there.
+        """
+        path = checkpoint.path / checkpoint_manifest.NAME
+        try:
+            text = checkpoint_manifest.changed(checkpoint.manifest, manifest)
+        except OSError as error:
+            raise DiskError(str(path), "to write it", str(error)) from error
+        write_file(path, text)
+
+    def newest(
+        self, on_unusable: Callable[[str], None], set_aside: bool = False
+    ) -> Checkpoint | None:
+        """The newest checkpoint that is whole; None if none was ever acknowledged.
+
+        Args:
+          on_unusable: told of each newer one that is passed over, and why.
+          set_aside: whether to rename those, so that their step can be written again.
+
+        Raises:
+          CheckpointError: if none is whole, yet there are some, or what is written
+            only after one was; or if the disk fails to read one. Training does not
+            start over by itself.
+        """
+        unusable = []
+        for step in sorted(self._steps(), reverse=True):
+            try:
+                found = self.load(step)
+            except UnreadableError:
+                raise  # it may be whole: to go on from an older one would lose steps
+            except CheckpointError as error:
+                on_unusable(f"passed over: {error}")
+                unusable.append(step)
+                continue
+            # Not before one is whole: a disk may fail to read for a moment only.
+            for step in unusable if set_aside else ():
+                self.set_aside(step)
+            return found
+        damaged = unusable or any(n.startswith(_UNUSABLE) for n in self._names())
+        received = "only damaged ones" if damaged else self._traces()
+        if received:
+            raise CheckpointError(
+                str(self.directory),
+                "a whole checkpoint",
+                received,
+                "Restore the directory from a copy, or train into another --workdir.",
+            )
+        return None
+
+    def load(self, step: int) -> Checkpoint:
+        """The checkpoint of a step, its files checked against their digests.
+
+        Raises:
+          CheckpointError: if it is not there or not whole.
+        """
+        return checkpoint_manifest.read(self._path(step), step)
+
+    def set_aside(self, step: int) -> None:
+        """Renames what should be the checkpoint of a step, if it is there.
+
+        Raises:
+          DiskError: if that fails.
+        """
+        path, number = self._path(step), 0
+        try:
+            while (aside := self._path(step, _UNUSABLE, f"-{number}")).exists():
+                number += 1
+            path.rename(aside)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise DiskError(str(path), "to rename it", str(error)) from error
+
+    def mark_best(self, step: int) -> None:
+        """Makes the checkpoint of `step` the best one."""
+        _write_pointer(self.best_pointer, step, self._path(step).name)
+
+    def best(self) -> Checkpoint:
+        """The best checkpoint.
+
+        Raises:
+          CheckpointError: if no validation has named one yet, or it is damaged.
+        """
+        step = _read_pointer(self.best_pointer)
+        if step is None:
+            raise CheckpointError(
+                str(self.best_pointer),
+                "a run that has been validated",
+                "none",
+                "Train first: --mode=train with this --workdir.",
+            )
+        return self.load(step)
+
+    def prune(self) -> None:
+        """Removes all but the newest `keep` and the best; nothing else is touched.
+
+        Should some of the newest be damaged, more are kept: two are whole.
+        """
+        try:
+            unfinished, steps = self._steps(_UNFINISHED), self._superfluous()
+        except CheckpointError:
+            return  # nobody can tell which is the best, or whole: it might be removed
+        for step in steps:
+            _remove(self._path(step))
+        for step in unfinished:  # by a process that was killed
+            _remove(self._path(step, _UNFINISHED))
+
+    def _superfluous(self) -> list[int]:
+        best = _read_pointer(self.best_pointer)
+        steps = sorted(self._steps(), reverse=True)
+        whole = kept = 0
+        while kept < len(steps) and (kept < self.keep or whole < _KEPT_WHOLE):
+            if whole < _KEPT_WHOLE and len(steps) > self.keep:
+                whole += self.is_whole(steps[kept])
+            kept += 1
+        return [step for step in steps[kept:] if step != best]
+
+    def _traces(self) -> str:
+        """What says that there was a checkpoint; empty if nothing does."""
+        try:
+            paths = [self.best_pointer, *(self.workdir / name for name in _TRACES)]
+            there = [path for path in paths if path.exists()]
+        except OSError as error:
+            where, expected = str(self.workdir), "a readable directory"
+            raise CheckpointError(where, expected, shown(str(error))) from error
+        return f"none, though there is {there[0]}" if there else ""
+
+    def _free(self) -> str:
+        try:
+            free = shutil.disk_usage(self.directory.parent).free
+        except OSError:
+            return "free space unknown"
+        return f"{free / 2**20:,.0f} MiB free"
+
+    def _path(self, step: int, before: str = "", after: str = "") -> pathlib.Path:
+        return self.directory / f"{before}step-{step:08d}{after}"
+
+    def _steps(self, prefix: str = "") -> list[int]:
+        matches = (re.fullmatch(prefix + _NAME, name) for name in self._names())
+        steps = {match[0]: int(match[1]) for match in matches if match}
+        # A name with more zeros is not ours.
+        return [s for name, s in steps.items() if name == self._path(s, prefix).name]
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(self.directory)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            where, expected = str(self.directory), "a readable directory"
+            raise CheckpointError(where, expected, shown(str(error))) from error
+
+
+def _write_pointer(path: pathlib.Path, step: int, directory: str) -> None:
+    """Names the checkpoint of `step`, in `directory`, as the best one.
+
+    Raises:
+      DiskError: if that fails; the old one is still named.
+    """
+    write_file(path, to_json({"step": step, "directory": directory}))
+
+
+def _read_pointer(path: pathlib.Path) -> int | None:
+    """Step of the best checkpoint; None if no validation has named one yet.
+
+    Raises:
+      CheckpointError: if the file is damaged, or the disk fails to read it.
+    """
+    try:
+        pointer = read_json(path, _MOST_POINTER_BYTES)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _damaged_pointer(path, shown(str(error))) from error
+    step = pointer.get("step") if isinstance(pointer, dict) else None
+    if type(step) is not int:
+        raise _damaged_pointer(path, f"step {shown(step)}")
+    return step
+
+
+def _damaged_pointer(path: pathlib.Path, received: str) -> CheckpointError:
+    return CheckpointError(str(path), 'JSON with a "step"', received)
+
+
+def _remove(directory: pathlib.Path):
+    """Removes a directory, or as much of it as the disk allows."""
+    with contextlib.suppress(OSError):  # closing can fail in spite of ignore_errors
+        shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.suppress(OSError):  # what has its name, and is no directory
+        directory.unlink()
+
+
+def restore(checkpoint: Checkpoint, variables: Mapping[str, tf.Variable]) -> None:
+    """Gives variables the values of a checkpoint; see `restore_variables`."""
+    restore_variables(checkpoint.path, variables)

@@ -1,0 +1,188 @@
+"""What a run knows besides its variables; a checkpoint's manifest holds it."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+from leo_tf.errors import CheckpointError, shown
+from leo_tf.evaluation.intervals import Interval
+from leo_tf.files import finite
+from leo_tf.runs.checkpoints import Checkpoint
+
+_LARGEST_INTEGER = 2**63 - 1  # TensorFlow's
+
+
+@dataclasses.dataclass
+class Averages:
+    """Means of metrics over the finite steps since it was made."""
+
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    steps: int = 0
+
+    def add(self, sums: dict[str, float], count: int) -> None:
+        """Adds what `run_steps` summed over `count` steps."""
+        self.steps += count - round(sums["non_finite"])
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        """Name -> mean; empty if no step was finite."""
+        if not self.steps:
+            return {}
+        return {name: value / self.steps for name, value in self.sums.items()}
+
+
+@dataclasses.dataclass
+class Progress:
+    """What a checkpoint knows besides variables.
+
+    Attributes:
+      step: meta-steps done.
+      history: one record a validation, see `record`.
+      best_step: step of the best validation, or None.
+      best_accuracy: its accuracy.
+      non_finite: steps that had to be mended so far.
+      seconds: spent training, over all sessions.
+      non_finite_surplus: by how many steps those not finite outnumber the others
+        lately; never below 0.
+      since_validation: metrics of the steps after the last validation.
+    """
+
+    step: int = 0
+    history: list[dict] = dataclasses.field(default_factory=list)
+    best_step: int | None = None
+    best_accuracy: float = -1.0
+    non_finite: int = 0
+    non_finite_surplus: int = 0
+    seconds: float = 0.0
+    since_validation: Averages = dataclasses.field(default_factory=Averages)
+
+    def add_steps(self, count: int, non_finite: int, seconds: float) -> None:
+        """Counts `count` more steps, of which `non_finite` had to be mended."""
+        self.step += count
+        self.seconds += seconds
+        self.non_finite += non_finite
+        surplus = self.non_finite_surplus + non_finite - (count - non_finite)
+        self.non_finite_surplus = max(0, surplus)
+
+    def record(
+        self, accuracy: Interval, loss: float, training: dict[str, float]
+    ) -> None:
+        """Adds a validation to the history; what is not finite becomes None there.
+
+        Args:
+          accuracy: of the validation episodes.
+          loss: their mean loss.
+          training: means while training; empty if no step was finite.
+        """
+        values = {
+            "train_accuracy": training.get("accuracy"),
+            "train_loss": training.get("loss"),
+            "val_accuracy": accuracy.mean,
+            "val_half_width": accuracy.half_width,
+            "val_loss": loss,
+        }
+        finite_ones = {name: finite(value) for name, value in values.items()}
+        self.history.append({"step": self.step, **finite_ones})
+
+    def find_best(self, is_whole: Callable[[int], bool]) -> None:
+        """If the checkpoint of the best step is lost, the best that is left takes over.
+
+        Args:
+          is_whole: step -> whether its checkpoint is there and undamaged; if it
+            raises because the disk fails, so does this.
+        """
+        if is_whole(self.best_step):
+            return
+        left = [
+            record
+            for record in self.history
+            if record["val_accuracy"] is not None and is_whole(record["step"])
+        ]
+        best = max(left, key=lambda record: record["val_accuracy"], default=None)
+        # With none left, where we are stands in until the next validation.
+        self.best_step = best["step"] if best else self.step
+        self.best_accuracy = best["val_accuracy"] if best else -1.0
+
+    def is_at_plateau(self, patience: int) -> bool:
+        """Whether the last `patience` validations were no better; never if it is 0."""
+        if not patience or self.best_step is None:
+            return False
+        later = sum(record["step"] > self.best_step for record in self.history)
+        return later >= patience
+
+    def line(self) -> str:
+        """Where training is, in a line."""
+        means = self.since_validation.means()
+        text = f"step {self.step}"
+        if "loss" in means:
+            text += f"  loss {means['loss']:.3f}"
+            text += f"  accuracy {100 * means['accuracy']:.1f} %"
+        return text + self._not_finite()
+
+    def validation_line(self, accuracy: Interval, mark: str) -> str:
+        """What a validation found, in a line that ends with `mark`."""
+        text = f"step {self.step}: validation accuracy {accuracy} %{mark}"
+        return text + self._not_finite()
+
+    def _not_finite(self) -> str:
+        return f"  {self.non_finite} steps not finite" if self.non_finite else ""
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "Progress":
+        """What a checkpoint says.
+
+        Raises:
+          CheckpointError: if another version of this package wrote it, or somebody
+            else.
+        """
+        try:
+            fields = dict(checkpoint.manifest["progress"])
+            averages = Averages(**fields.pop("since_validation"))
+            averages.sums = {n: _number(v) for n, v in dict(averages.sums).items()}
+            averages.steps = _integer(averages.steps)
+            if fields["best_step"] is not None:
+                fields["best_step"] = _integer(fields["best_step"])
+            for name in ("step", "non_finite", "non_finite_surplus"):
+                fields[name] = _integer(fields[name])
+            for name in ("best_accuracy", "seconds"):
+                fields[name] = _number(fields[name])
+            fields["history"] = [_checked(record) for record in fields["history"]]
+            progress = cls(**fields, since_validation=averages)
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+            expected = "the fields of this version of leo-tf"
+            received = shown(f"{type(error).__name__}: {error}")
+            raise CheckpointError(
+                f"{checkpoint.path}: `progress`", expected, received
+            ) from error
+        if progress.step != checkpoint.step:
+            expected, received = f"step {checkpoint.step}", f"step {progress.step}"
+            raise CheckpointError(f"{checkpoint.path}: `progress`", expected, received)
+        return progress
+
+
+def _checked(record) -> dict:
+    """A record of the history as `Progress.record` makes it."""
+    names = ("train_accuracy", "train_loss", "val_accuracy", "val_half_width")
+    values = {
+        name: None if record[name] is None else finite(_number(record[name]))
+        for name in (*names, "val_loss")
+    }
+    if len(record) != len(values) + 1:
+        raise ValueError(f"a validation of {len(record)} fields")
+    return {"step": _integer(record["step"]), **values}
+
+
+def _integer(value) -> int:
+    if type(value) is not int or not 0 <= value <= _LARGEST_INTEGER:
+        raise TypeError(f"{shown(value)} for an integer")
+    return value
+
+
+def _number(value) -> float:
+    """A number as it was before JSON, which has no NaN, made it null."""
+    if value is None:
+        return math.nan
+    if type(value) not in (int, float):
+        raise TypeError(f"{shown(value)} for a number")
+    return float(value)

@@ -1,0 +1,98 @@
+"""Variables in TensorFlow's checkpoint files, by name: all of them, or none."""
+
+import contextlib
+import pathlib
+import tempfile
+from collections.abc import Iterator, Mapping
+
+import tensorflow as tf
+
+from leo_tf.errors import CheckpointError, shown
+
+_PREFIX = "variables"
+_PATTERNS = frozenset("*?[]{}\\")
+
+
+def save_variables(
+    directory: pathlib.Path, variables: Mapping[str, tf.Variable]
+) -> None:
+    """Writes the files of a checkpoint into a directory.
+
+    Raises:
+      tf.errors.OpError: if the disk fails.
+    """
+    held = tf.train.Checkpoint(variables=dict(variables))
+    held.write(str(directory / _PREFIX))
+
+
+def restore_variables(
+    directory: pathlib.Path, variables: Mapping[str, tf.Variable]
+) -> None:
+    """Gives variables the values of a checkpoint: all of them, or none.
+
+    Args:
+      directory: of the checkpoint.
+      variables: name -> variable; may be fewer than the checkpoint holds.
+
+    Raises:
+      CheckpointError: if a variable is missing or differs in shape or type, or if the
+        files cannot be read; then no variable has changed.
+    """
+    with _without_patterns(directory) as plain:
+        values = {
+            name: _read(plain, directory, name, variable.dtype)
+            for name, variable in variables.items()
+        }
+    for name, variable in variables.items():
+        mine, held = variable.shape.as_list(), values[name].shape.as_list()
+        if held != mine:
+            expected = f"{variable.dtype.name} {mine}"
+            received = f"{variable.dtype.name} {held}"
+            raise CheckpointError(f"{directory}: `{name}`", expected, received)
+    for name, variable in variables.items():
+        variable.assign(values[name])
+
+
+@contextlib.contextmanager
+def _without_patterns(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The directory under a path that TensorFlow's reader takes for no pattern."""
+    if _PATTERNS.isdisjoint(str(directory)):
+        yield directory
+        return
+    with contextlib.ExitStack() as held:
+        try:
+            place = held.enter_context(tempfile.TemporaryDirectory())
+            link = pathlib.Path(place, "checkpoint")
+            link.symlink_to(directory.absolute())
+        except OSError as error:
+            expected = f"no {' '.join(sorted(_PATTERNS))} in it, or room for a link"
+            raise CheckpointError(str(directory), expected, str(error)) from error
+        yield link
+
+
+def _read(
+    place: pathlib.Path, directory: pathlib.Path, name: str, dtype: tf.DType
+) -> tf.Tensor:
+    # Not by `tf.train.load_checkpoint`: its list of what is there ends the process
+    # where the disk fails to read the index.
+    try:
+        with tf.device("CPU:0"):
+            [value] = tf.raw_ops.RestoreV2(
+                prefix=str(place / _PREFIX),
+                tensor_names=[_key(name)],
+                shape_and_slices=[""],
+                dtypes=[dtype],
+            )
+    except tf.errors.NotFoundError as error:
+        where, expected = f"{directory}: `{name}`", f"a variable of {dtype.name}"
+        raise CheckpointError(where, expected, "nothing") from error
+    except tf.errors.OpError as error:
+        where, expected = f"{directory}: `{name}`", f"a readable {dtype.name}"
+        raise CheckpointError(where, expected, shown(error.message)) from error
+    return value
+
+
+def _key(name: str) -> str:
+    """The name TensorFlow's checkpoint gives to the variable held as `name`."""
+    escaped = name.replace(".", "..").replace("/", ".S")
+    return f"variables/{escaped}/.ATTRIBUTES/VARIABLE_VALUE"

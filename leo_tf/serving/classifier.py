@@ -1,0 +1,240 @@
+"""A classifier for your labels from an exported model, by scikit-learn's conventions.
+
+    classifier = Classifier("exported").fit(features, ["cat", "dog", "cat"])
+    classifier.predict(new_features)
+
+The model is a directory written by `--mode=export`, or the URL of a server that has
+one. Only TensorFlow and NumPy are needed, and for a server NumPy alone; none of the
+code that trained the model.
+
+Shapes: S support examples, M queries, N classes, D features, P numbers a class.
+"""
+
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+
+from leo_tf.serving.inputs import checked_features, checked_labels, fit_together, joined
+from leo_tf.serving.models import connect
+
+# Of what one request may hold; 10 MB as JSON. More queries go in several requests.
+_NUMBERS_PER_REQUEST = 2**19
+_SAVED = ("classifier", "classes", "support", "support_labels", "support_health")
+
+
+class NotFittedError(ValueError, AttributeError):
+    """The classifier has not seen any labels yet."""
+
+
+class Classifier:
+    """Adapts an exported model to labelled examples, then classifies.
+
+    The examples are kept, so that `partial_fit` and `remove_class` go on from them: the
+    model adapts anew to all, which takes as long as `fit`. A call that is refused
+    changes nothing.
+
+    Args:
+      source: a directory of exported versions (the newest at the time is used), one
+        version, or the URL of a server ("http://host:8501", or with its model,
+        "http://host:8501/v1/models/leo").
+      timeout: seconds until a server must have answered.
+
+    Attributes:
+      classes_: [N] the labels, sorted.
+      n_features_in_: D.
+      classifier_: [N, P] what the model made of the examples.
+      support_, support_labels_: [S, D] and [S], the examples.
+      support_loss_, support_accuracy_: of the classifier on them.
+    """
+
+    def __init__(self, source, timeout: float = 60.0):
+        self.source = source
+        self.timeout = timeout
+
+    def fit(self, features, labels) -> "Classifier":
+        """Adapts to these examples, and forgets any before them.
+
+        Args:
+          features: [S, D] numbers.
+          labels: [S] strings, integers, booleans, bytes or dates; two different ones
+            at least, each with any number of examples.
+
+        Raises:
+          ValueError: naming the field, what was expected and what was received.
+        """
+        features = checked_features(features)
+        return self._adapt(features, checked_labels(labels, len(features)))
+
+    def partial_fit(self, features, labels, classes=None) -> "Classifier":
+        """Adds examples, of known classes or new ones, to those seen before.
+
+        Args:
+          features: [S, D] the further examples.
+          labels: [S] their labels.
+          classes: if given, the only labels there may be. A class is known once it
+            has an example.
+
+        Raises:
+          ValueError: as `fit`.
+        """
+        features = checked_features(features, getattr(self, "n_features_in_", None))
+        labels = checked_labels(labels, len(features))
+        if hasattr(self, "support_"):
+            features = np.concatenate([self.support_, features])
+            labels = joined(self.support_labels_, labels)
+        if classes is not None:
+            unknown = np.setdiff1d(labels, checked_labels(classes, len(classes)))
+            if unknown.size:
+                expected = "only labels among `classes`"
+                raise ValueError(f"labels: expected {expected}, received {unknown[0]}.")
+        return self._adapt(features, labels)
+
+    def remove_class(self, label) -> "Classifier":
+        """Forgets a class; the examples of the others stay.
+
+        Raises:
+          ValueError: if there is no such class, or fewer than two would be left.
+        """
+        self._check_fitted()
+        keep = self.support_labels_ != label
+        if np.all(keep):
+            expected = f"one of {', '.join(map(str, self.classes_))}"
+            raise ValueError(f"label: expected {expected}, received {label!r}.")
+        return self._adapt(self.support_[keep], self.support_labels_[keep])
+
+    def predict(self, features) -> np.ndarray:
+        """[M] the label of each row of features [M, D].
+
+        Raises:
+          ValueError: naming the field, what was expected and what was received.
+        """
+        classes = self._answers(features)["classes"]
+        return self.classes_[classes]
+
+    def predict_proba(self, features) -> np.ndarray:
+        """[M, N] probabilities, in the order of `classes_`."""
+        return self._answers(features)["probabilities"]
+
+    def decision_function(self, features) -> np.ndarray:
+        """[M, N] logits; of two classes [M], the second's less the first's."""
+        logits = self._answers(features)["logits"]
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def score(self, features, labels, sample_weight=None) -> float:
+        """Accuracy, each row counted by its weight."""
+        predicted = self.predict(features)
+        labels = checked_labels(labels, len(predicted))
+        return float(np.average(predicted == labels, weights=sample_weight))
+
+    def save(self, path) -> None:
+        """Writes the adapted classifier and its examples as an .npz file.
+
+        It holds plain arrays, no pickle, and not the model: `load` asks for that.
+        """
+        self._check_fitted()
+        health = np.array([self.support_loss_, self.support_accuracy_])
+        arrays = self.classifier_, self.classes_, self.support_, self.support_labels_
+        path = pathlib.Path(path)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with beside.open("wb") as file:
+                np.savez(file, **dict(zip(_SAVED, (*arrays, health), strict=True)))
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path, source, timeout: float = 60.0) -> "Classifier":
+        """The classifier that `save` wrote, to be used with the model at `source`.
+
+        Raises:
+          ValueError: if the file is not one of `save`.
+        """
+        self = cls(source, timeout)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = [file[name] for name in _SAVED]
+        except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile):
+            arrays = None
+        if arrays is None or not fit_together(*arrays):
+            expected = "a file written by Classifier.save"
+            raise ValueError(f"{path}: expected {expected}, received another.")
+        self._keep(*arrays)
+        return self
+
+    def get_params(self, deep: bool = True) -> dict:
+        """The arguments of the constructor, as scikit-learn asks for them."""
+        return {"source": self.source, "timeout": self.timeout}
+
+    def set_params(self, **params) -> "Classifier":
+        """Changes arguments of the constructor."""
+        for name, value in params.items():
+            if name not in self.get_params():
+                expected = "source or timeout"
+                raise ValueError(f"params: expected {expected}, received {name!r}.")
+            setattr(self, name, value)
+        self.__dict__.pop("_model", None)
+        return self
+
+    def __repr__(self):
+        return f"Classifier({self.source!r}, timeout={self.timeout!r})"
+
+    def __getstate__(self):
+        """Without the loaded model, which is found again by `source`."""
+        return {name: each for name, each in vars(self).items() if name != "_model"}
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "classes_")
+
+    def __sklearn_tags__(self):
+        # Only scikit-learn asks, so it is there.
+        from sklearn.utils import ClassifierTags, Tags, TargetTags
+
+        return Tags(
+            "classifier", TargetTags(required=True), classifier_tags=ClassifierTags()
+        )
+
+    def _connected(self):
+        if not hasattr(self, "_model"):
+            self._model = connect(self.source, self.timeout)
+        return self._model
+
+    def _adapt(self, features, labels):
+        # A new fit is a new look for the newest version.
+        model = connect(self.source, self.timeout)
+        classes, codes = np.unique(labels, return_inverse=True)
+        adapted = model("adapt", {"support": features, "labels": codes})
+        health = adapted["support_loss"], adapted["support_accuracy"]
+        self._keep(adapted["classifier"], classes, features, labels, health)
+        self._model = model
+        return self
+
+    def _keep(self, classifier, classes, support, labels, health):
+        self.classifier_, self.classes_ = classifier, classes
+        self.support_, self.support_labels_ = support, labels
+        self.support_loss_, self.support_accuracy_ = map(float, health)
+        self.n_features_in_ = support.shape[1]
+
+    def _answers(self, features) -> dict[str, np.ndarray]:
+        self._check_fitted()
+        features = checked_features(features, self.n_features_in_)
+        size = max(1, _NUMBERS_PER_REQUEST // self.n_features_in_)
+        rows = np.zeros([0, len(self.classes_)], np.float32)
+        # Of no queries, whose columns JSON could not tell.
+        none = {"probabilities": rows, "logits": rows, "classes": np.zeros(0, np.int64)}
+        answers = [none]
+        for start in range(0, len(features), size):
+            queries = features[start : start + size]
+            request = {"classifier": self.classifier_, "queries": queries}
+            answers.append(self._connected()("predict", request))
+        return {
+            name: np.concatenate([answer[name] for answer in answers]) for name in none
+        }
+
+    def _check_fitted(self):
+        if not hasattr(self, "classes_"):
+            raise NotFittedError(
+                "Classifier: expected `fit` first, received no labels."
+            )

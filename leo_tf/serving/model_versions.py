@@ -1,0 +1,216 @@
+"""The exported versions in a directory: the newest that works is the one served."""
+
+import hashlib
+import json
+import os
+import pathlib
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+
+from leo_tf.errors import InputError
+from leo_tf.serving.models import LocalModel, versions
+
+_POLL_SECONDS = 2.0
+_SHOWN_CHARACTERS = 400  # a long path, and then what is wrong with it
+_NEEDED = ("adapt", "predict", "serving_default")
+
+
+class Served(NamedTuple):
+    """A version that has been loaded and tried.
+
+    Attributes:
+      version: its number.
+      model: to call.
+      facts: its export.json; empty if it has none.
+      signature_def: its signatures as TensorFlow Serving's metadata shows them.
+    """
+
+    version: int
+    model: LocalModel
+    facts: dict
+    signature_def: dict
+
+
+class Versions:
+    """Keeps the newest version that works ready; an older one serves meanwhile.
+
+    A version that does not load, or does not answer, is warned of once and passed
+    over; it is tried again when its files have changed.
+
+    Args:
+      directory: holds versions, named by integers.
+      warn: is told of versions that do not work.
+      tell: is told of versions that are served from now on.
+
+    Attributes:
+      current: what is served, or None.
+    """
+
+    def __init__(
+        self,
+        directory,
+        warn: Callable[[str], None] = lambda text: None,
+        tell: Callable[[str], None] = lambda text: None,
+    ):
+        self._directory = pathlib.Path(directory)
+        self._warn, self._tell = warn, tell
+        self._failed: dict[int, tuple] = {}  # version -> (its files, what was wrong)
+        self._ended: set[int] = set()
+        self._stop = threading.Event()
+        self.current: Served | None = None
+
+    def refresh(self) -> None:
+        """Looks once whether another version is to be served, and loads it."""
+        found = versions(self._directory)
+        for version in sorted(found, reverse=True):
+            if self.current and version == self.current.version:
+                return
+            files = _files(found[version])
+            if self._failed.get(version, [None])[0] == files:
+                continue
+            try:
+                served = load_version(version, found[version])
+            # Whatever is wrong with it, the one before must go on.
+            except Exception as error:
+                if version not in self._failed:
+                    self._warn(f"version {version} is not served: {_inline(error)}")
+                self._failed[version] = files, str(error)
+                continue
+            if self.current:
+                self._ended.add(self.current.version)
+                self._tell(f"Serving version {version} from now on.")
+            self._ended.discard(version)
+            self._failed.pop(version, None)
+            self.current = served
+            return
+
+    def require(self) -> Served:
+        """What is served.
+
+        Raises:
+          InputError: if nothing is, saying why.
+        """
+        if self.current:
+            return self.current
+        expected = "a directory with an exported version that works"
+        received, hint = "none", ""
+        if self._failed:
+            newest = max(self._failed)
+            received = f"version {newest}: {_inline(self._failed[newest][1])}"
+        try:
+            if "saved_model.pb" in os.listdir(self._directory):
+                hint = f"Give {self._directory.parent}: this is one version."
+        except OSError as error:
+            received = error.strerror
+        raise InputError(str(self._directory), expected, received, hint)
+
+    def states(self) -> dict[int, tuple[str, str]]:
+        """Version -> (state by TensorFlow Serving's name, what is wrong with it)."""
+        states = {version: ("END", "") for version in self._ended.copy()}
+        for version, (_, wrong) in self._failed.copy().items():
+            states[version] = "END", wrong
+        if self.current:
+            states[self.current.version] = "AVAILABLE", ""
+        return dict(sorted(states.items(), reverse=True))
+
+    def watch(self, seconds: float = _POLL_SECONDS) -> None:
+        """Refreshes every so many seconds until `close`, in a thread of its own."""
+
+        def poll():
+            while not self._stop.wait(seconds):
+                self.refresh()
+
+        threading.Thread(target=poll, name="versions", daemon=True).start()
+
+    def close(self) -> None:
+        """Ends `watch`."""
+        self._stop.set()
+
+
+def _inline(error) -> str:
+    """What an error says, as one line."""
+    text = ascii(str(error))[1:-1]
+    cut = f"{text[:_SHOWN_CHARACTERS]}..."
+    return text if len(text) <= _SHOWN_CHARACTERS else cut
+
+
+def _files(directory: pathlib.Path) -> list:
+    """What changes when any file of a version does."""
+    try:
+        found = [(file, file.stat()) for file in sorted(directory.rglob("*"))]
+    except OSError:  # one that is going away just now
+        return []
+    return [(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in found]
+
+
+def load_version(version: int, path: pathlib.Path) -> Served:
+    """Loads a version and sees that it answers.
+
+    Raises:
+      Exception: of any kind, if it is not whole or does not work.
+    """
+    facts = _checked_facts(path)
+    model = LocalModel(path)
+    for signature in _NEEDED:
+        model.inputs(signature)
+    _try(model, facts)
+    saved = saved_model_pb2.SavedModel.FromString(
+        (path / "saved_model.pb").read_bytes()
+    )
+    signatures = saved.meta_graphs[0].signature_def
+    described = {name: _described(signatures[name]) for name in sorted(signatures)}
+    return Served(version, model, facts, described)
+
+
+def _checked_facts(path: pathlib.Path) -> dict:
+    """What export.json says, the digests of the files in it found right."""
+    try:
+        facts = json.loads((path / "export.json").read_text("utf-8"))
+    except FileNotFoundError:  # a SavedModel is one without it
+        return {}
+    for name, digest in facts["files"].items():
+        received = hashlib.sha256((path / name).read_bytes()).hexdigest()
+        if received != digest:
+            raise InputError(str(path / name), f"SHA-256 {digest}", received)
+    return facts
+
+
+def _try(model: LocalModel, facts: dict) -> None:
+    """A first request of each kind, which takes the longest, before any user's."""
+    size = model.inputs("adapt")["support"].shape[-1] or facts.get("embedding_size")
+    if not size:
+        return
+    way = facts.get("way") or 2  # some methods know only one
+    support = np.random.default_rng(0).normal(size=(way, size)).astype(np.float32)
+    inputs = {"support": support, "labels": np.arange(way)}
+    classifier = model("adapt", inputs)["classifier"]
+    model("predict", {"classifier": classifier, "queries": support})
+    model("serving_default", {**inputs, "queries": support})
+    if "embed" in model.signatures:
+        model("embed", inputs)
+
+
+def _described(signature) -> dict:
+    return {
+        "inputs": {name: _tensor(info) for name, info in signature.inputs.items()},
+        "outputs": {name: _tensor(info) for name, info in signature.outputs.items()},
+        "method_name": signature.method_name,
+        "defaults": {},
+    }
+
+
+def _tensor(info) -> dict:
+    shape = info.tensor_shape
+    return {
+        "dtype": types_pb2.DataType.Name(info.dtype),
+        "tensor_shape": {
+            "dim": [{"size": str(dim.size), "name": dim.name} for dim in shape.dim],
+            "unknown_rank": shape.unknown_rank,
+        },
+        "name": info.name,
+    }

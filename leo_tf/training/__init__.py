@@ -1,0 +1,1 @@
+"""The outer loop: meta-step, trainer, replicas, workers."""

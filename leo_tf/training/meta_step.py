@@ -1,0 +1,215 @@
+"""The outer loop: one meta-step on a meta-batch of episodes.
+
+Nested GradientTapes: the outer one here, the inner ones in `adaptation.py`.
+Shapes: B tasks in the meta-batch, N way, Q queries per class.
+"""
+
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from leo_tf.data_pipeline.episode import Episode
+from leo_tf.model.learner import Learner, adapt_and_score, loss_parts
+from leo_tf.model.losses import accuracy
+
+# The release's pull towards small weights when a step is not finite.
+_NON_FINITE_PULL = 1e-4
+# The release's Adam; Keras's own default is 1e-7.
+_ADAM_EPSILON = 1e-8
+# Relative: what clipping leaves as it is may come out this much smaller.
+_ROUNDING = 1e-5
+
+
+def adam(learning_rate: float) -> keras.optimizers.Optimizer:
+    """The release's optimizer. Clipping is ours, as Keras refuses to do both kinds."""
+    return keras.optimizers.Adam(learning_rate, epsilon=_ADAM_EPSILON, name="adam")
+
+
+def meta_gradients(
+    learner: Learner, episode: Episode, noise=None
+) -> tuple[tf.Tensor, list[tf.Tensor], dict[str, tf.Tensor]]:
+    """The training loss, its gradients and metrics; second order, nothing mended.
+
+    Returns:
+      [] loss; a gradient for each of `learner.trainable_variables`, zero where the
+      loss does not depend on the variable; a dict of [] numbers: loss, its parts,
+      accuracy, the method's health.
+    """
+    with tf.GradientTape() as tape:
+        adapted, logits = adapt_and_score(learner, episode, training=True, noise=noise)
+        parts = loss_parts(adapted, logits, episode.query_labels)
+        loss = tf.add_n(list(parts.values()))
+    variables = [variable.value for variable in learner.trainable_variables]
+    gradients = tape.gradient(
+        loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    metrics = {
+        "loss": loss,
+        "accuracy": tf.reduce_mean(accuracy(logits, episode.query_labels)),
+        **{f"loss_parts/{name}": part for name, part in parts.items()},
+        **{f"inner_loop/{name}": value for name, value in adapted.health.items()},
+    }
+    return loss, gradients, metrics
+
+
+def is_finite(loss: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+    """[] bool: whether the loss and every entry of every gradient is finite."""
+    # 0 * x is 0 exactly if x is finite, so one sum tells for a whole tensor.
+    return tf.equal(tf.add_n([0 * loss, *(tf.reduce_sum(0 * g) for g in gradients)]), 0)
+
+
+def replace_non_finite(
+    finite: tf.Tensor, gradients: Sequence[tf.Tensor], learner: Learner
+) -> list[tf.Tensor]:
+    """Replaces the gradients of a step that is not finite by a pull on the kernels.
+
+    Args:
+      finite: [] bool, from `is_finite`.
+      gradients: one for each of `learner.trainable_variables`.
+      learner: the method; its `kernels` are pulled, other variables stay.
+
+    Returns:
+      `gradients` if finite; else 1e-4 times each kernel, zero for all others.
+
+    Source: `LEO.grads_and_vars` in the release's `model.py`. Its docstring means
+    this, but its code hands back the variables themselves, and divides by
+    `l2_penalty_weight`. We also count infinities.
+    """
+    pulled = {id(kernel) for kernel in learner.kernels}
+    mended = []
+    for gradient, variable in zip(gradients, learner.trainable_variables):
+        pull = _NON_FINITE_PULL if id(variable) in pulled else 0.0
+        instead = pull * tf.convert_to_tensor(variable)
+        mended.append(tf.where(finite, gradient, instead))
+    return mended
+
+
+def clip_gradients(
+    gradients: Sequence[tf.Tensor], value: float, norm: float
+) -> list[tf.Tensor]:
+    """Clips every entry to [-value, value], then each tensor by itself to `norm`.
+
+    A threshold of 0 switches that clipping off.
+
+    Source: `_clip_gradients` in the release's `runner.py`.
+    """
+    if value:
+        gradients = [tf.clip_by_value(g, -value, value) for g in gradients]
+    if norm:
+        gradients = [tf.clip_by_norm(g, norm) for g in gradients]
+    return list(gradients)
+
+
+def make_update(
+    learner: Learner,
+    optimizer: keras.optimizers.Optimizer,
+    *,
+    gradient_threshold: float,
+    gradient_norm_threshold: float,
+    apply: Callable = keras.optimizers.Optimizer.apply,
+) -> Callable[..., dict[str, tf.Tensor]]:
+    """Builds the function that updates `learner` by what `meta_gradients` returns.
+
+    It returns the metrics with more of them; "non_finite" is 1 if it had to mend.
+
+    Args:
+      learner: a built method.
+      optimizer: of its trainable variables.
+      gradient_threshold: for each entry, see `clip_gradients`.
+      gradient_norm_threshold: for each tensor.
+      apply: called with the optimizer, the clipped gradients and the variables.
+    """
+    variables = learner.trainable_variables
+    optimizer.build(variables)
+    names = [variable.path.split("/", 1)[-1] for variable in variables]
+    thresholds = gradient_threshold, gradient_norm_threshold
+
+    def update(loss, gradients, metrics):
+        finite = is_finite(loss, gradients)
+        mended = replace_non_finite(finite, gradients, learner)
+        clipped = clip_gradients(mended, *thresholds)
+        apply(optimizer, clipped, variables)
+        norms = clipping_metrics(names, gradients, clipped, *thresholds)
+        return {**metrics, **norms, "non_finite": 1.0 - tf.cast(finite, tf.float32)}
+
+    return update
+
+
+def make_meta_step(
+    learner: Learner,
+    optimizer: keras.optimizers.Optimizer,
+    *,
+    jit: bool = False,
+    **thresholds: float,
+) -> Callable[[Episode, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
+    """Builds the function that updates `learner` on one meta-batch.
+
+    Args:
+      learner, optimizer, thresholds: see `make_update`.
+      jit: compile the update with XLA. The draws are made outside of it: they are
+        the same with and without, and XLA's generator is far slower on a CPU.
+
+    Returns:
+      A `tf.function` of an episode, a seed and the number of the step, the last two
+      int64 scalars; it returns the metrics of `make_update`, in float64.
+    """
+    mend_and_apply = make_update(learner, optimizer, **thresholds)
+    keys = []  # of the metrics, as soon as `update` is traced
+
+    def update(episode, noise):
+        loss, gradients, metrics = meta_gradients(learner, episode, noise)
+        metrics = mend_and_apply(loss, gradients, metrics)
+        keys[:] = metrics
+        # In one tensor: each output of a compiled function takes microseconds.
+        return tf.stack([tf.cast(value, tf.float64) for value in metrics.values()])
+
+    update = tf.function(update, jit_compile=jit, autograph=False)
+
+    @tf.function(autograph=False)
+    def meta_step(episode: Episode, seed: tf.Tensor, step: tf.Tensor):
+        packed = update(episode, learner.draw_noise(episode, seed, step))
+        return dict(zip(keys, tf.unstack(packed)))
+
+    return meta_step
+
+
+def clipping_metrics(
+    names: Sequence[str],
+    gradients: Sequence[tf.Tensor],
+    clipped: Sequence[tf.Tensor],
+    value: float,
+    norm: float,
+) -> dict[str, tf.Tensor]:
+    """What `clip_gradients` did to each variable's gradient.
+
+    Args:
+      names: of the variables.
+      gradients: before it, one for each.
+      clipped: after it.
+      value: the threshold of entries, 0 for none.
+      norm: the threshold of norms, 0 for none.
+
+    Returns:
+      "gradient_norm/NAME", "clipped_norm/NAME", and "clipped_share/NAME", which is 1
+      if clipping took anything from it, else 0: [] each.
+    """
+    # Then a gradient with an entry beyond `value` ends at `norm`, too.
+    is_known = norm and (not value or norm <= value)
+    metrics = {}
+    for name, gradient, rest in zip(names, gradients, clipped, strict=True):
+        before = _length(gradient)
+        after = tf.minimum(before, norm) if is_known else _length(rest)
+        # Rounding takes a little from a gradient that is not clipped.
+        is_clipped = after < (1 - _ROUNDING) * before
+        metrics[f"gradient_norm/{name}"] = before
+        metrics[f"clipped_norm/{name}"] = after
+        metrics[f"clipped_share/{name}"] = tf.cast(is_clipped, before.dtype)
+    return metrics
+
+
+def _length(tensor: tf.Tensor) -> tf.Tensor:
+    """Euclidean norm. As a product: XLA adds up a sum over all entries one by one."""
+    rows = tf.reshape(tensor, [-1, tensor.shape[-1]])
+    sums = tf.linalg.matvec(rows * rows, tf.ones_like(rows[0]))
+    return tf.sqrt(tf.reduce_sum(sums))

@@ -1,0 +1,76 @@
+"""Many meta-steps in one call from the host: the loop that training spends its time in.
+
+Shapes: M metrics of a step.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from leo_tf.data_pipeline.episode import Episode
+
+
+def make_run_steps(meta_step: Callable, seed: int, watch: bool = False) -> Callable:
+    """Builds the function that makes many meta-steps in one call from the host.
+
+    Args:
+      meta_step: from `make_meta_step`.
+      seed: of the run.
+      watch: return how long steps waited for input, too.
+
+    Returns:
+      A `tf.function` of an iterator over episodes, the number of the first step and
+      how many to make, int64 scalars. It returns metrics summed over the steps that
+      were finite, and "non_finite", the number of those that were not. "input_wait"
+      is in seconds: the time from the end of a step, or the beginning of the call,
+      until the next episodes were there, summed.
+    """
+    keys = []  # of the metrics, as soon as a step is traced
+
+    @tf.function(autograph=False)
+    def run_steps(iterator, first, count):
+        number = tf.constant(seed, tf.int64)
+
+        def make_step(step, previous):
+            episode, waited = next_timed(iterator, previous)
+            metrics = meta_step(episode, number, step)
+            keys[:] = metrics
+            return if_finite(metrics), waited
+
+        def next_step(step, totals, waiting):
+            more, waited = make_step(step, totals)
+            return step + 1, totals + more, waiting + waited
+
+        end, (totals, waiting) = first + count, make_step(first, first)
+        _, totals, waiting = tf.while_loop(
+            lambda step, *_: step < end, next_step, (first + 1, totals, waiting)
+        )
+        sums = dict(zip(keys, tf.unstack(totals)))
+        return {**sums, "input_wait": waiting} if watch else sums
+
+    return run_steps
+
+
+def if_finite(metrics: dict[str, tf.Tensor]) -> tf.Tensor:
+    """[M] metrics of a step, all zero if it was not finite, but "non_finite".
+
+    In float64, so that sums do not depend on how many steps one call makes.
+    """
+    kept = [name == "non_finite" for name in metrics]
+    values = tf.stack([tf.cast(value, tf.float64) for value in metrics.values()])
+    finite = metrics["non_finite"] == 0
+    return tf.where(finite | tf.constant(kept), values, tf.zeros_like(values))
+
+
+def next_timed(iterator, previous: tf.Tensor) -> tuple[Episode, tf.Tensor]:
+    """The next episodes, and the seconds they came after `previous` was there.
+
+    The episodes themselves do not wait for `previous`: they may be taken while the step
+    before is still running, and then there was no time to wait.
+    """
+    with tf.control_dependencies([previous]):
+        ready = tf.timestamp()
+    episode = next(iterator)
+    with tf.control_dependencies(tf.nest.flatten(episode)):
+        arrived = tf.timestamp()
+    return episode, tf.maximum(arrived - ready, 0.0)

@@ -1,0 +1,294 @@
+"""The outer loop over time: steps, validations, checkpoints, and what is shown of them.
+
+Shapes: B tasks in the meta-batch.
+"""
+
+import dataclasses
+import signal
+import time
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from leo_tf.configs.schema import Config
+from leo_tf.console import ProgressLine, say
+from leo_tf.errors import DiskError, DivergedError
+from leo_tf.evaluation.evaluate import EpisodeScores
+from leo_tf.evaluation.intervals import interval
+from leo_tf.model.learner import Learner
+from leo_tf.monitoring.event_writer import Monitor
+from leo_tf.monitoring.profiler import Profile
+from leo_tf.monitoring.training import Call, TrainingMonitor
+from leo_tf.runs.checkpoints import Checkpoint, Checkpoints, restore
+from leo_tf.runs.training_state import Averages, Progress
+from leo_tf.training.interrupts import Stopped, StopRequest
+from leo_tf.training.replicas import Replicas, make_steps
+
+# As many steps a call as take about this long: the progress line moves smoothly, a
+# signal is heeded soon, and the host does nothing in between.
+_SECONDS_PER_CALL = 0.5
+# So many failed saves in a row end a run: more work would only be lost with it.
+_FAILED_SAVES = 3
+# XLA takes seconds to compile, and pays from about this many steps on.
+_JIT_PAYS_AFTER = 300
+
+
+class Trainer:
+    """Trains a learner, validates it, keeps its checkpoints.
+
+    Args:
+      learner: a built method.
+      optimizer: of its trainable variables.
+      config: of the run.
+      episodes: start -> endless dataset of training episodes from that step on.
+      validate: on_batch -> `EpisodeScores` of the learner on the validation episodes;
+        `on_batch` is called after each batch, and may end it by an exception.
+      checkpoints: where to save.
+      monitor: where to show.
+      show_more: called after each validation with the step, and whether it is the last.
+      profile: of some steps.
+      replicas: in whose scope learner and optimizer were made.
+      facts: what every manifest holds besides: configuration, data, versions.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        optimizer: keras.optimizers.Optimizer,
+        config: Config,
+        *,
+        episodes: Callable[[int], tf.data.Dataset],
+        validate: Callable[[Callable], EpisodeScores],
+        checkpoints: Checkpoints,
+        monitor: Monitor,
+        facts: dict,
+        show_more: Callable[[int, bool], None] = lambda step, is_last: None,
+        profile: Profile | None = None,
+        replicas: Replicas | None = None,
+    ):
+        self.learner, self.optimizer, self.config = learner, optimizer, config
+        self.episodes, self.validate = episodes, validate
+        self.checkpoints, self.facts = checkpoints, facts
+        self.shown = TrainingMonitor(monitor, learner, optimizer, config)
+        self.show_more, self.profile = show_more, profile or Profile(monitor.directory)
+        self.replicas = replicas or Replicas()
+        self.progress = Progress()
+        self.stopped_by: int | None = None
+        self._failed_saves = 0
+        self._resumed: Checkpoint | None = None
+        self._run_steps = make_steps(
+            self.replicas, learner, optimizer, config, uses_jit(config)
+        )
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do: the last step is made, and validated."""
+        return self._is_over() and self._is_validated()
+
+    def resume(self, checkpoint: Checkpoint, tell: Callable[[str], None] = say) -> None:
+        """Goes on from a checkpoint: variables, best so far and history.
+
+        If the best of its time is lost, the best of those that are left takes over.
+
+        Args:
+          checkpoint: to go on from.
+          tell: is told if the best is lost.
+
+        Raises:
+          CheckpointError: if it does not fit; then nothing has changed.
+        """
+        progress = Progress.of(checkpoint)
+        restore(checkpoint, self._variables())
+        # The configuration's own, which may have been changed between two starts.
+        self.optimizer.learning_rate = self.config.optimizer.outer_lr
+        self.progress, self._resumed = progress, checkpoint
+        if progress.best_step is not None:
+            self._find_best(tell)
+            # It may not have been marked, or one marked since may be lost.
+            self.checkpoints.mark_best(progress.best_step)
+
+    def _find_best(self, tell: Callable[[str], None]):
+        """Sees whether the best is whole; else tells of it, and keeps it aside."""
+        progress, checkpoints, reasons = self.progress, self.checkpoints, []
+        wanted = progress.best_step
+        progress.find_best(lambda step: checkpoints.is_whole(step, reasons.append))
+        if progress.best_step != wanted:
+            tell(f"passed over: {reasons[0]}")
+            tell(f"The best checkpoint is that of step {progress.best_step} now.")
+            checkpoints.set_aside(wanted)
+
+    def run(self, line: ProgressLine) -> Progress:
+        """Trains up to the configured number of steps, to a plateau, or until a signal.
+
+        SIGTERM or SIGINT ends the running steps, saves and returns, with the signal
+        in `stopped_by`; a second one ends the process at once. A validation is given
+        up, and done by the run that goes on from here. A signal that another worker
+        gets counts as SIGTERM.
+
+        Raises:
+          DiskError: if the last checkpoint, or three in a row, cannot be written.
+          DivergedError: if too many steps are not finite.
+        """
+        with StopRequest() as request:
+            workers, variables = self.replicas.workers, self._variables().values()
+            workers.share(self.progress.step, variables)
+            with self.profile:
+                self._run(line, request)
+            self.stopped_by = request.signal
+            if self.stopped_by is not None:
+                self._save()
+        return self.progress
+
+    def _run(self, line: ProgressLine, request: StopRequest):
+        run, progress = self.config.run, self.progress
+        iterator = iter(self.episodes(progress.step))
+        steps_per_call, started = 1, progress.step
+        if progress.step and self._is_validation_due() and not self._is_validated():
+            self._validate(line, request)  # stopped here, before it was done
+        while progress.step < run.num_steps:
+            count = self._agree(steps_per_call, request)
+            if not count:
+                self._tell_of_plateau(line)
+                return
+            call = self._call(iterator, count)
+            progress.since_validation.add(call.metrics, count)
+            steps_per_call = max(1, round(count / call.seconds * _SECONDS_PER_CALL))
+            if progress.step == started + count:
+                line.skip_time(call.seconds)  # tracing and compiling are no rate
+            line.advance(count, progress.line())
+            self._check_finite()
+            if progress.step % run.log_every == 0:
+                self.shown.show(progress)
+            if self._is_validation_due():
+                self._validate(line, request)
+
+    def _agree(self, most: int, request: StopRequest) -> int:
+        """How many steps all make next; 0 if one got a signal, or at the plateau."""
+        is_over = self.progress.is_at_plateau(self.config.run.patience)
+        count = 0 if is_over else min(most, self._steps_to_next_event())
+        stop = request.signal is not None
+        agreed = self.replicas.workers.agree(count, stop)
+        if not (agreed or stop or is_over):
+            request.signal = signal.SIGTERM
+        return agreed
+
+    def _tell_of_plateau(self, line: ProgressLine):
+        progress = self.progress
+        if progress.is_at_plateau(self.config.run.patience):
+            line.note(
+                f"Ended early at step {progress.step}: no validation since step "
+                f"{progress.best_step} was better."
+            )
+
+    def _steps_to_next_event(self) -> int:
+        step, run = self.progress.step, self.config.run
+        log, validation = (n - step % n for n in (run.log_every, run.validate_every))
+        events = [log, validation, run.num_steps - step]
+        # The last step before something is shown is made alone, to be seen by itself.
+        return min([max(1, e - 1) for e in events] + self.profile.until_next(step))
+
+    def _is_validation_due(self) -> bool:
+        step, run = self.progress.step, self.config.run
+        # The release never validates after the last step; we do.
+        return step % run.validate_every == 0 or step == run.num_steps
+
+    def _is_validated(self) -> bool:
+        history = self.progress.history
+        return bool(history) and history[-1]["step"] == self.progress.step
+
+    def _call(self, iterator, count: int) -> Call:
+        step = self.progress.step
+        if count == 1:
+            self.shown.before_single_step(step)
+        self.profile.before(step)
+        start = time.monotonic()
+        first, number = (tf.constant(n, tf.int64) for n in (step, count))
+        metrics = self._run_steps(iterator, first, number)
+        metrics = {name: float(value) for name, value in metrics.items()}  # waits
+        seconds = time.monotonic() - start
+        self.progress.add_steps(count, round(metrics["non_finite"]), seconds)
+        self.profile.after(self.progress.step)
+        wait = metrics.pop("input_wait")
+        call = Call(count, metrics, seconds, wait)
+        self.shown.add(call)
+        return call
+
+    def _validate(self, line: ProgressLine, request: StopRequest):
+        start = time.monotonic()
+        try:
+            scores, progress = self.validate(request.check), self.progress
+        except Stopped:
+            return  # nothing has changed
+        accuracy = interval(scores.accuracy)
+        progress.record(accuracy, scores.loss, progress.since_validation.means())
+        progress.since_validation = Averages()
+        # With the validation classes trained on there is nothing to select by: the
+        # newest is as good as any. A NaN is never better.
+        is_best = (
+            self.config.data.train_on_val or accuracy.mean > progress.best_accuracy
+        )
+        best_before = progress.best_step, progress.best_accuracy
+        if is_best:
+            progress.best_step, progress.best_accuracy = progress.step, accuracy.mean
+        mark = "  best so far" if is_best else ""
+        if self.config.data.train_on_val:
+            mark = "  of classes that are trained on, too"
+        line.note(progress.validation_line(accuracy, mark))
+        self._save_or_go_on(line, best_before)
+        self.shown.show_validation(progress, accuracy, scores.loss)
+        self.show_more(progress.step, self._is_over())
+        line.skip_time(time.monotonic() - start)
+
+    def _is_over(self) -> bool:
+        run, progress = self.config.run, self.progress
+        return progress.step >= run.num_steps or progress.is_at_plateau(run.patience)
+
+    def _save_or_go_on(self, line: ProgressLine, best_before: tuple):
+        """Saves, or says why not: the next validation tries again, but not forever."""
+        progress = self.progress
+        try:
+            self._save()
+            self._failed_saves = 0
+        except DiskError as error:
+            self._failed_saves += 1
+            if self._is_over() or self._failed_saves >= _FAILED_SAVES:
+                raise
+            line.warn(f"not saved, training goes on: {error}")
+            if not self.checkpoints.has(progress.step):  # it cannot be the best, then
+                progress.best_step, progress.best_accuracy = best_before
+
+    def _save(self):
+        progress = self.progress
+        manifest = {**self.facts, "progress": dataclasses.asdict(progress)}
+        if self._resumed and self._resumed.step == progress.step:
+            self.checkpoints.annotate(self._resumed, manifest)
+        else:
+            self.checkpoints.save(progress.step, self._variables(), manifest)
+        if progress.best_step is not None:  # again, in case it failed the last time
+            self.checkpoints.mark_best(progress.best_step)
+        self.checkpoints.prune()
+
+    def _check_finite(self):
+        """Ends a run that has lost its way; its last checkpoint stays as it is."""
+        limit, progress = self.config.run.non_finite_limit, self.progress
+        if progress.non_finite_surplus > limit:
+            self.shown.show(progress)
+            raise DivergedError(
+                f"step {progress.step}",
+                f"at most {limit} more steps that are not finite than others",
+                f"{progress.non_finite_surplus} more ({progress.non_finite} in all)",
+                "Try a lower --outer_lr in another --workdir, or go on from the last "
+                "checkpoint with a higher --non_finite_limit.",
+            )
+
+    def _variables(self) -> dict[str, tf.Variable]:
+        variables = [*self.learner.trainable_variables, *self.optimizer.variables]
+        return {variable.path: variable.value for variable in variables}
+
+
+def uses_jit(config: Config) -> bool:
+    """Whether XLA compiles the meta-step; "auto" wherever the run is long enough."""
+    if config.run.jit == "auto":
+        return config.run.num_steps > _JIT_PAYS_AFTER
+    return config.run.jit == "on"

@@ -1,0 +1,166 @@
+"""The splits of a run: what fits is described, what does not is refused at once."""
+
+import numpy as np
+import pytest
+
+from leo_tf.configs.schema import Config
+from leo_tf.data_pipeline import dataset as datasets
+from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.pipeline import FeatureTable
+from leo_tf.errors import InputError
+
+
+def config(data_path, **settings) -> Config:
+    fits = {"way": 3, "num_query": 4, "meta_batch_size": 2}
+    data = {"data_path": str(data_path), "dataset_name": "tiny"}
+    return Config().replace(**{**data, **fits, **settings})
+
+
+def split_of(sizes, name="test") -> Split:
+    """A split with classes of the given sizes; rows are told apart by their angle."""
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    angles = np.linspace(0, 3, len(labels))
+    table = EmbeddingTable(
+        np.stack([np.cos(angles), np.sin(angles)], axis=1),
+        labels,
+        tuple(f"class {i}" for i in range(len(sizes))),
+    )
+    features = FeatureTable.from_embeddings(table)
+    return Split(name, features, table.class_names, None, "digest", "here.npz")
+
+
+def test_a_split_says_its_name_classes_examples_and_source():
+    assert str(split_of([12, 12])) == "test: 2 classes x 12 examples, here.npz"
+    uneven = split_of([5, 12, 7], name="val")
+    assert str(uneven) == "val: 3 classes x 5 to 12 examples, here.npz"
+
+
+def test_what_a_split_says_is_one_line_whatever_its_source():
+    split = split_of([12, 12])._replace(source="/ä/\x1b[31m\nb.npz")
+    assert str(split) == r"test: 2 classes x 12 examples, /ä/\x1b[31m\nb.npz"
+
+
+def test_every_split_is_loaded_under_its_name(tiny_data):
+    splits = datasets.load(config(tiny_data))
+    assert list(splits) == ["train", "val", "test"]
+    assert [len(split.class_names) for split in splits.values()] == [8, 6, 7]
+    assert splits["val"].name == "val" and splits["val"].embedding_size == 8
+    assert splits["val"].source == str(tiny_data / "tiny" / "val.npz")
+    assert len({split.digest for split in splits.values()}) == 3
+
+
+def test_only_what_is_wanted_is_read(tmp_path, write_split):
+    write_split(tmp_path / "tiny" / "test.npz", "test", 5, seed=0)
+    assert list(datasets.load(config(tmp_path), ["test"])) == ["test"]
+
+
+def test_trained_on_val_the_training_split_holds_the_validation_classes_too(tiny_data):
+    apart = datasets.load(config(tiny_data))
+    joined = datasets.load(config(tiny_data, train_on_val=True))
+    names = apart["train"].class_names + apart["val"].class_names
+    assert joined["train"].class_names == names
+    features = [apart[name].table.features for name in ("train", "val")]
+    np.testing.assert_array_equal(
+        joined["train"].table.features, np.concatenate(features)
+    )
+    assert joined["val"].class_names == apart["val"].class_names
+    assert joined["train"].digest != apart["train"].digest
+
+
+@pytest.mark.parametrize(
+    ("settings", "file", "complaint"),
+    [
+        ({"way": 9}, "train", "classes: expected at least way = 9, received 8"),
+        ({"test_way": 7}, "val", "classes: expected at least way = 7, received 6"),
+        ({"num_query": 12}, "train", "`labels`: expected shot + num_query = 1 + 12"),
+        ({"shot": 9}, "train", "`labels`: expected shot + num_query = 9 + 4"),
+        ({"test_shot": 12}, "val", "`labels`: expected shot + num_query = 12 + 1"),
+        ({"test_num_query": 12}, "val", "`labels`: expected shot + num_query = 1 + 12"),
+    ],
+)
+def test_episodes_that_do_not_fit_are_refused_naming_the_file(
+    tiny_data, settings, file, complaint
+):
+    with pytest.raises(InputError) as caught:
+        datasets.load(config(tiny_data, **settings))
+    start = f"{tiny_data / 'tiny' / file}.npz: {complaint}"
+    assert str(caught.value).startswith(start)
+
+
+def test_small_classes_are_named(tmp_path, write_split):
+    for seed, split in enumerate(datasets.ALL_SPLITS):
+        labels = np.repeat([f"{split} {i}" for i in range(6)], 12)
+        if split == "test":
+            labels[5 * 12 + 1 :] = "test 4"  # leaves one row to class 5
+        path = tmp_path / "tiny" / f"{split}.npz"
+        write_split(path, split, 6, seed, labels=labels)
+    with pytest.raises(InputError, match=r"1 of 6 classes with fewer: 'test 5' \(1\)"):
+        datasets.load(config(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "settings", "num_query"),
+    [
+        ([12, 9, 20], {"shot": 1}, 8),
+        ([12, 9, 20], {"shot": 5}, 4),
+        ([12, 9, 20], {"shot": 5, "test_shot": 2}, 7),
+        ([700, 600, 650], {"shot": 5}, 595),
+        ([700, 800, 650], {"shot": 1}, 599),
+        ([12, 9, 20], {"shot": 1, "test_num_query": 3}, 3),
+    ],
+)
+def test_as_many_queries_as_the_smallest_class_allows_but_no_more_than_the_release(
+    sizes, settings, num_query
+):
+    shape = datasets.evaluation_shape(Config().replace(**settings), split_of(sizes))
+    assert shape["num_query"] == num_query
+
+
+def test_test_episodes_have_their_own_way_and_shot(tiny_data):
+    settings = {"test_way": 4, "test_shot": 2, "test_num_query": 5}
+    both = config(tiny_data, **settings)
+    splits = datasets.load(both)
+    [episode] = datasets.evaluation_episodes(both, splits["test"], count=6)
+    assert episode.support_inputs.shape == [6, 4, 2, 8]
+    assert episode.query_inputs.shape == [6, 4, 5, 8]
+    training = next(iter(datasets.training_episodes(both, splits["train"], start=0)))
+    assert training.support_inputs.shape == [2, 3, 1, 8]
+    assert training.query_inputs.shape == [2, 3, 4, 8]
+
+
+def test_training_starts_at_any_step_with_the_episodes_of_that_step(tiny_data):
+    settings = config(tiny_data)
+    split = datasets.load(settings)["train"]
+    from_0 = iter(datasets.training_episodes(settings, split, start=0))
+    from_2 = iter(datasets.training_episodes(settings, split, start=2))
+    first, _, third, fourth = (next(from_0).query_inputs.numpy() for _ in range(4))
+    np.testing.assert_array_equal(next(from_2).query_inputs, third)
+    np.testing.assert_array_equal(next(from_2).query_inputs, fourth)
+    assert (first != third).any()
+
+
+def test_evaluation_episodes_depend_on_seed_and_split_not_on_their_number(tiny_data):
+    settings = config(tiny_data, test_num_query=2)
+    split = datasets.load(settings)["test"]
+
+    def queries(settings, count):
+        parts = datasets.evaluation_episodes(settings, split, count)
+        return np.concatenate([episode.query_inputs for episode in parts])
+
+    ten = queries(settings, 10)
+    assert len(ten) == 10
+    np.testing.assert_array_equal(queries(settings, 7), ten[:7])
+    assert (queries(settings.replace(seed=1), 10) != ten).any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_features_are_of_the_type_that_was_asked_for(tiny_data, dtype):
+    split = datasets.load(config(tiny_data, dtype=dtype), ["test"])["test"]
+    assert split.table.features.dtype == dtype
+
+
+def test_a_directory_without_the_data_set_is_named(tmp_path):
+    with pytest.raises(InputError) as caught:
+        datasets.load(config(tmp_path))
+    assert caught.value.where == str(tmp_path)

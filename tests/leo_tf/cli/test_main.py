@@ -1,0 +1,336 @@
+"""The command line as a user meets it: exit codes, one-line errors, signals."""
+
+import errno
+import os
+import pathlib
+import runpy
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from saved_runs import outcome, values_of
+
+from leo_tf.cli import dispatch as experiment
+from leo_tf.cli import main as command_line
+from leo_tf.errors import CheckpointError, DiskError, FlagError, InputError
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+
+def program(*arguments, **options) -> subprocess.Popen:
+    """Starts run_leo.py as a shell would."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    return subprocess.Popen(
+        [sys.executable, ROOT / "run_leo.py", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "error"),
+    [
+        (["--way=1"], 2, "error: --way: expected an integer of 2 or more"),
+        (["--unheard_of"], 2, "error: --unheard_of: expected a known flag"),
+        (["--mode=evaluate"], 2, "error: --workdir: expected"),
+        (["--data_path=/no/such"], 3, "error: /no/such: expected"),
+        (["--mode=evaluate", "--workdir=/no/such"], 3, "error: /no/such: expected"),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_status(
+    arguments, status, error, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert command_line.main(["run_leo.py", *arguments]) == status
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert captured.err.startswith(error)
+
+
+def test_a_directory_without_a_best_checkpoint_is_status_4(
+    trained_copy, evaluate, capsys
+):
+    (trained_copy / "best" / "checkpoint.json").unlink()
+    assert evaluate(trained_copy) == 4
+    captured = capsys.readouterr().err
+    assert captured.count("\n") == 1
+    assert captured.startswith(f"error: {trained_copy / 'best' / 'checkpoint.json'}")
+
+
+def test_a_workdir_that_cannot_be_made_is_status_5(train, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert train(tmp_path / "file" / "run") == 5
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'file' / 'run'}")
+
+
+def test_data_that_do_not_fit_are_refused_before_anything_is_made(
+    train, tmp_path, tiny_data, capsys
+):
+    assert train(tmp_path / "run", "--test_way=7", "--quiet") == 3
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tiny_data / 'tiny' / 'val.npz'}: classes")
+    assert list(tmp_path.iterdir()) == []
+    assert train(tmp_path / "run", "--num_steps=1", "--quiet") == 0, "mended flags"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [FlagError, InputError, CheckpointError, DiskError],
+    ids=lambda e: e.__name__,
+)
+def test_every_error_of_ours_has_a_status_of_its_own(monkeypatch, capsys, error):
+    def fails(options):
+        raise error("here", "this", "that", "Do it.")
+
+    monkeypatch.setattr(experiment, "run", fails)
+    status = {FlagError: 2, InputError: 3, CheckpointError: 4, DiskError: 5}[error]
+    assert command_line.main(["run_leo.py"]) == status
+    message = "error: here: expected this, received that. Do it.\n"
+    assert capsys.readouterr().err == message
+
+
+OOM = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\na tensor")
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (MemoryError("Unable to allocate 9 TiB"), 3, "memory: expected enough"),
+        (OOM, 3, r"memory: expected enough for this run, received 'OOM when alloc"),
+        (FULL, 5, "standard output, or a file: expected to write here"),
+        (OSError(errno.EIO, "bad", "/a/b"), 5, "/a/b: expected to write here"),
+    ],
+)
+def test_too_little_memory_or_disk_is_one_line(
+    monkeypatch, capsys, error, status, said
+):
+    def fails(options):
+        raise error
+
+    monkeypatch.setattr(experiment, "run", fails)
+    assert command_line.main(["run_leo.py"]) == status
+    captured = capsys.readouterr().err
+    assert captured.startswith(f"error: {said}") and captured.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ("--way=x 2> /dev/full", 2),
+        ("--way=x 2>&-", 2),
+        ("--way=x --debug 2> /dev/full", 2),
+        ("--help > /dev/full", 5),
+        ("--help > /dev/full 2> /dev/full", 5),
+        ("--help >&-", 0),
+    ],
+)
+def test_streams_that_take_nothing_do_not_change_the_exit_status(arguments, status):
+    command = f"{sys.executable} {ROOT / 'run_leo.py'} {arguments}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.returncode == status and done.stdout == ""
+    assert done.stderr == "" or (status == 5 and done.stderr.count("\n") == 1)
+
+
+def test_results_that_cannot_be_printed_are_status_5(trained):
+    arguments = f"--mode=evaluate --workdir={trained} --quiet > /dev/full"
+    command = f"{sys.executable} {ROOT / 'run_leo.py'} {arguments}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.returncode == 5
+    assert done.stderr.startswith("error: standard output, or a file: expected")
+    assert done.stderr.count("\n") == 1
+
+
+def test_where_nothing_can_be_written_it_tests(trained_copy):
+    command = (
+        f"ulimit -f 0; {sys.executable} {ROOT / 'run_leo.py'} --mode=evaluate "
+        "--workdir=. --quiet 2>&1"
+    )
+    piped = ["bash", "-o", "pipefail", "-c", f"({command}) | cat"]
+    tested = subprocess.run(piped, cwd=trained_copy, capture_output=True, text=True)
+    assert tested.returncode == 0, tested.stdout
+    assert "nearest centroid" in tested.stdout and "Traceback" not in tested.stdout
+    assert not list(trained_copy.glob("*.py")), "TensorFlow's, for want of a place"
+
+
+def test_it_trains_without_a_directory_for_temporary_files(
+    trained, small_flags, tmp_path
+):
+    # Written there by TensorFlow's AutoGraph, were it used.
+    code = (
+        "import sys, tempfile\n"
+        "def none(): raise FileNotFoundError('no usable temporary directory')\n"
+        "tempfile._get_default_tempdir = none\n"
+        "from leo_tf.cli.main import main\n"
+        "sys.exit(main(sys.argv))"
+    )
+    workdir = f"--workdir={tmp_path / 'run'}"
+    command = [sys.executable, "-c", code, *small_flags, workdir]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert outcome(tmp_path / "run", 12) == outcome(trained, 12)
+
+
+def test_where_messages_cannot_be_kept_they_are_shown(monkeypatch, capfd):
+    def fails(name):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", fails)
+    with command_line._without_start_up_messages():
+        os.write(2, b"a library's banner\n")
+    assert capfd.readouterr().err == "a library's banner\n"
+
+
+def test_debug_shows_the_traceback_before_the_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert command_line.main(["run_leo.py", "--debug", "--data_path=/no/such"]) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1].startswith("error: /no/such: expected")
+    assert command_line.main(["run_leo.py", "--way=1", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+    assert command_line.main(["run_leo.py", "--nodebug", "--way=1"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_bug_of_ours_is_not_dressed_up_as_the_users(monkeypatch):
+    monkeypatch.setattr(experiment, "run", lambda options: [][0])
+    with pytest.raises(IndexError):
+        command_line.main(["run_leo.py"])
+
+
+def test_an_interrupt_outside_of_training_is_status_130(monkeypatch, capsys):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "run", interrupted)
+    assert command_line.main(["run_leo.py"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_without_arguments_it_reads_those_of_the_process(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["leo-tf", "--way=1"])
+    assert command_line.main() == 2
+    assert capsys.readouterr().err.startswith("error: --way")
+
+
+def test_the_script_and_the_console_command_are_the_same_main(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run_leo.py", "--way=1"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(ROOT / "run_leo.py"), run_name="__main__")
+    assert caught.value.code == 2
+    assert '"leo-tf = leo_tf.cli.main:main"' in (ROOT / "setup.py").read_text()
+
+
+def test_what_libraries_print_while_loading_is_hidden_unless_loading_fails(capfd):
+    with command_line._without_start_up_messages():
+        os.write(2, b"a library's banner\n")
+    assert capfd.readouterr().err == ""
+    with pytest.raises(ImportError), command_line._without_start_up_messages():
+        os.write(2, b"why it cannot be loaded\n")
+        raise ImportError
+    assert capfd.readouterr().err == "why it cannot be loaded\n"
+    os.write(2, b"heard again\n")
+    assert capfd.readouterr().err == "heard again\n"
+
+
+HELP = """
+import runpy, sys
+sys.argv = ["run_leo.py", sys.argv[1]]
+try:
+    runpy.run_path("run_leo.py", run_name="__main__")
+finally:
+    slow = ("tensorflow", "keras", "tensorflow_probability", "matplotlib", "numpy")
+    print([name for name in slow if name in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(("flag", "status"), [("--help", 0), ("--way=1", 2)])
+def test_help_and_flag_errors_do_not_wait_for_tensorflow(flag, status):
+    command = [sys.executable, "-c", HELP, flag]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == status
+    assert done.stderr.splitlines()[-1] == "[]"
+    assert ("--data_path" in done.stdout) == (status == 0)
+
+
+def wait_for(path: pathlib.Path, process):
+    deadline = time.monotonic() + 180  # a loaded machine
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.02)
+
+
+def test_from_the_shell_quiet_is_silent_and_a_killed_run_goes_on_as_if_never_killed(
+    small_flags, tmp_path
+):
+    endless = [*small_flags, "--num_steps=1000000", "--keep_checkpoints=1000"]
+    killed, terminated = tmp_path / "killed", tmp_path / "terminated"
+    processes = [
+        program(*endless, "--quiet", f"--workdir={workdir}", cwd=tmp_path)
+        for workdir in (killed, terminated)
+    ]
+    for process, workdir in zip(processes, (killed, terminated)):
+        wait_for(workdir / "checkpoints" / "step-00000010", process)
+    processes[0].kill()
+    processes[1].terminate()
+    for process, status in zip(processes, (-signal.SIGKILL, 128 + signal.SIGTERM)):
+        assert process.communicate() == ("", "")
+        assert process.returncode == status
+    steps = [newest_step(killed), newest_step(terminated)]
+    assert events_reach(terminated) >= steps[1] - 1, "a stop loses no event"
+    # Both go on, to the same later step.
+    goal = max(steps) + 3
+    for workdir in (killed, terminated):
+        flags = [*endless, f"--num_steps={goal}", "--quiet", f"--workdir={workdir}"]
+        assert command_line.main(["run_leo.py", *flags]) == 0
+    values = [values_of(workdir, goal) for workdir in (killed, terminated)]
+    assert len(values[0]) > 7
+    for name in values[0]:
+        np.testing.assert_array_equal(values[0][name], values[1][name], strict=True)
+
+
+def newest_step(workdir) -> int:
+    return max(int(path.name[5:]) for path in (workdir / "checkpoints").glob("step-*"))
+
+
+def events_reach(workdir) -> int:
+    """The last step of which there is an event."""
+    [path] = (workdir / "events" / "train").iterdir()
+    return max(event.step for event in tf.compat.v1.train.summary_iterator(str(path)))
+
+
+def test_another_keras_backend_in_the_environment_does_no_harm(
+    tiny_data, small_flags, tmp_path
+):
+    flags = [*small_flags, "--num_steps=1", f"--workdir={tmp_path}", "--quiet"]
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    program = [sys.executable, ROOT / "run_leo.py", *flags]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} {ROOT / 'run_leo.py'} --help | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.stdout.startswith("usage") and done.stderr == ""
+
+
+def test_fewer_steps_than_are_done_are_refused(trained_copy, train, capsys):
+    assert train(trained_copy, "--num_steps=11", "--quiet") == 2
+    assert "--num_steps: expected 12 or more" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_told_of_even_if_quiet(trained_copy, train, capsys):
+    (trained_copy / "checkpoints/step-00000012/manifest.json").unlink()
+    assert train(trained_copy, "--quiet") == 0
+    assert "passed over: " in capsys.readouterr().err

@@ -1,0 +1,107 @@
+"""Flags that one mode alone knows are refused in the others."""
+
+import pytest
+
+from leo_tf.cli.flags import parse
+from leo_tf.cli.options import OPTIONS
+
+SERVE = "--mode=serve", "--export_dir=/x"
+
+
+def read(*arguments):
+    return parse(["run_leo.py", *arguments])
+
+
+def test_the_steps_to_profile_are_the_first_and_the_last():
+    assert read().profile_steps is None
+    assert read("--profile_steps=7-7").profile_steps == (7, 7)
+    assert read("--profile_steps=200-1000").profile_steps == (200, 1000)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "5", "5-", "-5", "0-5", "6-5", "5-6-7", "5-6x", " 5-6", "٥-٦", "1e1-20"],
+)
+def test_steps_to_profile_that_are_no_span_are_refused(text, refusal):
+    assert refusal(f"--profile_steps={text}").where == "--profile_steps"
+
+
+def test_a_server_listens_on_loopback_at_tensorflow_servings_port_unless_told():
+    options = read(*SERVE)
+    assert (options.mode, options.export_dir) == ("serve", "/x")
+    assert (options.host, options.port) == ("127.0.0.1", 8501)
+    assert options.max_request_bytes == 32 * 2**20
+    options = read(*SERVE, "--host=::", "--port=0", "--max_request_bytes=5")
+    assert (options.host, options.port, options.max_request_bytes) == ("::", 0, 5)
+
+
+def test_what_to_serve_must_be_said(refusal):
+    assert refusal("--mode=serve").where == "--export_dir"
+
+
+@pytest.mark.parametrize(
+    "flag", ["--workdir=/w", "--way=3", "--preset=glyphs", "--data_path=/e", "--seed=1"]
+)
+def test_a_server_refuses_flags_of_training(flag, refusal):
+    error = refusal(*SERVE, flag)
+    assert error.where == flag.split("=")[0] and "--mode=serve" in error.expected
+
+
+@pytest.mark.parametrize(
+    "mode", ["train", "evaluate", "compare", "reproduce", "export", "serve"]
+)
+@pytest.mark.parametrize("name", [o.name for o in OPTIONS.values() if o.modes])
+def test_every_flag_of_some_modes_is_refused_in_the_others(mode, name, refusal):
+    option = OPTIONS[name]
+    if mode in option.modes:
+        return
+    text = {str: "saved_model", int: "7", bool: "true"}[option.rule.kind]
+    text = {"profile_steps": "3-7", "methods": "leo"}.get(name, text)
+    error = refusal(f"--mode={mode}", "--workdir=/w", f"--{name}={text}")
+    assert error.where == f"--{name}"
+    assert (error.expected, error.received) == (
+        f"--mode={' or '.join(option.modes)}",
+        f"--mode={mode}",
+    )
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--port=-1", "--port=65536", "--port=http", "--max_request_bytes=0", "--host="],
+)
+def test_values_beyond_the_edge_are_refused(flag, refusal):
+    assert refusal(*SERVE, flag).where == flag.split("=")[0]
+
+
+def test_what_to_compare_is_some_methods_each_once(refusal):
+    assert read("--mode=compare").methods.split(",")[0] == "leo"
+    assert read("--mode=compare", "--methods=maml,leo").methods == "maml,leo"
+    for names in ("", "leo,", "leo,leo", "LEO", "leo ridge", "svm"):
+        assert refusal("--mode=compare", f"--methods={names}").where == "--methods"
+
+
+def test_a_reproduction_has_five_seeds_unless_told(refusal):
+    assert read("--mode=reproduce").seeds == 5
+    assert read("--mode=reproduce", "--seeds=1").seeds == 1
+    assert refusal("--mode=reproduce", "--seeds=0").where == "--seeds"
+
+
+@pytest.mark.parametrize(
+    ("mode", "flag"),
+    [
+        ("compare", "--method=maml"),
+        ("compare", "--deterministic"),
+        ("search", "--random_prior"),
+        ("reproduce", "--train_on_val"),
+        ("reproduce", "--notrain_on_val"),
+    ],
+)
+def test_a_setting_that_a_mode_gives_to_its_runs_itself_is_refused(mode, flag, refusal):
+    error = refusal(f"--mode={mode}", flag)
+    assert error.where == "--" + flag.lstrip("-").split("=")[0].removeprefix("no")
+    assert f"--mode={mode}" in error.expected
+
+
+@pytest.mark.parametrize("mode", ["compare", "reproduce"])
+def test_jobs_that_train_want_their_data_like_training(mode, refusal):
+    assert refusal(f"--mode={mode}", "--preset=mini_1shot").where == "--data_path"

@@ -1,0 +1,367 @@
+"""Comparing methods: the numbers are right, the job resumes, and says what it did."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from saved_runs import chosen_on, config_of, listing, results_of
+
+from leo_tf.cli import dispatch as experiment
+from leo_tf.cli import main as command_line
+from leo_tf.cli.flags import parse
+from leo_tf.console import ProgressLine
+from leo_tf.data_pipeline import dataset as datasets
+from leo_tf.errors import DivergedError
+from leo_tf.evaluation.calibration import Bins
+from leo_tf.evaluation.evaluate import evaluate
+from leo_tf.evaluation.intervals import Interval, interval
+from leo_tf.experiments import run_group as several_runs
+from leo_tf.experiments import train as training
+from leo_tf.methods.registry import METHODS, build
+from leo_tf.reports import comparison_figures as comparison_pictures
+from leo_tf.reports.results import Calibration
+from leo_tf.runs.checkpoints import Checkpoints, restore
+from leo_tf.training import trainer
+
+NAMES = "leo,ridge,maml"
+
+
+@pytest.fixture(scope="module")
+def compare(small_flags):
+    """Compares in a directory; returns the exit status."""
+
+    def compare(workdir, *flags) -> int:
+        mode = "--mode=compare", f"--methods={NAMES}", f"--workdir={workdir}"
+        return command_line.main(["run_leo.py", *small_flags, *mode, *flags])
+
+    return compare
+
+
+@pytest.fixture(scope="module")
+def comparison(compare, tmp_path_factory):
+    """A finished comparison: not to be changed."""
+    workdir = tmp_path_factory.mktemp("comparison") / "job"
+    assert compare(workdir, "--quiet") == 0
+    return workdir
+
+
+def evaluated(workdir, *flags):
+    mode = ["--mode=evaluate", f"--workdir={workdir}", "--quiet"]
+    return experiment.evaluate_run(parse(["run_leo.py", *mode, *flags]))
+
+
+def accuracies_of(workdir) -> np.ndarray:
+    """Of each test episode, [E], by the best checkpoint of a run."""
+    config = config_of(workdir)
+    split = datasets.load(config, ["test"], quiet=True)["test"]
+    learner = build(config, split.embedding_size)
+    best = Checkpoints(workdir).best()
+    restore(best, {v.path: v.value for v in learner.trainable_variables})
+    episodes = datasets.evaluation_episodes(config, split, config.run.num_test_episodes)
+    return evaluate({"method": learner}, episodes)["method"].accuracy
+
+
+def test_every_method_is_in_the_order_of_the_paper_with_the_numbers_of_its_run(
+    comparison,
+):
+    found = results_of(comparison)["methods"]
+    assert list(found) == ["ridge", "maml", "leo"]
+    for name, row in found.items():
+        alone = evaluated(comparison / name)
+        assert row["accuracy"]["mean"] == alone.methods[name].mean
+        assert row["accuracy"]["half_width_95"] == alone.methods[name].half_width
+        assert row["nll"]["mean"] == pytest.approx(alone.calibration.nll.mean)
+        assert row["ece"] == pytest.approx(alone.calibration.ece)
+        for sums, expected in alone.calibration.bins._asdict().items():
+            assert row["bins"][sums] == pytest.approx(expected)
+
+
+def test_differences_are_to_leo_and_paired(comparison):
+    found = results_of(comparison)
+    assert found["difference_to"] == "leo"
+    assert found["methods"]["leo"]["difference"] is None
+    difference = found["methods"]["ridge"]["difference"]
+    # Both are also compared with nearest centroid on the same episodes.
+    means = [found["methods"][name]["accuracy"]["mean"] for name in ("ridge", "leo")]
+    assert difference["mean"] == pytest.approx(means[0] - means[1])
+    ridge, leo = (accuracies_of(comparison / name) for name in ("ridge", "leo"))
+    width = interval(ridge - leo).half_width
+    assert difference["half_width_95"] == pytest.approx(width)
+    elsewhere = interval(np.sort(ridge) - np.sort(leo)).half_width
+    assert width != pytest.approx(elsewhere, rel=0.1), "else it tells nothing"
+
+
+def test_it_says_what_each_method_cost(comparison):
+    found = results_of(comparison)["methods"]
+    assert [found[n]["steps_trained"] for n in found] == [0, 12, 12]
+    # MAML: 3 classes x (8 weights and a bias). LEO: 8 x 4, 3 x 8 x 8, 4 x 16 and rates.
+    assert [found[n]["trainable_parameters"] for n in found] == [0, 27, 300]
+    for name, row in found.items():
+        pointer = (comparison / name / "best" / "checkpoint.json").read_text()
+        assert row["best_step"] == json.loads(pointer)["step"]
+    assert found["maml"]["best_step"] == 5, "neither the last nor the first of all"
+    assert found["ridge"]["seconds_trained"] == 0.0 < found["leo"]["seconds_trained"]
+    assert all(0 < found[n]["seconds_to_adapt_to_a_task"] < 5 for n in found)
+    assert found["ridge"]["chosen_on_validation"].keys() == {
+        "ridge_strength",
+        "score_scale",
+    }
+
+
+def test_what_a_method_chose_it_chose_on_the_validation_episodes(comparison):
+    row = results_of(comparison)["methods"]["ridge"]
+    assert row["chosen_on_validation"] == chosen_on(comparison / "ridge", "val")
+
+
+def cells_of(found: dict) -> dict[str, str]:
+    """The row of results.md that says what results.json does."""
+
+    def percent(value, sign=""):
+        mean, half_width = (100 * value[key] for key in ("mean", "half_width_95"))
+        return f"{mean:{sign}.2f} ± {half_width:.2f}"
+
+    trained = {
+        "best step": str(found["best_step"]),
+        "steps": str(found["steps_trained"]),
+        "training": f"{found['seconds_trained']:.0f} s",
+    }
+    if not found["steps_trained"]:
+        trained = dict.fromkeys(trained, "-")
+    return {
+        "method": found["title"],
+        "accuracy in %": percent(found["accuracy"]),
+        "minus LEO": percent(found["difference"], "+") if found["difference"] else "",
+        "NLL": f"{found['nll']['mean']:.3f}",
+        "ECE in %": f"{100 * found['ece']:.1f}",
+        "parameters": str(found["trainable_parameters"]),
+        **trained,
+        "ms to adapt": f"{1000 * found['seconds_to_adapt_to_a_task']:.2f}",
+    }
+
+
+def test_the_directory_holds_the_table_and_two_pictures(comparison):
+    text = (comparison / "results.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| method",
+        *(f"| {METHODS[name].title}" for name in ("ridge", "maml", "leo")),
+    ]
+    titles, *values = ([c.strip() for c in row.split("|")[1:-1]] for row in rows)
+    found = results_of(comparison)["methods"]
+    for row, name in zip(values, ("ridge", "maml", "leo"), strict=True):
+        assert dict(zip(titles, row, strict=True)) == cells_of(found[name])
+    assert "-" in values[0] and "5" in values[1]
+    for name in ("accuracy.png", "reliability.png"):
+        picture = (comparison / name).read_bytes()
+        assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
+
+
+def test_the_reliability_picture_has_confidence_across_accuracy_up_shares_as_bars(
+    tmp_path, monkeypatch
+):
+    drawn = []
+
+    def keep(figure, file, **how):
+        drawn.append(figure)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    # Bins from 0.4 to 0.6 and from 0.8 on: 30 and 10 queries, 12 and 9 of them right.
+    sums = (0, 0, 30, 0, 10), (0, 0, 15.0, 0, 8.5), (0, 0, 12, 0, 9)
+    calibration = Calibration(Interval(0.7, 0.1), 0.0875, Bins(*sums))
+    row = SimpleNamespace(title="MAML", calibration=calibration)
+    comparison = SimpleNamespace(title="tiny", rows=[row])
+    comparison_pictures.reliabilities(tmp_path / "reliability.png", comparison)
+    [figure], [axes] = drawn, drawn[0].axes
+    diagonal, line = axes.lines
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 1]
+    np.testing.assert_allclose(line.get_xdata(), [0.5, 0.85])
+    np.testing.assert_allclose(line.get_ydata(), [0.4, 0.9])
+    bars = [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in axes.patches]
+    np.testing.assert_allclose(bars, [(0.4, 0.2, 0.75), (0.8, 0.2, 0.25)])
+    assert figure.get_supxlabel().startswith("confidence")
+    assert figure.get_supylabel() == "accuracy"
+    assert axes.get_title() == "MAML\nECE 8.8 %"
+
+
+def test_started_again_it_trains_nothing_and_prints_the_same(
+    comparison, compare, tmp_path, capsys
+):
+    workdir = pathlib.Path(shutil.copytree(comparison, tmp_path / "copy"))
+
+    def checkpoints():
+        return {k: v for k, v in listing(workdir).items() if "/checkpoints/" in k}
+
+    before, results = checkpoints(), results_of(workdir)
+    assert compare(workdir, "--quiet") == 0
+    table = capsys.readouterr().out
+    assert checkpoints() == before
+    again = results_of(workdir)["methods"]
+    for name, row in results["methods"].items():
+        assert row["accuracy"] == again[name]["accuracy"]
+        assert METHODS[name].title in table
+        assert f"{100 * row['accuracy']['mean']:.2f} ±" in table
+    assert "minus LEO" in table and "over 8 episodes" in table
+
+
+def test_interrupted_in_one_method_it_goes_on_there(
+    compare, comparison, tmp_path, monkeypatch, capsys
+):
+    class Line(ProgressLine):
+        def advance(self, units, facts=""):
+            super().advance(units, facts)
+            if self.title == "train" and self.done == 7:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(trainer, "_SECONDS_PER_CALL", 0.0)
+    flags = tmp_path / "job", "--methods=ridge,maml,centroid_euclidean"
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "ProgressLine", Line)
+        assert compare(*flags) == 128 + signal.SIGTERM
+    told = capsys.readouterr()
+    assert "Stopped and saved at step 7" in told.err and told.out == ""
+    made = sorted(path.name for path in (tmp_path / "job").iterdir())
+    assert made == ["centroid_euclidean", "job.json", "maml", "ridge"]
+    assert compare(*flags, "--quiet") == 0
+    whole, found = results_of(comparison), results_of(tmp_path / "job")
+    for name in ("ridge", "maml"):
+        mine, its = found["methods"][name], whole["methods"][name]
+        assert mine["accuracy"] == its["accuracy"]
+
+
+def test_what_one_method_cannot_do_is_refused_before_any_is_trained(
+    compare, tmp_path, capsys
+):
+    assert compare(tmp_path / "job", "--test_way=4", "--quiet") == 2
+    assert "error: --test_way: expected 3, as --way" in capsys.readouterr().err
+    flags = "--test_samples=2", "--methods=ridge,leo_deterministic"
+    assert compare(tmp_path / "job", *flags, "--quiet") == 2
+    assert "error: --test_samples" in capsys.readouterr().err
+    flags = "--strategy=multi_worker", "--methods=leo"
+    assert compare(tmp_path / "job", *flags, "--quiet") == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_directory_of_a_run_is_no_place_for_a_comparison(trained, compare, capsys):
+    before = listing(trained)
+    assert compare(trained, "--quiet") == 3
+    assert "that of one run" in capsys.readouterr().err
+    assert listing(trained) == before
+
+
+def test_a_test_of_draws_says_so_and_is_not_the_test_of_means(comparison, capsys):
+    found = evaluated(comparison / "leo", "--test_samples=3")
+    assert "mean of 3 draws" in capsys.readouterr().out
+    assert found.calibration.nll != evaluated(comparison / "leo").calibration.nll
+    assert found == evaluated(comparison / "leo", "--test_samples=3")
+
+
+def test_the_draws_of_a_comparison_are_those_of_evaluate(compare, comparison, tmp_path):
+    workdir = pathlib.Path(shutil.copytree(comparison, tmp_path / "copy"))
+    assert compare(workdir, "--methods=leo", "--test_samples=3", "--quiet") == 0
+    found = results_of(workdir)["methods"]["leo"]
+    alone = evaluated(comparison / "leo", "--test_samples=3")
+    assert found["accuracy"]["mean"] == alone.methods["leo"].mean
+    assert found["nll"]["mean"] == pytest.approx(alone.calibration.nll.mean, rel=1e-6)
+    assert found["ece"] == pytest.approx(alone.calibration.ece, rel=1e-6)
+    means = results_of(comparison)["methods"]["leo"]
+    assert found["nll"]["mean"] != pytest.approx(means["nll"]["mean"], rel=1e-4)
+
+
+def test_without_leo_differences_are_to_the_last_method(
+    compare, comparison, tmp_path, capsys
+):
+    workdir = pathlib.Path(shutil.copytree(comparison, tmp_path / "copy"))
+    assert compare(workdir, "--methods=ridge,maml", "--quiet") == 0
+    assert "minus MAML" in capsys.readouterr().out
+    assert results_of(workdir)["methods"]["maml"]["difference"] is None
+
+
+def test_a_runs_configuration_is_the_comparisons_with_its_method(comparison):
+    job = results_of(comparison)["config"]
+    for name in ("ridge", "maml", "leo"):
+        config = json.loads((comparison / name / "config.json").read_text())
+        assert config["methods"]["method"] == name
+        assert {**config, "methods": 0} == {**job, "methods": 0}
+
+
+def test_a_directory_is_named_by_the_data_if_none_is_given(small_flags):
+    flags = ["run_leo.py", "--mode=compare", *small_flags]
+    runs = several_runs.SeveralRuns(parse([*flags, "--quiet"]), "comparison")
+    assert str(runs.path) == "runs/tiny_3way_1shot_comparison"
+
+
+@pytest.mark.parametrize("mode", ["train", "search", "reproduce", "evaluate"])
+def test_the_directory_of_a_comparison_is_no_place_for_another_job(
+    comparison, small_flags, mode, capsys
+):
+    before = listing(comparison)
+    flags = [f"--mode={mode}", f"--workdir={comparison}", "--quiet"]
+    assert command_line.main(["run_leo.py", *small_flags, *flags]) == 3
+    assert "received that of --mode=compare." in capsys.readouterr().err
+    (comparison / ".lock").unlink(missing_ok=True)
+    assert listing(comparison) == before
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"mode": 1}'])
+def test_a_damaged_job_file_is_an_error_of_one_line(compare, tmp_path, content, capsys):
+    (tmp_path / "job.json").write_text(content)
+    assert compare(tmp_path, "--quiet") == 3
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {tmp_path / 'job.json'}: expected a JSON object")
+
+
+def test_a_method_that_diverges_is_named(compare, tmp_path, monkeypatch, capsys):
+    def diverging(self, name, **settings):
+        raise DivergedError("step 7", "few", "many", "Try a lower rate.")
+
+    monkeypatch.setattr(several_runs.SeveralRuns, "train", diverging)
+    assert compare(tmp_path / "job", "--methods=maml", "--quiet") == 6
+    told = capsys.readouterr().err
+    assert told.startswith("error: MAML, step 7: expected few, received many. Leave")
+
+
+def test_a_method_that_diverged_after_a_validation_is_tested_at_its_best(
+    compare, comparison, tmp_path, monkeypatch
+):
+    train = several_runs.SeveralRuns.train
+
+    def diverging(self, name, **settings):
+        train(self, name, **settings)
+        if name == "maml":
+            raise DivergedError("step 17", "few", "many")
+        return 0
+
+    monkeypatch.setattr(several_runs.SeveralRuns, "train", diverging)
+    workdir = pathlib.Path(shutil.copytree(comparison, tmp_path / "copy"))
+    assert compare(workdir, "--quiet") == 0
+    found, before = results_of(workdir)["methods"], results_of(comparison)["methods"]
+    for name, row in found.items():
+        assert row["diverged"] == (name == "maml") and not before[name]["diverged"]
+        assert row["accuracy"] == before[name]["accuracy"]
+    [line] = (
+        r for r in (workdir / "results.md").read_text().splitlines() if "MAML" in r
+    )
+    assert "| 12 (diverged) |" in line
+
+
+def test_the_table_says_what_was_given_and_chosen_and_how_checkpoints_were_selected(
+    comparison, compare, tmp_path
+):
+    text, chosen = (comparison / "results.md").read_text(), results_of(comparison)
+    assert "\nGiven: `" in text and " --num_steps=12 " in text
+    strength = chosen["methods"]["ridge"]["chosen_on_validation"]["ridge_strength"]
+    told = f"chosen on validation episodes: `--ridge_strength={strength:.3g} "
+    assert f"Ridge regression, {told}" in text
+    assert "with the best validation, which was tested." in text
+    flags = "--methods=maml", "--train_on_val", "--first_order", "--quiet"
+    assert compare(tmp_path / "job", *flags) == 0
+    text = (tmp_path / "job" / "results.md").read_text()
+    assert "--train_on_val=true" in text and "--first_order=true" in text
+    assert "trained on, too: the last checkpoint" in text
+    assert "best validation" not in text

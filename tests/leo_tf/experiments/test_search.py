@@ -1,0 +1,247 @@
+"""The search for settings: what it tries, what it finds best, and that it resumes."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+
+import pytest
+from saved_runs import listing, results_of
+
+from leo_tf.cli import main as command_line
+from leo_tf.configs.schema import Config
+from leo_tf.console import ProgressLine
+from leo_tf.errors import DivergedError
+from leo_tf.experiments import run_group as several_runs
+from leo_tf.experiments.search import Pace
+from leo_tf.methods import settings as method_settings
+
+
+@pytest.fixture(scope="module")
+def search(small_flags):
+    """Searches in a directory; returns the exit status."""
+
+    def search(workdir, *flags) -> int:
+        mode = "--mode=search", "--methods=leo,maml,ridge", f"--workdir={workdir}"
+        return command_line.main(["run_leo.py", *small_flags, *mode, *flags])
+
+    return search
+
+
+@pytest.fixture(scope="module")
+def searched(search, tmp_path_factory):
+    """A finished search of three trials: not to be changed."""
+    workdir = tmp_path_factory.mktemp("search") / "job"
+    assert search(workdir, "--trials=3", "--quiet") == 0
+    return workdir
+
+
+def best_validation(directory) -> float:
+    newest = max((directory / "checkpoints").iterdir())
+    progress = json.loads((newest / "manifest.json").read_text())["progress"]
+    return max(record["val_accuracy"] for record in progress["history"])
+
+
+def test_every_trial_trained_with_the_settings_drawn_for_it(searched):
+    found = results_of(searched)["methods"]
+    assert list(found) == ["maml", "leo"], "ridge is not trained"
+    for name, result in found.items():
+        assert len(result["trials"]) == 3
+        for number, trial in enumerate(result["trials"]):
+            directory = searched / name / f"trial_{number:02}"
+            config = json.loads((directory / "config.json").read_text())
+            flat = Config.from_dict(config).flat()
+            assert flat["method"] == name
+            assert trial["settings"] == method_settings.draw(name, 0, number)
+            assert trial["settings"].items() <= flat.items()
+            accuracy = trial["validation_accuracy"]["mean"]
+            assert accuracy == best_validation(directory)
+            assert trial["steps_trained"] == 12 and not trial["diverged"]
+
+
+def test_the_best_validation_decides_and_its_settings_fit_a_comparison(
+    searched, small_flags, tmp_path
+):
+    found = results_of(searched)["methods"]
+    settings = json.loads((searched / "settings.json").read_text())
+    for name, result in found.items():
+        means = [t["validation_accuracy"]["mean"] for t in result["trials"]]
+        best = means.index(max(means))
+        assert result["best_trial"] == best
+        drawn = result["trials"][best]["settings"]
+        assert drawn.items() <= settings[name].items()
+        assert settings[name].keys() == method_settings.ranges(name).keys()
+    settings = {"leo": {"kl_weight": 0.25}, "ridge": {"ridge_strength": 2.0}}
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(settings))
+    workdir = tmp_path / "comparison"
+    names = "leo,generator,ridge,centroid"
+    flags = [f"--workdir={workdir}", f"--methods={names}", f"--method_settings={path}"]
+    mode = ["--mode=compare", "--quiet", "--kl_weight=0.75"]
+    assert command_line.main(["run_leo.py", *small_flags, *mode, *flags]) == 0
+    configs = {
+        name: json.loads((workdir / name / "config.json").read_text())
+        for name in names.split(",")
+    }
+    weights = {name: config["model"]["kl_weight"] for name, config in configs.items()}
+    assert weights == {"leo": 0.25, "generator": 0.25, "ridge": 0.75, "centroid": 0.75}
+    assert configs["ridge"]["methods"]["ridge_strength"] == 2.0
+    rows = results_of(workdir)["methods"]
+    own = {name: row["settings_of_its_own"] for name, row in rows.items()}
+    both = {"leo": settings["leo"], "generator": settings["leo"]}
+    assert own == {**both, "ridge": settings["ridge"], "centroid": {}}
+    assert "LEO: `--kl_weight=0.25`" in (workdir / "results.md").read_text()
+
+
+def test_all_trials_are_in_the_files_best_first(searched):
+    text = (searched / "results.md").read_text()
+    tables = text.split("# ")[1:]
+    assert [table.splitlines()[0] for table in tables] == ["MAML", "LEO"]
+    for name, table in zip(("maml", "leo"), tables):
+        rows = [line.split(" | ") for line in table.splitlines() if line[:3] > "| -"]
+        numbers = [int(row[0].strip("| ")) for row in rows if row[0][2:].isdigit()]
+        trials = results_of(searched)["methods"][name]["trials"]
+        means = [trials[number]["validation_accuracy"]["mean"] for number in numbers]
+        assert sorted(numbers) == [0, 1, 2] and means == sorted(means, reverse=True)
+    picture = (searched / "search.png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
+
+
+def test_a_longer_search_keeps_the_trials_there_are(searched, search, tmp_path, capsys):
+    workdir = pathlib.Path(shutil.copytree(searched, tmp_path / "copy"))
+    before = {k: v for k, v in listing(workdir).items() if "/checkpoints/" in k}
+    old = results_of(workdir)["methods"]
+    assert search(workdir, "--trials=4", "--methods=maml") == 0
+    said = capsys.readouterr()
+    after = {k: v for k, v in listing(workdir).items() if "/checkpoints/" in k}
+    assert before.items() < after.items()
+    new = results_of(workdir)["methods"]["maml"]["trials"]
+    assert new[:3] == old["maml"]["trials"] and len(new) == 4
+    assert "MAML, trial 0 of 3: settings as given" in said.err
+    assert "MAML, trial 3 of 3: --outer_lr=" in said.err
+    assert "MAML: best of 4 trials" in said.out and "(as given)" in said.out
+
+
+def test_the_settings_given_are_written_out_where_they_were_best(
+    search, tmp_path, small_flags
+):
+    workdir = tmp_path / "job"
+    assert search(workdir, "--trials=1", "--methods=maml", "--quiet") == 0
+    settings = json.loads((workdir / "settings.json").read_text())
+    assert settings == {"maml": {"outer_lr": 0.02, "adaptation_lr_init": 10.0}}
+
+
+# Rates at which the first steps overflow.
+_DIVERGES = (
+    "--outer_lr=1e30",
+    "--non_finite_limit=2",
+    "--methods=leo",
+    "--num_steps=40",
+)
+
+
+def test_a_search_in_which_all_diverges_recommends_nothing_and_is_done_once(
+    search, tmp_path, monkeypatch, capsys
+):
+    workdir = tmp_path / "job"
+    assert search(workdir, "--trials=1", *_DIVERGES) == 0
+    result = results_of(workdir)["methods"]["leo"]
+    assert result["best_trial"] is None and result["trials"][0]["diverged"]
+    assert json.loads((workdir / "settings.json").read_text()) == {}
+    assert "Every trial diverged" in capsys.readouterr().out
+
+    def trained_again(*unused, **unused_too):
+        pytest.fail("it is known to diverge")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(several_runs.SeveralRuns, "train", trained_again)
+        assert search(workdir, "--trials=1", *_DIVERGES) == 0
+    assert results_of(workdir)["methods"]["leo"] == result
+    # Of other settings nothing is known, and nothing was saved that they would spoil.
+    assert search(workdir, "--trials=1", *_DIVERGES, "--outer_lr=1e-3") == 0
+    again = results_of(workdir)["methods"]["leo"]
+    assert again["best_trial"] == 0 and not again["trials"][0]["diverged"]
+
+
+def test_a_trial_that_diverges_is_never_the_best(
+    searched, search, tmp_path, monkeypatch, capsys
+):
+    train = several_runs.SeveralRuns.train
+    best = results_of(searched)["methods"]["maml"]["best_trial"]
+
+    def diverging(self, name, **settings):
+        status = train(self, name, **settings)
+        if name == f"maml/trial_0{best}":
+            raise DivergedError("step 12", "few", "many")
+        return status
+
+    monkeypatch.setattr(several_runs.SeveralRuns, "train", diverging)
+    workdir = pathlib.Path(shutil.copytree(searched, tmp_path / "copy"))
+    assert search(workdir, "--trials=3", "--methods=maml") == 0
+    found = results_of(workdir)["methods"]["maml"]
+    assert [t["diverged"] for t in found["trials"]] == [n == best for n in range(3)]
+    assert found["best_trial"] != best
+    assert "(diverged)" in capsys.readouterr().out
+
+
+def test_time_left_is_that_of_trials_trained_now_by_method():
+    pace = Pace(["maml", "leo"], trials=4)
+    assert pace.left("maml", 0) == ""
+    pace.add("maml", 1.0, trained=500.0)  # it was found done
+    assert pace.left("maml", 1) == ""
+    pace.add("maml", 60.0, trained=50.0)
+    assert pace.left("maml", 2) == " (about 6 min left)"  # 2 of its own, 4 of LEO
+    pace.add("leo", 600.0, trained=500.0)
+    assert pace.left("leo", 1) == " (about 30 min left)"
+
+
+def test_a_signal_ends_the_search_where_it_was(search, tmp_path, monkeypatch):
+    advance = ProgressLine.advance
+
+    def interrupted(self, *arguments):
+        advance(self, *arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ProgressLine, "advance", interrupted)
+    workdir = tmp_path / "job"
+    assert search(workdir, "--trials=2", "--quiet") == 128 + signal.SIGTERM
+    assert not (workdir / "results.json").exists()
+    assert sorted(path.name for path in workdir.iterdir()) == ["job.json", "maml"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "where"),
+    [
+        (["--methods=ridge,centroid"], "--methods"),
+        (["--train_on_val"], "--train_on_val"),
+        (["--method=maml"], "--method"),
+        (["--seeds=3"], "--seeds"),
+        (["--trials=0"], "--trials"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(search, tmp_path, capsys, flags, where):
+    assert search(tmp_path / "job", *flags) == 2
+    assert f"{where}: " in capsys.readouterr().err
+    assert not (tmp_path / "job").exists()
+
+
+def test_searching_for_another_method_keeps_what_was_found(search, searched, tmp_path):
+    workdir = pathlib.Path(shutil.copytree(searched, tmp_path / "copy"))
+    before = json.loads((workdir / "settings.json").read_text())
+    flags = "--trials=1", "--methods=meta_sgd", "--quiet"
+    assert search(workdir, *flags) == 0
+    after = json.loads((workdir / "settings.json").read_text())
+    assert after.keys() == {"maml", "leo", "meta_sgd"}
+    assert before.items() <= after.items()
+
+
+def test_settings_that_are_damaged_are_told_of_before_anything_is_trained(
+    search, searched, tmp_path, capsys
+):
+    workdir = pathlib.Path(shutil.copytree(searched, tmp_path / "copy"))
+    (workdir / "settings.json").write_text("{")
+    before = listing(workdir)
+    assert search(workdir, "--trials=4", "--quiet") == 3
+    assert f"error: {workdir / 'settings.json'}" in capsys.readouterr().err
+    assert listing(workdir) == before

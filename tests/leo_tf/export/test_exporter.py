@@ -1,0 +1,177 @@
+"""Answers of an export, in this process; see test_export_loaders.py for others."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from exported_models import (
+    SHAPES,
+    D,
+    best_learner,
+    export,
+    make_request,
+    part,
+    tensors,
+    training_answers,
+)
+
+from leo_tf.configs.schema import MethodConfig
+from leo_tf.export.request_checks import Limits
+from leo_tf.export.signatures import Servable
+from leo_tf.methods.linear import LinearRegression, logistic, ridge
+from leo_tf.methods.maml import MAML
+from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.model.uneven_support import adapt_leo
+
+SUPPORT = ("support", "labels")
+MAX_CLASSES, MAX_SUPPORT = 7, 30
+
+
+@pytest.fixture(scope="module")
+def loaded(trained, tmp_path_factory):
+    """The exported run, loaded."""
+    directory = tmp_path_factory.mktemp("exports")
+    caps = f"--max_classes={MAX_CLASSES}", f"--max_support={MAX_SUPPORT}"
+    assert export(trained, directory, *caps) == 0
+    return tf.saved_model.load(str(directory / "1"))
+
+
+@pytest.fixture(scope="module")
+def ask(loaded):
+    """Calls a signature with arrays; gives arrays."""
+
+    def ask(signature, request) -> dict[str, np.ndarray]:
+        outputs = loaded.signatures[signature](**tensors(request))
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    return ask
+
+
+@pytest.mark.parametrize("way,shot", SHAPES)
+def test_answers_are_those_of_the_training_code(way, shot, ask, trained):
+    request = make_request(way, shot)
+    expected = training_answers(best_learner(trained), way, shot, request)
+    adapted = ask("adapt", part(request, *SUPPORT))
+    answer = ask("classify", request)
+    np.testing.assert_allclose(adapted["classifier"], expected["classifier"], atol=1e-6)
+    np.testing.assert_allclose(answer["logits"], expected["logits"], atol=1e-6)
+    probabilities = tf.nn.softmax(expected["logits"])
+    np.testing.assert_allclose(answer["probabilities"], probabilities, atol=1e-6)
+    assert np.array_equal(answer["classes"], expected["logits"].argmax(axis=1))
+    assert adapted["way"] == way
+
+
+def test_adapt_then_predict_is_classify_and_the_default(ask):
+    request = make_request()
+    classifier = ask("adapt", part(request, *SUPPORT))["classifier"]
+    once = ask("classify", request)
+    by_default = ask("serving_default", request)
+    later = ask("predict", {"classifier": classifier, "queries": request["queries"]})
+    assert set(once) == {"probabilities", "logits", "classes"}
+    for name, value in once.items():
+        assert np.array_equal(value, later[name])
+        assert np.array_equal(value, by_default[name])
+
+
+def test_adapt_tells_loss_and_accuracy_on_the_support_afterwards(ask):
+    request = make_request(way=5, shot=3, seed=1)
+    adapted = ask("adapt", part(request, *SUPPORT))
+    on_support = {**part(request, *SUPPORT), "queries": request["support"]}
+    answer = ask("classify", on_support)
+    labels = request["labels"]
+    losses = -np.log(answer["probabilities"][np.arange(15), labels])
+    assert adapted["support_loss"] == pytest.approx(losses.mean(), abs=1e-6)
+    right = answer["classes"] == labels
+    assert adapted["support_accuracy"] == pytest.approx(right.mean(), abs=1e-6)
+    assert 0 < right.mean() < 1
+
+
+def test_embed_gives_latents_before_and_after_both_of_the_learner(ask, trained):
+    request, leo = make_request(), best_learner(trained)
+    given = ask("embed", part(request, *SUPPORT))
+    lengths = np.linalg.norm(request["support"], axis=1, keepdims=True)
+    unit = tf.constant(request["support"] / lengths)
+    expected = adapt_leo(leo, unit, request["labels"], tf.constant(3))
+    for name in ("latents_before", "latents_after"):
+        np.testing.assert_allclose(given[name], getattr(expected, name), atol=1e-6)
+    assert not np.allclose(given["latents_before"], given["latents_after"])
+
+
+@pytest.mark.parametrize("scale", [1e-17, 1e17])
+def test_lengths_of_rows_say_nothing(scale, ask):
+    request = make_request()
+    scales = scale ** np.linspace(0, 1, 6, dtype=np.float32)[:, np.newaxis]
+    scaled = {**request, "support": request["support"] * scales}
+    scaled["queries"] = request["queries"] * np.float32(scale)
+    given, expected = ask("classify", scaled), ask("classify", request)
+    np.testing.assert_allclose(given["logits"], expected["logits"], atol=1e-6)
+
+
+def test_examples_of_uneven_classes_in_any_order_are_answered_alike(ask):
+    request = make_request(way=3, shot=3)
+    kept = np.array([0, 3, 4, 6, 7, 8])  # 1, 2 and 3 examples
+    request.update(support=request["support"][kept], labels=request["labels"][kept])
+    order = np.array([5, 0, 3, 1, 4, 2])
+    shuffled = {k: request[k][order] for k in SUPPORT} | part(request, "queries")
+    given, expected = ask("classify", shuffled), ask("classify", request)
+    np.testing.assert_allclose(given["logits"], expected["logits"], atol=1e-6)
+
+
+def test_any_number_of_queries_is_answered_none_too(ask):
+    request = make_request(queries=300)
+    expected = ask("classify", request)["logits"]
+    one = ask("classify", {**request, "queries": request["queries"][7:8]})
+    np.testing.assert_allclose(one["logits"][0], expected[7], atol=1e-6)
+    none = ask("classify", {**request, "queries": request["queries"][:0]})
+    assert none["probabilities"].shape == (0, 3) and none["classes"].shape == (0,)
+
+
+def test_a_run_in_float64_answers_in_float32_what_it_computes_in_float64(
+    train, tmp_path
+):
+    flags = "--dtype=float64", "--num_steps=2", "--quiet"
+    assert train(tmp_path / "run", *flags) == 0
+    assert export(tmp_path / "run", tmp_path / "out") == 0
+    signature = tf.saved_model.load(str(tmp_path / "out" / "1")).signatures["classify"]
+    request = make_request()
+    wide = {k: v.astype(float) if k != "labels" else v for k, v in request.items()}
+    learner = best_learner(tmp_path / "run")
+    logits = training_answers(learner, 3, 2, wide)["logits"]
+    assert logits.dtype == np.float64
+    given = signature(**tensors(request))["logits"].numpy()
+    assert given.dtype == np.float32
+    np.testing.assert_allclose(given, logits, rtol=1e-7, atol=1e-7)
+
+
+def maml():
+    head = MAML(3, MethodConfig(adaptation_lr_init=0.5), learned_rates=True)
+    head.build([None, 3, 2, D])
+    head.kernel.assign(np.random.default_rng(0).normal(size=[3, D]))
+    return head
+
+
+METHODS = {
+    "maml": (maml, D + 1),
+    "centroid": (NearestCentroid, D),
+    "centroid_euclidean": (lambda: NearestCentroid("euclidean"), D + 1),
+    "ridge": (lambda: LinearRegression(ridge, 0.5), D + 1),
+    "logistic": (lambda: LinearRegression(logistic, 0.5), D + 1),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_other_methods_answer_as_in_training_too(name, tmp_path):
+    learner, parameters = METHODS[name][0](), METHODS[name][1]
+    limits = Limits(D, parameters, 7, 30, way=getattr(learner, "way", None))
+    servable = Servable(learner, limits, "float32")
+    tf.saved_model.save(servable, str(tmp_path), signatures=servable.signatures())
+    signatures = tf.saved_model.load(str(tmp_path)).signatures
+    request = make_request()
+    expected = training_answers(learner, 3, 2, request)
+    given = signatures["adapt"](**tensors(part(request, *SUPPORT)))
+    np.testing.assert_allclose(
+        given["classifier"], expected["classifier"], atol=2e-6, rtol=2e-6
+    )
+    logits = signatures["classify"](**tensors(request))["logits"]
+    np.testing.assert_allclose(logits, expected["logits"], atol=2e-6, rtol=2e-6)
+    latents = signatures["embed"](**tensors(part(request, *SUPPORT)))
+    assert latents["latents_before"].shape == (3, 0)

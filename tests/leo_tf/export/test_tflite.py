@@ -1,0 +1,108 @@
+"""TensorFlow Lite answers as the training code does, with built-in operators only."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from exported_models import (
+    SHAPES,
+    D,
+    best_learner,
+    export,
+    make_request,
+    part,
+    training_answers,
+)
+
+from leo_tf.errors import FlagError
+from leo_tf.export.request_checks import Limits
+from leo_tf.export.signatures import Servable
+from leo_tf.export.tflite import check_convertible, to_tflite
+from leo_tf.methods.linear import LinearRegression, logistic, ridge
+from leo_tf.methods.maml import MAML
+from leo_tf.methods.nearest_centroid import NearestCentroid
+
+SUPPORT = ("support", "labels")
+# The interpreter's, of which the test is that it needs no other.
+pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+
+
+@pytest.fixture(scope="module")
+def version(trained, tmp_path_factory) -> pathlib.Path:
+    directory = tmp_path_factory.mktemp("exports")
+    assert export(trained, directory, "--export_format=tflite") == 0
+    return directory / "1"
+
+
+@pytest.fixture(scope="module")
+def interpreter(version):
+    return tf.lite.Interpreter(str(version / "model.tflite"))
+
+
+@pytest.mark.parametrize("way,shot", [*SHAPES, SHAPES[0]])
+def test_every_way_and_shot_is_answered_as_by_the_training_code(
+    way, shot, interpreter, trained
+):
+    request = make_request(way, shot, queries=way + 3)
+    expected = training_answers(best_learner(trained), way, shot, request)
+    adapted = interpreter.get_signature_runner("adapt")(**part(request, *SUPPORT))
+    answer = interpreter.get_signature_runner("classify")(**request)
+    later = interpreter.get_signature_runner("predict")(
+        classifier=adapted["classifier"], queries=request["queries"]
+    )
+    np.testing.assert_allclose(adapted["classifier"], expected["classifier"], atol=1e-5)
+    np.testing.assert_allclose(answer["logits"], expected["logits"], atol=1e-5)
+    np.testing.assert_allclose(later["logits"], expected["logits"], atol=1e-5)
+    assert np.array_equal(answer["classes"], expected["logits"].argmax(axis=1))
+    probabilities = tf.nn.softmax(expected["logits"])
+    np.testing.assert_allclose(answer["probabilities"], probabilities, atol=1e-5)
+
+
+def test_uneven_shots_are_answered_as_by_the_saved_model(
+    interpreter, trained, tmp_path
+):
+    assert export(trained, tmp_path) == 0
+    signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
+    request = part(make_request(3, 2), *SUPPORT)
+    request["labels"] = np.array([2, 0, 1, 2, 2, 1])
+    for name in ("adapt", "embed"):
+        given = interpreter.get_signature_runner(name)(**request)
+        for field, value in signatures[name](**request).items():
+            np.testing.assert_allclose(given[field], value, atol=1e-5)
+
+
+def test_only_built_in_operators_are_needed(interpreter):
+    names = {operator["op_name"] for operator in interpreter._get_ops_details()}
+    assert "WHILE" in names  # of the relation network: all are listed
+    assert not [name for name in names if name.startswith(("Flex", "CUSTOM"))]
+
+
+def test_the_manifest_says_what_the_file_is(version):
+    facts = json.loads((version / "export.json").read_text())
+    assert facts["export_format"] == "tflite" and facts["embedding_size"] == D
+    assert set(facts["files"]) == {"model.tflite"}
+    assert {p.name for p in version.iterdir()} == {"model.tflite", "export.json"}
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_nearest_centroid_becomes_a_file_too(metric):
+    learner = NearestCentroid(metric)
+    check_convertible(learner)
+    limits = Limits(D, D + (metric == "euclidean"), 7, 30)
+    content = to_tflite(Servable(learner, limits, "float32", checked=False))
+    request = make_request()
+    expected = training_answers(learner, 3, 2, request)["logits"]
+    runner = tf.lite.Interpreter(model_content=content).get_signature_runner("classify")
+    np.testing.assert_allclose(runner(**request)["logits"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [MAML(3), LinearRegression(logistic, 0.5), LinearRegression(ridge, 0.5)],
+    ids=["maml", "logistic", "ridge"],
+)
+def test_a_method_that_needs_other_operators_is_refused(learner):
+    with pytest.raises(FlagError, match="--export_format: expected saved_model"):
+        check_convertible(learner)

@@ -1,0 +1,248 @@
+"""What every method promises: one property a test, over the whole registry.
+
+Shapes: B tasks in the meta-batch, N way, K shot, Q queries per class, D embedding size.
+"""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_cases import B, D, K, N, make_episode, task_of
+
+from leo_tf.configs.schema import Config
+from leo_tf.configs.settings import METHOD_NAMES
+from leo_tf.methods import registry as methods
+from leo_tf.methods.registry import METHODS
+from leo_tf.model.learner import adapt_and_score
+from leo_tf.model.uneven_support import uneven_adapt
+from leo_tf.runs.checkpoints import Checkpoints, restore
+from leo_tf.training.meta_step import adam, make_meta_step
+
+LEO = {"num_latents": 8, "inner_unroll_length": 2, "finetuning_unroll_length": 1}
+LEO |= {"finetuning_lr_init": 0.5, "dropout_rate": 0.1, "l2_penalty_weight": 1e-4}
+GRADIENT_HEAD = {"adaptation_steps": 2}
+CENTROID = {"score_scale": 2.0}
+# A method that is not here fails this suite; so does a name that is no method.
+SETTINGS = {
+    "leo": LEO,
+    "generator": LEO,
+    "generator_finetuning": LEO,
+    "leo_no_finetuning": LEO,
+    "leo_deterministic": LEO,
+    "leo_random_prior": LEO,
+    "maml": GRADIENT_HEAD,
+    "meta_sgd": GRADIENT_HEAD,
+    "ridge": {"ridge_strength": 0.1, "score_scale": 3.0},
+    "logistic": {"logistic_strength": 0.1, "score_scale": 1.0},
+    "centroid": CENTROID,
+    "centroid_euclidean": CENTROID,
+}
+STEPS = 100
+
+every_method = pytest.mark.parametrize("name", METHODS)
+every_trained_method = pytest.mark.parametrize(
+    "name", [name for name, method in METHODS.items() if method.is_trained]
+)
+
+
+def make(name, dtype="float64", seed=0):
+    """An untrained learner; its variables are no longer what they began with.
+
+    Zeros would hide much: MAML's head of zeros looks the same in every order.
+    """
+    config = Config().replace(
+        method=name, way=N, shot=K, dtype=dtype, seed=seed, **SETTINGS[name]
+    )
+    learner = methods.build(config, D)
+    random = np.random.default_rng(seed)
+    for variable in learner.trainable_variables:
+        noise = 0.2 * random.normal(size=variable.shape)
+        variable.assign(variable.numpy() * (1 + noise) + 0.5 * noise)
+    return learner
+
+
+def values_of(learner) -> dict[str, np.ndarray]:
+    return {v.path: v.numpy() for v in learner.trainable_variables}
+
+
+def named(learner) -> dict:
+    return {v.path: v.value for v in learner.trainable_variables}
+
+
+@functools.cache
+def trained(name):
+    """A learner after `STEPS` meta-steps; its variables before and after the first."""
+    learner = make(name)
+    clipped = {"gradient_threshold": 0.1, "gradient_norm_threshold": 0.1}
+    meta_step = make_meta_step(learner, adam(0.02), **clipped)
+    before, after = values_of(learner), None
+    for step in range(STEPS):
+        seed, number = tf.constant(0, tf.int64), tf.constant(step, tf.int64)
+        metrics = meta_step(separable_episode(step), seed, number)
+        assert metrics["non_finite"] == 0
+        after = after or values_of(learner)
+    return learner, before, after
+
+
+def separable_episode(seed):
+    """Examples close to their class's centre."""
+    episode, wide = make_episode(seed), make_episode(seed + 1000, shot=1)
+    centres = 8.0 * wide.support_inputs  # [B, N, 1, D]
+    inputs = (
+        tf.math.l2_normalize(centres + part, axis=-1)
+        for part in (episode.support_inputs, episode.query_inputs)
+    )
+    support, query = inputs
+    return episode._replace(support_inputs=support, query_inputs=query)
+
+
+def test_every_method_is_held_to_these_promises():
+    assert set(SETTINGS) == set(METHODS) == set(METHOD_NAMES)
+
+
+@every_method
+def test_separable_classes_of_new_tasks_are_learned_far_above_chance(name):
+    learner = trained(name)[0] if METHODS[name].is_trained else make(name)
+    right = []
+    for seed in range(100, 105):
+        episode = separable_episode(seed)
+        _, logits = adapt_and_score(learner, episode)
+        right.append(np.argmax(logits, axis=-1) == episode.query_labels)
+    assert np.mean(right) > 0.8  # chance is 1 / 3
+
+
+@every_method
+def test_permuted_classes_get_permuted_logits(name):
+    """Methods with a row of a head for each class have these permuted, too."""
+    learner, episode, order = make(name), make_episode(), [2, 0, 1]
+    _, logits = adapt_and_score(learner, episode)
+    if METHODS[name].keeps_way:
+        for variable in learner.trainable_variables:
+            variable.assign(variable.numpy()[order])
+    support = tf.gather(episode.support_inputs, order, axis=1)
+    _, again = adapt_and_score(learner, episode._replace(support_inputs=support))
+    np.testing.assert_allclose(again, logits.numpy()[..., order], rtol=1e-7)
+
+
+@every_method
+def test_a_batch_of_tasks_equals_its_tasks_one_by_one(name):
+    learner, episode = make(name), make_episode()
+    adapted, logits = adapt_and_score(learner, episode)
+    for task in range(B):
+        alone, its_logits = adapt_and_score(learner, task_of(episode, task))
+        np.testing.assert_allclose(
+            adapted.classifier[task], alone.classifier[0], rtol=1e-7, atol=1e-9
+        )
+        np.testing.assert_allclose(logits[task], its_logits[0], rtol=1e-7, atol=1e-9)
+
+
+@every_method
+def test_a_graph_computes_what_is_computed_eagerly(name):
+    learner, episode = make(name), make_episode()
+    graph = tf.function(lambda e: adapt_and_score(learner, e)[1], autograph=False)
+    np.testing.assert_allclose(
+        graph(episode), adapt_and_score(learner, episode)[1], rtol=1e-7, atol=1e-9
+    )
+
+
+@every_method
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+def test_query_labels_cannot_influence_predictions(name, training):
+    learner, episode = make(name), make_episode()
+    noise = learner.draw_noise(episode, 0, 0) if training else None
+    relabelled = episode._replace(query_labels=(episode.query_labels + 1) % N)
+    _, logits = adapt_and_score(learner, episode, training, noise)
+    _, again = adapt_and_score(learner, relabelled, training, noise)
+    np.testing.assert_array_equal(again, logits)
+
+
+@every_method
+def test_one_query_cannot_influence_the_prediction_of_another(name):
+    learner, episode, other = make(name), make_episode(), make_episode(seed=1)
+    queries = episode.query_inputs.numpy()
+    queries[:, :, 1:] = other.query_inputs.numpy()[:, :, 1:]
+    _, logits = adapt_and_score(learner, episode)
+    _, again = adapt_and_score(learner, episode._replace(query_inputs=queries))
+    np.testing.assert_allclose(again[:, :, 0], logits[:, :, 0], rtol=1e-9)
+    assert np.abs(again - logits)[:, :, 1:].max() > 1e-3
+
+
+@every_method
+def test_evaluation_draws_nothing(name):
+    learner, episode = make(name), make_episode()
+    _, logits = adapt_and_score(learner, episode)
+    np.testing.assert_array_equal(adapt_and_score(learner, episode)[1], logits)
+    noise = learner.draw_noise(episode, 1, 2)
+    np.testing.assert_array_equal(
+        adapt_and_score(learner, episode, noise=noise)[1], logits
+    )
+
+
+@every_method
+def test_a_training_step_is_a_function_of_its_draws(name):
+    learner, episode = make(name), make_episode()
+    noises = [learner.draw_noise(episode, 0, step) for step in (0, 0, 1)]
+    first, again, other = (
+        adapt_and_score(learner, episode, True, n)[1] for n in noises
+    )
+    np.testing.assert_array_equal(again, first)
+    assert (noises[0] is None) == bool(np.all(other == first))
+
+
+@every_method
+def test_a_checkpoint_brings_back_the_predictions_bit_for_bit(name, tmp_path):
+    learner, episode = make(name), make_episode()
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, named(learner), {})
+    other = make(name, seed=1)
+    restore(checkpoints.load(1), named(other))
+    np.testing.assert_array_equal(
+        adapt_and_score(other, episode)[1], adapt_and_score(learner, episode)[1]
+    )
+
+
+@every_trained_method
+def test_a_meta_step_changes_every_trainable_variable(name):
+    _, before, after = trained(name)
+    assert before
+    for path, values in before.items():
+        assert np.all(after[path] != values), path
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, method in METHODS.items() if not method.is_trained]
+)
+def test_what_is_not_trained_has_nothing_to_train(name):
+    learner = make(name)
+    assert list(learner.trainable_variables) == list(learner.kernels) == []
+
+
+@every_method
+def test_float32_and_float64_agree(name):
+    wide, narrow = make(name, "float64"), make(name, "float32")
+    for mine, its in zip(narrow.trainable_variables, wide.trainable_variables):
+        mine.assign(its.numpy())
+    _, logits = adapt_and_score(wide, make_episode())
+    _, rounded = adapt_and_score(narrow, make_episode(dtype="float32"))
+    assert logits.dtype == "float64" and rounded.dtype == "float32"
+    scale = np.abs(logits).max()
+    np.testing.assert_allclose(rounded, logits, rtol=1e-4, atol=1e-4 * scale)
+
+
+@every_method
+def test_even_support_given_in_any_order_is_adapted_to_as_an_episode(name):
+    learner, episode = make(name), make_episode(tasks=1)
+    order = np.random.default_rng(0).permutation(N * K)
+    support = tf.gather(tf.reshape(episode.support_inputs, [-1, D]), order)
+    labels = tf.gather(tf.reshape(episode.support_labels, [-1]), order)
+    unknown = [tf.TensorSpec([None, D], "float64"), tf.TensorSpec([None], "int32")]
+    eager = uneven_adapt(learner)
+    graph = tf.function(eager, [*unknown, tf.TensorSpec([], "int32")], autograph=False)
+    adapted = learner.adapt(episode.support_inputs, episode.support_labels)
+    for adapt in (eager, graph):
+        uneven = adapt(support, labels, tf.constant(N))
+        np.testing.assert_allclose(
+            uneven.classifier, adapted.classifier[0], rtol=1e-7, atol=1e-9
+        )
+        assert uneven.latents_before.shape == uneven.latents_after.shape

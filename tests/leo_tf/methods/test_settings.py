@@ -1,0 +1,149 @@
+"""Settings of one method each: what a file may say, and what a search draws."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_cases import SETTINGS, D, N, make_episode
+
+from leo_tf.configs.schema import GROUPS, Config
+from leo_tf.errors import FlagError, InputError
+from leo_tf.methods import settings as method_settings
+from leo_tf.methods.registry import METHODS, build
+from leo_tf.training.meta_step import meta_gradients
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes a value as JSON; returns the file's path."""
+
+    def write(value) -> str:
+        path = tmp_path / "settings.json"
+        path.write_text(value if isinstance(value, str) else json.dumps(value))
+        return str(path)
+
+    return write
+
+
+def test_without_a_file_no_method_has_settings_of_its_own():
+    assert method_settings.of(method_settings.read("", Config()), "leo") == {}
+
+
+def test_leos_settings_count_for_its_ablations_unless_they_have_their_own(written):
+    leo = {"outer_lr": 0.5, "kl_weight": 0.25, "inner_unroll_length": 2}
+    values = {"leo": leo, "generator": {}, "maml": {"adaptation_steps": 2}}
+    settings = method_settings.read(written(values), Config())
+    found = {name: method_settings.of(settings, name) for name in METHODS}
+    assert {name: own for name, own in found.items() if own} == {
+        "leo": leo,
+        "leo_no_finetuning": leo,
+        "leo_deterministic": {"outer_lr": 0.5, "inner_unroll_length": 2},
+        "leo_random_prior": {"outer_lr": 0.5, "inner_unroll_length": 2},
+        "generator_finetuning": {"outer_lr": 0.5, "kl_weight": 0.25},
+        "maml": {"adaptation_steps": 2},
+    }
+
+
+_OTHER_VALUES = {
+    "num_latents": 3,
+    "inner_unroll_length": 2,
+    "finetuning_unroll_length": 2,
+    "inner_lr_init": 0.3,
+    "finetuning_lr_init": 0.3,
+    "dropout_rate": 0.6,
+}
+
+
+def loss(method: str, **settings) -> float:
+    """Of a training step on tiny episodes."""
+    usual = {**SETTINGS, "method": method, "dtype": "float64", "way": N}
+    learner = build(Config().replace(**{**usual, **settings}), D)
+    episode = make_episode()
+    noise = learner.draw_noise(episode, tf.constant(1, tf.int64), 0)
+    return float(meta_gradients(learner, episode, noise)[0])
+
+
+@pytest.mark.parametrize("method", [n for n in METHODS if METHODS[n].family == "leo"])
+def test_a_setting_is_taken_where_it_makes_a_difference_and_nowhere_else(method):
+    usual, used = loss(method), method_settings.effective(method)
+    for name in GROUPS["model"].__dataclass_fields__:
+        if name in ("deterministic", "random_prior"):
+            assert name not in used, "that is another method"
+            continue
+        other = loss(method, **{name: _OTHER_VALUES.get(name, 0.9)})
+        assert (other != usual) == (name in used), name
+
+
+@pytest.mark.parametrize(
+    ("value", "where", "told"),
+    [
+        ("{", "", "JSON"),
+        ([1], "", "object"),
+        ({"lego": {}}, "", "lego"),
+        ({"leo": 3}, ": `leo`", "object"),
+        ({"leo": {"learning_rate": 1.0}}, ": `leo`", "learning_rate"),
+        ({"leo": {"shot": 5}}, ": `leo`", "shot"),
+        ({"leo": {"method": "maml"}}, ": `leo`", "method"),
+        ({"leo": {"random_prior": True}}, ": `leo`", "random_prior"),
+        ({"leo": {"ridge_strength": 1.0}}, ": `leo`", "ridge_strength"),
+        ({"ridge": {"outer_lr": 1.0}}, ": `ridge`", "outer_lr"),
+        ({"generator": {"inner_lr_init": 1.0}}, ": `generator`", "inner_lr_init"),
+        ({"leo": {"outer_lr": -1.0}}, ": `leo.outer_lr`", "-1"),
+        ({"leo": {"outer_lr": "x" * 999}}, ": `leo.outer_lr`", "number"),
+    ],
+)
+def test_a_file_that_is_wrong_is_named_with_its_field(written, value, where, told):
+    path = written(value)
+    with pytest.raises(InputError) as caught:
+        method_settings.read(path, Config())
+    assert caught.value.where == path + where
+    assert told in str(caught.value) and len(str(caught.value)) < 1000
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.json"):
+        method_settings.read(str(tmp_path / "none.json"), Config())
+
+
+def test_the_first_trial_has_the_settings_given_and_later_ones_their_own():
+    assert method_settings.draw("leo", seed=0, trial=0) == {}
+    trials = [method_settings.draw("leo", seed=0, trial=n) for n in range(1, 9)]
+    assert trials == [method_settings.draw("leo", 0, n) for n in range(1, 9)]
+    assert len({trial["kl_weight"] for trial in trials}) == 8
+    assert method_settings.draw("leo", 1, 1) != trials[0]
+
+
+def test_an_ablation_draws_what_leo_draws():
+    drawn = [method_settings.draw(name, 3, 2) for name in ("leo", "generator")]
+    assert drawn[1].items() < drawn[0].items()
+    assert "encoder_penalty_weight" not in drawn[1], "it makes no difference there"
+
+
+@pytest.mark.parametrize("method", ["leo", "meta_sgd"])
+def test_draws_fill_their_ranges_evenly_or_evenly_in_their_logarithm(method):
+    trials = [method_settings.draw(method, 7, n) for n in range(1, 401)]
+    for name, (low, high) in method_settings.ranges(method).items():
+        values = np.array([trial[name] for trial in trials])
+        if name != "dropout_rate":
+            values, low, high = np.log(values), math.log(low), math.log(high)
+        shares = (values - low) / (high - low)
+        assert -0.01 <= shares.min() < 0.03 and 0.97 < shares.max() <= 1.01, name
+        # Of 400 even draws a half has 160 to 240 with all but certainty.
+        assert 160 < np.sum(shares < 0.5) < 240, name
+    Config().replace(**trials[0])  # every name is a setting
+
+
+def test_the_ranges_hold_the_settings_the_release_published():
+    from leo_tf.configs.presets import PRESETS
+
+    for preset in PRESETS.values():
+        values = preset.config().flat()
+        for name, (low, high) in method_settings.ranges("leo").items():
+            assert low <= values[name] <= high, (preset.name, name)
+
+
+def test_a_method_that_is_not_trained_has_nothing_to_draw():
+    with pytest.raises(FlagError, match="ridge"):
+        method_settings.draw("ridge", 0, 1)

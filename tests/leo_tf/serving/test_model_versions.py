@@ -1,0 +1,268 @@
+"""What the server serves, from its start to its end: the newest that works."""
+
+import json
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+from running_server import (
+    GOOD,
+    Client,
+    check_good,
+    copy,
+    half_sent,
+    refused,
+    serving,
+    wait_for,
+)
+from served_models import write_model
+
+from leo_tf.cli import main as command_line
+from leo_tf.errors import InputError
+from leo_tf.serving import server
+from leo_tf.serving.model_versions import Versions
+from leo_tf.serving.models import LocalModel
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("served")
+    write_model(directory / "4")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def port(exported):
+    with serving(exported) as (port, _):
+        yield port
+
+
+@pytest.fixture(scope="module")
+def thrice(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("thrice") / "1", scale=3.0)
+
+
+def test_the_newest_version_is_picked_up_while_requests_run(exported, thrice, tmp_path):
+    copy(exported / "4", tmp_path, 9)
+    with serving(tmp_path) as (port, versions):
+        client = Client(port)
+        versions.watch(0.05)
+        check_good(client.predict(GOOD))
+        copy(thrice, tmp_path, 10)
+        while versions.current.version == 9:
+            assert client.predict(GOOD)[0] == 200
+        check_good(client.predict(GOOD), scale=3.0)
+        old = "/v1/models/leo/versions/9:predict"
+        refused(client.predict(GOOD, old), "Specific(leo, 9)", status=404)
+        states = client.ask("GET", "/v1/models/leo")[1]["model_version_status"]
+        assert [(s["version"], s["state"]) for s in states] == [
+            ("10", "AVAILABLE"),
+            ("9", "END"),
+        ]
+        shutil.rmtree(tmp_path / "10")  # a step back
+        wait_for(lambda: versions.current.version == 9)
+        check_good(client.predict(GOOD))
+        versions.close()
+
+
+def damage(path, how):
+    if how == "no graph":
+        (path / "saved_model.pb").unlink()
+    elif how == "other variables":
+        file = next((path / "variables").glob("*.data*"))
+        file.write_bytes(bytes(len(file.read_bytes())))
+    elif how == "half a graph, no manifest":
+        (path / "export.json").unlink()
+        graph = path / "saved_model.pb"
+        graph.write_bytes(graph.read_bytes()[:500])
+    elif how == "no export.json to read":
+        (path / "export.json").write_text("{")
+    elif how == "another digest":
+        facts = json.loads((path / "export.json").read_text())
+        facts["files"]["saved_model.pb"] = "0" * 64
+        (path / "export.json").write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "no graph",
+        "other variables",
+        "half a graph, no manifest",
+        "no export.json to read",
+        "another digest",
+    ],
+)
+def test_a_broken_version_is_passed_over_with_one_warning(
+    exported, thrice, tmp_path, how
+):
+    copy(exported / "4", tmp_path, 1)
+    warnings = []
+    versions = Versions(tmp_path, warn=warnings.append)
+    versions.refresh()
+    copy(thrice, tmp_path, 2)
+    damage(tmp_path / "2", how)
+    for _ in range(3):
+        versions.refresh()
+    (tmp_path / "2" / "more").touch()  # tried again, and as broken
+    versions.refresh()
+    assert versions.current.version == 1
+    assert len(warnings) == 1 and warnings[0].startswith("version 2 is not served: ")
+    assert versions.states()[2][0] == "END" and versions.states()[2][1]
+    shutil.rmtree(tmp_path / "2")
+    copy(thrice, tmp_path, 2)  # mended
+    versions.refresh()
+    assert versions.current.version == 2 and len(warnings) == 1
+    assert versions.states() == {2: ("AVAILABLE", ""), 1: ("END", "")}
+
+
+def test_a_model_without_the_signatures_or_one_that_fails_is_not_served(tmp_path):
+    write_model(tmp_path / "1", max_classes=1)  # refuses everything
+    versions = Versions(tmp_path)
+    versions.refresh()
+    assert versions.current is None and "classes" in versions.states()[1][1]
+
+
+def test_every_signature_has_answered_before_the_first_user_asks(exported, monkeypatch):
+    asked, call = [], LocalModel.__call__
+
+    def noted(self, signature, inputs):
+        asked.append(signature)
+        return call(self, signature, inputs)
+
+    monkeypatch.setattr(LocalModel, "__call__", noted)
+    Versions(exported).refresh()
+    assert sorted(asked) == ["adapt", "embed", "predict", "serving_default"]
+
+
+def test_a_directory_that_cannot_be_read_for_once_ends_nothing(
+    exported, thrice, tmp_path, monkeypatch
+):
+    copy(exported / "4", tmp_path, 1)
+    versions = Versions(tmp_path)
+    versions.refresh()
+
+    def fail(unused_path):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(pathlib.Path, "is_dir", fail)
+        versions.refresh()
+    assert versions.current.version == 1
+    copy(thrice, tmp_path, 2)
+    versions.refresh()
+    assert versions.current.version == 2
+
+
+def test_a_warning_of_a_long_path_has_its_reason(thrice, tmp_path):
+    directory = tmp_path / ("long" * 30)
+    copy(thrice, directory, 1)
+    damage(directory / "1", "another digest")
+    warnings = []
+    versions = Versions(directory, warn=warnings.append)
+    versions.refresh()
+    assert "expected SHA-256 0000" in warnings[0] and "\n" not in warnings[0]
+    with pytest.raises(InputError, match="expected SHA-256 0000"):
+        versions.require()
+
+
+@pytest.fixture
+def program(exported, thrice, tmp_path):
+    """`--mode=serve` in a process of its own: (process, port, first line)."""
+    copy(exported / "4", tmp_path, 1)
+    command = [sys.executable, "run_leo.py", "--mode=serve", "--port=0"]
+    process = subprocess.Popen(
+        [*command, f"--export_dir={tmp_path}"],
+        cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    line = process.stderr.readline()
+    yield process, int(re.search(r":(\d+) ", line)[1]), line
+    process.kill()
+    process.wait()
+    process.stderr.close()
+    process.stdout.close()
+
+
+def test_the_program_serves_picks_up_and_finishes_what_runs(program, thrice, tmp_path):
+    process, port, line = program
+    url = f"http://127.0.0.1:{port}"
+    assert line == f"Serving centroid, version 1, on {url} ({url}/docs).\n"
+    client = Client(port)
+    check_good(client.predict(GOOD))
+    copy(thrice, tmp_path, 2)
+    wait_for(lambda: client.ask("GET", "/v1/models/leo/versions/2")[0] == 200)
+    check_good(client.predict(GOOD), scale=3.0)
+    assert process.stderr.readline() == "Serving version 2 from now on.\n"
+    connection, rest = half_sent(port)
+    client.ask("GET", "/healthz")  # so the half has been read
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(OSError):
+        while True:  # until it takes no more
+            Client(port).ask("GET", "/healthz")
+    connection.sendall(rest)
+    assert b"200" in connection.recv(10_000).splitlines()[0]
+    connection.close()
+    assert process.wait(15) == 0
+    assert process.stderr.read() == "" and process.stdout.read() == ""
+
+
+def main(*arguments):
+    return command_line.main(["run_leo.py", "--mode=serve", *arguments])
+
+
+def test_an_address_in_use_is_one_line(exported, port, capsys):
+    assert main(f"--export_dir={exported}", f"--port={port}") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --host, --port: expected ") and str(port) in error
+    assert "in use" in error and error.count("\n") == 1
+    assert main(f"--export_dir={exported}", "--host=no such host", "--port=0") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_without_the_extra_it_says_what_to_install(exported, monkeypatch, capsys):
+    monkeypatch.setattr(server, "_PACKAGES", ("starlette", "no_such_package"))
+    assert main(f"--export_dir={exported}") == 2
+    assert "pip install 'leo-tf[serve]'" in capsys.readouterr().err
+
+
+def test_a_directory_without_a_version_that_works_is_one_line(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").touch()
+    reasons = {"no/such": "No such file", "empty": "none", "text": "Not a directory"}
+    for made, reason in reasons.items():
+        assert main(f"--export_dir={tmp_path / made}", "--port=0") == 3
+        error = capsys.readouterr().err
+        assert "an exported version that works" in error
+        assert f"received {reason}" in error
+    (tmp_path / "3").mkdir()
+    assert main(f"--export_dir={tmp_path}", "--port=0") == 3
+    assert "received version 3" in capsys.readouterr().err
+
+
+def test_a_version_in_place_of_the_directory_of_versions_is_told(exported, capsys):
+    assert main(f"--export_dir={exported / '4'}", "--port=0") == 3
+    assert f"Give {exported}" in capsys.readouterr().err
+
+
+def test_the_server_imports_none_of_the_training_code():
+    code = (
+        "import sys\nfrom leo_tf.serving import server, rest_api\nprint(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    modules = set(done.stdout.split())
+    assert "leo_tf.serving.rest_api" in modules
+    training = {
+        "leo_tf.model.leo",
+        "leo_tf.training.trainer",
+        "leo_tf.model.layers",
+        "leo_tf.cli.dispatch",
+    }
+    assert not modules & {*training, "data_pipeline", "tensorflow_probability"}
