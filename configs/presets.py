@@ -172,3 +172,18 @@ _ALL = (
     ),
 )
 PRESETS: Mapping[str, Preset] = MappingProxyType({p.name: p for p in _ALL})
+
+
+def given(config: Config) -> dict[str, object]:
+    """Returns the settings that make `config`: its preset, and what differs from it.
+
+    Without a preset, what differs from the defaults. As flags they give `config` again.
+    """
+    preset = PRESETS.get(config.preset)
+    usual = (preset.config() if preset else Config()).flat()
+    changed = {
+        name: value
+        for name, value in config.flat().items()
+        if value != usual[name] and value is not None and name != "preset"
+    }
+    return {**({"preset": preset.name} if preset else {}), **changed}

@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable
 
 import rich.console
+import rich.table
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 # Where there is no terminal to redraw, a line every so many seconds.
 _LINE_SECONDS = 10.0
 # What stands beside the bar; it matters more than the bar.
 _FACTS_WIDTH = 76
+# Wide enough for the first digits of a digest, and for a path cut by `shown`.
+_TABLE_WIDTH = 200
 
 
 class _StandardError:
@@ -146,6 +149,13 @@ class Console:
         """Prints a line, even if quiet."""
         print(text, file=_STDERR)
 
+    def table(self, table: rich.table.Table) -> None:
+        """Prints a table, even if quiet."""
+        console = rich.console.Console(file=_STDERR, highlight=False, markup=False)
+        if not console.is_terminal:
+            console.width = _TABLE_WIDTH
+        console.print(table)
+
     def progress(
         self, title: str, total: int, done: int = 0, unit: str = "steps"
     ) -> ProgressLine:
@@ -158,6 +168,9 @@ class _Silent(Console):
 
     def warn(self, text: str) -> None:
         logging.getLogger("leo_tf").warning(text)
+
+    def table(self, table: rich.table.Table) -> None:
+        """Shows nothing: the error that follows says the same in words."""
 
 
 SILENT: Console = _Silent(quiet=True)

@@ -87,3 +87,21 @@ class DiskError(LeoError):
     """Nothing can be written where it must be written."""
 
     exit_code = 5
+
+
+class CallbackError(LeoError):
+    """A callback of the user's has raised an exception, which is the cause of this."""
+
+    exit_code = 8
+
+
+class Stopped(Exception):
+    """A signal has asked the process to stop; what was done is saved.
+
+    Args:
+      signal: its number.
+    """
+
+    def __init__(self, signal: int):
+        super().__init__(f"stopped by signal {signal}")
+        self.signal = signal

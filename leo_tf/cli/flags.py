@@ -21,13 +21,12 @@ from absl import flags as absl_flags
 from leo_tf.cli.flag_files import with_flag_files
 from leo_tf.cli.help import help_text
 from leo_tf.cli.modes import check_directories, check_mode
-from leo_tf.cli.options import OPTIONS, RUN_DEFAULTS
+from leo_tf.cli.options import ARGUMENTS, OPTIONS, REQUIRED
 from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.schema import EMBEDDED_DATASET, GROUP_OF, Config
+from leo_tf.data_pipeline.release_layout import dataset_of
 from leo_tf.errors import FlagError, shown
 
-# The data set the release reads where only `--data_path` is given.
-_RELEASE_DATASET = "miniImageNet"
 _OFFICIAL_EMBEDDINGS = "http://storage.googleapis.com/leo-embeddings/embeddings.zip"
 _HELP = frozenset(["-h", "-help", "--help", "-?", "--helpshort", "--helpfull"])
 
@@ -44,20 +43,7 @@ class RunOptions:
       explicit: the settings the user typed, by name alone; `preset` too.
       debug: show the traceback of an error.
       quiet: print results only.
-      export_dir: the directory of exported models, or "".
-      export_format: "saved_model" or "tflite"; this and what follows is for "export".
-      export_version: its number; None for one more than the highest.
-      max_classes: most classes of a request.
-      max_support: most support examples of a request.
-      host: address to listen on; this and what follows is for "serve".
-      port: port to listen on, 0 for any free one.
-      max_request_bytes: larger requests are refused.
-      methods: names to "compare" or to "search" for, separated by commas.
-      method_settings: path of a file of settings for these methods, or "".
-      seeds: how many to "reproduce" with.
-      trials: how many settings to "search" among.
-      allow_changes: whether training goes on although settings or data differ.
-      profile_steps: first and last training step to profile, counted from 1.
+      arguments: what else the function that does it takes, by name.
     """
 
     mode: str
@@ -66,20 +52,7 @@ class RunOptions:
     explicit: Mapping[str, object]
     debug: bool
     quiet: bool
-    export_dir: str = ""
-    export_format: str = RUN_DEFAULTS["export_format"]
-    export_version: int | None = RUN_DEFAULTS["export_version"]
-    max_classes: int = RUN_DEFAULTS["max_classes"]
-    max_support: int = RUN_DEFAULTS["max_support"]
-    host: str = RUN_DEFAULTS["host"]
-    port: int = RUN_DEFAULTS["port"]
-    max_request_bytes: int = RUN_DEFAULTS["max_request_bytes"]
-    methods: str = RUN_DEFAULTS["methods"]
-    method_settings: str = RUN_DEFAULTS["method_settings"]
-    seeds: int = RUN_DEFAULTS["seeds"]
-    trials: int = RUN_DEFAULTS["trials"]
-    allow_changes: bool = False
-    profile_steps: tuple[int, int] | None = None
+    arguments: Mapping[str, object]
 
 
 class _Parser(absl_flags.ArgumentParser):
@@ -152,17 +125,17 @@ def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
     workdir = given.pop("workdir", "")
     debug, quiet = given.pop("debug", False), given.pop("quiet", False)
     check_mode(mode, given)
-    export_dir = given.pop("export_dir", "")
-    special = {name: given.pop(name, value) for name, value in RUN_DEFAULTS.items()}
-    special["allow_changes"] = given.pop("allow_changes", False)
-    special["profile_steps"] = given.pop("profile_steps", None)
-    check_directories(mode, workdir, export_dir, given)
+    arguments = {
+        argument: given.pop(name, default)
+        for name, (argument, default) in ARGUMENTS[mode].items()
+        if name in given or default is not REQUIRED
+    }
+    check_directories(mode, workdir, arguments, given)
     config = _config(given)
     if mode in ("train", "search", "compare", "reproduce"):
         _check_data(config, given)
     explicit = MappingProxyType(given)
-    common = mode, workdir, config, explicit, debug, quiet
-    return RunOptions(*common, export_dir, **special)
+    return RunOptions(mode, workdir, config, explicit, debug, quiet, arguments)
 
 
 def _given(flag_values) -> dict:
@@ -199,22 +172,6 @@ def _config(given) -> Config:
     if "data_path" in given and "dataset_name" not in given:
         config = config.replace(dataset_name=dataset_of(config.data))
     return config
-
-
-def dataset_of(data) -> str:
-    """The data set in `data.data_path`, where no flag names it."""
-    stem, extension = os.path.splitext(os.path.basename(data.data_path))
-    if extension.lower() == ".npz":
-        return stem
-    # A published preset names its own; the embedded one is not in a directory.
-    embedded = data.dataset_name == EMBEDDED_DATASET
-    name = _RELEASE_DATASET if embedded else data.dataset_name
-    is_below = os.path.isdir(os.path.join(data.data_path, name))
-    names = (f"{s}.{kind}" for s in ("train", "test") for kind in ("npz", "tfrecord"))
-    splits = [os.path.join(data.data_path, name) for name in names]
-    if not is_below and any(map(os.path.isfile, splits)):
-        return os.path.basename(os.path.abspath(data.data_path))
-    return name
 
 
 def _check_data(config, given) -> None:

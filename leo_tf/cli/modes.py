@@ -33,12 +33,13 @@ def check_mode(mode, given):
             )
 
 
-def check_directories(mode, workdir, export_dir, given):
+def check_directories(mode, workdir, arguments, given):
     """Sees that a mode has the directories it needs, and no flag it has no use for.
 
     Args:
       mode: what to do.
-      workdir, export_dir: as given, or "".
+      workdir: as given, or "".
+      arguments: what the mode's function gets; `export_dir` may be among it.
       given: the other flags that were given.
 
     Raises:
@@ -52,6 +53,7 @@ def check_directories(mode, workdir, export_dir, given):
                 reason = _MAKES_ITS_OWN[mode][name]
                 expected = f"no such flag with --mode={mode}: {reason}"
                 raise FlagError(f"--{name}", expected, "one")
+    export_dir = arguments.get("export_dir", "")
     if mode == "export":
         _check_export(workdir, export_dir, given)
     if mode == "serve":

@@ -17,6 +17,7 @@ from leo_tf.configs.rules import LARGEST_INTEGER, Rule
 from leo_tf.configs.schema import GROUPS
 from leo_tf.configs.settings import METHOD_NAMES
 from leo_tf.errors import FlagError, shown
+from leo_tf.methods.settings import DEFAULT_METHODS
 
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 _READERS = {
@@ -77,35 +78,52 @@ class Option:
 _VALIDATION_BATCHES = 10
 _TEST_EPISODES = 10_000
 
-# The port is that of TensorFlow Serving's REST interface. A support of 1,000 examples
-# of 640 features, each written with all its digits, is 14 MB of JSON.
-SERVING_DEFAULTS = MappingProxyType(
-    {"host": "127.0.0.1", "port": 8501, "max_request_bytes": 2**25}
-)
-COMPARISON_DEFAULTS = MappingProxyType(
+REQUIRED = object()
+# Mode -> flag -> the argument it is of the function that does the mode's job, and what
+# the flag is if it is not given; those of no default have that of the function.
+ARGUMENTS = MappingProxyType(
     {
-        "methods": "leo,generator,meta_sgd,maml,ridge,logistic,centroid",
-        "method_settings": "",
-        "seeds": 5,
-        "trials": 16,
-    }
-)
-# The caps bound what one request may cost: time and memory of LEO's relation network
-# grow with the square of the support.
-EXPORT_DEFAULTS = MappingProxyType(
-    {
-        "export_format": "saved_model",
-        "export_version": None,
-        "max_classes": 100,
-        "max_support": 1000,
+        "train": {
+            "allow_changes": ("allow_changes", False),
+            "profile_steps": ("profile_steps", None),
+        },
+        "evaluate": {},
+        "search": {
+            "methods": ("methods", DEFAULT_METHODS),
+            "trials": ("trials", 16),
+            "allow_changes": ("allow_changes", False),
+        },
+        "compare": {
+            "methods": ("methods", DEFAULT_METHODS),
+            "method_settings": ("method_settings", ""),
+            "allow_changes": ("allow_changes", False),
+        },
+        "reproduce": {
+            "seeds": ("seeds", 5),
+            "allow_changes": ("allow_changes", False),
+        },
+        "export": {
+            "export_dir": ("export_dir", REQUIRED),
+            "export_format": ("format", "saved_model"),
+            "export_version": ("version", None),
+            "max_classes": ("max_classes", 100),
+            "max_support": ("max_support", 1000),
+        },
+        # The port is that of TensorFlow Serving's REST interface. A support of 1,000
+        # examples of 640 features, each written with all its digits, is 14 MB of JSON.
+        "serve": {
+            "export_dir": ("export_dir", REQUIRED),
+            "host": ("host", "127.0.0.1"),
+            "port": ("port", 8501),
+            "max_request_bytes": ("max_request_bytes", 2**25),
+        },
     }
 )
 
 
-# Of the options that are no settings of a run.
-RUN_DEFAULTS = MappingProxyType(
-    {**EXPORT_DEFAULTS, **SERVING_DEFAULTS, **COMPARISON_DEFAULTS}
-)
+def _default(mode: str, name: str) -> str:
+    value = ARGUMENTS[mode][name][1]
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _run_options() -> list[Option]:
@@ -149,8 +167,9 @@ def _run_options() -> list[Option]:
             rules.choices(*METHOD_NAMES),
             "What to search settings for, or to train and test on the same episodes; "
             "differences are to LEO, or without it to the last.",
-            facts=(f"default: {COMPARISON_DEFAULTS['methods']}",),
+            facts=(f"default: {_default('compare', 'methods')}",),
             modes=("search", "compare"),
+            convert=lambda text: tuple(text.split(",")),
         ),
         option(
             "method_settings",
@@ -165,7 +184,7 @@ def _run_options() -> list[Option]:
             rules.integer(1),
             "Runs to train for each method, with settings drawn by --seed; the first "
             "has those given.",
-            facts=(f"default: {COMPARISON_DEFAULTS['trials']}",),
+            facts=(f"default: {_default('search', 'trials')}",),
             modes=("search",),
         ),
         option(
@@ -173,7 +192,7 @@ def _run_options() -> list[Option]:
             rules.integer(1),
             "How many runs to train for the best number of steps, with the seeds from "
             "--seed on.",
-            facts=(f"default: {COMPARISON_DEFAULTS['seeds']}",),
+            facts=(f"default: {_default('reproduce', 'seeds')}",),
             modes=("reproduce",),
         ),
         option(
@@ -207,26 +226,26 @@ def _serving_options() -> list[Option]:
             "host",
             Rule(str, "an address or a host name", str.isprintable),
             "Address to listen on; 0.0.0.0 lets other machines in.",
-            default=SERVING_DEFAULTS["host"],
+            default=_default("serve", "host"),
         ),
         option(
             "port",
             rules.integer(0, 65535),
             "Port to listen on; 0 for any free one.",
-            default=SERVING_DEFAULTS["port"],
+            default=_default("serve", "port"),
         ),
         option(
             "max_request_bytes",
             rules.integer(1),
             "Larger requests are refused.",
-            default=SERVING_DEFAULTS["max_request_bytes"],
+            default=_default("serve", "max_request_bytes"),
         ),
     ]
 
 
 def _export_options() -> list[Option]:
     def option(name, rule, help_text):
-        default = EXPORT_DEFAULTS[name]
+        default = ARGUMENTS["export"][name][1]
         facts = (f"default: {default or 'the highest there is, plus 1'}",)
         return Option(name, name, rule, help_text, "Export", facts, modes=("export",))
 

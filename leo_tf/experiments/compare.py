@@ -10,27 +10,28 @@ Shapes: B tasks in a batch, N way, K shot, D embedding size.
 
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from leo_tf.cli.flags import RunOptions
+from leo_tf.configs.presets import given
 from leo_tf.configs.schema import Config
-from leo_tf.console import ProgressLine
-from leo_tf.data_pipeline import dataset as datasets
-from leo_tf.data_pipeline.dataset import Split
+from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline import dataset
+from leo_tf.data_pipeline.dataset import Data, Split
 from leo_tf.errors import CheckpointError, DivergedError
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.intervals import interval
-from leo_tf.experiments.evaluate import draws_of
-from leo_tf.experiments.run_group import FinishedRun, SeveralRuns
+from leo_tf.evaluation.results import Calibration
+from leo_tf.experiments.evaluate import posterior_draws
+from leo_tf.experiments.run_group import RunGroup, open_group
 from leo_tf.files import to_json, write_file
-from leo_tf.methods import registry as methods
-from leo_tf.methods import settings as method_settings
+from leo_tf.methods.registry import check, method_named, ordered
+from leo_tf.methods.settings import DEFAULT_METHODS, of, read
 from leo_tf.model.learner import Learner
 from leo_tf.reports import comparison_figures as comparison_pictures
-from leo_tf.reports.comparison import Comparison, Row, as_markdown, print_tables
-from leo_tf.reports.results import Calibration
+from leo_tf.reports.comparison import Comparison, Row, as_markdown
 
 # Tasks whose adaptation is timed, after some that only warm up.
 _TIMED, _WARM = 50, 5
@@ -38,59 +39,84 @@ _TIMED, _WARM = 50, 5
 _NOT_SHOWN = ("method", "test_samples")
 
 
-def compare(options: RunOptions) -> int:
+def compare(
+    config: Config,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    workdir=None,
+    *,
+    method_settings: Mapping[str, Mapping[str, object]] | str = "",
+    data: Data | None = None,
+    allow_changes: bool = False,
+    console: Console = SILENT,
+) -> Comparison:
     """Trains each method in a run directory of its own, then tests all of them.
 
-    Started again, it goes on with the method it was at.
+    Calling it again with the same arguments goes on with the method it was at.
+
+    Args:
+      config: of all methods.
+      methods: their names; differences are to LEO, or without it to the last.
+      workdir: the directory of the comparison; None for one named by the data.
+      method_settings: method -> settings of its own, or the path of such a file.
+      data, allow_changes, console: as for `train`.
 
     Returns:
-      0, or 128 plus the signal that stopped it.
+      What the tables say; it is in results.json, results.md and pictures, too.
 
     Raises:
+      Stopped: if a signal stopped it; what was trained is saved.
       LeoError: for anything the user can mend.
     """
-    settings = _settings(options)
-    runs, diverged = SeveralRuns(options, "comparison"), {}
+    settings = _settings(config, methods, method_settings)
+    group = open_group(
+        "compare",
+        config,
+        workdir,
+        data=data,
+        allow_changes=allow_changes,
+        console=console,
+    )
+    diverged = {}
     for number, name in enumerate(settings, start=1):
-        runs.tell(f"{methods.METHODS[name].title} ({number} of {len(settings)})")
-        status, diverged[name] = _train(runs, name, settings[name])
-        if status:
-            return status
-    finished = {name: runs.finished(name, **own) for name, own in settings.items()}
-    comparison = _tested(runs, finished, settings, diverged)
-    _write(runs, comparison)
-    print_tables(comparison)
-    print(f"Directory: {runs.path}")
-    return 0
+        title = method_named(name).title
+        console.say(f"{title} ({number} of {len(settings)})")
+        diverged[name] = _train(group, name, settings[name])
+    comparison = _tested(group, settings, diverged)
+    _write(group, comparison)
+    return comparison
 
 
-def _settings(options: RunOptions) -> dict[str, dict]:
+def _settings(
+    config: Config,
+    asked: Sequence[str],
+    own: Mapping[str, Mapping[str, object]] | str,
+) -> dict[str, dict]:
     """Method -> what its run has of its own; all checked before any is trained."""
-    asked = options.methods.split(",")
-    names = [name for name in methods.METHODS if name in asked]
-    own = method_settings.read(options.method_settings, options.config)
-    drawing = [name for name in names if methods.METHODS[name].draws]
-    settings = {}
+    names = ordered(asked)
+    own = read(own, config)
+    drawing = [name for name in names if method_named(name).draws]
+    settings: dict[str, dict] = {}
     for name in names:
-        settings[name] = {**method_settings.of(own, name), "method": name}
+        settings[name] = {**of(own, name), "method": name}
         if drawing and name not in drawing:  # its means, beside draws of the others
             settings[name]["test_samples"] = 0
-        methods.check(options.config.replace(**settings[name]))
+        check(config.replace(**settings[name]))
     return settings
 
 
-def _train(runs: SeveralRuns, name: str, settings: dict) -> tuple[int, bool]:
-    """Trains one method; its exit status, and whether it diverged after its best.
+def _train(group: RunGroup, name: str, settings: Mapping[str, object]) -> bool:
+    """Trains one method; returns whether it diverged after its best validation.
 
     Raises:
       DivergedError: naming the method, if there was no validation before.
     """
     try:
-        return runs.train(name, **settings), False
+        group.train(name, **settings)
+        return False
     except DivergedError as error:
-        where = f"{methods.METHODS[name].title}, {error.where}"
+        where = f"{method_named(name).title}, {error.where}"
         try:
-            best = runs.checkpoints(name).best()
+            best = group.checkpoints(name).best()
         except CheckpointError:
             hint = (
                 f"Leave {name} out of --methods, or give it other settings by "
@@ -98,63 +124,73 @@ def _train(runs: SeveralRuns, name: str, settings: dict) -> tuple[int, bool]:
             )
             parts = where, error.expected, error.received, hint
             raise DivergedError(*parts) from error
-        runs.tell(f"{where}: diverged; its best, of step {best.step}, is tested.")
-        return 0, True
+        text = f"{where}: diverged; its best, of step {best.step}, is tested."
+        group.console.say(text)
+        return True
 
 
 def _tested(
-    runs: SeveralRuns,
-    finished: dict[str, FinishedRun],
-    settings: dict[str, dict],
-    diverged: dict[str, bool],
+    group: RunGroup,
+    settings: Mapping[str, Mapping[str, object]],
+    diverged: Mapping[str, bool],
 ) -> Comparison:
     """Everything the tables say, of all methods on the same test episodes."""
-    config, split = runs.config, runs.splits["test"]
-    count, quiet = config.run.num_test_episodes, runs.options.quiet
-    learners = {name: run.learner for name, run in finished.items()}
-    episodes = datasets.evaluation_episodes(config, split, count)
-    draws = draws_of(config)
-    with ProgressLine("test", count, unit="episodes", quiet=quiet) as line:
+    config, split = group.config, group.splits["test"]
+    count = config.run.num_test_episodes
+    runs = {name: group.finished(name) for name in settings}
+    learners = {name: run.learner for name, run in runs.items()}
+    episodes = dataset.evaluation_episodes(config, split, count)
+    with group.console.progress("test", count, unit="episodes") as line:
         scores = evaluate(
-            learners, episodes, line.advance, calibrated=True, draws=draws
+            learners,
+            episodes,
+            line.advance,
+            calibrated=True,
+            draws=posterior_draws(config),
         )
-    reference = "leo" if "leo" in finished else [*finished][-1]
+    reference = "leo" if "leo" in runs else [*runs][-1]
     rows = []
-    for name, run in finished.items():
-        runs.tell(f"Timing the adaptation of {methods.METHODS[name].title}.")
+    for name, run in runs.items():
+        group.console.say(f"Timing the adaptation of {method_named(name).title}.")
         difference = scores[name].accuracy - scores[reference].accuracy
         row = Row(
             name=name,
             accuracy=interval(scores[name].accuracy),
             difference=None if name == reference else interval(difference),
             calibration=Calibration.of(scores[name]),
-            parameters=run.parameters,
-            best_step=run.best_step,
-            steps=run.progress.step,
+            parameters=_count_parameters(run.learner),
+            best_step=run.checkpoints.best().step,
+            steps=run.state.step,
             diverged=diverged[name],
-            seconds_trained=run.progress.seconds,
+            seconds_trained=run.state.seconds,
             seconds_to_adapt=adaptation_seconds(run.learner, config, split),
             chosen=run.chosen,
             settings={k: v for k, v in settings[name].items() if k not in _NOT_SHOWN},
         )
         rows.append(row)
-    shape = datasets.evaluation_shape(config, split)
     return Comparison(
         rows,
         reference,
         config.data.dataset_name,
-        shape,
+        dataset.evaluation_shape(config, split),
         count,
         config.run.test_samples,
-        given=runs.options.explicit,
+        given=given(config),
         selects=not config.data.train_on_val,
+        directory=group.path,
     )
+
+
+def _count_parameters(learner: Learner) -> int:
+    """How many numbers were trained."""
+    shapes = (variable.shape for variable in learner.trainable_variables)
+    return sum(int(np.prod(shape)) for shape in shapes)
 
 
 def adaptation_seconds(learner: Learner, config: Config, split: Split) -> float:
     """Median time of adapting to one task, in a graph; one task after the other."""
-    dataset = datasets.evaluation_episodes(config, split, _TIMED + _WARM)
-    rows = np.concatenate([batch.support for batch in dataset.rows])  # [B, N, K]
+    episodes = dataset.evaluation_episodes(config, split, _TIMED + _WARM)
+    rows = np.concatenate([batch.support for batch in episodes.rows])  # [B, N, K]
     shape = rows.shape[1:]
     labels = tf.broadcast_to(tf.range(shape[0])[:, tf.newaxis], [1, *shape])
 
@@ -171,10 +207,10 @@ def adaptation_seconds(learner: Learner, config: Config, split: Split) -> float:
     return statistics.median(seconds[_WARM:])
 
 
-def _write(runs: SeveralRuns, comparison: Comparison) -> None:
+def _write(group: RunGroup, comparison: Comparison) -> None:
     """The files of a comparison, each whole or not at all."""
-    values = {**comparison.as_dict(), **runs.facts("test")}
-    write_file(runs.path / "results.json", to_json(values))
-    write_file(runs.path / "results.md", as_markdown(comparison).encode())
-    comparison_pictures.accuracies(runs.path / "accuracy.png", comparison)
-    comparison_pictures.reliabilities(runs.path / "reliability.png", comparison)
+    values = {**comparison.as_dict(), **group.metadata("test")}
+    write_file(group.path / "results.json", to_json(values))
+    write_file(group.path / "results.md", as_markdown(comparison).encode())
+    comparison_pictures.accuracies(group.path / "accuracy.png", comparison)
+    comparison_pictures.reliabilities(group.path / "reliability.png", comparison)

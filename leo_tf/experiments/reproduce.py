@@ -9,25 +9,21 @@ seed_S/                      those of 2
 results.json, results.md     what came out, beside what was published
 """
 
-from leo_tf.cli.flags import RunOptions
-from leo_tf.configs.presets import PRESETS, Accuracy
+from leo_tf.configs.presets import PRESETS, Accuracy, given
 from leo_tf.configs.schema import Config
-from leo_tf.console import ProgressLine
-from leo_tf.data_pipeline import dataset as datasets
+from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline import dataset
+from leo_tf.data_pipeline.dataset import Data
 from leo_tf.errors import FlagError
 from leo_tf.evaluation.evaluate import evaluate
-from leo_tf.experiments.evaluate import draws_of
-from leo_tf.experiments.run_group import SeveralRuns
+from leo_tf.experiments.evaluate import posterior_draws
+from leo_tf.experiments.run_group import RunGroup, open_group
 from leo_tf.files import to_json, write_file
-from leo_tf.methods import registry as methods
+from leo_tf.methods.registry import check, method_named
 from leo_tf.reports import results as report
-from leo_tf.reports.reproduction import (
-    Reproduction,
-    TestedRun,
-    as_markdown,
-    print_table,
-)
+from leo_tf.reports.reproduction import Reproduction, TestedRun, as_markdown
 
+DEFAULT_SEEDS = 5
 _SELECTION = "selection"
 # Settings without which a published number says nothing of a run.
 _SAME_TASK = ("dataset_name", "method", "way", "shot", "test_way", "test_shot")
@@ -36,66 +32,95 @@ _NO_MATTER = ("data_path", "train_on_val", "seed", "preset", "strategy", "jit")
 _NO_MATTER += ("keep_checkpoints", "log_every", "non_finite_limit")
 
 
-def reproduce(options: RunOptions) -> int:
-    """Follows the protocol; started again, it goes on where it was.
+def reproduce(
+    config: Config,
+    workdir=None,
+    *,
+    seeds: int = DEFAULT_SEEDS,
+    data: Data | None = None,
+    allow_changes: bool = False,
+    console: Console = SILENT,
+) -> Reproduction:
+    """Follows the protocol; called again with the same arguments, it goes on.
+
+    Args:
+      config: of all runs.
+      workdir: the directory of the job; None for one named by the data.
+      seeds: how many runs to train for the best number of steps, with the seeds from
+        `config.run.seed` on.
+      data, allow_changes, console: as for `train`.
 
     Returns:
-      0, or 128 plus the signal that stopped it.
+      What came out, beside what was published; in results.json and results.md, too.
 
     Raises:
+      Stopped: if a signal stopped it; what was trained is saved.
       LeoError: for anything the user can mend.
     """
-    method = options.config.methods.method
-    if not methods.METHODS[method].is_trained:
+    method = config.methods.method
+    if not method_named(method).is_trained:
         raise FlagError("--method", "a method that is trained", method)
-    methods.check(options.config)
-    runs = SeveralRuns(options, "reproduction")
-    runs.tell("Selecting the number of steps on the validation classes.")
-    status = runs.train(_SELECTION)
-    if status:
-        return status
-    steps, first = runs.checkpoints(_SELECTION).best().step, runs.config.run.seed
-    joined = datasets.load(runs.config.replace(train_on_val=True), ["train", "val"])
-    splits = {**runs.splits, "train": joined["train"]}
-    seeds = range(first, first + options.seeds)
-    for seed in seeds:
-        runs.tell(f"Seed {seed}: {steps} steps on training and validation classes.")
-        status = runs.train(f"seed_{seed}", splits, **_settings(seed, steps))
-        if status:
-            return status
-    selection = _tested(runs, _SELECTION, "train")
-    tested = [
-        _tested(runs, f"seed_{seed}", "train+val", **_settings(seed, steps))
-        for seed in seeds
-    ]
-    config = runs.config
-    shape = datasets.evaluation_shape(config, runs.splits["test"])
-    title = report.title(config.data.dataset_name, shape, config.run.test_samples)
-    found = Reproduction(
-        title, selection, tested, *_published(config), options.explicit
+    check(config)
+    group = open_group(
+        "reproduce",
+        config,
+        workdir,
+        data=data,
+        allow_changes=allow_changes,
+        console=console,
     )
-    _write(runs, found, shape)
-    print_table(found)
-    print(f"Directory: {runs.path}")
-    return 0
+    config, first = group.config, group.config.run.seed
+    console.say("Selecting the number of steps on the validation classes.")
+    group.train(_SELECTION)
+    steps = group.checkpoints(_SELECTION).best().step
+    joined = dataset.load(
+        config.replace(train_on_val=True), ["train", "val"], data=data, console=console
+    )
+    splits = {**group.splits, "train": joined["train"]}
+    seed_range = range(first, first + seeds)
+    for seed in seed_range:
+        console.say(f"Seed {seed}: {steps} steps on training and validation classes.")
+        group.train(f"seed_{seed}", splits, **_settings(seed, steps))
+    found = Reproduction(
+        _title(group),
+        _tested(group, _SELECTION, "train"),
+        [
+            _tested(group, f"seed_{seed}", "train+val", **_settings(seed, steps))
+            for seed in seed_range
+        ],
+        *_published(config),
+        given=given(config),
+        directory=group.path,
+    )
+    _write(group, found)
+    return found
+
+
+def _title(group: RunGroup) -> str:
+    config = group.config
+    shape = dataset.evaluation_shape(config, group.splits["test"])
+    return report.title(config.data.dataset_name, shape, config.run.test_samples)
 
 
 def _settings(seed: int, steps: int) -> dict:
     return {"seed": seed, "train_on_val": True, "num_steps": steps}
 
 
-def _tested(runs: SeveralRuns, name: str, trained_on: str, **settings) -> TestedRun:
+def _tested(group: RunGroup, name: str, trained_on: str, **settings) -> TestedRun:
     """What a run scores on the test episodes of its seed."""
-    run, config = runs.finished(name, **settings), runs.config.replace(**settings)
-    count, quiet = config.run.num_test_episodes, runs.options.quiet
-    episodes = datasets.evaluation_episodes(config, runs.splits["test"], count)
-    learners, draws = {name: run.learner}, draws_of(config)
-    with ProgressLine(f"test {name}", count, unit="episodes", quiet=quiet) as line:
+    run, config = group.finished(name), group.config.replace(**settings)
+    count = config.run.num_test_episodes
+    episodes = dataset.evaluation_episodes(config, group.splits["test"], count)
+    with group.console.progress(f"test {name}", count, unit="episodes") as line:
         scores = evaluate(
-            learners, episodes, line.advance, calibrated=True, draws=draws
+            {name: run.learner},
+            episodes,
+            line.advance,
+            calibrated=True,
+            draws=posterior_draws(config),
         )[name]
-    seed, seconds = config.run.seed, run.progress.seconds
-    return TestedRun(seed, trained_on, run.best_step, seconds, scores)
+    best, seconds = run.checkpoints.best().step, run.state.seconds
+    return TestedRun(config.run.seed, trained_on, best, seconds, scores)
 
 
 def _published(config: Config) -> tuple[tuple[Accuracy, ...], str]:
@@ -113,9 +138,9 @@ def _published(config: Config) -> tuple[tuple[Accuracy, ...], str]:
     return preset.expected, f"Not as published: {typed}."
 
 
-def _write(runs: SeveralRuns, found: Reproduction, shape: dict) -> None:
-    count = runs.config.run.num_test_episodes
-    tested = {"test": shape, "episodes": count}
-    values = {**found.as_dict(), **tested, **runs.facts("test")}
-    write_file(runs.path / "results.json", to_json(values))
-    write_file(runs.path / "results.md", as_markdown(found).encode())
+def _write(group: RunGroup, found: Reproduction) -> None:
+    shape = dataset.evaluation_shape(group.config, group.splits["test"])
+    tested = {"test": shape, "episodes": group.config.run.num_test_episodes}
+    values = {**found.as_dict(), **tested, **group.metadata("test")}
+    write_file(group.path / "results.json", to_json(values))
+    write_file(group.path / "results.md", as_markdown(found).encode())

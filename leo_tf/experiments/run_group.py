@@ -1,101 +1,61 @@
 """Jobs made of several runs: each in a directory of its own, below that of the job."""
 
-import dataclasses
-import functools
 import pathlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
-
-from leo_tf.cli.flags import RunOptions
 from leo_tf.configs.schema import Config
-from leo_tf.console import say
-from leo_tf.data_pipeline import dataset as datasets
+from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline import dataset
+from leo_tf.data_pipeline.dataset import Data, Split, write_data
 from leo_tf.environment import device, versions
-from leo_tf.errors import FlagError, InputError
-from leo_tf.experiments.train import (
-    default_workdir,
-    describe,
-    train,
-    with_absolute_path,
-)
+from leo_tf.errors import FlagError, InputError, Stopped
+from leo_tf.experiments.train import describe, train_run
 from leo_tf.files import to_json, write_file
-from leo_tf.methods import registry as methods
-from leo_tf.model.learner import Learner
-from leo_tf.runs.checkpoints import Checkpoints, restore
-from leo_tf.runs.directory import JOB_FILE, RunDirectory, job_of
-from leo_tf.runs.training_state import Progress
-from leo_tf.training import replicas as distribute
+from leo_tf.runs.checkpoints import Checkpoints
+from leo_tf.runs.directory import JOB_FILE, job_of
+from leo_tf.runs.run import (
+    Run,
+    default_workdir,
+    load_run,
+    open_run,
+    with_absolute_path,
+    with_data,
+)
+from leo_tf.training.replicas import Replicas, start
+
+# What the default directories of jobs end in.
+_ENDINGS = {"compare": "comparison", "search": "search", "reproduce": "reproduction"}
 
 
-class FinishedRun(NamedTuple):
-    """A trained method and what its training took.
-
-    Attributes:
-      learner: with the variables of the best checkpoint.
-      best_step: of that checkpoint.
-      progress: at the end.
-      chosen: name -> value of what was chosen on the validation episodes.
-    """
-
-    learner: Learner
-    best_step: int
-    progress: Progress
-    chosen: dict[str, float]
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers were trained."""
-        shapes = (variable.shape for variable in self.learner.trainable_variables)
-        return sum(int(np.prod(shape)) for shape in shapes)
-
-
-class SeveralRuns:
-    """The runs of one job, on the same data.
+class RunGroup:
+    """The runs of one job, on the same data; see `open_group`.
 
     Args:
-      options: what was asked for.
-      ending: of the job's directory, if it is not given.
-
-    Attributes:
-      config: of the job; each run changes some of it.
       path: the directory of the job.
-      tell: shows a line to the user.
-
-    Raises:
-      LeoError: for anything the user can mend.
+      config: of the job; each run changes some of it.
+      splits: the data.
+      replicas: what trains together.
+      allow_changes: whether runs resume though settings or data differ from theirs.
+      console: where to show progress.
     """
 
-    def __init__(self, options: RunOptions, ending: str):
-        self.options, self.config = options, with_absolute_path(options.config)
-        if self.config.run.strategy == "multi_worker":
-            expected = f"none or mirrored with --mode={options.mode}"
-            raise FlagError("--strategy", expected, self.config.run.strategy)
-        self.tell = functools.partial(say, quiet=options.quiet)
-        default = f"{default_workdir(self.config)}_{ending}"
-        self.path = pathlib.Path(options.workdir or default)
-        self._check_directory()
-        self._replicas = distribute.start(self.config, self.tell)
-        self.splits = datasets.load(self.config, quiet=options.quiet)
-        describe(self.config, self.splits, self.tell)
-        if job_of(self.path) is None:
-            write_file(self.path / JOB_FILE, to_json({"mode": options.mode}))
+    def __init__(
+        self,
+        path: pathlib.Path,
+        config: Config,
+        splits: Mapping[str, Split],
+        *,
+        replicas: Replicas,
+        allow_changes: bool = False,
+        console: Console = SILENT,
+    ):
+        self.path, self.config, self.splits = path, config, splits
+        self.replicas, self.allow_changes = replicas, allow_changes
+        self.console = console
 
-    def _check_directory(self):
-        """Refuses that of one run, or of a job of another kind: it has results."""
-        found = job_of(self.path)
-        if (self.path / "config.json").exists():
-            received = "that of one run"
-        elif found not in (None, self.options.mode):
-            received = f"that of --mode={found}"
-        else:
-            return
-        expected = f"a directory for --mode={self.options.mode}"
-        hint = "Give another --workdir: this one has results of its own."
-        raise InputError(str(self.path), expected, received, hint)
-
-    def facts(self, split: str) -> dict:
-        """What results of the job on a split hold besides."""
+    def metadata(self, split: str) -> dict[str, Any]:
+        """Returns what results of the job on a split hold besides."""
         return {
             "seed": self.config.run.seed,
             "data": {name: each.digest for name, each in self.splits.items()},
@@ -105,45 +65,89 @@ class SeveralRuns:
             "config": self.config.to_dict(),
         }
 
-    def train(self, name: str, splits=None, **settings) -> int:
-        """Trains a run, or goes on with it, or finds it done.
+    def train(self, name: str, splits: Mapping[str, Split] | None = None, **settings):
+        """Trains a run, or resumes it, or finds it done.
 
         Args:
           name: of its directory.
           splits: its data, if not the job's.
           settings: of its configuration that are not the job's.
 
-        Returns:
-          0, or 128 plus the signal that stopped it.
+        Raises:
+          Stopped: if a signal stopped it.
+          LeoError: for anything the user can mend.
         """
-        options = dataclasses.replace(
-            self.options,
-            mode="train",
-            workdir=str(self.path / name),
-            config=self.config.replace(**settings),
-            explicit={**self.options.explicit, **settings},
-        )
-        splits = self.splits if splits is None else splits
-        return train(options, self._replicas, splits, is_tested=False)
-
-    def finished(self, name: str, **settings) -> FinishedRun:
-        """What a run that is done has come to; arguments as for `train`."""
-        config, checkpoints = self.config_of(name, **settings), self.checkpoints(name)
-        best = checkpoints.best()
-        learner = methods.build(config, best.fact("embedding_size", int))
-        restore(best, {v.path: v.value for v in learner.trainable_variables})
-        values, method = config.flat(), methods.METHODS[config.methods.method]
-        chosen = {setting: values[setting] for setting in method.chosen}
-        progress = Progress.of(checkpoints.newest(say))
-        return FinishedRun(learner, best.step, progress, chosen)
-
-    def config_of(self, name: str, **settings) -> Config:
-        """The configuration of a run that is done, with what it chose."""
+        options = {"allow_changes": self.allow_changes, "console": self.console}
         config = self.config.replace(**settings)
-        theirs = RunDirectory(self.path / name).config().flat()
-        names = methods.METHODS[config.methods.method].chosen
-        return config.replace(**{setting: theirs[setting] for setting in names})
+        with open_run(config, self.path / name, **options) as run:
+            splits = self.splits if splits is None else splits
+            train_run(run, splits, replicas=self.replicas, **options)
+        if run.stopped_by is not None:
+            raise Stopped(run.stopped_by)
+
+    def finished(self, name: str) -> Run:
+        """Returns a run that is done, its learner as it validated best."""
+        run = load_run(self.path / name)
+        run.load_state(self.console)
+        run.restore_best()
+        return run
 
     def checkpoints(self, name: str) -> Checkpoints:
-        """Those of a run."""
+        """Returns those of a run."""
         return Checkpoints(self.path / name)
+
+
+def open_group(
+    mode: str,
+    config: Config,
+    workdir=None,
+    *,
+    data: Data | None = None,
+    allow_changes: bool = False,
+    console: Console = SILENT,
+) -> RunGroup:
+    """Loads the data of a job of several runs, and marks its directory.
+
+    Args:
+      mode: the kind of job: "compare", "search", "reproduce".
+      config: of the job.
+      workdir: its directory; None for one named by data, episodes and mode.
+      data, allow_changes, console: as for `train`.
+
+    Raises:
+      LeoError: for anything the user can mend.
+    """
+    path = pathlib.Path(workdir or f"{default_workdir(config)}_{_ENDINGS[mode]}")
+    config = with_absolute_path(with_data(config, data, path))
+    if config.run.strategy == "multi_worker":
+        expected = f"none or mirrored with --mode={mode}"
+        raise FlagError("--strategy", expected, config.run.strategy)
+    _check_directory(path, mode)
+    replicas = start(config, console.say)
+    splits = dataset.load(config, data=data, console=console)
+    describe(config, splits, console)
+    if job_of(path) is None:
+        write_file(path / JOB_FILE, to_json({"mode": mode}))
+    if data is not None and data.in_memory:
+        write_data(data, path / "data")
+    return RunGroup(
+        path,
+        config,
+        splits,
+        replicas=replicas,
+        allow_changes=allow_changes,
+        console=console,
+    )
+
+
+def _check_directory(path: pathlib.Path, mode: str) -> None:
+    """Refuses that of one run, or of a job of another kind: it has results."""
+    found = job_of(path)
+    if (path / "config.json").exists():
+        received = "that of one run"
+    elif found not in (None, mode):
+        received = f"that of --mode={found}"
+    else:
+        return
+    hint = "Give another --workdir: this one has results of its own."
+    raise InputError(str(path), f"a directory for --mode={mode}", received, hint)

@@ -10,73 +10,109 @@ search.png                   validation accuracy against each setting
 
 import pathlib
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from leo_tf.cli.flags import RunOptions
+from leo_tf.configs.presets import given
+from leo_tf.configs.schema import Config
+from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline.dataset import Data
 from leo_tf.errors import DivergedError, FlagError
 from leo_tf.evaluation.intervals import Interval
-from leo_tf.experiments.run_group import SeveralRuns
+from leo_tf.experiments.run_group import RunGroup, open_group
 from leo_tf.files import read_json, to_json, write_file
-from leo_tf.methods import registry as methods
-from leo_tf.methods import settings as method_settings
-from leo_tf.reports.search import Trial, as_markdown, best_of, picture, print_tables
+from leo_tf.methods.registry import check, method_named, ordered
+from leo_tf.methods.settings import DEFAULT_METHODS, draw, ranges, read
+from leo_tf.reports.search import Trial, as_markdown, best_of, picture
 from leo_tf.runs.training_state import Progress
 
-_DIVERGED, _SETTINGS = "diverged.json", "settings.json"
+DEFAULT_TRIALS = 16
+SETTINGS_FILE = "settings.json"
+_DIVERGED = "diverged.json"
 # Thousands of times what a configuration takes.
 _MOST_BYTES = 2**20
 
 
-def search(options: RunOptions) -> int:
-    """Trains the trials of each method; started again, it goes on where it was.
+class SearchResult(NamedTuple):
+    """What a search found.
 
-    Returns:
-      0, or 128 plus the signal that stopped it.
+    Attributes:
+      trials: method -> its trials, in the order of their numbers.
+      best: method -> the settings found best for it; a method is missing if all its
+        trials diverged. `compare` takes it as `method_settings`.
+      directory: of the search.
+    """
+
+    trials: dict[str, list[Trial]]
+    best: dict[str, dict]
+    directory: pathlib.Path
+
+
+def search(
+    config: Config,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    workdir=None,
+    *,
+    trials: int = DEFAULT_TRIALS,
+    data: Data | None = None,
+    allow_changes: bool = False,
+    console: Console = SILENT,
+) -> SearchResult:
+    """Trains the trials of each method; called again, it goes on where it was.
+
+    Args:
+      config: what the first trial has; the others change some of it.
+      methods: names; those that are not trained are passed over.
+      workdir: the directory of the search; None for one named by the data.
+      trials: runs to train for each method.
+      data, allow_changes, console: as for `train`.
 
     Raises:
+      Stopped: if a signal stopped it; what was trained is saved.
       LeoError: for anything the user can mend.
     """
-    names = _names(options)
-    jobs = [(name, trial) for name in names for trial in range(options.trials)]
-    runs = SeveralRuns(options, "search")
-    before = _found_before(runs)
-    found, pace = {name: [] for name in names}, Pace(names, options.trials)
-    for name, number in jobs:
-        settings = method_settings.draw(name, runs.config.run.seed, number)
+    names = _trained(config, methods)
+    group = open_group(
+        "search",
+        config,
+        workdir,
+        data=data,
+        allow_changes=allow_changes,
+        console=console,
+    )
+    before = _found_before(group)
+    found: dict[str, list[Trial]] = {name: [] for name in names}
+    pace = Pace(names, trials)
+    for name, number in ((n, i) for n in names for i in range(trials)):
+        settings = draw(name, group.config.run.seed, number)
         drawn = " ".join(f"--{key}={value}" for key, value in settings.items())
-        runs.tell(
-            f"{methods.METHODS[name].title}, trial {number} of {options.trials - 1}: "
+        console.say(
+            f"{method_named(name).title}, trial {number} of {trials - 1}: "
             f"{drawn or 'settings as given'}{pace.left(name, number)}"
         )
         start = time.monotonic()
-        trial, status = _tried(runs, name, number, settings)
-        if status:
-            return status
+        trial = _tried(group, name, number, settings)
         pace.add(name, time.monotonic() - start, trial.seconds)
         found[name].append(trial)
-    _write(runs, found, before)
-    print_tables(found)
-    print(f"Settings for --method_settings: {runs.path / _SETTINGS}")
-    return 0
+    return _write(group, found, before)
 
 
-def _found_before(runs: SeveralRuns) -> dict[str, dict]:
+def _found_before(group: RunGroup) -> dict[str, dict]:
     """What this search has found, for other methods than those asked for now, too."""
-    path = runs.path / _SETTINGS
-    return method_settings.read(str(path) if path.exists() else "", runs.config)
+    path = group.path / SETTINGS_FILE
+    return read(str(path) if path.exists() else "", group.config)
 
 
-def _names(options: RunOptions) -> list[str]:
-    """The methods to search for: of the default ones those that are trained."""
-    asked = options.methods.split(",")
-    names = [name for name in methods.METHODS if name in asked]
-    trained = [name for name in names if methods.METHODS[name].is_trained]
+def _trained(config: Config, asked: Sequence[str]) -> list[str]:
+    """Those methods that are trained, checked."""
+    trained = [name for name in ordered(asked) if method_named(name).is_trained]
     if not trained:
         expected = "a method that is trained; others choose for themselves"
-        raise FlagError("--methods", expected, options.methods)
+        raise FlagError("--methods", expected, ",".join(asked))
     for name in trained:
-        methods.check(options.config.replace(method=name))
+        check(config.replace(method=name))
     return trained
 
 
@@ -111,26 +147,30 @@ class Pace:
         return f" (about {minutes:.0f} min left)" if minutes >= 1 else ""
 
 
-def _tried(runs: SeveralRuns, method: str, number: int, settings) -> tuple[Trial, int]:
-    """A trial that is done, and its exit status; one that diverged is a result, too."""
-    name, status = f"{method}/trial_{number:02}", 0
-    config = runs.config.replace(method=method, **settings).to_dict()
-    mark = runs.path / name / _DIVERGED
+def _tried(group: RunGroup, method: str, number: int, settings) -> Trial:
+    """A trial that is done; one that diverged is a result, too."""
+    name = f"{method}/trial_{number:02}"
+    config = group.config.replace(method=method, **settings).to_dict()
+    mark = group.path / name / _DIVERGED
     diverged = _diverged_before(mark, config)
     if not diverged:
         try:
-            status = runs.train(name, method=method, **settings)
+            group.train(name, method=method, **settings)
         except DivergedError as error:
-            runs.tell(str(error))
+            group.console.say(str(error))
             # So that it is not trained again by whoever goes on with the search.
             write_file(mark, to_json({"error": str(error), "config": config}))
             diverged = True
-    newest = None if status else runs.checkpoints(name).newest(runs.tell)
-    progress = Progress.of(newest) if newest else Progress()
-    accuracy = _best_validation(progress)
-    steps, seconds = progress.step, progress.seconds
-    trial = Trial(settings, accuracy, progress.best_step, steps, seconds, diverged)
-    return trial, status
+    newest = group.checkpoints(name).newest(group.console.say)
+    state = Progress.of(newest) if newest else Progress()
+    return Trial(
+        settings,
+        _best_validation(state),
+        state.best_step,
+        state.step,
+        state.seconds,
+        diverged,
+    )
 
 
 def _diverged_before(mark: pathlib.Path, config: dict) -> bool:
@@ -149,16 +189,18 @@ def _best_validation(progress: Progress) -> Interval | None:
     return None
 
 
-def _searched(runs: SeveralRuns, method: str, trial: Trial) -> dict:
+def _searched(group: RunGroup, method: str, trial: Trial) -> dict:
     """All that was searched, of trial 0 as well: other flags may be given later."""
-    values = runs.config.replace(**trial.settings).flat()
-    return {name: values[name] for name in method_settings.ranges(method)}
+    values = group.config.replace(**trial.settings).flat()
+    return {name: values[name] for name in ranges(method)}
 
 
-def _write(runs: SeveralRuns, found: dict[str, list[Trial]], before: dict) -> None:
-    """The files of a search, each whole or not at all."""
+def _write(
+    group: RunGroup, found: dict[str, list[Trial]], before: dict[str, dict]
+) -> SearchResult:
+    """Writes the files of a search, each whole or not at all."""
     best = before | {
-        name: _searched(runs, name, trials[number])
+        name: _searched(group, name, trials[number])
         for name, trials in found.items()
         if (number := best_of(trials)) is not None
     }
@@ -171,10 +213,11 @@ def _write(runs: SeveralRuns, found: dict[str, list[Trial]], before: dict) -> No
             for name, trials in found.items()
         },
         "interval": "95 % over episodes",
-        **runs.facts("val"),
+        **group.metadata("val"),
     }
-    write_file(runs.path / _SETTINGS, to_json(best))
-    write_file(runs.path / "results.json", to_json(values))
-    markdown = as_markdown(found, runs.options.explicit)
-    write_file(runs.path / "results.md", markdown.encode())
-    picture(runs.path / "search.png", found)
+    write_file(group.path / SETTINGS_FILE, to_json(best))
+    write_file(group.path / "results.json", to_json(values))
+    markdown = as_markdown(found, given(group.config))
+    write_file(group.path / "results.md", markdown.encode())
+    picture(group.path / "search.png", found)
+    return SearchResult(found, best, group.path)

@@ -2,265 +2,263 @@
 
 import dataclasses
 import functools
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from leo_tf.cli.flags import RunOptions
 from leo_tf.configs.schema import Config
-from leo_tf.console import ProgressLine, say
-from leo_tf.data_pipeline import dataset as datasets
-from leo_tf.data_pipeline.dataset import Split
-from leo_tf.environment import device, versions
-from leo_tf.errors import FlagError, InputError
+from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline import dataset
+from leo_tf.data_pipeline.dataset import Data, Split
+from leo_tf.environment import device
+from leo_tf.errors import FlagError
 from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer
-from leo_tf.evaluation.intervals import interval
+from leo_tf.evaluation.intervals import Interval, interval
+from leo_tf.evaluation.results import BASELINE
 from leo_tf.evaluation.validation_tuning import choose
-from leo_tf.experiments.evaluate import test_trained
+from leo_tf.experiments.evaluate import test_run
 from leo_tf.methods.nearest_centroid import NearestCentroid
-from leo_tf.methods.registry import METHODS, build
-from leo_tf.monitoring import run_summary as monitor_facts
+from leo_tf.methods.registry import build, check, method_named
+from leo_tf.monitoring import run_summary
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.profiler import Profile
 from leo_tf.monitoring.validation import ValidationMonitor
-from leo_tf.reports import figures as pictures
-from leo_tf.reports import results as report
-from leo_tf.runs.checkpoints import Checkpoint, Checkpoints
+from leo_tf.reports import figures
 from leo_tf.runs.directory import RunDirectory
-from leo_tf.runs.resume_check import check_unchanged
-from leo_tf.runs.training_state import Progress
+from leo_tf.runs.run import Run, check_data, default_workdir, open_run, with_data
+from leo_tf.runs.training_state import TrainingState
+from leo_tf.training.callback import Callback, call_all
 from leo_tf.training.meta_step import adam
-from leo_tf.training.replicas import Replicas
-from leo_tf.training.trainer import Trainer, uses_jit
-from leo_tf.training.worker_loop import check_same
+from leo_tf.training.replicas import Replicas, start
+from leo_tf.training.trainer import Trainer
+from leo_tf.training.worker_loop import check_same, follow
 
 
 def train(
-    options: RunOptions,
-    replicas: Replicas,
-    splits: Mapping[str, Split] | None = None,
-    is_tested: bool = True,
-) -> int:
-    """Trains in the run directory, from where it stands, then tests the best.
+    config: Config,
+    workdir=None,
+    *,
+    data: Data | None = None,
+    callbacks: Sequence[Callback] = (),
+    replicas: Replicas | None = None,
+    allow_changes: bool = False,
+    profile_steps: tuple[int, int] | None = None,
+    console: Console = SILENT,
+) -> Run:
+    """Trains in a run directory, from where it stands, then tests the best checkpoint.
+
+    Calling it again with the same arguments resumes the run, or finds it done. SIGINT
+    and SIGTERM save before they end it: then `stopped_by` of the run says so.
 
     Args:
-      options: what was asked for.
-      replicas: what trains; of several workers this is the chief.
-      splits: the data, if it is loaded already.
-      is_tested: whether to test.
+      config: what to compute.
+      workdir: the run directory; None for one named by data and episodes.
+      data: from `load_data`; None for what the configuration names. Arrays are kept
+        in the run directory, so that the run can be resumed and evaluated.
+      callbacks: told of what happens.
+      replicas: what trains together; None for what `config.run.strategy` says.
+      allow_changes: resume even if settings or data differ from the run's own.
+      profile_steps: first and last training step to write a TensorFlow profile of.
+      console: where to show progress; by default nothing is printed.
 
     Returns:
-      0, or 128 plus the signal that stopped it.
+      The run, with `learner`, `history` and `results`.
+
+    Raises:
+      LeoError: for anything the user can mend.
     """
-    config = with_absolute_path(options.config)
-    workdir = options.workdir or default_workdir(config)
-    run = RunDirectory(workdir)
-    if options.allow_changes:
-        _refuse_another_method(run, config)
-    config = _with_choices_of(run, config)
-    with run.for_training(config, options.allow_changes) as directory:
-        tell = functools.partial(say, quiet=options.quiet)
-        if splits is None:
-            splits = datasets.load(config, quiet=options.quiet)
-            describe(config, splits, tell)
-        config = _chosen(config, splits, tell)
-        check_same(replicas, config, splits["train"])
-        with replicas.scope():
-            learner = build(config, splits["train"].embedding_size)
-        checkpoints = Checkpoints(directory.path, config.run.keep_checkpoints)
-        newest = checkpoints.newest(say)
-        if newest:
-            data = newest.fact("data", dict)
-            check_unchanged(splits, data, options.allow_changes)
-        parts = config, splits, learner, checkpoints, newest, directory, options
-        if not METHODS[config.methods.method].is_trained:
-            progress, facts = _keep_untrained(*parts)
-        else:
-            trainer = _train(*parts, replicas)
-            progress, facts = trainer.progress, trainer.facts
-            if trainer.stopped_by is not None:
-                step = trainer.progress.step
-                tell(f"Stopped and saved at step {step}; the same command goes on.")
-                return 128 + trainer.stopped_by
-        if is_tested:
-            test_trained(
-                config, splits["test"], learner, directory, progress, facts, options
+    config = with_data(config, data, workdir)
+    _check_trained(config, profile_steps)
+    replicas = start(config, console.say) if replicas is None else replicas
+    workers = replicas.workers
+    with workers.watched():
+        if not workers.is_chief:
+            run = Run(RunDirectory(workdir or default_workdir(config)), config)
+            run.learner = follow(config, replicas, data)
+            run.stopped_by = int(workers.from_chief(0)) or None  # waits for its test
+            return run
+        with open_run(
+            config, workdir, allow_changes=allow_changes, console=console
+        ) as run:
+            splits = dataset.load(run.config, data=data, console=console)
+            describe(run.config, splits, console)
+            train_run(
+                run,
+                splits,
+                data=data,
+                callbacks=callbacks,
+                replicas=replicas,
+                allow_changes=allow_changes,
+                profile_steps=profile_steps,
+                console=console,
             )
-    return 0
+            if run.stopped_by is None:
+                test_run(run, splits["test"], console)
+            call_all(callbacks, "on_end", run)
+        workers.from_chief(run.stopped_by or 0)
+        return run
 
 
-def _train(
-    config, splits, learner, checkpoints, newest, directory, options, replicas
-) -> Trainer:
-    """Trains to the last step, or until a signal, and draws the learning curve."""
-    jit = uses_jit(config)
-    if newest:
-        if newest.step > config.run.num_steps:
-            expected = f"{newest.step} or more: so many steps are done"
-            raise FlagError("--num_steps", expected, str(config.run.num_steps))
-        if config.run.jit == "auto":  # as it began, however long it gets
-            jit = newest.fact("jit", bool)
-    jit = bool(replicas.workers.from_chief(jit))
-    parts = config, jit, splits, learner, checkpoints, directory, replicas
-    trainer, centroid = _trainer(*parts, options.profile_steps)
-    if newest:
-        checkpoints.newest(lambda reason: None, set_aside=True)  # now that it goes on
-        trainer.resume(newest)
-        begin = "Trained already, to" if trainer.is_done else "Going on from"
-        say(f"{begin} step {newest.step} in {directory.path}.", options.quiet)
-    trainer.profile.check(trainer.progress.step, config.run.num_steps)
-    directory.write_config(config)
-    if not trainer.is_done:
-        monitor_facts.show(trainer.shown.monitor, config, splits, options)
-    with _progress(config, trainer, options) as line:
-        trainer.run(line)
-    if trainer.stopped_by is None:
-        pictures.learning_curve(
-            directory.path / "learning_curve.png",
-            trainer.progress.history,
-            centroid,
-            METHODS[config.methods.method].title,
-        )
-    return trainer
+def train_run(
+    run: Run,
+    splits: Mapping[str, Split],
+    *,
+    data: Data | None = None,
+    callbacks: Sequence[Callback] = (),
+    replicas: Replicas | None = None,
+    allow_changes: bool = False,
+    profile_steps: tuple[int, int] | None = None,
+    console: Console = SILENT,
+) -> None:
+    """Trains a run that is open to its last step, or until a signal; does not test it.
 
-
-def _keep_untrained(
-    config, splits, learner, checkpoints, newest: Checkpoint | None, directory, options
-) -> tuple[Progress, dict]:
-    """Validates a method without training, and keeps it as a checkpoint of step 0.
-
-    Returns:
-      Its progress, and what its manifest holds besides.
+    Arguments are those of `train`.
     """
-    if options.profile_steps is not None:
-        method = config.methods.method
-        raise FlagError("--profile_steps", "a method that is trained", method)
-    facts = _facts(config, splits, jit=False)
-    if newest:
-        return Progress.of(newest), facts
-    name = config.methods.method
-    count = config.run.num_val_episodes
-    episodes = datasets.evaluation_episodes(config, splits["val"], count)
-    scores = evaluate({name: learner}, episodes)[name]
-    accuracy, progress = interval(scores.accuracy), Progress(best_step=0)
-    progress.best_accuracy = accuracy.mean
-    progress.record(accuracy, scores.loss, {})
-    say(progress.validation_line(accuracy, "  nothing to train"), options.quiet)
-    directory.write_config(config)
-    checkpoints.save(0, {}, {**facts, "progress": dataclasses.asdict(progress)})
-    checkpoints.mark_best(0)
-    return progress, facts
-
-
-def _refuse_another_method(run: RunDirectory, config: Config):
-    """Whatever is allowed, no variable would fit; and one without any has its own."""
-    begun, mine = run.begun_config(), config.methods.method
-    if begun and begun.methods.method != mine:
-        hint = "Train it in another --workdir."
-        theirs = begun.methods.method
-        raise InputError(str(run.path), f"a run of {mine}", theirs, hint)
-
-
-def _with_choices_of(run: RunDirectory, config: Config) -> Config:
-    """What a run chose when it began is its own: not chosen again, nor refused."""
-    begun, mine = run.begun_config(), config.flat()
-    if begun is None:
-        return config
-    theirs = begun.flat()
-    names = METHODS[config.methods.method].chosen
-    return config.replace(**{n: theirs[n] for n in names if mine[n] is None})
-
-
-def _chosen(config: Config, splits: dict[str, Split], tell) -> Config:
-    """With what the method wants chosen on the validation episodes."""
-    split, count = splits["val"], config.run.num_val_episodes
-    episodes = functools.partial(datasets.evaluation_episodes, config, split, count)
-    chosen = choose(config, split.embedding_size, episodes)
-    for name, value, _ in chosen.differences(config):
-        tell(f"Chosen on validation episodes: --{name}={value:.3g}.")
-    return chosen
-
-
-def with_absolute_path(config: Config) -> Config:
-    """So that the run can be evaluated from any directory."""
-    if not config.data.data_path:
-        return config
-    return config.replace(data_path=os.path.abspath(config.data.data_path))
-
-
-def default_workdir(config: Config) -> str:
-    """Where a run goes if nobody says: below `runs`, named by data and episodes."""
-    shape = config.episodes
-    return f"runs/{config.data.dataset_name}_{shape.way}way_{shape.shot}shot"
+    replicas = Replicas() if replicas is None else replicas
+    check_data(run, splits, allow_changes=allow_changes, console=console)
+    run.config = _tuned(run.config, splits["val"], console)
+    check_same(replicas, run.config, splits["train"])
+    with replicas.scope():
+        run.learner = build(run.config, splits["train"].embedding_size)
+    is_trained = method_named(run.config.methods.method).is_trained
+    run.jit = is_trained and bool(replicas.workers.from_chief(run.jit))
+    run.note_data(splits)
+    if not is_trained:
+        return _validate_untrained(run, splits, data, callbacks, console)
+    trainer, centroid = _trainer(run, splits, replicas, profile_steps, callbacks)
+    if run.newest:
+        # Only now that it is resumed.
+        run.checkpoints.newest(lambda reason: None, set_aside=True)
+        trainer.resume(run.newest, console.warn)
+        begin = "Trained already, to" if trainer.is_done else "Going on from"
+        console.say(f"{begin} step {run.newest.step} in {run.path}.")
+    run.state = trainer.progress
+    trainer.profile.check(run.state.step, run.config.run.num_steps)
+    run.write_config(data)
+    if not trainer.is_done:
+        run_summary.show(trainer.shown.monitor, run.config, splits, run.path)
+    call_all(callbacks, "on_start", run)
+    total = run.config.run.num_steps
+    with console.progress("train", total, run.state.step) as line:
+        trainer.run(line)
+    run.stopped_by = trainer.stopped_by
+    if run.stopped_by is None:
+        figures.learning_curve(
+            run.path / "learning_curve.png",
+            run.history,
+            centroid,
+            method_named(run.config.methods.method).title,
+        )
 
 
 def _trainer(
-    config, jit, splits, learner, checkpoints, directory, replicas, profile_steps
-):
+    run: Run,
+    splits: Mapping[str, Split],
+    replicas: Replicas,
+    profile_steps: tuple[int, int] | None,
+    callbacks: Sequence[Callback],
+) -> tuple[Trainer, Interval]:
     """The trainer, and nearest centroid's accuracy on the validation episodes."""
+    config, validation = run.config, splits["val"]
     # Made once: TensorFlow keeps some 20 kB of every dataset that was ever made.
-    validation_episodes = datasets.evaluation_episodes(
-        config, splits["val"], config.run.num_val_episodes
+    episodes = dataset.evaluation_episodes(
+        config, validation, config.run.num_val_episodes
     )
     name = config.methods.method
-    scorer = make_scorer({name: learner}, splits["val"].table)
+    scorer = make_scorer({name: run.learner}, validation.table)
 
     def validate(on_batch):
-        return collect(scorer, validation_episodes.rows, on_batch)[name]
+        return collect(scorer, episodes.rows, on_batch)[name]
 
-    centroid = {report.BASELINE: NearestCentroid()}
-    scores = evaluate(centroid, validation_episodes)[report.BASELINE]
+    scores = evaluate({BASELINE: NearestCentroid()}, episodes)[BASELINE]
     baseline = interval(scores.accuracy)
-    monitor = Monitor(directory.path / "events")
-    closer = ValidationMonitor(monitor, learner, config, splits["val"], baseline.mean)
+    monitor = Monitor(run.path / "events")
+    closer = ValidationMonitor(monitor, run.learner, config, validation, baseline.mean)
     with replicas.scope():
         optimizer = adam(config.optimizer.outer_lr)
     trainer = Trainer(
-        learner,
+        run.learner,
         optimizer,
-        config.replace(jit="on" if jit else "off"),
-        episodes=functools.partial(datasets.training_episodes, config, splits["train"]),
+        config,
+        jit=run.jit,
+        episodes=functools.partial(dataset.training_episodes, config, splits["train"]),
         validate=validate,
-        checkpoints=checkpoints,
+        checkpoints=run.checkpoints,
         monitor=monitor,
         show_more=closer.show,
         profile=Profile(monitor.directory, profile_steps),
         replicas=replicas,
-        facts=_facts(config, splits, jit),
+        callbacks=callbacks,
+        metadata=run.metadata,
     )
     return trainer, baseline
 
 
-def _facts(config, splits, jit) -> dict:
-    """What every manifest holds besides variables and progress."""
-    return {
-        "config": config.to_dict(),
-        "data": {name: split.digest for name, split in splits.items()},
-        "embedding_size": splits["train"].embedding_size,
-        "jit": jit,
-        "device": device(),
-        "versions": versions(),
-    }
+def _validate_untrained(
+    run: Run,
+    splits: Mapping[str, Split],
+    data: Data | None,
+    callbacks: Sequence[Callback],
+    console: Console,
+) -> None:
+    """Validates a method without training, and keeps it as a checkpoint of step 0."""
+    call_all(callbacks, "on_start", run)
+    if run.newest:
+        run.state = TrainingState.of(run.newest)
+        return
+    name, count = run.config.methods.method, run.config.run.num_val_episodes
+    episodes = dataset.evaluation_episodes(run.config, splits["val"], count)
+    scores = evaluate({name: run.learner}, episodes)[name]
+    accuracy, state = interval(scores.accuracy), TrainingState(best_step=0)
+    state.best_accuracy = accuracy.mean
+    state.record(accuracy, scores.loss, {})
+    console.say(state.validation_line(accuracy, "  nothing to train"))
+    run.write_config(data)
+    manifest = {**run.metadata, "progress": dataclasses.asdict(state)}
+    run.checkpoints.save(0, {}, manifest)
+    run.checkpoints.mark_best(0)
+    run.state = state
+    call_all(callbacks, "on_validation", 0, state.history[-1])
 
 
-def describe(config: Config, splits: Mapping[str, Split], tell) -> None:
-    """Tells what data, device and episodes a run has."""
+def _check_trained(config: Config, profile_steps: tuple[int, int] | None) -> None:
+    """Refuses what makes no sense of a method that is not trained, and bad settings.
+
+    Raises:
+      FlagError: naming the setting.
+    """
+    check(config)
+    method, strategy = config.methods.method, config.run.strategy
+    if method_named(method).is_trained:
+        return
+    if strategy != "none":
+        expected = f"none with {method}, which is not trained"
+        raise FlagError("--strategy", expected, strategy)
+    if profile_steps is not None:
+        raise FlagError("--profile_steps", "a method that is trained", method)
+
+
+def _tuned(config: Config, split: Split, console: Console) -> Config:
+    """With what the method wants chosen on the validation episodes."""
+    count = config.run.num_val_episodes
+    episodes = functools.partial(dataset.evaluation_episodes, config, split, count)
+    chosen = choose(config, split.embedding_size, episodes)
+    for name, value, _ in chosen.differences(config):
+        console.say(f"Chosen on validation episodes: --{name}={value:.3g}.")
+    return chosen
+
+
+def describe(config: Config, splits: Mapping[str, Split], console: Console) -> None:
+    """Says what data, device and episodes a run has."""
     for split in splits.values():
-        tell(str(split))
+        console.say(str(split))
     shape = config.episodes
-    tell(f"Device: {device()}.")
-    tell(
+    console.say(f"Device: {device()}.")
+    console.say(
         f"Training episodes: {shape.way}-way {shape.shot}-shot, {shape.num_query} "
         f"queries a class, {shape.meta_batch_size} a step."
     )
     for name in ("val", "test"):
-        shape = datasets.evaluation_shape(config, splits[name])
-        tell(
+        shape = dataset.evaluation_shape(config, splits[name])
+        console.say(
             f"Episodes of {name}: {shape['way']}-way {shape['shot']}-shot, "
             f"{shape['num_query']} queries a class."
         )
-
-
-def _progress(config, trainer, options) -> ProgressLine:
-    return ProgressLine(
-        "train", config.run.num_steps, trainer.progress.step, quiet=options.quiet
-    )

@@ -6,30 +6,45 @@ OUT/<version>/export.json                   what it is: see `export_manifest.py`
 
 import json
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from leo_tf.cli.flags import RunOptions
-from leo_tf.configs.schema import Config
-from leo_tf.errors import CheckpointError, DiskError, FlagError
+from leo_tf.errors import CheckpointError, DiskError, FlagError, shown
 from leo_tf.export.manifest import manifest
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable
 from leo_tf.export.tflite import check_convertible, to_tflite
 from leo_tf.export.version_directory import digests, version_path, whole_directory
-from leo_tf.methods.registry import build
-from leo_tf.model.learner import Learner
 from leo_tf.model.uneven_support import uneven_adapt
-from leo_tf.runs.checkpoints import Checkpoint, Checkpoints, restore
-from leo_tf.runs.directory import RunDirectory
+from leo_tf.runs.manifest import Checkpoint
+from leo_tf.runs.run import Run, load_run
 
 # What requests without a signature's name ask for.
 _DEFAULT_SIGNATURE = "classify"
+FORMATS = ("saved_model", "tflite")
 
 
-def export_run(options: RunOptions) -> pathlib.Path:
+def export_model(
+    workdir,
+    export_dir,
+    *,
+    format: str = "saved_model",
+    version: int | None = None,
+    max_classes: int = 100,
+    max_support: int = 1000,
+) -> pathlib.Path:
     """Exports the best checkpoint of a run directory.
+
+    Args:
+      workdir: the run directory.
+      export_dir: a directory of exported models, a version each.
+      format: "saved_model", or "tflite" for LiteRT.
+      version: number of the version; None for the highest there is, plus 1.
+      max_classes: most classes of a request.
+      max_support: most support examples of a request. Time and memory of LEO's relation
+        network grow with its square.
 
     Returns:
       The directory of the new version.
@@ -37,41 +52,28 @@ def export_run(options: RunOptions) -> pathlib.Path:
     Raises:
       LeoError: for anything the user can mend.
     """
-    directory = RunDirectory(options.workdir)
-    config = directory.config()
-    best = Checkpoints(directory.path).best()
-    learner = _trained(config, best)
-    is_lite = options.export_format == "tflite"
+    if format not in FORMATS:
+        raise FlagError(
+            "--export_format", f"one of {', '.join(FORMATS)}", shown(format)
+        )
+    run, is_lite = load_run(workdir), format == "tflite"
+    best = run.restore_best()
     if is_lite:
-        check_convertible(learner)
-    limits = _limits(learner, config, best, options)
-    servable = Servable(learner, limits, config.data.dtype, checked=not is_lite)
-    _check_one_format(options.export_dir, is_lite)
-    path = version_path(options.export_dir, options.export_version)
+        check_convertible(run.learner)
+    caps = {"max_classes": max_classes, "max_support": max_support}
+    limits = _limits(run, best, caps)
+    servable = Servable(run.learner, limits, run.config.data.dtype, checked=not is_lite)
+    _check_one_format(export_dir, is_lite)
+    path = version_path(export_dir, version)
     with whole_directory(path) as unfinished:
         if is_lite:
             (unfinished / "model.tflite").write_bytes(to_tflite(servable))
         else:
             _save(servable, unfinished)
-        facts = manifest(
-            directory.path,
-            config,
-            best,
-            limits,
-            options.export_format,
-            digests(unfinished),
-        )
+        files = digests(unfinished)
+        facts = manifest(run.path, run.config, best, limits, format, files)
         (unfinished / "export.json").write_text(json.dumps(facts, indent=1))
-    print(f"Export of step {best.step}: {path}")
     return path
-
-
-def _trained(config: Config, best: Checkpoint) -> Learner:
-    """The method with the variables of a checkpoint; no data is loaded."""
-    learner = build(config, best.fact("embedding_size", int))
-    variables = {v.path: v.value for v in learner.trainable_variables}
-    restore(best, variables)
-    return learner
 
 
 def _check_one_format(export_dir: str, is_lite: bool) -> None:
@@ -91,30 +93,30 @@ def _check_one_format(export_dir: str, is_lite: bool) -> None:
         raise FlagError("--export_dir", expected, f"{file} there")
 
 
-def _limits(learner, config, best, options) -> Limits:
+def _limits(run: Run, best: Checkpoint, caps: Mapping[str, int]) -> Limits:
     """What the export takes; P and whether it works is seen by trying.
 
     Raises:
       CheckpointError: if its answer is not finite.
       FlagError: if a cap leaves no request that the method could answer.
     """
-    size, way = best.fact("embedding_size", int), getattr(learner, "way", None)
-    for name in ("max_classes", "max_support"):
-        if way and getattr(options, name) < way:
+    size, way = best.fact("embedding_size", int), getattr(run.learner, "way", None)
+    for name, most in caps.items():
+        if way and most < way:
             expected = f"{way} or more, the classes this method was trained for"
-            raise FlagError(f"--{name}", expected, f"{getattr(options, name)}")
+            raise FlagError(f"--{name}", expected, f"{most}")
     labels = tf.range(way or 2, dtype=tf.int64)
-    support = tf.fill([len(labels), size], tf.constant(size**-0.5, config.data.dtype))
-    adapted = uneven_adapt(learner)(support, labels, tf.constant(len(labels)))
+    unit = tf.constant(size**-0.5, run.config.data.dtype)
+    support = tf.fill([len(labels), size], unit)
+    adapted = uneven_adapt(run.learner)(support, labels, tf.constant(len(labels)))
     if not np.all(np.isfinite(adapted.classifier)):
         expected = "variables that give finite classifiers"
         raise CheckpointError(str(best.path), expected, "NaN or infinity")
     return Limits(
         embedding_size=size,
         parameters=adapted.classifier.shape[-1],
-        max_classes=options.max_classes,
-        max_support=options.max_support,
         way=way,
+        **caps,
     )
 
 

@@ -3,8 +3,7 @@
 import pathlib
 from collections.abc import Mapping
 
-from leo_tf.cli.flags import RunOptions
-from leo_tf.configs.presets import PRESETS
+from leo_tf.configs.presets import given
 from leo_tf.configs.schema import GROUP_OF, GROUPS, Config
 from leo_tf.configs.settings import METHOD_NAMES
 from leo_tf.data_pipeline.dataset import Split, evaluation_shape
@@ -36,20 +35,23 @@ METRICS = {
 
 
 def show(
-    monitor: Monitor, config: Config, splits: Mapping[str, Split], options: RunOptions
+    monitor: Monitor,
+    config: Config,
+    splits: Mapping[str, Split],
+    workdir: pathlib.Path,
 ) -> None:
-    """Shows what runs; `options` are what was typed, `config` what came of it."""
+    """Shows what runs in a run directory."""
     monitor.hyperparameters(
-        title(monitor.directory.resolve().parent),
+        title(workdir.resolve()),
         hyperparameters(config),
         METRICS,
-        first=_FIRST | changed(config),
+        first=_FIRST | given(config).keys(),
     )
     monitor.texts(
         {
             "configuration": _configuration(config),
             "data": _data(config, splits),
-            "command_line": f"    {command_line(options)}",
+            "command_line": f"    {command_line(config, workdir)}",
         }
     )
 
@@ -78,19 +80,9 @@ def hyperparameters(config: Config) -> dict[str, bool | float | str]:
     return compared
 
 
-def changed(config: Config) -> set[str]:
-    """The settings that are not those of the preset, or, without one, the defaults."""
-    preset = PRESETS.get(config.preset)
-    usual = (preset.config() if preset else Config()).flat()
-    return {name for name, value in config.flat().items() if value != usual[name]}
-
-
-def command_line(options: RunOptions) -> str:
-    """The command that starts this run, or goes on with it, in a shell."""
-    given = {**options.explicit}
-    if options.workdir:
-        given["workdir"] = options.workdir
-    return f"python run_leo.py {report.flags(given)}"
+def command_line(config: Config, workdir: pathlib.Path) -> str:
+    """The command that starts this run, or resumes it, in a shell."""
+    return f"python run_leo.py {report.flags({**given(config), 'workdir': workdir})}"
 
 
 def _configuration(config: Config) -> str:

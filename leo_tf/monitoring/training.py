@@ -82,8 +82,12 @@ class TrainingMonitor:
             self._calls.append(call)
         self._has_begun = True
 
-    def show(self, progress: Progress) -> None:
-        """Shows the means since this was called last, and where things stand."""
+    def show(self, progress: Progress) -> dict[str, float]:
+        """Shows the means since this was called last, and where things stand.
+
+        Returns:
+          Tag -> number.
+        """
         means, now = self._means.means(), self._snapshot()
         scalars = {tag: means[name] for tag, name in _tags(means).items()}
         scalars.update(self._movement(now))
@@ -94,6 +98,7 @@ class TrainingMonitor:
         scalars[NOT_FINITE] = progress.non_finite
         self.monitor.scalars("train", progress.step, scalars)
         self._means, self._calls = Averages(), []
+        return {tag: float(value) for tag, value in scalars.items()}
 
     def show_validation(
         self, progress: Progress, accuracy: Interval, loss: float

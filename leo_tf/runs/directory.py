@@ -14,8 +14,10 @@ import os
 import pathlib
 import socket
 import stat
+from collections.abc import Iterator
 
 from leo_tf.configs.schema import Config
+from leo_tf.console import SILENT, Console
 from leo_tf.errors import DiskError, InputError, shown
 from leo_tf.files import make_directory, read_json, to_json, write_file
 from leo_tf.runs.resume_check import Change, check_changes
@@ -53,7 +55,9 @@ class RunDirectory:
         self.path = pathlib.Path(path)
 
     @contextlib.contextmanager
-    def for_training(self, config: Config, allow_changes: bool = False):
+    def for_training(
+        self, config: Config, allow_changes: bool = False, console: Console = SILENT
+    ) -> Iterator["RunDirectory"]:
         """Holds the directory for this process; makes it, or checks it is this run's.
 
         Nothing is written yet: `write_config` is for when the run is sure to begin. A
@@ -62,6 +66,7 @@ class RunDirectory:
         Args:
           config: of the run.
           allow_changes: whether the run may go on with another configuration.
+          console: where to show how it differs.
 
         Raises:
           InputError: if another process trains here, or another configuration did:
@@ -80,7 +85,7 @@ class RunDirectory:
                 raise DiskError(str(self.path), "to write here", str(error)) from error
             self._lock(lock, place)
             try:
-                self._check(config, allow_changes)
+                self._check(config, allow_changes, console)
                 yield self
             finally:
                 if is_new:
@@ -172,7 +177,7 @@ class RunDirectory:
             expected = "a directory that can be read"
             raise InputError(str(self.path), expected, shown(str(error))) from error
 
-    def _check(self, config: Config, allow_changes: bool):
+    def _check(self, config: Config, allow_changes: bool, console: Console) -> None:
         found = self._found("checkpoints", "best", "results.json", JOB_FILE)
         if not found:
             # An earlier start may have failed, then there is nothing to mix up; but
@@ -197,7 +202,7 @@ class RunDirectory:
             "Give the same flags to go on with it, or another --workdir, or "
             "--allow_changes.",
         )
-        check_changes(changes, allow_changes, refusal)
+        check_changes(changes, allow_changes, refusal, console)
 
 
 def job_of(path: pathlib.Path) -> str | None:

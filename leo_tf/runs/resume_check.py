@@ -1,18 +1,14 @@
 """What differs between a run and the command that would go on with it."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.errors import InputError, LeoError, shown
-
-# Wide enough for the first digits of a digest, and for a path cut by `shown`.
-_TABLE_WIDTH = 200
 
 
 class Change(NamedTuple):
@@ -26,13 +22,19 @@ class Change(NamedTuple):
         return f"{self.field} is {shown(self.before)} there and {shown(self.now)} here"
 
 
-def check_changes(changes: Sequence[Change], allowed: bool, refusal: LeoError) -> None:
-    """Shows what differs as a table on standard error, and refuses it unless allowed.
+def check_changes(
+    changes: Sequence[Change],
+    allowed: bool,
+    refusal: LeoError,
+    console: Console = SILENT,
+) -> None:
+    """Shows what differs as a table, and refuses it unless allowed.
 
     Args:
       changes: what differs; if nothing, nothing happens.
       allowed: whether to go on.
       refusal: raised if not.
+      console: where to show the table.
 
     Raises:
       LeoError: `refusal`.
@@ -44,16 +46,16 @@ def check_changes(changes: Sequence[Change], allowed: bool, refusal: LeoError) -
         table.add_column(title, overflow="fold")
     for change in changes:
         table.add_row(change.field, shown(change.before), shown(change.now))
-    console = Console(file=sys.stderr, highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = _TABLE_WIDTH
-    console.print(table)
+    console.table(table)
     if not allowed:
         raise refusal
 
 
 def check_unchanged(
-    splits: Mapping[str, Split], digests: Mapping[str, str], allowed: bool = False
+    splits: Mapping[str, Split],
+    digests: Mapping[str, str],
+    allowed: bool = False,
+    console: Console = SILENT,
 ) -> None:
     """Shows which splits are not those a run began with, and refuses them.
 
@@ -61,6 +63,7 @@ def check_unchanged(
       splits: name -> split, as loaded now.
       digests: name -> digest, as the run's checkpoint says.
       allowed: whether other data will do.
+      console: where to show them.
 
     Raises:
       InputError: naming the source of the first that is another, unless allowed.
@@ -82,4 +85,4 @@ def check_unchanged(
         "Give the same data to go on with it, or another --workdir, or "
         "--allow_changes.",
     )
-    check_changes(changes, allowed, refusal)
+    check_changes(changes, allowed, refusal, console)

@@ -6,13 +6,13 @@ Shapes: B tasks in the meta-batch.
 import dataclasses
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 
 from leo_tf.configs.schema import Config
-from leo_tf.console import ProgressLine, say
+from leo_tf.console import ProgressLine
 from leo_tf.errors import DiskError, DivergedError
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.intervals import interval
@@ -22,6 +22,7 @@ from leo_tf.monitoring.profiler import Profile
 from leo_tf.monitoring.training import Call, TrainingMonitor
 from leo_tf.runs.checkpoints import Checkpoint, Checkpoints, restore
 from leo_tf.runs.training_state import Averages, Progress
+from leo_tf.training.callback import Callback, call_all
 from leo_tf.training.interrupts import Stopped, StopRequest
 from leo_tf.training.replicas import Replicas, make_steps
 
@@ -30,8 +31,6 @@ from leo_tf.training.replicas import Replicas, make_steps
 _SECONDS_PER_CALL = 0.5
 # So many failed saves in a row end a run: more work would only be lost with it.
 _FAILED_SAVES = 3
-# XLA takes seconds to compile, and pays from about this many steps on.
-_JIT_PAYS_AFTER = 300
 
 
 class Trainer:
@@ -49,7 +48,9 @@ class Trainer:
       show_more: called after each validation with the step, and whether it is the last.
       profile: of some steps.
       replicas: in whose scope learner and optimizer were made.
-      facts: what every manifest holds besides: configuration, data, versions.
+      metadata: what every manifest holds besides: configuration, data, versions.
+      jit: whether XLA compiles the meta-step.
+      callbacks: told of what happens.
     """
 
     def __init__(
@@ -62,14 +63,16 @@ class Trainer:
         validate: Callable[[Callable], EpisodeScores],
         checkpoints: Checkpoints,
         monitor: Monitor,
-        facts: dict,
+        metadata: dict,
+        jit: bool = False,
         show_more: Callable[[int, bool], None] = lambda step, is_last: None,
         profile: Profile | None = None,
         replicas: Replicas | None = None,
+        callbacks: Sequence[Callback] = (),
     ):
         self.learner, self.optimizer, self.config = learner, optimizer, config
         self.episodes, self.validate = episodes, validate
-        self.checkpoints, self.facts = checkpoints, facts
+        self.checkpoints, self.metadata = checkpoints, metadata
         self.shown = TrainingMonitor(monitor, learner, optimizer, config)
         self.show_more, self.profile = show_more, profile or Profile(monitor.directory)
         self.replicas = replicas or Replicas()
@@ -77,16 +80,15 @@ class Trainer:
         self.stopped_by: int | None = None
         self._failed_saves = 0
         self._resumed: Checkpoint | None = None
-        self._run_steps = make_steps(
-            self.replicas, learner, optimizer, config, uses_jit(config)
-        )
+        self.callbacks, self._is_asked_to_end = callbacks, False
+        self._run_steps = make_steps(self.replicas, learner, optimizer, config, jit)
 
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to do: the last step is made, and validated."""
         return self._is_over() and self._is_validated()
 
-    def resume(self, checkpoint: Checkpoint, tell: Callable[[str], None] = say) -> None:
+    def resume(self, checkpoint: Checkpoint, tell: Callable[[str], None]) -> None:
         """Goes on from a checkpoint: variables, best so far and history.
 
         If the best of its time is lost, the best of those that are left takes over.
@@ -149,7 +151,7 @@ class Trainer:
         while progress.step < run.num_steps:
             count = self._agree(steps_per_call, request)
             if not count:
-                self._tell_of_plateau(line)
+                self._tell_of_early_end(line)
                 return
             call = self._call(iterator, count)
             progress.since_validation.add(call.metrics, count)
@@ -159,13 +161,14 @@ class Trainer:
             line.advance(count, progress.line())
             self._check_finite()
             if progress.step % run.log_every == 0:
-                self.shown.show(progress)
+                metrics = self.shown.show(progress)
+                call_all(self.callbacks, "on_log", progress.step, metrics)
             if self._is_validation_due():
                 self._validate(line, request)
 
     def _agree(self, most: int, request: StopRequest) -> int:
         """How many steps all make next; 0 if one got a signal, or at the plateau."""
-        is_over = self.progress.is_at_plateau(self.config.run.patience)
+        is_over = self._ends_early()
         count = 0 if is_over else min(most, self._steps_to_next_event())
         stop = request.signal is not None
         agreed = self.replicas.workers.agree(count, stop)
@@ -173,9 +176,15 @@ class Trainer:
             request.signal = signal.SIGTERM
         return agreed
 
-    def _tell_of_plateau(self, line: ProgressLine):
+    def _ends_early(self) -> bool:
+        plateau = self.progress.is_at_plateau(self.config.run.patience)
+        return plateau or self._is_asked_to_end
+
+    def _tell_of_early_end(self, line: ProgressLine) -> None:
         progress = self.progress
-        if progress.is_at_plateau(self.config.run.patience):
+        if self._is_asked_to_end:
+            line.note(f"Ended early at step {progress.step}, as a callback asked.")
+        elif progress.is_at_plateau(self.config.run.patience):
             line.note(
                 f"Ended early at step {progress.step}: no validation since step "
                 f"{progress.best_step} was better."
@@ -237,12 +246,14 @@ class Trainer:
         line.note(progress.validation_line(accuracy, mark))
         self._save_or_go_on(line, best_before)
         self.shown.show_validation(progress, accuracy, scores.loss)
+        row = progress.history[-1]
+        if call_all(self.callbacks, "on_validation", progress.step, row):
+            self._is_asked_to_end = True
         self.show_more(progress.step, self._is_over())
         line.skip_time(time.monotonic() - start)
 
     def _is_over(self) -> bool:
-        run, progress = self.config.run, self.progress
-        return progress.step >= run.num_steps or progress.is_at_plateau(run.patience)
+        return self.progress.step >= self.config.run.num_steps or self._ends_early()
 
     def _save_or_go_on(self, line: ProgressLine, best_before: tuple):
         """Saves, or says why not: the next validation tries again, but not forever."""
@@ -260,7 +271,7 @@ class Trainer:
 
     def _save(self):
         progress = self.progress
-        manifest = {**self.facts, "progress": dataclasses.asdict(progress)}
+        manifest = {**self.metadata, "progress": dataclasses.asdict(progress)}
         if self._resumed and self._resumed.step == progress.step:
             self.checkpoints.annotate(self._resumed, manifest)
         else:
@@ -285,10 +296,3 @@ class Trainer:
     def _variables(self) -> dict[str, tf.Variable]:
         variables = [*self.learner.trainable_variables, *self.optimizer.variables]
         return {variable.path: variable.value for variable in variables}
-
-
-def uses_jit(config: Config) -> bool:
-    """Whether XLA compiles the meta-step; "auto" wherever the run is long enough."""
-    if config.run.jit == "auto":
-        return config.run.num_steps > _JIT_PAYS_AFTER
-    return config.run.jit == "on"

@@ -1,30 +1,34 @@
-"""A worker that is not the chief: makes the steps the chief makes, and nothing else."""
+"""Training loop of a worker that is not the chief."""
 
 import json
 
 import tensorflow as tf
 
 from leo_tf.configs.schema import Config
-from leo_tf.data_pipeline import dataset as datasets
-from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline import dataset
+from leo_tf.data_pipeline.dataset import Data, Split
 from leo_tf.environment import versions
 from leo_tf.methods.registry import build
+from leo_tf.model.learner import Learner
 from leo_tf.training.interrupts import StopRequest
 from leo_tf.training.meta_step import adam
 from leo_tf.training.replicas import Replicas, make_steps
 
 
-def follow(config: Config, replicas: Replicas) -> None:
+def follow(config: Config, replicas: Replicas, data: Data | None = None) -> Learner:
     """Trains with the chief to the last step, or until a signal.
 
     It reads the data, and no run directory: where it begins, the chief says.
+
+    Returns:
+      The trained method.
 
     Raises:
       InputError: if the data cannot be read.
       FlagError: if it is not what the chief trains on, or the flags are not the same.
     """
     wanted = ["train", "val"] if config.data.train_on_val else ["train"]
-    split = datasets.load(config, wanted, quiet=True)["train"]
+    split = dataset.load(config, wanted, data=data)["train"]
     workers = replicas.workers
     check_same(replicas, config, split)
     with replicas.scope():
@@ -35,14 +39,15 @@ def follow(config: Config, replicas: Replicas) -> None:
     variables = [*learner.trainable_variables, *optimizer.variables]
     with StopRequest() as request:
         step = workers.share(0, (variable.value for variable in variables))
-        iterator = iter(datasets.training_episodes(config, split, step))
+        iterator = iter(dataset.training_episodes(config, split, step))
         while step < config.run.num_steps:
             count = workers.agree(stop=request.signal is not None)
             if not count:
-                return
+                break
             first, number = (tf.constant(n, tf.int64) for n in (step, count))
             float(run_steps(iterator, first, number)["loss"])  # waits
             step += count
+    return learner
 
 
 def check_same(replicas: Replicas, config: Config, split: Split) -> None:

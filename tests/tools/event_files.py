@@ -4,8 +4,10 @@ import io
 import pathlib
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util.tensor_util import make_ndarray
 
 
@@ -34,3 +36,17 @@ def picture(value: np.ndarray) -> np.ndarray:
     with Image.open(io.BytesIO(value[2])) as image:
         assert image.size == (int(value[0]), int(value[1]))
         return np.asarray(image.convert("RGB"))
+
+
+def hyperparameter_events(directory):
+    """Tag -> what the hyperparameters' plugin wrote."""
+    found = {}
+    for path in sorted(directory.glob("events.out*")):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "hparams":
+                    content = value.metadata.plugin_data.content
+                    found[value.tag] = plugin_data_pb2.HParamsPluginData.FromString(
+                        content
+                    )
+    return found

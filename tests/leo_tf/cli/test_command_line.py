@@ -126,7 +126,7 @@ def test_a_path_that_is_no_text_is_refused_by_its_flag_in_every_mode(
 
 PROGRAM = """
 import sys
-from configs import flags
+from leo_tf.cli import flags
 try:
     flags.parse(["run_leo.py", *sys.argv[1:]])
 finally:

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from event_files import picture, read
+from event_files import hyperparameter_events, picture, read
 from saved_runs import manifest_of, values_of
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import (
@@ -17,24 +17,9 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import (
 )
 from tensorboard.context import RequestContext
 from tensorboard.plugins.base_plugin import TBContext
-from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.plugins.hparams.backend_context import Context
 
 from leo_tf.monitoring.event_writer import Monitor
-
-
-def hyperparameter_events(directory):
-    """Tag -> what the hyperparameters' plugin wrote."""
-    found = {}
-    for path in sorted(directory.glob("events.out*")):
-        for event in tf.compat.v1.train.summary_iterator(str(path)):
-            for value in event.summary.value:
-                if value.metadata.plugin_data.plugin_name == "hparams":
-                    content = value.metadata.plugin_data.content
-                    found[value.tag] = plugin_data_pb2.HParamsPluginData.FromString(
-                        content
-                    )
-    return found
 
 
 def test_each_run_has_a_directory_of_its_own_so_that_curves_share_a_chart(tmp_path):

@@ -4,9 +4,8 @@ import pathlib
 
 import numpy as np
 import pytest
-from event_files import picture, read, under
+from event_files import hyperparameter_events, picture, read, under
 from saved_runs import manifest_of, values_of
-from test_monitoring import hyperparameter_events
 
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.evaluation.evaluate import evaluate

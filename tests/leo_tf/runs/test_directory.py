@@ -171,8 +171,8 @@ def test_with_leave_a_run_goes_on_with_another_configuration(tmp_path):
 
 HOLDS = """
 import sys
-from configs.schema import Config
-from leo_tf.run_directory import RunDirectory
+from leo_tf.configs.schema import Config
+from leo_tf.runs.directory import RunDirectory
 with RunDirectory(sys.argv[1]).for_training(Config()):
     print("holding", flush=True)
     sys.stdin.read()

@@ -14,7 +14,7 @@ from leo_tf.training.interrupts import StopRequest
 ROOT = pathlib.Path(__file__).parents[3]
 WAITS = """
 import signal, sys, time
-from leo_tf.signals import StopRequest
+from leo_tf.training.interrupts import StopRequest
 with StopRequest() as request:
     print("ready", flush=True)
     while request.signal is None:

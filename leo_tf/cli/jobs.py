@@ -1,0 +1,89 @@
+"""What each mode does: calls the library, and prints what it found.
+
+Nothing below this package prints results or makes exit statuses.
+"""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from leo_tf.cli.flags import RunOptions
+from leo_tf.console import Console
+from leo_tf.errors import Stopped
+from leo_tf.experiments.compare import compare
+from leo_tf.experiments.evaluate import evaluate
+from leo_tf.experiments.reproduce import reproduce
+from leo_tf.experiments.search import SETTINGS_FILE, search
+from leo_tf.experiments.train import train
+from leo_tf.export.exporter import export_model
+from leo_tf.methods.registry import method_named
+from leo_tf.reports import comparison, reproduction, results
+from leo_tf.reports import search as search_report
+from leo_tf.reports.table import show
+
+
+def _train(options: RunOptions, console: Console) -> None:
+    run = train(
+        options.config, options.workdir or None, console=console, **options.arguments
+    )
+    if run.stopped_by is not None:
+        step = run.state.step
+        console.say(f"Stopped and saved at step {step}; the same command goes on.")
+        raise Stopped(run.stopped_by)
+    if run.results is None:
+        return  # of several workers one tells
+    show(results.terminal(run.results))
+    print(f"Run directory: {run.path}")
+    if method_named(run.config.methods.method).is_trained:
+        python = shlex.quote(os.path.relpath(sys.executable))
+        logdir = shlex.quote(f"--logdir={run.path}")
+        print(f"TensorBoard:   {python} -m tensorboard.main {logdir}")
+
+
+def _evaluate(options: RunOptions, console: Console) -> None:
+    found = evaluate(options.workdir, console=console, **options.explicit)
+    show(results.terminal(found))
+
+
+def _search(options: RunOptions, console: Console) -> None:
+    found = search(**_job_arguments(options), console=console)
+    show(search_report.terminal(found.trials))
+    print(f"Settings for --method_settings: {found.directory / SETTINGS_FILE}")
+
+
+def _compare(options: RunOptions, console: Console) -> None:
+    found = compare(**_job_arguments(options), console=console)
+    show(comparison.terminal(found))
+    print(f"Directory: {found.directory}")
+
+
+def _reproduce(options: RunOptions, console: Console) -> None:
+    found = reproduce(**_job_arguments(options), console=console)
+    show(reproduction.terminal(found))
+    print(f"Directory: {found.directory}")
+
+
+def _export(options: RunOptions, console: Console) -> None:
+    path = export_model(options.workdir, **options.arguments)
+    step = json.loads((path / "export.json").read_text())["step"]
+    print(f"Export of step {step}: {path}")
+
+
+def _job_arguments(options: RunOptions) -> dict:
+    workdir = options.workdir or None
+    return {"config": options.config, "workdir": workdir, **options.arguments}
+
+
+JOBS: Mapping[str, Callable[[RunOptions, Console], None]] = MappingProxyType(
+    {
+        "train": _train,
+        "evaluate": _evaluate,
+        "search": _search,
+        "compare": _compare,
+        "reproduce": _reproduce,
+        "export": _export,
+    }
+)

@@ -1,0 +1,239 @@
+"""A run: its directory opened once, its settings settled, and what it has come to.
+
+Everything that depends on the run directory is settled here, and nowhere else: paths,
+what the run chose when it began, the checkpoint it resumes from, whether XLA compiles.
+"""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from leo_tf.configs.schema import Config
+from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline.dataset import Data, Split, write_data
+from leo_tf.environment import device, versions
+from leo_tf.errors import FlagError, InputError
+from leo_tf.evaluation.results import Results
+from leo_tf.methods.registry import build, method_named
+from leo_tf.model.learner import Learner
+from leo_tf.runs.checkpoints import Checkpoints, restore
+from leo_tf.runs.directory import RunDirectory
+from leo_tf.runs.manifest import Checkpoint
+from leo_tf.runs.resume_check import check_unchanged
+from leo_tf.runs.training_state import TrainingState
+
+# XLA takes seconds to compile, and pays from about this many steps on.
+_JIT_PAYS_AFTER = 300
+
+
+class Run:
+    """One run, open: what it computes, where it is kept, and what it has come to.
+
+    Args:
+      directory: of the run.
+      config: settled, as it counts for this run.
+
+    Attributes:
+      path: the run directory.
+      config: what the run computes.
+      checkpoints: those of the run.
+      newest: the checkpoint that training resumes from; None at the beginning.
+      jit: whether XLA compiles the meta-step.
+      metadata: what every manifest and results.json hold besides: configuration, data
+        digests, device, versions.
+      state: where training stands.
+      learner: the method; after training with the variables of the best checkpoint.
+      results: of the test; None before, or if training was stopped.
+      stopped_by: number of the signal that stopped training, or None.
+    """
+
+    def __init__(self, directory: RunDirectory, config: Config):
+        self.directory, self.path, self.config = directory, directory.path, config
+        self.checkpoints = Checkpoints(self.path, config.run.keep_checkpoints)
+        self.newest: Checkpoint | None = None
+        self.jit = uses_jit(config)
+        self.metadata: dict[str, Any] = {}
+        self.state = TrainingState()
+        self.learner: Learner | None = None
+        self.results: Results | None = None
+        self.stopped_by: int | None = None
+
+    def __repr__(self) -> str:
+        found = f", test accuracy {self.results.accuracy} %" if self.results else ""
+        return f"Run({str(self.path)!r}, step {self.state.step}{found})"
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """A row of numbers for each validation: step, accuracies, losses."""
+        return self.state.history
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """Setting -> the value that was chosen on the validation episodes."""
+        values, method = self.config.flat(), method_named(self.config.methods.method)
+        return {name: values[name] for name in method.chosen}
+
+    def note_data(self, splits: Mapping[str, Split]) -> None:
+        """Fills in `metadata` when data, learner and settings are sure."""
+        self.metadata = {
+            "config": self.config.to_dict(),
+            "data": {name: split.digest for name, split in splits.items()},
+            "embedding_size": next(iter(splits.values())).embedding_size,
+            "jit": self.jit,
+            "device": device(),
+            "versions": versions(),
+        }
+
+    def write_config(self, data: Data | None = None) -> None:
+        """Writes config.json, before the first checkpoint; and data that has no file.
+
+        Raises:
+          DiskError: if that fails.
+        """
+        if data is not None and data.in_memory:
+            write_data(data, self.path / "data")
+        self.directory.write_config(self.config)
+
+    def load_state(self, console: Console = SILENT) -> None:
+        """Reads from the newest whole checkpoint where training stands.
+
+        Raises:
+          CheckpointError: if there were checkpoints, and none is whole.
+        """
+        self.newest = self.checkpoints.newest(console.warn)
+        if self.newest:
+            self.state = TrainingState.of(self.newest)
+
+    def restore_best(self) -> Checkpoint:
+        """Gives the learner, made if there is none, the best checkpoint's variables.
+
+        Raises:
+          CheckpointError: if there is none, or it is damaged or does not fit.
+        """
+        best = self.checkpoints.best()
+        if self.learner is None:
+            self.learner = build(self.config, best.fact("embedding_size", int))
+        variables = {v.path: v.value for v in self.learner.trainable_variables}
+        restore(best, variables)
+        return best
+
+
+def load_run(workdir) -> Run:
+    """Opens a run directory to read; nothing but its configuration is read yet.
+
+    Raises:
+      InputError: if there is no run, or config.json is damaged.
+    """
+    directory = RunDirectory(workdir)
+    return Run(directory, directory.config())
+
+
+@contextlib.contextmanager
+def open_run(
+    config: Config,
+    workdir=None,
+    *,
+    allow_changes: bool = False,
+    console: Console = SILENT,
+) -> Iterator[Run]:
+    """Opens a run directory to train in it, and holds it for this process.
+
+    Args:
+      config: what is asked for; the run's own `config` may have more filled in.
+      workdir: the run directory; None for one named by data and episodes.
+      allow_changes: whether the run may go on with other settings.
+      console: told of what differs, and of checkpoints that are passed over.
+
+    Raises:
+      InputError: if the directory is another run's, or another process trains there.
+      CheckpointError: if there were checkpoints, and none is whole.
+      FlagError: if more steps are done than asked for.
+      DiskError: if it cannot be written.
+    """
+    config = with_absolute_path(config)
+    directory = RunDirectory(workdir or default_workdir(config))
+    config = _with_choices_of(directory, config, allow_changes)
+    with directory.for_training(config, allow_changes, console):
+        run = Run(directory, config)
+        run.newest = run.checkpoints.newest(console.warn)
+        if run.newest:
+            _check_steps(config, run.newest)
+            if config.run.jit == "auto":  # as it began, however long it gets
+                run.jit = run.newest.fact("jit", bool)
+        yield run
+
+
+def check_data(
+    run: Run,
+    splits: Mapping[str, Split],
+    *,
+    allow_changes: bool = False,
+    console: Console = SILENT,
+) -> None:
+    """Refuses data that a run did not begin with, unless changes are allowed.
+
+    Raises:
+      InputError: naming the first split that is another.
+    """
+    if run.newest:
+        digests = run.newest.fact("data", dict)
+        check_unchanged(splits, digests, allow_changes, console)
+
+
+def uses_jit(config: Config) -> bool:
+    """Returns whether XLA compiles the meta-step; "auto" if the run is long enough."""
+    if config.run.jit == "auto":
+        return config.run.num_steps > _JIT_PAYS_AFTER
+    return config.run.jit == "on"
+
+
+def with_absolute_path(config: Config) -> Config:
+    """Returns `config` with `data_path` made absolute."""
+    if not config.data.data_path:
+        return config
+    return config.replace(data_path=os.path.abspath(config.data.data_path))
+
+
+def default_workdir(config: Config) -> str:
+    """Returns the default run directory, e.g. `runs/glyphs_5way_1shot`."""
+    shape = config.episodes
+    return f"runs/{config.data.dataset_name}_{shape.way}way_{shape.shot}shot"
+
+
+def with_data(config: Config, data: Data | None, workdir=None) -> Config:
+    """Returns `config` with the settings that read `data` again.
+
+    Data that has no file is kept in the run directory.
+    """
+    if data is None:
+        return config
+    config = config.replace(**data.settings())
+    if data.in_memory:
+        place = pathlib.Path(workdir or default_workdir(config), "data")
+        config = config.replace(data_path=os.path.abspath(place))
+    return config
+
+
+def _with_choices_of(
+    directory: RunDirectory, config: Config, allow_changes: bool
+) -> Config:
+    """What a run chose when it began is its own: not chosen again, nor refused."""
+    begun, mine = directory.begun_config(), config.methods.method
+    if begun is None:
+        return config
+    theirs = begun.methods.method
+    if allow_changes and theirs != mine:
+        # Whatever is allowed, no variable would fit; and one without any has its own.
+        hint = "Train it in another --workdir."
+        raise InputError(str(directory.path), f"a run of {mine}", theirs, hint)
+    names, given = method_named(mine).chosen, config.flat()
+    chosen = {name: begun.flat()[name] for name in names if given[name] is None}
+    return config.replace(**chosen)
+
+
+def _check_steps(config: Config, newest: Checkpoint) -> None:
+    if newest.step > config.run.num_steps:
+        expected = f"{newest.step} or more: so many steps are done"
+        raise FlagError("--num_steps", expected, str(config.run.num_steps))

@@ -1,0 +1,71 @@
+"""What people hook into a training: trackers, early stops, notifications."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from leo_tf.errors import CallbackError, shown
+from leo_tf.runs.run import Run
+
+
+class Callback:
+    """Told of what a training does; subclass it and override what is of use.
+
+    An exception in a callback ends the run with a `CallbackError` that names it; the
+    last checkpoint stays, and the run can be resumed from it. Of several workers, the
+    chief alone calls them.
+    """
+
+    def on_start(self, run: Run) -> None:
+        """Called when the run is sure to begin, or to be resumed at `run.state.step`.
+
+        Args:
+          run: open; `path`, `config` and `learner` are there, `results` are not.
+        """
+
+    def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Called every `log_every` steps.
+
+        Args:
+          step: meta-steps done.
+          metrics: tag -> mean since the call before, under TensorBoard's tags, such as
+            "accuracy_and_loss/loss".
+        """
+
+    def on_validation(
+        self, step: int, metrics: Mapping[str, float | None]
+    ) -> bool | None:
+        """Called after each validation, when its checkpoint is saved.
+
+        Args:
+          step: meta-steps done.
+          metrics: the new row of `run.history`: "val_accuracy", "val_half_width",
+            "val_loss", "train_accuracy", "train_loss"; None where not finite.
+
+        Returns:
+          True to end training here; the best checkpoint is tested as ever.
+        """
+
+    def on_end(self, run: Run) -> None:
+        """Called when training has ended and was tested, or a signal stopped it.
+
+        Args:
+          run: with `results`, unless `run.stopped_by` is a signal.
+        """
+
+
+def call_all(callbacks: Sequence[Callback], hook: str, *arguments: Any) -> bool:
+    """Calls a hook of every callback; returns whether any returned True.
+
+    Raises:
+      CallbackError: naming the first that raised an exception.
+    """
+    answers = []
+    for callback in callbacks:
+        try:
+            answers.append(getattr(callback, hook)(*arguments) is True)
+        except Exception as error:  # whatever it is, its owner is to be named
+            where = f"callback {type(callback).__name__}.{hook}"
+            received = shown(f"{type(error).__name__}: {error}")
+            hint = "The last checkpoint stays; the run can be resumed from it."
+            raise CallbackError(where, "no exception", received, hint) from error
+    return any(answers)
