@@ -26,6 +26,7 @@ from leo_tf.runs.directory import RunDirectory
 from leo_tf.runs.run import Run, check_data, default_workdir, open_run, with_data
 from leo_tf.runs.training_state import TrainingState
 from leo_tf.training.callback import Callback, call_all
+from leo_tf.training.history_file import HistoryFile
 from leo_tf.training.meta_step import adam
 from leo_tf.training.replicas import Replicas, start
 from leo_tf.training.trainer import Trainer
@@ -113,6 +114,7 @@ def train_run(
     Arguments are those of `train`.
     """
     replicas = Replicas() if replicas is None else replicas
+    callbacks = (HistoryFile(console), *callbacks)
     check_data(run, splits, allow_changes=allow_changes, console=console)
     run.config = _tuned(run.config, splits["val"], console)
     check_same(replicas, run.config, splits["train"])
