@@ -106,7 +106,7 @@ def make_trainer(is_shown: bool) -> Trainer:
         validate=lambda check: collect(scorer, validation.rows, check)["method"],
         checkpoints=NoCheckpoints(),
         monitor=monitor,
-        facts={},
+        metadata={},
         show_more=look.show if is_shown else lambda step, is_last: None,
     )
     if not is_shown:
@@ -123,7 +123,7 @@ def make(is_shown: bool):
 
 
 def train(trainer: Trainer, units: int) -> None:
-    until = trainer.progress.step + units * _UNIT
+    until = trainer.state.step + units * _UNIT
     # Its last step is a validation, and every one of it a multiple of 100 is shown.
     trainer.config = trainer.config.replace(num_steps=until)
     with ProgressLine("train", until, quiet=True) as line:

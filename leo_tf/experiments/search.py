@@ -26,7 +26,7 @@ from leo_tf.files import read_json, to_json, write_file
 from leo_tf.methods.registry import check, method_named, ordered
 from leo_tf.methods.settings import DEFAULT_METHODS, draw, ranges, read
 from leo_tf.reports.search import Trial, as_markdown, best_of, picture
-from leo_tf.runs.training_state import Progress
+from leo_tf.runs.training_state import TrainingState
 
 DEFAULT_TRIALS = 16
 SETTINGS_FILE = "settings.json"
@@ -162,7 +162,7 @@ def _tried(group: RunGroup, method: str, number: int, settings) -> Trial:
             write_file(mark, to_json({"error": str(error), "config": config}))
             diverged = True
     newest = group.checkpoints(name).newest(group.console.say)
-    state = Progress.of(newest) if newest else Progress()
+    state = TrainingState.of(newest) if newest else TrainingState()
     return Trial(
         settings,
         _best_validation(state),
@@ -181,7 +181,7 @@ def _diverged_before(mark: pathlib.Path, config: dict) -> bool:
         return False
 
 
-def _best_validation(progress: Progress) -> Interval | None:
+def _best_validation(progress: TrainingState) -> Interval | None:
     """The accuracy of the best step; None if there was no validation."""
     for record in progress.history:
         if record["step"] == progress.best_step:

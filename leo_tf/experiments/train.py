@@ -132,7 +132,7 @@ def train_run(
         trainer.resume(run.newest, console.warn)
         begin = "Trained already, to" if trainer.is_done else "Going on from"
         console.say(f"{begin} step {run.newest.step} in {run.path}.")
-    run.state = trainer.progress
+    run.state = trainer.state
     trainer.profile.check(run.state.step, run.config.run.num_steps)
     run.write_config(data)
     if not trainer.is_done:

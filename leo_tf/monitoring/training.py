@@ -15,7 +15,7 @@ from leo_tf.evaluation.intervals import Interval
 from leo_tf.model.learner import Learner
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.tags import ACCURACY, BEST_ACCURACY, LOSS, NOT_FINITE, tag_of
-from leo_tf.runs.training_state import Averages, Progress
+from leo_tf.runs.training_state import Averages, TrainingState
 
 
 class Call(NamedTuple):
@@ -82,7 +82,7 @@ class TrainingMonitor:
             self._calls.append(call)
         self._has_begun = True
 
-    def show(self, progress: Progress) -> dict[str, float]:
+    def show(self, state: TrainingState) -> dict[str, float]:
         """Shows the means since this was called last, and where things stand.
 
         Returns:
@@ -95,19 +95,19 @@ class TrainingMonitor:
         for name, value in now.variables.items():
             if name.endswith("_lr"):
                 scalars[f"optimisation/{name}"] = np.mean(value)
-        scalars[NOT_FINITE] = progress.non_finite
-        self.monitor.scalars("train", progress.step, scalars)
+        scalars[NOT_FINITE] = state.non_finite
+        self.monitor.scalars("train", state.step, scalars)
         self._means, self._calls = Averages(), []
         return {tag: float(value) for tag, value in scalars.items()}
 
     def show_validation(
-        self, progress: Progress, accuracy: Interval, loss: float
+        self, state: TrainingState, accuracy: Interval, loss: float
     ) -> None:
         """Shows what a validation found, and how variables and gradients spread."""
         scalars = {ACCURACY: accuracy.mean, LOSS: loss}
-        if progress.best_step is not None:
-            scalars[BEST_ACCURACY] = progress.best_accuracy
-        self.monitor.scalars("validation", progress.step, scalars)
+        if state.best_step is not None:
+            scalars[BEST_ACCURACY] = state.best_accuracy
+        self.monitor.scalars("validation", state.step, scalars)
         now = self._snapshot()
         groups = {
             "tensors_variables": now.variables,
@@ -116,7 +116,7 @@ class TrainingMonitor:
         arrays = {
             f"{g}/{n}": a for g, named in groups.items() for n, a in named.items()
         }
-        self.monitor.histograms("train", progress.step, arrays)
+        self.monitor.histograms("train", state.step, arrays)
 
     def _snapshot(self) -> Snapshot:
         names = list(self._variables)

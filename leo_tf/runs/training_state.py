@@ -1,4 +1,4 @@
-"""What a run knows besides its variables; a checkpoint's manifest holds it."""
+"""Training state saved with a checkpoint besides the variables."""
 
 import dataclasses
 import math
@@ -33,8 +33,8 @@ class Averages:
 
 
 @dataclasses.dataclass
-class Progress:
-    """What a checkpoint knows besides variables.
+class TrainingState:
+    """Where a training stands, besides the variables.
 
     Attributes:
       step: meta-steps done.
@@ -129,7 +129,7 @@ class Progress:
         return f"  {self.non_finite} steps not finite" if self.non_finite else ""
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> "Progress":
+    def of(cls, checkpoint: Checkpoint) -> "TrainingState":
         """What a checkpoint says.
 
         Raises:
@@ -162,7 +162,7 @@ class Progress:
 
 
 def _checked(record) -> dict:
-    """A record of the history as `Progress.record` makes it."""
+    """A record of the history as `TrainingState.record` makes it."""
     names = ("train_accuracy", "train_loss", "val_accuracy", "val_half_width")
     values = {
         name: None if record[name] is None else finite(_number(record[name]))

@@ -21,7 +21,7 @@ from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.profiler import Profile
 from leo_tf.monitoring.training import Call, TrainingMonitor
 from leo_tf.runs.checkpoints import Checkpoint, Checkpoints, restore
-from leo_tf.runs.training_state import Averages, Progress
+from leo_tf.runs.training_state import Averages, TrainingState
 from leo_tf.training.callback import Callback, call_all
 from leo_tf.training.interrupts import Stopped, StopRequest
 from leo_tf.training.replicas import Replicas, make_steps
@@ -76,7 +76,7 @@ class Trainer:
         self.shown = TrainingMonitor(monitor, learner, optimizer, config)
         self.show_more, self.profile = show_more, profile or Profile(monitor.directory)
         self.replicas = replicas or Replicas()
-        self.progress = Progress()
+        self.state = TrainingState()
         self.stopped_by: int | None = None
         self._failed_saves = 0
         self._resumed: Checkpoint | None = None
@@ -100,27 +100,27 @@ class Trainer:
         Raises:
           CheckpointError: if it does not fit; then nothing has changed.
         """
-        progress = Progress.of(checkpoint)
+        state = TrainingState.of(checkpoint)
         restore(checkpoint, self._variables())
         # The configuration's own, which may have been changed between two starts.
         self.optimizer.learning_rate = self.config.optimizer.outer_lr
-        self.progress, self._resumed = progress, checkpoint
-        if progress.best_step is not None:
+        self.state, self._resumed = state, checkpoint
+        if state.best_step is not None:
             self._find_best(tell)
             # It may not have been marked, or one marked since may be lost.
-            self.checkpoints.mark_best(progress.best_step)
+            self.checkpoints.mark_best(state.best_step)
 
     def _find_best(self, tell: Callable[[str], None]):
         """Sees whether the best is whole; else tells of it, and keeps it aside."""
-        progress, checkpoints, reasons = self.progress, self.checkpoints, []
-        wanted = progress.best_step
-        progress.find_best(lambda step: checkpoints.is_whole(step, reasons.append))
-        if progress.best_step != wanted:
+        state, checkpoints, reasons = self.state, self.checkpoints, []
+        wanted = state.best_step
+        state.find_best(lambda step: checkpoints.is_whole(step, reasons.append))
+        if state.best_step != wanted:
             tell(f"passed over: {reasons[0]}")
-            tell(f"The best checkpoint is that of step {progress.best_step} now.")
+            tell(f"The best checkpoint is that of step {state.best_step} now.")
             checkpoints.set_aside(wanted)
 
-    def run(self, line: ProgressLine) -> Progress:
+    def run(self, line: ProgressLine) -> TrainingState:
         """Trains up to the configured number of steps, to a plateau, or until a signal.
 
         SIGTERM or SIGINT ends the running steps, saves and returns, with the signal
@@ -134,35 +134,35 @@ class Trainer:
         """
         with StopRequest() as request:
             workers, variables = self.replicas.workers, self._variables().values()
-            workers.share(self.progress.step, variables)
+            workers.share(self.state.step, variables)
             with self.profile:
                 self._run(line, request)
             self.stopped_by = request.signal
             if self.stopped_by is not None:
                 self._save()
-        return self.progress
+        return self.state
 
     def _run(self, line: ProgressLine, request: StopRequest):
-        run, progress = self.config.run, self.progress
-        iterator = iter(self.episodes(progress.step))
-        steps_per_call, started = 1, progress.step
-        if progress.step and self._is_validation_due() and not self._is_validated():
+        run, state = self.config.run, self.state
+        iterator = iter(self.episodes(state.step))
+        steps_per_call, started = 1, state.step
+        if state.step and self._is_validation_due() and not self._is_validated():
             self._validate(line, request)  # stopped here, before it was done
-        while progress.step < run.num_steps:
+        while state.step < run.num_steps:
             count = self._agree(steps_per_call, request)
             if not count:
                 self._tell_of_early_end(line)
                 return
             call = self._call(iterator, count)
-            progress.since_validation.add(call.metrics, count)
+            state.since_validation.add(call.metrics, count)
             steps_per_call = max(1, round(count / call.seconds * _SECONDS_PER_CALL))
-            if progress.step == started + count:
+            if state.step == started + count:
                 line.skip_time(call.seconds)  # tracing and compiling are no rate
-            line.advance(count, progress.line())
+            line.advance(count, state.line())
             self._check_finite()
-            if progress.step % run.log_every == 0:
-                metrics = self.shown.show(progress)
-                call_all(self.callbacks, "on_log", progress.step, metrics)
+            if state.step % run.log_every == 0:
+                metrics = self.shown.show(state)
+                call_all(self.callbacks, "on_log", state.step, metrics)
             if self._is_validation_due():
                 self._validate(line, request)
 
@@ -177,37 +177,37 @@ class Trainer:
         return agreed
 
     def _ends_early(self) -> bool:
-        plateau = self.progress.is_at_plateau(self.config.run.patience)
+        plateau = self.state.is_at_plateau(self.config.run.patience)
         return plateau or self._is_asked_to_end
 
     def _tell_of_early_end(self, line: ProgressLine) -> None:
-        progress = self.progress
+        state = self.state
         if self._is_asked_to_end:
-            line.note(f"Ended early at step {progress.step}, as a callback asked.")
-        elif progress.is_at_plateau(self.config.run.patience):
+            line.note(f"Ended early at step {state.step}, as a callback asked.")
+        elif state.is_at_plateau(self.config.run.patience):
             line.note(
-                f"Ended early at step {progress.step}: no validation since step "
-                f"{progress.best_step} was better."
+                f"Ended early at step {state.step}: no validation since step "
+                f"{state.best_step} was better."
             )
 
     def _steps_to_next_event(self) -> int:
-        step, run = self.progress.step, self.config.run
+        step, run = self.state.step, self.config.run
         log, validation = (n - step % n for n in (run.log_every, run.validate_every))
         events = [log, validation, run.num_steps - step]
         # The last step before something is shown is made alone, to be seen by itself.
         return min([max(1, e - 1) for e in events] + self.profile.until_next(step))
 
     def _is_validation_due(self) -> bool:
-        step, run = self.progress.step, self.config.run
+        step, run = self.state.step, self.config.run
         # The release never validates after the last step; we do.
         return step % run.validate_every == 0 or step == run.num_steps
 
     def _is_validated(self) -> bool:
-        history = self.progress.history
-        return bool(history) and history[-1]["step"] == self.progress.step
+        history = self.state.history
+        return bool(history) and history[-1]["step"] == self.state.step
 
     def _call(self, iterator, count: int) -> Call:
-        step = self.progress.step
+        step = self.state.step
         if count == 1:
             self.shown.before_single_step(step)
         self.profile.before(step)
@@ -216,8 +216,8 @@ class Trainer:
         metrics = self._run_steps(iterator, first, number)
         metrics = {name: float(value) for name, value in metrics.items()}  # waits
         seconds = time.monotonic() - start
-        self.progress.add_steps(count, round(metrics["non_finite"]), seconds)
-        self.profile.after(self.progress.step)
+        self.state.add_steps(count, round(metrics["non_finite"]), seconds)
+        self.profile.after(self.state.step)
         wait = metrics.pop("input_wait")
         call = Call(count, metrics, seconds, wait)
         self.shown.add(call)
@@ -226,38 +226,36 @@ class Trainer:
     def _validate(self, line: ProgressLine, request: StopRequest):
         start = time.monotonic()
         try:
-            scores, progress = self.validate(request.check), self.progress
+            scores, state = self.validate(request.check), self.state
         except Stopped:
             return  # nothing has changed
         accuracy = interval(scores.accuracy)
-        progress.record(accuracy, scores.loss, progress.since_validation.means())
-        progress.since_validation = Averages()
+        state.record(accuracy, scores.loss, state.since_validation.means())
+        state.since_validation = Averages()
         # With the validation classes trained on there is nothing to select by: the
         # newest is as good as any. A NaN is never better.
-        is_best = (
-            self.config.data.train_on_val or accuracy.mean > progress.best_accuracy
-        )
-        best_before = progress.best_step, progress.best_accuracy
+        is_best = self.config.data.train_on_val or accuracy.mean > state.best_accuracy
+        best_before = state.best_step, state.best_accuracy
         if is_best:
-            progress.best_step, progress.best_accuracy = progress.step, accuracy.mean
+            state.best_step, state.best_accuracy = state.step, accuracy.mean
         mark = "  best so far" if is_best else ""
         if self.config.data.train_on_val:
             mark = "  of classes that are trained on, too"
-        line.note(progress.validation_line(accuracy, mark))
+        line.note(state.validation_line(accuracy, mark))
         self._save_or_go_on(line, best_before)
-        self.shown.show_validation(progress, accuracy, scores.loss)
-        row = progress.history[-1]
-        if call_all(self.callbacks, "on_validation", progress.step, row):
+        self.shown.show_validation(state, accuracy, scores.loss)
+        row = state.history[-1]
+        if call_all(self.callbacks, "on_validation", state.step, row):
             self._is_asked_to_end = True
-        self.show_more(progress.step, self._is_over())
+        self.show_more(state.step, self._is_over())
         line.skip_time(time.monotonic() - start)
 
     def _is_over(self) -> bool:
-        return self.progress.step >= self.config.run.num_steps or self._ends_early()
+        return self.state.step >= self.config.run.num_steps or self._ends_early()
 
     def _save_or_go_on(self, line: ProgressLine, best_before: tuple):
         """Saves, or says why not: the next validation tries again, but not forever."""
-        progress = self.progress
+        state = self.state
         try:
             self._save()
             self._failed_saves = 0
@@ -266,29 +264,29 @@ class Trainer:
             if self._is_over() or self._failed_saves >= _FAILED_SAVES:
                 raise
             line.warn(f"not saved, training goes on: {error}")
-            if not self.checkpoints.has(progress.step):  # it cannot be the best, then
-                progress.best_step, progress.best_accuracy = best_before
+            if not self.checkpoints.has(state.step):  # it cannot be the best, then
+                state.best_step, state.best_accuracy = best_before
 
     def _save(self):
-        progress = self.progress
-        manifest = {**self.metadata, "progress": dataclasses.asdict(progress)}
-        if self._resumed and self._resumed.step == progress.step:
+        state = self.state
+        manifest = {**self.metadata, "progress": dataclasses.asdict(state)}
+        if self._resumed and self._resumed.step == state.step:
             self.checkpoints.annotate(self._resumed, manifest)
         else:
-            self.checkpoints.save(progress.step, self._variables(), manifest)
-        if progress.best_step is not None:  # again, in case it failed the last time
-            self.checkpoints.mark_best(progress.best_step)
+            self.checkpoints.save(state.step, self._variables(), manifest)
+        if state.best_step is not None:  # again, in case it failed the last time
+            self.checkpoints.mark_best(state.best_step)
         self.checkpoints.prune()
 
     def _check_finite(self):
         """Ends a run that has lost its way; its last checkpoint stays as it is."""
-        limit, progress = self.config.run.non_finite_limit, self.progress
-        if progress.non_finite_surplus > limit:
-            self.shown.show(progress)
+        limit, state = self.config.run.non_finite_limit, self.state
+        if state.non_finite_surplus > limit:
+            self.shown.show(state)
             raise DivergedError(
-                f"step {progress.step}",
+                f"step {state.step}",
                 f"at most {limit} more steps that are not finite than others",
-                f"{progress.non_finite_surplus} more ({progress.non_finite} in all)",
+                f"{state.non_finite_surplus} more ({state.non_finite} in all)",
                 "Try a lower --outer_lr in another --workdir, or go on from the last "
                 "checkpoint with a higher --non_finite_limit.",
             )

@@ -107,7 +107,7 @@ def make_trainer(
 
     def validate(on_batch):
         if validating:
-            validating(trainer.progress.step)
+            validating(trainer.state.step)
         on_batch(1)
         mean = float(tf.math.sigmoid(tf.reduce_sum(learner.kernel.value)))
         if accuracies:
@@ -122,18 +122,18 @@ def make_trainer(
         validate=validate,
         checkpoints=Checkpoints(workdir, keep=10),
         monitor=Monitor(workdir / "events"),
-        facts={"data": "digest"},
+        metadata={"data": "digest"},
     )
     newest = trainer.checkpoints.newest(pytest.fail)
     if newest:
-        trainer.resume(newest)
+        trainer.resume(newest, pytest.fail)
     return trainer
 
 
 def run(trainer: Trainer, line: Line | None = None) -> Trainer:
     """Trains to the end, or to where the line sends a signal."""
     line = line or Line()
-    line.done = trainer.progress.step
+    line.done = trainer.state.step
     with line:
         trainer.run(line)
     return trainer

@@ -10,7 +10,7 @@ from toy_training import run
 from leo_tf.errors import FlagError
 from leo_tf.monitoring.profiler import Profile
 from leo_tf.runs.checkpoints import Checkpoints
-from leo_tf.runs.training_state import Progress
+from leo_tf.runs.training_state import TrainingState
 
 
 class Recorder:
@@ -29,7 +29,7 @@ class Recorder:
 def profiled(tmp_path, monkeypatch, steps, **settings):
     trainer = toy_training.make_trainer(tmp_path / "run", log_every=100, **settings)
     trainer.profile = Profile(tmp_path / "events", steps)
-    recorder = Recorder(monkeypatch, lambda: trainer.progress.step)
+    recorder = Recorder(monkeypatch, lambda: trainer.state.step)
     return trainer, recorder
 
 
@@ -38,7 +38,7 @@ def test_just_the_steps_asked_for_are_profiled(tmp_path, monkeypatch):
     trainer, recorder = profiled(tmp_path, monkeypatch, None)
     for first, last in [(1, 1), (3, 7), (5, 5), (12, 12), (1, 12)]:
         # A run of its own, without compiling again.
-        trainer.progress, trainer._resumed = Progress(), None
+        trainer.state, trainer._resumed = TrainingState(), None
         trainer.checkpoints = Checkpoints(tmp_path / f"{first} {last}", keep=10)
         trainer.profile = Profile(tmp_path / "events", (first, last))
         recorder.calls.clear()
@@ -75,7 +75,7 @@ def test_a_profiler_that_fails_costs_the_profile_and_not_the_run(
         run(trainer)
     [warning] = caplog.records
     assert "the profiler is busy" in warning.getMessage()
-    assert trainer.progress.step == 12
+    assert trainer.state.step == 12
 
 
 @pytest.mark.parametrize("steps", [(3, 13), (13, 14), (2, 4), (1, 1)])

@@ -86,7 +86,7 @@ def stop_at(trainer, step):
     validate = trainer.validate
 
     def interrupted(on_batch):
-        if trainer.progress.step == step:
+        if trainer.state.step == step:
             raise KeyboardInterrupt
         return validate(on_batch)
 
@@ -145,7 +145,7 @@ def test_time_waiting_for_input_is_the_time_that_input_takes(
 def test_speed_is_of_all_calls_since_the_point_before(make_trainer):
     trainer = make_trainer()
     metrics = {"non_finite": 0.0, "accuracy": 1.0, "loss": 1.0}
-    monitor, progress = trainer.shown, trainer.progress
+    monitor, progress = trainer.shown, trainer.state
     monitor.add(Call(1, metrics, seconds=60.0, input_wait=50.0))  # it compiles
     for step, calls in {
         3: [(40, 1.0, 0.3), (10, 1.5, 0.2)],

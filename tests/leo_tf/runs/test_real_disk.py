@@ -49,7 +49,7 @@ def fill(directory: pathlib.Path) -> pathlib.Path:
 
 def outcome(trainer) -> dict:
     workdir = trainer.checkpoints.directory.parent
-    return saved_runs.outcome(workdir, trainer.progress.step)
+    return saved_runs.outcome(workdir, trainer.state.step)
 
 
 def test_a_disk_that_fills_up_costs_checkpoints_and_then_ends_the_run(
@@ -65,14 +65,14 @@ def test_a_disk_that_fills_up_costs_checkpoints_and_then_ends_the_run(
     trainer = make_trainer(disk / "run", validating=full_from_10_on)
     with pytest.raises(DiskError, match=r"No space left on device.*; 0 MiB free"):
         run(trainer, line)
-    assert trainer.progress.step == 12, "training went on after the first"
+    assert trainer.state.step == 12, "training went on after the first"
     [note] = [note for note in line.notes if note.startswith("not saved")]
     assert "step-00000010" in note and "0 MiB free" in note
     names = {path.name for path in trainer.checkpoints.directory.iterdir()}
     assert names == {"step-00000005"}, "nothing half-written is left"
     (disk / "filler").unlink()
     resumed = make_trainer(disk / "run")
-    assert resumed.progress.step == 5
+    assert resumed.state.step == 5
     assert outcome(run(resumed)) == outcome(run(make_trainer("whole")))
 
 
@@ -142,7 +142,7 @@ PATHS = {
 def test_any_path_will_do(make_trainer, name):
     trainer = run(make_trainer(name, num_steps=6, validate_every=3))
     again = make_trainer(name, num_steps=6, validate_every=3)
-    assert again.progress == trainer.progress and again.progress.step == 6
+    assert again.state == trainer.state and again.state.step == 6
     kernel = trainer.learner.kernel.numpy()
     assert again.learner.kernel.numpy().tobytes() == kernel.tobytes()
     assert trainer.checkpoints.best().step in (3, 6)

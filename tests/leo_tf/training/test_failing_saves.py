@@ -34,7 +34,7 @@ def test_what_could_not_be_saved_is_not_the_best(make_trainer, monkeypatch):
     fail(monkeypatch, 10)
     trainer = run(make_trainer(accuracies=[0.3, 0.9, 0.5]))
     assert trainer.checkpoints.best().step == 12
-    assert trainer.progress.best_accuracy == 0.5
+    assert trainer.state.best_accuracy == 0.5
 
 
 def test_three_failed_saves_in_a_row_end_training(make_trainer, monkeypatch):
@@ -42,7 +42,7 @@ def test_three_failed_saves_in_a_row_end_training(make_trainer, monkeypatch):
     trainer = make_trainer(validate_every=2)
     with pytest.raises(DiskError, match="full disk"):
         run(trainer)
-    assert trainer.progress.step == 6
+    assert trainer.state.step == 6
 
 
 def test_failed_saves_that_are_not_in_a_row_do_not_add_up(make_trainer, monkeypatch):
@@ -79,4 +79,4 @@ def test_steps_that_are_not_finite_end_training_however_often_it_is_validated(
 
 def test_finite_steps_make_up_for_others(make_trainer):
     trainer = make_trainer(broken_steps=(0, 3, 6, 7, 10), non_finite_limit=2)
-    assert run(trainer).progress.non_finite == 5
+    assert run(trainer).state.non_finite == 5

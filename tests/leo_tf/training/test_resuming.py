@@ -21,13 +21,13 @@ from leo_tf.training import trainer as trainer_module
 def outcome(trainer) -> dict:
     """All that a run comes to, but for the time it took and means while training."""
     workdir = trainer.checkpoints.directory.parent
-    return saved_runs.outcome(workdir, trainer.progress.step)
+    return saved_runs.outcome(workdir, trainer.state.step)
 
 
 def training_means(trainer) -> list[float]:
     return [
         record[name]
-        for record in trainer.progress.history
+        for record in trainer.state.history
         for name in ("train_accuracy", "train_loss")
     ]
 
@@ -43,7 +43,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(make_trainer, 
     whole = run(make_trainer("whole"))
     run(make_trainer("halves"), Line(first, send(signal.SIGTERM)))
     halves = make_trainer("halves")
-    assert halves.progress.step == first
+    assert halves.state.step == first
     assert outcome(run(halves)) == outcome(whole)
     # Means while training too, though the stop at 8 was between two validations.
     assert training_means(halves) == pytest.approx(training_means(whole), rel=1e-6)
@@ -98,7 +98,7 @@ def test_training_that_falls_back_behind_the_best_forgets_that_best(make_trainer
     for step in (10, 12):  # damaged, both: only step 5 is left to go on from
         (trainer.checkpoints.directory / f"step-{step:08d}/manifest.json").unlink()
     trainer.resume(trainer.checkpoints.newest(lambda reason: None, set_aside=True))
-    assert trainer.progress.best_step == 5
+    assert trainer.state.best_step == 5
     assert trainer.checkpoints.best().step == 5
 
 
@@ -107,7 +107,7 @@ def test_a_signal_ends_the_running_steps_saves_and_says_which_it_was(
     make_trainer, number
 ):
     trainer = run(make_trainer(), Line(7, send(number)))
-    assert trainer.stopped_by == number and trainer.progress.step == 7
+    assert trainer.stopped_by == number and trainer.state.step == 7
     newest = trainer.checkpoints.newest(pytest.fail)
     assert newest.step == 7
     assert [r["step"] for r in newest.manifest["progress"]["history"]] == [5]
@@ -127,15 +127,15 @@ def test_a_signal_during_the_last_step_leaves_its_validation_to_do(make_trainer)
 def test_a_stopped_run_that_is_told_to_end_there_is_validated_first(make_trainer):
     run(make_trainer(), Line(4, send(signal.SIGTERM)))
     trainer = run(make_trainer(num_steps=4))
-    assert [record["step"] for record in trainer.progress.history] == [4]
+    assert [record["step"] for record in trainer.state.history] == [4]
     assert trainer.checkpoints.best().step == 4
 
 
 def test_the_time_of_all_sessions_is_added_up(make_trainer):
-    first = run(make_trainer(), Line(7, send(signal.SIGTERM))).progress.seconds
+    first = run(make_trainer(), Line(7, send(signal.SIGTERM))).state.seconds
     resumed = make_trainer()
-    assert resumed.progress.seconds == first > 0
-    assert run(resumed).progress.seconds > first
+    assert resumed.state.seconds == first > 0
+    assert run(resumed).state.seconds > first
 
 
 def test_a_disk_that_fails_ends_training_with_the_older_checkpoint_whole(
@@ -164,7 +164,7 @@ def test_if_the_best_is_lost_the_best_that_is_left_takes_over(make_trainer):
     trainer = run(make_trainer(accuracies=[0.5, 0.9, 0.3]))
     shutil.rmtree(trainer.checkpoints.directory / "step-00000010")
     resumed = make_trainer()
-    assert (resumed.progress.best_step, resumed.progress.best_accuracy) == (5, 0.5)
+    assert (resumed.state.best_step, resumed.state.best_accuracy) == (5, 0.5)
     assert resumed.checkpoints.best().step == 5
 
 
@@ -189,7 +189,7 @@ def test_if_no_validated_checkpoint_is_left_the_next_validation_is_the_best(
     shutil.rmtree(trainer.checkpoints.directory / "step-00000005")
     resumed = run(make_trainer(accuracies=[0.2, 0.1]))
     assert resumed.checkpoints.best().step == 10
-    assert resumed.progress.best_accuracy == 0.2
+    assert resumed.state.best_accuracy == 0.2
 
 
 def test_if_the_disk_fails_to_read_the_best_it_is_not_taken_for_lost(
@@ -209,7 +209,7 @@ def test_if_the_disk_fails_to_read_the_best_it_is_not_taken_for_lost(
         with pytest.raises(CheckpointError, match="Input/output error"):
             make_trainer()
     assert trainer.checkpoints.best().step == 10
-    assert make_trainer().progress.best_step == 10
+    assert make_trainer().state.best_step == 10
 
 
 @pytest.mark.parametrize("first", [5, 10, 12])
@@ -243,7 +243,7 @@ def test_a_signal_in_the_repeated_validation_only_puts_it_off_again(make_trainer
 
     for _ in range(3):
         trainer = run(make_trainer("halves", validating=stop))
-        assert trainer.progress.step == 5 and not trainer.progress.history
+        assert trainer.state.step == 5 and not trainer.state.history
     assert outcome(run(make_trainer("halves"))) == outcome(whole)
 
 
@@ -272,7 +272,7 @@ def test_a_validation_of_the_checkpoint_it_resumes_from_is_kept(make_trainer):
     first = run(make_trainer(num_steps=7, accuracies=[0.6]))
     variables = saved_runs.values_of(first.checkpoints.directory.parent, 7)
     again = make_trainer(num_steps=7)
-    assert again.progress.history[-1]["step"] == again.progress.best_step == 7
+    assert again.state.history[-1]["step"] == again.state.best_step == 7
     kernel = variables["projection/kernel"]
     assert kernel.tobytes() == again.learner.kernel.numpy().tobytes()
 

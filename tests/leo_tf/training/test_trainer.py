@@ -15,7 +15,7 @@ from leo_tf.training.trainer import Progress, uses_jit
 def outcome(trainer) -> dict:
     """All that a run comes to, but for the time it took and means while training."""
     workdir = trainer.checkpoints.directory.parent
-    return saved_runs.outcome(workdir, trainer.progress.step)
+    return saved_runs.outcome(workdir, trainer.state.step)
 
 
 def test_the_seed_and_nothing_else_decides_the_noise(make_trainer):
@@ -41,7 +41,7 @@ def test_validation_comes_at_its_interval_and_after_the_last_step(
             num_steps=num_steps, validate_every=validate_every
         )
         run(trainer)
-        assert [record["step"] for record in trainer.progress.history] == expected
+        assert [record["step"] for record in trainer.state.history] == expected
         saved = sorted(trainer.checkpoints.directory.iterdir())
         assert [int(path.name[-8:]) for path in saved] == expected
         assert trainer.stopped_by is None
@@ -49,7 +49,7 @@ def test_validation_comes_at_its_interval_and_after_the_last_step(
 
 def start_over(trainer, workdir):
     """A run of its own without compiling again; the kernel stays as it is."""
-    trainer.progress, trainer.checkpoints = Progress(), Checkpoints(workdir, keep=10)
+    trainer.state, trainer.checkpoints = Progress(), Checkpoints(workdir, keep=10)
 
 
 def test_the_best_is_the_first_with_the_highest_validation_accuracy(
@@ -69,8 +69,8 @@ def test_the_best_is_the_first_with_the_highest_validation_accuracy(
         start_over(trainer, tmp_path / str(accuracies))
         run(trainer)
         assert trainer.checkpoints.best().step == best, accuracies
-        assert trainer.progress.best_step == best
-        assert trainer.progress.best_accuracy == np.nanmax(accuracies)
+        assert trainer.state.best_step == best
+        assert trainer.state.best_accuracy == np.nanmax(accuracies)
 
 
 def test_training_ends_after_as_many_validations_without_a_new_best_as_it_is_told(
@@ -85,31 +85,31 @@ def test_training_ends_after_as_many_validations_without_a_new_best_as_it_is_tol
         )
         line = Line()
         run(trainer, line)
-        found = [record["val_accuracy"] for record in trainer.progress.history]
+        found = [record["val_accuracy"] for record in trainer.state.history]
         assert found == expected and trainer.stopped_by is None
         assert trainer.checkpoints.best().step == 1 + np.argmax(expected)
         assert ("Ended early" in line.notes[-1]) == (patience > 0)
-    trainer.progress.best_step = None  # all were NaN: nothing to wait for
-    assert not trainer.progress.is_at_plateau(1)
+    trainer.state.best_step = None  # all were NaN: nothing to wait for
+    assert not trainer.state.is_at_plateau(1)
 
 
 def test_a_run_that_ended_early_stays_ended_until_it_may_wait_longer(make_trainer):
     changes = {"num_steps": 4, "validate_every": 1}
     accuracies = [0.5, 0.4, 0.9, 0.8]
     ended = run(make_trainer("one", accuracies=accuracies, patience=1, **changes))
-    assert ended.progress.step == 2
+    assert ended.state.step == 2
     again = make_trainer("one", accuracies=accuracies[2:], patience=1, **changes)
     again.resume(again.checkpoints.newest(print))
     line = Line()
     run(again, line)
-    assert again.progress.step == 2 and line.notes == [
+    assert again.state.step == 2 and line.notes == [
         "Ended early at step 2: no validation since step 1 was better."
     ]
     longer = make_trainer("one", accuracies=accuracies[2:], patience=2, **changes)
     longer.resume(longer.checkpoints.newest(print))
     whole = run(make_trainer("two", accuracies=accuracies, patience=2, **changes))
     assert outcome(run(longer)) == outcome(whole)
-    assert whole.progress.step == 4 and whole.progress.best_step == 3
+    assert whole.state.step == 4 and whole.state.best_step == 3
 
 
 def test_with_the_validation_classes_trained_on_the_newest_is_the_best(make_trainer):
@@ -120,11 +120,11 @@ def test_with_the_validation_classes_trained_on_the_newest_is_the_best(make_trai
 def test_steps_that_are_not_finite_are_counted_shown_and_survived(make_trainer):
     line = Line()
     trainer = run(make_trainer(broken_steps=(2, 6, 7)), line)
-    assert trainer.progress.non_finite == 3
+    assert trainer.state.non_finite == 3
     assert line.facts[-1].endswith("3 steps not finite")
     assert "not finite" not in line.facts[0]
     assert trainer.checkpoints.load(12).manifest["progress"]["non_finite"] == 3
-    assert all(math.isfinite(r["train_loss"]) for r in trainer.progress.history), (
+    assert all(math.isfinite(r["train_loss"]) for r in trainer.state.history), (
         "means are of finite steps"
     )
     assert np.isfinite(trainer.learner.kernel.numpy()).all()
@@ -132,7 +132,7 @@ def test_steps_that_are_not_finite_are_counted_shown_and_survived(make_trainer):
 
 def test_where_no_step_was_finite_there_is_no_mean_and_training_goes_on(make_trainer):
     trainer = run(make_trainer(broken_steps=tuple(range(5))))
-    first, second, _ = trainer.progress.history
+    first, second, _ = trainer.state.history
     assert first["train_accuracy"] is None and first["train_loss"] is None
     assert math.isfinite(second["train_loss"])
 
@@ -153,7 +153,7 @@ def test_means_are_taken_over_the_finite_steps_since_the_last_validation(
     run(trainer)
     assert sorted(losses) == [1, 2, 3, 5, 6, 8, 9, 10, 11, 12]
     for record, steps in zip(
-        trainer.progress.history, ([1, 2, 3, 5], [6, 8, 9, 10], [11, 12])
+        trainer.state.history, ([1, 2, 3, 5], [6, 8, 9, 10], [11, 12])
     ):
         expected = np.mean([losses[step] for step in steps])
         assert record["train_loss"] == pytest.approx(expected, rel=1e-6)
@@ -162,7 +162,7 @@ def test_means_are_taken_over_the_finite_steps_since_the_last_validation(
 def test_the_line_tells_step_loss_and_accuracy(make_trainer):
     line = Line()
     trainer = run(make_trainer(accuracies=[0.5, 0.4, 0.6]), line)
-    last = trainer.progress.history[-1]
+    last = trainer.state.history[-1]
     assert line.facts[-1] == (
         f"step 12  loss {last['train_loss']:.3f}"
         f"  accuracy {100 * last['train_accuracy']:.1f} %"
