@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from leo_tf.configs.schema import Config
-from leo_tf.console import ProgressLine
+from leo_tf.console import SILENT, ProgressLine
 from leo_tf.errors import DiskError, DivergedError
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.intervals import interval
@@ -88,7 +88,9 @@ class Trainer:
         """Whether nothing is left to do: the last step is made, and validated."""
         return self._is_over() and self._is_validated()
 
-    def resume(self, checkpoint: Checkpoint, tell: Callable[[str], None]) -> None:
+    def resume(
+        self, checkpoint: Checkpoint, tell: Callable[[str], None] = SILENT.warn
+    ) -> None:
         """Goes on from a checkpoint: variables, best so far and history.
 
         If the best of its time is lost, the best of those that are left takes over.
