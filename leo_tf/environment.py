@@ -5,6 +5,7 @@ import os
 import platform
 
 import leo_tf
+from leo_tf.errors import FlagError
 
 _PACKAGES = ("tensorflow", "tensorflow-probability", "keras", "numpy", "matplotlib")
 
@@ -14,6 +15,19 @@ def versions() -> dict[str, str]:
     found = {name: importlib.metadata.version(name) for name in _PACKAGES}
     found = {"leo-tf": leo_tf.__version__, **found}
     return {**found, "python": platform.python_version(), "machine": platform.machine()}
+
+
+def check_keras_backend() -> None:
+    """Refuses another backend of Keras than TensorFlow.
+
+    Raises:
+      FlagError: naming the variable that chooses it.
+    """
+    import keras
+
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise FlagError("KERAS_BACKEND", "tensorflow", backend, "Unset it.")
 
 
 def device() -> str:

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from leo_tf.cli import dispatch as experiment
 from leo_tf.cli.flags import parse
 from leo_tf.configs.schema import ModelConfig
 from leo_tf.data_pipeline.episode import Episode
+from leo_tf.experiments.evaluate import evaluate as evaluate_run
 from leo_tf.model.leo import LEO
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.training.meta_step import is_finite, meta_gradients
@@ -95,7 +95,8 @@ def test_either_inner_loop_or_both_can_have_no_steps(latent_steps, finetuning_st
 def evaluate(workdir: pathlib.Path, *flags: str):
     """Evaluates as the release is told to; gives the results."""
     flags = ["--evaluation_mode", f"--checkpoint_path={workdir}", "--quiet", *flags]
-    return experiment.evaluate_run(parse(["run_leo.py", *flags]))
+    options = parse(["run_leo.py", *flags])
+    return evaluate_run(options.workdir, **options.explicit)
 
 
 def test_evaluation_loads_the_best_checkpoint_and_not_the_latest(trained_copy):

@@ -7,8 +7,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 
 from leo_tf.cli.flags import RunOptions
 from leo_tf.console import Console
@@ -77,13 +76,11 @@ def _job_arguments(options: RunOptions) -> dict:
     return {"config": options.config, "workdir": workdir, **options.arguments}
 
 
-JOBS: Mapping[str, Callable[[RunOptions, Console], None]] = MappingProxyType(
-    {
-        "train": _train,
-        "evaluate": _evaluate,
-        "search": _search,
-        "compare": _compare,
-        "reproduce": _reproduce,
-        "export": _export,
-    }
-)
+JOBS: dict[str, Callable[[RunOptions, Console], None]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "search": _search,
+    "compare": _compare,
+    "reproduce": _reproduce,
+    "export": _export,
+}

@@ -14,8 +14,7 @@ from fault_scenarios import (
     whole,
 )
 
-from leo_tf.cli.flags import parse
-from leo_tf.export.exporter import export_run
+from leo_tf.export.exporter import export_model
 from leo_tf.export.version_directory import version_path, whole_directory
 from leo_tf.methods.registry import build
 from leo_tf.runs.checkpoints import Checkpoints
@@ -131,8 +130,7 @@ class Exporting:
 
 
 def _export(workdir: pathlib.Path):
-    flags = [f"--workdir={workdir}", f"--export_dir={workdir / 'out'}"]
-    export_run(parse(["run_leo.py", "--mode=export", *flags]))
+    export_model(workdir, workdir / "out")
 
 
 def _is_whole(version: pathlib.Path) -> tuple[bool, str]:

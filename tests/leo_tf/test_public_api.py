@@ -93,13 +93,13 @@ def test_every_public_name_is_there_and_no_other():
 
 
 def test_arrays_are_trained_on_without_a_file_or_a_flag_or_a_printed_word(
-    tmp_path, capfd
+    tmp_path, capsys
 ):
     started = time.monotonic()
     found = leo_tf.train(config(), tmp_path / "run", data=leo_tf.load_data(arrays()))
     assert time.monotonic() > started
     assert found.state.step == 6 and 0 <= found.results.accuracy.mean <= 1
-    assert capfd.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_run_gives_results_history_and_the_trained_method(run):

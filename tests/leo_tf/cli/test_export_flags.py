@@ -11,16 +11,26 @@ def read(*arguments):
 
 def test_export_has_defaults_for_all_but_its_directories():
     options = read(*EXPORT)
-    assert (options.workdir, options.export_dir) == ("/w", "/e")
-    assert (options.export_format, options.export_version) == ("saved_model", None)
-    assert (options.max_classes, options.max_support) == (100, 1000)
+    assert options.workdir == "/w"
+    assert options.arguments == {
+        "export_dir": "/e",
+        "format": "saved_model",
+        "version": None,
+        "max_classes": 100,
+        "max_support": 1000,
+    }
 
 
 def test_export_flags_are_read():
     flags = ["--export_format=tflite", "--export_version=7"]
     options = read(*EXPORT, *flags, "--max_classes=2", "--max_support=3")
-    assert (options.export_format, options.export_version) == ("tflite", 7)
-    assert (options.max_classes, options.max_support) == (2, 3)
+    assert options.arguments == {
+        "export_dir": "/e",
+        "format": "tflite",
+        "version": 7,
+        "max_classes": 2,
+        "max_support": 3,
+    }
 
 
 @pytest.mark.parametrize("missing", ["workdir", "export_dir"])

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from saved_runs import outcome, values_of
 
-from leo_tf.cli import dispatch as experiment
+from leo_tf.cli import jobs
 from leo_tf.cli import main as command_line
 from leo_tf.errors import CheckpointError, DiskError, FlagError, InputError
 
@@ -87,10 +87,10 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_made(
     ids=lambda e: e.__name__,
 )
 def test_every_error_of_ours_has_a_status_of_its_own(monkeypatch, capsys, error):
-    def fails(options):
+    def fails(options, console):
         raise error("here", "this", "that", "Do it.")
 
-    monkeypatch.setattr(experiment, "run", fails)
+    monkeypatch.setitem(jobs.JOBS, "train", fails)
     status = {FlagError: 2, InputError: 3, CheckpointError: 4, DiskError: 5}[error]
     assert command_line.main(["run_leo.py"]) == status
     message = "error: here: expected this, received that. Do it.\n"
@@ -113,10 +113,10 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 def test_too_little_memory_or_disk_is_one_line(
     monkeypatch, capsys, error, status, said
 ):
-    def fails(options):
+    def fails(options, console):
         raise error
 
-    monkeypatch.setattr(experiment, "run", fails)
+    monkeypatch.setitem(jobs.JOBS, "train", fails)
     assert command_line.main(["run_leo.py"]) == status
     captured = capsys.readouterr().err
     assert captured.startswith(f"error: {said}") and captured.count("\n") == 1
@@ -202,16 +202,16 @@ def test_debug_shows_the_traceback_before_the_line(tmp_path, monkeypatch, capsys
 
 
 def test_a_bug_of_ours_is_not_dressed_up_as_the_users(monkeypatch):
-    monkeypatch.setattr(experiment, "run", lambda options: [][0])
+    monkeypatch.setitem(jobs.JOBS, "train", lambda options, console: [][0])
     with pytest.raises(IndexError):
         command_line.main(["run_leo.py"])
 
 
 def test_an_interrupt_outside_of_training_is_status_130(monkeypatch, capsys):
-    def interrupted(options):
+    def interrupted(options, console):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment, "run", interrupted)
+    monkeypatch.setitem(jobs.JOBS, "train", interrupted)
     assert command_line.main(["run_leo.py"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 

@@ -12,7 +12,6 @@ import pytest
 from matplotlib.figure import Figure
 from saved_runs import chosen_on, config_of, listing, results_of
 
-from leo_tf.cli import dispatch as experiment
 from leo_tf.cli import main as command_line
 from leo_tf.cli.flags import parse
 from leo_tf.console import ProgressLine
@@ -21,8 +20,9 @@ from leo_tf.errors import DivergedError
 from leo_tf.evaluation.calibration import Bins
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.intervals import Interval, interval
-from leo_tf.experiments import run_group as several_runs
+from leo_tf.experiments import run_group
 from leo_tf.experiments import train as training
+from leo_tf.experiments.evaluate import evaluate as evaluate_run
 from leo_tf.methods.registry import METHODS, build
 from leo_tf.reports import comparison_figures as comparison_pictures
 from leo_tf.reports.results import Calibration
@@ -52,8 +52,8 @@ def comparison(compare, tmp_path_factory):
 
 
 def evaluated(workdir, *flags):
-    mode = ["--mode=evaluate", f"--workdir={workdir}", "--quiet"]
-    return experiment.evaluate_run(parse(["run_leo.py", *mode, *flags]))
+    mode = ["--mode=evaluate", f"--workdir={workdir}"]
+    return evaluate_run(workdir, **parse(["run_leo.py", *mode, *flags]).explicit)
 
 
 def accuracies_of(workdir) -> np.ndarray:
@@ -290,10 +290,14 @@ def test_a_runs_configuration_is_the_comparisons_with_its_method(comparison):
         assert {**config, "methods": 0} == {**job, "methods": 0}
 
 
-def test_a_directory_is_named_by_the_data_if_none_is_given(small_flags):
-    flags = ["run_leo.py", "--mode=compare", *small_flags]
-    runs = several_runs.SeveralRuns(parse([*flags, "--quiet"]), "comparison")
-    assert str(runs.path) == "runs/tiny_3way_1shot_comparison"
+def test_a_directory_is_named_by_the_data_if_none_is_given(
+    small_flags, tmp_path, monkeypatch
+):
+    config = parse(["run_leo.py", "--mode=compare", *small_flags]).config
+    monkeypatch.chdir(tmp_path)
+    group = run_group.open_group("compare", config)
+    assert str(group.path) == "runs/tiny_3way_1shot_comparison"
+    assert json.loads((group.path / "job.json").read_text()) == {"mode": "compare"}
 
 
 @pytest.mark.parametrize("mode", ["train", "search", "reproduce", "evaluate"])
@@ -320,7 +324,7 @@ def test_a_method_that_diverges_is_named(compare, tmp_path, monkeypatch, capsys)
     def diverging(self, name, **settings):
         raise DivergedError("step 7", "few", "many", "Try a lower rate.")
 
-    monkeypatch.setattr(several_runs.SeveralRuns, "train", diverging)
+    monkeypatch.setattr(run_group.RunGroup, "train", diverging)
     assert compare(tmp_path / "job", "--methods=maml", "--quiet") == 6
     told = capsys.readouterr().err
     assert told.startswith("error: MAML, step 7: expected few, received many. Leave")
@@ -329,15 +333,14 @@ def test_a_method_that_diverges_is_named(compare, tmp_path, monkeypatch, capsys)
 def test_a_method_that_diverged_after_a_validation_is_tested_at_its_best(
     compare, comparison, tmp_path, monkeypatch
 ):
-    train = several_runs.SeveralRuns.train
+    train = run_group.RunGroup.train
 
     def diverging(self, name, **settings):
         train(self, name, **settings)
         if name == "maml":
             raise DivergedError("step 17", "few", "many")
-        return 0
 
-    monkeypatch.setattr(several_runs.SeveralRuns, "train", diverging)
+    monkeypatch.setattr(run_group.RunGroup, "train", diverging)
     workdir = pathlib.Path(shutil.copytree(comparison, tmp_path / "copy"))
     assert compare(workdir, "--quiet") == 0
     found, before = results_of(workdir)["methods"], results_of(comparison)["methods"]

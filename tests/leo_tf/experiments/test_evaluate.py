@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from saved_runs import listing, results_of, values_of
 
-from leo_tf.cli import dispatch as experiment
 from leo_tf.cli.flags import parse
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.errors import CheckpointError, FlagError, InputError
+from leo_tf.experiments.evaluate import evaluate as evaluate_run
 from leo_tf.methods.registry import build
 from leo_tf.runs.checkpoints import Checkpoints
 
@@ -63,8 +63,8 @@ def test_results_are_those_of_an_evaluation_by_hand(trained, tiny_data):
 
 
 def evaluated(workdir, *flags):
-    mode = ["--mode=evaluate", f"--workdir={workdir}", "--quiet"]
-    return experiment.evaluate_run(parse(["run_leo.py", *mode, *flags]))
+    mode = ["--mode=evaluate", f"--workdir={workdir}"]
+    return evaluate_run(workdir, **parse(["run_leo.py", *mode, *flags]).explicit)
 
 
 def test_evaluating_gives_the_results_of_training_and_writes_nothing(trained, capsys):

@@ -13,7 +13,7 @@ from leo_tf.cli import main as command_line
 from leo_tf.configs.schema import Config
 from leo_tf.console import ProgressLine
 from leo_tf.errors import DivergedError
-from leo_tf.experiments import run_group as several_runs
+from leo_tf.experiments import run_group
 from leo_tf.experiments.search import Pace
 from leo_tf.methods import settings as method_settings
 
@@ -155,7 +155,7 @@ def test_a_search_in_which_all_diverges_recommends_nothing_and_is_done_once(
         pytest.fail("it is known to diverge")
 
     with monkeypatch.context() as patched:
-        patched.setattr(several_runs.SeveralRuns, "train", trained_again)
+        patched.setattr(run_group.RunGroup, "train", trained_again)
         assert search(workdir, "--trials=1", *_DIVERGES) == 0
     assert results_of(workdir)["methods"]["leo"] == result
     # Of other settings nothing is known, and nothing was saved that they would spoil.
@@ -167,16 +167,15 @@ def test_a_search_in_which_all_diverges_recommends_nothing_and_is_done_once(
 def test_a_trial_that_diverges_is_never_the_best(
     searched, search, tmp_path, monkeypatch, capsys
 ):
-    train = several_runs.SeveralRuns.train
+    train = run_group.RunGroup.train
     best = results_of(searched)["methods"]["maml"]["best_trial"]
 
     def diverging(self, name, **settings):
-        status = train(self, name, **settings)
+        train(self, name, **settings)
         if name == f"maml/trial_0{best}":
             raise DivergedError("step 12", "few", "many")
-        return status
 
-    monkeypatch.setattr(several_runs.SeveralRuns, "train", diverging)
+    monkeypatch.setattr(run_group.RunGroup, "train", diverging)
     workdir = pathlib.Path(shutil.copytree(searched, tmp_path / "copy"))
     assert search(workdir, "--trials=3", "--methods=maml") == 0
     found = results_of(workdir)["methods"]["maml"]

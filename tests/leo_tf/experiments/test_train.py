@@ -13,15 +13,16 @@ import saved_runs
 import tensorflow as tf
 from saved_runs import listing, manifest_of, results_of, values_of
 
-from leo_tf import environment
-from leo_tf.cli import dispatch as experiment
+from leo_tf import console, environment
 from leo_tf.cli.flags import parse
 from leo_tf.console import ProgressLine
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.errors import CheckpointError, FlagError, InputError
 from leo_tf.experiments import train as training
+from leo_tf.runs import run
 from leo_tf.runs.directory import RunDirectory
+from leo_tf.runs.run import default_workdir
 from leo_tf.training import trainer
 
 
@@ -44,7 +45,7 @@ def stop_at(monkeypatch):
                     os.kill(os.getpid(), number)
 
         monkeypatch.setattr(trainer, "_SECONDS_PER_CALL", 0.0)
-        monkeypatch.setattr(training, "ProgressLine", Line)
+        monkeypatch.setattr(console, "ProgressLine", Line)
 
     return stop_at
 
@@ -58,6 +59,7 @@ def test_a_finished_run_leaves_what_it_promises_and_nothing_half_written(trained
         "events",
         "results.json",
         "learning_curve.png",
+        "history.csv",
     }
     names = sorted(path.name for path in (trained / "checkpoints").iterdir())
     assert names == ["step-00000005", "step-00000010", "step-00000012"]
@@ -112,7 +114,7 @@ def test_a_compiled_run_resumes_bit_for_bit_too(train, tmp_path, stop_at):
 
 
 def test_going_on_for_longer_does_not_switch_the_compiler(train, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "_JIT_PAYS_AFTER", 2)  # "auto": not up to 2 steps
+    monkeypatch.setattr(run, "_JIT_PAYS_AFTER", 2)  # "auto": not up to 2 steps
     for steps in (2, 3):
         flags = ("--jit=auto", f"--num_steps={steps}", "--num_test_episodes=2")
         assert train(tmp_path, *flags, "--quiet") == 0
@@ -249,10 +251,10 @@ def test_it_tells_data_device_shapes_and_how_to_look_at_a_run_of_any_name(
 
 def test_a_run_without_a_name_goes_below_runs_by_data_and_shape(small_flags):
     config = parse(["run_leo.py", *small_flags]).config
-    assert training.default_workdir(config) == "runs/tiny_3way_1shot"
+    assert default_workdir(config) == "runs/tiny_3way_1shot"
 
 
 def test_another_backend_of_keras_is_refused(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(FlagError, match="KERAS_BACKEND: expected tensorflow"):
-        experiment.run(parse(["run_leo.py"]))
+        training.train(parse(["run_leo.py"]).config)

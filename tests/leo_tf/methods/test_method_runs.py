@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 from saved_runs import chosen_on, listing, manifest_of, results_of, values_of
 
-from leo_tf.cli import dispatch as experiment
 from leo_tf.cli import main as command_line
 from leo_tf.cli.flags import parse
 from leo_tf.evaluation import validation_tuning as choices
+from leo_tf.experiments.evaluate import evaluate as evaluate_run
 from leo_tf.methods import registry as methods
 
 UNTRAINED = [name for name, method in methods.METHODS.items() if not method.is_trained]
@@ -21,8 +21,8 @@ def config_of(workdir) -> dict:
 
 
 def evaluated(workdir, *flags):
-    mode = ["--mode=evaluate", f"--workdir={workdir}", "--quiet"]
-    return experiment.evaluate_run(parse(["run_leo.py", *mode, *flags]))
+    mode = ["--mode=evaluate", f"--workdir={workdir}"]
+    return evaluate_run(workdir, **parse(["run_leo.py", *mode, *flags]).explicit)
 
 
 @pytest.fixture(scope="module")
