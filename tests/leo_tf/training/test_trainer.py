@@ -9,7 +9,8 @@ from toy_training import Line, run
 
 from leo_tf.configs.schema import Config
 from leo_tf.runs.checkpoints import Checkpoints
-from leo_tf.training.trainer import Progress, uses_jit
+from leo_tf.runs.run import uses_jit
+from leo_tf.runs.training_state import TrainingState
 
 
 def outcome(trainer) -> dict:
@@ -49,7 +50,7 @@ def test_validation_comes_at_its_interval_and_after_the_last_step(
 
 def start_over(trainer, workdir):
     """A run of its own without compiling again; the kernel stays as it is."""
-    trainer.state, trainer.checkpoints = Progress(), Checkpoints(workdir, keep=10)
+    trainer.state, trainer.checkpoints = TrainingState(), Checkpoints(workdir, keep=10)
 
 
 def test_the_best_is_the_first_with_the_highest_validation_accuracy(
