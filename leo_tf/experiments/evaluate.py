@@ -53,29 +53,28 @@ def evaluate(
     Raises:
       LeoError: for anything the user can mend.
     """
-    run = load_run(workdir)
+    run = load_run(workdir, console)
     changes = {**changes, **(data.settings() if data else {})}
     trained, run.config = run.config, _evaluation_config(run.config, changes)
-    _say_choices_are_others(run.config, trained, console)
+    _say_choices_are_others(run, trained)
     _check_shapes(run, run.checkpoints.best())  # is there one? Else load no data
     split = dataset.load(run.config, ["test"], data=data, console=console)["test"]
     console.say(str(split))
     run.learner = build(run.config, split.embedding_size)
     best = run.restore_best()  # the best by now: a training may have moved on
-    _check_test_data(split, best, changes, console)
-    return _test(run, split, best, console)
+    _check_test_data(run, split, best, changes)
+    return _test(run, split, best)
 
 
-def test_run(run: Run, split: Split, console: Console = SILENT) -> None:
+def test_run(run: Run, split: Split) -> None:
     """Tests a run's best checkpoint; writes results.json and the picture of an episode.
 
     Args:
       run: trained, and still open.
       split: test.
-      console: where to show progress.
     """
     best, state = run.restore_best(), run.state
-    run.results = _test(run, split, best, console)
+    run.results = _test(run, split, best)
     more = {
         "test": dataset.evaluation_shape(run.config, split),
         "step": best.step,
@@ -98,13 +97,13 @@ def posterior_draws(config: Config) -> Draws | None:
     return Draws(run.test_samples, run.seed) if run.test_samples else None
 
 
-def _test(run: Run, split: Split, best: Checkpoint, console: Console) -> Results:
+def _test(run: Run, split: Split, best: Checkpoint) -> Results:
     config, count = run.config, run.config.run.num_test_episodes
     # The method first: where it is nearest centroid itself, it is not tested twice.
     learners: dict[str, Learner] = {config.methods.method: run.learner}
     learners.setdefault(BASELINE, NearestCentroid())
     episodes = dataset.evaluation_episodes(config, split, count)
-    with console.progress("test", count, unit="episodes") as line:
+    with run.console.progress("test", count, unit="episodes") as line:
         scores = score(
             learners,
             episodes,
@@ -138,14 +137,14 @@ def _draw_episode(run: Run, split: Split) -> None:
     )
 
 
-def _say_choices_are_others(config: Config, trained: Config, console: Console) -> None:
+def _say_choices_are_others(run: Run, trained: Config) -> None:
     """Says that what a run chose for its own episodes is used for others."""
-    chosen = method_named(config.methods.method).chosen
-    mine, theirs = config.episodes, trained.episodes
+    chosen = method_named(trained.methods.method).chosen
+    mine, theirs = run.config.episodes, trained.episodes
     way, shot = theirs.evaluation_way, theirs.evaluation_shot
     if chosen and (mine.evaluation_way, mine.evaluation_shot) != (way, shot):
         names = " and ".join(f"--{name}" for name in chosen)
-        console.say(
+        run.console.say(
             f"{names}: as chosen for {way}-way {shot}-shot; --mode=compare chooses "
             "anew for other episodes."
         )
@@ -164,7 +163,7 @@ def _check_shapes(run: Run, best: Checkpoint) -> None:
             raise InputError(where, f"{theirs}, as in {best.path}", shown(mine))
 
 
-def _check_test_data(split: Split, best: Checkpoint, changes, console: Console) -> None:
+def _check_test_data(run: Run, split: Split, best: Checkpoint, changes) -> None:
     """Other data than the run's own is tested only if that was asked for."""
     size = best.fact("embedding_size", int)
     if split.embedding_size != size:
@@ -180,7 +179,7 @@ def _check_test_data(split: Split, best: Checkpoint, changes, console: Console) 
             f"data of digest {shown(split.digest)}",
             "Give --data_path to test on other data.",
         )
-    console.say("This is not the test data of the run.")
+    run.console.say("This is not the test data of the run.")
 
 
 def _evaluation_config(trained: Config, changes) -> Config:

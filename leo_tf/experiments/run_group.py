@@ -65,7 +65,9 @@ class RunGroup:
             "config": self.config.to_dict(),
         }
 
-    def train(self, name: str, splits: Mapping[str, Split] | None = None, **settings):
+    def train(
+        self, name: str, splits: Mapping[str, Split] | None = None, **settings
+    ) -> None:
         """Trains a run, or resumes it, or finds it done.
 
         Args:
@@ -77,18 +79,20 @@ class RunGroup:
           Stopped: if a signal stopped it.
           LeoError: for anything the user can mend.
         """
-        options = {"allow_changes": self.allow_changes, "console": self.console}
-        config = self.config.replace(**settings)
-        with open_run(config, self.path / name, **options) as run:
-            splits = self.splits if splits is None else splits
-            train_run(run, splits, replicas=self.replicas, **options)
+        with open_run(
+            self.config.replace(**settings),
+            self.path / name,
+            allow_changes=self.allow_changes,
+            console=self.console,
+        ) as run:
+            train_run(run, self.splits if splits is None else splits, self.replicas)
         if run.stopped_by is not None:
             raise Stopped(run.stopped_by)
 
     def finished(self, name: str) -> Run:
         """Returns a run that is done, its learner as it validated best."""
-        run = load_run(self.path / name)
-        run.load_state(self.console)
+        run = load_run(self.path / name, self.console)
+        run.load_state()
         run.restore_best()
         return run
 

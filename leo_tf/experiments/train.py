@@ -23,7 +23,7 @@ from leo_tf.monitoring.profiler import Profile
 from leo_tf.monitoring.validation import ValidationMonitor
 from leo_tf.reports import figures
 from leo_tf.runs.directory import RunDirectory
-from leo_tf.runs.run import Run, check_data, default_workdir, open_run, with_data
+from leo_tf.runs.run import Run, default_workdir, open_run
 from leo_tf.runs.training_state import TrainingState
 from leo_tf.training.callback import Callback, call_all
 from leo_tf.training.history_file import HistoryFile
@@ -66,7 +66,6 @@ def train(
     Raises:
       LeoError: for anything the user can mend.
     """
-    config = with_data(config, data, workdir)
     _check_trained(config, profile_steps)
     replicas = start(config, console.say) if replicas is None else replicas
     workers = replicas.workers
@@ -77,22 +76,13 @@ def train(
             run.stopped_by = int(workers.from_chief(0)) or None  # waits for its test
             return run
         with open_run(
-            config, workdir, allow_changes=allow_changes, console=console
+            config, workdir, data=data, allow_changes=allow_changes, console=console
         ) as run:
             splits = dataset.load(run.config, data=data, console=console)
             describe(run.config, splits, console)
-            train_run(
-                run,
-                splits,
-                data=data,
-                callbacks=callbacks,
-                replicas=replicas,
-                allow_changes=allow_changes,
-                profile_steps=profile_steps,
-                console=console,
-            )
+            train_run(run, splits, replicas, callbacks, profile_steps)
             if run.stopped_by is None:
-                test_run(run, splits["test"], console)
+                test_run(run, splits["test"])
             call_all(callbacks, "on_end", run)
         workers.from_chief(run.stopped_by or 0)
         return run
@@ -101,62 +91,52 @@ def train(
 def train_run(
     run: Run,
     splits: Mapping[str, Split],
-    *,
-    data: Data | None = None,
+    replicas: Replicas,
     callbacks: Sequence[Callback] = (),
-    replicas: Replicas | None = None,
-    allow_changes: bool = False,
     profile_steps: tuple[int, int] | None = None,
-    console: Console = SILENT,
 ) -> None:
     """Trains a run that is open to its last step, or until a signal; does not test it.
 
     Arguments are those of `train`.
     """
-    replicas = Replicas() if replicas is None else replicas
-    callbacks = (HistoryFile(console), *callbacks)
-    check_data(run, splits, allow_changes=allow_changes, console=console)
-    run.config = _tuned(run.config, splits["val"], console)
+    callbacks = (HistoryFile(), *callbacks)
+    run.check_data(splits)
+    run.config = _tuned(run, splits["val"])
     check_same(replicas, run.config, splits["train"])
     with replicas.scope():
         run.learner = build(run.config, splits["train"].embedding_size)
-    is_trained = method_named(run.config.methods.method).is_trained
-    run.jit = is_trained and bool(replicas.workers.from_chief(run.jit))
+    method = method_named(run.config.methods.method)
+    run.jit = method.is_trained and bool(replicas.workers.from_chief(run.jit))
     run.note_data(splits)
-    if not is_trained:
-        return _validate_untrained(run, splits, data, callbacks, console)
-    trainer, centroid = _trainer(run, splits, replicas, profile_steps, callbacks)
+    if not method.is_trained:
+        return _validate_untrained(run, splits["val"], callbacks)
+    trainer, centroid = _trainer(run, splits, replicas, callbacks, profile_steps)
     if run.newest:
         # Only now that it is resumed.
         run.checkpoints.newest(lambda reason: None, set_aside=True)
-        trainer.resume(run.newest, console.warn)
+        trainer.resume(run.newest, run.console.warn)
         begin = "Trained already, to" if trainer.is_done else "Going on from"
-        console.say(f"{begin} step {run.newest.step} in {run.path}.")
-    run.state = trainer.state
-    trainer.profile.check(run.state.step, run.config.run.num_steps)
-    run.write_config(data)
+        run.console.say(f"{begin} step {run.newest.step} in {run.path}.")
+    run.state, total = trainer.state, run.config.run.num_steps
+    trainer.profile.check(run.state.step, total)
+    run.write_config()
     if not trainer.is_done:
         run_summary.show(trainer.shown.monitor, run.config, splits, run.path)
     call_all(callbacks, "on_start", run)
-    total = run.config.run.num_steps
-    with console.progress("train", total, run.state.step) as line:
+    with run.console.progress("train", total, run.state.step) as line:
         trainer.run(line)
     run.stopped_by = trainer.stopped_by
     if run.stopped_by is None:
-        figures.learning_curve(
-            run.path / "learning_curve.png",
-            run.history,
-            centroid,
-            method_named(run.config.methods.method).title,
-        )
+        path = run.path / "learning_curve.png"
+        figures.learning_curve(path, run.history, centroid, method.title)
 
 
 def _trainer(
     run: Run,
     splits: Mapping[str, Split],
     replicas: Replicas,
-    profile_steps: tuple[int, int] | None,
     callbacks: Sequence[Callback],
+    profile_steps: tuple[int, int] | None,
 ) -> tuple[Trainer, Interval]:
     """The trainer, and nearest centroid's accuracy on the validation episodes."""
     config, validation = run.config, splits["val"]
@@ -194,26 +174,20 @@ def _trainer(
     return trainer, baseline
 
 
-def _validate_untrained(
-    run: Run,
-    splits: Mapping[str, Split],
-    data: Data | None,
-    callbacks: Sequence[Callback],
-    console: Console,
-) -> None:
+def _validate_untrained(run: Run, split: Split, callbacks: Sequence[Callback]) -> None:
     """Validates a method without training, and keeps it as a checkpoint of step 0."""
     call_all(callbacks, "on_start", run)
     if run.newest:
         run.state = TrainingState.of(run.newest)
         return
     name, count = run.config.methods.method, run.config.run.num_val_episodes
-    episodes = dataset.evaluation_episodes(run.config, splits["val"], count)
+    episodes = dataset.evaluation_episodes(run.config, split, count)
     scores = evaluate({name: run.learner}, episodes)[name]
     accuracy, state = interval(scores.accuracy), TrainingState(best_step=0)
     state.best_accuracy = accuracy.mean
     state.record(accuracy, scores.loss, {})
-    console.say(state.validation_line(accuracy, "  nothing to train"))
-    run.write_config(data)
+    run.console.say(state.validation_line(accuracy, "  nothing to train"))
+    run.write_config()
     manifest = {**run.metadata, "progress": dataclasses.asdict(state)}
     run.checkpoints.save(0, {}, manifest)
     run.checkpoints.mark_best(0)
@@ -239,13 +213,13 @@ def _check_trained(config: Config, profile_steps: tuple[int, int] | None) -> Non
         raise FlagError("--profile_steps", "a method that is trained", method)
 
 
-def _tuned(config: Config, split: Split, console: Console) -> Config:
+def _tuned(run: Run, split: Split) -> Config:
     """With what the method wants chosen on the validation episodes."""
-    count = config.run.num_val_episodes
+    config, count = run.config, run.config.run.num_val_episodes
     episodes = functools.partial(dataset.evaluation_episodes, config, split, count)
     chosen = choose(config, split.embedding_size, episodes)
     for name, value, _ in chosen.differences(config):
-        console.say(f"Chosen on validation episodes: --{name}={value:.3g}.")
+        run.console.say(f"Chosen on validation episodes: --{name}={value:.3g}.")
     return chosen
 
 
@@ -253,11 +227,11 @@ def describe(config: Config, splits: Mapping[str, Split], console: Console) -> N
     """Says what data, device and episodes a run has."""
     for split in splits.values():
         console.say(str(split))
-    shape = config.episodes
     console.say(f"Device: {device()}.")
+    episodes = config.episodes
     console.say(
-        f"Training episodes: {shape.way}-way {shape.shot}-shot, {shape.num_query} "
-        f"queries a class, {shape.meta_batch_size} a step."
+        f"Training episodes: {episodes.way}-way {episodes.shot}-shot, "
+        f"{episodes.num_query} queries a class, {episodes.meta_batch_size} a step."
     )
     for name in ("val", "test"):
         shape = dataset.evaluation_shape(config, splits[name])

@@ -17,7 +17,6 @@ from leo_tf.environment import device, versions
 from leo_tf.errors import FlagError, InputError
 from leo_tf.evaluation.results import Results
 from leo_tf.methods.registry import build, method_named
-from leo_tf.model.learner import Learner
 from leo_tf.runs.checkpoints import Checkpoints, restore
 from leo_tf.runs.directory import RunDirectory
 from leo_tf.runs.manifest import Checkpoint
@@ -34,6 +33,9 @@ class Run:
     Args:
       directory: of the run.
       config: settled, as it counts for this run.
+      data: what it computes on, if that is not what `config` names.
+      allow_changes: whether it may be resumed with other settings or data.
+      console: where to show progress.
 
     Attributes:
       path: the run directory.
@@ -44,19 +46,29 @@ class Run:
       metadata: what every manifest and results.json hold besides: configuration, data
         digests, device, versions.
       state: where training stands.
-      learner: the method; after training with the variables of the best checkpoint.
+      learner: the method, a `Learner`, once it is built; after training it has the
+        variables of the best checkpoint.
       results: of the test; None before, or if training was stopped.
       stopped_by: number of the signal that stopped training, or None.
     """
 
-    def __init__(self, directory: RunDirectory, config: Config):
+    def __init__(
+        self,
+        directory: RunDirectory,
+        config: Config,
+        *,
+        data: Data | None = None,
+        allow_changes: bool = False,
+        console: Console = SILENT,
+    ):
         self.directory, self.path, self.config = directory, directory.path, config
+        self.data, self.allow_changes, self.console = data, allow_changes, console
         self.checkpoints = Checkpoints(self.path, config.run.keep_checkpoints)
         self.newest: Checkpoint | None = None
         self.jit = uses_jit(config)
         self.metadata: dict[str, Any] = {}
         self.state = TrainingState()
-        self.learner: Learner | None = None
+        self.learner: Any = None
         self.results: Results | None = None
         self.stopped_by: int | None = None
 
@@ -75,6 +87,16 @@ class Run:
         values, method = self.config.flat(), method_named(self.config.methods.method)
         return {name: values[name] for name in method.chosen}
 
+    def check_data(self, splits: Mapping[str, Split]) -> None:
+        """Refuses data that the run did not begin with, unless changes are allowed.
+
+        Raises:
+          InputError: naming the first split that is another.
+        """
+        if self.newest:
+            digests = self.newest.fact("data", dict)
+            check_unchanged(splits, digests, self.allow_changes, self.console)
+
     def note_data(self, splits: Mapping[str, Split]) -> None:
         """Fills in `metadata` when data, learner and settings are sure."""
         self.metadata = {
@@ -86,23 +108,23 @@ class Run:
             "versions": versions(),
         }
 
-    def write_config(self, data: Data | None = None) -> None:
+    def write_config(self) -> None:
         """Writes config.json, before the first checkpoint; and data that has no file.
 
         Raises:
           DiskError: if that fails.
         """
-        if data is not None and data.in_memory:
-            write_data(data, self.path / "data")
+        if self.data is not None and self.data.in_memory:
+            write_data(self.data, self.path / "data")
         self.directory.write_config(self.config)
 
-    def load_state(self, console: Console = SILENT) -> None:
+    def load_state(self) -> None:
         """Reads from the newest whole checkpoint where training stands.
 
         Raises:
           CheckpointError: if there were checkpoints, and none is whole.
         """
-        self.newest = self.checkpoints.newest(console.warn)
+        self.newest = self.checkpoints.newest(self.console.warn)
         if self.newest:
             self.state = TrainingState.of(self.newest)
 
@@ -120,14 +142,14 @@ class Run:
         return best
 
 
-def load_run(workdir) -> Run:
+def load_run(workdir, console: Console = SILENT) -> Run:
     """Opens a run directory to read; nothing but its configuration is read yet.
 
     Raises:
       InputError: if there is no run, or config.json is damaged.
     """
     directory = RunDirectory(workdir)
-    return Run(directory, directory.config())
+    return Run(directory, directory.config(), console=console)
 
 
 @contextlib.contextmanager
@@ -135,6 +157,7 @@ def open_run(
     config: Config,
     workdir=None,
     *,
+    data: Data | None = None,
     allow_changes: bool = False,
     console: Console = SILENT,
 ) -> Iterator[Run]:
@@ -143,8 +166,7 @@ def open_run(
     Args:
       config: what is asked for; the run's own `config` may have more filled in.
       workdir: the run directory; None for one named by data and episodes.
-      allow_changes: whether the run may go on with other settings.
-      console: told of what differs, and of checkpoints that are passed over.
+      data, allow_changes, console: see `Run`.
 
     Raises:
       InputError: if the directory is another run's, or another process trains there.
@@ -152,34 +174,19 @@ def open_run(
       FlagError: if more steps are done than asked for.
       DiskError: if it cannot be written.
     """
-    config = with_absolute_path(config)
+    config = with_absolute_path(with_data(config, data, workdir))
     directory = RunDirectory(workdir or default_workdir(config))
     config = _with_choices_of(directory, config, allow_changes)
     with directory.for_training(config, allow_changes, console):
-        run = Run(directory, config)
+        run = Run(
+            directory, config, data=data, allow_changes=allow_changes, console=console
+        )
         run.newest = run.checkpoints.newest(console.warn)
         if run.newest:
             _check_steps(config, run.newest)
             if config.run.jit == "auto":  # as it began, however long it gets
                 run.jit = run.newest.fact("jit", bool)
         yield run
-
-
-def check_data(
-    run: Run,
-    splits: Mapping[str, Split],
-    *,
-    allow_changes: bool = False,
-    console: Console = SILENT,
-) -> None:
-    """Refuses data that a run did not begin with, unless changes are allowed.
-
-    Raises:
-      InputError: naming the first split that is another.
-    """
-    if run.newest:
-        digests = run.newest.fact("data", dict)
-        check_unchanged(splits, digests, allow_changes, console)
 
 
 def uses_jit(config: Config) -> bool:

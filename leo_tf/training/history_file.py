@@ -3,7 +3,6 @@
 import csv
 import io
 
-from leo_tf.console import SILENT, Console
 from leo_tf.errors import DiskError
 from leo_tf.files import write_file
 from leo_tf.runs.run import Run
@@ -13,14 +12,7 @@ NAME = "history.csv"
 
 
 class HistoryFile(Callback):
-    """Writes `run.history` anew after each validation; a failure costs no training.
-
-    Args:
-      console: told if the file cannot be written.
-    """
-
-    def __init__(self, console: Console = SILENT):
-        self._console = console
+    """Writes `run.history` anew after each validation; a failure costs no training."""
 
     def on_start(self, run: Run) -> None:
         self._run = run
@@ -33,4 +25,4 @@ class HistoryFile(Callback):
         try:
             write_file(self._run.path / NAME, lines.getvalue().encode())
         except DiskError as error:
-            self._console.warn(f"no {NAME} this time: {error}")
+            self._run.console.warn(f"no {NAME} this time: {error}")
