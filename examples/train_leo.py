@@ -47,7 +47,7 @@ def accuracies(leo, table) -> np.ndarray:
         # Both inner loops run in here: on the latents, then on the classifier.
         inputs = episode.support_inputs, episode.support_labels, episode.query_inputs
         answers = np.argmax(leo(*inputs), axis=-1)  # [B, N, Q]
-        right.append((answers == episode.query_labels).mean(axis=(1, 2)))  # [B]
+        right.append(np.mean(answers == episode.query_labels, axis=(1, 2)))  # [B]
     return np.concatenate(right)
 
 

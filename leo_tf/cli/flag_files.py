@@ -38,9 +38,8 @@ def with_flag_files(arguments: Sequence[str]) -> list[str]:
             path = waiting.pop() if waiting else ""
         text = _read(os.path.expanduser(path.strip()), budget)
         budget -= len(text.encode())
-        lines = (line.strip() for line in text.splitlines())
-        lines = [line for line in lines if line and not line.startswith(("#", "//"))]
-        waiting.extend(reversed(lines))
+        lines = [line.strip() for line in text.splitlines()]
+        waiting += [x for x in lines[::-1] if x and not x.startswith(("#", "//"))]
     return expanded
 
 

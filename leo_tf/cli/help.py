@@ -5,7 +5,7 @@ import textwrap
 from leo_tf.cli.options import OPTIONS
 from leo_tf.configs.presets import PRESETS
 
-_INDENT = {"initial_indent": " " * 6, "subsequent_indent": " " * 6}
+_INDENT = " " * 6
 
 
 def help_text(program: str) -> str:
@@ -33,4 +33,7 @@ def _option_help(option) -> list[str]:
     facts += [f"with --mode={' or '.join(option.modes)}"] if option.modes else []
     facts += [o.help for o in OPTIONS.values() if o.target == option.name != o.name]
     text = f"{option.help} ({'; '.join(facts)})" if facts else option.help
-    return [name, *textwrap.wrap(text, 80, **_INDENT)]
+    return [
+        name,
+        *textwrap.wrap(text, 80, initial_indent=_INDENT, subsequent_indent=_INDENT),
+    ]

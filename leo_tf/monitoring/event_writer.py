@@ -28,10 +28,10 @@ try:
     from tensorboard.plugins.scalar.summary_v2 import scalar_pb
     from tensorboard.plugins.text.summary_v2 import text_pb
     from tensorboard.util.tensor_util import make_tensor_proto
+
+    _MISSING: ImportError | None = None
 except ImportError as error:  # then a run shows nothing, and loses nothing else
     _MISSING = error
-else:
-    _MISSING = None
 
 _BUCKETS = 30
 # Of a constant array, how wide its histogram is: relative to the constant.

@@ -101,12 +101,14 @@ def _data(config: Config, splits: Mapping[str, Split]) -> str:
     lines = ["| split | classes | examples | D | episodes | source | SHA-256 |"]
     lines += ["|---" * 7 + "|"]
     for name, split in splits.items():
-        shape = config.episodes
-        episode = f"{shape.way}-way {shape.shot}-shot, {shape.num_query} queries"
-        if name != "train":
+        if name == "train":
+            shape = {
+                n: getattr(config.episodes, n) for n in ("way", "shot", "num_query")
+            }
+        else:
             shape = evaluation_shape(config, split)
-            episode = f"{shape['way']}-way {shape['shot']}-shot"
-            episode += f", {shape['num_query']} queries"
+        episode = f"{shape['way']}-way {shape['shot']}-shot"
+        episode += f", {shape['num_query']} queries"
         rows, size = split.table.features.shape
         counts = f"{len(split.class_names)} | {rows} | {size}"
         source = f"{split.source} | {split.digest[:16]}"

@@ -22,13 +22,13 @@ class Call(NamedTuple):
     """One call of `run_steps`.
 
     Attributes:
-      count: steps.
+      steps: how many.
       metrics: sums over them, see `make_run_steps`.
       seconds: from its beginning until its results were there.
       input_wait: seconds of those in which a step could have begun, but for its data.
     """
 
-    count: int
+    steps: int
     metrics: dict[str, float]
     seconds: float
     input_wait: float
@@ -63,7 +63,7 @@ class TrainingMonitor:
         variables = learner.trainable_variables
         # Without the learner's own name: "encoder/kernel".
         self._variables = {v.path.split("/", 1)[-1]: v for v in variables}
-        self._means, self._calls = Averages(), []
+        self._means, self._calls = Averages(), list[Call]()
         self._before: Snapshot | None = None
         self._has_begun, self._was_finite = False, True
 
@@ -76,7 +76,7 @@ class TrainingMonitor:
 
     def add(self, call: Call) -> None:
         """Takes in what a call brought; shows nothing yet."""
-        self._means.add(call.metrics, call.count)
+        self._means.add(call.metrics, call.steps)
         self._was_finite = not call.metrics["non_finite"]
         if self._has_begun:  # the first call traced and compiled: no speed
             self._calls.append(call)
@@ -132,19 +132,20 @@ class TrainingMonitor:
             dict(zip(names, momenta)),
         )
 
-    def _is_step(self, now: Snapshot) -> bool:
-        """Whether just one step lies between what was noted and now, a finite one."""
-        noted = self._before is not None and self._was_finite
-        return noted and self._before.updates + 1 == now.updates
+    def _step_before(self, now: Snapshot) -> Snapshot | None:
+        """What was noted, if just one step lies between it and now, a finite one."""
+        noted = self._before if self._was_finite else None
+        return noted if noted and noted.updates + 1 == now.updates else None
 
     def _movement(self, now: Snapshot) -> dict[str, float]:
         """How far the last step moved each variable, in lengths of the variable."""
-        if not self._is_step(now):
+        before = self._step_before(now)
+        if before is None:
             return {}
         return {
             f"optimisation_update_to_weight/{name}": _length(now.variables[name] - old)
             / _length(old)
-            for name, old in self._before.variables.items()
+            for name, old in before.variables.items()
             if old.any()
         }
 
@@ -153,19 +154,20 @@ class TrainingMonitor:
 
         To hand them out of every compiled step would cost as much as all else here.
         """
-        if not self._is_step(now):
+        before = self._step_before(now)
+        if before is None:
             return {}
         decay = float(self.optimizer.beta_1)
         return {
             name: (now.momenta[name] - decay * old) / (1.0 - decay)
-            for name, old in self._before.momenta.items()
+            for name, old in before.momenta.items()
         }
 
     def _speed(self) -> dict[str, float]:
         if not self._calls:
             return {}
         seconds = sum(call.seconds for call in self._calls)
-        steps = sum(call.count for call in self._calls) / seconds
+        steps = sum(call.steps for call in self._calls) / seconds
         waiting = sum(call.input_wait for call in self._calls)
         return {
             "speed/steps_per_second": steps,

@@ -134,14 +134,11 @@ class RunDirectory:
             if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
                 expected = "a regular file of one name"
                 raise InputError(str(path), expected, "a link or a device")
-        descriptors = []
-        for name, flags in (
-            (path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW),
-            (self.path, os.O_RDONLY | os.O_DIRECTORY),
-        ):
-            descriptors.append(os.open(name, flags, 0o666))
-            held.callback(_close, descriptors[-1])
-        return tuple(descriptors)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        held.callback(_close, lock)
+        place = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        held.callback(_close, place)
+        return lock, place
 
     def _lock(self, lock: int, place: int):
         # The system frees both when the process ends, however it ends.

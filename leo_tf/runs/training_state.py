@@ -92,7 +92,7 @@ class TrainingState:
           is_whole: step -> whether its checkpoint is there and undamaged; if it
             raises because the disk fails, so does this.
         """
-        if is_whole(self.best_step):
+        if self.best_step is None or is_whole(self.best_step):
             return
         left = [
             record

@@ -141,12 +141,14 @@ def make_meta_step(
     optimizer: keras.optimizers.Optimizer,
     *,
     jit: bool = False,
-    **thresholds: float,
+    gradient_threshold: float,
+    gradient_norm_threshold: float,
 ) -> Callable[[Episode, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
     """Builds the function that updates `learner` on one meta-batch.
 
     Args:
-      learner, optimizer, thresholds: see `make_update`.
+      learner, optimizer, gradient_threshold, gradient_norm_threshold: see
+        `make_update`.
       jit: compile the update with XLA. The draws are made outside of it: they are
         the same with and without, and XLA's generator is far slower on a CPU.
 
@@ -154,8 +156,13 @@ def make_meta_step(
       A `tf.function` of an episode, a seed and the number of the step, the last two
       int64 scalars; it returns the metrics of `make_update`, in float64.
     """
-    mend_and_apply = make_update(learner, optimizer, **thresholds)
-    keys = []  # of the metrics, as soon as `update` is traced
+    mend_and_apply = make_update(
+        learner,
+        optimizer,
+        gradient_threshold=gradient_threshold,
+        gradient_norm_threshold=gradient_norm_threshold,
+    )
+    keys: list[str] = []  # of the metrics, as soon as `update` is traced
 
     def update(episode, noise):
         loss, gradients, metrics = meta_gradients(learner, episode, noise)

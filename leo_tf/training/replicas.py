@@ -148,7 +148,7 @@ def make_meta_step(
         update = alone.make_update(
             learner, optimizer, apply=replicas.apply, **thresholds
         )
-    keys = []  # of the metrics, as soon as they are traced
+    keys: list[str] = []  # of the metrics, as soon as they are traced
 
     @tf.function(jit_compile=jit, autograph=False)
     def gradients_of(part, noise):

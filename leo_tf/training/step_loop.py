@@ -25,7 +25,7 @@ def make_run_steps(meta_step: Callable, seed: int, watch: bool = False) -> Calla
       is in seconds: the time from the end of a step, or the beginning of the call,
       until the next episodes were there, summed.
     """
-    keys = []  # of the metrics, as soon as a step is traced
+    keys: list[str] = []  # of the metrics, as soon as a step is traced
 
     @tf.function(autograph=False)
     def run_steps(iterator, first, count):

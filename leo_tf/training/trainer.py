@@ -108,14 +108,14 @@ class Trainer:
         self.optimizer.learning_rate = self.config.optimizer.outer_lr
         self.state, self._resumed = state, checkpoint
         if state.best_step is not None:
-            self._find_best(tell)
+            self._find_best(state.best_step, tell)
             # It may not have been marked, or one marked since may be lost.
             self.checkpoints.mark_best(state.best_step)
 
-    def _find_best(self, tell: Callable[[str], None]):
+    def _find_best(self, wanted: int, tell: Callable[[str], None]) -> None:
         """Sees whether the best is whole; else tells of it, and keeps it aside."""
-        state, checkpoints, reasons = self.state, self.checkpoints, []
-        wanted = state.best_step
+        state, checkpoints = self.state, self.checkpoints
+        reasons: list[str] = []
         state.find_best(lambda step: checkpoints.is_whole(step, reasons.append))
         if state.best_step != wanted:
             tell(f"passed over: {reasons[0]}")

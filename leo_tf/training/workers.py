@@ -85,7 +85,7 @@ class Workers:
           stop: whether this process was asked to stop.
         """
         wanted = -math.inf if stop else count * self.is_chief
-        return int(max(0.0, self.total(wanted)))
+        return int(max(0.0, float(self.total(wanted))))
 
     def check_same(self, text: str) -> None:
         """Checks that all workers give the same text.

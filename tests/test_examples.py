@@ -1,0 +1,64 @@
+"""The examples and the notebook run, and the notebook shows what it says."""
+
+import importlib.util
+import pathlib
+import sys
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = pathlib.Path(__file__).parents[1]
+NOTEBOOK = ROOT / "notebooks" / "first_steps.ipynb"
+
+
+def load(name: str):
+    """An example as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["train_leo.py", "own_method.py"])
+def test_an_example_is_short_enough_to_read_at_once(name):
+    assert len((ROOT / "examples" / name).read_text().splitlines()) < 60
+
+
+def test_the_training_loop_learns(capsys):
+    example = load("train_leo.py")
+    example.TEST_EPISODES = 60
+    untrained, trained = example.main(steps=1), example.main(steps=60)
+    assert untrained + 0.1 < trained, "a fifth is chance"
+    assert "over 60 episodes" in capsys.readouterr().out
+
+
+def cells(notebook, kind="code"):
+    return [cell for cell in notebook.cells if cell.cell_type == kind]
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    for cell in cells(notebook):
+        for steps in ("num_steps=1000", "num_steps=500"):
+            few = "num_steps=4, num_test_episodes=20, num_val_episodes=20, jit='off'"
+            cell.source = cell.source.replace(steps, few)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    kernel = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{f}"]}
+    client = NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.create_kernel_manager().kernel_cmd = kernel["argv"]
+    client.execute()
+    assert (tmp_path / "runs" / "first_steps_exported" / "1").is_dir()
+
+
+def test_the_notebook_is_kept_with_what_it_shows():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    outputs = [output for cell in cells(notebook) for output in cell.outputs]
+    assert all(cell.outputs for cell in cells(notebook)[:-2])
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
+    assert not [output for output in outputs if output.output_type == "error"]
+    # What TensorFlow prints at its start is nobody's business.
+    assert not [output for output in outputs if output.output_type == "stream"]
