@@ -15,13 +15,14 @@ import re
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from absl import flags as absl_flags
 
 from leo_tf.cli.flag_files import with_flag_files
 from leo_tf.cli.help import help_text
 from leo_tf.cli.modes import check_directories, check_mode
-from leo_tf.cli.options import ARGUMENTS, OPTIONS, REQUIRED
+from leo_tf.cli.options import OPTIONS, REQUIRED
 from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.schema import EMBEDDED_DATASET, GROUP_OF, Config
 from leo_tf.data_pipeline.release_layout import dataset_of
@@ -126,9 +127,10 @@ def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
     debug, quiet = given.pop("debug", False), given.pop("quiet", False)
     check_mode(mode, given)
     arguments = {
-        argument: given.pop(name, default)
-        for name, (argument, default) in ARGUMENTS[mode].items()
-        if name in given or default is not REQUIRED
+        option.argument: given.pop(option.name, option.default)
+        for option in OPTIONS.values()
+        if mode in option.modes
+        if option.name in given or option.default is not REQUIRED
     }
     check_directories(mode, workdir, arguments, given)
     config = _config(given)
@@ -138,9 +140,10 @@ def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
     return RunOptions(mode, workdir, config, explicit, debug, quiet, arguments)
 
 
-def _given(flag_values) -> dict:
+def _given(flag_values: absl_flags.FlagValues) -> dict[str, Any]:
     """Target -> value of the flags that were given, aliases resolved."""
-    given, typed = {}, {}
+    given: dict[str, Any] = {}
+    typed: dict[str, str] = {}
     zero_steps = False
     for option in OPTIONS.values():
         value = flag_values[option.name].value
