@@ -13,7 +13,7 @@ from leo_tf.experiments.reproduce import reproduce
 from leo_tf.experiments.search import search
 from leo_tf.experiments.train import train
 from leo_tf.export.exporter import export_run
-from leo_tf.methods.registry import METHODS
+from leo_tf.methods.registry import method_named
 from leo_tf.training.replicas import start
 from leo_tf.training.worker_loop import follow
 
@@ -50,7 +50,7 @@ def run(options: RunOptions) -> int:
 def _train_on_replicas(options: RunOptions) -> int:
     config = options.config
     method, strategy = config.methods.method, config.run.strategy
-    if strategy != "none" and not METHODS[method].is_trained:
+    if strategy != "none" and not method_named(method).is_trained:
         expected = f"none with {method}, which is not trained"
         raise FlagError("--strategy", expected, strategy)
     replicas = start(config, functools.partial(say, quiet=options.quiet))

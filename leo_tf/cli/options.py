@@ -15,8 +15,8 @@ from leo_tf.configs import rules
 from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.rules import LARGEST_INTEGER, Rule
 from leo_tf.configs.schema import GROUPS
-from leo_tf.configs.settings import METHOD_NAMES
 from leo_tf.errors import FlagError, shown
+from leo_tf.methods.registry import METHODS, is_known
 
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 _READERS = {
@@ -102,6 +102,35 @@ EXPORT_DEFAULTS = MappingProxyType(
 )
 
 
+# As `--help` lists them; names that are not here come last.
+_FIRST_METHODS = (
+    *("leo", "generator", "generator_finetuning", "leo_no_finetuning"),
+    *("leo_deterministic", "leo_random_prior", "maml", "meta_sgd"),
+    *("ridge", "logistic", "centroid", "centroid_euclidean"),
+)
+
+
+def _method_names() -> str:
+    return ", ".join(dict.fromkeys([*_FIRST_METHODS, *METHODS]))
+
+
+def _method_rule() -> Rule:
+    """A method that is known, or has to be imported to know it."""
+    return Rule(str, f"one of {_method_names()}, or package.module:Class", is_known)
+
+
+def _methods_rule() -> Rule:
+    """One or more of these, each once, as text."""
+    names = f"{_method_names()}, or package.module:Class"
+    expected = f"names among {names}, each once, separated by commas"
+
+    def is_list(value: str) -> bool:
+        names = value.split(",")
+        return len(set(names)) == len(names) and all(map(is_known, names))
+
+    return Rule(str, expected, is_list)
+
+
 # Of the options that are no settings of a run.
 RUN_DEFAULTS = MappingProxyType(
     {**EXPORT_DEFAULTS, **SERVING_DEFAULTS, **COMPARISON_DEFAULTS}
@@ -146,7 +175,7 @@ def _run_options() -> list[Option]:
         ),
         option(
             "methods",
-            rules.choices(*METHOD_NAMES),
+            _methods_rule(),
             "What to search settings for, or to train and test on the same episodes; "
             "differences are to LEO, or without it to the last.",
             facts=(f"default: {COMPARISON_DEFAULTS['methods']}",),
@@ -260,6 +289,8 @@ def _schema_options() -> list[Option]:
             )
             if field.name == "data_path":
                 option = dataclasses.replace(option, convert=os.path.expanduser)
+            if field.name == "method":
+                option = dataclasses.replace(option, rule=_method_rule())
             options.append(option)
     return options
 

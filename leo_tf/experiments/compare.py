@@ -52,7 +52,7 @@ def compare(options: RunOptions) -> int:
     settings = _settings(options)
     runs, diverged = SeveralRuns(options, "comparison"), {}
     for number, name in enumerate(settings, start=1):
-        runs.tell(f"{methods.METHODS[name].title} ({number} of {len(settings)})")
+        runs.tell(f"{methods.method_named(name).title} ({number} of {len(settings)})")
         status, diverged[name] = _train(runs, name, settings[name])
         if status:
             return status
@@ -67,9 +67,9 @@ def compare(options: RunOptions) -> int:
 def _settings(options: RunOptions) -> dict[str, dict]:
     """Method -> what its run has of its own; all checked before any is trained."""
     asked = options.methods.split(",")
-    names = [name for name in methods.METHODS if name in asked]
+    names = methods.in_table_order(asked)
     own = method_settings.read(options.method_settings, options.config)
-    drawing = [name for name in names if methods.METHODS[name].draws]
+    drawing = [name for name in names if methods.method_named(name).draws]
     settings = {}
     for name in names:
         settings[name] = {**method_settings.of(own, name), "method": name}
@@ -88,7 +88,7 @@ def _train(runs: SeveralRuns, name: str, settings: dict) -> tuple[int, bool]:
     try:
         return runs.train(name, **settings), False
     except DivergedError as error:
-        where = f"{methods.METHODS[name].title}, {error.where}"
+        where = f"{methods.method_named(name).title}, {error.where}"
         try:
             best = runs.checkpoints(name).best()
         except CheckpointError:
@@ -121,7 +121,7 @@ def _tested(
     reference = "leo" if "leo" in finished else [*finished][-1]
     rows = []
     for name, run in finished.items():
-        runs.tell(f"Timing the adaptation of {methods.METHODS[name].title}.")
+        runs.tell(f"Timing the adaptation of {methods.method_named(name).title}.")
         difference = scores[name].accuracy - scores[reference].accuracy
         row = Row(
             name=name,

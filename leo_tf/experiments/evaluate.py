@@ -16,7 +16,7 @@ from leo_tf.errors import CheckpointError, FlagError, InputError, shown
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.posterior import Draws
 from leo_tf.methods.nearest_centroid import NearestCentroid
-from leo_tf.methods.registry import METHODS, build
+from leo_tf.methods.registry import build, method_of
 from leo_tf.model.learner import Learner, adapt_and_score
 from leo_tf.reports import figures as pictures
 from leo_tf.reports import results as report
@@ -95,7 +95,7 @@ def test_trained(
         _draw_episode(config, split, learner, directory.path / "episode.png")
     report.print_table(results, _title(config, split, best.step))
     print(f"Run directory: {directory.path}")
-    if METHODS[config.methods.method].is_trained:
+    if method_of(config).is_trained:
         python = shlex.quote(os.path.relpath(sys.executable))
         logdir = shlex.quote(f"--logdir={directory.path}")
         print(f"TensorBoard:   {python} -m tensorboard.main {logdir}")
@@ -129,7 +129,7 @@ def _draw_episode(config, split: Split, learner, path):
     """Draws the first test episode with the method's and nearest centroid's answers."""
     [rows] = datasets.evaluation_episodes(config, split, 1).rows
     episode = gather(split.table.features, rows)
-    learners = {METHODS[config.methods.method].title: learner}
+    learners = {method_of(config).title: learner}
     if config.methods.method != report.BASELINE:
         learners["centroid"] = NearestCentroid()
     answers = {
@@ -152,7 +152,7 @@ def _title(config, split, step):
 
 def _tell_of_choices(config: Config, trained: Config, quiet: bool):
     """Says that what a run chose for its own episodes is used for others."""
-    chosen = METHODS[config.methods.method].chosen
+    chosen = method_of(config).chosen
     mine, theirs = config.episodes, trained.episodes
     way, shot = theirs.evaluation_way, theirs.evaluation_shot
     if chosen and (mine.evaluation_way, mine.evaluation_shot) != (way, shot):

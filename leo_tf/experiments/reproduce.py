@@ -46,7 +46,7 @@ def reproduce(options: RunOptions) -> int:
       LeoError: for anything the user can mend.
     """
     method = options.config.methods.method
-    if not methods.METHODS[method].is_trained:
+    if not methods.method_named(method).is_trained:
         raise FlagError("--method", "a method that is trained", method)
     methods.check(options.config)
     runs = SeveralRuns(options, "reproduction")

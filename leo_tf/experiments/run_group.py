@@ -132,7 +132,7 @@ class SeveralRuns:
         best = checkpoints.best()
         learner = methods.build(config, best.fact("embedding_size", int))
         restore(best, {v.path: v.value for v in learner.trainable_variables})
-        values, method = config.flat(), methods.METHODS[config.methods.method]
+        values, method = config.flat(), methods.method_of(config)
         chosen = {setting: values[setting] for setting in method.chosen}
         progress = Progress.of(checkpoints.newest(say))
         return FinishedRun(learner, best.step, progress, chosen)
@@ -141,7 +141,7 @@ class SeveralRuns:
         """The configuration of a run that is done, with what it chose."""
         config = self.config.replace(**settings)
         theirs = RunDirectory(self.path / name).config().flat()
-        names = methods.METHODS[config.methods.method].chosen
+        names = methods.method_of(config).chosen
         return config.replace(**{setting: theirs[setting] for setting in names})
 
     def checkpoints(self, name: str) -> Checkpoints:

@@ -46,7 +46,8 @@ def search(options: RunOptions) -> int:
         settings = method_settings.draw(name, runs.config.run.seed, number)
         drawn = " ".join(f"--{key}={value}" for key, value in settings.items())
         runs.tell(
-            f"{methods.METHODS[name].title}, trial {number} of {options.trials - 1}: "
+            f"{methods.method_named(name).title}, trial {number} of "
+            f"{options.trials - 1}: "
             f"{drawn or 'settings as given'}{pace.left(name, number)}"
         )
         start = time.monotonic()
@@ -70,8 +71,8 @@ def _found_before(runs: SeveralRuns) -> dict[str, dict]:
 def _names(options: RunOptions) -> list[str]:
     """The methods to search for: of the default ones those that are trained."""
     asked = options.methods.split(",")
-    names = [name for name in methods.METHODS if name in asked]
-    trained = [name for name in names if methods.METHODS[name].is_trained]
+    names = methods.in_table_order(asked)
+    trained = [name for name in names if methods.method_named(name).is_trained]
     if not trained:
         expected = "a method that is trained; others choose for themselves"
         raise FlagError("--methods", expected, options.methods)

@@ -17,7 +17,7 @@ from leo_tf.evaluation.intervals import interval
 from leo_tf.evaluation.validation_tuning import choose
 from leo_tf.experiments.evaluate import test_trained
 from leo_tf.methods.nearest_centroid import NearestCentroid
-from leo_tf.methods.registry import METHODS, build
+from leo_tf.methods.registry import build, method_of
 from leo_tf.monitoring import run_summary as monitor_facts
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.profiler import Profile
@@ -72,7 +72,7 @@ def train(
             data = newest.fact("data", dict)
             check_unchanged(splits, data, options.allow_changes)
         parts = config, splits, learner, checkpoints, newest, directory, options
-        if not METHODS[config.methods.method].is_trained:
+        if not method_of(config).is_trained:
             progress, facts = _keep_untrained(*parts)
         else:
             trainer = _train(*parts, replicas)
@@ -118,7 +118,7 @@ def _train(
             directory.path / "learning_curve.png",
             trainer.progress.history,
             centroid,
-            METHODS[config.methods.method].title,
+            method_of(config).title,
         )
     return trainer
 
@@ -166,7 +166,7 @@ def _with_choices_of(run: RunDirectory, config: Config) -> Config:
     if begun is None:
         return config
     theirs = begun.flat()
-    names = METHODS[config.methods.method].chosen
+    names = method_of(config).chosen
     return config.replace(**{n: theirs[n] for n in names if mine[n] is None})
 
 

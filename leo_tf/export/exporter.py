@@ -19,8 +19,7 @@ from leo_tf.export.signatures import Servable
 from leo_tf.export.tflite import check_convertible, to_tflite
 from leo_tf.export.version_directory import digests, version_path, whole_directory
 from leo_tf.methods.registry import build
-from leo_tf.model.learner import Learner
-from leo_tf.model.uneven_support import uneven_adapt
+from leo_tf.model.learner import Learner, uneven_adapt
 from leo_tf.runs.checkpoints import Checkpoint, Checkpoints, restore
 from leo_tf.runs.directory import RunDirectory
 
@@ -68,6 +67,8 @@ def export_run(options: RunOptions) -> pathlib.Path:
 
 def _trained(config: Config, best: Checkpoint) -> Learner:
     """The method with the variables of a checkpoint; no data is loaded."""
+    # In whole precision, whatever it was trained in: servers and devices have it.
+    config = config.replace(mixed_precision=False)
     learner = build(config, best.fact("embedding_size", int))
     variables = {v.path: v.value for v in learner.trainable_variables}
     restore(best, variables)
