@@ -107,15 +107,12 @@ def choice(*options: str) -> Rule:
     return Rule(str, f"one of {', '.join(options)}", options.__contains__)
 
 
-def choices(*options: str) -> Rule:
-    """One or more of some names, each once, as text."""
-    expected = f"names among {', '.join(options)}, each once, separated by commas"
+def method() -> Rule:
+    """The name of a method, or where its class is; whether there is one is not known.
 
-    def is_list(value: str) -> bool:
-        names = value.split(",")
-        return len(set(names)) == len(names) and set(names) <= set(options)
-
-    return Rule(str, expected, is_list)
+    That is checked by `methods.registry`, which may have to import it.
+    """
+    return Rule(str, "a name such as leo, or package.module:Class", is_method_name)
 
 
 def span() -> Rule:
@@ -146,6 +143,12 @@ def name() -> Rule:
 def _is_span(value: str) -> bool:
     match = re.fullmatch(r"(\d{1,10})-(\d{1,10})", value, re.ASCII)
     return bool(match) and 1 <= int(match[1]) <= int(match[2])
+
+
+def is_method_name(value: str) -> bool:
+    """Whether text has the shape of a method's name, or of package.module:Class."""
+    module, colon, name = value.rpartition(":")
+    return all(map(str.isidentifier, [*(module.split(".") if colon else ()), name]))
 
 
 def _is_name(value: str) -> bool:

@@ -17,21 +17,6 @@ EMBEDDED_DATASET = "glyphs"
 _MOST_LATENTS = 4096
 _MOST_INNER_STEPS = 1000
 _MOST_EXAMPLES = 65_536
-# What `leo_tf/methods/registry.py` can build: LEO, its ablations, and others.
-METHOD_NAMES = (
-    "leo",
-    "generator",
-    "generator_finetuning",
-    "leo_no_finetuning",
-    "leo_deterministic",
-    "leo_random_prior",
-    "maml",
-    "meta_sgd",
-    "ridge",
-    "logistic",
-    "centroid",
-    "centroid_euclidean",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +161,7 @@ class ModelConfig(Settings):
 class MethodConfig(Settings):
     """Which method, and the settings of those that LEO is compared with."""
 
-    method: str = setting("leo", "What to train and test.", rules.choice(*METHOD_NAMES))
+    method: str = setting("leo", "What to train and test.", rules.method())
     adaptation_steps: int = setting(
         5,
         "Gradient steps of MAML and Meta-SGD on the support.",

@@ -12,9 +12,8 @@ import tensorflow as tf
 
 from leo_tf.data_pipeline.episode import Episode, EpisodeRows
 from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable
-from leo_tf.evaluation import posterior as sampling
 from leo_tf.evaluation.calibration import Bins, add, count_bins, episode_nll
-from leo_tf.evaluation.posterior import Draws
+from leo_tf.evaluation.posterior import Draws, average
 from leo_tf.evaluation.query_scores import ClassRows, query_scores
 from leo_tf.model.learner import Adapted, Learner, loss_parts
 from leo_tf.model.losses import accuracy
@@ -100,14 +99,14 @@ def make_scorer(
         def sampled(learner):
             def answer_draw(number):
                 shape = support.shape.as_list()
-                drawn = sampling.draw(learner, shape, draws.seed, number, first)
+                drawn = learner.draw_posterior(shape, draws.seed, number, first)
                 return answer(learner, training=True, noise=drawn)
 
-            return sampling.average(answer_draw, draws.count)
+            return average(answer_draw, draws.count)
 
         scores = {}
         for name, learner in learners.items():
-            samples = draws is not None and sampling.can_sample(learner)
+            samples = draws is not None and getattr(learner, "has_posterior", False)
             result = sampled(learner) if samples else answer(learner)
             scores[name] = _batch_scores(*result, labels, calibrated)
         return scores

@@ -2,8 +2,8 @@
 
 In a test LEO takes the means of its latents and weights. The paper claims more: that
 their distributions say how sure it can be of a task (arXiv:1807.05960, section 4.1).
-Here a test draws them, as training does but without dropout, adapts to each draw, and
-averages the probabilities of the answers.
+Here a test draws them (`LEO.draw_posterior`), adapts to each draw, and averages the
+probabilities of the answers.
 
 Shapes: B tasks, N way, K shot, Q queries per class, D embedding size.
 """
@@ -13,9 +13,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from leo_tf.model import noise
-from leo_tf.model.learner import Adapted, Learner
-from leo_tf.model.leo import LEO
+from leo_tf.model.learner import Adapted
 
 
 class Draws(NamedTuple):
@@ -23,38 +21,6 @@ class Draws(NamedTuple):
 
     count: int
     seed: int
-
-
-def can_sample(learner: Learner) -> bool:
-    """Whether there is anything to draw: it is LEO, and not trained without draws."""
-    return isinstance(learner, LEO) and not learner.config.deterministic
-
-
-def draw(leo: LEO, support_shape: list[int], seed, number, first_task=0) -> noise.Noise:
-    """What one draw of z and w is made of, without dropout.
-
-    Args:
-      leo: the method.
-      support_shape: [B, N, K, D], static.
-      seed: of the run.
-      number: of the draw, from 0 on.
-      first_task: number of the first of the B tasks among all that are tested, so that
-        draws do not depend on how tasks are batched.
-    """
-    # Training draws for steps from 0 on, so numbers below 0 are free.
-    step = -1 - tf.cast(number, tf.int64)
-    return noise.draw(
-        support_shape,
-        support_shape,
-        leo.config.num_latents,
-        leo.config.inner_unroll_length,
-        leo.config.finetuning_unroll_length,
-        seed=seed,
-        step=step,
-        dtype=leo.variable_dtype,
-        dropout_rate=0.0,
-        first_task=first_task,
-    )
 
 
 def average(

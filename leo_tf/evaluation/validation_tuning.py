@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from leo_tf.configs.schema import Config
 from leo_tf.evaluation.evaluate import evaluate
-from leo_tf.methods.registry import METHODS, build
+from leo_tf.methods.registry import build, method_of
 from leo_tf.model.learner import Learner, adapt_and_score
 from leo_tf.model.losses import cross_entropy
 
@@ -32,8 +32,7 @@ def choose(
     Returns:
       `config` with `ridge_strength`, `logistic_strength` or `score_scale` set.
     """
-    wanted = METHODS[config.methods.method].chosen
-    missing = [name for name in wanted if config.flat()[name] is None]
+    missing = [n for n in method_of(config).chosen if config.flat()[n] is None]
     for name in missing:
         if name != "score_scale":
             options = [config.replace(**{name: s}, score_scale=1.0) for s in STRENGTHS]

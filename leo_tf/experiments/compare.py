@@ -27,7 +27,7 @@ from leo_tf.evaluation.results import Calibration
 from leo_tf.experiments.evaluate import posterior_draws
 from leo_tf.experiments.run_group import RunGroup, open_group
 from leo_tf.files import to_json, write_file
-from leo_tf.methods.registry import check, method_named, ordered
+from leo_tf.methods.registry import check, in_table_order, method_named
 from leo_tf.methods.settings import DEFAULT_METHODS, of, read
 from leo_tf.model.learner import Learner
 from leo_tf.reports import comparison_figures as comparison_pictures
@@ -92,7 +92,7 @@ def _settings(
     own: Mapping[str, Mapping[str, object]] | str,
 ) -> dict[str, dict]:
     """Method -> what its run has of its own; all checked before any is trained."""
-    names = ordered(asked)
+    names = in_table_order(asked)
     own = read(own, config)
     drawing = [name for name in names if method_named(name).draws]
     settings: dict[str, dict] = {}

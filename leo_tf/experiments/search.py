@@ -23,7 +23,7 @@ from leo_tf.errors import DivergedError, FlagError
 from leo_tf.evaluation.intervals import Interval
 from leo_tf.experiments.run_group import RunGroup, open_group
 from leo_tf.files import read_json, to_json, write_file
-from leo_tf.methods.registry import check, method_named, ordered
+from leo_tf.methods.registry import check, in_table_order, method_named
 from leo_tf.methods.settings import DEFAULT_METHODS, draw, ranges, read
 from leo_tf.reports.search import Trial, as_markdown, best_of, picture
 from leo_tf.runs.training_state import TrainingState
@@ -107,7 +107,7 @@ def _found_before(group: RunGroup) -> dict[str, dict]:
 
 def _trained(config: Config, asked: Sequence[str]) -> list[str]:
     """Those methods that are trained, checked."""
-    trained = [name for name in ordered(asked) if method_named(name).is_trained]
+    trained = [name for name in in_table_order(asked) if method_named(name).is_trained]
     if not trained:
         expected = "a method that is trained; others choose for themselves"
         raise FlagError("--methods", expected, ",".join(asked))

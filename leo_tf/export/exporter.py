@@ -17,7 +17,7 @@ from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable
 from leo_tf.export.tflite import check_convertible, to_tflite
 from leo_tf.export.version_directory import digests, version_path, whole_directory
-from leo_tf.model.uneven_support import uneven_adapt
+from leo_tf.model.learner import uneven_adapt
 from leo_tf.runs.manifest import Checkpoint
 from leo_tf.runs.run import Run, load_run
 

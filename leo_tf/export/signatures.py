@@ -16,8 +16,7 @@ from leo_tf.export.request_checks import (
     check_support,
     unit_rows,
 )
-from leo_tf.model.learner import Learner, UnevenAdapted
-from leo_tf.model.uneven_support import uneven_adapt, uneven_logits
+from leo_tf.model.learner import Learner, UnevenAdapted, uneven_adapt
 
 # Field -> type and shape, as export.json tells it and `specs` reads it.
 _FIELDS = {
@@ -67,7 +66,7 @@ class Servable(tf.Module):
         super().__init__(name="servable")
         held = getattr(learner, "variables", learner.trainable_variables)
         self.learned = [getattr(variable, "value", variable) for variable in held]
-        parts = _Parts(uneven_adapt(learner), limits, dtype, checked)
+        parts = _Parts(learner, limits, dtype, checked)
         for name, (inputs, _) in _SIGNATURES.items():
             specs = [_spec(field, limits, checked) for field in inputs]
             function = tf.function(
@@ -108,15 +107,15 @@ def _spec(field, limits, checked):
 class _Parts:
     """The functions before they are traced; arguments and results as in `_FIELDS`."""
 
-    def __init__(self, adapt, limits, dtype, checked):
-        self._adapt, self._limits, self._dtype = adapt, limits, dtype
-        self._checked = checked
+    def __init__(self, learner, limits, dtype, checked):
+        self._adapt, self._limits, self._dtype = uneven_adapt(learner), limits, dtype
+        self._learner, self._checked = learner, checked
 
     def adapt(self, support, labels):
         request = self._support({"support": support, "labels": labels})
         labels, adapted = request["labels"], self._adapted(request)
         support = self._unit(request["support"])
-        logits = uneven_logits(adapted.classifier, support)  # [S, N]
+        logits = self._logits(adapted.classifier, support)  # [S, N]
         members = tf.one_hot(labels, request["way"], dtype=self._dtype)  # [S, N]
         losses = -tf.reduce_sum(members * tf.nn.log_softmax(logits), axis=1)
         right = tf.cast(tf.equal(tf.argmax(logits, axis=1), labels), tf.float32)
@@ -169,8 +168,12 @@ class _Parts:
             classifier=tf.ensure_shape(adapted.classifier, shape)  # [N, P]
         )
 
+    def _logits(self, classifier, inputs):
+        """[M, N] scores by the method's own head, of one task."""
+        return self._learner.logits(classifier[tf.newaxis], inputs[tf.newaxis])[0]
+
     def _answer(self, classifier, queries):
-        logits = uneven_logits(classifier, queries)  # [M, N]
+        logits = self._logits(classifier, queries)  # [M, N]
         return {
             "probabilities": tf.cast(tf.nn.softmax(logits), tf.float32),
             "logits": tf.cast(logits, tf.float32),

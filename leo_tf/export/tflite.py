@@ -7,13 +7,11 @@ import tensorflow as tf
 
 from leo_tf.errors import FlagError
 from leo_tf.export.signatures import Servable
-from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.model.learner import Learner
-from leo_tf.model.leo import LEO
 
 
 def check_convertible(learner: Learner) -> None:
-    """Refuses methods that need operators TensorFlow Lite has not.
+    """Refuses methods that need operators TensorFlow Lite has not, or may need them.
 
     Those are factorisations of matrices, and gradients of element-wise products of
     unknown shapes, as MAML's inner loop has them; LEO's here is written without.
@@ -21,7 +19,7 @@ def check_convertible(learner: Learner) -> None:
     Raises:
       FlagError: naming the method's class.
     """
-    if not isinstance(learner, (LEO, NearestCentroid)):
+    if not getattr(learner, "runs_on_litert", False):
         expected = "saved_model, for TensorFlow Lite lacks operators of this method"
         received = f"tflite for {type(learner).__name__}"
         raise FlagError("--export_format", expected, received)

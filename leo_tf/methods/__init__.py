@@ -1,1 +1,1 @@
-"""Every method: the registry, and those that LEO is compared with."""
+"""Every method by name: the registry, and those that LEO is compared with."""

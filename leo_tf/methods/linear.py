@@ -9,23 +9,20 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from leo_tf.methods.newton import newton
-from leo_tf.model.learner import Adapted, UnevenAdapted, class_scores, without_latents
+from leo_tf.model.learner import Adapted, Learner, UnevenAdapted, without_latents
 
 # (inputs [B, S, D], targets [B, S, N], strength) -> classifier [B, N, P]
 Fit = Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor]
 
 
-class LinearRegression:
-    """A linear classifier fitted to the support set, a `Learner`.
+class LinearRegression(Learner):
+    """A linear classifier fitted to the support set.
 
     Args:
       fit: `ridge` or `logistic`.
       strength: weight of the penalty; see there.
       scale: factor of all scores: how sure the answers are, not which.
     """
-
-    trainable_variables = ()
-    kernels = ()
 
     def __init__(self, fit: Fit, strength: float, scale: float = 1.0):
         self.fit, self.strength, self.scale = fit, strength, scale
@@ -35,19 +32,12 @@ class LinearRegression:
         _, way, shot, size = support_inputs.shape
         inputs = tf.reshape(support_inputs, [-1, way * shot, size])  # [B, S, D]
         labels = tf.reshape(support_labels, [-1, way * shot])
-        return Adapted(self._classifier(inputs, labels, way), penalties={}, health={})
+        return Adapted(self._classifier(inputs, labels, way))
 
     def adapt_uneven(self, support, labels, way) -> UnevenAdapted:
         """The same from support [S, D] with labels [S]: each example counts alike."""
         classifier = self._classifier(support[tf.newaxis], labels[tf.newaxis], way)
         return without_latents(classifier[0])
-
-    def logits(self, classifier, inputs, training=False, noise=None):
-        """[B, ..., N] scores of inputs [B, ..., D]."""
-        return class_scores(classifier, inputs)
-
-    def draw_noise(self, episode, seed, step, first_task=0):
-        return None
 
     def _classifier(self, inputs, labels, way):
         targets = tf.one_hot(labels, way, dtype=inputs.dtype)  # [B, S, N]

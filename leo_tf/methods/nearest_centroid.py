@@ -6,11 +6,11 @@ D embedding size, P = D, or D + 1 with a bias.
 
 import tensorflow as tf
 
-from leo_tf.model.learner import Adapted, UnevenAdapted, class_scores, without_latents
+from leo_tf.model.learner import Adapted, Learner, UnevenAdapted, without_latents
 
 
-class NearestCentroid:
-    """Scores a query by its likeness to the mean of each class's support, a `Learner`.
+class NearestCentroid(Learner):
+    """Scores a query by its likeness to the mean of each class's support.
 
     Args:
       metric: "cosine", of a query with the mean; or "euclidean", minus their squared
@@ -23,8 +23,7 @@ class NearestCentroid:
     its equation 8 is the linear form of the Euclidean metric.
     """
 
-    trainable_variables = ()
-    kernels = ()
+    runs_on_litert = True
 
     def __init__(self, metric: str = "cosine", scale: float = 1.0):
         if metric not in ("cosine", "euclidean"):
@@ -34,19 +33,12 @@ class NearestCentroid:
     def adapt(self, support_inputs, support_labels, training=False, noise=None):
         """`Adapted` with the classifier [B, N, P]: P is D + 1 if Euclidean."""
         means = tf.reduce_mean(support_inputs, axis=2)  # [B, N, D]
-        return Adapted(self._classifier(means), penalties={}, health={})
+        return Adapted(self._classifier(means))
 
     def adapt_uneven(self, support, labels, way) -> UnevenAdapted:
         """The same from support [S, D] with labels [S]: each class's own mean."""
         means = tf.math.unsorted_segment_mean(support, labels, way)  # [N, D]
         return without_latents(self._classifier(means))
-
-    def logits(self, classifier, inputs, training=False, noise=None):
-        """[B, ..., N] scores of inputs [B, ..., D], which have length 1."""
-        return class_scores(classifier, inputs)
-
-    def draw_noise(self, episode, seed, step, first_task=0):
-        return None
 
     def _classifier(self, means):
         """[..., N, P] of class means [..., N, D]."""

@@ -1,47 +1,130 @@
-"""Every method of this package by its name: what it is, and how it is made.
+"""Methods by name: those of this package, registered ones, and those of other packages.
 
-Names are in the order of the paper's table 2, with what it lacks before.
+It imports no TensorFlow: the command line looks names up before that is loaded. What a
+name stands for is imported when it is made.
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+import importlib
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
+from leo_tf.configs.rules import is_method_name
 from leo_tf.configs.schema import Config
-from leo_tf.errors import FlagError
-from leo_tf.methods.linear import LinearRegression, logistic, ridge
-from leo_tf.methods.maml import MAML
-from leo_tf.methods.nearest_centroid import NearestCentroid
-from leo_tf.model.learner import Learner
-from leo_tf.model.leo import LEO
+from leo_tf.errors import FlagError, shown
+from leo_tf.methods.built_in import BUILT_IN
+from leo_tf.methods.method import Method, as_method
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from leo_tf.model.learner import Learner
+
+_GROUP = "leo_tf.methods"  # of entry points
+_methods = dict(BUILT_IN)
+METHODS: Mapping[str, Method] = MappingProxyType(_methods)
 
 
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A method by name.
+def register_method(
+    name: str,
+    method: Method | Callable[[Config, int], "Learner"],
+    *,
+    replace: bool = False,
+) -> None:
+    """Adds a method: from here on its name is as good as "leo", in this process.
 
-    Attributes:
-      title: its name in tables; the paper's, if it is in the paper's table 2.
-      description: one line.
-      make: (configuration, D) -> built learner.
-      is_trained: whether it has variables for meta-steps to change.
-      keeps_way: whether it answers episodes of the way it was trained for only.
-      draws: whether its predictions can be averaged over draws in a test.
-      chosen: the settings that `choices.choose` finds if they are not given.
-      family: the method it is a variant of, whose settings suit it; or "".
+    Args:
+      name: for `--method`, directories and files; an identifier of Python.
+      method: a class, or function, that makes a `Learner` when called with a
+        configuration and D. It may have attributes named as those of `Method`:
+        `title`, `is_trained`, `settings` and so on. Or a `Method`.
+      replace: whether to take the place of one that was registered under this name.
+
+    Raises:
+      FlagError: if the name is taken or no identifier, or the method is no such thing.
     """
-
-    title: str
-    description: str
-    make: Callable[[Config, int], Learner]
-    is_trained: bool = True
-    keeps_way: bool = False
-    draws: bool = False
-    chosen: tuple[str, ...] = ()
-    family: str = ""
+    where = f"method {shown(name)}"
+    if not isinstance(name, str) or not name.isidentifier():
+        raise FlagError(where, "a name of letters, digits and _", "another")
+    if name in BUILT_IN or (name in _methods and not replace):
+        hint = "Choose another; what was registered may be replaced by `replace=True`."
+        raise FlagError(where, "a name that is not taken", "one of `METHODS`", hint)
+    _methods[name] = as_method(method, where)
 
 
-def build(config: Config, embedding_size: int) -> Learner:
+def method_named(name: str) -> Method:
+    """The method of a name.
+
+    Args:
+      name: of `METHODS`; or of an entry point of the group "leo_tf.methods" that an
+        installed package has; or package.module:Class. The last two are imported, and
+        may name all that `register_method` takes.
+
+    Raises:
+      FlagError: if there is none.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    point, where = _entry_point(name), f"--method={shown(name)[1:-1]}"
+    if point is None:
+        expected = f"one of {', '.join(METHODS)}, or package.module:Class"
+        hint = "`register_method` adds a name in the process that calls it."
+        raise FlagError("--method", expected, shown(name), hint)
+    try:
+        module = importlib.import_module(point.module)
+    except ImportError as error:
+        raise _import_failed(where, point.module, error) from error
+    try:
+        found = functools.reduce(getattr, point.attr.split("."), module)
+    except AttributeError as error:
+        expected = f"a class of the module {point.module}"
+        received = f"no {shown(point.attr)} in {module.__file__}"
+        raise FlagError(where, expected, received) from error
+    return as_method(found, where)
+
+
+def is_known(name: str) -> bool:
+    """Whether `method_named` would find something, or has to import it to know."""
+    return name in METHODS or _entry_point(name) is not None
+
+
+def method_of(config: Config) -> Method:
+    """The method a configuration names.
+
+    Raises:
+      FlagError: if there is none.
+    """
+    return method_named(config.methods.method)
+
+
+def in_table_order(names: Iterable[str]) -> list[str]:
+    """Names as tables list them: those of `METHODS` in its order, then others."""
+    names = list(names)
+    return [n for n in METHODS if n in names] + [n for n in names if n not in METHODS]
+
+
+def _entry_point(name: str) -> "EntryPoint | None":
+    from importlib.metadata import EntryPoint, entry_points
+
+    if not is_method_name(name):
+        return None
+    if ":" in name:
+        return EntryPoint(name, name, _GROUP)
+    return next(iter(entry_points(group=_GROUP, name=name)), None)
+
+
+def _import_failed(where: str, module: str, error: ImportError) -> FlagError:
+    if error.name and f"{module}.".startswith(f"{error.name}."):
+        received = f"no module {error.name}"
+        hint = "Python looks for it in the directories of PYTHONPATH, too."
+    else:  # of something that it imports
+        received = f"{type(error).__name__}: {error}"
+        hint = f"It was raised while {module} was imported."
+    return FlagError(where, f"a module {module} to import", received, hint)
+
+
+def build(config: Config, embedding_size: int) -> "Learner":
     """The method a configuration names, with its initial variables.
 
     Args:
@@ -49,24 +132,58 @@ def build(config: Config, embedding_size: int) -> Learner:
       embedding_size: D.
 
     Raises:
-      FlagError: if it cannot answer the test's way, or a setting must be chosen first.
+      FlagError: if it cannot answer the test's way, a setting must be chosen first, or
+        what it makes is no learner.
     """
     check(config)
-    method, given = METHODS[config.methods.method], config.flat()
+    method, given = method_of(config), config.flat()
     for name in method.chosen:
         if given[name] is None:
             hint = "`validation_tuning.choose` finds one on the validation episodes."
             raise FlagError(f"--{name}", "a number above 0", "nothing", hint)
-    return method.make(config, embedding_size)
+    learner = _made(method, config, embedding_size)
+    if method not in BUILT_IN.values():
+        _check_learner(learner, _made(method, config, embedding_size), method)
+    return learner
+
+
+def _made(method: Method, config: Config, embedding_size: int) -> "Learner":
+    learner = method.make(config, embedding_size)
+    if not getattr(learner, "built", True):  # a layer of Keras
+        learner.build([None, None, None, embedding_size])
+    return learner
+
+
+def _check_learner(learner, again, method: Method) -> None:
+    """Refuses what would fail in the midst of a run, or after it."""
+    parts = "adapt", "logits", "draw_noise", "kernels", "trainable_variables"
+    missing = [part for part in parts if not hasattr(learner, part)]
+    if missing:
+        received = f"{type(learner).__name__} without {', '.join(missing)}"
+        hint = "A subclass of leo_tf.model.learner.Learner has all but `adapt`."
+        raise FlagError(f"method {method.title}", "a learner", received, hint)
+    names, others = ([v.path for v in m.trainable_variables] for m in (learner, again))
+    if names != others:
+        expected = "variables of the same names whenever it is made"
+        received = f"{', '.join(names)}, then {', '.join(others)}"
+        hint = 'Names of layers are counted up unless given: `name="..."`.'
+        raise FlagError(f"method {method.title}", expected, received, hint)
+    if method.is_trained != bool(names):
+        raise FlagError(
+            f"method {method.title}",
+            f"{'some' if method.is_trained else 'no'} variables to train",
+            f"{len(names)}",
+            "Its attribute `is_trained` says whether it has any.",
+        )
 
 
 def check(config: Config) -> None:
-    """Sees that a method can do what a configuration asks of it, without any data.
+    """Checks, without any data, that the method can do what a configuration asks.
 
     Raises:
-      FlagError: if it cannot.
+      FlagError: if it cannot, or there is no such method.
     """
-    method, episodes = METHODS[config.methods.method], config.episodes
+    method, episodes = method_of(config), config.episodes
     if method.keeps_way and episodes.evaluation_way != episodes.way:
         raise FlagError(
             "--test_way",
@@ -76,7 +193,7 @@ def check(config: Config) -> None:
             "there is no start for another number of them.",
         )
     if config.run.mixed_precision:
-        _check_mixed_precision(config)
+        _check_mixed_precision(config, method)
     draws = method.draws and not config.model.deterministic
     if config.run.test_samples and not draws:
         drawing = ", ".join(name for name, each in METHODS.items() if each.draws)
@@ -85,120 +202,10 @@ def check(config: Config) -> None:
         raise FlagError("--test_samples", "a method that draws", received, hint)
 
 
-def _check_mixed_precision(config: Config):
+def _check_mixed_precision(config: Config, method: Method):
     if config.data.dtype != "float32":
         expected = "--dtype=float32: it takes the products from there to bfloat16"
         raise FlagError("--mixed_precision", expected, f"--dtype={config.data.dtype}")
-    if not config.methods.method.startswith(("leo", "generator")):
+    if not method.mixed_precision:
         expected = "LEO or one of its ablations, which are made of products"
         raise FlagError("--mixed_precision", expected, config.methods.method)
-
-
-def _leo(title: str, description: str, **settings) -> Method:
-    """LEO with some of its settings pinned."""
-
-    def make(config, embedding_size):
-        model = dataclasses.replace(config.model, **settings)
-        dtype = "mixed_bfloat16" if config.run.mixed_precision else config.data.dtype
-        leo = LEO(model, seed=config.run.seed, dtype=dtype)
-        leo.build([None, None, None, embedding_size])
-        return leo
-
-    draws = not settings.get("deterministic", False)
-    return Method(title, description, make, draws=draws, family="leo")
-
-
-def _maml(title: str, description: str, name: str, learned_rates: bool) -> Method:
-    def make(config, embedding_size):
-        maml = MAML(
-            config.episodes.way,
-            config.methods,
-            learned_rates,
-            name=name,
-            dtype=config.data.dtype,
-        )
-        maml.build([None, None, None, embedding_size])
-        return maml
-
-    return Method(title, description, make, keeps_way=True)
-
-
-def _regression(title: str, description: str, fit, strength: str) -> Method:
-    def make(config, unused_embedding_size):
-        settings = config.methods
-        return LinearRegression(fit, getattr(settings, strength), settings.score_scale)
-
-    chosen = (strength, "score_scale")
-    return Method(title, description, make, is_trained=False, chosen=chosen)
-
-
-def _centroid(title: str, description: str, metric: str) -> Method:
-    def make(config, unused_embedding_size):
-        return NearestCentroid(metric, config.methods.score_scale)
-
-    return Method(title, description, make, is_trained=False, chosen=("score_scale",))
-
-
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {
-        "centroid": _centroid(
-            "Nearest centroid", "the class whose mean has the largest cosine", "cosine"
-        ),
-        "centroid_euclidean": _centroid(
-            "Nearest centroid (Euclidean)",
-            "the class whose mean is nearest",
-            "euclidean",
-        ),
-        "ridge": _regression(
-            "Ridge regression",
-            "least squares onto one-hot labels, on the support alone",
-            ridge,
-            "ridge_strength",
-        ),
-        "logistic": _regression(
-            "Logistic regression",
-            "softmax regression to convergence, on the support alone",
-            logistic,
-            "logistic_strength",
-        ),
-        "maml": _maml(
-            "MAML",
-            "gradient steps on a linear head from a learned start",
-            "maml",
-            learned_rates=False,
-        ),
-        "meta_sgd": _maml(
-            "Meta-SGD",
-            "MAML with a learned rate for every parameter",
-            "meta_sgd",
-            learned_rates=True,
-        ),
-        "generator": _leo(
-            "Conditional generator only",
-            "LEO without any step: the classifier as first decoded",
-            inner_unroll_length=0,
-            finetuning_unroll_length=0,
-        ),
-        "generator_finetuning": _leo(
-            "Conditional generator + fine-tuning",
-            "LEO without steps in latent space",
-            inner_unroll_length=0,
-        ),
-        "leo_random_prior": _leo(
-            "LEO (random prior)",
-            "LEO without encoder: latents begin as draws from N(0, 1)",
-            random_prior=True,
-        ),
-        "leo_deterministic": _leo(
-            "LEO (deterministic)",
-            "LEO trained on the means of latents and weights, without KL",
-            deterministic=True,
-        ),
-        "leo_no_finetuning": _leo(
-            "LEO (no fine-tuning)",
-            "LEO with steps in latent space only",
-            finetuning_unroll_length=0,
-        ),
-        "leo": _leo("LEO", "Latent Embedding Optimization, as configured"),
-    }
-)

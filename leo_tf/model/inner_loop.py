@@ -1,4 +1,7 @@
-"""The inner loop, shared by LEO (latents, then weights) and other gradient learners."""
+"""Gradient descent on the support: LEO's two inner loops, and the step of MAML's.
+
+Shapes: B tasks in the meta-batch, N way, K shot, D embedding size, Z latent size.
+"""
 
 from collections.abc import Callable
 
@@ -42,3 +45,67 @@ def gradient_descent(
         params = params - learning_rate * gradient
         losses.append(loss)
     return params, losses
+
+
+def run_inner_loops(start, decode, support_loss, rates, steps):
+    """LEO's two inner loops: algorithm 1, lines 9 to 15, then fine-tuning.
+
+    Args:
+      start: [B, N, K, Z] latents.
+      decode: (latents, number of the decode) -> weights [B, N, D].
+      support_loss: (weights, number of the evaluation) -> losses of any shape.
+      rates: [1, 1, Z] of latents; and [1, 1, D] / K of weights: the release moves K
+        copies of a class's weights, each by 1 / K of the gradient of their mean; here
+        their mean moves, by as much.
+      steps: (U, F).
+
+    Returns:
+      [B, N, K, Z] latents; [B, N, D] weights; U + F + 1 losses, one before each step
+      and one after all.
+    """
+    latents, losses = adapt_latents(start, decode, support_loss, rates[0], steps[0])
+    weights, more = finetune_classifier(
+        decode(latents, steps[0]),
+        # The first step starts from the loss of the last decode: its mask, too.
+        lambda weights, step: support_loss(weights, steps[0] + step),
+        rates[1],
+        steps[1],
+    )
+    return latents, weights, losses + more
+
+
+def adapt_latents(start, decode, support_loss, learning_rate, num_steps):
+    """Steps in latent space, decoding afresh: the release's `leo_inner_loop`.
+
+    Returns:
+      [B, N, K, Z] latents; U losses, one before each step.
+    """
+
+    def latent_loss(latents, step):
+        return support_loss(decode(latents, step), step)
+
+    return gradient_descent(latent_loss, start, learning_rate, num_steps)
+
+
+def finetune_classifier(start, support_loss, learning_rate, num_steps):
+    """Steps on the weights: the release's `finetuning_inner_loop`.
+
+    Returns:
+      [B, N, D] weights; F + 1 losses, one before each step and one after all.
+    """
+    weights, losses = gradient_descent(support_loss, start, learning_rate, num_steps)
+    return weights, [*losses, support_loss(weights, num_steps)]
+
+
+def loss_report(support_losses: list[tf.Tensor], latent_steps: int) -> dict:
+    """Name -> [] mean of the U + F + 1 losses of LEO's inner loops, for TensorBoard."""
+    losses = tf.stack(support_losses)  # [U + F + 1, B, N, K]
+    means = tf.unstack(tf.reduce_mean(losses, axis=[1, 2, 3]))
+    after = {f"support_loss_step_{i:02}": mean for i, mean in enumerate(means)}
+    return {
+        **after,
+        "support_loss_start": means[0],
+        "support_loss_latent": means[latent_steps],
+        "support_loss_end": means[-1],
+        "support_loss_drop": means[0] - means[-1],
+    }

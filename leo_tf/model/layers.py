@@ -104,18 +104,27 @@ class RelationNetwork(_Linear):
 
     def call(self, codes):
         _, way, shot, size = codes.shape
-        first, second, third = (self._cast(k) for k in self.kernels)
         examples = tf.reshape(codes, [-1, way * shot, size])  # [B, N*K, Z]
-        left = product(examples, first[:size])  # [B, N*K, 2*Z]
-        right = product(examples, first[size:])
-        pairs = tf.nn.relu(left[:, :, tf.newaxis] + right[:, tf.newaxis])
-        pairs = tf.nn.relu(product(pairs, second))  # [B, N*K, N*K, 2*Z]
+        pairs = self.compare(*self.sides(examples))  # [B, N*K, N*K, 2*Z]
         # One mean over a class's examples and all their partners: XLA computes the two
         # apart ten times slower.
         pairs = tf.reshape(pairs, [-1, way, shot * way * shot, 2 * size])
         per_class = tf.reduce_mean(pairs, axis=2, keepdims=True)  # [B, N, 1, 2*Z]
-        parameters = product(per_class, third)  # [B, N, 1, 2*Z]
-        return tf.repeat(parameters, shot, axis=2)  # [B, N, K, 2*Z]
+        return tf.repeat(self.parameters(per_class), shot, axis=2)  # [B, N, K, 2*Z]
+
+    def sides(self, codes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """[..., S, 2 * Z] twice: the codes' parts in pairs, as left and as right."""
+        kernel, size = self._cast(self.kernels[0]), self.num_latents
+        return product(codes, kernel[:size]), product(codes, kernel[size:])
+
+    def compare(self, left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+        """[..., L, R, 2 * Z] hidden units of all pairs of L left and R right parts."""
+        pairs = tf.nn.relu(left[..., tf.newaxis, :] + right[..., tf.newaxis, :, :])
+        return tf.nn.relu(product(pairs, self._cast(self.kernels[1])))
+
+    def parameters(self, hidden: tf.Tensor) -> tf.Tensor:
+        """[..., 2 * Z] of the mean hidden units [..., 2 * Z] of a class's pairs."""
+        return product(hidden, self._cast(self.kernels[2]))
 
     def get_config(self):
         config = {"num_latents": self.num_latents, "seed": self.seed}

@@ -4,11 +4,14 @@ Shapes: B tasks in the meta-batch, N way, K shot, Q queries per class, D embeddi
 P numbers of a class in a classifier: D weights, or D weights and then a bias.
 """
 
+import abc
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
 from leo_tf.data_pipeline.episode import Episode
+from leo_tf.errors import InputError
 from leo_tf.model.losses import cross_entropy
 
 
@@ -23,8 +26,8 @@ class Adapted(NamedTuple):
     """
 
     classifier: tf.Tensor
-    penalties: dict[str, tf.Tensor]
-    health: dict[str, tf.Tensor]
+    penalties: dict[str, tf.Tensor] = {}  # noqa: RUF012, a tuple's: never changed
+    health: dict[str, tf.Tensor] = {}  # noqa: RUF012
 
 
 class UnevenAdapted(NamedTuple):
@@ -44,12 +47,35 @@ class UnevenAdapted(NamedTuple):
 class Learner(Protocol):
     """A few-shot method. A task's state is never stored on it.
 
-    It may also have `adapt_uneven(support [S, D], labels [S], way []) -> UnevenAdapted`
-    for S examples in any order, S and way unknown while tracing; without draws.
+    A subclass inherits all but `adapt`: then nothing is trained or drawn, and scores
+    are those of `class_scores`. What is trained are variables of Keras, named
+    explicitly, or checkpoints could not be read by another object.
+
+    A method that can do more says so by having it:
+
+    - `adapt_uneven(support [S, D], labels [S], way []) -> UnevenAdapted`: adapts to one
+      support set of S examples in any order, without draws; S and way are unknown while
+      tracing. Exports need it. If all it takes are operators of TensorFlow Lite,
+      `runs_on_litert` is True.
+    - `draw_posterior(support_shape, seed, number, first_task) -> noise`: for a test
+      that averages predictions over draws, numbered from 0 on; support_shape is
+      [B, N, K, D], and first_task the number of the first of these B tasks among all
+      that are tested. `has_posterior` is False if there is nothing to draw.
+    - `latent_codes(episode) -> (before, after)`: [B, N, Z] each, codes of the classes
+      before and after the inner loop, for TensorBoard.
     """
 
-    trainable_variables: list
+    @property
+    def trainable_variables(self) -> Sequence[Any]:
+        """The variables that meta-steps change."""
+        return ()
 
+    @property
+    def kernels(self) -> Sequence[Any]:
+        """Those of them that a non-finite step pulls towards zero."""
+        return ()
+
+    @abc.abstractmethod
     def adapt(
         self,
         support_inputs: tf.Tensor,
@@ -70,18 +96,18 @@ class Learner(Protocol):
 
         Inputs [1, M, D] are those of all B tasks.
         """
+        return class_scores(classifier, inputs)
 
-    def draw_noise(self, episode, seed, step, first_task=0) -> Any:
+    def draw_noise(
+        self, episode: Episode, seed: tf.Tensor, step: tf.Tensor, first_task=0
+    ) -> Any:
         """All a training step draws, a pure function of (seed, step); None if nothing.
 
         It is what `adapt` and `logits` want as `noise` when `training`. If `episode` is
         a part of the step's meta-batch from task number `first_task` on, it is what
         those tasks get in the whole of it.
         """
-
-    @property
-    def kernels(self) -> list:
-        """The variables that a non-finite step pulls towards zero."""
+        return None
 
 
 def adapt_and_score(
@@ -129,27 +155,43 @@ def class_scores(classifier: tf.Tensor, inputs: tf.Tensor, dtype=None) -> tf.Ten
     Returns:
       [B, ..., N], in the dtype of the inputs.
     """
-    size = inputs.shape[-1]
+    size, is_flat = inputs.shape[-1], inputs.shape.rank == 3
     has_bias = classifier.shape[-1] == size + 1
     weights = classifier[..., :size] if has_bias else classifier
-    factors = (tf.cast(x, dtype or x.dtype) for x in (weights, inputs))
+    flat = inputs if is_flat else tf.reshape(inputs, [tf.shape(inputs)[0], -1, size])
+    factors = (tf.cast(x, dtype or x.dtype) for x in (weights, flat))
     scores = tf.cast(_products(*factors), inputs.dtype)  # [B, M, N]
     if has_bias:
         scores += classifier[:, tf.newaxis, :, size]
+    if is_flat:
+        return scores
     shape = [tf.shape(scores)[:1], tf.shape(inputs)[1:-1], tf.shape(classifier)[1:2]]
-    static = [classifier.shape[0], *inputs.shape[1:-1], classifier.shape[1]]
-    return tf.ensure_shape(tf.reshape(scores, tf.concat(shape, axis=0)), static)
+    return tf.reshape(scores, tf.concat(shape, axis=0))
 
 
 def _products(weights, inputs):
-    """[B, M, N] of weights [B, N, D] and inputs [B, ..., D] or [1, M, D]."""
-    tasks, way, size = tf.unstack(tf.shape(weights))
-    if inputs.shape[0] == 1 and inputs.shape.rank == 3:  # one product for all tasks
-        flat = tf.reshape(weights, [-1, size])  # [B * N, D]
-        scores = tf.matmul(inputs[0], flat, transpose_b=True)
-        return tf.transpose(tf.reshape(scores, [-1, tasks, way]), [1, 0, 2])
-    flat = tf.reshape(inputs, [tf.shape(inputs)[0], -1, inputs.shape[-1]])
-    return tf.matmul(flat, weights, transpose_b=True)
+    """[B, M, N] of weights [B, N, D] and inputs [B, M, D] or [1, M, D]."""
+    if inputs.shape[0] != 1 or weights.shape[0] == 1:
+        return tf.matmul(inputs, weights, transpose_b=True)
+    tasks, way, size = tf.unstack(tf.shape(weights))  # one product for all tasks
+    flat = tf.reshape(weights, [-1, size])  # [B * N, D]
+    scores = tf.matmul(inputs[0], flat, transpose_b=True)
+    return tf.transpose(tf.reshape(scores, [-1, tasks, way]), [1, 0, 2])
+
+
+# (support [S, D] of length 1, labels [S], way []) -> UnevenAdapted
+UnevenAdapt = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], UnevenAdapted]
+
+
+def uneven_adapt(learner: Learner) -> UnevenAdapt:
+    """The method's own `adapt_uneven`.
+
+    Raises:
+      InputError: if it has none.
+    """
+    if hasattr(learner, "adapt_uneven"):
+        return learner.adapt_uneven
+    raise InputError("method", "one with `adapt_uneven`", type(learner).__name__)
 
 
 def without_latents(classifier: tf.Tensor) -> UnevenAdapted:

@@ -11,12 +11,12 @@ import keras
 import tensorflow as tf
 
 from leo_tf.configs.schema import ModelConfig
-from leo_tf.model import latent, losses
-from leo_tf.model import noise as noise_lib
-from leo_tf.model.inner_loop import gradient_descent
+from leo_tf.data_pipeline.episode import Episode
+from leo_tf.model import latent, losses, uneven_support
+from leo_tf.model.inner_loop import adapt_latents, loss_report, run_inner_loops
 from leo_tf.model.layers import Decoder, Encoder, RelationNetwork, product
-from leo_tf.model.learner import Adapted, class_scores
-from leo_tf.model.noise import Noise, dropout
+from leo_tf.model.learner import Adapted, UnevenAdapted, class_scores
+from leo_tf.model.noise import Noise, draw, dropout, no_noise
 
 
 class LEO(keras.layers.Layer):
@@ -37,6 +37,8 @@ class LEO(keras.layers.Layer):
 
     Source: arXiv:1807.05960; class `LEO` in the release's `model.py`.
     """
+
+    runs_on_litert = True  # see `Learner`
 
     def __init__(
         self,
@@ -106,20 +108,20 @@ class LEO(keras.layers.Layer):
         # Algorithm 1: line 7, encode; 8, decode; 9 to 15, adapt; then fine-tune.
         posterior = self.infer_latents(support_inputs, noise)
         start = latent.sample_or_mean(posterior, noise.latents)  # [B, N, K, Z]
-        decoder = self.decoder.halves()  # once: each use of a slice costs a gradient
-        adapted, latent_losses = self.adapt_latents(
-            start, decoder, support_inputs, support_labels, noise
-        )
-        weights = self.decode_classifier(adapted, decoder, noise.weights[-1])
-        weights, finetune_losses = self.finetune_classifier(
-            weights, support_inputs, support_labels, noise
-        )
-        support_losses = latent_losses + finetune_losses
-        return Adapted(
-            classifier=weights,
-            penalties=self._penalties(posterior, start, adapted, noise, training),
-            health=self._health(posterior, start, adapted, support_losses),
-        )
+        task = self.task(support_inputs, support_labels, noise)
+        rates = self.inner_lr, self.finetuning_lr / support_inputs.shape[2]
+        adapted, weights, path = run_inner_loops(start, *task, rates, self.steps)
+        health = {
+            **loss_report(path, latent_steps=self.steps[0]),
+            "latent_step": tf.reduce_mean(tf.norm(adapted - start, axis=-1)),
+            "stddev_floor_share": latent.share_at_floor(posterior),
+        }
+        penalties = self._penalties(posterior, start, adapted, noise, training)
+        return Adapted(weights, penalties, health)
+
+    def adapt_uneven(self, support, labels, way) -> UnevenAdapted:
+        """One task with any number of examples a class; see `uneven_support`."""
+        return uneven_support.adapt_leo(self, support, labels, way)
 
     def logits(self, classifier, inputs, training=False, noise: Noise | None = None):
         """[B, ..., N] scores of inputs [B, ..., D], which are dropped out in training.
@@ -130,9 +132,7 @@ class LEO(keras.layers.Layer):
           training: whether to drop out.
           noise: as for `adapt`.
         """
-        noise = self._noise(training, noise)
-        inputs = dropout(inputs, noise.query_mask, self.config.dropout_rate)
-        return class_scores(classifier, inputs, self.compute_dtype)
+        return self._scores(classifier, inputs, self._noise(training, noise).query_mask)
 
     def infer_latents(self, support_inputs, noise: Noise):
         """Normal over [B, N, K, Z]: the release's `forward_encoder`, or the prior."""
@@ -158,81 +158,59 @@ class LEO(keras.layers.Layer):
         centre = tf.reduce_mean(latents, axis=2, keepdims=True)
         mean = product(centre, mean_kernel)  # [B, N, 1, D]
         if noise is None:
-            return mean[:, :, 0]
+            return tf.squeeze(mean, axis=2)
         way, size = latents.shape[1], self.decoder.embedding_size
         raw = product(latents, raw_kernel)  # [B, N, K, D]
         normal = latent.normal(mean, raw, offset=math.sqrt(2.0 / (way + size)))
         return tf.reduce_mean(latent.sample_or_mean(normal, noise), axis=2)
 
-    def adapt_latents(
-        self, start, decoder, support_inputs, support_labels, noise: Noise
-    ):
-        """U steps in latent space, decoding afresh: the release's `leo_inner_loop`.
+    def task(self, support_inputs, support_labels, noise: Noise):
+        """The two functions that the inner loops are made of, for a support set.
 
         Returns:
-          [B, N, K, Z] adapted latents; U losses [B, N, K], one before each step.
+          decode: ([B, N, K, Z] latents, number of the decode) -> weights [B, N, D].
+          support_loss: (weights, number of the evaluation) -> losses [B, N, K].
         """
+        decoder = self.decoder.halves()  # once: each use of a slice costs a gradient
 
-        def support_loss(latents, step):
-            weights = self.decode_classifier(latents, decoder, noise.weights[step])
-            return self._support_loss(
-                weights, support_inputs, support_labels, noise.support_masks[step]
-            )
+        def decode(latents, number):
+            return self.decode_classifier(latents, decoder, noise.weights[number])
 
-        return gradient_descent(
-            support_loss, start, self.inner_lr, self.config.inner_unroll_length
-        )
+        def support_loss(weights, number):
+            mask = noise.support_masks[number]
+            scores = self._scores(weights, support_inputs, mask)
+            return losses.cross_entropy(scores, support_labels)
 
-    def finetune_classifier(self, start, support_inputs, support_labels, noise: Noise):
-        """F steps on the weights: the release's `finetuning_inner_loop`.
+        return decode, support_loss
 
-        The release moves K copies of a class's weights, each by 1 / K of the gradient
-        of their mean; here their mean moves, by as much.
+    @property
+    def steps(self) -> tuple[int, int]:
+        """U and F."""
+        return self.config.inner_unroll_length, self.config.finetuning_unroll_length
 
-        Returns:
-          [B, N, D] weights; F + 1 losses [B, N, K], the last after all steps.
-        """
-        # The first step starts from the loss of the last decode: its mask, too.
-        masks = noise.support_masks[self.config.inner_unroll_length :]
+    def latent_codes(self, episode: Episode) -> tuple[tf.Tensor, tf.Tensor]:
+        """[B, N, Z] codes of the classes before and after the inner loop, by means."""
+        noise = no_noise(*self.steps)
+        start = self.infer_latents(episode.support_inputs, noise).mean()
+        task = self.task(episode.support_inputs, episode.support_labels, noise)
+        adapted, _ = adapt_latents(start, *task, self.inner_lr, self.steps[0])
+        return start[:, :, 0], adapted[:, :, 0]  # without draws the K are equal
 
-        def support_loss(weights, step):
-            return self._support_loss(
-                weights, support_inputs, support_labels, masks[step]
-            )
+    def draw_noise(self, episode: Episode, seed, step, first_task=0) -> Noise:
+        """All a training step draws: see `Learner`, and `noise.draw`."""
+        shapes = episode.support_inputs.shape, episode.query_inputs.shape
+        return self._draw(self.config, *shapes, seed, step, first_task)
 
-        shot = support_inputs.shape[2]
-        weights, steps = gradient_descent(
-            support_loss,
-            start,
-            self.finetuning_lr / shot,
-            self.config.finetuning_unroll_length,
-        )
-        last = support_loss(weights, self.config.finetuning_unroll_length)
-        return weights, [*steps, last]
+    @property
+    def has_posterior(self) -> bool:
+        """Whether latents and weights are drawn in training, and may be in a test."""
+        return not self.config.deterministic
 
-    def draw_noise(self, episode, seed, step, first_task=0) -> Noise:
-        """All a training step draws, a pure function of (seed, step, tasks).
-
-        Args:
-          episode: `Episode` of the shapes to draw for; static.
-          seed: of the run.
-          step: number of the meta-step.
-          first_task: number of its first task in the step's meta-batch, if it is a
-            part of it.
-        """
-        return noise_lib.draw(
-            episode.support_inputs.shape,
-            episode.query_inputs.shape,
-            self.config.num_latents,
-            self.config.inner_unroll_length,
-            self.config.finetuning_unroll_length,
-            seed=seed,
-            step=step,
-            dtype=self.variable_dtype,
-            dropout_rate=self.config.dropout_rate,
-            normals=not self.config.deterministic,
-            first_task=first_task,
-        )
+    def draw_posterior(self, support_shape, seed, number, first_task=0) -> Noise:
+        """One draw of z and w for a test: as in training, but without dropout."""
+        config = dataclasses.replace(self.config, dropout_rate=0.0)
+        step = -1 - tf.cast(number, tf.int64)  # training has those from 0 on
+        return self._draw(config, support_shape, support_shape, seed, step, first_task)
 
     def get_config(self):
         own = {"config": dataclasses.asdict(self.config), "seed": self.seed}
@@ -242,53 +220,34 @@ class LEO(keras.layers.Layer):
     def from_config(cls, config):
         return cls(**{**config, "config": ModelConfig(**config["config"])})
 
-    def _noise(self, training, noise: Noise | None) -> Noise:
-        if not training:
-            return noise_lib.no_noise(
-                self.config.inner_unroll_length, self.config.finetuning_unroll_length
-            )
-        if noise is None:
-            raise ValueError("`noise` must be given when training, got None.")
-        return noise
+    def _draw(self, config, support_shape, query_shape, seed, step, first_task):
+        options = {"seed": seed, "step": step, "first_task": first_task}
+        dtype = self.variable_dtype
+        return draw(config, support_shape, query_shape, dtype=dtype, **options)
 
-    def _support_loss(self, classifier, inputs, labels, mask):
-        """[B, N, K] cross-entropy of the support."""
+    def _noise(self, training, noise: Noise | None) -> Noise:
+        if training and noise is None:
+            raise ValueError("`noise` must be given when training, got None.")
+        return noise if training else no_noise(*self.steps)
+
+    def _scores(self, classifier, inputs, mask):
+        """[B, ..., N] of inputs [B, ..., D] after dropout: the head."""
         inputs = dropout(inputs, mask, self.config.dropout_rate)
-        return losses.cross_entropy(
-            class_scores(classifier, inputs, self.compute_dtype), labels
-        )
+        return class_scores(classifier, inputs, self.compute_dtype)
 
     def _penalties(self, posterior, start, adapted, noise: Noise, training):
-        kernel = tf.convert_to_tensor(self.decoder.kernel)
+        """The terms of equation 6 besides the query loss, each [B] or []."""
+        config, kernel = self.config, tf.convert_to_tensor(self.decoder.kernel)
+        l2 = losses.l2_penalty([tf.convert_to_tensor(k) for k in self.kernels])
+        orthogonality = losses.orthogonality_penalty(kernel)
         penalties = {
-            "l2": self.config.l2_penalty_weight
-            * losses.l2_penalty([tf.convert_to_tensor(k) for k in self.kernels]),
-            "orthogonality": self.config.orthogonality_penalty_weight
-            * losses.orthogonality_penalty(kernel),
+            "l2": config.l2_penalty_weight * l2,
+            "orthogonality": config.orthogonality_penalty_weight * orthogonality,
         }
-        if not training or self.config.random_prior:  # no encoder to teach
+        if not training or config.random_prior:  # no encoder to teach
             return penalties
         if noise.latents is not None:  # drawn
             kl = latent.kl_to_standard_normal(posterior, noise.latents)
-            penalties["kl"] = self.config.kl_weight * tf.reduce_mean(kl, axis=[1, 2, 3])
-        penalty = losses.encoder_penalty(adapted, start)
-        penalties["encoder"] = self.config.encoder_penalty_weight * penalty
-        return penalties
-
-    def _health(self, posterior, start, adapted, support_losses):
-        step = tf.norm(adapted - start, axis=-1)  # [B, N, K]
-        losses = tf.stack(support_losses)  # [U + F + 1, B, N, K]
-        means = tf.unstack(tf.reduce_mean(losses, axis=[1, 2, 3]))
-        first, latent_end, end = (
-            means[i] for i in (0, self.config.inner_unroll_length, -1)
-        )
-        after = {f"support_loss_step_{i:02}": mean for i, mean in enumerate(means)}
-        return {
-            **after,
-            "support_loss_start": first,
-            "support_loss_latent": latent_end,
-            "support_loss_end": end,
-            "support_loss_drop": first - end,
-            "latent_step": tf.reduce_mean(step),
-            "stddev_floor_share": latent.share_at_floor(posterior),
-        }
+            penalties["kl"] = config.kl_weight * tf.reduce_mean(kl, axis=[1, 2, 3])
+        encoder = losses.encoder_penalty(adapted, start)
+        return {**penalties, "encoder": config.encoder_penalty_weight * encoder}

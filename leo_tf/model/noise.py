@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from leo_tf.configs.schema import ModelConfig
+
 # A bijection of the 32-bit words after which every bit of the input has changed every
 # bit of the output half of the time: "triple32", found by C. Wellons by search, see
 # https://nullprogram.com/blog/2018/07/31/. Where the key goes in is ours: with a round
@@ -60,17 +62,13 @@ def no_noise(latent_steps: int, finetuning_steps: int) -> Noise:
 
 
 def draw(
+    config: ModelConfig,
     support_shape: list[int],
     query_shape: list[int],
-    num_latents: int,
-    latent_steps: int,
-    finetuning_steps: int,
     *,
     seed,
     step,
     dtype,
-    dropout_rate: float,
-    normals: bool = True,
     first_task=0,
 ) -> Noise:
     """All LEO draws in one training step, a pure function of (seed, step, tasks).
@@ -79,16 +77,13 @@ def draw(
     tasks 3 to 5 are the same alone and among tasks 0 to 11.
 
     Args:
+      config: Z, U and F; the share of False in the masks, of which there are none at
+        0; and whether to draw masks only (`deterministic`).
       support_shape: [B, N, K, D], static.
       query_shape: [B, N, Q, D], static.
-      num_latents: Z.
-      latent_steps: U.
-      finetuning_steps: F.
       seed: of the run; integer or scalar tensor, not negative.
       step: number of the meta-step; likewise.
       dtype: of the normal draws.
-      dropout_rate: share of False in the masks; at 0 there are none.
-      normals: whether to draw what samples are made of, or masks only.
       first_task: number of the first of the B tasks among all of the step's; integer
         or scalar tensor.
 
@@ -96,19 +91,20 @@ def draw(
       `Noise`. Eager, graph and compiled mode draw the same.
     """
     support, query = list(support_shape), list(query_shape)
-    empty = no_noise(latent_steps, finetuning_steps)
-    drawn_normals = [[*support[:-1], num_latents]] + [support] * len(empty.weights)
-    drawn_masks = [support, query] + [support] * len(empty.support_masks)
+    noise = no_noise(config.inner_unroll_length, config.finetuning_unroll_length)
+    drawn_normals = [[*support[:-1], config.num_latents]]
+    drawn_normals += [support] * len(noise.weights)
+    drawn_masks = [support, query] + [support] * len(noise.support_masks)
     # Keys do not depend on what else is drawn.
     keys = _keys(seed, step, len(drawn_normals) + len(drawn_masks))
     first = tf.cast(first_task, tf.int32)
-    noise = empty
-    if normals:
+    if not config.deterministic:
         latents, *weights = _normals(keys, first, drawn_normals, tf.as_dtype(dtype))
         noise = noise._replace(latents=latents, weights=tuple(weights))
-    if dropout_rate:
+    if config.dropout_rate:
         mask_keys = keys[len(drawn_normals) :]
-        encoder, query, *supports = _masks(mask_keys, first, drawn_masks, dropout_rate)
+        masks = _masks(mask_keys, first, drawn_masks, config.dropout_rate)
+        encoder, query, *supports = masks
         noise = noise._replace(
             encoder_mask=encoder, query_mask=query, support_masks=tuple(supports)
         )

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from leo_tf.configs.presets import given
 from leo_tf.configs.schema import GROUP_OF, GROUPS, Config
-from leo_tf.configs.settings import METHOD_NAMES
 from leo_tf.data_pipeline.dataset import Split, evaluation_shape
+from leo_tf.methods.registry import is_known
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.tags import ACCURACY, BEST_ACCURACY, LOSS
 from leo_tf.reports import results as report
@@ -59,7 +59,7 @@ def show(
 def title(run: pathlib.Path) -> str:
     """What a run is called among others; by its name alone it may not be the only."""
     above = run.parent
-    if above.name in METHOD_NAMES:  # a trial of a search
+    if is_known(above.name):  # a method's name: a trial of a search
         return f"{run.name} ({above.parent.name}/{above.name})"
     return f"{run.name} ({above.name})"
 

@@ -18,9 +18,7 @@ from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.episode import Episode, EpisodeRows
 from leo_tf.data_pipeline.pipeline import gather
 from leo_tf.evaluation.calibration import count_bins
-from leo_tf.model import noise
 from leo_tf.model.learner import Learner, adapt_and_score, loss_parts
-from leo_tf.model.leo import LEO
 from leo_tf.monitoring import images as monitor_images
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.projector import write_projector
@@ -114,8 +112,9 @@ class ValidationMonitor:
             for name, value in values.items()
         }
         latents = None
-        if isinstance(self.learner, LEO):
-            latents = latent_codes(self.learner, episode)
+        if hasattr(self.learner, "latent_codes"):
+            before, after = self.learner.latent_codes(episode)
+            latents = before.numpy(), after.numpy()
         return Look(logits, scalars, latents)
 
     @functools.cached_property
@@ -153,22 +152,6 @@ class ValidationMonitor:
         self.monitor.attempt(
             lambda: write_projector(directory, codes, labels, pictures)
         )
-
-
-def latent_codes(leo: LEO, episode: Episode) -> tuple[np.ndarray, np.ndarray]:
-    """[B, N, Z] codes of the classes before and after the inner loop, by means."""
-    steps = leo.config.inner_unroll_length, leo.config.finetuning_unroll_length
-    nothing = noise.no_noise(*steps)
-    before = leo.infer_latents(episode.support_inputs, nothing).mean()
-    after, _ = leo.adapt_latents(
-        before,
-        leo.decoder.halves(),
-        episode.support_inputs,
-        episode.support_labels,
-        nothing,
-    )
-    # Without draws the K codes of a class are equal.
-    return before[:, :, 0].numpy(), after[:, :, 0].numpy()
 
 
 def confusion_counts(logits, rows: EpisodeRows, num_classes: int) -> np.ndarray:

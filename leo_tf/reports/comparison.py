@@ -9,7 +9,7 @@ from rich.table import Table
 
 from leo_tf.evaluation.intervals import Interval
 from leo_tf.files import finite
-from leo_tf.methods.registry import METHODS
+from leo_tf.methods.registry import method_named
 from leo_tf.reports import results as report
 from leo_tf.reports.results import Calibration, as_dict
 
@@ -48,7 +48,7 @@ class Row(NamedTuple):
     @property
     def title(self) -> str:
         """Its name in tables."""
-        return METHODS[self.name].title
+        return method_named(self.name).title
 
 
 class Comparison(NamedTuple):
@@ -120,7 +120,7 @@ def _accuracy_columns(comparison: Comparison) -> dict[str, Callable[[Row], str]]
 
     return {
         "accuracy in %": lambda row: str(row.accuracy),
-        f"minus {METHODS[comparison.reference].title}": difference,
+        f"minus {method_named(comparison.reference).title}": difference,
         "NLL": lambda row: report.nats(row.calibration.nll.mean),
         "ECE in %": lambda row: f"{100 * row.calibration.ece:.1f}",
     }
@@ -169,7 +169,7 @@ def as_markdown(comparison: Comparison) -> str:
     for row in comparison.rows:
         cells = (text(row) for text in columns.values())
         lines.append(f"| {row.title} | {' | '.join(cells)} |")
-    reference = METHODS[comparison.reference].title
+    reference = method_named(comparison.reference).title
     tested = (
         "The best step is that of the checkpoint with the best validation, which was "
         "tested."

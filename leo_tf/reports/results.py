@@ -12,7 +12,7 @@ from leo_tf.evaluation.calibration import Bins, expected_calibration_error
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.files import finite
-from leo_tf.methods.registry import METHODS
+from leo_tf.methods.registry import method_named
 
 # What every method is tested beside.
 BASELINE = "centroid"
@@ -145,7 +145,7 @@ def print_table(results: Results, title: str) -> None:
     for column in ("accuracy in %", "NLL", "ECE in %"):
         table.add_column(column, justify="right")
     for name, accuracy in results.methods.items():
-        title_of_row = METHODS[name].title
+        title_of_row = method_named(name).title
         if name != results.method:  # beside, not asked for
             title_of_row = title_of_row[0].lower() + title_of_row[1:]
             surety = "", ""

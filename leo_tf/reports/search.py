@@ -11,7 +11,7 @@ from rich.table import Table
 
 from leo_tf.evaluation.intervals import Interval
 from leo_tf.files import finite, write_file
-from leo_tf.methods.registry import METHODS
+from leo_tf.methods.registry import method_named
 from leo_tf.methods.settings import LINEAR, ranges
 from leo_tf.reports.figures import BLUE, GREY, ORANGE
 from leo_tf.reports.results import as_dict, flags
@@ -95,7 +95,7 @@ def print_tables(found: dict[str, list[Trial]]) -> None:
         for number, trial in shown:
             mark = f" ({_AS_GIVEN})" if not trial.settings else ""
             table.add_row(f"{number}{mark}", *trial.cells())
-        print(f"\n{METHODS[name].title}: best of {len(trials)} trials")
+        print(f"\n{method_named(name).title}: best of {len(trials)} trials")
         console.print(table)
         print(_conclusion(trials))
 
@@ -111,7 +111,7 @@ def as_markdown(found: dict[str, list[Trial]], given: Mapping[str, object]) -> s
     """Every trial, best first; `given` are the settings that were typed."""
     titles, lines = (*_TITLES, "settings"), []
     for name, trials in found.items():
-        lines += [f"# {METHODS[name].title}", "", f"| {' | '.join(titles)} |"]
+        lines += [f"# {method_named(name).title}", "", f"| {' | '.join(titles)} |"]
         lines += ["|" + "---|" * len(titles)]
         for number, trial in _ranked(trials):
             settings = f"`{trial.flags}`" if trial.settings else _AS_GIVEN
@@ -143,7 +143,7 @@ def picture(path: pathlib.Path, found: dict[str, list[Trial]]) -> None:
         _draw(axes, found[name], setting)
         _limit(axes, *limits, is_linear=setting in LINEAR)
         axes.set_xlabel(setting, fontsize=8)
-        axes.set_title(METHODS[name].title, fontsize=8)
+        axes.set_title(method_named(name).title, fontsize=8)
     figure.suptitle("validation; orange: the best trial, crosses: diverged", fontsize=9)
     write_file(path, lambda file: figure.savefig(file, format="png", dpi=130))
 

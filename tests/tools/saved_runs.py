@@ -12,7 +12,7 @@ import tensorflow as tf
 from leo_tf.configs.schema import Config
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.evaluation import validation_tuning as choices
-from leo_tf.methods.registry import METHODS
+from leo_tf.methods.registry import method_of
 
 
 def listing(directory: pathlib.Path) -> dict:
@@ -79,7 +79,7 @@ def config_of(workdir: pathlib.Path) -> Config:
 def chosen_on(workdir: pathlib.Path, split: str) -> dict[str, float]:
     """What the method of a run chooses on the first episodes of a split."""
     config = config_of(workdir)
-    names = METHODS[config.methods.method].chosen
+    names = method_of(config).chosen
     config = config.replace(**dict.fromkeys(names))
     table = datasets.load(config, [split], quiet=True)[split]
     count = config.run.num_val_episodes

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 from tiny_cases import make_episode, make_leo
 
+from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import batch_size_for
-from leo_tf.evaluation import evaluate as evaluation
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.methods.nearest_centroid import NearestCentroid
@@ -55,7 +55,7 @@ def test_float32_values_are_averaged_in_float64():
 def test_batches_fit_the_memory_and_divide_the_episodes_where_they_can(
     monkeypatch, episodes, limit
 ):
-    monkeypatch.setattr(evaluation, "_BATCH_BYTES", limit)
+    monkeypatch.setattr(dataset, "_BATCH_BYTES", limit)
     way, shot, num_query, size = 3, 2, 4, 7
     for itemsize in (4, 8):
         batch = batch_size_for(episodes, way, shot, num_query, size, itemsize=itemsize)

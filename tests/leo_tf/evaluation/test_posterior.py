@@ -6,9 +6,8 @@ from tiny_cases import make_episode, task_of
 
 from leo_tf.configs.schema import Config, ModelConfig
 from leo_tf.errors import FlagError
-from leo_tf.evaluation import posterior as sampling
 from leo_tf.evaluation.evaluate import evaluate
-from leo_tf.evaluation.posterior import Draws
+from leo_tf.evaluation.posterior import Draws, average
 from leo_tf.methods import registry as methods
 from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.model import noise
@@ -43,9 +42,10 @@ def by_hand(leo, episode, count, seed):
     shape, shares = episode.support_inputs.shape, 0
     for number in range(count):
         drawn = noise.draw(
-            shape, episode.query_inputs.shape, Z, 2, 1,
-            seed=seed, step=-1 - number, dtype="float64", dropout_rate=0.0,
-        )  # fmt: skip
+            ModelConfig(num_latents=Z, dropout_rate=0.0, **STEPS),
+            *(shape, episode.query_inputs.shape),
+            **{"seed": seed, "step": -1 - number, "dtype": "float64"},
+        )
         adapted = leo.adapt(
             episode.support_inputs, episode.support_labels, training=True, noise=drawn
         )
@@ -82,7 +82,7 @@ def test_an_episode_is_scored_the_same_in_any_batch(leo, episode):
 
 def test_no_draw_of_a_test_is_one_of_training(leo, episode):
     shape = episode.support_inputs.shape
-    tested = {sampling.draw(leo, shape, 0, n).latents.numpy().tobytes() for n in (0, 1)}
+    tested = {leo.draw_posterior(shape, 0, n).latents.numpy().tobytes() for n in (0, 1)}
     trained = {
         leo.draw_noise(episode, 0, step).latents.numpy().tobytes() for step in (0, 1, 2)
     }
@@ -101,7 +101,8 @@ def test_a_method_says_whether_it_draws_and_is_refused_if_not(name):
     given = {"ridge_strength": 1.0, "logistic_strength": 1.0, "score_scale": 1.0}
     config = Config().replace(method=name, num_latents=Z, **given)
     learner = methods.build(config, 7)
-    assert sampling.can_sample(learner) == methods.METHODS[name].draws
+    has_posterior = getattr(learner, "has_posterior", False)
+    assert has_posterior == methods.METHODS[name].draws
     if methods.METHODS[name].draws:
         methods.check(config.replace(test_samples=3))
         return
@@ -112,13 +113,13 @@ def test_a_method_says_whether_it_draws_and_is_refused_if_not(name):
 
 def test_an_average_is_the_logarithm_of_probabilities(leo, episode):
     def answer(number):
-        drawn = sampling.draw(leo, episode.support_inputs.shape, 0, number)
+        drawn = leo.draw_posterior(episode.support_inputs.shape, 0, number)
         adapted = leo.adapt(
             episode.support_inputs, episode.support_labels, training=True, noise=drawn
         )
         return adapted, leo.logits(adapted.classifier, episode.query_inputs)
 
-    adapted, log_shares = sampling.average(answer, 3)
+    adapted, log_shares = average(answer, 3)
     np.testing.assert_allclose(np.exp(log_shares).sum(axis=-1), 1.0, rtol=1e-12)
     each = [answer(number)[0].penalties["kl"] for number in range(3)]
     np.testing.assert_allclose(adapted.penalties["kl"], np.mean(each, axis=0))

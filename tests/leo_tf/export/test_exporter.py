@@ -20,7 +20,6 @@ from leo_tf.export.signatures import Servable
 from leo_tf.methods.linear import LinearRegression, logistic, ridge
 from leo_tf.methods.maml import MAML
 from leo_tf.methods.nearest_centroid import NearestCentroid
-from leo_tf.model.uneven_support import adapt_leo
 
 SUPPORT = ("support", "labels")
 MAX_CLASSES, MAX_SUPPORT = 7, 30
@@ -90,7 +89,7 @@ def test_embed_gives_latents_before_and_after_both_of_the_learner(ask, trained):
     given = ask("embed", part(request, *SUPPORT))
     lengths = np.linalg.norm(request["support"], axis=1, keepdims=True)
     unit = tf.constant(request["support"] / lengths)
-    expected = adapt_leo(leo, unit, request["labels"], tf.constant(3))
+    expected = leo.adapt_uneven(unit, request["labels"], tf.constant(3))
     for name in ("latents_before", "latents_after"):
         np.testing.assert_allclose(given[name], getattr(expected, name), atol=1e-6)
     assert not np.allclose(given["latents_before"], given["latents_after"])

@@ -185,7 +185,9 @@ def test_the_random_prior_is_evaluated_from_its_mean_and_learns_without_encoder(
 @pytest.mark.parametrize("name", ["ridge", "logistic", "centroid"])
 def test_what_must_be_chosen_is_refused_until_it_is(name):
     for setting in METHODS[name].chosen:
-        with pytest.raises(FlagError, match=f"^--{setting}: .*choices.choose"):
+        with pytest.raises(
+            FlagError, match=f"^--{setting}: .*validation_tuning.choose"
+        ):
             build(name, **{setting: None})
 
 

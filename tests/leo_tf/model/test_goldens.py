@@ -16,6 +16,7 @@ import tensorflow as tf
 from golden_cases import CONFIGS, NAN_CASES, Case, arrays, error
 
 from leo_tf.model import latent, losses
+from leo_tf.model.inner_loop import run_inner_loops
 from leo_tf.model.learner import adapt_and_score, loss_parts
 from leo_tf.training.meta_step import (
     adam,
@@ -75,13 +76,15 @@ def inner_loop(case) -> dict:
     """Every intermediate that the original recorded, by its name."""
     leo, noise, episode = case.leo, case.noise, case.episode
     support = episode.support_inputs, episode.support_labels
-    decoder = leo.decoder.halves()
+    decode, support_loss = leo.task(*support, noise)
     posterior = leo.infer_latents(support[0], noise)
     start = latent.sample_or_mean(posterior, noise.latents)
-    adapted, latent_losses = leo.adapt_latents(start, decoder, *support, noise)
-    classifier = leo.decode_classifier(adapted, decoder, noise.weights[-1])
-    finetuned, finetune_losses = leo.finetune_classifier(classifier, *support, noise)
-    support_losses = np.stack([*latent_losses, *finetune_losses], axis=1)
+    rates = leo.inner_lr, leo.finetuning_lr / support[0].shape[2]
+    adapted, finetuned, support_losses = run_inner_loops(
+        start, decode, support_loss, rates, leo.steps
+    )
+    classifier = decode(adapted, leo.steps[0])
+    support_losses = np.stack(support_losses, axis=1)
     decodes = leo.config.inner_unroll_length + 1
     computed = {
         "latents_start": start,

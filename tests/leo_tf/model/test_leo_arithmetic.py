@@ -11,6 +11,7 @@ from numpy_leo import NumpyTask
 from tiny_cases import B, D, F, K, N, U, Z, make_episode, make_leo, task_of
 
 from leo_tf.model import latent
+from leo_tf.model.inner_loop import adapt_latents
 from leo_tf.model.learner import adapt_and_score, loss_parts
 from leo_tf.training.meta_step import meta_gradients
 
@@ -116,9 +117,8 @@ def test_the_encoder_penalty_adds_only_the_gradient_of_the_latents_start():
         posterior = leo.infer_latents(episode.support_inputs, noise)
         start = latent.sample_or_mean(posterior, noise.latents)
         inputs, labels = episode.support_inputs, episode.support_labels
-        adapted, _ = leo.adapt_latents(
-            start, leo.decoder.halves(), inputs, labels, noise
-        )
+        task = leo.task(inputs, labels, noise)
+        adapted, _ = adapt_latents(start, *task, leo.inner_lr, leo.steps[0])
         pull = tf.stop_gradient(0.5 * 2 * (start - adapted) / (B * N * K * Z))
         pulled = tf.reduce_sum(pull * start)
     values = [variable.value for variable in leo.trainable_variables]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from leo_tf.configs.schema import ModelConfig
 from leo_tf.model import noise as noise_lib
 from leo_tf.model.noise import dropout, no_noise
 
@@ -21,10 +22,13 @@ RATE = 0.3
 STEPS = 400
 
 
-def draw(seed, step, dtype=tf.float64, dropout_rate=RATE, **options):
+def draw(seed, step, dtype=tf.float64, dropout_rate=RATE, normals=True):
     shapes = [B, N, K, D], [B, N, Q, D]
-    options = {"dtype": dtype, "dropout_rate": dropout_rate, **options}
-    return noise_lib.draw(*shapes, Z, U, F, seed=seed, step=step, **options)
+    sizes = {"inner_unroll_length": U, "finetuning_unroll_length": F}
+    config = ModelConfig(
+        num_latents=Z, **sizes, dropout_rate=dropout_rate, deterministic=not normals
+    )
+    return noise_lib.draw(config, *shapes, seed=seed, step=step, dtype=dtype)
 
 
 traced_draw = tf.function(draw)

@@ -10,8 +10,7 @@ from leo_tf.methods.linear import LinearRegression, logistic, ridge
 from leo_tf.methods.maml import MAML
 from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.model import uneven_support
-from leo_tf.model.learner import class_scores
-from leo_tf.model.uneven_support import adapt_leo, uneven_adapt, uneven_logits
+from leo_tf.model.learner import uneven_adapt
 
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 SHAPES = [(2, 1), (3, 2), (5, 4), (4, 7)]  # way, shot
@@ -40,7 +39,7 @@ def test_equal_shots_give_the_classifier_of_training(
     leo = make_leo(dtype)
     episode = make_episode(1, tasks=1, way=way, shot=shot, dtype=dtype)
     expected = leo.adapt(episode.support_inputs, episode.support_labels).classifier
-    given = adapt_leo(leo, *flat(episode)).classifier
+    given = leo.adapt_uneven(*flat(episode)).classifier
     np.testing.assert_allclose(given, expected[0], atol=TOLERANCE[dtype], rtol=0)
 
 
@@ -57,7 +56,7 @@ def test_equal_shots_give_the_classifier_of_training(
 def test_equal_shots_give_what_every_ablation_gives_in_training(settings):
     leo, episode = make_leo(**settings), make_episode(1, tasks=1, way=4, shot=3)
     expected = leo.adapt(episode.support_inputs, episode.support_labels).classifier
-    given = adapt_leo(leo, *flat(episode)).classifier
+    given = leo.adapt_uneven(*flat(episode)).classifier
     np.testing.assert_allclose(given, expected[0], atol=1e-12)
 
 
@@ -105,7 +104,7 @@ def naive_uneven_leo(leo, support, labels, way):
 def test_every_class_weighs_the_same_however_many_examples_it_has():
     leo, (support, labels, way) = make_leo(), uneven_task()
     expected = naive_uneven_leo(leo, support.numpy(), labels.numpy(), 3)
-    given = adapt_leo(leo, support, labels, way)
+    given = leo.adapt_uneven(support, labels, way)
     np.testing.assert_allclose(given.latents_before, expected[0], atol=1e-12)
     np.testing.assert_allclose(given.latents_after, expected[1], atol=1e-12)
     np.testing.assert_allclose(given.classifier, expected[2], atol=1e-12)
@@ -158,15 +157,6 @@ def test_the_order_of_examples_does_not_matter_and_classes_may_change_numbers(na
     np.testing.assert_allclose(
         tf.gather(given.classifier, renamed), expected, atol=1e-5
     )
-
-
-@pytest.mark.parametrize("columns", [D, D + 1])
-def test_scores_of_one_task_are_the_class_scores_of_training(columns):
-    rng = np.random.default_rng(0)
-    classifier, inputs = rng.normal(size=[3, columns]), rng.normal(size=[4, D])
-    expected = class_scores(tf.constant(classifier[None]), tf.constant(inputs[None]))
-    given = uneven_logits(tf.constant(classifier), tf.constant(inputs))
-    np.testing.assert_allclose(given, expected[0], atol=1e-12)
 
 
 def test_a_method_that_cannot_adapt_to_uneven_support_is_refused_by_name():

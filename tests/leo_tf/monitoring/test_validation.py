@@ -18,28 +18,23 @@ from leo_tf.data_pipeline.episode import EpisodeRows
 from leo_tf.data_pipeline.pipeline import FeatureTable
 from leo_tf.errors import DiskError
 from leo_tf.methods.nearest_centroid import NearestCentroid
-from leo_tf.model.uneven_support import adapt_leo
 from leo_tf.monitoring import images as monitor_images
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.projector import sprite, write_projector
 from leo_tf.monitoring.tags import ACCURACY
-from leo_tf.monitoring.validation import (
-    ValidationMonitor,
-    confusion_counts,
-    latent_codes,
-)
+from leo_tf.monitoring.validation import ValidationMonitor, confusion_counts
 
 NAMES = ("first", "a name that is too long to be shown", "ä", "last")
 
 
 def test_latent_codes_are_those_of_the_model_that_is_deployed():
     leo, episode = make_leo(), make_episode()
-    before, after = latent_codes(leo, episode)
+    before, after = leo.latent_codes(episode)
     batch, way, _, size = episode.support_inputs.shape
     for b in range(batch):
         support = tf.reshape(episode.support_inputs[b], [-1, size])
         labels = tf.reshape(episode.support_labels[b], [-1])
-        deployed = adapt_leo(leo, support, labels, tf.constant(way))
+        deployed = leo.adapt_uneven(support, labels, tf.constant(way))
         np.testing.assert_allclose(before[b], deployed.latents_before, rtol=1e-9)
         np.testing.assert_allclose(after[b], deployed.latents_after, rtol=1e-9)
     assert np.abs(after - before).max() > 1e-3
@@ -127,7 +122,7 @@ def test_codes_before_and_after_adaptation_are_not_mixed_up(tmp_path):
     leo = make_leo(dtype="float32", size=5)
     look = make_look(tmp_path, leo)
     look.show(10, False)
-    before, after = latent_codes(leo, look._episodes[1])
+    before, after = (codes.numpy() for codes in leo.latent_codes(look._episodes[1]))
     codes = np.loadtxt(tmp_path / "validation" / "latent_codes.tsv", delimiter="\t")
     labels = (tmp_path / "validation" / "latent_codes_labels.tsv").read_text()
     told = np.array([line.split("\t")[1] for line in labels.splitlines()[1:]])

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from replica_jobs import assert_steps_equal, finished, start_job
 
+from leo_tf.configs.schema import ModelConfig
 from leo_tf.model import noise as noise_lib
 
 
@@ -31,8 +32,10 @@ def test_workers_need_to_know_of_each_other(train, tmp_path, monkeypatch, capsys
 
 def draw(tasks: int, first_task=0):
     shapes = [tasks, 3, 2, 7], [tasks, 3, 4, 7]
-    options = {"dtype": tf.float32, "dropout_rate": 0.3, "first_task": first_task}
-    return noise_lib.draw(*shapes, 5, 2, 1, seed=5, step=9, **options)
+    sizes = {"inner_unroll_length": 2, "finetuning_unroll_length": 1}
+    config = ModelConfig(num_latents=5, dropout_rate=0.3, **sizes)
+    options = {"dtype": tf.float32, "first_task": first_task}
+    return noise_lib.draw(config, *shapes, seed=5, step=9, **options)
 
 
 def test_a_part_of_the_meta_batch_draws_its_own_rows_of_the_whole():

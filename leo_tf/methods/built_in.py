@@ -1,0 +1,157 @@
+"""The methods of this package: LEO, its ablations, and what they are compared with.
+
+In the order of the paper's table 2, with what it lacks before.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from leo_tf.configs.schema import ModelConfig
+from leo_tf.methods.method import Method
+
+# The six names that the original release tuned, and from where to where: its own four
+# settings (`configs/presets.py`), widened to features that need more, or less, of them.
+_LEO_RANGES = {
+    "outer_lr": (1e-4, 3e-3),
+    "l2_penalty_weight": (1e-10, 1e-6),
+    "orthogonality_penalty_weight": (1e-3, 1.0),
+    "dropout_rate": (0.1, 0.7),
+    "kl_weight": (1e-3, 3.0),
+    "encoder_penalty_weight": (1e-9, 1e-3),
+}
+# MAML and Meta-SGD have no penalties, but a first inner rate that matters.
+_GRADIENT_RANGES = {"outer_lr": (1e-4, 3e-2), "adaptation_lr_init": (1.0, 100.0)}
+# What makes another method is no setting of one.
+_OTHER_METHODS = ("deterministic", "random_prior")
+
+
+def _leo(title: str, description: str, unused: tuple[str, ...] = (), **pinned):
+    """LEO with some of its settings pinned, and others that are of no use then."""
+
+    def make(config, unused_embedding_size):
+        from leo_tf.model.leo import LEO
+
+        model = dataclasses.replace(config.model, **pinned)
+        dtype = "mixed_bfloat16" if config.run.mixed_precision else config.data.dtype
+        return LEO(model, seed=config.run.seed, dtype=dtype)
+
+    idle = {*_OTHER_METHODS, *unused, *pinned}
+    names = [field.name for field in dataclasses.fields(ModelConfig)]
+    return Method(
+        title,
+        description,
+        make,
+        draws="deterministic" not in pinned,
+        mixed_precision=True,
+        family="leo",
+        settings=tuple(name for name in names if name not in idle),
+        ranges={n: limits for n, limits in _LEO_RANGES.items() if n not in idle},
+    )
+
+
+def _maml(title: str, description: str, name: str, learned_rates: bool) -> Method:
+    def make(config, unused_embedding_size):
+        from leo_tf.methods.maml import MAML
+
+        options = {"name": name, "dtype": config.data.dtype}
+        return MAML(config.episodes.way, config.methods, learned_rates, **options)
+
+    settings = ("adaptation_steps", "adaptation_lr_init", "first_order")
+    more = {"settings": settings, "ranges": _GRADIENT_RANGES}
+    return Method(title, description, make, keeps_way=True, **more)
+
+
+def _regression(title: str, description: str, fit: str) -> Method:
+    strength = f"{fit}_strength"
+
+    def make(config, unused_embedding_size):
+        from leo_tf.methods import linear
+
+        settings = config.methods
+        numbers = getattr(settings, strength), settings.score_scale
+        return linear.LinearRegression(getattr(linear, fit), *numbers)
+
+    return _untrained(title, description, make, strength, "score_scale")
+
+
+def _centroid(title: str, description: str, metric: str) -> Method:
+    def make(config, unused_embedding_size):
+        from leo_tf.methods.nearest_centroid import NearestCentroid
+
+        return NearestCentroid(metric, config.methods.score_scale)
+
+    return _untrained(title, description, make, "score_scale")
+
+
+def _untrained(title: str, description: str, make, *chosen: str) -> Method:
+    options = {"chosen": chosen, "settings": chosen, "ranges": {}}
+    return Method(title, description, make, is_trained=False, **options)
+
+
+BUILT_IN: Mapping[str, Method] = MappingProxyType(
+    {
+        "centroid": _centroid(
+            "Nearest centroid", "the class whose mean has the largest cosine", "cosine"
+        ),
+        "centroid_euclidean": _centroid(
+            "Nearest centroid (Euclidean)",
+            "the class whose mean is nearest",
+            "euclidean",
+        ),
+        "ridge": _regression(
+            "Ridge regression",
+            "least squares onto one-hot labels, on the support alone",
+            "ridge",
+        ),
+        "logistic": _regression(
+            "Logistic regression",
+            "softmax regression to convergence, on the support alone",
+            "logistic",
+        ),
+        "maml": _maml(
+            "MAML",
+            "gradient steps on a linear head from a learned start",
+            "maml",
+            learned_rates=False,
+        ),
+        "meta_sgd": _maml(
+            "Meta-SGD",
+            "MAML with a learned rate for every parameter",
+            "meta_sgd",
+            learned_rates=True,
+        ),
+        "generator": _leo(
+            "Conditional generator only",
+            "LEO without any step: the classifier as first decoded",
+            ("inner_lr_init", "finetuning_lr_init", "encoder_penalty_weight"),
+            inner_unroll_length=0,
+            finetuning_unroll_length=0,
+        ),
+        "generator_finetuning": _leo(
+            "Conditional generator + fine-tuning",
+            "LEO without steps in latent space",
+            ("inner_lr_init", "encoder_penalty_weight"),
+            inner_unroll_length=0,
+        ),
+        "leo_random_prior": _leo(
+            "LEO (random prior)",
+            "LEO without encoder: latents begin as draws from N(0, 1)",
+            ("kl_weight", "encoder_penalty_weight"),
+            random_prior=True,
+        ),
+        "leo_deterministic": _leo(
+            "LEO (deterministic)",
+            "LEO trained on the means of latents and weights, without KL",
+            ("kl_weight",),
+            deterministic=True,
+        ),
+        "leo_no_finetuning": _leo(
+            "LEO (no fine-tuning)",
+            "LEO with steps in latent space only",
+            ("finetuning_lr_init",),
+            finetuning_unroll_length=0,
+        ),
+        "leo": _leo("LEO", "Latent Embedding Optimization, as configured"),
+    }
+)

@@ -1,0 +1,80 @@
+"""What is known of a method besides its arithmetic, as the registry holds it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from leo_tf.configs.schema import GROUP_OF, Config
+from leo_tf.errors import FlagError, shown
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from leo_tf.model.learner import Learner
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method by name.
+
+    Attributes:
+      title: its name in tables; the paper's, if it is in the paper's table 2.
+      description: one line.
+      make: (configuration, D) -> learner; a layer of Keras need not be built.
+      is_trained: whether it has variables for meta-steps to change.
+      keeps_way: whether it answers episodes of the way it was trained for only.
+      draws: whether its predictions can be averaged over draws in a test.
+      mixed_precision: whether it can compute in bfloat16.
+      chosen: the settings that `validation_tuning.choose` finds if they are not given.
+      family: the method it is a variant of, whose settings suit it; or "".
+      settings: all that make a difference to it, but for the optimizer's, and those of
+        data and episodes, which are the same for all methods.
+      ranges: setting -> (low, high), from where to where a search draws it.
+
+    Raises:
+      FlagError: if one of the settings is none.
+    """
+
+    title: str
+    description: str
+    make: Callable[[Config, int], "Learner"]
+    is_trained: bool = True
+    keeps_way: bool = False
+    draws: bool = False
+    mixed_precision: bool = False
+    chosen: tuple[str, ...] = ()
+    family: str = ""
+    settings: tuple[str, ...] = ()
+    ranges: Mapping[str, tuple[float, float]] = dataclasses.field(
+        default_factory=lambda: {"outer_lr": (1e-4, 3e-2)}
+    )
+
+    def __post_init__(self):
+        for name in (*self.chosen, *self.settings, *self.ranges):
+            if name not in GROUP_OF:
+                expected = "settings of leo_tf.configs.schema"
+                raise FlagError(f"method {self.title}", expected, shown(name))
+
+
+def as_method(found: Any, where: str) -> Method:
+    """The entry for what a user gives for a method.
+
+    Args:
+      found: a `Method`; or a class, or function, that makes a learner when called with
+        a configuration and D, and may have the attributes of a `Method`.
+      where: it was found; errors begin with it.
+
+    Raises:
+      FlagError: if it is neither.
+    """
+    if isinstance(found, Method):
+        return found
+    if not callable(found):
+        expected = "a class to call with a configuration and the embeddings' size"
+        raise FlagError(where, expected, f"a value of type {type(found).__name__}")
+    name = getattr(found, "__name__", type(found).__name__)
+    line = (found.__doc__ or name).strip().partition("\n")[0]
+    known = {"title": name, "description": line}
+    for field in dataclasses.fields(Method):
+        # What Python computes for an object, as by a property, is not of the class.
+        if not isinstance(own := getattr(found, field.name, None), property | None):
+            known[field.name] = own
+    return Method(**{**known, "make": found})
