@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leo_tf.data_pipeline import EmbeddingTable, load
-from leo_tf.data_pipeline.feature_files import save_npz
+from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.feature_files import load, save_npz
 from leo_tf.errors import DiskError, InputError
 
 _KEYS = ["0-b_1-b_1_x.jpg", "1-a-2-a-2_y", "2-b_1-b_1_z"]

@@ -166,8 +166,8 @@ def test_features_moved_in_blocks_are_the_normalised_table(monkeypatch, rows_per
 def test_pipelines_share_one_copy_of_the_features():
     script = """
         import numpy as np
-        from data_pipeline.embeddings import EmbeddingTable
-        from data_pipeline.pipeline import FeatureTable, episodes
+        from leo_tf.data_pipeline.embeddings import EmbeddingTable
+        from leo_tf.data_pipeline.pipeline import FeatureTable, episodes
 
         def resident():
             pages = int(open("/proc/self/statm").read().split()[1])

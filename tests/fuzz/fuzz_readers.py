@@ -38,7 +38,7 @@ except ImportError:  # then our own engine, which wants nothing of the code
 _LED_BY = ["configs", "data_pipeline"]
 with atheris.instrument_imports(_LED_BY) if atheris else contextlib.nullcontext():
     from leo_tf.configs.schema import Config
-    from leo_tf.data_pipeline import load
+    from leo_tf.data_pipeline.feature_files import load
     from leo_tf.data_pipeline.formats.tfrecord_framing import scan
     from leo_tf.data_pipeline.release_pickle import reader as release_pickle
     from leo_tf.errors import InputError

@@ -9,7 +9,7 @@ import pytest
 PROGRAM = pathlib.Path(__file__).with_name("fuzz_readers.py")
 PLANTED = """
 import runpy, sys
-from data_pipeline import release_pickle
+from leo_tf.data_pipeline.release_pickle import reader as release_pickle
 def loads(data, path=""):
     if b"cbuiltins" in data and len(data) % 7 == 3:
         raise KeyError("planted")

@@ -20,7 +20,7 @@ import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
-from leo_tf.data_pipeline import load
+from leo_tf.data_pipeline.feature_files import load
 from leo_tf.errors import LeoError
 
 

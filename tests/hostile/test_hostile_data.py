@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hostile_files import damages, truncations
 
-from leo_tf.data_pipeline import load
+from leo_tf.data_pipeline.feature_files import load
 
 # What the names of 700,000 examples take; beyond it, memory is in proportion.
 _FREE_BYTES = 1 << 26

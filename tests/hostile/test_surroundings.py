@@ -25,7 +25,7 @@ eval(sys.argv[3])
 WITHOUT_TENSORBOARD = """
 import sys
 sys.modules["tensorboard"] = None
-from leo_tf.command_line import main
+from leo_tf.cli.main import main
 sys.exit(main(["run_leo.py", *sys.argv[1:]]))
 """
 

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from leo_tf.data_pipeline import load
+from leo_tf.data_pipeline.feature_files import load
 from leo_tf.errors import InputError
 
 _FEATURES = np.arange(1, 13, dtype=np.float32).reshape(3, 4)

@@ -8,7 +8,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leo_tf.data_pipeline import EmbeddingTable, load
+from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.feature_files import load
 from leo_tf.data_pipeline.formats.tfrecord import save_tfrecord
 from leo_tf.data_pipeline.formats.tfrecord_framing import is_tfrecord, scan
 from leo_tf.data_pipeline.release_layout import load_splits
