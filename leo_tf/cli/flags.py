@@ -24,10 +24,9 @@ from leo_tf.cli.modes import check_directories, check_mode
 from leo_tf.cli.options import OPTIONS, RUN_DEFAULTS
 from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.schema import EMBEDDED_DATASET, GROUP_OF, Config
+from leo_tf.data_pipeline.release_layout import dataset_of
 from leo_tf.errors import FlagError, shown
 
-# The data set the release reads where only `--data_path` is given.
-_RELEASE_DATASET = "miniImageNet"
 _OFFICIAL_EMBEDDINGS = "http://storage.googleapis.com/leo-embeddings/embeddings.zip"
 _HELP = frozenset(["-h", "-help", "--help", "-?", "--helpshort", "--helpfull"])
 
@@ -199,22 +198,6 @@ def _config(given) -> Config:
     if "data_path" in given and "dataset_name" not in given:
         config = config.replace(dataset_name=dataset_of(config.data))
     return config
-
-
-def dataset_of(data) -> str:
-    """The data set in `data.data_path`, where no flag names it."""
-    stem, extension = os.path.splitext(os.path.basename(data.data_path))
-    if extension.lower() == ".npz":
-        return stem
-    # A published preset names its own; the embedded one is not in a directory.
-    embedded = data.dataset_name == EMBEDDED_DATASET
-    name = _RELEASE_DATASET if embedded else data.dataset_name
-    is_below = os.path.isdir(os.path.join(data.data_path, name))
-    names = (f"{s}.{kind}" for s in ("train", "test") for kind in ("npz", "tfrecord"))
-    splits = [os.path.join(data.data_path, name) for name in names]
-    if not is_below and any(map(os.path.isfile, splits)):
-        return os.path.basename(os.path.abspath(data.data_path))
-    return name
 
 
 def _check_data(config, given) -> None:
