@@ -6,12 +6,13 @@ import sys
 
 import numpy as np
 
-from leo_tf.cli.flags import RunOptions, dataset_of
+from leo_tf.cli.flags import RunOptions
 from leo_tf.configs.schema import EMBEDDED_DATASET, Config
-from leo_tf.console import ProgressLine, say
+from leo_tf.console import Console, ProgressLine, say
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.pipeline import gather
+from leo_tf.data_pipeline.release_layout import dataset_of
 from leo_tf.errors import CheckpointError, FlagError, InputError, shown
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.posterior import Draws
@@ -46,7 +47,8 @@ def evaluate_run(options: RunOptions) -> report.Results:
     _tell_of_choices(config, trained, options.quiet)
     best = Checkpoints(directory.path).best()  # is there one? Else load no data
     _check_shapes(config, best, directory)
-    split = datasets.load(config, ["test"], quiet=options.quiet)["test"]
+    console = Console(options.quiet)
+    split = datasets.load(config, ["test"], console=console)["test"]
     say(str(split), options.quiet)
     learner = build(config, split.embedding_size)
     best = Checkpoints(directory.path).best()  # now: a training may have moved on

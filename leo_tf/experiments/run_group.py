@@ -9,7 +9,7 @@ import numpy as np
 
 from leo_tf.cli.flags import RunOptions
 from leo_tf.configs.schema import Config
-from leo_tf.console import say
+from leo_tf.console import Console, say
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.environment import device, versions
 from leo_tf.errors import FlagError, InputError
@@ -76,7 +76,7 @@ class SeveralRuns:
         self.path = pathlib.Path(options.workdir or default)
         self._check_directory()
         self._replicas = distribute.start(self.config, self.tell)
-        self.splits = datasets.load(self.config, quiet=options.quiet)
+        self.splits = datasets.load(self.config, console=Console(options.quiet))
         describe(self.config, self.splits, self.tell)
         if job_of(self.path) is None:
             write_file(self.path / JOB_FILE, to_json({"mode": options.mode}))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from leo_tf.cli.flags import RunOptions
 from leo_tf.configs.schema import Config
-from leo_tf.console import ProgressLine, say
+from leo_tf.console import Console, ProgressLine, say
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.environment import device, versions
@@ -60,7 +60,7 @@ def train(
     with run.for_training(config, options.allow_changes) as directory:
         tell = functools.partial(say, quiet=options.quiet)
         if splits is None:
-            splits = datasets.load(config, quiet=options.quiet)
+            splits = datasets.load(config, console=Console(options.quiet))
             describe(config, splits, tell)
         config = _chosen(config, splits, tell)
         check_same(replicas, config, splits["train"])

@@ -24,7 +24,7 @@ def follow(config: Config, replicas: Replicas) -> None:
       FlagError: if it is not what the chief trains on, or the flags are not the same.
     """
     wanted = ["train", "val"] if config.data.train_on_val else ["train"]
-    split = datasets.load(config, wanted, quiet=True)["train"]
+    split = datasets.load(config, wanted)["train"]
     workers = replicas.workers
     check_same(replicas, config, split)
     with replicas.scope():
