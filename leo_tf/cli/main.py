@@ -9,7 +9,8 @@ import tempfile
 import traceback
 import warnings
 
-from leo_tf.cli.flags import parse
+from leo_tf.cli.flags import RunOptions, parse
+from leo_tf.console import Console
 from leo_tf.errors import DiskError, InputError, LeoError, shown
 
 # What a full or failing disk says, whoever writes to it.
@@ -114,7 +115,7 @@ def _job(mode: str, strategy: str):
         from leo_tf.serving import server
 
         server.start_up()
-        return server.serve
+        return _serve
     import tensorflow as tf
 
     from leo_tf import environment
@@ -125,6 +126,19 @@ def _job(mode: str, strategy: str):
     if strategy != "multi_worker":  # workers must find each other first
         environment.device()
     return experiment.run
+
+
+def _serve(options: RunOptions) -> int:
+    from leo_tf.serving import server
+
+    server.serve(
+        options.export_dir,
+        host=options.host,
+        port=options.port,
+        max_request_bytes=options.max_request_bytes,
+        console=Console(options.quiet),
+    )
+    return 0
 
 
 def _do_without_temporary_directory() -> None:
