@@ -90,7 +90,7 @@ def bare_steps(learner, optimizer, config):
 def make_trainer(is_shown: bool) -> Trainer:
     """A trainer of the preset, without checkpoints."""
     config = PRESETS["glyphs"].config().replace(num_steps=_ENDLESS, jit="on")
-    splits = datasets.load(config, ["train", "val"], quiet=True)
+    splits = datasets.load(config, ["train", "val"])
     learner = build(config, splits["val"].embedding_size)
     optimizer = adam(config.optimizer.outer_lr)
     count = config.run.num_val_episodes

@@ -38,7 +38,7 @@ def stages(started: float, jit: str, data_path: str) -> dict[str, float]:
     config = PRESETS["mini_1shot" if data_path else "glyphs"].config()
     if data_path:
         config = config.replace(data_path=data_path, train_on_val=False)
-    split = datasets.load(config, ["train"], quiet=True)["train"]
+    split = datasets.load(config, ["train"])["train"]
     loaded = time.time()
     step = _step_function(config, split, jit)
     first, second = step(), step()

@@ -3,6 +3,7 @@
 Shapes: B episodes, N way, K shot, Q queries per class, D embedding size.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,17 +11,19 @@ import numpy as np
 import tensorflow as tf
 
 from leo_tf.configs.schema import Config
-from leo_tf.data_pipeline.embeddings import EmbeddingTable, join
+from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline.embeddings import EmbeddingTable, in_words, join
 from leo_tf.data_pipeline.pipeline import (
     EpisodesByRow,
     FeatureTable,
     episode_rows,
     episodes,
 )
+from leo_tf.data_pipeline.release_layout import SPLITS
 from leo_tf.data_pipeline.sampler import RowSampler, largest_num_query
-from leo_tf.errors import one_line
+from leo_tf.data_pipeline.sources import Data, read
+from leo_tf.errors import InputError, one_line
 
-ALL_SPLITS = ("train", "val", "test")
 # A batch of episodes takes about this much memory, whatever the number of queries.
 _BATCH_BYTES = 64 * 2**20
 # The relation network's [B, N * K, N * K, 2 * Z] pairs, before and after its layers.
@@ -53,29 +56,34 @@ class Split(NamedTuple):
         """D."""
         return self.table.features.shape[1]
 
-    def __str__(self):
-        sizes = self.table.index.class_sizes
-        few, many = int(sizes.min()), int(sizes.max())
-        each = str(few) if few == many else f"{few} to {many}"
-        name_and_sizes = f"{self.name}: {len(sizes)} classes x {each} examples"
-        return f"{name_and_sizes}, {one_line(self.source)}"
+    def __str__(self) -> str:
+        found = in_words(self.table.index.class_sizes)
+        return f"{self.name}: {found}, {one_line(self.source)}"
 
 
 def load(
-    config: Config, wanted: Sequence[str] = ALL_SPLITS, quiet: bool = False
+    config: Config,
+    wanted: Sequence[str] = SPLITS,
+    data: Data | None = None,
+    console: Console = SILENT,
 ) -> dict[str, Split]:
-    """Reads the splits of a configuration and checks that its episodes fit.
+    """Prepares the splits of a configuration and checks that its episodes fit.
 
     Args:
       config: which data, and what episodes.
       wanted: names of the splits.
-      quiet: show no progress where data is made.
+      data: from `load_data`; None to read what the configuration names.
+      console: where to show progress if data is drawn.
 
     Raises:
-      InputError: naming file and field, if data is damaged or episodes do not fit.
+      InputError: naming file and field, if data is damaged, a split is missing or
+        episodes do not fit.
+      FlagError: if the configuration says no place of its data.
     """
-    tables = _tables(config, wanted, quiet)
-    if config.data.train_on_val and "train" in tables:
+    joins = config.data.train_on_val and "train" in wanted
+    needed = [name for name in SPLITS if name in wanted or (joins and name == "val")]
+    tables = _tables(config, needed, data, console)
+    if joins:
         tables["train"] = join([tables["train"], tables["val"]])
     splits = {}
     for name in wanted:
@@ -173,26 +181,24 @@ def batch_size_for(
 
 
 def _tables(
-    config: Config, wanted: Sequence[str], quiet: bool
+    config: Config, needed: Sequence[str], data: Data | None, console: Console
 ) -> dict[str, EmbeddingTable]:
-    data = config.data
-    if data.is_embedded:
-        from leo_tf.data_pipeline.glyphs.dataset import load_splits
-
-        tables = load_splits(dtype=data.dtype, progress=not quiet)
-        return {name: tables[name] for name in wanted}
-    from leo_tf.data_pipeline.release_layout import load_splits
-
-    return load_splits(
-        data.data_path,
-        data.dataset_name,
-        data.embedding_crop,
-        dtype=data.dtype,
-        splits=tuple(wanted),
-    )
+    dtype = config.data.dtype
+    if data is None:
+        return read(config.data, needed, console)
+    if data.source.dtype != dtype and not data.in_memory:
+        # Its files may hold digits that the tables have not.
+        return read(dataclasses.replace(data.source, dtype=dtype), needed, console)
+    if not set(needed) <= set(data):
+        hint = "Training learns on train, selects the best step on val, tests on test."
+        expected, received = (", ".join(names) for names in (needed, data))
+        raise InputError("splits of data", expected, received, hint)
+    if data.source.dtype == dtype:
+        return {name: data[name] for name in needed}
+    return {name: dataclasses.replace(data[name], dtype=dtype) for name in needed}
 
 
-def _check(config: Config, split: Split):
+def _check(config: Config, split: Split) -> None:
     shape = config.episodes
     if split.name == "train":
         fits = {"way": shape.way, "shot": shape.shot, "num_query": shape.num_query}

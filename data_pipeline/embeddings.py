@@ -1,5 +1,6 @@
 """EmbeddingTable: precomputed features, the class of each row, and their names."""
 
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -12,8 +13,12 @@ from leo_tf.errors import InputError, shown
 
 # Rows of a table are checked and normalised this many bytes at a time, so that a
 # large table never needs a second copy of itself.
-_BLOCK_BYTES = 1 << 24
+_BLOCK_BYTES = 1 << 22
 _OFFENDERS_SHOWN = 3
+_NUMBERS_HINT = (
+    "If the numbers begin anew in each split, make them distinct, for example "
+    'labels = [f"train{label}" for label in labels].'
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,10 +131,11 @@ class EmbeddingTable:
             self._refuse_rows(where, "no row of zeros", "zeros", zero + first)
 
     def _refuse_rows(self, where, expected, found, rows):
-        offenders = ", ".join(str(row) for row in rows[:_OFFENDERS_SHOWN])
-        more = ", ..." if len(rows) > _OFFENDERS_SHOWN else ""
-        received = f"{found} in {len(rows)} or more rows: {offenders}{more}"
-        raise InputError(where, expected, received)
+        few = ", ".join(str(row) for row in rows[:_OFFENDERS_SHOWN])
+        more = f" and {len(rows) - _OFFENDERS_SHOWN} or more others"
+        more = more if len(rows) > _OFFENDERS_SHOWN else ""
+        word = "row" if len(rows) == 1 else "rows"
+        raise InputError(where, expected, f"{found} in {word} {few}{more}")
 
     def _checked_labels(self) -> np.ndarray:
         labels = np.asarray(self.labels)
@@ -223,7 +229,15 @@ def check_splits(tables: list[EmbeddingTable]) -> None:
                 few = ", ".join(shown(name) for name in shared[:_OFFENDERS_SHOWN])
                 expected = f"no class of {earlier.source}"
                 received = f"{len(shared)} shared, first {few}"
-                raise InputError(f"{table.source}: classes", expected, received)
+                hint = _NUMBERS_HINT if all(map(str.isdecimal, shared)) else ""
+                raise InputError(f"{table.source}: classes", expected, received, hint)
+
+
+def in_words(class_sizes: np.ndarray) -> str:
+    """Returns how many classes and examples there are, in words."""
+    few, many = int(class_sizes.min()), int(class_sizes.max())
+    each = str(few) if few == many else f"{few} to {many}"
+    return f"{len(class_sizes)} classes x {each} examples"
 
 
 def _blocks(array: np.ndarray):
@@ -233,9 +247,5 @@ def _blocks(array: np.ndarray):
 
 
 def _repeated(names) -> str | None:
-    seen = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None
+    counts = collections.Counter(names)
+    return next((name for name, count in counts.items() if count > 1), None)

@@ -7,11 +7,10 @@ import numpy as np
 
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.formats.names import (
-    ROW_RULE,
     array_to_names,
+    check_row_count,
     classes_of_keys,
     index_classes,
-    row_count_is_bounded,
 )
 from leo_tf.data_pipeline.formats.npz import NpzFile, write_npz
 from leo_tf.data_pipeline.formats.open_input import open_input
@@ -152,9 +151,7 @@ def _check_count(names: np.ndarray, embeddings: np.ndarray, where: str):
     if len(names) != len(embeddings):
         expected = f"{len(embeddings)}, one a row of `embeddings`"
         raise InputError(where, expected, f"{len(names)}")
-    row_bytes = embeddings.nbytes // max(1, len(embeddings))
-    if not row_count_is_bounded(len(names), row_bytes):
-        raise InputError(where, ROW_RULE, f"{len(names)} rows of {row_bytes} bytes")
+    check_row_count(len(names), embeddings[:1].nbytes, where)
 
 
 def _decoded(array: np.ndarray, where: str) -> list[str]:

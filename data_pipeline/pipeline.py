@@ -20,7 +20,7 @@ _ENDLESS = 2**40
 _BATCHES_AHEAD = 2
 
 # Features move from NumPy to TensorFlow this many bytes at a time.
-_BLOCK_BYTES = 1 << 24
+_BLOCK_BYTES = 1 << 22
 
 
 class FeatureTable(NamedTuple):
@@ -63,7 +63,7 @@ class EpisodesByRow:
 
 
 def episodes(
-    table: FeatureTable,
+    table: FeatureTable | EmbeddingTable,
     *,
     way: int,
     shot: int,
@@ -82,7 +82,8 @@ def episodes(
     C + way * rows of the largest class, and D * way * (shot + num_query) to gather.
 
     Args:
-      table: what to draw from.
+      table: what to draw from. An EmbeddingTable is made a FeatureTable first, which
+        takes time and memory; pipelines that begin with a FeatureTable share it.
       way: N.
       shot: K.
       num_query: Q, queries per class; `sampler.largest_num_query` finds the most.
@@ -102,6 +103,9 @@ def episodes(
       InputError: see `RowSampler`; also if `batch_size`, `start` or `num_episodes`
         is not a count.
     """
+    if isinstance(table, EmbeddingTable):
+        table = FeatureTable.from_embeddings(table)
+    features = table.features
     sampled = episode_rows(
         table,
         way=way,
@@ -116,7 +120,7 @@ def episodes(
 
     @tf.autograph.experimental.do_not_convert
     def with_features(rows):
-        episode = gather(table.features, rows)
+        episode = gather(features, rows)
         return (episode, rows) if with_rows else episode
 
     gathered = sampled.map(with_features).prefetch(_BATCHES_AHEAD)

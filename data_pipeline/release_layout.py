@@ -1,12 +1,17 @@
 """Finds and loads the splits of a data set, in the release's layout or in our own."""
 
 import os
+import typing
 
-from leo_tf.data_pipeline.embeddings import EmbeddingTable, check_splits
-from leo_tf.data_pipeline.feature_files import load
+from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
 from leo_tf.errors import InputError
 
+if typing.TYPE_CHECKING:
+    from leo_tf.data_pipeline.embeddings import EmbeddingTable
+
 SPLITS = ("train", "val", "test")
+# The data set the release reads where only `--data_path` is given.
+_RELEASE_DATASET = "miniImageNet"
 _LAYOUTS = (
     "{dataset}/{crop}/{split}_embeddings.pkl",
     "{dataset}/{crop}/{split}.npz",
@@ -18,13 +23,29 @@ _LAYOUTS = (
 )
 
 
+def dataset_of(data: DataConfig) -> str:
+    """Returns the name of the data set in `data.data_path`, where nobody gives one."""
+    stem, extension = os.path.splitext(os.path.basename(data.data_path))
+    if extension.lower() == ".npz":
+        return stem
+    # A published preset names its own; the embedded one is not in a directory.
+    embedded = data.dataset_name == EMBEDDED_DATASET
+    name = _RELEASE_DATASET if embedded else data.dataset_name
+    is_below = os.path.isdir(os.path.join(data.data_path, name))
+    names = (f"{s}.{kind}" for s in ("train", "test") for kind in ("npz", "tfrecord"))
+    splits = [os.path.join(data.data_path, name) for name in names]
+    if not is_below and any(map(os.path.isfile, splits)):
+        return os.path.basename(os.path.abspath(data.data_path))
+    return name
+
+
 def load_splits(
-    data_path: str,
+    data_path: str | os.PathLike[str],
     dataset_name: str,
     embedding_crop: str,
     dtype: str = "float32",
     splits: tuple[str, ...] = SPLITS,
-) -> dict[str, EmbeddingTable]:
+) -> dict[str, "EmbeddingTable"]:
     """Loads the splits of one data set, and refuses them if they share a class.
 
     Args:
@@ -45,6 +66,10 @@ def load_splits(
       InputError: if a file is missing or not what it should be; if splits share a
         class or differ in embedding size.
     """
+    # NumPy takes a tenth of a second, and the command line wants but `dataset_of`.
+    from leo_tf.data_pipeline.embeddings import check_splits
+    from leo_tf.data_pipeline.feature_files import load
+
     data_path = os.fspath(data_path)
     if not os.path.exists(data_path):
         raise InputError(data_path, "a directory of features or an .npz file", "none")

@@ -27,6 +27,16 @@ def row_count_is_bounded(rows: int, row_bytes: int) -> bool:
     return rows <= _FREE_ROWS or row_bytes >= _ROW_BYTES
 
 
+def check_row_count(rows: int, row_bytes: int, where: str) -> None:
+    """Refuses more rows than `row_count_is_bounded` allows.
+
+    Raises:
+      InputError: beginning with `where`.
+    """
+    if not row_count_is_bounded(rows, row_bytes):
+        raise InputError(where, ROW_RULE, f"{rows} rows of {row_bytes} bytes")
+
+
 def decode_names(names: list[str | bytes]) -> list[str]:
     """Names as text.
 

@@ -6,7 +6,7 @@
 
 TensorFlow compares the checksums and parses the examples. It also gives memory for
 whatever length a record claims, and ends the process if there is none: so the lengths
-are checked first, see `tfrecord_lengths.py`.
+are checked first, see `tfrecord_framing.py`.
 """
 
 import os
@@ -18,10 +18,9 @@ import tensorflow as tf
 
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.formats.names import (
-    ROW_RULE,
+    check_row_count,
     decode_names,
     index_classes,
-    row_count_is_bounded,
 )
 from leo_tf.data_pipeline.formats.tfrecord_framing import Records, scan
 from leo_tf.errors import InputError, shown
@@ -49,9 +48,7 @@ def read_file(file: BinaryIO, path: str, dtype: str = "float32") -> EmbeddingTab
     records = scan(file, path)
     features, size = _features(path)
     row_bytes = size * _FLOAT_BYTES
-    if not row_count_is_bounded(records.count, row_bytes):
-        received = f"{records.count} rows of {row_bytes} bytes"
-        raise InputError(path, ROW_RULE, received)
+    check_row_count(records.count, row_bytes, path)
     if records.count * row_bytes > file_size:
         expected = f"{records.count} rows of {size} floats, as the first one"
         raise InputError(path, expected, f"a file of {file_size} bytes")

@@ -9,6 +9,7 @@ import unicodedata
 
 import numpy as np
 
+from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.glyphs import cache as array_cache
 from leo_tf.data_pipeline.glyphs.drawing import NUM_DRAWS, PICTURE_SIDE, Fonts, distort
@@ -33,7 +34,7 @@ _BLOCK_CLASSES = 16  # drawn at a time: small enough for the processor's cache
 
 
 def load_splits(
-    dtype: str = "float32", cache_dir: str | None = None, progress: bool = True
+    dtype: str = "float32", cache_dir: str | None = None, console: Console = SILENT
 ) -> dict[str, EmbeddingTable]:
     """The glyphs, split by script so that every test class is of a new alphabet.
 
@@ -43,7 +44,7 @@ def load_splits(
       dtype: of the embeddings, "float32" or "float64".
       cache_dir: where to keep them; by default `LEO_TF_CACHE`, or else `leo_tf` in
         the user's cache directory.
-      progress: whether to show a progress line on stderr while drawing.
+      console: where to show progress while drawing.
 
     Returns:
       "train", "val" and "test", each with 640 features a row, `images` and `names`.
@@ -56,7 +57,7 @@ def load_splits(
     path = array_cache.locate(file_name, cache_dir)
     arrays = array_cache.read(path)
     if arrays is None:
-        arrays = _draw_splits(fonts, progress)
+        arrays = _draw_splits(fonts, console)
         array_cache.write(path, arrays)
     return {split: _table(split, arrays, dtype) for split in ("train", "val", "test")}
 
@@ -115,26 +116,24 @@ def _is_plain(character, words):
     return kind and named and not unicodedata.decomposition(character)
 
 
-def _draw_splits(fonts, progress):
+def _draw_splits(fonts: Fonts, console: Console) -> dict[str, np.ndarray]:
     """The arrays of all splits: `SPLIT_images`, `SPLIT_features`, `SPLIT_classes`."""
-    chosen = choose_characters(fonts)
-    blocks = [
-        (split, characters[first : first + _BLOCK_CLASSES])
-        for split, characters in chosen.items()
-        for first in range(0, len(characters), _BLOCK_CLASSES)
-    ]
-    drawn = {split: [] for split in chosen}
-    for split, characters in _with_progress(blocks, progress):
-        drawn[split].append(draw_examples(fonts, characters, EXAMPLES_PER_CLASS))
-    arrays = {}
-    for split, pictures in drawn.items():
-        # Half precision: enough for histograms, and it rounds away the last bits,
-        # in which processors differ.
-        features = [hog(block).astype(np.float16) for block in pictures]
-        arrays[f"{split}_images"] = np.concatenate(pictures)
-        arrays[f"{split}_features"] = np.concatenate(features)
-        names = [unicodedata.name(character) for character in chosen[split]]
-        arrays[f"{split}_classes"] = np.array(names)
+    chosen, arrays = choose_characters(fonts), {}
+    total = sum(map(len, chosen.values()))
+    with console.progress("Drawing the glyphs, once", total, unit="classes") as line:
+        for split, characters in chosen.items():
+            pictures, features = [], []
+            for first in range(0, len(characters), _BLOCK_CLASSES):
+                block = characters[first : first + _BLOCK_CLASSES]
+                pictures.append(draw_examples(fonts, block, EXAMPLES_PER_CLASS))
+                # Half precision: enough for histograms, and it rounds away the last
+                # bits, in which processors differ.
+                features.append(hog(pictures[-1]).astype(np.float16))
+                line.advance(len(block))
+            arrays[f"{split}_images"] = np.concatenate(pictures)
+            arrays[f"{split}_features"] = np.concatenate(features)
+            names = [unicodedata.name(character) for character in characters]
+            arrays[f"{split}_classes"] = np.array(names)
     return arrays
 
 
@@ -170,15 +169,6 @@ def draw_examples(
             noises.append(rng.random((PICTURE_SIDE, PICTURE_SIDE)))
     signed = (2 * np.array(numbers) - 1 for numbers in (draws, noises))
     return distort(np.array(glyphs), *signed)
-
-
-def _with_progress(blocks, progress):
-    if not progress:
-        return blocks
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(blocks, "Drawing the glyphs, once", console=Console(stderr=True))
 
 
 def _table(split, arrays, dtype):

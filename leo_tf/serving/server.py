@@ -7,12 +7,25 @@ the extra `serve`; nothing here is imported by training.
 
 import contextlib
 import importlib.util
+import os
 import signal
 import socket
+import typing
 
-from leo_tf.cli.flags import RunOptions
-from leo_tf.console import say
+from leo_tf.console import SILENT, Console
 from leo_tf.errors import FlagError
+
+if typing.TYPE_CHECKING:
+    import uvicorn
+    from starlette.applications import Starlette
+
+    from leo_tf.serving.model_versions import Served
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8501  # of TensorFlow Serving's REST interface
+# A support of 1,000 examples of 640 features, each written with all its digits, is
+# 14 MB of JSON.
+DEFAULT_MAX_REQUEST_BYTES = 2**25
 
 _PACKAGES = ("starlette", "uvicorn")
 # How long requests that run may take when the server is asked to stop.
@@ -25,7 +38,7 @@ _MOST_CONNECTIONS = 900
 
 
 def start_up() -> None:
-    """Takes the seconds that loading TensorFlow takes, once it is sure to be needed.
+    """Checks that the extra `serve` is installed, then loads TensorFlow (seconds).
 
     Raises:
       FlagError: if the packages of the extra are not installed.
@@ -40,26 +53,39 @@ def start_up() -> None:
     tf.config.list_logical_devices()
 
 
-def serve(options: RunOptions) -> int:
+def serve(
+    export_dir: str | os.PathLike[str],
+    *,
+    host: str = DEFAULT_HOST,
+    port: int = DEFAULT_PORT,
+    max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES,
+    console: Console = SILENT,
+) -> None:
     """Answers requests until SIGINT or SIGTERM, and finishes those that run then.
 
-    Returns:
-      The exit status, 0; a signal ends with that too.
+    Args:
+      export_dir: directory of exported models, a version each; the newest is served.
+      host: address to listen on; "0.0.0.0" lets other machines in.
+      port: port to listen on; 0 for any free one.
+      max_request_bytes: larger requests are refused.
+      console: told of the address, and of versions served or passed over.
 
     Raises:
-      FlagError: if nothing can listen at host and port.
+      FlagError: if the extra is not installed, or nothing can listen at host and port.
       InputError: if the directory has no version that works.
+      SystemExit: with status 0, at a signal.
     """
+    start_up()
     import uvicorn
 
     from leo_tf.serving.model_versions import Versions
     from leo_tf.serving.rest_api import application
 
-    with bound(options.host, options.port) as listening:
+    with bound(host, port) as listening:
         versions = Versions(
-            options.export_dir,
-            warn=lambda text: say(f"warning: {text}"),
-            tell=lambda text: say(text, options.quiet),
+            export_dir,
+            warn=lambda text: console.warn(f"warning: {text}"),
+            tell=console.say,
         )
         versions.refresh()
         served = versions.require()
@@ -67,20 +93,19 @@ def serve(options: RunOptions) -> int:
         listening.listen()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _leave)
-        say(_described(served, listening), options.quiet)
-        app = application(versions, options.max_request_bytes)
+        console.say(_described(served, listening))
+        app = application(versions, max_request_bytes)
         with contextlib.closing(versions):
             uvicorn.Server(configured(app)).run(sockets=[listening])
-    return 0
 
 
-def _leave(unused_number, unused_frame):
+def _leave(unused_number: int, unused_frame: object) -> typing.NoReturn:
     """For signals before uvicorn runs, and those it raises again when it has ended."""
     raise SystemExit(0)
 
 
-def configured(application):
-    """uvicorn's configuration: quiet, and patient with what runs when it stops."""
+def configured(application: "Starlette") -> "uvicorn.Config":
+    """Returns uvicorn's configuration: quiet; what runs may finish when it stops."""
     import uvicorn
 
     return uvicorn.Config(
@@ -96,7 +121,7 @@ def configured(application):
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket that has the address, and does not listen yet: nothing is loaded.
+    """Returns a socket that has the address and does not listen: nothing is loaded yet.
 
     Raises:
       FlagError: if it cannot be had.
@@ -104,13 +129,13 @@ def bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Unless the protocol is named, asyncio does not recognise TCP and leaves Nagle's
     # algorithm on: each answer of two packets then takes 40 ms.
-    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-        return bound
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        return listening
     except (OSError, UnicodeError) as error:
-        bound.close()
+        listening.close()
         reason = getattr(error, "strerror", None) or str(error)
         received = f"{host}:{port}: {reason}"
         hint = "--port=0 takes any free one."
@@ -118,7 +143,7 @@ def bound(host: str, port: int) -> socket.socket:
         raise FlagError("--host, --port", expected, received, hint) from None
 
 
-def _described(served, listening) -> str:
+def _described(served: "Served", listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
     method = served.facts.get("method", "model")

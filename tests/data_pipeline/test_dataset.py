@@ -8,6 +8,7 @@ from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.pipeline import FeatureTable
+from leo_tf.data_pipeline.release_layout import SPLITS
 from leo_tf.errors import InputError
 
 
@@ -89,7 +90,7 @@ def test_episodes_that_do_not_fit_are_refused_naming_the_file(
 
 
 def test_small_classes_are_named(tmp_path, write_split):
-    for seed, split in enumerate(datasets.ALL_SPLITS):
+    for seed, split in enumerate(SPLITS):
         labels = np.repeat([f"{split} {i}" for i in range(6)], 12)
         if split == "test":
             labels[5 * 12 + 1 :] = "test 4"  # leaves one row to class 5

@@ -38,10 +38,14 @@ def _with(row, value, dtype=np.float32):
         ({"embeddings": np.ones(3)}, "embeddings", "(3,)"),
         ({"embeddings": np.ones((0, 2))}, "embeddings", "(0, 2)"),
         ({"embeddings": np.ones((3, 0))}, "embeddings", "(3, 0)"),
-        ({"embeddings": _with(2, [1, np.nan])}, "embeddings", "NaN or infinity in 1"),
-        ({"embeddings": _with(1, [np.inf, 1])}, "embeddings", "rows: 1"),
-        ({"embeddings": _with(0, [np.inf, -np.inf])}, "embeddings", "rows: 0"),
-        ({"embeddings": _with(1, 0.0)}, "embeddings", "zeros in 1 or more rows: 1"),
+        (
+            {"embeddings": _with(2, [1, np.nan])},
+            "embeddings",
+            "infinity in row 2.",
+        ),
+        ({"embeddings": _with(1, [np.inf, 1])}, "embeddings", "in row 1."),
+        ({"embeddings": _with(0, [np.inf, -np.inf])}, "embeddings", "in row 0."),
+        ({"embeddings": _with(1, 0.0)}, "embeddings", "zeros in row 1."),
         ({"embeddings": _with(1, 1e300, float)}, "embeddings", "infinity"),
         ({"embeddings": _with(1, 1e-300, float)}, "embeddings", "zeros"),
         ({"dtype": "int32"}, "embeddings", "'int32'"),
@@ -72,14 +76,21 @@ def test_bad_data_are_refused_naming_file_field_and_what_was_found(
     assert found in message.split(", received ")[1] and "\n" not in message
 
 
-def test_the_first_offenders_are_named_wherever_they_are():
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([4500], "in row 4500."),
+        ([4500, 4600], "in rows 4500, 4600."),
+        ([4500, 4600, 4700, 4800], "in rows 4500, 4600, 4700 and 1 or more others."),
+    ],
+)
+def test_the_first_offenders_are_named_wherever_they_are(rows, told):
     # Beyond the first block of rows that is looked at together.
     features = np.ones((5000, 1024), np.float32)
-    features[[4500, 4600, 4700, 4800], 3] = np.nan
-    with pytest.raises(
-        InputError, match=r"in 4 or more rows: 4500, 4600, 4700, \.\.\."
-    ):
+    features[rows, 3] = np.nan
+    with pytest.raises(InputError) as caught:
         EmbeddingTable(features, np.zeros(5000, int), ("a",))
+    assert str(caught.value).endswith(f"received NaN or infinity {told}")
 
 
 def test_finite_rows_whose_sum_overflows_are_accepted():
@@ -193,6 +204,13 @@ def test_splits_that_share_a_class_are_refused_naming_both_files():
     message = str(caught.value)
     assert message.startswith("c.npz: classes: expected no class of a/b.npz")
     assert "1 shared, first 'dog'" in message
+
+
+def test_class_numbers_that_begin_anew_in_a_split_come_with_the_cure():
+    first = _table(class_names=("0", "1"))
+    again = dataclasses.replace(_other(), class_names=("1", "2"))
+    with pytest.raises(InputError, match=r"1 shared, first '1'\. .*\"train\{label\}\""):
+        check_splits([first, again])
 
 
 def test_splits_of_different_embedding_size_are_refused_naming_both_files():

@@ -1,11 +1,15 @@
 """The splits of a data set are found in each layout, and refused if they overlap."""
 
+import pathlib
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from leo_tf.data_pipeline.release_layout import load_splits
+from leo_tf.configs.schema import DataConfig
+from leo_tf.data_pipeline.release_layout import dataset_of, load_splits
 from leo_tf.errors import InputError
 
 _SPLITS = ("train", "val", "test")
@@ -117,3 +121,35 @@ def test_a_file_of_one_split_is_refused_as_a_whole_data_set(tmp_path):
     _write(tmp_path / "train_embeddings.pkl", "train")
     with pytest.raises(InputError, match="a file of several splits"):
         load_splits(tmp_path / "train_embeddings.pkl", "mini", "center")
+
+
+@pytest.mark.parametrize(
+    ("made", "named", "found"),
+    [
+        ("mine.npz", "glyphs", "mine"),
+        ("Mine.NPZ", "glyphs", "Mine"),
+        ("mine/train.npz", "glyphs", "mine"),
+        ("mine/test.tfrecord", "glyphs", "mine"),
+        ("mine/val.npz", "glyphs", "miniImageNet"),
+        ("mine/miniImageNet/train.npz", "glyphs", "miniImageNet"),
+        ("mine/train.npz", "tieredImageNet", "mine"),
+        ("mine/tieredImageNet/train.npz", "tieredImageNet", "tieredImageNet"),
+    ],
+)
+def test_where_nobody_names_the_data_set_it_has_the_name_of_its_place(
+    tmp_path, made, named, found
+):
+    path = tmp_path / made
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    place = str(tmp_path / pathlib.Path(made).parts[0])
+    assert dataset_of(DataConfig(dataset_name=named, data_path=place)) == found
+
+
+def test_the_command_line_asks_for_a_name_without_loading_numpy():
+    module = "leo_tf.data_pipeline.release_layout"
+    code = f"import sys, {module}; print('numpy' in sys.modules)"
+    root = pathlib.Path(__file__).parents[2]
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    assert done.stdout == "False\n", done.stderr

@@ -81,7 +81,7 @@ def chosen_on(workdir: pathlib.Path, split: str) -> dict[str, float]:
     config = config_of(workdir)
     names = method_of(config).chosen
     config = config.replace(**dict.fromkeys(names))
-    table = datasets.load(config, [split], quiet=True)[split]
+    table = datasets.load(config, [split])[split]
     count = config.run.num_val_episodes
     episodes = functools.partial(datasets.evaluation_episodes, config, table, count)
     chosen = choices.choose(config, table.embedding_size, episodes).flat()

@@ -7,6 +7,7 @@ import unicodedata
 import numpy as np
 import pytest
 
+from leo_tf.console import Console
 from leo_tf.data_pipeline.glyphs import dataset as glyphs
 from leo_tf.data_pipeline.glyphs import drawing as glyph_drawing
 from leo_tf.data_pipeline.glyphs.drawing import NUM_DRAWS, PICTURE_SIDE, distort
@@ -37,7 +38,7 @@ def small(monkeypatch, tmp_path):
 
 
 def load_small(directory):
-    return glyphs.load_splits(cache_dir=directory, progress=False)
+    return glyphs.load_splits(cache_dir=directory)
 
 
 def assert_same(first, second):
@@ -190,7 +191,7 @@ def test_a_cache_hit_equals_a_fresh_draw_and_draws_nothing(small, monkeypatch):
 def test_both_precisions_come_from_one_cache(small, monkeypatch):
     single = load_small(small)["test"]
     monkeypatch.setattr(glyphs, "draw_examples", None)
-    double = glyphs.load_splits("float64", small, progress=False)["test"]
+    double = glyphs.load_splits("float64", small)["test"]
     assert single.embeddings.dtype == np.float32
     assert double.embeddings.dtype == np.float64
     np.testing.assert_array_equal(single.embeddings, double.embeddings)
@@ -225,13 +226,30 @@ def test_a_cache_that_cannot_be_written_warns_once_and_the_set_is_there(small):
     assert len(warned) == 1
 
 
-def test_progress_is_one_line_when_nobody_watches(small, capsys):
-    glyphs.load_splits(cache_dir=small, progress=True)
-    glyphs.load_splits(cache_dir=small, progress=True)
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert len(printed.err.strip().splitlines()) == 1
-    assert "glyphs" in printed.err
+class Watched(Console):
+    """Remembers the progress lines that were asked for."""
+
+    def __init__(self):
+        super().__init__(quiet=True)
+        self.lines = []
+
+    def progress(self, *args, **options):
+        self.lines.append(super().progress(*args, **options))
+        return self.lines[-1]
+
+
+def test_progress_counts_the_classes_drawn_and_is_there_once(small):
+    console = Watched()
+    for _ in range(2):
+        tables = glyphs.load_splits(cache_dir=small, console=console)
+    [line] = console.lines
+    assert "glyphs" in line.title
+    assert line.done == line.total == sum(t.num_classes for t in tables.values())
+
+
+def test_without_a_console_nothing_is_printed(small, capfd):
+    load_small(small)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_missing_font_is_named(monkeypatch):

@@ -59,7 +59,7 @@ def evaluated(workdir, *flags):
 def accuracies_of(workdir) -> np.ndarray:
     """Of each test episode, [E], by the best checkpoint of a run."""
     config = config_of(workdir)
-    split = datasets.load(config, ["test"], quiet=True)["test"]
+    split = datasets.load(config, ["test"])["test"]
     learner = build(config, split.embedding_size)
     best = Checkpoints(workdir).best()
     restore(best, {v.path: v.value for v in learner.trainable_variables})

@@ -127,7 +127,7 @@ def test_shown_numbers_are_those_of_the_run(shown, trained):
 def test_the_line_of_nearest_centroid_is_level_and_its_accuracy(shown, trained):
     line = set(map(float, shown["centroid"]["accuracy_and_loss/accuracy"].values()))
     config = RunDirectory(trained).config()
-    split = datasets.load(config, ["val"], quiet=True)["val"]
+    split = datasets.load(config, ["val"])["val"]
     episodes = datasets.evaluation_episodes(config, split, 6)
     scores = evaluate({"centroid": NearestCentroid()}, episodes)["centroid"]
     assert list(line) == [pytest.approx(scores.accuracy.mean(), rel=1e-6)]

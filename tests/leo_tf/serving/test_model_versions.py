@@ -1,6 +1,8 @@
 """What the server serves, from its start to its end: the newest that works."""
 
+import inspect
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -22,6 +24,7 @@ from running_server import (
 from served_models import write_model
 
 from leo_tf.cli import main as command_line
+from leo_tf.cli.options import OPTIONS
 from leo_tf.errors import InputError
 from leo_tf.serving import server
 from leo_tf.serving.model_versions import Versions
@@ -250,6 +253,45 @@ def test_a_version_in_place_of_the_directory_of_versions_is_told(exported, capsy
     assert f"Give {exported}" in capsys.readouterr().err
 
 
+def test_flags_that_are_not_given_are_the_defaults_of_the_function():
+    parameters = inspect.signature(server.serve).parameters
+    for name in ("host", "port", "max_request_bytes"):
+        assert OPTIONS[name].facts == (f"default: {parameters[name].default}",)
+
+
+def test_called_from_python_it_answers_and_prints_nothing(exported, tmp_path):
+    code = """
+import sys
+from leo_tf.serving.server import serve
+serve(sys.argv[1], port=int(sys.argv[2]))
+"""
+    with server.bound("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(exported), str(port)],
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def answers():
+        try:
+            return Client(port).ask("GET", "/healthz")[0] == 200
+        except OSError:
+            return False
+
+    try:
+        wait_for(answers, seconds=60.0)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=15)
+        assert process.returncode == 0 and out == ""
+        assert "Serving" not in err and str(port) not in err  # TensorFlow may tell
+    finally:
+        process.kill()
+
+
 def test_the_server_imports_none_of_the_training_code():
     code = (
         "import sys\nfrom leo_tf.serving import server, rest_api\nprint(*sys.modules)"
@@ -259,10 +301,7 @@ def test_the_server_imports_none_of_the_training_code():
     )
     modules = set(done.stdout.split())
     assert "leo_tf.serving.rest_api" in modules
-    training = {
-        "leo_tf.model.leo",
-        "leo_tf.training.trainer",
-        "leo_tf.model.layers",
-        "leo_tf.cli.dispatch",
-    }
-    assert not modules & {*training, "data_pipeline", "tensorflow_probability"}
+    ours = {name for name in modules if name.startswith("leo_tf.")}
+    rooms = {name.split(".")[1] for name in ours}
+    assert rooms == {"errors", "console", "serving"}
+    assert "tensorflow_probability" not in modules

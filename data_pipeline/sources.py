@@ -1,0 +1,239 @@
+"""Data from arrays in memory, from files, or the embedded glyphs, as one `Data`."""
+
+import dataclasses
+import math
+import numbers
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
+from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline.embeddings import EmbeddingTable, check_splits, in_words
+from leo_tf.data_pipeline.feature_files import save_npz
+from leo_tf.data_pipeline.formats.names import (
+    check_row_count,
+    decode_names,
+    index_classes,
+)
+from leo_tf.data_pipeline.release_layout import SPLITS, dataset_of, load_splits
+from leo_tf.errors import FlagError, InputError, shown
+
+# Name of a data set of arrays, where none is given.
+_ARRAYS = "arrays"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Data(Mapping[str, EmbeddingTable]):
+    """Splits of a data set by name, which know where they came from; see `load_data`.
+
+    Attributes:
+      tables: of "train", "val" and "test", or of some of them.
+      source: the settings that name the data.
+      in_memory: whether it came from arrays, so that no setting reads it again.
+    """
+
+    tables: Mapping[str, EmbeddingTable]
+    source: DataConfig
+    in_memory: bool = False
+
+    def settings(self) -> dict[str, str]:
+        """Returns the settings that name this data, for `Config.replace`."""
+        names = ("dataset_name", "data_path", "embedding_crop")
+        return {name: getattr(self.source, name) for name in names}
+
+    def __getitem__(self, name: str) -> EmbeddingTable:
+        return self.tables[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tables)
+
+    def __len__(self) -> int:
+        return len(self.tables)
+
+    def __repr__(self) -> str:
+        found = [f"{name}: {in_words(self[name].class_sizes)}" for name in self]
+        return f"Data({self.source.dataset_name!r}, {', '.join(found)})"
+
+
+def load_data(
+    source: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    *,
+    dataset_name: str | None = None,
+    embedding_crop: str = "center",
+    dtype: str = "float32",
+    console: Console = SILENT,
+) -> Data:
+    """Loads the splits of a data set, and checks them.
+
+    Args:
+      source: arrays, as {"train": (x, y), "val": (x, y), "test": (x, y)} with x of
+        numbers [rows, D] and y of class names or numbers [rows], no class in two
+        splits; in place of a pair an `EmbeddingTable` will do. Or the path of a
+        directory or a file as docs/data_formats.md describes them. Or None for the
+        embedded glyphs. Arrays are copied.
+      dataset_name: the data set below a path, and its name in reports.
+      embedding_crop: "center" or "multiview", in the release's layout.
+      dtype: "float32" or "float64", to which the features are converted.
+      console: where to show progress; by default nothing is printed.
+
+    Returns:
+      One table a split, its classes numbered in the order of their names.
+
+    Raises:
+      InputError: saying where, what was expected and what was received.
+      FlagError: if the name, the crop or the dtype is none.
+    """
+    named = DataConfig(
+        dataset_name=EMBEDDED_DATASET if dataset_name is None else dataset_name,
+        embedding_crop=embedding_crop,
+        dtype=dtype,
+    )
+    if isinstance(source, Mapping):
+        if dataset_name is None:
+            named = dataclasses.replace(named, dataset_name=_ARRAYS)
+        return Data(_tables(source, dtype), named, in_memory=True)
+    if source is not None:
+        named = dataclasses.replace(named, data_path=_absolute(source))
+        if dataset_name is None:
+            named = dataclasses.replace(named, dataset_name=dataset_of(named))
+    return Data(read(named, console=console), named)
+
+
+def read(
+    named: DataConfig, wanted: Sequence[str] = SPLITS, console: Console = SILENT
+) -> dict[str, EmbeddingTable]:
+    """Reads splits of the data set that settings name.
+
+    Raises:
+      InputError: naming file and field, if something is not as it should be.
+      FlagError: if the settings say no place.
+    """
+    if named.is_embedded:
+        from leo_tf.data_pipeline.glyphs.dataset import load_splits as draw_splits
+
+        tables = draw_splits(dtype=named.dtype, console=console)
+        return {name: tables[name] for name in wanted}
+    if not named.data_path:
+        expected = f"the directory or file of {named.dataset_name}"
+        hint = f"Only {EMBEDDED_DATASET} is embedded."
+        raise FlagError("--data_path", expected, "nothing", hint)
+    return load_splits(
+        named.data_path,
+        named.dataset_name,
+        named.embedding_crop,
+        dtype=named.dtype,
+        splits=tuple(wanted),
+    )
+
+
+def write_data(data: Data, directory: str | os.PathLike[str]) -> None:
+    """Writes each split as an .npz file of `directory`, so that it is read again.
+
+    What is read has the digests of what was written; pictures are left out.
+
+    Raises:
+      InputError: if a name ends with NUL, which NumPy's text cannot hold.
+      DiskError: if a file cannot be written; a file is whole or not there.
+    """
+    for name, table in data.items():
+        save_npz(pathlib.Path(directory, f"{name}.npz"), table)
+
+
+def _absolute(source: object) -> str:
+    """A path as it counts whatever the working directory will be."""
+    path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
+    if not path:
+        received = shown(source) if source == "" else type(source).__name__
+        expected = "a mapping of splits to arrays, a path, or None"
+        raise InputError("`source` of data", expected, received)
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _tables(source: Mapping[str, Any], dtype: str) -> dict[str, EmbeddingTable]:
+    """Tables of arrays, checked singly and against each other."""
+    other = [name for name in source if name not in SPLITS]
+    if other or not source:
+        received = ", ".join(map(shown, other)) or "none"
+        raise InputError("splits of data", f"some of {', '.join(SPLITS)}", received)
+    tables = {
+        name: _table(name, source[name], dtype) for name in SPLITS if name in source
+    }
+    check_splits(list(tables.values()))
+    return tables
+
+
+def _table(split: str, given: Any, dtype: str) -> EmbeddingTable:
+    if isinstance(given, EmbeddingTable):
+        classes = [given.class_names[label] for label in given.labels]
+        labels, class_names = index_classes(classes)
+        table = dataclasses.replace(
+            given, labels=labels, class_names=class_names, dtype=dtype
+        )
+    else:
+        source = f"arrays ({split})"
+        if not isinstance(given, (tuple, list)) or len(given) != 2:
+            expected = "a pair (x, y) of features and labels"
+            raise InputError(source, expected, type(given).__name__)
+        features = _features(given[0], f"{source}: `embeddings`", dtype)
+        classes = _classes(given[1], f"{source}: `labels`", len(features))
+        labels, class_names = index_classes(classes)
+        table = EmbeddingTable(
+            features, labels, class_names, source=source, dtype=dtype
+        )
+    # No more than could be read again from a file.
+    check_row_count(len(table.labels), table.embeddings[:1].nbytes, table.source)
+    return table
+
+
+def _features(x: Any, where: str, dtype: str) -> np.ndarray:
+    """[rows, D] a copy of x, as numbers of `dtype`."""
+    expected = "numbers [rows, D]"
+    if hasattr(x, "toarray"):
+        received = f"a sparse {type(x).__name__}"
+        raise InputError(where, expected, received, "x.toarray() makes it dense.")
+    if np.ma.is_masked(x):
+        raise InputError(where, expected, "masked ones")
+    try:
+        array = np.asarray(x)
+        if array.dtype.kind in "OV":  # of objects that are numbers, or bfloat16
+            array = array.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        received = f"{type(x).__name__}: {error}"
+        raise InputError(where, expected, received) from error
+    if array.dtype.kind not in "biuf":
+        raise InputError(where, expected, f"dtype {array.dtype}")
+    if array.ndim != 2:
+        hint = ""
+        if array.ndim > 2:
+            sizes = f"{len(array)}, {math.prod(array.shape[1:])}"
+            hint = f"x.reshape({sizes}) makes a row of each example."
+        raise InputError(where, expected, f"shape {array.shape}", hint)
+    with np.errstate(over="ignore"):  # infinite then, and refused with its row
+        return np.array(array, dtype)
+
+
+def _classes(y: Any, where: str, rows: int) -> list[str]:
+    """The name of the class of each row."""
+    # NumPy would turn the 1 of [1, "a"] into text.
+    array = np.asarray(y, object) if isinstance(y, (list, tuple)) else np.asarray(y)
+    if array.ndim != 1:
+        hint = "y.ravel() makes one of a column, y.argmax(axis=1) of one-hot rows."
+        received = f"shape {array.shape}"
+        raise InputError(where, "a class for each row, shape [rows]", received, hint)
+    if len(array) != rows:
+        expected = f"{rows}, one a row of `embeddings`"
+        raise InputError(where, expected, f"{len(array)}")
+    values = array.tolist()
+    if all(isinstance(value, (str, bytes)) for value in values):
+        return decode_names(values)
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            received = f"{shown(value)}, a {type(value).__name__}"
+            hint = "y.astype(int) makes integers of whole numbers."
+            hint = hint if isinstance(value, float) else ""
+            raise InputError(where, "all integers or all text", received, hint)
+    return [str(value) for value in values]
