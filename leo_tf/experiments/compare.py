@@ -19,7 +19,8 @@ from leo_tf.configs.presets import given
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
-from leo_tf.data_pipeline.dataset import Data, Split
+from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import CheckpointError, DivergedError
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.intervals import interval

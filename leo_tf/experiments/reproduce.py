@@ -13,7 +13,7 @@ from leo_tf.configs.presets import PRESETS, Accuracy, given
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
-from leo_tf.data_pipeline.dataset import Data
+from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import FlagError
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.experiments.evaluate import posterior_draws

@@ -10,6 +10,7 @@ field of their own.
 
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -19,28 +20,40 @@ from leo_tf.errors import FlagError, InputError, LeoError, shown
 from leo_tf.files import read_json
 from leo_tf.methods.registry import METHODS, is_known, method_named
 
+# What is compared, and searched for, unless others are named.
+DEFAULT_METHODS = (
+    *("leo", "generator", "meta_sgd", "maml", "ridge", "logistic", "centroid"),
+)
 _MOST_BYTES = 2**20
 LINEAR = frozenset(["dropout_rate"])  # drawn evenly; all others in their logarithm
 _DIGITS = 3
 
 
-def read(path: str, config: Config) -> dict[str, dict]:
-    """Method -> its settings, checked; empty without a path.
+def read(
+    source: Mapping[str, Mapping[str, Any]] | str, config: Config
+) -> dict[str, dict[str, Any]]:
+    """Returns method -> its settings, checked.
 
     Args:
-      path: of the file, or "".
+      source: the settings, or the path of a file of them; "" for none.
       config: what the settings change.
 
     Raises:
       InputError: if the file cannot be read, or has a field that is unknown or wrong.
     """
-    if not path:
+    if isinstance(source, Mapping):
+        return _checked({m: dict(s) for m, s in source.items()}, "settings", config)
+    if not source:
         return {}
     try:
-        found = read_json(pathlib.Path(path), _MOST_BYTES)
+        found = read_json(pathlib.Path(source), _MOST_BYTES)
     except (OSError, ValueError) as error:
         expected = "a JSON file of settings for each method"
-        raise InputError(path, expected, shown(str(error))) from error
+        raise InputError(source, expected, shown(str(error))) from error
+    return _checked(found, source, config)
+
+
+def _checked(found: Any, path: str, config: Config) -> dict[str, dict[str, Any]]:
     others = filter(is_known, found) if isinstance(found, dict) else ()
     check_object(found, dict.fromkeys([*METHODS, *others]), path)
     for method, settings in found.items():
