@@ -11,6 +11,7 @@ Shapes: B tasks in a batch, N way, K shot, D embedding size.
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -105,7 +106,7 @@ def _settings(
     return settings
 
 
-def _train(group: RunGroup, name: str, settings: Mapping[str, object]) -> bool:
+def _train(group: RunGroup, name: str, settings: Mapping[str, Any]) -> bool:
     """Trains one method; returns whether it diverged after its best validation.
 
     Raises:

@@ -89,7 +89,7 @@ def test_run(run: Run, split: Split) -> None:
         more[key] = run.metadata[key]
     run.directory.write_json("results.json", report.as_json(run.results, **more))
     if split.images is not None:
-        _draw_episode(run, split)
+        _draw_episode(run, split, split.images)
 
 
 def posterior_draws(config: Config) -> Draws | None:
@@ -117,7 +117,7 @@ def _test(run: Run, split: Split, best: Checkpoint) -> Results:
     return results_of(scores, title)
 
 
-def _draw_episode(run: Run, split: Split) -> None:
+def _draw_episode(run: Run, split: Split, images: np.ndarray) -> None:
     """Draws the first test episode with the method's and nearest centroid's answers."""
     [rows] = dataset.evaluation_episodes(run.config, split, 1).rows
     episode = gather(split.table.features, rows)
@@ -131,8 +131,8 @@ def _draw_episode(run: Run, split: Split) -> None:
     }
     figures.episode(
         run.path / "episode.png",
-        support=split.images[rows.support[0]],
-        query=split.images[rows.query[0]],
+        support=images[rows.support[0]],
+        query=images[rows.query[0]],
         class_names=[split.class_names[c] for c in rows.classes[0]],
         answers=answers,
     )

@@ -28,8 +28,10 @@ _SELECTION = "selection"
 # Settings without which a published number says nothing of a run.
 _SAME_TASK = ("dataset_name", "method", "way", "shot", "test_way", "test_shot")
 # Settings that change no accuracy, or are the reproduction's own.
-_NO_MATTER = ("data_path", "train_on_val", "seed", "preset", "strategy", "jit")
-_NO_MATTER += ("keep_checkpoints", "log_every", "non_finite_limit")
+_NO_MATTER = (
+    *("data_path", "train_on_val", "seed", "preset", "strategy", "jit"),
+    *("keep_checkpoints", "log_every", "non_finite_limit"),
+)
 
 
 def reproduce(

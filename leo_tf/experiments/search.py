@@ -126,7 +126,7 @@ class Pace:
 
     def __init__(self, names: list[str], trials: int):
         self._names, self._trials = names, trials
-        self._seconds = {name: [] for name in names}
+        self._seconds: dict[str, list[float]] = {name: [] for name in names}
 
     def add(self, name: str, seconds: float, trained: float) -> None:
         """Counts a trial that took `seconds` now, and `trained` in training ever."""

@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 
 from leo_tf.configs.rules import check_object
-from leo_tf.configs.schema import GROUP_OF, GROUPS, Config
+from leo_tf.configs.schema import GROUP_OF, Config
 from leo_tf.errors import FlagError, InputError, LeoError, shown
 from leo_tf.files import read_json
 from leo_tf.methods.registry import METHODS, is_known, method_named
 
 # What is compared, and searched for, unless others are named.
-DEFAULT_METHODS = (
-    *("leo", "generator", "meta_sgd", "maml", "ridge", "logistic", "centroid"),
-)
+_DEFAULT_METHODS = "leo generator meta_sgd maml ridge logistic centroid"
+DEFAULT_METHODS = tuple(_DEFAULT_METHODS.split())
 _MOST_BYTES = 2**20
 LINEAR = frozenset(["dropout_rate"])  # drawn evenly; all others in their logarithm
 _DIGITS = 3
@@ -124,6 +123,6 @@ def _drawn(random: np.random.Generator, name: str, low: float, high: float) -> f
         value = low + share * (high - low)
     else:
         value = low * (high / low) ** share
-    if GROUPS[GROUP_OF[name]].__dataclass_fields__[name].metadata["rule"].kind is int:
+    if isinstance(Config().flat()[name], int):
         return round(value)
     return float(f"{value:.{_DIGITS}g}")
