@@ -26,10 +26,10 @@ if typing.TYPE_CHECKING:
     from leo_tf.configs.presets import PRESETS
     from leo_tf.configs.schema import Config
     from leo_tf.console import Console
-    from leo_tf.data_pipeline.dataset import load_data
     from leo_tf.data_pipeline.embeddings import EmbeddingTable
     from leo_tf.data_pipeline.episode import Episode
     from leo_tf.data_pipeline.pipeline import episodes
+    from leo_tf.data_pipeline.sources import load_data
     from leo_tf.experiments.compare import compare
     from leo_tf.experiments.evaluate import evaluate
     from leo_tf.experiments.reproduce import reproduce
@@ -57,7 +57,7 @@ _MODULES = {
     "episodes": "data_pipeline.pipeline",
     "evaluate": "experiments.evaluate",
     "export_model": "export.exporter",
-    "load_data": "data_pipeline.dataset",
+    "load_data": "data_pipeline.sources",
     "make_meta_step": "training.meta_step",
     "register_method": "methods.registry",
     "reproduce": "experiments.reproduce",

@@ -50,10 +50,10 @@ class RunOptions:
     mode: str
     workdir: str
     config: Config
-    explicit: Mapping[str, object]
+    explicit: Mapping[str, Any]
     debug: bool
     quiet: bool
-    arguments: Mapping[str, object]
+    arguments: Mapping[str, Any]
 
 
 class _Parser(absl_flags.ArgumentParser):

@@ -28,7 +28,7 @@ class Bins(NamedTuple):
       right: [M] right answers.
     """
 
-    count: np.ndarray | tf.Tensor
+    count: np.ndarray | tf.Tensor  # type: ignore[assignment]  # hides tuple.count
     confidence: np.ndarray | tf.Tensor
     right: np.ndarray | tf.Tensor
 

@@ -5,12 +5,12 @@ Shapes: B episodes in a batch, N way, K shot, Q queries per class, D embedding s
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from leo_tf.data_pipeline.episode import Episode, EpisodeRows
+from leo_tf.data_pipeline.episode import Episode
 from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable
 from leo_tf.evaluation.calibration import Bins, add, count_bins, episode_nll
 from leo_tf.evaluation.posterior import Draws, average
@@ -114,8 +114,11 @@ def make_scorer(
     return score
 
 
-def _parts(episode: Episode | EpisodeRows, by_class: ClassRows | None):
-    """Support [B, N, K, D] with labels [B, N, K], and the queries' labels [B, N, Q]."""
+def _parts(episode: Any, by_class: ClassRows | None):
+    """Support [B, N, K, D] with labels [B, N, K], and the queries' labels [B, N, Q].
+
+    Of an Episode; or, with `by_class`, of EpisodeRows.
+    """
     if by_class is None:
         return episode.support_inputs, episode.support_labels, episode.query_labels
     labels = tf.range(episode.classes.shape[-1])[:, tf.newaxis]  # [N, 1]
@@ -126,10 +129,10 @@ def _parts(episode: Episode | EpisodeRows, by_class: ClassRows | None):
 
 def _batch_scores(adapted: Adapted, logits, labels, calibrated) -> _BatchScores:
     parts = loss_parts(adapted, logits, labels)
-    calibration = ()
-    if calibrated:
-        calibration = episode_nll(logits, labels), count_bins(logits, labels)
     loss = tf.add_n(list(parts.values()))
+    if not calibrated:
+        return _BatchScores(accuracy(logits, labels), loss, ())
+    calibration = episode_nll(logits, labels), count_bins(logits, labels)
     return _BatchScores(accuracy(logits, labels), loss, calibration)
 
 
@@ -139,7 +142,8 @@ def collect(
     on_batch: Callable[[int], None] = lambda episodes: None,
 ) -> dict[str, EpisodeScores]:
     """Runs a scorer over batches of what it is a function of; see `evaluate`."""
-    batches, done = {}, 0
+    batches: dict[str, list[_BatchScores]] = {}
+    done = 0
     for episode in episodes:
         for name, scores in scorer(episode, tf.constant(done)).items():
             scores = tf.nest.map_structure(lambda tensor: tensor.numpy(), scores)

@@ -19,7 +19,7 @@ from leo_tf.model.learner import Adapted
 class Draws(NamedTuple):
     """How many draws of z and w to average over, and the seed they follow from."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     seed: int
 
 

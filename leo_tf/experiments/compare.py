@@ -11,6 +11,7 @@ Shapes: B tasks in a batch, N way, K shot, D embedding size.
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +20,8 @@ from leo_tf.configs.presets import given
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
-from leo_tf.data_pipeline.dataset import Data, Split
+from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import CheckpointError, DivergedError
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.intervals import interval
@@ -104,7 +106,7 @@ def _settings(
     return settings
 
 
-def _train(group: RunGroup, name: str, settings: Mapping[str, object]) -> bool:
+def _train(group: RunGroup, name: str, settings: Mapping[str, Any]) -> bool:
     """Trains one method; returns whether it diverged after its best validation.
 
     Raises:

@@ -5,9 +5,10 @@ import numpy as np
 from leo_tf.configs.schema import EMBEDDED_DATASET, Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
-from leo_tf.data_pipeline.dataset import Data, Split
+from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.pipeline import gather
 from leo_tf.data_pipeline.release_layout import dataset_of
+from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import CheckpointError, FlagError, InputError, shown
 from leo_tf.evaluation.evaluate import evaluate as score
 from leo_tf.evaluation.posterior import Draws
@@ -88,7 +89,7 @@ def test_run(run: Run, split: Split) -> None:
         more[key] = run.metadata[key]
     run.directory.write_json("results.json", report.as_json(run.results, **more))
     if split.images is not None:
-        _draw_episode(run, split)
+        _draw_episode(run, split, split.images)
 
 
 def posterior_draws(config: Config) -> Draws | None:
@@ -116,7 +117,7 @@ def _test(run: Run, split: Split, best: Checkpoint) -> Results:
     return results_of(scores, title)
 
 
-def _draw_episode(run: Run, split: Split) -> None:
+def _draw_episode(run: Run, split: Split, images: np.ndarray) -> None:
     """Draws the first test episode with the method's and nearest centroid's answers."""
     [rows] = dataset.evaluation_episodes(run.config, split, 1).rows
     episode = gather(split.table.features, rows)
@@ -130,8 +131,8 @@ def _draw_episode(run: Run, split: Split) -> None:
     }
     figures.episode(
         run.path / "episode.png",
-        support=split.images[rows.support[0]],
-        query=split.images[rows.query[0]],
+        support=images[rows.support[0]],
+        query=images[rows.query[0]],
         class_names=[split.class_names[c] for c in rows.classes[0]],
         answers=answers,
     )

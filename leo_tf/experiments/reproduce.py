@@ -13,7 +13,7 @@ from leo_tf.configs.presets import PRESETS, Accuracy, given
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
-from leo_tf.data_pipeline.dataset import Data
+from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import FlagError
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.experiments.evaluate import posterior_draws
@@ -28,8 +28,10 @@ _SELECTION = "selection"
 # Settings without which a published number says nothing of a run.
 _SAME_TASK = ("dataset_name", "method", "way", "shot", "test_way", "test_shot")
 # Settings that change no accuracy, or are the reproduction's own.
-_NO_MATTER = ("data_path", "train_on_val", "seed", "preset", "strategy", "jit")
-_NO_MATTER += ("keep_checkpoints", "log_every", "non_finite_limit")
+_NO_MATTER = (
+    *("data_path", "train_on_val", "seed", "preset", "strategy", "jit"),
+    *("keep_checkpoints", "log_every", "non_finite_limit"),
+)
 
 
 def reproduce(

@@ -7,7 +7,8 @@ from typing import Any
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
-from leo_tf.data_pipeline.dataset import Data, Split, write_data
+from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.sources import Data, write_data
 from leo_tf.environment import device, versions
 from leo_tf.errors import FlagError, InputError, Stopped
 from leo_tf.experiments.train import describe, train_run

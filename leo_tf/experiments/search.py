@@ -18,7 +18,7 @@ import numpy as np
 from leo_tf.configs.presets import given
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
-from leo_tf.data_pipeline.dataset import Data
+from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import DivergedError, FlagError
 from leo_tf.evaluation.intervals import Interval
 from leo_tf.experiments.run_group import RunGroup, open_group
@@ -126,7 +126,7 @@ class Pace:
 
     def __init__(self, names: list[str], trials: int):
         self._names, self._trials = names, trials
-        self._seconds = {name: [] for name in names}
+        self._seconds: dict[str, list[float]] = {name: [] for name in names}
 
     def add(self, name: str, seconds: float, trained: float) -> None:
         """Counts a trial that took `seconds` now, and `trained` in training ever."""

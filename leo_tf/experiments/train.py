@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
-from leo_tf.data_pipeline.dataset import Data, Split
+from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.sources import Data
 from leo_tf.environment import check_keras_backend, device
 from leo_tf.errors import FlagError
 from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer

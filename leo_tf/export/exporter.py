@@ -17,6 +17,7 @@ from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable
 from leo_tf.export.tflite import check_convertible, to_tflite
 from leo_tf.export.version_directory import digests, version_path, whole_directory
+from leo_tf.methods.registry import build
 from leo_tf.model.learner import uneven_adapt
 from leo_tf.runs.manifest import Checkpoint
 from leo_tf.runs.run import Run, load_run
@@ -57,6 +58,9 @@ def export_model(
             "--export_format", f"one of {', '.join(FORMATS)}", shown(format)
         )
     run, is_lite = load_run(workdir), format == "tflite"
+    size = run.checkpoints.best().fact("embedding_size", int)
+    # In whole precision, whatever it was trained in: servers and devices have it.
+    run.learner = build(run.config.replace(mixed_precision=False), size)
     best = run.restore_best()
     if is_lite:
         check_convertible(run.learner)

@@ -57,9 +57,14 @@ def _maml(title: str, description: str, name: str, learned_rates: bool) -> Metho
         options = {"name": name, "dtype": config.data.dtype}
         return MAML(config.episodes.way, config.methods, learned_rates, **options)
 
-    settings = ("adaptation_steps", "adaptation_lr_init", "first_order")
-    more = {"settings": settings, "ranges": _GRADIENT_RANGES}
-    return Method(title, description, make, keeps_way=True, **more)
+    return Method(
+        title,
+        description,
+        make,
+        keeps_way=True,
+        settings=("adaptation_steps", "adaptation_lr_init", "first_order"),
+        ranges=_GRADIENT_RANGES,
+    )
 
 
 def _regression(title: str, description: str, fit: str) -> Method:
@@ -85,8 +90,15 @@ def _centroid(title: str, description: str, metric: str) -> Method:
 
 
 def _untrained(title: str, description: str, make, *chosen: str) -> Method:
-    options = {"chosen": chosen, "settings": chosen, "ranges": {}}
-    return Method(title, description, make, is_trained=False, **options)
+    return Method(
+        title,
+        description,
+        make,
+        is_trained=False,
+        chosen=chosen,
+        settings=chosen,
+        ranges={},
+    )
 
 
 BUILT_IN: Mapping[str, Method] = MappingProxyType(

@@ -10,37 +10,49 @@ field of their own.
 
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from leo_tf.configs.rules import check_object
-from leo_tf.configs.schema import GROUP_OF, GROUPS, Config
+from leo_tf.configs.schema import GROUP_OF, Config
 from leo_tf.errors import FlagError, InputError, LeoError, shown
 from leo_tf.files import read_json
 from leo_tf.methods.registry import METHODS, is_known, method_named
 
+# What is compared, and searched for, unless others are named.
+_DEFAULT_METHODS = "leo generator meta_sgd maml ridge logistic centroid"
+DEFAULT_METHODS = tuple(_DEFAULT_METHODS.split())
 _MOST_BYTES = 2**20
 LINEAR = frozenset(["dropout_rate"])  # drawn evenly; all others in their logarithm
 _DIGITS = 3
 
 
-def read(path: str, config: Config) -> dict[str, dict]:
-    """Method -> its settings, checked; empty without a path.
+def read(
+    source: Mapping[str, Mapping[str, Any]] | str, config: Config
+) -> dict[str, dict[str, Any]]:
+    """Returns method -> its settings, checked.
 
     Args:
-      path: of the file, or "".
+      source: the settings, or the path of a file of them; "" for none.
       config: what the settings change.
 
     Raises:
       InputError: if the file cannot be read, or has a field that is unknown or wrong.
     """
-    if not path:
+    if isinstance(source, Mapping):
+        return _checked({m: dict(s) for m, s in source.items()}, "settings", config)
+    if not source:
         return {}
     try:
-        found = read_json(pathlib.Path(path), _MOST_BYTES)
+        found = read_json(pathlib.Path(source), _MOST_BYTES)
     except (OSError, ValueError) as error:
         expected = "a JSON file of settings for each method"
-        raise InputError(path, expected, shown(str(error))) from error
+        raise InputError(source, expected, shown(str(error))) from error
+    return _checked(found, source, config)
+
+
+def _checked(found: Any, path: str, config: Config) -> dict[str, dict[str, Any]]:
     others = filter(is_known, found) if isinstance(found, dict) else ()
     check_object(found, dict.fromkeys([*METHODS, *others]), path)
     for method, settings in found.items():
@@ -111,6 +123,6 @@ def _drawn(random: np.random.Generator, name: str, low: float, high: float) -> f
         value = low + share * (high - low)
     else:
         value = low * (high / low) ** share
-    if GROUPS[GROUP_OF[name]].__dataclass_fields__[name].metadata["rule"].kind is int:
+    if isinstance(Config().flat()[name], int):
         return round(value)
     return float(f"{value:.{_DIGITS}g}")

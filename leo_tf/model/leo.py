@@ -6,6 +6,7 @@ size, Z latent size, U latent steps, F fine-tuning steps.
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -108,9 +109,11 @@ class LEO(keras.layers.Layer):
         # Algorithm 1: line 7, encode; 8, decode; 9 to 15, adapt; then fine-tune.
         posterior = self.infer_latents(support_inputs, noise)
         start = latent.sample_or_mean(posterior, noise.latents)  # [B, N, K, Z]
-        task = self.task(support_inputs, support_labels, noise)
+        decode, support_loss = self.task(support_inputs, support_labels, noise)
         rates = self.inner_lr, self.finetuning_lr / support_inputs.shape[2]
-        adapted, weights, path = run_inner_loops(start, *task, rates, self.steps)
+        adapted, weights, path = run_inner_loops(
+            start, decode, support_loss, rates, self.steps
+        )
         health = {
             **loss_report(path, latent_steps=self.steps[0]),
             "latent_step": tf.reduce_mean(tf.norm(adapted - start, axis=-1)),
@@ -164,7 +167,9 @@ class LEO(keras.layers.Layer):
         normal = latent.normal(mean, raw, offset=math.sqrt(2.0 / (way + size)))
         return tf.reduce_mean(latent.sample_or_mean(normal, noise), axis=2)
 
-    def task(self, support_inputs, support_labels, noise: Noise):
+    def task(
+        self, support_inputs, support_labels, noise: Noise
+    ) -> tuple[Callable, Callable]:
         """The two functions that the inner loops are made of, for a support set.
 
         Returns:
@@ -192,8 +197,8 @@ class LEO(keras.layers.Layer):
         """[B, N, Z] codes of the classes before and after the inner loop, by means."""
         noise = no_noise(*self.steps)
         start = self.infer_latents(episode.support_inputs, noise).mean()
-        task = self.task(episode.support_inputs, episode.support_labels, noise)
-        adapted, _ = adapt_latents(start, *task, self.inner_lr, self.steps[0])
+        functions = self.task(episode.support_inputs, episode.support_labels, noise)
+        adapted, _ = adapt_latents(start, *functions, self.inner_lr, self.steps[0])
         return start[:, :, 0], adapted[:, :, 0]  # without draws the K are equal
 
     def draw_noise(self, episode: Episode, seed, step, first_task=0) -> Noise:
@@ -226,9 +231,11 @@ class LEO(keras.layers.Layer):
         return draw(config, support_shape, query_shape, dtype=dtype, **options)
 
     def _noise(self, training, noise: Noise | None) -> Noise:
-        if training and noise is None:
+        if not training:
+            return no_noise(*self.steps)
+        if noise is None:
             raise ValueError("`noise` must be given when training, got None.")
-        return noise if training else no_noise(*self.steps)
+        return noise
 
     def _scores(self, classifier, inputs, mask):
         """[B, ..., N] of inputs [B, ..., D] after dropout: the head."""

@@ -1,5 +1,6 @@
 """What a comparison of methods says: as a dict, in Markdown, and on a terminal."""
 
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -8,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from leo_tf.evaluation.intervals import Interval
+from leo_tf.evaluation.results import Calibration
 from leo_tf.files import finite
 from leo_tf.methods.registry import method_named
 from leo_tf.reports import results as report
-from leo_tf.reports.results import Calibration, as_dict
 
 
 class Row(NamedTuple):
@@ -73,6 +74,7 @@ class Comparison(NamedTuple):
     samples: int
     given: Mapping[str, object]
     selects: bool
+    directory: pathlib.Path
 
     @property
     def title(self) -> str:
@@ -94,10 +96,10 @@ class Comparison(NamedTuple):
 
 
 def _row_as_dict(row: Row) -> dict:
-    difference = None if row.difference is None else as_dict(row.difference)
+    difference = None if row.difference is None else row.difference.as_dict()
     return {
         "title": row.title,
-        "accuracy": as_dict(row.accuracy),
+        "accuracy": row.accuracy.as_dict(),
         "difference": difference,
         **row.calibration.as_dict(),
         "trainable_parameters": row.parameters,
@@ -121,7 +123,9 @@ def _accuracy_columns(comparison: Comparison) -> dict[str, Callable[[Row], str]]
     return {
         "accuracy in %": lambda row: str(row.accuracy),
         f"minus {method_named(comparison.reference).title}": difference,
-        "NLL": lambda row: report.nats(row.calibration.nll.mean),
+        "NLL": lambda row: (lambda x: f"{x:.2g}" if x >= 1000 else f"{x:.3f}")(
+            row.calibration.nll.mean
+        ),
         "ECE in %": lambda row: f"{100 * row.calibration.ece:.1f}",
     }
 
@@ -201,3 +205,8 @@ def _own_settings(comparison: Comparison) -> list[str]:
             chosen = report.flags({n: f"{v:.3g}" for n, v in row.chosen.items()})
             lines += ["", f"{row.title}, chosen on validation episodes: `{chosen}`"]
     return lines
+
+
+def terminal(found):
+    print_tables(found)
+    return []

@@ -1,5 +1,6 @@
 """What the published protocol came to: as a dict, in Markdown, and on a terminal."""
 
+import pathlib
 import statistics
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,8 +13,9 @@ from rich.table import Table
 from leo_tf.configs.presets import Accuracy
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.intervals import Interval, interval
+from leo_tf.evaluation.results import Calibration
 from leo_tf.files import finite
-from leo_tf.reports.results import Calibration, as_dict, flags
+from leo_tf.reports.results import flags
 
 
 class TestedRun(NamedTuple):
@@ -45,7 +47,7 @@ class TestedRun(NamedTuple):
             "trained_on": self.trained_on,
             "step": self.step,
             "seconds_trained": finite(self.seconds_trained),
-            "accuracy": as_dict(self.accuracy),
+            "accuracy": self.accuracy.as_dict(),
             **Calibration.of(self.scores).as_dict(),
         }
 
@@ -68,6 +70,7 @@ class Reproduction(NamedTuple):
     published: tuple[Accuracy, ...]
     note: str
     given: Mapping[str, object]
+    directory: pathlib.Path
 
     @property
     def means(self) -> list[float]:
@@ -170,3 +173,8 @@ def as_markdown(found: Reproduction) -> str:
     ]
     lines += [found.note, ""] if found.note else []
     return "\n".join([*lines, f"Given: `{flags(found.given)}`", ""])
+
+
+def terminal(found):
+    print_table(found)
+    return []

@@ -14,7 +14,7 @@ from leo_tf.files import finite, write_file
 from leo_tf.methods.registry import method_named
 from leo_tf.methods.settings import LINEAR, ranges
 from leo_tf.reports.figures import BLUE, GREY, ORANGE
-from leo_tf.reports.results import as_dict, flags
+from leo_tf.reports.results import flags
 
 _COLUMNS = 3
 _SHOWN = 5  # best trials on the terminal
@@ -49,7 +49,7 @@ class Trial(NamedTuple):
         """What results.json holds of it."""
         return {
             "settings": self.settings,
-            "validation_accuracy": self.accuracy and as_dict(self.accuracy),
+            "validation_accuracy": self.accuracy and self.accuracy.as_dict(),
             "best_step": self.best_step,
             "steps_trained": self.steps,
             "seconds_trained": finite(self.seconds),
@@ -189,3 +189,8 @@ def _limit(axes, low: float, high: float, is_linear: bool) -> None:
         margin = (high / low) ** 0.03
         axes.set_xscale("log")
         axes.set_xlim(low / margin, high * margin)
+
+
+def terminal(found):
+    print_tables(found)
+    return []

@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -48,7 +49,8 @@ class Replicas:
         strategy: tf.distribute.Strategy | None = None,
         workers: Workers | None = None,
     ):
-        self.strategy, self.workers = strategy, workers or Workers()
+        self.strategy: Any = strategy
+        self.workers = workers or Workers()
         self.count = strategy.num_replicas_in_sync if strategy else 1
 
     def scope(self):

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from leo_tf.configs.schema import Config
 from leo_tf.data_pipeline import dataset
-from leo_tf.data_pipeline.dataset import Data, Split
+from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.sources import Data
 from leo_tf.environment import versions
 from leo_tf.methods.registry import build
 from leo_tf.model.learner import Learner

@@ -11,7 +11,7 @@ from toy_training import Line, run
 
 from leo_tf.monitoring.training import Call
 from leo_tf.training.meta_step import clip_gradients, meta_gradients
-from leo_tf.training.step_metrics import clipping
+from leo_tf.training.meta_step import clipping_metrics as clipping
 
 KERNEL = "kernel"
 
