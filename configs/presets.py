@@ -58,7 +58,7 @@ class Preset:
     expected: tuple[Accuracy, ...] = ()
 
     def config(self) -> Config:
-        """The configuration this preset stands for."""
+        """Returns the configuration this preset stands for."""
         return Config().replace(preset=self.name, **self.overrides)
 
 
@@ -80,7 +80,14 @@ _RELEASE_DEFAULTS = MappingProxyType(
 )
 
 
-def _published(name, dataset_name, shot, paper, release, **tuned) -> Preset:
+def _published(
+    name: str,
+    dataset_name: str,
+    shot: int,
+    paper: tuple[float, float],
+    release: tuple[float, float],
+    **tuned: float,
+) -> Preset:
     """One column of the README's tables; `paper` and `release` are (mean, +-)."""
     settings = {"dataset_name": dataset_name, "shot": shot, **_RELEASE_DEFAULTS}
     return Preset(

@@ -3,8 +3,8 @@
 import dataclasses
 import numbers
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 from leo_tf.errors import FlagError, InputError, LeoError, shown
 
@@ -21,6 +21,9 @@ _UNFIT_FOR_PATHS = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 
 # What may stand for each kind; NumPy's scalars are registered with `numbers`.
 _TAKEN_FOR = {int: numbers.Integral, float: numbers.Real, bool: bool, str: str}
+
+
+_S = TypeVar("_S", bound="Settings")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +43,8 @@ class Rule:
     accepts: Callable[[Any], bool] = lambda value: True
     optional: bool = False
 
-    def checked(self, value, where: str, error: type[LeoError] = FlagError):
-        """The value as `kind`.
+    def checked(self, value: Any, where: str, error: type[LeoError] = FlagError) -> Any:
+        """Returns the value as `kind`.
 
         Args:
           value: anything.
@@ -63,13 +66,13 @@ class Rule:
             raise error(where, expected, _described(value))
         return self.kind(value)
 
-    def _is_of_kind(self, value) -> bool:
+    def _is_of_kind(self, value: object) -> bool:
         if isinstance(value, bool) and self.kind is not bool:
             return False
         return isinstance(value, _TAKEN_FOR[self.kind])
 
 
-def _described(value) -> str:
+def _described(value: object) -> str:
     if value is None or isinstance(value, (bool, int, float, str)):
         return shown(value)
     return f"a value of type {type(value).__name__}"
@@ -142,7 +145,7 @@ def name() -> Rule:
 
 def _is_span(value: str) -> bool:
     match = re.fullmatch(r"(\d{1,10})-(\d{1,10})", value, re.ASCII)
-    return bool(match) and 1 <= int(match[1]) <= int(match[2])
+    return match is not None and 1 <= int(match[1]) <= int(match[2])
 
 
 def is_method_name(value: str) -> bool:
@@ -156,12 +159,13 @@ def _is_name(value: str) -> bool:
     return bool(value) and value.isprintable() and value == value.strip() and not tricks
 
 
-def setting(default, help_text: str, rule: Rule, symbol: str = "") -> Any:
-    """A dataclass field with its help, its rule and its symbol in the paper."""
+def setting(default: Any, help_text: str, rule: Rule, symbol: str = "") -> Any:
+    """Returns a dataclass field with its help, its rule and its symbol in the paper."""
     metadata = {"help": help_text, "rule": rule, "symbol": symbol}
     return dataclasses.field(default=default, metadata=metadata)
 
 
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """Base of frozen dataclasses made of `setting`s: checks each when constructed.
 
@@ -169,15 +173,15 @@ class Settings:
       FlagError: naming the first field whose value its rule refuses.
     """
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             value = field.metadata["rule"].checked(value, f"--{field.name}")
             object.__setattr__(self, field.name, value)
 
     @classmethod
-    def from_dict(cls, values, source: str, group: str):
-        """The settings a JSON object holds; defaults for those it lacks.
+    def from_dict(cls: type[_S], values: Any, source: str, group: str) -> _S:
+        """Returns the settings a JSON object holds; defaults for those it lacks.
 
         Args:
           values: what `json.load` returned: anything.
@@ -197,7 +201,7 @@ class Settings:
         return cls(**checked)
 
 
-def check_object(values, known, source: str) -> None:
+def check_object(values: Any, known: Collection[str], source: str) -> None:
     """Refuses what is not a dict with keys among `known`.
 
     Raises:

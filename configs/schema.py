@@ -1,10 +1,12 @@
 """The configuration of a run: all settings, checked, comparable, kept as JSON.
 
-Users import everything about settings from here; `groups.py` lists them.
+Users import everything about settings from here; `settings.py` lists them.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from leo_tf.configs import rules
 from leo_tf.configs.settings import (
@@ -31,7 +33,7 @@ __all__ = [
     "RunConfig",
 ]
 
-GROUPS = MappingProxyType(
+GROUPS: Mapping[str, type[rules.Settings]] = MappingProxyType(
     {
         "data": DataConfig,
         "episodes": EpisodeConfig,
@@ -43,7 +45,7 @@ GROUPS = MappingProxyType(
 )
 # The group of every setting. Names are unique over the groups, so that each setting
 # is known by its name alone and can be a flag.
-GROUP_OF = MappingProxyType(
+GROUP_OF: Mapping[str, str] = MappingProxyType(
     {f.name: group for group, kind in GROUPS.items() for f in dataclasses.fields(kind)}
 )
 
@@ -60,38 +62,38 @@ class Config:
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
     preset: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, kind in GROUPS.items():
             group = getattr(self, name)
             if not isinstance(group, kind):
                 raise FlagError(name, f"a {kind.__name__}", shown(group))
         rules.text().checked(self.preset, "--preset")
 
-    def flat(self) -> dict:
-        """Every setting by its name alone, and `preset`."""
+    def flat(self) -> dict[str, Any]:
+        """Returns every setting by its name alone, and `preset`."""
         values = {name: getattr(getattr(self, g), name) for name, g in GROUP_OF.items()}
         return {**values, "preset": self.preset}
 
-    def replace(self, **settings) -> "Config":
-        """A copy with some settings changed, each given by its name alone.
+    def replace(self, **settings: Any) -> "Config":
+        """Returns a copy with some settings changed, each given by its name alone.
 
         Raises:
           FlagError: if a name is unknown or its value is refused.
         """
-        changes = {name: {} for name in GROUPS}
+        changes: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
         preset = settings.pop("preset", self.preset)
         for name, value in settings.items():
             if name not in GROUP_OF:
                 raise FlagError(f"--{name}", "the name of a setting", "an unknown one")
             changes[GROUP_OF[name]][name] = value
-        groups = {
+        groups: dict[str, Any] = {
             name: dataclasses.replace(getattr(self, name), **changed)
             for name, changed in changes.items()
         }
         return Config(**groups, preset=preset)
 
-    def differences(self, other: "Config") -> list[tuple]:
-        """(name, mine, theirs) of every setting that differs, `preset` included."""
+    def differences(self, other: "Config") -> list[tuple[str, Any, Any]]:
+        """Returns (name, mine, theirs) of what differs, `preset` included."""
         theirs = other.flat()
         return [
             (name, mine, theirs[name])
@@ -99,12 +101,12 @@ class Config:
             if mine != theirs[name]
         ]
 
-    def to_dict(self) -> dict:
-        """Nested dicts of JSON's types; `from_dict` gives an equal `Config`."""
+    def to_dict(self) -> dict[str, Any]:
+        """Returns nested dicts of JSON's types; `from_dict` gives an equal `Config`."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values, source: str = "configuration") -> "Config":
+    def from_dict(cls, values: Any, source: str = "configuration") -> "Config":
         """Reads what `to_dict` wrote; what is missing gets its default.
 
         Args:
@@ -115,7 +117,7 @@ class Config:
           InputError: naming source and field, if a field is unknown or refused.
         """
         rules.check_object(values, [*GROUPS, "preset"], source)
-        groups = {
+        groups: dict[str, Any] = {
             name: kind.from_dict(values[name], source, name)
             for name, kind in GROUPS.items()
             if name in values

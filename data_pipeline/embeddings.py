@@ -6,6 +6,8 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Iterator
+from typing import NoReturn
 
 import numpy as np
 
@@ -50,7 +52,7 @@ class EmbeddingTable:
     source: str = "embeddings"
     dtype: str = "float32"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         set_field = functools.partial(object.__setattr__, self)
         set_field("source", os.fspath(self.source))
         set_field("class_names", tuple(str(name) for name in self.class_names))
@@ -117,7 +119,7 @@ class EmbeddingTable:
             first += len(block)
         return array
 
-    def _check_rows(self, block, first, where):
+    def _check_rows(self, block: np.ndarray, first: int, where: str) -> None:
         # A finite sum proves a finite block; only else is each row looked at.
         with np.errstate(over="ignore", invalid="ignore"):
             finite = np.isfinite(block.sum(dtype=np.float64))
@@ -130,7 +132,9 @@ class EmbeddingTable:
         if zero.size:
             self._refuse_rows(where, "no row of zeros", "zeros", zero + first)
 
-    def _refuse_rows(self, where, expected, found, rows):
+    def _refuse_rows(
+        self, where: str, expected: str, found: str, rows: np.ndarray
+    ) -> NoReturn:
         few = ", ".join(str(row) for row in rows[:_OFFENDERS_SHOWN])
         more = f" and {len(rows) - _OFFENDERS_SHOWN} or more others"
         more = more if len(rows) > _OFFENDERS_SHOWN else ""
@@ -182,7 +186,7 @@ class EmbeddingTable:
         self._check_length("images", images)
         return images
 
-    def _check_length(self, field, array):
+    def _check_length(self, field: str, array: np.ndarray) -> None:
         if len(array) != len(self.embeddings):
             where = f"{self.source}: `{field}`"
             raise InputError(where, f"{len(self.embeddings)} rows", f"{len(array)}")
@@ -240,12 +244,12 @@ def in_words(class_sizes: np.ndarray) -> str:
     return f"{len(class_sizes)} classes x {each} examples"
 
 
-def _blocks(array: np.ndarray):
+def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
     rows = max(1, _BLOCK_BYTES // max(1, array[:1].nbytes))
     for first in range(0, len(array), rows):
         yield array[first : first + rows]
 
 
-def _repeated(names) -> str | None:
+def _repeated(names: Iterable[str]) -> str | None:
     counts = collections.Counter(names)
     return next((name for name, count in counts.items() if count > 1), None)

@@ -1,6 +1,8 @@
 """Files of features to `EmbeddingTable`s, and back. See docs/data_formats.md."""
 
+import io
 import os
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -17,6 +19,7 @@ from leo_tf.data_pipeline.formats.open_input import open_input
 from leo_tf.data_pipeline.formats.tfrecord_framing import HEAD_BYTES, is_tfrecord
 from leo_tf.data_pipeline.release_pickle.reader import read_file
 from leo_tf.errors import InputError, shown
+from leo_tf.files import AnyPath
 
 _ZIP_MAGIC = b"PK"
 # PROTO of protocol 2 and later; a dict, a mark, a global of the earlier ones.
@@ -25,7 +28,9 @@ _PICKLE_SUFFIXES = (".pkl", ".pickle")
 _SPLIT_PREFIX = "embeddings_"
 
 
-def load(path: str, split: str | None = None, dtype: str = "float32") -> EmbeddingTable:
+def load(
+    path: AnyPath, split: str | None = None, dtype: str = "float32"
+) -> EmbeddingTable:
     """Reads one file of features: a release pickle, an .npz or a TFRecord file.
 
     What a file is, its content says. Rows keep the file's order; classes are in the
@@ -59,7 +64,7 @@ def load(path: str, split: str | None = None, dtype: str = "float32") -> Embeddi
     raise InputError(path, expected, received)
 
 
-def save_npz(path: str, table: EmbeddingTable) -> None:
+def save_npz(path: AnyPath, table: EmbeddingTable) -> None:
     """Writes one split, so that `load(path)` gives it back.
 
     Args:
@@ -79,12 +84,14 @@ def save_npz(path: str, table: EmbeddingTable) -> None:
     write_npz(path, arrays)
 
 
-def _load_pickle(file: BinaryIO, path: str, dtype: str) -> EmbeddingTable:
+def _load_pickle(file: io.BufferedReader, path: str, dtype: str) -> EmbeddingTable:
     content = read_file(file, path)
     return _keyed_table(content["embeddings"], content["keys"], path, dtype)
 
 
-def _load_npz(file: BinaryIO, path: str, split: str | None, dtype: str):
+def _load_npz(
+    file: BinaryIO, path: str, split: str | None, dtype: str
+) -> EmbeddingTable:
     npz = NpzFile(file, path)
     splits = [
         name.removeprefix(_SPLIT_PREFIX)
@@ -125,7 +132,9 @@ def _load_labelled(npz: NpzFile, path: str, dtype: str) -> EmbeddingTable:
     )
 
 
-def _keyed_table(embeddings, keys: list[str], path: str, dtype: str):
+def _keyed_table(
+    embeddings: np.ndarray, keys: list[str], path: str, dtype: str
+) -> EmbeddingTable:
     labels, class_names = index_classes(classes_of_keys(keys, f"{path}: `keys`"))
     return EmbeddingTable(
         embeddings=embeddings,
@@ -138,13 +147,15 @@ def _keyed_table(embeddings, keys: list[str], path: str, dtype: str):
     )
 
 
-def _read_names(npz: NpzFile, name: str, path: str, embeddings) -> list[str]:
+def _read_names(
+    npz: NpzFile, name: str, path: str, embeddings: np.ndarray
+) -> list[str]:
     array = npz.read(name, "SU")
     _check_count(array, embeddings, f"{path}: `{name}`")
     return _decoded(array, f"{path}: `{name}`")
 
 
-def _check_count(names: np.ndarray, embeddings: np.ndarray, where: str):
+def _check_count(names: np.ndarray, embeddings: np.ndarray, where: str) -> None:
     """Before a name is decoded: as an object it takes more memory than in the array."""
     if names.ndim != 1:
         raise InputError(where, "shape [rows]", f"{names.shape}")
@@ -161,7 +172,7 @@ def _decoded(array: np.ndarray, where: str) -> list[str]:
     return names
 
 
-def _text_array(names, source: str) -> np.ndarray:
+def _text_array(names: Sequence[str], source: str) -> np.ndarray:
     array = np.array(names, dtype=str)
     changed = [name for name, kept in zip(names, array.tolist()) if name != kept]
     if changed:
@@ -170,7 +181,7 @@ def _text_array(names, source: str) -> np.ndarray:
     return array
 
 
-def _refuse_split(path: str, split: str | None):
+def _refuse_split(path: str, split: str | None) -> None:
     if split is not None:
         expected = f"a file of several splits, to read {shown(split)} of it"
         raise InputError(path, expected, "a file of one split")

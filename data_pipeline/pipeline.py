@@ -3,7 +3,8 @@
 Shapes: B episodes in a batch, N way, K shot, Q queries per class, D embedding size.
 """
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +24,8 @@ _BATCHES_AHEAD = 2
 _BLOCK_BYTES = 1 << 22
 
 
-class FeatureTable(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class FeatureTable:
     """The features that episodes are gathered from, in memory once.
 
     All pipelines made of one FeatureTable share its features, and it holds on to
@@ -58,7 +60,7 @@ class EpisodesByRow:
     def __init__(self, table: FeatureTable, rows: tf.data.Dataset):
         self.table, self.rows = table, rows
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Episode]:
         return (gather(self.table.features, rows) for rows in self.rows)
 
 

@@ -5,6 +5,7 @@ import typing
 
 from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
 from leo_tf.errors import InputError
+from leo_tf.files import AnyPath
 
 if typing.TYPE_CHECKING:
     from leo_tf.data_pipeline.embeddings import EmbeddingTable
@@ -40,7 +41,7 @@ def dataset_of(data: DataConfig) -> str:
 
 
 def load_splits(
-    data_path: str | os.PathLike[str],
+    data_path: AnyPath,
     dataset_name: str,
     embedding_crop: str,
     dtype: str = "float32",
@@ -86,7 +87,9 @@ def load_splits(
     return tables
 
 
-def _find_files(directory: str, names: dict[str, str], splits: tuple[str, ...]):
+def _find_files(
+    directory: str, names: dict[str, str], splits: tuple[str, ...]
+) -> tuple[dict[str, str], bool]:
     """The file of each split, and whether one file holds them all."""
     for layout in _LAYOUTS:
         files = {

@@ -101,7 +101,7 @@ class RowSampler:
             self._sizes = tf.constant(index.class_sizes, tf.int32)  # [C]
 
     def __call__(self, first: tf.Tensor | int, count: tf.Tensor | int) -> EpisodeRows:
-        """The rows of episodes `first` to `first + count - 1`; B = `count`.
+        """Draws the rows of episodes `first` to `first + count - 1`; B = `count`.
 
         Works eagerly and in a graph, with the same result. Shapes are static if
         `count` is a Python int.
@@ -119,7 +119,9 @@ class RowSampler:
             rows = tf.gather(self._rows, starts + taken)  # [B, N, K + Q]
         return EpisodeRows(rows[..., : self.shot], rows[..., self.shot :], classes)
 
-    def _draw(self, first, count) -> tuple[tf.Tensor, tf.Tensor]:
+    def _draw(
+        self, first: tf.Tensor | int, count: tf.Tensor | int
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         position = tf.cast(first, tf.int64) * self._counters_per_episode
         keys = tf.raw_ops.StatelessRandomUniformFullIntV2(
             shape=[count, self._counters_per_episode * _WORDS_PER_COUNTER],
@@ -140,7 +142,7 @@ def largest_num_query(
     shot: int,
     limit: int = RELEASE_EXAMPLES_PER_CLASS,
 ) -> int:
-    """As many queries per class as the smallest class leaves, at most `limit - shot`.
+    """Returns as many queries per class as the smallest leaves, at most `limit - shot`.
 
     Raises:
       InputError: if a class has no row left after `shot`, or `limit` allows none.
@@ -160,7 +162,7 @@ class EpisodeNames(NamedTuple):
 
 
 def episode_names(table: EmbeddingTable, rows: EpisodeRows) -> EpisodeNames:
-    """The names of the examples and classes of episodes.
+    """Returns the names of the examples and classes of episodes.
 
     Raises:
       InputError: if the table names no examples.
@@ -175,13 +177,15 @@ def episode_names(table: EmbeddingTable, rows: EpisodeRows) -> EpisodeNames:
     )
 
 
-def check_at_least(least: int, field: str, value) -> None:
+def check_at_least(least: int, field: str, value: object) -> None:
     """Refuses what is no integer of `least` or more, naming the field."""
     if not isinstance(value, numbers.Integral) or value < least:
         raise InputError(f"`{field}`", f"an integer of {least} or more", shown(value))
 
 
-def _check_classes(table, way, shot, num_query):
+def _check_classes(
+    table: EmbeddingTable | ClassIndex, way: int, shot: int, num_query: int
+) -> None:
     classes = len(table.class_sizes)
     if classes < way:
         expected = f"at least way = {way}"

@@ -21,6 +21,7 @@ from leo_tf.data_pipeline.formats.names import (
 )
 from leo_tf.data_pipeline.release_layout import SPLITS, dataset_of, load_splits
 from leo_tf.errors import FlagError, InputError, shown
+from leo_tf.files import AnyPath
 
 # Name of a data set of arrays, where none is given.
 _ARRAYS = "arrays"
@@ -60,7 +61,7 @@ class Data(Mapping[str, EmbeddingTable]):
 
 
 def load_data(
-    source: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    source: Mapping[str, Any] | AnyPath | None = None,
     *,
     dataset_name: str | None = None,
     embedding_crop: str = "center",
@@ -130,7 +131,7 @@ def read(
     )
 
 
-def write_data(data: Data, directory: str | os.PathLike[str]) -> None:
+def write_data(data: Data, directory: AnyPath) -> None:
     """Writes each split as an .npz file of `directory`, so that it is read again.
 
     What is read has the digests of what was written; pictures are left out.

@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from typing import IO, Any, cast
 
 import rich.console
 import rich.table
@@ -22,10 +23,7 @@ _TABLE_WIDTH = 200
 
 
 class _StandardError:
-    """Standard error; a full disk or a closed pipe behind it loses lines, no training.
-
-    A file as `print` and rich want it.
-    """
+    """Standard error, behind which a full disk or a closed pipe loses lines only."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -36,11 +34,12 @@ class _StandardError:
         with contextlib.suppress(OSError):
             sys.stderr.flush()
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(sys.stderr, name)
 
 
-_STDERR = _StandardError()
+# As much of a file as `print` and rich ask for.
+_STDERR = cast(IO[str], _StandardError())
 
 
 class ProgressLine:
@@ -78,7 +77,7 @@ class ProgressLine:
             transient=True,
         )
 
-    def __enter__(self):
+    def __enter__(self) -> "ProgressLine":
         self._start = self._last_line = time.monotonic()
         self._bar.start()
         self._task = self._bar.add_task(
@@ -86,7 +85,7 @@ class ProgressLine:
         )
         return self
 
-    def __exit__(self, *unused_error):
+    def __exit__(self, *unused_error: object) -> None:
         self._bar.stop()
 
     def advance(self, units: int, facts: str = "") -> None:
@@ -115,7 +114,7 @@ class ProgressLine:
             return self._warn(text)
         self._bar.console.print(text, markup=False, soft_wrap=True)
 
-    def _plain(self, text):
+    def _plain(self, text: str) -> None:
         now = time.monotonic()
         if now - self._last_line >= _LINE_SECONDS:
             self._last_line = now

@@ -10,24 +10,24 @@ _SHOWN_CHARACTERS = 80
 _LONGEST_PART = 4096
 
 
-def shown(value) -> str:
-    """Text from a file or a flag, escaped and cut, fit for one line of an error."""
+def shown(value: object) -> str:
+    """Returns text from a file or a flag, escaped and cut, for a line of an error."""
     text = ascii(value)
     if len(text) <= _SHOWN_CHARACTERS:
         return text
     return f"{text[:_SHOWN_CHARACTERS]}... ({len(text)} characters)"
 
 
-def one_line(text) -> str:
-    """Text on one line: escaped where it cannot be printed, cut if it is endless.
+def one_line(text: object) -> str:
+    """Returns text on one line: escaped where it cannot be printed, cut if endless.
 
     A path in any script stays as it is; what would move a terminal's cursor does not.
     """
-    text = str(text)
-    if len(text) > _LONGEST_PART:
+    line = str(text)
+    if len(line) > _LONGEST_PART:
         half = _LONGEST_PART // 2
-        text = f"{text[:half]}... ({len(text)} characters) ...{text[-half:]}"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        line = f"{line[:half]}... ({len(line)} characters) ...{line[-half:]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 class LeoError(ValueError):

@@ -10,12 +10,16 @@ import os
 import pathlib
 import stat
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from leo_tf.errors import DiskError
 
+AnyPath = str | os.PathLike[str]
 
-def write_file(path, content: bytes | Callable[[BinaryIO], object]) -> None:
+
+def write_file(
+    path: AnyPath, content: bytes | memoryview | Callable[[BinaryIO], object]
+) -> None:
     """Replaces a file at once: a reader finds the old content or the new, whole.
 
     Args:
@@ -25,19 +29,19 @@ def write_file(path, content: bytes | Callable[[BinaryIO], object]) -> None:
     Raises:
       DiskError: if that fails; the old file is still there.
     """
-    path = pathlib.Path(path)
+    target = pathlib.Path(path)
     # Of one process, so that of two that write at once the later one wins.
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        make_directory(path.parent)
+        make_directory(target.parent)
         with beside.open("wb") as file:
             if callable(content):
                 content(file)
             else:
                 file.write(content)
         flush_to_disk(beside)
-        beside.replace(path)
-        flush_to_disk(path.parent)
+        beside.replace(target)
+        flush_to_disk(target.parent)
     except OSError as error:
         raise DiskError(str(path), "to write a file", str(error)) from error
     finally:
@@ -79,8 +83,8 @@ def flush_to_disk(path: pathlib.Path) -> None:
         os.close(descriptor)
 
 
-def to_json(value) -> bytes:
-    """A JSON text; NaN and infinity, which JSON has not, become null.
+def to_json(value: Any) -> bytes:
+    """Returns a JSON text; NaN and infinity, which JSON has not, become null.
 
     Args:
       value: dicts, lists, tuples, texts, numbers, booleans and None.
@@ -89,12 +93,12 @@ def to_json(value) -> bytes:
 
 
 def finite(number: float | None) -> float | None:
-    """The number, or None if it is none that JSON can hold."""
+    """Returns the number, or None if it is none that JSON can hold."""
     return None if number is None or not math.isfinite(number) else number
 
 
-def read_json(path: pathlib.Path, most_bytes: int):
-    """What a JSON file holds.
+def read_json(path: pathlib.Path, most_bytes: int) -> Any:
+    """Returns what a JSON file holds.
 
     Args:
       path: of the file.
@@ -119,7 +123,7 @@ def read_json(path: pathlib.Path, most_bytes: int):
         raise ValueError("nested too deeply") from None
 
 
-def _strict(value):
+def _strict(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _strict(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -38,7 +38,7 @@ def check_row_count(rows: int, row_bytes: int, where: str) -> None:
 
 
 def decode_names(names: list[str | bytes]) -> list[str]:
-    """Names as text.
+    """Returns names as text.
 
     A file has one writer, so its byte strings have one encoding: UTF-8 if every one
     of them is valid UTF-8, which no other encoding is by accident for long, and
@@ -53,7 +53,7 @@ def decode_names(names: list[str | bytes]) -> list[str]:
 
 
 def array_to_names(array: np.ndarray) -> list[str] | None:
-    """The texts of a byte-string or unicode array, None where it holds no text."""
+    """Returns the texts of an array of bytes or text; None where it holds no text."""
     if array.dtype.kind == "U":
         codes = np.ascontiguousarray(array).view(array.dtype.byteorder + "u4")
         if codes.size and codes.max() > _LAST_CODE_POINT:
@@ -62,7 +62,7 @@ def array_to_names(array: np.ndarray) -> list[str] | None:
 
 
 def class_of_key(key: str) -> str | None:
-    """CLASS of a key `index-CLASS-CLASS_rest`, None if it has another form.
+    """Returns CLASS of a key `index-CLASS-CLASS_rest`, None if it has another form.
 
     `index` has no hyphen; CLASS may have hyphens and underscores. Where two readings
     fit, as `aye` and `aye-aye_lemur` do in `7-aye-aye_lemur-aye-aye_lemur_3.jpg`, the
@@ -82,14 +82,14 @@ def class_of_key(key: str) -> str | None:
 
 
 def classes_of_keys(keys: list[str], where: str) -> list[str]:
-    """The class of each key.
+    """Returns the class of each key.
 
     Raises:
       InputError: beginning with `where`, with the first few keys of another form.
     """
-    classes = [class_of_key(key) for key in keys]
-    wrong = [key for key, name in zip(keys, classes) if name is None]
-    if wrong:
+    classes = [name for key in keys if (name := class_of_key(key)) is not None]
+    if len(classes) < len(keys):
+        wrong = [key for key in keys if class_of_key(key) is None]
         few = ", ".join(shown(key[:_LONGEST_KEY]) for key in wrong[:_OFFENDERS_SHOWN])
         received = f"{len(wrong)} of another form, first {few}"
         raise InputError(where, "keys of the form index-CLASS-CLASS_rest", received)

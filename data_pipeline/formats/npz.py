@@ -11,12 +11,13 @@ import re
 import struct
 import zipfile
 import zlib
-from typing import BinaryIO
+from collections.abc import Mapping
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
 from leo_tf.errors import InputError, shown
-from leo_tf.files import write_file
+from leo_tf.files import AnyPath, write_file
 
 _SUFFIX = ".npy"
 # Features and their names compress to a third, not to a twentieth; a bomb compresses
@@ -28,7 +29,7 @@ _MOST_DIRECTORY_BYTES = 1 << 18  # of some 4,000 arrays
 _MAX_RANK = 2
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _MAGIC = b"\x93NUMPY"
-_LENGTH_FORMATS = {(1, 0): "<H", (2, 0): "<I", (3, 0): "<I"}
+_LENGTH_FORMATS: dict[tuple[int, ...], str] = {(1, 0): "<H", (2, 0): "<I", (3, 0): "<I"}
 _LONGEST_HEADER = 4096
 # Source: the format's description in `numpy.lib.format`: a dict, keys in this order.
 _HEADER = re.compile(
@@ -72,7 +73,7 @@ class NpzFile:
         except _DAMAGES as error:
             received = shown(str(error))
             raise InputError(path, "an .npz file, undamaged", received) from None
-        self._members = {}
+        self._members: dict[str, zipfile.ZipInfo] = {}
         for info in self._zip.infolist():
             if info.filename in self._members:
                 received = f"{shown(info.filename)} again"
@@ -81,7 +82,7 @@ class NpzFile:
 
     @property
     def names(self) -> list[str]:
-        """The arrays of the file."""
+        """Names of the arrays of the file."""
         return [n.removesuffix(_SUFFIX) for n in self._members if n.endswith(_SUFFIX)]
 
     def read(self, name: str, kinds: str) -> np.ndarray:
@@ -113,7 +114,7 @@ class NpzFile:
         except _DAMAGES as error:
             raise InputError(where, "undamaged data", shown(str(error))) from None
 
-    def _member(self, name, where) -> zipfile.ZipInfo:
+    def _member(self, name: str, where: str) -> zipfile.ZipInfo:
         info = self._members.get(name + _SUFFIX)
         if info is None:
             have = ", ".join(shown(have) for have in sorted(self.names)[:8])
@@ -123,7 +124,14 @@ class NpzFile:
             raise InputError(where, "an array stored or deflated", received)
         return info
 
-    def _check_size(self, header_size, dtype, shape, info, where):
+    def _check_size(
+        self,
+        header_size: int,
+        dtype: np.dtype,
+        shape: tuple[int, ...],
+        info: zipfile.ZipInfo,
+        where: str,
+    ) -> None:
         declared = math.prod(shape) * dtype.itemsize
         if header_size + declared != info.file_size:
             received = f"{info.file_size - header_size} bytes"
@@ -152,7 +160,7 @@ class _BoundedReads:
     """
 
     def __init__(self, file: BinaryIO):
-        self.most = _MOST_DIRECTORY_BYTES
+        self.most: int | None = _MOST_DIRECTORY_BYTES
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
         self._file = file
 
@@ -166,7 +174,9 @@ class _BoundedReads:
         return data
 
 
-def _read_header(member, where, kinds):
+def _read_header(
+    member: IO[bytes], where: str, kinds: str
+) -> tuple[np.dtype, tuple[int, ...], bool]:
     start = member.read(len(_MAGIC) + 2)
     length_format = _LENGTH_FORMATS.get(tuple(start[len(_MAGIC) :]))
     if start[: len(_MAGIC)] != _MAGIC or length_format is None:
@@ -180,26 +190,26 @@ def _read_header(member, where, kinds):
         hint = _OBJECT_HINT if b"'|O'" in header else ""
         received = f"the header {shown(header[:200])}"
         raise InputError(where, _expected(kinds), received, hint)
-    order, kind, count, fortran, shape = (group.decode() for group in match.groups())
+    order, kind, count, fortran, axes = (group.decode() for group in match.groups())
     if kind not in kinds:
         raise InputError(where, _expected(kinds), f"dtype {order}{kind}{count}")
     try:
         dtype = np.dtype(f"{order}{kind}{count}")
     except TypeError:
         raise InputError(where, "a dtype", f"{order}{kind}{count}") from None
-    shape = tuple(int(axis) for axis in re.findall(r"\d+", shape))
+    shape = tuple(int(axis) for axis in re.findall(r"\d+", axes))
     if not 1 <= len(shape) <= _MAX_RANK or not dtype.itemsize:
         received = f"{dtype} of shape {shape}"
         raise InputError(where, "1 or 2 axes of items of some size", received)
     return dtype, shape, fortran == "True"
 
 
-def _expected(kinds):
+def _expected(kinds: str) -> str:
     words = {"f": "floats", "i": "integers", "u": "integers", "S": "text", "U": "text"}
     return "an array of " + " or ".join(dict.fromkeys(words[kind] for kind in kinds))
 
 
-def _fill(out, member, where):
+def _fill(out: np.ndarray, member: IO[bytes], where: str) -> None:
     # `zipfile` compares the checksum as the last byte is read.
     filled = 0
     while filled < len(out):
@@ -210,7 +220,7 @@ def _fill(out, member, where):
         filled += len(data)
 
 
-def write_npz(path: str, arrays: dict[str, np.ndarray]) -> None:
+def write_npz(path: AnyPath, arrays: Mapping[str, Any]) -> None:
     """Writes arrays of numbers and text, beside the path first, then in its place.
 
     Raises:

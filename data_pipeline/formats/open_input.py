@@ -1,16 +1,17 @@
 """Opening a file of the user's, with one clear error for each way it can fail."""
 
 import contextlib
+import io
 import os
 import stat
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from leo_tf.errors import InputError
+from leo_tf.files import AnyPath
 
 
 @contextlib.contextmanager
-def open_input(path: str) -> Iterator[BinaryIO]:
+def open_input(path: AnyPath) -> Iterator[io.BufferedReader]:
     """Opens a file for reading, for a `with` block.
 
     Args:
@@ -31,7 +32,7 @@ def open_input(path: str) -> Iterator[BinaryIO]:
         raise InputError(path, "a readable file", str(error.strerror)) from None
 
 
-def _check_regular(path):
+def _check_regular(path: str) -> None:
     try:
         status = os.stat(path)
     except ValueError as error:  # a NUL in the path

@@ -11,6 +11,7 @@ are checked first, see `tfrecord_framing.py`.
 
 import os
 import re
+from collections.abc import Iterable
 from typing import BinaryIO
 
 import numpy as np
@@ -24,7 +25,7 @@ from leo_tf.data_pipeline.formats.names import (
 )
 from leo_tf.data_pipeline.formats.tfrecord_framing import Records, scan
 from leo_tf.errors import InputError, shown
-from leo_tf.files import write_file
+from leo_tf.files import AnyPath, write_file
 
 # So much is parsed at a time.
 _BATCH_BYTES = 1 << 20
@@ -48,9 +49,9 @@ def read_file(file: BinaryIO, path: str, dtype: str = "float32") -> EmbeddingTab
     records = scan(file, path)
     features, size = _features(path)
     row_bytes = size * _FLOAT_BYTES
-    check_row_count(records.count, row_bytes, path)
-    if records.count * row_bytes > file_size:
-        expected = f"{records.count} rows of {size} floats, as the first one"
+    check_row_count(records.total, row_bytes, path)
+    if records.total * row_bytes > file_size:
+        expected = f"{records.total} rows of {size} floats, as the first one"
         raise InputError(path, expected, f"a file of {file_size} bytes")
     columns = _parse(path, records, features, size)
     labels, class_names = index_classes(decode_names(columns["class"]))
@@ -65,7 +66,7 @@ def read_file(file: BinaryIO, path: str, dtype: str = "float32") -> EmbeddingTab
     )
 
 
-def save_tfrecord(path: str, table: EmbeddingTable) -> None:
+def save_tfrecord(path: AnyPath, table: EmbeddingTable) -> None:
     """Writes one split, so that `load(path)` gives it back.
 
     Args:
@@ -83,7 +84,7 @@ def save_tfrecord(path: str, table: EmbeddingTable) -> None:
     classes = _encoded(table.class_names, table.source)
     names = None if table.names is None else _encoded(table.names, table.source)
 
-    def write(file):
+    def write(file: BinaryIO) -> None:
         try:
             with tf.io.TFRecordWriter(file.name) as writer:
                 for row, label in enumerate(table.labels):
@@ -133,8 +134,8 @@ def _parse(path: str, records: Records, features: dict, size: int) -> dict:
     Raises:
       InputError: if a record is damaged or an example has other features.
     """
-    embeddings = np.empty([records.count, size], np.float32)
-    texts = {name: [] for name in features if name != "embedding"}
+    embeddings = np.empty([records.total, size], np.float32)
+    texts: dict[str, list[bytes]] = {n: [] for n in features if n != "embedding"}
     batch = max(1, _BATCH_BYTES // records.longest)
     dataset = tf.data.TFRecordDataset(path, buffer_size=_BATCH_BYTES).batch(batch)
     filled = 0
@@ -148,8 +149,8 @@ def _parse(path: str, records: Records, features: dict, size: int) -> dict:
                 values.extend(columns[name].numpy().tolist())
     except _DAMAGES as error:
         raise _damaged(f"{path}: record {filled} or later", error) from None
-    if filled != records.count:
-        raise InputError(path, f"{records.count} records", f"{filled}")
+    if filled != records.total:
+        raise InputError(path, f"{records.total} records", f"{filled}")
     return {"embedding": embeddings, **texts}
 
 
@@ -157,8 +158,8 @@ def _damaged(where: str, error: Exception) -> InputError:
     expected = "undamaged examples of the same features"
     message = getattr(error, "message", "other bytes")
     # Without the name of the node in front, and of the operation behind.
-    match = re.fullmatch(r"(?:\{\{.*?\}\} )?(.*?)( \[Op:.*)?", message, re.DOTALL)
-    return InputError(where, expected, shown(match[1]))
+    said = re.sub(r"\A\{\{.*?\}\} | \[Op:.*", "", message, flags=re.DOTALL)
+    return InputError(where, expected, shown(said))
 
 
 def _example(embedding: np.ndarray, texts: dict[str, bytes]) -> bytes:
@@ -172,7 +173,7 @@ def _example(embedding: np.ndarray, texts: dict[str, bytes]) -> bytes:
     return example.SerializeToString()
 
 
-def _encoded(names, source: str) -> list[bytes]:
+def _encoded(names: Iterable[str], source: str) -> list[bytes]:
     try:
         return [name.encode("utf-8") for name in names]
     except UnicodeEncodeError as error:

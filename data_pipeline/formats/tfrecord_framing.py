@@ -18,9 +18,9 @@ _LONGEST_RECORD = 1 << 20
 
 
 class Records(NamedTuple):
-    """What the lengths of a file say: how many records, and the longest one."""
+    """How many records a file has, by their lengths, and the bytes of the longest."""
 
-    count: int
+    total: int
     longest: int
 
 

@@ -9,6 +9,8 @@ import io
 import os
 import pathlib
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,7 @@ _SEAL_BYTES = hashlib.sha256().digest_size
 
 
 def locate(file_name: str, directory: str | None = None) -> pathlib.Path | None:
-    """Where a file of this name is kept; None if the user has no home directory.
+    """Returns where a file of this name is kept; None if there is no home directory.
 
     Args:
       file_name: says all that the arrays depend on, so that no other is mistaken.
@@ -37,7 +39,7 @@ def locate(file_name: str, directory: str | None = None) -> pathlib.Path | None:
 
 
 def read(path: pathlib.Path | None) -> dict[str, np.ndarray] | None:
-    """The arrays, or None if there is no such file or its seal is broken."""
+    """Returns the arrays, or None if there is no such file or its seal is broken."""
     try:
         # Asked before: opening a pipe never returns, and a device never ends.
         content = path.read_bytes() if path and path.is_file() else b""
@@ -51,7 +53,7 @@ def read(path: pathlib.Path | None) -> dict[str, np.ndarray] | None:
         return dict(arrays)
 
 
-def write(path: pathlib.Path | None, arrays: dict[str, np.ndarray]) -> None:
+def write(path: pathlib.Path | None, arrays: Mapping[str, Any]) -> None:
     """Keeps the arrays at `path`; only warns if that cannot be done.
 
     Writes beside and renames, so that no other process ever reads half a file, and

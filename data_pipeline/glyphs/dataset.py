@@ -6,6 +6,7 @@ is and what it is not.
 """
 
 import unicodedata
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -77,7 +78,7 @@ def choose_characters(fonts: Fonts) -> dict[str, list[str]]:
                     references.append(picture)
                     found[character] = split
     kept = _distinct(similarities(np.array(references)))
-    chosen = {split: [] for split in SCRIPTS}
+    chosen: dict[str, list[str]] = {split: [] for split in SCRIPTS}
     for keep, (character, split) in zip(kept, found.items()):
         if keep:
             chosen[split].append(character)
@@ -94,7 +95,7 @@ def similarities(pictures: np.ndarray) -> np.ndarray:
     return blurred @ blurred.T
 
 
-def _distinct(cosines):
+def _distinct(cosines: np.ndarray) -> np.ndarray:
     """[n] bool: whether no kept one before it is alike."""
     kept = np.zeros(len(cosines), bool)
     for i, row in enumerate(cosines):
@@ -102,14 +103,14 @@ def _distinct(cosines):
     return kept
 
 
-def _script_characters(fonts, script):
+def _script_characters(fonts: Fonts, script: str) -> Iterator[str]:
     for character in sorted(fonts.faces_of):
         words = unicodedata.name(character, "").split()
         if " ".join(words).startswith(f"{script} ") and _is_plain(character, words):
             yield character
 
 
-def _is_plain(character, words):
+def _is_plain(character: str, words: list[str]) -> bool:
     """A letter or digit of its own: no modifier, ligature or accented form."""
     kind = unicodedata.category(character) in ("Lu", "Ll", "Lo", "Nd")
     named = "LETTER" in words or "DIGIT" in words
@@ -171,7 +172,7 @@ def draw_examples(
     return distort(np.array(glyphs), *signed)
 
 
-def _table(split, arrays, dtype):
+def _table(split: str, arrays: dict[str, np.ndarray], dtype: str) -> EmbeddingTable:
     classes = arrays[f"{split}_classes"].tolist()
     features = arrays[f"{split}_features"]
     examples = len(features) // len(classes)

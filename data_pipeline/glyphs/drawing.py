@@ -74,7 +74,7 @@ class Fonts:
         """Every character of any face, with the faces that have it."""
         from matplotlib.ft2font import FT2Font
 
-        faces_of = {}
+        faces_of: dict[str, list[str]] = {}
         for face in FACES:
             for code in FT2Font(str(self._path(face))).get_charmap():
                 faces_of.setdefault(chr(code), []).append(face)
@@ -94,12 +94,12 @@ class Fonts:
         glyph = ImageOps.pad(paper.crop(box), ink, Image.Resampling.BILINEAR)
         return np.asarray(ImageOps.expand(glyph, (_GLYPH_SIDE - _INK_SIDE) // 2))
 
-    def _path(self, face):
+    def _path(self, face: str) -> pathlib.Path:
         return self._folder / f"{face}.ttf"
 
 
 @functools.cache
-def _font(path):
+def _font(path: pathlib.Path) -> ImageFont.FreeTypeFont:
     basic = ImageFont.Layout.BASIC  # one character needs no shaping library
     return ImageFont.truetype(path, _FONT_SIZE, layout_engine=basic)
 

@@ -7,6 +7,7 @@ one runs a function of ours that checks its arguments and remembers them.
 import enum
 import math
 import re
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class Dtype:
 
     __slots__ = ("itemsize", "kind", "order")
 
-    def __init__(self, arguments):
+    def __init__(self, arguments: object):
         descriptor, align, copy = fields(arguments, 3, "numpy.dtype")
         match = _DESCRIPTOR.fullmatch(short_text(descriptor))
         if not match:
@@ -71,10 +72,10 @@ class Dtype:
         self.kind = match[1] or match[3] or match[5]
         count = int(match[2] or match[4] or 1)
         self.itemsize = count * _BYTES_PER_UNIT[self.kind]
-        self.order = None
+        self.order: str | None = None
         integers((align, copy), "dtype arguments")
 
-    def build(self, state):
+    def build(self, state: object) -> None:
         """`__setstate__`: byte order; everything else must say nothing new."""
         values = fields(state, 8, "a dtype's state")
         version, order, subarray, names, offsets, size, alignment, flags = values
@@ -100,10 +101,10 @@ class Array:
 
     __slots__ = ("data", "dtype", "fortran", "shape")
 
-    def __init__(self):
-        self.data = None
+    def __init__(self) -> None:
+        self.data: Any = None
 
-    def build(self, state):
+    def build(self, state: object) -> None:
         """`__setstate__`: version, shape, dtype, Fortran order, data."""
         version, shape, dtype, fortran, data = fields(state, 5, "an array's state")
         integers((version, fortran), "numbers in an array's state")
@@ -111,7 +112,7 @@ class Array:
             raise Unexpected("one array state of version 1", f"version {version}")
         self.set(shape, dtype, bool(fortran), data)
 
-    def set(self, shape, dtype, fortran, data):
+    def set(self, shape: Any, dtype: object, fortran: bool, data: Any) -> None:
         """Takes over the data if their length is that of the declared shape."""
         if not isinstance(shape, tuple) or not 1 <= len(shape) <= _MAX_RANK:
             raise Unexpected("a shape of 1 or 2 axes", kind_of(shape))
@@ -138,7 +139,7 @@ class Scalar:
 
     __slots__ = ("data", "dtype")
 
-    def __init__(self, arguments):
+    def __init__(self, arguments: object):
         self.dtype, self.data = fields(arguments, 2, "a NumPy scalar")
         if not isinstance(self.dtype, Dtype) or self.dtype.order is None:
             raise Unexpected("a dtype with its state", kind_of(self.dtype))
@@ -146,14 +147,14 @@ class Scalar:
             raise Unexpected("a scalar of text", f"dtype {self.dtype.kind}")
         check_length(self.data, self.dtype.itemsize)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.dtype.itemsize
 
     def to_numpy(self) -> np.ndarray:
         return np.frombuffer(raw_bytes(self.data), self.dtype.to_numpy())
 
 
-def reconstruct(arguments) -> Array:
+def reconstruct(arguments: object) -> Array:
     """`_reconstruct(ndarray, (0,), b"b")`: an array that waits for its state."""
     array_type, shape, code = fields(arguments, 3, "_reconstruct")
     if array_type is not Known.NDARRAY:
@@ -165,7 +166,7 @@ def reconstruct(arguments) -> Array:
     return Array()
 
 
-def frombuffer(arguments) -> Array:
+def frombuffer(arguments: object) -> Array:
     """`_frombuffer(data, dtype, shape, order)`: how protocol 5 writes an array."""
     data, dtype, shape, order = fields(arguments, 4, "_frombuffer")
     if short_text(order) not in ("C", "F"):

@@ -1,5 +1,7 @@
 """From the inert values of a release pickle to its embeddings and names."""
 
+from typing import Any
+
 import numpy as np
 
 from leo_tf.data_pipeline.formats.names import (
@@ -24,7 +26,7 @@ _FIELDS = ("embeddings", "keys")
 class Entries(dict):
     """The file's dict: text keys, the two known ones, each set once."""
 
-    def update_flat(self, values: list):
+    def update_flat(self, values: list) -> None:
         """Takes key, value, key, value, ..."""
         if len(values) % 2:
             raise Unexpected("a value for each key", f"{len(values)} items")
@@ -35,8 +37,8 @@ class Entries(dict):
             self[key] = value
 
 
-def ordered_dict(arguments) -> Entries:
-    """`OrderedDict()`, as Python 3 writes it, or `OrderedDict([[k, v], ...])`."""
+def ordered_dict(arguments: object) -> Entries:
+    """Does `OrderedDict()`, as Python 3 writes it, or `OrderedDict([[k, v], ...])`."""
     entries = Entries()
     if arguments != ():
         (pairs,) = fields(arguments, 1, "OrderedDict")
@@ -47,7 +49,7 @@ def ordered_dict(arguments) -> Entries:
     return entries
 
 
-def read_entries(entries, size: int) -> dict:
+def read_entries(entries: object, size: int) -> dict[str, Any]:
     """Decodes a whole file's dict.
 
     Args:
@@ -64,7 +66,7 @@ def read_entries(entries, size: int) -> dict:
     return {"embeddings": embeddings, "keys": _read_names(entries["keys"], size)}
 
 
-def _check_count(names, embeddings: np.ndarray):
+def _check_count(names: Any, embeddings: np.ndarray) -> None:
     """Before a name is decoded: a name takes more memory than it takes in the file."""
     rows = len(embeddings)
     if not row_count_is_bounded(rows, embeddings[0].nbytes):
@@ -77,7 +79,7 @@ def _check_count(names, embeddings: np.ndarray):
         raise Unexpected(expected, f"{count}")
 
 
-def _read_embeddings(value) -> np.ndarray:
+def _read_embeddings(value: object) -> np.ndarray:
     if not isinstance(value, Array) or value.data is None:
         raise Unexpected("`embeddings`: an array", kind_of(value))
     if value.dtype.kind != "f" or len(value.shape) != 2:
@@ -86,7 +88,7 @@ def _read_embeddings(value) -> np.ndarray:
     return value.to_numpy()
 
 
-def _read_names(value, size: int) -> list[str]:
+def _read_names(value: Any, size: int) -> list[str]:
     if isinstance(value, Array) and value.data is not None:
         if len(value.shape) != 1:
             raise Unexpected("`keys`: one axis", f"shape {value.shape}")
@@ -107,7 +109,7 @@ def _read_names(value, size: int) -> list[str]:
     return decode_names([_name(name) for name in value])
 
 
-def _name(value) -> str | bytes:
+def _name(value: Any) -> str | bytes:
     if isinstance(value, Scalar):
         (name,) = (
             _texts(value.to_numpy())

@@ -10,7 +10,8 @@ references. Everything else is refused with the offset.
 
 import io
 import os
-from typing import BinaryIO
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,7 @@ from leo_tf.data_pipeline.release_pickle.values import (
     read_latin1,
 )
 from leo_tf.errors import InputError, shown
+from leo_tf.files import AnyPath
 
 _LONGEST_NUMBER = 24  # characters: 64 bits, and then some
 _SHOWN_CHARACTERS = 100
@@ -49,7 +51,7 @@ _FREE_MEMORY = 1 << 26
 _CHECK_EVERY = 4096  # opcodes
 
 
-def read(path: str) -> dict:
+def read(path: AnyPath) -> dict[str, Any]:
     """Reads one embeddings file of the release, or one written like it.
 
     Args:
@@ -69,13 +71,13 @@ def read(path: str) -> dict:
         return read_file(file, path)
 
 
-def loads(buffer: bytes, path: str = "pickle") -> dict:
-    """`read`, from memory; errors begin with `path`."""
+def loads(buffer: bytes, path: AnyPath = "pickle") -> dict[str, Any]:
+    """Does as `read`, from memory; errors begin with `path`."""
     return read_file(io.BytesIO(buffer), path)
 
 
-def read_file(file: BinaryIO, path: str) -> dict:
-    """`read`, from an open file, whose start is the pickle's start."""
+def read_file(file: io.BufferedIOBase, path: AnyPath) -> dict[str, Any]:
+    """Does as `read`, from an open file, whose start is the pickle's start."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     machine = _Machine(file, size)
@@ -92,20 +94,20 @@ def read_file(file: BinaryIO, path: str) -> dict:
 class _Machine:
     """The stack machine that a pickle is written for, without its dangerous half."""
 
-    def __init__(self, file: BinaryIO, size: int):
+    def __init__(self, file: io.BufferedIOBase, size: int):
         self.file = file
         self.size = size
         self.position = 0  # bytes read
         self.start = 0  # of the current opcode
-        self.stack = []
-        self.marks = []  # heights of the stack
-        self.memo = []
+        self.stack: list[Any] = []
+        self.marks: list[int] = []  # heights of the stack
+        self.memo: list[Any] = []
         self.made = 0  # tuples and calls
         self.texts = 0  # texts and byte strings
         self.listed = 0  # values put into lists
         self.containers = 0  # lists and dicts
 
-    def run(self) -> dict:
+    def run(self) -> dict[str, Any]:
         next_bytes, opcodes = self.file.read, OPCODES
         try:
             while True:
@@ -129,7 +131,7 @@ class _Machine:
         name = f" ({REFUSED[opcode]})" if opcode in REFUSED else ""
         return Unexpected("a known opcode", f"{opcode!r}{name}")
 
-    def finish(self) -> dict:
+    def finish(self) -> dict[str, Any]:
         self.check_memory()
         if len(self.stack) != 1:
             raise Unexpected("one value at the end", f"{len(self.stack)}")
@@ -138,7 +140,7 @@ class _Machine:
             raise Unexpected("the end of the file after the pickle", extra)
         return read_entries(self.stack.pop(), self.size)
 
-    def check_memory(self):
+    def check_memory(self) -> None:
         memory = _SLOT * (len(self.memo) + self.listed)
         memory += _STACKED * len(self.stack) + _MARK * len(self.marks)
         memory += _TEXT * self.texts + _MADE * self.made
@@ -157,7 +159,7 @@ class _Machine:
         """[count] uint8, straight from the file into its own, aligned buffer."""
         self.claim(count)
         buffer = np.empty(count, np.uint8)
-        if self.file.readinto(buffer) < count:
+        if self.file.readinto(buffer.data) < count:
             raise Unexpected(f"{count} more bytes", "the end of the file")
         return buffer
 
@@ -166,7 +168,7 @@ class _Machine:
         self.claim(count)
         return read_latin1(self.file, count)
 
-    def claim(self, count: int):
+    def claim(self, count: int) -> None:
         """Counts bytes as read, and refuses more than are left."""
         left = self.size - self.position
         if count > left:
@@ -189,7 +191,7 @@ class _Machine:
             raise Unexpected("a number", shown(line))
         return int(line)
 
-    def mark(self):
+    def mark(self) -> None:
         self.marks.append(len(self.stack))
 
     def pop_to_mark(self) -> list:
@@ -199,21 +201,21 @@ class _Machine:
         self.listed += len(values)
         return values
 
-    def push_text(self, value: str | bytes):
+    def push_text(self, value: object) -> None:
         self.texts += 1
         self.stack.append(value)
 
-    def push_tuple(self, values):
+    def push_tuple(self, values: Iterable[Any]) -> None:
         self.made += 1
         self.stack.append(tuple(values))
 
-    def push_container(self, value: list | Entries):
+    def push_container(self, value: list | Entries) -> None:
         self.containers += 1
         if self.containers > _MOST_CONTAINERS:
             raise Unexpected("one list of names", f"{self.containers} lists or dicts")
         self.stack.append(value)
 
-    def memoize(self, index: int):
+    def memoize(self, index: int) -> None:
         # Every pickler numbers them in turn, Python 2's cPickle from 1.
         if not self.memo and index == 1:
             self.memo.append(None)
@@ -221,17 +223,17 @@ class _Machine:
             raise Unexpected(f"memo number {len(self.memo)}", f"{index}")
         self.memo.append(self.stack[-1])
 
-    def extend(self, values: list):
+    def extend(self, values: list) -> None:
         if type(self.stack[-1]) is not list:
             raise Unexpected("a list to extend", kind_of(self.stack[-1]))
         self.stack[-1].extend(values)
 
-    def update(self, values: list):
+    def update(self, values: list) -> None:
         if not isinstance(self.stack[-1], Entries):
             raise Unexpected("a dict to fill", kind_of(self.stack[-1]))
         self.stack[-1].update_flat(values)
 
-    def push_global(self, module, name):
+    def push_global(self, module: object, name: object) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise Unexpected("the name of a global", kind_of(module))
         known = GLOBALS.get((module, name))
@@ -240,7 +242,7 @@ class _Machine:
             raise Unexpected("a global of NumPy's arrays", f"the global {found}")
         self.stack.append(known)
 
-    def reduce(self):
+    def reduce(self) -> None:
         arguments, known = self.stack.pop(), self.stack.pop()
         make = _CALLS.get(known) if isinstance(known, Known) else None
         if make is None:
@@ -248,14 +250,14 @@ class _Machine:
         self.made += 1
         self.stack.append(make(arguments))
 
-    def build(self):
+    def build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if not isinstance(target, (Dtype, Array)):
             raise Unexpected("an array or dtype to set up", kind_of(target))
         target.build(state)
 
 
-_CALLS = {
+_CALLS: dict[Known, Callable[[Any], object]] = {
     Known.RECONSTRUCT: reconstruct,
     Known.FROMBUFFER: frombuffer,
     Known.SCALAR: Scalar,

@@ -4,7 +4,9 @@ A file that names the same value a million times costs nothing: naming copies no
 """
 
 import enum
-from typing import BinaryIO
+import io
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +34,7 @@ class Bulk:
     def __init__(self, buffer: np.ndarray):
         self.buffer = buffer
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.buffer)
 
 
@@ -47,7 +49,7 @@ class Encoded:
 
     __slots__ = ("text",)
 
-    def __init__(self, arguments):
+    def __init__(self, arguments: object):
         text, encoding = fields(arguments, 2, "_codecs.encode")
         if not isinstance(text, (str, LongText)):
             raise Unexpected("text to encode", kind_of(text))
@@ -55,7 +57,7 @@ class Encoded:
             raise Unexpected("the encoding latin1", shown(short_text(encoding)))
         self.text = text
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.text)
 
     def encode(self) -> bytes | np.ndarray:
@@ -67,7 +69,7 @@ class Encoded:
             raise Unexpected("bytes as Latin-1", "other characters") from None
 
 
-def read_latin1(file: BinaryIO, count: int) -> np.ndarray:
+def read_latin1(file: io.BufferedIOBase, count: int) -> np.ndarray:
     """Reads `count` bytes of UTF-8 as Latin-1, never holding more than a piece of them.
 
     Returns:
@@ -78,7 +80,7 @@ def read_latin1(file: BinaryIO, count: int) -> np.ndarray:
     piece = np.empty(min(_PIECE_BYTES, count) + 1, np.uint8)
     filled = carried = 0
     while count:
-        got = file.readinto(piece[carried : carried + min(_PIECE_BYTES, count)])
+        got = file.readinto(piece[carried : carried + min(_PIECE_BYTES, count)].data)
         if not got:
             raise Unexpected(f"{count} more bytes", "the end of the file")
         count -= got
@@ -115,7 +117,7 @@ def _utf8_to_latin1(text: np.ndarray) -> np.ndarray:
     return characters.compress(~leads)
 
 
-def check_length(data, count: int):
+def check_length(data: Any, count: int) -> None:
     """Refuses data that are not `count` bytes, before anything is allocated."""
     if not isinstance(data, (bytes, Encoded)) and type(data) is not Bulk:
         raise Unexpected("the bytes of an array", kind_of(data))
@@ -124,14 +126,14 @@ def check_length(data, count: int):
 
 
 def raw_bytes(data: bytes | Bulk | Encoded) -> bytes | np.ndarray:
-    """The bytes of a value that passed `check_length`."""
+    """Returns the bytes of a value that passed `check_length`."""
     if isinstance(data, Encoded):
         return data.encode()
     return data.buffer if isinstance(data, Bulk) else data
 
 
-def short_text(value) -> str:
-    """A word: Python 2 writes it as bytes, Python 3 as text or as encoded text."""
+def short_text(value: object) -> str:
+    """Returns a word: bytes of Python 2, text or encoded text of Python 3."""
     if isinstance(value, Encoded) and isinstance(value.text, str):
         value = value.text
     if isinstance(value, bytes):
@@ -141,20 +143,22 @@ def short_text(value) -> str:
     return value[:_SHOWN_CHARACTERS]
 
 
-def kind_of(value) -> str:
-    """What a value is, never the value: it may be as large as the file."""
+def kind_of(value: object) -> str:
+    """Says what a value is, never the value: it may be as large as the file."""
     if isinstance(value, enum.Enum):
         return f"the global {value.name}"
     return f"a value of type {type(value).__name__}"
 
 
-def fields(value, count: int, what: str) -> tuple:
+def fields(value: object, count: int, what: str) -> tuple[Any, ...]:
+    """Returns a tuple of so many arguments."""
     if not isinstance(value, tuple) or len(value) != count:
         raise Unexpected(f"{count} arguments of {what}", kind_of(value))
     return value
 
 
-def integers(values, what: str):
+def integers(values: Iterable[object], what: str) -> None:
+    """Refuses what is no integer among values."""
     for value in values:
         if type(value) not in (int, bool):
             raise Unexpected(f"{what}: integers", kind_of(value))

@@ -17,6 +17,7 @@ from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable
 from leo_tf.export.tflite import check_convertible, to_tflite
 from leo_tf.export.version_directory import digests, version_path, whole_directory
+from leo_tf.files import AnyPath
 from leo_tf.methods.registry import build
 from leo_tf.model.learner import uneven_adapt
 from leo_tf.runs.manifest import Checkpoint
@@ -28,8 +29,8 @@ FORMATS = ("saved_model", "tflite")
 
 
 def export_model(
-    workdir,
-    export_dir,
+    workdir: AnyPath,
+    export_dir: AnyPath,
     *,
     format: str = "saved_model",
     version: int | None = None,
@@ -80,7 +81,7 @@ def export_model(
     return path
 
 
-def _check_one_format(export_dir: str, is_lite: bool) -> None:
+def _check_one_format(export_dir: AnyPath, is_lite: bool) -> None:
     """A server that finds a version of another format has no model to answer with.
 
     Raises:

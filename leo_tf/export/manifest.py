@@ -2,6 +2,7 @@
 
 import datetime
 import pathlib
+from typing import Any
 
 from leo_tf.configs.schema import Config
 from leo_tf.environment import versions
@@ -29,8 +30,8 @@ def manifest(
     limits: Limits,
     export_format: str,
     files: dict[str, str],
-) -> dict:
-    """What export.json says.
+) -> dict[str, Any]:
+    """Returns what export.json says.
 
     Args:
       workdir: the run directory.
@@ -71,13 +72,15 @@ def manifest(
     }
 
 
-def _test_accuracy(workdir, config, best) -> dict | None:
+def _test_accuracy(
+    workdir: pathlib.Path, config: Config, best: Checkpoint
+) -> dict[str, Any] | None:
     """From results.json, if that is of this checkpoint; else None.
 
     Raises:
       InputError: if results.json is damaged.
     """
-    path = pathlib.Path(workdir) / "results.json"
+    path = workdir / "results.json"
     try:
         results = read_json(path, _MOST_RESULTS_BYTES)
         if results["step"] != best.step or results["data"] != best.fact("data", dict):

@@ -79,7 +79,7 @@ def check_classifier(request: Request, limits: Limits) -> Request:
 
 
 def unit_rows(rows: tf.Tensor) -> tf.Tensor:
-    """[M, D] rows of length 1; a zero row stays zero.
+    """Returns [M, D] rows of length 1; a zero row stays zero.
 
     Source: `EmbeddingTable.normalized`, by which training data have length 1.
     """
@@ -87,21 +87,23 @@ def unit_rows(rows: tf.Tensor) -> tf.Tensor:
     return scaled / tf.maximum(lengths, 1.0)
 
 
-def _scaled(rows):
+def _scaled(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Rows divided by their largest entry, and their lengths: 1 or more, or zero."""
     largest = tf.reduce_max(tf.abs(rows), axis=1, keepdims=True)
     scaled = rows / tf.maximum(largest, np.finfo(rows.dtype.as_numpy_dtype).tiny)
     return scaled, tf.sqrt(tf.reduce_sum(scaled**2, axis=1, keepdims=True))
 
 
-def _require(request: Request, ok, message: str, *facts) -> Request:
+def _require(
+    request: Request, ok: tf.Tensor, message: str, *facts: tf.Tensor | int
+) -> Request:
     """The request, once `ok`; else fails with `message`, its {} filled by `facts`."""
     text = tf.strings.format(message, facts)
     with tf.control_dependencies([tf.debugging.Assert(ok, [text])]):
         return {field: tf.identity(value) for field, value in request.items()}
 
 
-def _check_matrix(request, field, rows, columns):
+def _check_matrix(request: Request, field: str, rows: str, columns: int) -> Request:
     """Lets only [any, columns] pass, and tells TensorFlow so."""
     shape = tf.shape(request[field])
     # Compares with [columns] whatever the rank, so that it cannot fail by itself.
@@ -111,7 +113,7 @@ def _check_matrix(request, field, rows, columns):
     return {**request, field: tf.ensure_shape(request[field], [None, columns])}
 
 
-def _check_labels(request):
+def _check_labels(request: Request) -> Request:
     shape = tf.shape(request["labels"])
     message = "labels: expected shape [S], received shape {}"
     request = _require(request, tf.equal(tf.size(shape), 1), message, shape)
@@ -121,7 +123,7 @@ def _check_labels(request):
     return _require(request, tf.equal(count, rows), message, rows, count)
 
 
-def _check_classes(request, limits):
+def _check_classes(request: Request, limits: Limits) -> Request:
     """Lets only labels 0 to N - 1 pass, each of which occurs, and adds `way`."""
     most, labels = limits.max_classes, request["labels"]
     bad = (labels < 0) | (labels >= most)
@@ -148,13 +150,13 @@ def _check_classes(request, limits):
     )
 
 
-def _check_finite(request, field):
+def _check_finite(request: Request, field: str) -> Request:
     bad = ~tf.reduce_all(tf.math.is_finite(request[field]), axis=1)
     message = f"{field}: expected finite numbers, received NaN or infinity in row {{}}"
     return _require(request, ~tf.reduce_any(bad), message, _first(bad))
 
 
-def _check_lengths(request, field, shortest):
+def _check_lengths(request: Request, field: str, shortest: float) -> Request:
     _, lengths = _scaled(request[field])
     largest = tf.reduce_max(tf.abs(request[field]), axis=1)
     lengths = largest * tf.reshape(lengths, [-1])
@@ -168,6 +170,6 @@ def _check_lengths(request, field, shortest):
     return _require(request, ~tf.reduce_any(bad), message, lengths[first], first)
 
 
-def _first(bad):
+def _first(bad: tf.Tensor) -> tf.Tensor:
     """[] the place of the first True; 0 if there is none."""
     return tf.argmax(tf.pad(tf.cast(bad, tf.int32), [[0, 1]]))

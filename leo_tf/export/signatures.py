@@ -96,11 +96,11 @@ def described(limits: Limits) -> dict:
     }
 
 
-def _spec(field, limits, checked):
+def _spec(field: str, limits: Limits, checked: bool) -> tf.TensorSpec:
     """Of unknown shape where the graph checks, so that the error is ours."""
-    dtype, *shape = _FIELDS[field]
+    dtype, *letters = _FIELDS[field]
     known = {"D": limits.embedding_size, "P": limits.parameters}
-    shape = None if checked else [known.get(letter) for letter in shape]
+    shape = None if checked else [known.get(letter) for letter in letters]
     return tf.TensorSpec(shape, dtype, name=field)
 
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from leo_tf.errors import DiskError, FlagError
-from leo_tf.files import flush_to_disk, make_directory
+from leo_tf.files import AnyPath, flush_to_disk, make_directory
 
 
-def newest_version(export_dir) -> int:
-    """The highest version in a directory; 0 if there is none.
+def newest_version(export_dir: AnyPath) -> int:
+    """Returns the highest version in a directory; 0 if there is none.
 
     Raises:
       DiskError: if the directory cannot be read.
@@ -30,15 +30,15 @@ def newest_version(export_dir) -> int:
     return max([int(name) for name in names if re.fullmatch("[0-9]+", name)], default=0)
 
 
-def version_path(export_dir, version: int | None = None) -> pathlib.Path:
-    """The path of a new version: one more than the highest, unless given.
+def version_path(export_dir: AnyPath, version: int | None = None) -> pathlib.Path:
+    """Returns the path of a new version: one more than the highest, unless given.
 
     Raises:
       FlagError: if the version is there already.
       DiskError: if the directory cannot be read.
     """
-    version = newest_version(export_dir) + 1 if version is None else version
-    path = pathlib.Path(export_dir) / f"{version}"
+    number = newest_version(export_dir) + 1 if version is None else version
+    path = pathlib.Path(export_dir, str(number))
     if os.path.lexists(path):
         raise _taken(path, "Without the flag it is a new one.")
     return path
@@ -74,7 +74,7 @@ def whole_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def digests(directory: pathlib.Path) -> dict[str, str]:
-    """Path below the directory -> SHA-256, of every file in it."""
+    """Returns path below the directory -> SHA-256, of every file in it."""
     return {
         file.relative_to(directory).as_posix(): hashlib.sha256(
             file.read_bytes()

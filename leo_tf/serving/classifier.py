@@ -13,11 +13,14 @@ Shapes: S support examples, M queries, N classes, D features, P numbers a class.
 import os
 import pathlib
 import zipfile
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from leo_tf.serving.inputs import checked_features, checked_labels, fit_together, joined
-from leo_tf.serving.models import connect
+from leo_tf.serving.models import Model, Source, connect
 
 # Of what one request may hold; 10 MB as JSON. More queries go in several requests.
 _NUMBERS_PER_REQUEST = 2**19
@@ -49,11 +52,11 @@ class Classifier:
       support_loss_, support_accuracy_: of the classifier on them.
     """
 
-    def __init__(self, source, timeout: float = 60.0):
+    def __init__(self, source: Source, timeout: float = 60.0):
         self.source = source
         self.timeout = timeout
 
-    def fit(self, features, labels) -> "Classifier":
+    def fit(self, features: ArrayLike, labels: ArrayLike) -> "Classifier":
         """Adapts to these examples, and forgets any before them.
 
         Args:
@@ -67,7 +70,12 @@ class Classifier:
         features = checked_features(features)
         return self._adapt(features, checked_labels(labels, len(features)))
 
-    def partial_fit(self, features, labels, classes=None) -> "Classifier":
+    def partial_fit(
+        self,
+        features: ArrayLike,
+        labels: ArrayLike,
+        classes: Sequence[Any] | np.ndarray | None = None,
+    ) -> "Classifier":
         """Adds examples, of known classes or new ones, to those seen before.
 
         Args:
@@ -91,7 +99,7 @@ class Classifier:
                 raise ValueError(f"labels: expected {expected}, received {unknown[0]}.")
         return self._adapt(features, labels)
 
-    def remove_class(self, label) -> "Classifier":
+    def remove_class(self, label: Any) -> "Classifier":
         """Forgets a class; the examples of the others stay.
 
         Raises:
@@ -104,8 +112,8 @@ class Classifier:
             raise ValueError(f"label: expected {expected}, received {label!r}.")
         return self._adapt(self.support_[keep], self.support_labels_[keep])
 
-    def predict(self, features) -> np.ndarray:
-        """[M] the label of each row of features [M, D].
+    def predict(self, features: ArrayLike) -> np.ndarray:
+        """Returns [M] the label of each row of features [M, D].
 
         Raises:
           ValueError: naming the field, what was expected and what was received.
@@ -113,41 +121,49 @@ class Classifier:
         classes = self._answers(features)["classes"]
         return self.classes_[classes]
 
-    def predict_proba(self, features) -> np.ndarray:
-        """[M, N] probabilities, in the order of `classes_`."""
+    def predict_proba(self, features: ArrayLike) -> np.ndarray:
+        """Returns [M, N] probabilities, in the order of `classes_`."""
         return self._answers(features)["probabilities"]
 
-    def decision_function(self, features) -> np.ndarray:
-        """[M, N] logits; of two classes [M], the second's less the first's."""
+    def decision_function(self, features: ArrayLike) -> np.ndarray:
+        """Returns [M, N] logits; of two classes [M], the second's less the first's."""
         logits = self._answers(features)["logits"]
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
-    def score(self, features, labels, sample_weight=None) -> float:
-        """Accuracy, each row counted by its weight."""
+    def score(
+        self,
+        features: ArrayLike,
+        labels: ArrayLike,
+        sample_weight: Sequence[float] | np.ndarray | None = None,
+    ) -> float:
+        """Returns the accuracy, each row counted by its weight."""
         predicted = self.predict(features)
         labels = checked_labels(labels, len(predicted))
         return float(np.average(predicted == labels, weights=sample_weight))
 
-    def save(self, path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the adapted classifier and its examples as an .npz file.
 
         It holds plain arrays, no pickle, and not the model: `load` asks for that.
         """
         self._check_fitted()
         health = np.array([self.support_loss_, self.support_accuracy_])
-        arrays = self.classifier_, self.classes_, self.support_, self.support_labels_
-        path = pathlib.Path(path)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        fitted = self.classifier_, self.classes_, self.support_, self.support_labels_
+        arrays: dict[str, Any] = dict(zip(_SAVED, (*fitted, health), strict=True))
+        target = pathlib.Path(path)
+        beside = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             with beside.open("wb") as file:
-                np.savez(file, **dict(zip(_SAVED, (*arrays, health), strict=True)))
-            beside.replace(path)
+                np.savez(file, **arrays)
+            beside.replace(target)
         finally:
             beside.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, path, source, timeout: float = 60.0) -> "Classifier":
-        """The classifier that `save` wrote, to be used with the model at `source`.
+    def load(
+        cls, path: str | os.PathLike[str], source: Source, timeout: float = 60.0
+    ) -> "Classifier":
+        """Returns the classifier that `save` wrote, for use with the model at `source`.
 
         Raises:
           ValueError: if the file is not one of `save`.
@@ -164,11 +180,11 @@ class Classifier:
         self._keep(*arrays)
         return self
 
-    def get_params(self, deep: bool = True) -> dict:
-        """The arguments of the constructor, as scikit-learn asks for them."""
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Returns the arguments of the constructor, as scikit-learn asks for them."""
         return {"source": self.source, "timeout": self.timeout}
 
-    def set_params(self, **params) -> "Classifier":
+    def set_params(self, **params: Any) -> "Classifier":
         """Changes arguments of the constructor."""
         for name, value in params.items():
             if name not in self.get_params():
@@ -178,17 +194,17 @@ class Classifier:
         self.__dict__.pop("_model", None)
         return self
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Classifier({self.source!r}, timeout={self.timeout!r})"
 
-    def __getstate__(self):
-        """Without the loaded model, which is found again by `source`."""
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out the loaded model, which is found again by `source`."""
         return {name: each for name, each in vars(self).items() if name != "_model"}
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "classes_")
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         # Only scikit-learn asks, so it is there.
         from sklearn.utils import ClassifierTags, Tags, TargetTags
 
@@ -196,12 +212,12 @@ class Classifier:
             "classifier", TargetTags(required=True), classifier_tags=ClassifierTags()
         )
 
-    def _connected(self):
+    def _connected(self) -> Model:
         if not hasattr(self, "_model"):
             self._model = connect(self.source, self.timeout)
         return self._model
 
-    def _adapt(self, features, labels):
+    def _adapt(self, features: np.ndarray, labels: np.ndarray) -> "Classifier":
         # A new fit is a new look for the newest version.
         model = connect(self.source, self.timeout)
         classes, codes = np.unique(labels, return_inverse=True)
@@ -211,19 +227,27 @@ class Classifier:
         self._model = model
         return self
 
-    def _keep(self, classifier, classes, support, labels, health):
+    def _keep(
+        self,
+        classifier: np.ndarray,
+        classes: np.ndarray,
+        support: np.ndarray,
+        labels: np.ndarray,
+        health: Iterable[Any],
+    ) -> None:
         self.classifier_, self.classes_ = classifier, classes
         self.support_, self.support_labels_ = support, labels
         self.support_loss_, self.support_accuracy_ = map(float, health)
         self.n_features_in_ = support.shape[1]
 
-    def _answers(self, features) -> dict[str, np.ndarray]:
+    def _answers(self, features: ArrayLike) -> dict[str, np.ndarray]:
         self._check_fitted()
         features = checked_features(features, self.n_features_in_)
         size = max(1, _NUMBERS_PER_REQUEST // self.n_features_in_)
         rows = np.zeros([0, len(self.classes_)], np.float32)
         # Of no queries, whose columns JSON could not tell.
-        none = {"probabilities": rows, "logits": rows, "classes": np.zeros(0, np.int64)}
+        none: dict[str, np.ndarray] = {"probabilities": rows, "logits": rows}
+        none["classes"] = np.zeros(0, np.int64)
         answers = [none]
         for start in range(0, len(features), size):
             queries = features[start : start + size]
@@ -233,7 +257,7 @@ class Classifier:
             name: np.concatenate([answer[name] for answer in answers]) for name in none
         }
 
-    def _check_fitted(self):
+    def _check_fitted(self) -> None:
         if not hasattr(self, "classes_"):
             raise NotFittedError(
                 "Classifier: expected `fit` first, received no labels."

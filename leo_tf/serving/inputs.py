@@ -1,13 +1,14 @@
 """The features and labels that users give a `Classifier`, as plain arrays."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 _KINDS = {"b": "booleans", "i": "numbers", "u": "numbers", "f": "numbers"}
 _KINDS |= {"U": "strings", "S": "bytes", "M": "dates"}
 
 
-def checked_features(values, size: int | None = None) -> np.ndarray:
-    """[rows, D] as float32; D must be `size` if that is given.
+def checked_features(values: ArrayLike, size: int | None = None) -> np.ndarray:
+    """Returns [rows, D] as float32; D must be `size` if that is given.
 
     Raises:
       ValueError: if they are not; values are left to the model to check.
@@ -33,8 +34,8 @@ def checked_features(values, size: int | None = None) -> np.ndarray:
         return array.astype(np.float32)
 
 
-def checked_labels(values, rows: int) -> np.ndarray:
-    """[rows] labels of one kind as a plain array.
+def checked_labels(values: ArrayLike, rows: int) -> np.ndarray:
+    """Returns [rows] labels of one kind as a plain array.
 
     Raises:
       ValueError: if they are not.
@@ -56,8 +57,14 @@ def checked_labels(values, rows: int) -> np.ndarray:
     return array
 
 
-def fit_together(classifier, classes, support, labels, health) -> bool:
-    """Whether these arrays can be those of one fitted classifier."""
+def fit_together(
+    classifier: np.ndarray,
+    classes: np.ndarray,
+    support: np.ndarray,
+    labels: np.ndarray,
+    health: np.ndarray,
+) -> bool:
+    """Says whether these arrays can be those of one fitted classifier."""
     ranks = [array.ndim for array in (classifier, classes, support, labels, health)]
     return (
         ranks == [2, 1, 2, 1, 1]
@@ -69,18 +76,18 @@ def fit_together(classifier, classes, support, labels, health) -> bool:
     )
 
 
-def _kind(label) -> str:
+def _kind(label: object) -> str:
     is_list = np.asarray(label, object).ndim > 0
     return "O" if is_list else np.asarray(label).dtype.kind
 
 
 def joined(labels: np.ndarray, more: np.ndarray) -> np.ndarray:
-    """All labels in one array; they must be of one kind."""
+    """Returns all labels in one array; they must be of one kind."""
     _check_kinds({labels.dtype.kind, more.dtype.kind})
     return np.concatenate([labels, more])
 
 
-def _check_kinds(kinds):
+def _check_kinds(kinds: set[str]) -> None:
     words = {_KINDS.get(kind, "others") for kind in kinds}
     if len(words) != 1 or "others" in words:
         expected = "all strings, numbers, booleans, bytes or dates"

@@ -5,15 +5,15 @@ import json
 import os
 import pathlib
 import threading
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from leo_tf.errors import InputError
-from leo_tf.serving.models import LocalModel, versions
+from leo_tf.serving.models import LocalModel, Source, versions
 
 _POLL_SECONDS = 2.0
 _SHOWN_CHARACTERS = 400  # a long path, and then what is wrong with it
@@ -32,8 +32,8 @@ class Served(NamedTuple):
 
     version: int
     model: LocalModel
-    facts: dict
-    signature_def: dict
+    facts: dict[str, Any]
+    signature_def: dict[str, Any]
 
 
 class Versions:
@@ -53,13 +53,14 @@ class Versions:
 
     def __init__(
         self,
-        directory,
+        directory: Source,
         warn: Callable[[str], None] = lambda text: None,
         tell: Callable[[str], None] = lambda text: None,
     ):
         self._directory = pathlib.Path(directory)
         self._warn, self._tell = warn, tell
-        self._failed: dict[int, tuple] = {}  # version -> (its files, what was wrong)
+        # version -> (its files, what was wrong)
+        self._failed: dict[int, tuple[list, str]] = {}
         self._ended: set[int] = set()
         self._stop = threading.Event()
         self.current: Served | None = None
@@ -90,7 +91,7 @@ class Versions:
             return
 
     def require(self) -> Served:
-        """What is served.
+        """Returns what is served.
 
         Raises:
           InputError: if nothing is, saying why.
@@ -106,11 +107,11 @@ class Versions:
             if "saved_model.pb" in os.listdir(self._directory):
                 hint = f"Give {self._directory.parent}: this is one version."
         except OSError as error:
-            received = error.strerror
+            received = str(error.strerror)
         raise InputError(str(self._directory), expected, received, hint)
 
     def states(self) -> dict[int, tuple[str, str]]:
-        """Version -> (state by TensorFlow Serving's name, what is wrong with it)."""
+        """Returns version -> (state as TensorFlow Serving names it, what is wrong)."""
         states = {version: ("END", "") for version in self._ended.copy()}
         for version, (_, wrong) in self._failed.copy().items():
             states[version] = "END", wrong
@@ -121,7 +122,7 @@ class Versions:
     def watch(self, seconds: float = _POLL_SECONDS) -> None:
         """Refreshes every so many seconds until `close`, in a thread of its own."""
 
-        def poll():
+        def poll() -> None:
             while not self._stop.wait(seconds):
                 self.refresh()
 
@@ -132,14 +133,14 @@ class Versions:
         self._stop.set()
 
 
-def _inline(error) -> str:
+def _inline(error: object) -> str:
     """What an error says, as one line."""
     text = ascii(str(error))[1:-1]
     cut = f"{text[:_SHOWN_CHARACTERS]}..."
     return text if len(text) <= _SHOWN_CHARACTERS else cut
 
 
-def _files(directory: pathlib.Path) -> list:
+def _files(directory: pathlib.Path) -> list[tuple[str, int, int]]:
     """What changes when any file of a version does."""
     try:
         found = [(file, file.stat()) for file in sorted(directory.rglob("*"))]
@@ -167,7 +168,7 @@ def load_version(version: int, path: pathlib.Path) -> Served:
     return Served(version, model, facts, described)
 
 
-def _checked_facts(path: pathlib.Path) -> dict:
+def _checked_facts(path: pathlib.Path) -> dict[str, Any]:
     """What export.json says, the digests of the files in it found right."""
     try:
         facts = json.loads((path / "export.json").read_text("utf-8"))
@@ -180,7 +181,7 @@ def _checked_facts(path: pathlib.Path) -> dict:
     return facts
 
 
-def _try(model: LocalModel, facts: dict) -> None:
+def _try(model: LocalModel, facts: Mapping[str, Any]) -> None:
     """A first request of each kind, which takes the longest, before any user's."""
     size = model.inputs("adapt")["support"].shape[-1] or facts.get("embedding_size")
     if not size:
@@ -195,7 +196,7 @@ def _try(model: LocalModel, facts: dict) -> None:
         model("embed", inputs)
 
 
-def _described(signature) -> dict:
+def _described(signature: Any) -> dict[str, Any]:
     return {
         "inputs": {name: _tensor(info) for name, info in signature.inputs.items()},
         "outputs": {name: _tensor(info) for name, info in signature.outputs.items()},
@@ -204,7 +205,7 @@ def _described(signature) -> dict:
     }
 
 
-def _tensor(info) -> dict:
+def _tensor(info: Any) -> dict[str, Any]:
     shape = info.tensor_shape
     return {
         "dtype": types_pb2.DataType.Name(info.dtype),

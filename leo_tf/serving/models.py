@@ -14,9 +14,12 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
+Source = str | os.PathLike[str]
 _MODEL_PATH = "/v1/models/leo"
 # Which answers of a server tell of a mistake of the request, not of the server.
 _REFUSALS = (400, 413)
@@ -26,8 +29,8 @@ class RequestError(ValueError):
     """A request the model refuses; says which field, what was expected and received."""
 
 
-def connect(source, timeout: float = 60.0):
-    """The model that `source` names.
+def connect(source: Source, timeout: float = 60.0) -> "Model":
+    """Returns the model that `source` names.
 
     Args:
       source: a directory of versions (the newest is taken), the directory of one
@@ -43,8 +46,8 @@ def connect(source, timeout: float = 60.0):
     return load(str(pathlib.Path(newest(source)).resolve()))
 
 
-def newest(source) -> pathlib.Path:
-    """The directory of the model at `source`: itself, or its newest version.
+def newest(source: Source) -> pathlib.Path:
+    """Returns the directory of the model at `source`: itself, or its newest version.
 
     Raises:
       ValueError: if there is none.
@@ -62,8 +65,8 @@ def newest(source) -> pathlib.Path:
     return found[max(found)]
 
 
-def versions(directory) -> dict[int, pathlib.Path]:
-    """Number -> directory of the versions in `directory`, complete or not."""
+def versions(directory: Source) -> dict[int, pathlib.Path]:
+    """Returns number -> directory of the versions in `directory`, complete or not."""
     try:
         entries = list(pathlib.Path(directory).iterdir())
         names = (entry for entry in entries if re.fullmatch("[0-9]{1,18}", entry.name))
@@ -74,7 +77,7 @@ def versions(directory) -> dict[int, pathlib.Path]:
 
 @functools.lru_cache(maxsize=4)
 def load(path: str) -> "LocalModel":
-    """A loaded model, shared by the classifiers that use it."""
+    """Returns a loaded model, shared by the classifiers that use it."""
     return LocalModel(path)
 
 
@@ -88,7 +91,7 @@ class LocalModel:
       OSError: if it cannot be read.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: Source):
         import tensorflow as tf
 
         self._tf = tf
@@ -96,8 +99,8 @@ class LocalModel:
         self._loaded = tf.saved_model.load(str(path))
         self.signatures = self._loaded.signatures
 
-    def inputs(self, signature: str) -> dict:
-        """Name -> TensorSpec of a signature's inputs.
+    def inputs(self, signature: str) -> dict[str, Any]:
+        """Returns name -> TensorSpec of a signature's inputs.
 
         Raises:
           RequestError: if there is no such signature.
@@ -109,8 +112,10 @@ class LocalModel:
             )
         return self.signatures[signature].structured_input_signature[1]
 
-    def __call__(self, signature: str, inputs: dict) -> dict[str, np.ndarray]:
-        """Name -> output of a signature for arrays of the right types.
+    def __call__(
+        self, signature: str, inputs: Mapping[str, Any]
+    ) -> dict[str, np.ndarray]:
+        """Returns name -> output of a signature for arrays of the right types.
 
         Raises:
           RequestError: if the model refuses the inputs.
@@ -132,12 +137,12 @@ class LocalModel:
         return {name: value.numpy() for name, value in outputs.items()}
 
 
-def _shown_shape(sizes) -> str:
+def _shown_shape(sizes: Iterable[int | None]) -> str:
     return f"[{', '.join('any' if size is None else str(size) for size in sizes)}]"
 
 
 def refusal(message: str) -> str:
-    """What the model itself said in an error of TensorFlow's.
+    """Returns what the model itself said in an error of TensorFlow's.
 
     TensorFlow puts where it happened around it, and both servers hand that on.
     """
@@ -160,8 +165,10 @@ class RestModel:
         path = urllib.parse.urlsplit(url).path.rstrip("/")
         self.url = url.rstrip("/") + ("" if path else _MODEL_PATH) + ":predict"
 
-    def __call__(self, signature: str, inputs: dict) -> dict[str, np.ndarray]:
-        """Name -> output of a signature for arrays.
+    def __call__(
+        self, signature: str, inputs: Mapping[str, Any]
+    ) -> dict[str, np.ndarray]:
+        """Returns name -> output of a signature for arrays.
 
         Raises:
           RequestError: if the model refuses the inputs, or the server their size.
@@ -172,7 +179,7 @@ class RestModel:
         outputs = self._post(body)["outputs"]
         return {name: _as_array(value) for name, value in outputs.items()}
 
-    def _post(self, body: bytes) -> dict:
+    def _post(self, body: bytes) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self.url, body, headers)
         try:
@@ -188,6 +195,9 @@ class RestModel:
         raise ConnectionError(f"{self.url}: expected an answer, received {received}.")
 
 
+Model = LocalModel | RestModel
+
+
 def _error_of(error: urllib.error.HTTPError) -> str:
     try:
         return str(json.loads(error.read())["error"])
@@ -195,6 +205,6 @@ def _error_of(error: urllib.error.HTTPError) -> str:
         return error.reason
 
 
-def _as_array(value) -> np.ndarray:
+def _as_array(value: Any) -> np.ndarray:
     array = np.asarray(value)
     return array.astype(np.float32) if array.dtype.kind == "f" else array

@@ -5,8 +5,11 @@ The page is plain HTML without scripts, so it needs nothing from the network.
 
 import html
 import json
+from typing import Any
 
 from leo_tf.serving.model_versions import Served
+
+_Json = dict[str, Any]
 
 _OPENAPI_VERSION = "3.1.0"
 _SHAPES = {"support": "SD", "labels": "S", "queries": "MD", "classifier": "NP"}
@@ -19,8 +22,8 @@ _MEANINGS = {
 }
 
 
-def describe(served: Served, model: str, max_request_bytes: int) -> dict:
-    """The OpenAPI description of what serves `served`, sizes included."""
+def describe(served: Served, model: str, max_request_bytes: int) -> _Json:
+    """Returns the OpenAPI description of what serves `served`, sizes included."""
     signatures = {
         name: signature
         for name, signature in served.signature_def.items()
@@ -48,8 +51,8 @@ def describe(served: Served, model: str, max_request_bytes: int) -> dict:
     }
 
 
-def page(description: dict) -> str:
-    """The description as an HTML page."""
+def page(description: _Json) -> str:
+    """Returns the description as an HTML page."""
     info = description["info"]
     parts = [f"<h1>{html.escape(info['title'])}, version {info['version']}</h1>"]
     parts.append(f"<p>{html.escape(info['description'])}")
@@ -72,11 +75,11 @@ def page(description: dict) -> str:
     )
 
 
-def _get(summary: str, schema: str) -> dict:
+def _get(summary: str, schema: str) -> _Json:
     return {"summary": summary, "responses": _responses(schema, 400, 404)}
 
 
-def _version(served: Served) -> dict:
+def _version(served: Served) -> _Json:
     version = {
         "name": "version",
         "in": "path",
@@ -86,7 +89,7 @@ def _version(served: Served) -> dict:
     return {"parameters": [version]}
 
 
-def _predict(served, signatures) -> dict:
+def _predict(served: Served, signatures: _Json) -> _Json:
     content = {
         "schema": {"$ref": "#/components/schemas/Request"},
         "examples": _examples(served, signatures),
@@ -98,7 +101,7 @@ def _predict(served, signatures) -> dict:
     }
 
 
-def _examples(served, signatures) -> dict:
+def _examples(served: Served, signatures: _Json) -> _Json:
     """A small request, if the number of features is known."""
     size = _size("D", served.facts)
     if not size or "serving_default" not in signatures:
@@ -108,10 +111,10 @@ def _examples(served, signatures) -> dict:
     return {"serving_default": {"value": {"inputs": inputs}}}
 
 
-def _responses(schema: str, *errors: int) -> dict:
-    def response(description, name):
-        schema = {"$ref": f"#/components/schemas/{name}"}
-        content = {"application/json": {"schema": schema}}
+def _responses(schema: str, *errors: int) -> _Json:
+    def response(description: str, name: str) -> _Json:
+        reference = {"$ref": f"#/components/schemas/{name}"}
+        content = {"application/json": {"schema": reference}}
         return {"description": description, "content": content}
 
     responses = {"200": response("The answer.", schema)}
@@ -120,7 +123,7 @@ def _responses(schema: str, *errors: int) -> dict:
     return responses
 
 
-def _schemas(served, signatures) -> dict:
+def _schemas(served: Served, signatures: _Json) -> _Json:
     requests = [_request(served, name, each) for name, each in signatures.items()]
     values = {"type": ["object", "array", "number"]}
     text = {"type": "string"}
@@ -138,7 +141,7 @@ def _schemas(served, signatures) -> dict:
     }
 
 
-def _object(**properties) -> dict:
+def _object(**properties: Any) -> _Json:
     return {
         "type": "object",
         "required": list(properties),
@@ -146,7 +149,7 @@ def _object(**properties) -> dict:
     }
 
 
-def _request(served, name: str, signature: dict) -> dict:
+def _request(served: Served, name: str, signature: _Json) -> _Json:
     """A request for one signature, its inputs as columns."""
     inputs = {
         field: _tensor(field, info, served.facts)
@@ -162,7 +165,7 @@ def _request(served, name: str, signature: dict) -> dict:
     return schema
 
 
-def _rows(signatures: dict) -> dict:
+def _rows(signatures: _Json) -> _Json:
     rows = {"type": "array", "minItems": 1, "items": {"type": "object"}}
     schema = _object(signature_name={"enum": list(signatures)}, instances=rows)
     schema["required"] = ["instances"]
@@ -175,10 +178,11 @@ def _rows(signatures: dict) -> dict:
     return schema
 
 
-def _tensor(field: str, info: dict, facts: dict) -> dict:
+def _tensor(field: str, info: _Json, facts: _Json) -> _Json:
     """Lists of lists of numbers, of the sizes that are known."""
-    is_integer = info["dtype"] == "DT_INT64"
-    schema = {"type": "integer", "minimum": 0} if is_integer else {"type": "number"}
+    schema: _Json = {"type": "number"}
+    if info["dtype"] == "DT_INT64":
+        schema = {"type": "integer", "minimum": 0}
     for letter in reversed(_SHAPES[field]):
         schema = {"type": "array", "items": schema}
         if size := _size(letter, facts):
@@ -186,5 +190,6 @@ def _tensor(field: str, info: dict, facts: dict) -> dict:
     return {**schema, "description": f"[{', '.join(_SHAPES[field])}]"}
 
 
-def _size(letter: str, facts: dict) -> int | None:
-    return facts.get({"D": "embedding_size", "P": "parameters_per_class"}.get(letter))
+def _size(letter: str, facts: _Json) -> int | None:
+    fields = {"D": "embedding_size", "P": "parameters_per_class"}
+    return facts.get(fields.get(letter, ""))

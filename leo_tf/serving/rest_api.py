@@ -14,6 +14,8 @@ import concurrent.futures
 import json
 import os
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -53,23 +55,27 @@ def application(versions: Versions, max_request_bytes: int) -> Starlette:
     return Starlette(routes=routes, exception_handlers=handlers)
 
 
-def error_response(status: int, message: str, **headers) -> Response:
+def error_response(status: int, message: str, **headers: str) -> Response:
+    """Returns an error as TensorFlow Serving words it."""
     return json_response({"error": message}, status, **headers)
 
 
-def json_response(value, status: int = 200, **headers) -> Response:
+def json_response(value: Any, status: int = 200, **headers: str) -> Response:
+    """Returns what JSON can say."""
     return _json_bytes(json.dumps(value).encode(), status, headers)
 
 
-def _json_bytes(body: bytes, status: int = 200, headers=None) -> Response:
+def _json_bytes(
+    body: bytes, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     return Response(body, status, headers, media_type="application/json")
 
 
-async def _as_json(unused_request, error):
+async def _as_json(unused_request: Request, error: Any) -> Response:
     return error_response(error.status_code, error.detail, **(error.headers or {}))
 
 
-async def _our_fault(unused_request, error):
+async def _our_fault(unused_request: Request, error: Exception) -> Response:
     # It is raised again behind us, and so logged whole.
     return error_response(500, f"internal error: {type(error).__name__}")
 
@@ -94,26 +100,33 @@ class Rest:
         match = {"POST": _PREDICT, "GET": _STATUS}.get(method, _NOTHING).fullmatch(path)
         if not match:
             return error_response(400, f"Malformed request: {method} {_inline(path)}")
-        name, version, what = match.groups()
-        if version and (len(version) > 19 or int(version) > _LARGEST_VERSION):
-            message = f"Failed to convert version: {_inline(version)} to numeric."
+        name, number, what = match.groups()
+        if number and (len(number) > 19 or int(number) > _LARGEST_VERSION):
+            message = f"Failed to convert version: {_inline(number)} to numeric."
             return error_response(400, message)
-        version = int(version) if version else None
+        version = int(number) if number else None
         if method == "GET":
             return self._status(name, version, what)
         return await self._predict(request, name, version, what)
 
-    async def health(self, unused_request) -> Response:
+    async def health(self, unused_request: Request) -> Response:
+        """Says that the server lives."""
         return json_response({"status": "ok"})
 
-    async def openapi(self, unused_request) -> Response:
-        return json_response(describe(self._versions.current, MODEL, self._most_bytes))
+    async def openapi(self, unused_request: Request) -> Response:
+        """The description that programs read."""
+        return json_response(self._description())
 
-    async def docs(self, unused_request) -> Response:
-        served = self._versions.current
-        return HTMLResponse(page(describe(served, MODEL, self._most_bytes)))
+    async def docs(self, unused_request: Request) -> Response:
+        """The description that people read."""
+        return HTMLResponse(page(self._description()))
 
-    async def _predict(self, request, name, version, method) -> Response:
+    def _description(self) -> dict[str, Any]:
+        return describe(self._versions.require(), MODEL, self._most_bytes)
+
+    async def _predict(
+        self, request: Request, name: str, version: int | None, method: str
+    ) -> Response:
         if self._waiting >= _MOST_WAITING:
             message = f"{_MOST_WAITING} requests are waiting; try again"
             return error_response(503, message, **{"Retry-After": "1"})
@@ -139,11 +152,11 @@ class Rest:
         finally:
             self._waiting -= 1
 
-    async def _body(self, request) -> bytes | None:
+    async def _body(self, request: Request) -> bytes | None:
         """The body, or None if it is too long.
 
-        What is too long is read to its end and dropped: who still sends does not
-        listen, and would see a broken connection in place of our answer.
+        What is too long is read to its end and dropped: a client still sending would
+        see a reset connection in place of our answer.
         """
         parts, size = [], 0
         async for part in request.stream():
@@ -154,11 +167,13 @@ class Rest:
         return None if size > self._most_bytes else b"".join(parts)
 
     def _chosen(self, name: str, version: int | None) -> Served | None:
-        served = self._versions.current
+        served = self._versions.require()
         right = name == MODEL and version in (None, served.version)
         return served if right else None
 
-    def _status(self, name, version, metadata) -> Response:
+    def _status(
+        self, name: str | None, version: int | None, metadata: str | None
+    ) -> Response:
         if not name:
             return error_response(400, "Missing model name in request.")
         if metadata:
@@ -187,7 +202,7 @@ def _compute(served: Served, body: bytes) -> Response:
         return error_response(400, str(error))
 
 
-def _no_servable(name, version) -> Response:
+def _no_servable(name: str, version: int | None) -> Response:
     which = f"Latest({_inline(name)})"
     if version is not None:
         which = f"Specific({_inline(name)}, {version})"
@@ -199,7 +214,7 @@ def _inline(text: str) -> str:
     return shown(text)[1:-1]
 
 
-def _version_status(version: int, state: str, wrong: str) -> dict:
+def _version_status(version: int, state: str, wrong: str) -> dict[str, Any]:
     status = {"error_code": "UNKNOWN" if wrong else "OK", "error_message": wrong}
     return {"version": str(version), "state": state, "status": status}
 

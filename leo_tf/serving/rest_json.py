@@ -8,7 +8,8 @@ Source: github.com/tensorflow/serving, g3doc/api_rest.md and util/json_tensor.cc
 
 import itertools
 import json
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,8 +37,10 @@ class PredictRequest(NamedTuple):
     by_rows: bool
 
 
-def read_request(body: bytes, inputs_of) -> PredictRequest:
-    """The request in a body.
+def read_request(
+    body: bytes, inputs_of: Callable[[str], Mapping[str, Any]]
+) -> PredictRequest:
+    """Returns the request in a body.
 
     Args:
       body: JSON, perhaps with NaN and Infinity.
@@ -68,7 +71,7 @@ def read_request(body: bytes, inputs_of) -> PredictRequest:
     return PredictRequest(signature or _DEFAULT_SIGNATURE, inputs, by_rows)
 
 
-def _named(values, specs, field) -> dict:
+def _named(values: Any, specs: Mapping[str, Any], field: str) -> dict[str, Any]:
     if not isinstance(values, dict) and len(specs) == 1:
         return {next(iter(specs)): values}
     if not isinstance(values, dict):
@@ -81,7 +84,7 @@ def _named(values, specs, field) -> dict:
     return values
 
 
-def _columns(instances, specs) -> dict:
+def _columns(instances: Any, specs: Mapping[str, Any]) -> dict[str, list]:
     """Name -> list over the instances."""
     if not isinstance(instances, list) or not instances:
         raise _refused("instances", "a list of objects", _shown(instances))
@@ -95,8 +98,8 @@ def _columns(instances, specs) -> dict:
     return {name: [row[name] for row in rows] for name in specs}
 
 
-def as_array(value, spec, name: str) -> np.ndarray:
-    """A number, or lists of lists of equal lengths, as an array of the spec's type.
+def as_array(value: Any, spec: Any, name: str) -> np.ndarray:
+    """Makes an array of the spec's type of a number or lists of lists of equal lengths.
 
     Args:
       value: what `json.loads` gave.
@@ -145,7 +148,7 @@ def _numbers(flat: list, dtype: np.dtype, name: str) -> np.ndarray:
 
 
 def write_answer(outputs: dict[str, np.ndarray], by_rows: bool) -> bytes:
-    """The body that answers with `outputs`, NaN and Infinity by these names.
+    """Returns the body that answers with `outputs`, NaN and Infinity by these names.
 
     Raises:
       RequestError: if rows were asked for, and the outputs are not as many.
@@ -163,11 +166,11 @@ def write_answer(outputs: dict[str, np.ndarray], by_rows: bool) -> bytes:
     return json.dumps({"predictions": rows if only is None else only}).encode()
 
 
-def _refused(field, expected, received) -> RequestError:
+def _refused(field: str, expected: str, received: str) -> RequestError:
     return RequestError(f"{field}: expected {expected}, received {received}.")
 
 
-def _shown(value) -> str:
+def _shown(value: Any) -> str:
     """JSON, cut to fit into one line."""
     if isinstance(
         value, (list, dict)
