@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import rich.console
 import rich.table
@@ -40,7 +41,7 @@ class _StandardError:
         return getattr(sys.stderr, name)
 
 
-_STDERR = _StandardError()
+_STDERR: Any = _StandardError()  # as good as an IO[str]
 
 
 class ProgressLine:
