@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import IO, Any, cast
+from typing import Any
 
 import rich.console
 import rich.table
@@ -23,7 +23,10 @@ _TABLE_WIDTH = 200
 
 
 class _StandardError:
-    """Standard error, behind which a full disk or a closed pipe loses lines only."""
+    """Standard error; a full disk or a closed pipe behind it loses lines, no training.
+
+    A file as `print` and rich want it.
+    """
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -38,8 +41,7 @@ class _StandardError:
         return getattr(sys.stderr, name)
 
 
-# As much of a file as `print` and rich ask for.
-_STDERR = cast(IO[str], _StandardError())
+_STDERR: Any = _StandardError()  # as good as an IO[str]
 
 
 class ProgressLine:

@@ -8,7 +8,7 @@ import functools
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leo_tf.configs.rules import is_method_name
 from leo_tf.configs.schema import Config
@@ -148,7 +148,7 @@ def build(config: Config, embedding_size: int) -> "Learner":
 
 
 def _made(method: Method, config: Config, embedding_size: int) -> "Learner":
-    learner = method.make(config, embedding_size)
+    learner: Any = method.make(config, embedding_size)
     if not getattr(learner, "built", True):  # a layer of Keras
         learner.build([None, None, None, embedding_size])
     return learner

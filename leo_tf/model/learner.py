@@ -155,7 +155,7 @@ def class_scores(classifier: tf.Tensor, inputs: tf.Tensor, dtype=None) -> tf.Ten
     Returns:
       [B, ..., N], in the dtype of the inputs.
     """
-    size, is_flat = inputs.shape[-1], inputs.shape.rank == 3
+    size, is_flat = inputs.shape[-1], len(inputs.shape) == 3
     has_bias = classifier.shape[-1] == size + 1
     weights = classifier[..., :size] if has_bias else classifier
     flat = inputs if is_flat else tf.reshape(inputs, [tf.shape(inputs)[0], -1, size])

@@ -42,8 +42,9 @@ class Trial(NamedTuple):
     @property
     def rank(self) -> float:
         """Higher is better; lowest where no run to the end is to be hoped for."""
-        fails = self.diverged or self.accuracy is None
-        return -math.inf if fails else self.accuracy.mean
+        if self.diverged or self.accuracy is None:
+            return -math.inf
+        return self.accuracy.mean
 
     def as_dict(self) -> dict:
         """What results.json holds of it."""

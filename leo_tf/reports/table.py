@@ -35,8 +35,8 @@ class Table:
             title_justify="left",
         )
         for column in self.columns:
-            justify = "left" if column in self.left else "right"
-            drawn.add_column(Text(column), justify=justify)
+            is_left = column in self.left
+            drawn.add_column(Text(column), justify="left" if is_left else "right")
         for number, row in enumerate(self.rows):
             if number in self.sections:
                 drawn.add_section()

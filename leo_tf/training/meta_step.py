@@ -217,6 +217,7 @@ def clipping_metrics(
 
 def _length(tensor: tf.Tensor) -> tf.Tensor:
     """Euclidean norm. As a product: XLA adds up a sum over all entries one by one."""
-    rows = tf.reshape(tensor, [-1, tensor.shape[-1]])
+    size = tensor.shape[-1] if tensor.shape.rank else 1  # a scalar is its own row
+    rows = tf.reshape(tensor, [-1, size])
     sums = tf.linalg.matvec(rows * rows, tf.ones_like(rows[0]))
     return tf.sqrt(tf.reduce_sum(sums))

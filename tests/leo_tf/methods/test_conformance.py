@@ -13,8 +13,7 @@ from tiny_cases import B, D, K, N, make_episode, task_of
 from leo_tf.configs.schema import Config
 from leo_tf.methods import registry as methods
 from leo_tf.methods.registry import METHODS
-from leo_tf.model.learner import adapt_and_score
-from leo_tf.model.uneven_support import uneven_adapt
+from leo_tf.model.learner import adapt_and_score, uneven_adapt
 from leo_tf.runs.checkpoints import Checkpoints, restore
 from leo_tf.training.meta_step import adam, make_meta_step
 
@@ -245,3 +244,43 @@ def test_even_support_given_in_any_order_is_adapted_to_as_an_episode(name):
             uneven.classifier, adapted.classifier[0], rtol=1e-7, atol=1e-9
         )
         assert uneven.latents_before.shape == uneven.latents_after.shape
+
+
+def _changed_settings() -> list[tuple[str, dict]]:
+    """(method, settings) of every setting that a method makes use of, changed."""
+    found = []
+    for name, known in METHODS.items():
+        found.append((name, {}))
+        for setting in (*known.settings, *known.chosen):
+            value = {**Config().flat(), **SETTINGS[name]}[setting]
+            changed = not value if isinstance(value, bool) else 2 * value
+            changed = 0.2 if setting == "dropout_rate" else changed
+            found.append((name, {setting: changed}))
+    found += [("leo", {"deterministic": True}), ("leo", {"random_prior": True})]
+    return [
+        *found,
+        ("leo", {"inner_unroll_length": 0, "finetuning_unroll_length": 0}),
+    ]
+
+
+@pytest.mark.parametrize(("name", "settings"), _changed_settings())
+def test_equal_support_gives_an_export_what_was_tested(name, settings):
+    given = {"method": name, "way": N, "shot": K, "dtype": "float64"}
+    config = Config().replace(**{**given, **SETTINGS[name], **settings})
+    learner, random = methods.build(config, D), np.random.default_rng(3)
+    for variable in learner.trainable_variables:
+        variable.assign(variable.numpy() + 0.3 * random.normal(size=variable.shape))
+    episode = make_episode()
+    adapted = learner.adapt(episode.support_inputs, episode.support_labels)
+    for task in range(B):
+        support = tf.reshape(episode.support_inputs[task], [N * K, D])
+        labels = tf.reshape(episode.support_labels[task], [N * K])
+        order = random.permutation(N * K)  # in any order
+        uneven = uneven_adapt(learner)(
+            tf.gather(support, order), tf.gather(labels, order), tf.constant(N)
+        )
+        expected = adapted.classifier[task].numpy()
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(
+            uneven.classifier, expected, rtol=0, atol=1e-9 * scale
+        )

@@ -1,0 +1,216 @@
+"""Methods that are not ours: registered, by module and class, or by entry point."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_cases import B, D, K, N, make_episode
+
+import leo_tf
+from leo_tf.configs.schema import Config
+from leo_tf.errors import FlagError
+from leo_tf.methods import registry
+from leo_tf.methods.method import Method
+from leo_tf.methods.settings import draw, effective
+from leo_tf.model.learner import Adapted, adapt_and_score, class_scores
+from leo_tf.training.meta_step import adam, make_meta_step
+
+MODULE = """
+import tensorflow as tf
+from leo_tf.model.learner import Adapted, Learner
+
+class Means(Learner):
+    '''The class with the largest product with its mean.'''
+    title = "Means"
+    is_trained = False
+
+    def __init__(self, config, embedding_size):
+        self.size = embedding_size
+
+    def adapt(self, support_inputs, support_labels, training=False, noise=None):
+        return Adapted(tf.reduce_mean(support_inputs, axis=2))
+
+class Bad:
+    def __init__(self, config, embedding_size):
+        pass
+
+number = 3
+"""
+
+
+class Scaled(keras.layers.Layer):
+    """Class means times a learned number: one scalar variable."""
+
+    title = "Scaled means"
+    settings = ("dropout_rate",)
+    ranges = {"outer_lr": (1e-3, 1e-1)}  # noqa: RUF012
+
+    def __init__(self, config, embedding_size):
+        super().__init__(name="scaled", dtype=config.data.dtype)
+        self.scale = self.add_weight(name="scale", shape=[], initializer="ones")
+
+    kernels = property(lambda self: [self.scale])
+
+    def adapt(self, support_inputs, support_labels, training=False, noise=None):
+        return Adapted(self.scale.value * tf.reduce_mean(support_inputs, axis=2))
+
+    def logits(self, classifier, inputs, training=False, noise=None):
+        return class_scores(classifier, inputs)
+
+    def draw_noise(self, episode, seed, step, first_task=0):
+        return None
+
+
+@pytest.fixture
+def registered():
+    """Registers `Scaled` as "scaled", for one test."""
+    leo_tf.register_method("scaled", Scaled)
+    yield
+    del registry._methods["scaled"]
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """The module `their_methods`, on Python's path."""
+    (tmp_path / "their_methods.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "their_methods", raising=False)
+    return tmp_path
+
+
+def config(method):
+    return Config().replace(method=method, way=N, shot=K, dtype="float64")
+
+
+def test_a_registered_class_is_a_method_like_every_other(registered):
+    method = leo_tf.METHODS["scaled"]
+    assert (method.title, method.is_trained) == ("Scaled means", True)
+    assert (
+        method.description == "Class means times a learned number: one scalar variable."
+    )
+    assert "dropout_rate" in effective("scaled") and "kl_weight" not in effective(
+        "scaled"
+    )
+    drawn = draw("scaled", seed=0, trial=1)
+    assert drawn.keys() == {"outer_lr"} and 1e-3 <= drawn["outer_lr"] <= 1e-1
+    learner = registry.build(config("scaled"), D)
+    support = make_episode().support_inputs
+    expected = tf.reduce_mean(support, axis=2)
+    np.testing.assert_allclose(learner.adapt(support, None).classifier, expected)
+
+
+def test_a_method_of_one_scalar_is_trained_by_meta_steps(registered):
+    learner, episode = registry.build(config("scaled"), D), make_episode()
+    thresholds = {"gradient_threshold": 0.1, "gradient_norm_threshold": 0.1}
+    meta_step = make_meta_step(learner, adam(0.1), **thresholds)
+    zero = tf.constant(0, tf.int64)
+    metrics = meta_step(episode, zero, zero)
+    assert metrics["non_finite"] == 0
+    assert abs(float(learner.scale.numpy()) - 1.0) == pytest.approx(0.1, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["leo", "centroid", "scaled"])
+def test_a_name_that_is_taken_is_not_replaced(registered, name):
+    before = leo_tf.METHODS[name]
+    with pytest.raises(FlagError, match="not taken"):
+        leo_tf.register_method(name, Scaled)
+    assert leo_tf.METHODS[name] is before
+    leo_tf.register_method("scaled", Scaled, replace=True)
+
+
+@pytest.mark.parametrize("name", ["", "my-method", "a b", "a.b", "a:b", "../x", 3])
+def test_a_name_that_is_no_name_is_refused(name):
+    with pytest.raises(FlagError, match="letters, digits"):
+        leo_tf.register_method(name, Scaled)
+
+
+def test_what_is_no_method_is_refused():
+    with pytest.raises(FlagError, match="class to call"):
+        leo_tf.register_method("three", 3)
+    with pytest.raises(FlagError, match="unheard_of"):
+        Method("x", "x", Scaled, settings=("unheard_of",))
+
+
+def test_a_class_is_found_by_module_and_name(module):
+    found = registry.method_named("their_methods:Means")
+    assert (found.title, found.is_trained) == ("Means", False)
+    learner = registry.build(config("their_methods:Means"), D)
+    assert type(learner).__name__ == "Means" and learner.size == D
+    episode = make_episode()
+    adapted, logits = adapt_and_score(learner, episode)
+    np.testing.assert_array_equal(
+        logits, class_scores(adapted.classifier, episode.query_inputs)
+    )
+    assert logits.shape[0] == B
+
+
+def test_an_entry_point_of_an_installed_package_is_found(module):
+    info = module / "their_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n"
+    )
+    (info / "entry_points.txt").write_text(
+        "[leo_tf.methods]\nmeans = their_methods:Means\n"
+    )
+    assert registry.is_known("means") and not registry.is_known("medians")
+    assert registry.method_named("means").title == "Means"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("unheard_of", "one of centroid, .* or package.module:Class"),
+        ("no_such_module:Class", "no module no_such_module"),
+        ("their_methods:Missing", "no 'Missing' in .*their_methods.py"),
+        ("their_methods:number", "a value of type int"),
+    ],
+)
+def test_what_is_not_there_is_named(module, name, said):
+    with pytest.raises(FlagError, match=said):
+        registry.method_named(name)
+
+
+def test_an_import_that_fails_inside_their_module_is_shown_as_such(module):
+    (module / "their_methods.py").write_text("import a_package_they_lack")
+    with pytest.raises(FlagError, match=r"a_package_they_lack.*while their_methods"):
+        registry.method_named("their_methods:Means")
+
+
+def test_a_class_that_is_no_learner_is_refused_before_anything_runs(module):
+    with pytest.raises(FlagError, match="Bad without adapt, logits"):
+        registry.build(config("their_methods:Bad"), D)
+
+
+def test_a_method_with_nothing_to_train_must_say_so(module):
+    text = MODULE.replace("    is_trained = False\n", "")
+    (module / "their_methods.py").write_text(text)
+    with pytest.raises(FlagError, match="is_trained"):
+        registry.build(config("their_methods:Means"), D)
+
+
+def test_the_command_line_runs_a_class_of_another_module(
+    module, train, evaluate, tmp_path, capsys
+):
+    workdir = tmp_path / "run"
+    assert train(workdir, "--method=their_methods:Means") == 0
+    assert "Means" in capsys.readouterr().out
+    assert evaluate(workdir, "--test_way=4") == 0
+    assert "Means" in capsys.readouterr().out
+    assert train(tmp_path / "other", "--method=unheard_of") == 2
+    assert "package.module:Class" in capsys.readouterr().err
+
+
+def test_looking_a_method_up_loads_no_tensorflow():
+    code = "import sys, leo_tf.methods.settings\n"
+    code += "from leo_tf.methods.registry import METHODS, is_known, method_named\n"
+    code += (
+        "assert is_known('leo') and is_known('a.b:C') and method_named('maml').title\n"
+    )
+    code += "print('tensorflow' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
