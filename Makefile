@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint bench install install-test clean
+.PHONY: demo test lint types bench install install-test clean
 
 demo: install  ## trains and tests LEO on the embedded data set: minutes, with the installation
 	$(VENV)/bin/python run_leo.py
@@ -23,6 +23,12 @@ lint: install-test
 	$(PIP) ruff
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+# Of the package as it is installed: in the checkout, configs/ is no part of leo_tf/.
+types: install-test  ## mypy
+	rm -rf build
+	$(PIP) --no-deps --target build/types .
+	cd build/types && ../../$(VENV)/bin/python -m mypy --config-file ../../pyproject.toml -p leo_tf
 
 install: $(VENV)/installed
 install-test: $(VENV)/installed-test

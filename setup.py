@@ -13,8 +13,12 @@ VERSION = re.search(
 OURS = ["configs", "configs.*", "data_pipeline", "data_pipeline.*"]
 # An ASGI server and the toolkit it runs, for --mode=serve.
 SERVE = ["starlette", "uvicorn"]
-# scikit-learn is what the baselines are compared with; xdist runs tests side by side.
-TEST = ["pytest", "pytest-xdist", "hypothesis", "scikit-learn", *SERVE]
+# scikit-learn is what the baselines are compared with; xdist runs tests side by side;
+# nbclient runs the notebook.
+TEST = [
+    *("pytest", "pytest-xdist", "hypothesis", "scikit-learn", "mypy"),
+    *("nbclient", "ipykernel", *SERVE),
+]
 
 setuptools.setup(
     name="leo-tf",
