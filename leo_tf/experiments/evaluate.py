@@ -61,9 +61,9 @@ def evaluate(
     _check_shapes(run, run.checkpoints.best())  # is there one? Else load no data
     split = dataset.load(run.config, ["test"], data=data, console=console)["test"]
     console.say(str(split))
+    _check_test_data(run, split, run.checkpoints.best(), changes)
     run.learner = build(run.config, split.embedding_size)
     best = run.restore_best()  # the best by now: a training may have moved on
-    _check_test_data(run, split, best, changes)
     return _test(run, split, best)
 
 

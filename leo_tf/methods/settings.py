@@ -10,15 +10,16 @@ field of their own.
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from leo_tf.configs.rules import check_object
 from leo_tf.configs.schema import GROUP_OF, Config
 from leo_tf.errors import FlagError, InputError, LeoError, shown
 from leo_tf.files import read_json
 from leo_tf.methods.registry import METHODS, is_known, method_named
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
 
 # What is compared, and searched for, unless others are named.
 _DEFAULT_METHODS = "leo generator meta_sgd maml ridge logistic centroid"
@@ -110,14 +111,16 @@ def draw(method: str, seed: int, trial: int) -> dict[str, float]:
     wanted = ranges(method)
     if trial == 0:
         return {}
-    random = np.random.default_rng([seed, trial])
+    from numpy.random import default_rng  # not before: the flags read this module
+
+    random = default_rng([seed, trial])
     # All of them, so that a method and its ablations get the same: no luck is between.
     family = {**ranges(method_named(method).family or method), **wanted}
     drawn = {name: _drawn(random, name, *limits) for name, limits in family.items()}
     return {name: drawn[name] for name in wanted}
 
 
-def _drawn(random: np.random.Generator, name: str, low: float, high: float) -> float:
+def _drawn(random: "Generator", name: str, low: float, high: float) -> float:
     share = random.random()
     if name in LINEAR:
         value = low + share * (high - low)

@@ -103,7 +103,7 @@ def read_in_child(*request) -> list:
 def main() -> None:
     if "tensorflow" in sys.argv:
         importlib.import_module("leo_tf.data_pipeline.formats.tfrecord")
-        importlib.import_module("leo_tf.cli.dispatch")
+        importlib.import_module("leo_tf.cli.jobs")
     else:
         assert "tensorflow" not in sys.modules
     for line in sys.stdin:

@@ -126,7 +126,7 @@ def make_trainer(
     )
     newest = trainer.checkpoints.newest(pytest.fail)
     if newest:
-        trainer.resume(newest, pytest.fail)
+        trainer.resume(newest)
     return trainer
 
 

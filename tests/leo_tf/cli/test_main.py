@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from saved_runs import outcome, values_of
 
-from leo_tf.cli import jobs
+from leo_tf.cli import jobs, streams
 from leo_tf.cli import main as command_line
 from leo_tf.errors import CheckpointError, DiskError, FlagError, InputError
 
@@ -184,7 +184,7 @@ def test_where_messages_cannot_be_kept_they_are_shown(monkeypatch, capfd):
         raise OSError(errno.EMFILE, "too many open files")
 
     monkeypatch.setattr(os, "memfd_create", fails)
-    with command_line._without_start_up_messages():
+    with streams.without_start_up_messages():
         os.write(2, b"a library's banner\n")
     assert capfd.readouterr().err == "a library's banner\n"
 
@@ -231,10 +231,10 @@ def test_the_script_and_the_console_command_are_the_same_main(monkeypatch, capsy
 
 
 def test_what_libraries_print_while_loading_is_hidden_unless_loading_fails(capfd):
-    with command_line._without_start_up_messages():
+    with streams.without_start_up_messages():
         os.write(2, b"a library's banner\n")
     assert capfd.readouterr().err == ""
-    with pytest.raises(ImportError), command_line._without_start_up_messages():
+    with pytest.raises(ImportError), streams.without_start_up_messages():
         os.write(2, b"why it cannot be loaded\n")
         raise ImportError
     assert capfd.readouterr().err == "why it cannot be loaded\n"

@@ -13,9 +13,12 @@ def read(*arguments):
 
 
 def test_the_steps_to_profile_are_the_first_and_the_last():
-    assert read().profile_steps is None
-    assert read("--profile_steps=7-7").profile_steps == (7, 7)
-    assert read("--profile_steps=200-1000").profile_steps == (200, 1000)
+    for flags, steps in (
+        ([], None),
+        (["--profile_steps=7-7"], (7, 7)),
+        (["--profile_steps=200-1000"], (200, 1000)),
+    ):
+        assert read(*flags).arguments["profile_steps"] == steps
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def evaluated(workdir, *flags):
     return evaluate_run(workdir, **parse(["run_leo.py", *mode, *flags]).explicit)
 
 
-def test_evaluating_gives_the_results_of_training_and_writes_nothing(trained, capsys):
+def test_evaluating_gives_the_results_of_training_and_writes_nothing(trained):
     before = listing(trained)
     results = evaluated(trained)
     assert listing(trained) == before
@@ -77,29 +77,27 @@ def test_evaluating_gives_the_results_of_training_and_writes_nothing(trained, ca
         assert accuracy.half_width == saved["accuracy"][name]["half_width_95"]
         assert results.losses[name] == saved["accuracy"][name]["loss"]
     assert results.difference.mean == saved["leo_minus_centroid"]["mean"]
-    title = f"3-way 1-shot, 11 queries a class, step {saved['step']};"
-    assert title in capsys.readouterr().out
+    title = f"3-way 1-shot, 11 queries a class, step {saved['step']}"
+    assert results.title == f"tiny, test: {title}"
 
 
-def test_it_is_the_best_that_is_evaluated_not_the_latest(
-    trained_copy, tiny_data, capsys
-):
+def test_it_is_the_best_that_is_evaluated_not_the_latest(trained_copy, tiny_data):
     losses = set()
     for step in (5, 10, 12):
         Checkpoints(trained_copy).mark_best(step)
         results = evaluated(trained_copy)
-        assert f", step {step};" in capsys.readouterr().out
+        assert results.title.endswith(f", step {step}")
         by_hand = accuracies_by_hand(trained_copy, tiny_data)["leo"].mean()
         assert results.methods["leo"].mean == pytest.approx(by_hand, abs=1e-6)
         losses.add(results.losses["leo"])
     assert len(losses) == 3, "else nothing was shown"
 
 
-def test_the_test_may_have_another_shape_and_length(trained, capsys):
+def test_the_test_may_have_another_shape_and_length(trained):
     flags = ["--test_way=5", "--test_shot=2", "--test_num_query=4"]
     results = evaluated(trained, *flags, "--num_test_episodes=6")
     assert results.episodes == 6
-    assert "test: 5-way 2-shot, 4 queries a class" in capsys.readouterr().out
+    assert "test: 5-way 2-shot, 4 queries a class" in results.title
     # 5 * 4 queries an episode, 6 episodes: accuracies are 120ths.
     correct = results.methods["centroid"].mean * 120
     assert correct == pytest.approx(round(correct), abs=1e-4)

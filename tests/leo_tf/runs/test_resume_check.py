@@ -8,6 +8,7 @@ import pytest
 from saved_runs import listing, manifest_of, values_of
 
 from leo_tf.cli.flags import parse
+from leo_tf.console import Console
 from leo_tf.errors import CheckpointError, InputError
 from leo_tf.runs.directory import RunDirectory
 from leo_tf.runs.resume_check import Change, check_changes
@@ -24,10 +25,10 @@ def rows_of(text: str) -> list[list[str]]:
 @pytest.mark.parametrize("allowed", [False, True])
 def test_what_differs_is_shown_as_a_table_whether_allowed_or_not(capsys, allowed):
     if allowed:
-        check_changes(CHANGES, True, REFUSAL)
+        check_changes(CHANGES, True, REFUSAL, Console())
     else:
         with pytest.raises(InputError) as caught:
-            check_changes(CHANGES, False, REFUSAL)
+            check_changes(CHANGES, False, REFUSAL, Console())
         assert caught.value is REFUSAL
     shown = capsys.readouterr()
     assert shown.out == "" and "\x1b" not in shown.err
@@ -42,8 +43,8 @@ def test_nothing_is_shown_or_refused_where_nothing_differs(capsys):
 
 
 def test_the_flag_is_one_of_training_and_off_by_default():
-    assert not parse(["run_leo.py"]).allow_changes
-    assert parse(["run_leo.py", "--allow_changes"]).allow_changes
+    assert not parse(["run_leo.py"]).arguments["allow_changes"]
+    assert parse(["run_leo.py", "--allow_changes"]).arguments["allow_changes"]
 
 
 def test_settings_that_differ_are_a_table_and_one_line(trained_copy, train, capsys):
