@@ -13,8 +13,10 @@ VERSION = re.search(
 OURS = ["configs", "configs.*", "data_pipeline", "data_pipeline.*"]
 # An ASGI server and the toolkit it runs, for --mode=serve.
 SERVE = ["starlette", "uvicorn"]
-# scikit-learn is what the baselines are compared with; xdist runs tests side by side.
+# scikit-learn is what the baselines are compared with; xdist runs tests side by side;
+# a test builds the wheel, with nothing from the network; mypy is for `make types`.
 TEST = ["pytest", "pytest-xdist", "hypothesis", "scikit-learn", *SERVE]
+TEST += ["setuptools>=64", "wheel", "mypy"]
 
 setuptools.setup(
     name="leo-tf",
