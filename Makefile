@@ -3,19 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test types lint bench install install-test clean
+.PHONY: demo test lint types bench install install-test clean
 
 demo: install  ## trains and tests LEO on the embedded data set: minutes, with the installation
 	$(VENV)/bin/python run_leo.py
 
 test: install-test  ## all quick tests, two files at a time
 	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
-
-# Of the installed package: in a checkout mypy does not find leo_tf.configs.
-types: install-test  ## mypy on the package as it is installed, not on the checkout
-	rm -rf build/lib build/types
-	$(PIP) --no-deps --no-build-isolation --target build/types .
-	cd build/types && ../../$(VENV)/bin/mypy --config-file=../../pyproject.toml -p leo_tf
 
 bench: install-test  ## every benchmark of speed, one after the other: half an hour on two cores
 	$(VENV)/bin/python benchmarks/meta_step.py
@@ -29,6 +23,12 @@ lint: install-test
 	$(PIP) ruff
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+# Of the package as it is installed: in the checkout, configs/ is no part of leo_tf/.
+types: install-test  ## mypy
+	rm -rf build
+	$(PIP) --no-deps --no-build-isolation --target build/types .
+	cd build/types && ../../$(VENV)/bin/python -m mypy --config-file ../../pyproject.toml -p leo_tf
 
 install: $(VENV)/installed
 install-test: $(VENV)/installed-test

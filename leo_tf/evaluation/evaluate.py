@@ -96,7 +96,7 @@ def make_scorer(
                 logits = query_scores(learner, adapted.classifier, episode, by_class)
             return adapted, logits
 
-        def sampled(learner):
+        def sampled(learner, draws: Draws):
             def answer_draw(number):
                 shape = support.shape.as_list()
                 drawn = learner.draw_posterior(shape, draws.seed, number, first)
@@ -106,9 +106,11 @@ def make_scorer(
 
         scores = {}
         for name, learner in learners.items():
-            samples = draws is not None and getattr(learner, "has_posterior", False)
-            result = sampled(learner) if samples else answer(learner)
-            scores[name] = _batch_scores(*result, labels, calibrated)
+            if draws is not None and getattr(learner, "has_posterior", False):
+                adapted, logits = sampled(learner, draws)
+            else:
+                adapted, logits = answer(learner)
+            scores[name] = _batch_scores(adapted, logits, labels, calibrated)
         return scores
 
     return score

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -44,7 +45,8 @@ class Workers:
         strategy: tf.distribute.Strategy | None = None,
         cluster: Cluster | None = None,
     ):
-        self._strategy, self._cluster = strategy, cluster
+        self._strategy: Any = strategy
+        self._cluster = cluster
         self.count = cluster.workers if cluster else 1
         self.is_chief = cluster is None or cluster.is_chief
         # Traced once for each shape: every trace of an exchange is kept for good.
