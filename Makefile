@@ -27,7 +27,7 @@ lint: install-test
 # Of the package as it is installed: in the checkout, configs/ is no part of leo_tf/.
 types: install-test  ## mypy
 	rm -rf build
-	$(PIP) --no-deps --target build/types .
+	$(PIP) --no-deps --no-build-isolation --target build/types .
 	cd build/types && ../../$(VENV)/bin/python -m mypy --config-file ../../pyproject.toml -p leo_tf
 
 install: $(VENV)/installed

@@ -14,9 +14,10 @@ OURS = ["configs", "configs.*", "data_pipeline", "data_pipeline.*"]
 # An ASGI server and the toolkit it runs, for --mode=serve.
 SERVE = ["starlette", "uvicorn"]
 # scikit-learn is what the baselines are compared with; xdist runs tests side by side;
-# nbclient runs the notebook.
+# nbclient runs the notebook; a test builds the wheel, with nothing from the network.
 TEST = [
     *("pytest", "pytest-xdist", "hypothesis", "scikit-learn", "mypy"),
+    *("setuptools>=64", "wheel"),
     *("nbclient", "ipykernel", *SERVE),
 ]
 

@@ -36,7 +36,7 @@ EDGES = [  # setting, the last values accepted, the first ones refused
     ("orthogonality_penalty_weight", [0.0], [-1e-9]),
     ("deterministic", [True, False], [1, "true", None]),
     ("random_prior", [True, False], [1, "true", None]),
-    ("method", ["leo", "centroid_euclidean"], ["LEO", "svm", "", None]),
+    ("method", ["leo", "mine", "a.b:Mine"], ["x.y", "a b", "a:b:c", ":A", "", None]),
     ("adaptation_steps", [1, 1000], [0, -1, 1001]),
     ("adaptation_lr_init", [1e-9], [0.0, -1.0]),
     ("first_order", [True, False], [1, "true", None]),

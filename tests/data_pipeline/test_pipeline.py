@@ -88,6 +88,12 @@ def test_without_rows_only_episodes_are_yielded():
     _assert_same(alone, [parts[:4] for parts in _arrays(_episodes(), 2)])
 
 
+def test_a_table_of_embeddings_gives_the_episodes_of_its_features():
+    options = {"way": 3, "shot": 2, "num_query": 4, "batch_size": 3}
+    mine = episodes(_table(), **options, seed=1, split="val")
+    _assert_same(_arrays(mine, 2), [parts[:4] for parts in _arrays(_episodes(), 2)])
+
+
 @pytest.mark.parametrize("num_episodes", [None, 24, 23])
 def test_starting_at_a_batch_equals_skipping_those_before(num_episodes):
     skipped = _arrays(_episodes(num_episodes=num_episodes).skip(5), 3)
