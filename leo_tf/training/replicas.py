@@ -22,6 +22,7 @@ from leo_tf.data_pipeline.episode import Episode
 from leo_tf.errors import FlagError, shown
 from leo_tf.model.learner import Learner
 from leo_tf.training import meta_step as alone
+from leo_tf.training.step_loop import make_run_steps
 from leo_tf.training.tf_config import VARIABLE, read_cluster
 from leo_tf.training.workers import Workers
 
@@ -176,7 +177,7 @@ def make_steps(
     config: Config,
     jit: bool,
 ) -> Callable:
-    """The `meta_step.make_run_steps` of a configuration, input watched."""
+    """The `step_loop.make_run_steps` of a configuration, input watched."""
     meta_step = make_meta_step(
         replicas,
         learner,
@@ -185,7 +186,7 @@ def make_steps(
         gradient_threshold=config.optimizer.gradient_threshold,
         gradient_norm_threshold=config.optimizer.gradient_norm_threshold,
     )
-    return alone.make_run_steps(meta_step, config.run.seed, watch=True)
+    return make_run_steps(meta_step, config.run.seed, watch=True)
 
 
 def _mirrored(tell) -> Replicas:
