@@ -18,7 +18,7 @@ from leo_tf.experiments.reproduce import reproduce
 from leo_tf.experiments.search import SETTINGS_FILE, search
 from leo_tf.experiments.train import train
 from leo_tf.export.exporter import export_model
-from leo_tf.methods.registry import method_named
+from leo_tf.methods.registry import method_of
 from leo_tf.reports import comparison, reproduction, results
 from leo_tf.reports import search as search_report
 from leo_tf.reports.table import show
@@ -36,7 +36,7 @@ def _train(options: RunOptions, console: Console) -> None:
         return  # of several workers one tells
     show(results.terminal(run.results))
     print(f"Run directory: {run.path}")
-    if method_named(run.config.methods.method).is_trained:
+    if method_of(run.config).is_trained:
         python = shlex.quote(os.path.relpath(sys.executable))
         logdir = shlex.quote(f"--logdir={run.path}")
         print(f"TensorBoard:   {python} -m tensorboard.main {logdir}")

@@ -1,4 +1,4 @@
-"""Test results of a method: accuracy and calibration, beside nearest centroid."""
+"""Test results of a run in numbers; `leo_tf.reports` makes texts of them."""
 
 from typing import NamedTuple
 

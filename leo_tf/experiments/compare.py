@@ -25,6 +25,7 @@ from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import CheckpointError, DivergedError
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.intervals import interval
+from leo_tf.evaluation.job_results import Comparison, Row
 from leo_tf.evaluation.results import Calibration
 from leo_tf.experiments.evaluate import posterior_draws
 from leo_tf.experiments.run_group import RunGroup, open_group
@@ -32,8 +33,8 @@ from leo_tf.files import to_json, write_file
 from leo_tf.methods.registry import check, in_table_order, method_named
 from leo_tf.methods.settings import DEFAULT_METHODS, of, read
 from leo_tf.model.learner import Learner
-from leo_tf.reports import comparison_figures as comparison_pictures
-from leo_tf.reports.comparison import Comparison, Row, as_markdown
+from leo_tf.reports import comparison as report
+from leo_tf.reports.figures import save
 
 # Tasks whose adaptation is timed, after some that only warm up.
 _TIMED, _WARM = 50, 5
@@ -211,8 +212,8 @@ def adaptation_seconds(learner: Learner, config: Config, split: Split) -> float:
 
 def _write(group: RunGroup, comparison: Comparison) -> None:
     """The files of a comparison, each whole or not at all."""
-    values = {**comparison.as_dict(), **group.metadata("test")}
+    values = {**report.as_dict(comparison), **group.metadata("test")}
     write_file(group.path / "results.json", to_json(values))
-    write_file(group.path / "results.md", as_markdown(comparison).encode())
-    comparison_pictures.accuracies(group.path / "accuracy.png", comparison)
-    comparison_pictures.reliabilities(group.path / "reliability.png", comparison)
+    write_file(group.path / "results.md", report.markdown(comparison).encode())
+    save(group.path / "accuracy.png", report.accuracies(comparison))
+    save(group.path / "reliability.png", report.reliabilities(comparison))

@@ -14,9 +14,9 @@ from leo_tf.evaluation.evaluate import evaluate as score
 from leo_tf.evaluation.posterior import Draws
 from leo_tf.evaluation.results import BASELINE, Results, results_of
 from leo_tf.methods.nearest_centroid import NearestCentroid
-from leo_tf.methods.registry import build, method_named
+from leo_tf.methods.registry import build, method_named, method_of
 from leo_tf.model.learner import Learner, adapt_and_score
-from leo_tf.reports import figures
+from leo_tf.reports import figures, mosaics
 from leo_tf.reports import results as report
 from leo_tf.runs.manifest import Checkpoint
 from leo_tf.runs.run import Run, load_run
@@ -129,18 +129,18 @@ def _draw_episode(run: Run, split: Split, images: np.ndarray) -> None:
         title: np.argmax(adapt_and_score(learner, episode)[1][0], axis=-1)  # [N, Q]
         for title, learner in learners.items()
     }
-    figures.episode(
-        run.path / "episode.png",
-        support=images[rows.support[0]],
+    picture = mosaics.episode(
+        [split.class_names[c] for c in rows.classes[0]],
+        support=images[rows.support[0, :, 0]],
         query=images[rows.query[0]],
-        class_names=[split.class_names[c] for c in rows.classes[0]],
         answers=answers,
     )
+    figures.save(run.path / "episode.png", picture)
 
 
 def _say_choices_are_others(run: Run, trained: Config) -> None:
     """Says that what a run chose for its own episodes is used for others."""
-    chosen = method_named(trained.methods.method).chosen
+    chosen = method_of(trained).chosen
     mine, theirs = run.config.episodes, trained.episodes
     way, shot = theirs.evaluation_way, theirs.evaluation_shot
     if chosen and (mine.evaluation_way, mine.evaluation_shot) != (way, shot):

@@ -16,12 +16,13 @@ from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import FlagError
 from leo_tf.evaluation.evaluate import evaluate
+from leo_tf.evaluation.job_results import Reproduction, TestedRun
 from leo_tf.experiments.evaluate import posterior_draws
 from leo_tf.experiments.run_group import RunGroup, open_group
 from leo_tf.files import to_json, write_file
 from leo_tf.methods.registry import check, method_named
-from leo_tf.reports import results as report
-from leo_tf.reports.reproduction import Reproduction, TestedRun, as_markdown
+from leo_tf.reports import reproduction as report
+from leo_tf.reports.results import title
 
 DEFAULT_SEEDS = 5
 _SELECTION = "selection"
@@ -101,7 +102,7 @@ def reproduce(
 def _title(group: RunGroup) -> str:
     config = group.config
     shape = dataset.evaluation_shape(config, group.splits["test"])
-    return report.title(config.data.dataset_name, shape, config.run.test_samples)
+    return title(config.data.dataset_name, shape, config.run.test_samples)
 
 
 def _settings(seed: int, steps: int) -> dict:
@@ -143,6 +144,6 @@ def _published(config: Config) -> tuple[tuple[Accuracy, ...], str]:
 def _write(group: RunGroup, found: Reproduction) -> None:
     shape = dataset.evaluation_shape(group.config, group.splits["test"])
     tested = {"test": shape, "episodes": group.config.run.num_test_episodes}
-    values = {**found.as_dict(), **tested, **group.metadata("test")}
+    values = {**report.as_dict(found), **tested, **group.metadata("test")}
     write_file(group.path / "results.json", to_json(values))
-    write_file(group.path / "results.md", as_markdown(found).encode())
+    write_file(group.path / "results.md", report.markdown(found).encode())

@@ -21,11 +21,13 @@ from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import DivergedError, FlagError
 from leo_tf.evaluation.intervals import Interval
+from leo_tf.evaluation.job_results import Trial, best_of
 from leo_tf.experiments.run_group import RunGroup, open_group
 from leo_tf.files import read_json, to_json, write_file
 from leo_tf.methods.registry import check, in_table_order, method_named
 from leo_tf.methods.settings import DEFAULT_METHODS, draw, ranges, read
-from leo_tf.reports.search import Trial, as_markdown, best_of, picture
+from leo_tf.reports import search as report
+from leo_tf.reports.figures import save
 from leo_tf.runs.training_state import TrainingState
 
 DEFAULT_TRIALS = 16
@@ -204,20 +206,10 @@ def _write(
         for name, trials in found.items()
         if (number := best_of(trials)) is not None
     }
-    values = {
-        "methods": {
-            name: {
-                "best_trial": best_of(trials),
-                "trials": [trial.as_dict() for trial in trials],
-            }
-            for name, trials in found.items()
-        },
-        "interval": "95 % over episodes",
-        **group.metadata("val"),
-    }
+    values = {**report.as_dict(found), **group.metadata("val")}
     write_file(group.path / SETTINGS_FILE, to_json(best))
     write_file(group.path / "results.json", to_json(values))
-    markdown = as_markdown(found, given(group.config))
+    markdown = report.markdown(found, given(group.config))
     write_file(group.path / "results.md", markdown.encode())
-    picture(group.path / "search.png", found)
+    save(group.path / "search.png", report.picture(found))
     return SearchResult(found, best, group.path)

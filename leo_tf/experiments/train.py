@@ -17,7 +17,7 @@ from leo_tf.evaluation.results import BASELINE
 from leo_tf.evaluation.validation_tuning import choose
 from leo_tf.experiments.evaluate import test_run
 from leo_tf.methods.nearest_centroid import NearestCentroid
-from leo_tf.methods.registry import build, check, method_named
+from leo_tf.methods.registry import build, check, method_named, method_of
 from leo_tf.monitoring import run_summary
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.profiler import Profile
@@ -106,7 +106,7 @@ def train_run(
     check_same(replicas, run.config, splits["train"])
     with replicas.scope():
         run.learner = build(run.config, splits["train"].embedding_size)
-    method = method_named(run.config.methods.method)
+    method = method_of(run.config)
     run.jit = method.is_trained and bool(replicas.workers.from_chief(run.jit))
     run.note_data(splits)
     if not method.is_trained:
@@ -128,8 +128,8 @@ def train_run(
         trainer.run(line)
     run.stopped_by = trainer.stopped_by
     if run.stopped_by is None:
-        path = run.path / "learning_curve.png"
-        figures.learning_curve(path, run.history, centroid, method.title)
+        curve = figures.learning_curve(run.history, centroid, method.title)
+        figures.save(run.path / "learning_curve.png", curve)
 
 
 def _trainer(

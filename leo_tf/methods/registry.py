@@ -95,7 +95,7 @@ def method_of(config: Config) -> Method:
     Raises:
       FlagError: if there is none.
     """
-    return method_named(config.methods.method)
+    return method_of(config)
 
 
 def in_table_order(names: Iterable[str]) -> list[str]:

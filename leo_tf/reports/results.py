@@ -20,13 +20,10 @@ def as_json(results: Results, **facts) -> dict:
         for name, accuracy in results.methods.items()
     }
     methods[results.method].update(results.calibration.as_dict())
-    difference = {}
-    if results.difference is not None:
-        name = f"{results.method}_minus_{BASELINE}"
-        difference = {name: results.difference.as_dict()}
+    name, difference = f"{results.method}_minus_{BASELINE}", results.difference
     return {
         "accuracy": methods,
-        **difference,
+        **({name: difference.as_dict()} if difference else {}),
         "episodes": results.episodes,
         "interval": "95 % over episodes",
         **facts,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import rich.table
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
 
@@ -29,14 +30,10 @@ class Table:
 
     def __rich__(self) -> rich.table.Table:
         """Returns what `rich` prints."""
-        drawn = rich.table.Table(
-            box=box.SIMPLE_HEAVY,
-            title=Text(self.title) if self.title else None,
-            title_justify="left",
-        )
+        drawn = rich.table.Table(box=box.SIMPLE_HEAVY, title=escape(self.title) or None)
         for column in self.columns:
-            is_left = column in self.left
-            drawn.add_column(Text(column), justify="left" if is_left else "right")
+            justify = "left" if column in self.left else "right"
+            drawn.add_column(Text(column), justify=justify)
         for number, row in enumerate(self.rows):
             if number in self.sections:
                 drawn.add_section()

@@ -17,7 +17,7 @@ from leo_tf.data_pipeline.sources import Data, write_data
 from leo_tf.environment import device, versions
 from leo_tf.errors import FlagError, InputError
 from leo_tf.evaluation.results import Results
-from leo_tf.methods.registry import build, method_named
+from leo_tf.methods.registry import build, method_named, method_of
 from leo_tf.runs.checkpoints import Checkpoints, restore
 from leo_tf.runs.directory import RunDirectory
 from leo_tf.runs.manifest import Checkpoint
@@ -85,7 +85,7 @@ class Run:
     @property
     def chosen(self) -> dict[str, Any]:
         """Setting -> the value that was chosen on the validation episodes."""
-        values, method = self.config.flat(), method_named(self.config.methods.method)
+        values, method = self.config.flat(), method_of(self.config)
         return {name: values[name] for name in method.chosen}
 
     def check_data(self, splits: Mapping[str, Split]) -> None:
