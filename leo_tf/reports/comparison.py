@@ -36,8 +36,8 @@ def title(comparison: Comparison) -> str:
 
 def _table(comparison: Comparison, shown=slice(None), heading: str = "") -> Table:
     minus = f"minus {method_named(comparison.reference).title}"
-    columns = "accuracy in %", minus, *report.SURETY, "parameters", "best step"
-    columns += "steps", "training", "ms to adapt"
+    costs = ("parameters", "best step", "steps", "training", "ms to adapt")
+    columns = ("accuracy in %", minus, *report.SURETY, *costs)
     rows = ((r.title, *_cells(r)[shown]) for r in comparison.rows)
     return Table(("method", *columns[shown]), tuple(rows), ("method",), heading)
 

@@ -63,10 +63,13 @@ def save(path: pathlib.Path, figure: "Figure") -> None:
 
 def pixels(figure: "Figure") -> np.ndarray:
     """Draws a figure: [height, width, 3] uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():  # letters that the font lacks are boxes
         warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.canvas.draw()
-    return np.array(figure.canvas.buffer_rgba())[..., :3]
+        canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
 
 
 def learning_curve(

@@ -49,10 +49,10 @@ def confusion(counts: np.ndarray, class_names: Sequence[str]) -> "Figure":
     colours = 255 - shares[..., np.newaxis] * (255.0 - full)  # [S, S + 1, 3]
     bands = np.kron(colours[:, np.newaxis], np.ones([1, _SHARE, _SHARE, 1]))
     names = [_shortened(class_names[n], 20) for n in shown]
-    figure, axes = _page(title, names, bands.astype(np.uint8))
+    figure, axes = _page(title, names, list(bands.astype(np.uint8)))
     for i, j in np.argwhere(shares >= 0.005):
-        place, percent = _SHARE * np.array([j + 0.5, i + 0.5]), 100 * shares[i, j]
-        axes.text(*place, f"{percent:.0f}", ha="center", va="center", fontsize=7)
+        x, y, percent = _SHARE * (j + 0.5), _SHARE * (i + 0.5), 100 * shares[i, j]
+        axes.text(x, y, f"{percent:.0f}", ha="center", va="center", fontsize=7)
     return figure
 
 
@@ -77,6 +77,7 @@ def episode(
         title += "(bars: probabilities of the classes, in the order of the rows)"
     else:
         title += "(below: the class that each method took a query for)"
+    examples = np.zeros([0]) if support is None else support
     names: list[str] = []
     bands: list[list[np.ndarray]] = []  # tiles side by side
     for n, name in enumerate(class_names[:_CLASSES_SHOWN]):
@@ -91,7 +92,7 @@ def episode(
         names += [""] * (len(bands) - len(names))
         for method, labels in (answers or {}).items():
             names.append(f"{method} answers")
-            pairs = zip(support[labels[n]], _colours(labels[n], n))
+            pairs = zip(examples[labels[n]], _colours(labels[n], n))
             bands.append([_tile(*pair, side=_SMALL) for pair in pairs])
         names.append("")
         bands.append([np.full([_GAP, _PITCH, 3], 255)])  # keeps classes apart
