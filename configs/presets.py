@@ -80,16 +80,28 @@ _RELEASE_DEFAULTS = MappingProxyType(
 )
 
 
-def _published(
-    name: str,
-    dataset_name: str,
-    shot: int,
-    paper: tuple[float, float],
-    release: tuple[float, float],
-    **tuned: float,
-) -> Preset:
-    """One column of the README's tables; `paper` and `release` are (mean, +-)."""
+# The tables of that README, a column a preset: name, data set, shot, test accuracies of
+# the paper and of the release as (mean, +-), and below them the tuned settings.
+_COLUMNS = (
+    ("mini_1shot", "miniImageNet", 1, (61.76, 0.08), (61.89, 0.16)),
+    ("mini_5shot", "miniImageNet", 5, (77.59, 0.12), (77.65, 0.09)),
+    ("tiered_1shot", "tieredImageNet", 1, (66.33, 0.05), (66.25, 0.14)),
+    ("tiered_5shot", "tieredImageNet", 5, (81.44, 0.09), (81.77, 0.09)),
+)
+_TUNED = {
+    "outer_lr": (2.739071e-4, 4.102361e-4, 8.659053e-4, 6.110314e-4),
+    "l2_penalty_weight": (3.623413e-10, 8.540338e-9, 4.148858e-10, 1.690399e-10),
+    "orthogonality_penalty_weight": (0.188103, 1.523998e-3, 5.451078e-3, 2.481216e-2),
+    "dropout_rate": (0.307651, 0.300299, 0.475126, 0.415158),
+    "kl_weight": (0.756143, 0.466387, 2.034189e-3, 1.622811),
+    "encoder_penalty_weight": (5.756821e-6, 2.661608e-7, 8.302962e-5, 2.672450e-5),
+}
+
+
+def _published(column: int) -> Preset:
+    name, dataset_name, shot, paper, release = _COLUMNS[column]
     settings = {"dataset_name": dataset_name, "shot": shot, **_RELEASE_DEFAULTS}
+    tuned = {setting: values[column] for setting, values in _TUNED.items()}
     return Preset(
         name=name,
         description=f"{dataset_name}, 5-way {shot}-shot, as published",
@@ -125,58 +137,7 @@ _ALL = (
             }
         ),
     ),
-    _published(
-        "mini_1shot",
-        "miniImageNet",
-        shot=1,
-        paper=(61.76, 0.08),
-        release=(61.89, 0.16),
-        outer_lr=2.739071e-4,
-        l2_penalty_weight=3.623413e-10,
-        orthogonality_penalty_weight=0.188103,
-        dropout_rate=0.307651,
-        kl_weight=0.756143,
-        encoder_penalty_weight=5.756821e-6,
-    ),
-    _published(
-        "mini_5shot",
-        "miniImageNet",
-        shot=5,
-        paper=(77.59, 0.12),
-        release=(77.65, 0.09),
-        outer_lr=4.102361e-4,
-        l2_penalty_weight=8.540338e-9,
-        orthogonality_penalty_weight=1.523998e-3,
-        dropout_rate=0.300299,
-        kl_weight=0.466387,
-        encoder_penalty_weight=2.661608e-7,
-    ),
-    _published(
-        "tiered_1shot",
-        "tieredImageNet",
-        shot=1,
-        paper=(66.33, 0.05),
-        release=(66.25, 0.14),
-        outer_lr=8.659053e-4,
-        l2_penalty_weight=4.148858e-10,
-        orthogonality_penalty_weight=5.451078e-3,
-        dropout_rate=0.475126,
-        kl_weight=2.034189e-3,
-        encoder_penalty_weight=8.302962e-5,
-    ),
-    _published(
-        "tiered_5shot",
-        "tieredImageNet",
-        shot=5,
-        paper=(81.44, 0.09),
-        release=(81.77, 0.09),
-        outer_lr=6.110314e-4,
-        l2_penalty_weight=1.690399e-10,
-        orthogonality_penalty_weight=2.481216e-2,
-        dropout_rate=0.415158,
-        kl_weight=1.622811,
-        encoder_penalty_weight=2.672450e-5,
-    ),
+    *map(_published, range(len(_COLUMNS))),
 )
 PRESETS: Mapping[str, Preset] = MappingProxyType({p.name: p for p in _ALL})
 

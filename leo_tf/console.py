@@ -8,11 +8,10 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import rich.console
-import rich.table
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+if TYPE_CHECKING:
+    import rich.table
 
 # Where there is no terminal to redraw, a line every so many seconds.
 _LINE_SECONDS = 10.0
@@ -65,10 +64,14 @@ class ProgressLine:
         quiet: bool = False,
         warn: Callable[[str], None] | None = None,
     ):
+        # They take a twentieth of a second, for which `--help` has no use.
+        from rich.console import Console as Terminal
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
         self._warn = warn if quiet else None
         self.title, self.total, self.unit, self.quiet = title, total, unit, quiet
         self.done = self._first = done
-        self._console = rich.console.Console(file=_STDERR, highlight=False)
+        self._console = Terminal(file=_STDERR, highlight=False)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(max(4, min(20, self._console.width - _FACTS_WIDTH))),
@@ -150,12 +153,14 @@ class Console:
         """Prints a line, even if quiet."""
         print(text, file=_STDERR)
 
-    def table(self, table: rich.table.Table) -> None:
+    def table(self, table: "rich.table.Table") -> None:
         """Prints a table, even if quiet."""
-        console = rich.console.Console(file=_STDERR, highlight=False, markup=False)
-        if not console.is_terminal:
-            console.width = _TABLE_WIDTH
-        console.print(table)
+        from rich.console import Console as Terminal
+
+        terminal = Terminal(file=_STDERR, highlight=False, markup=False)
+        if not terminal.is_terminal:
+            terminal.width = _TABLE_WIDTH
+        terminal.print(table)
 
     def progress(
         self, title: str, total: int, done: int = 0, unit: str = "steps"
@@ -170,14 +175,8 @@ class _Silent(Console):
     def warn(self, text: str) -> None:
         logging.getLogger("leo_tf").warning(text)
 
-    def table(self, table: rich.table.Table) -> None:
+    def table(self, table: "rich.table.Table") -> None:
         """Shows nothing: the error that follows says the same in words."""
 
 
 SILENT: Console = _Silent(quiet=True)
-
-
-def say(text: str, quiet: bool = False) -> None:
-    """Prints a line to standard error, beside results, unless `quiet`."""
-    if not quiet:
-        print(text, file=_STDERR)

@@ -237,3 +237,11 @@ def test_what_must_start_quickly_does_not_import_tensorflow(name):
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
     )
     assert done.stdout == "False\n", done.stderr
+
+
+def test_help_loads_neither_numpy_nor_rich():
+    code = "import sys, leo_tf.cli.main\nprint({'numpy', 'rich'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == "set()\n", done.stderr

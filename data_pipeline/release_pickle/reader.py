@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from leo_tf.data_pipeline.formats.open_input import open_input
 from leo_tf.data_pipeline.release_pickle.arrays import (
     GLOBALS,
     Array,
@@ -51,33 +50,28 @@ _FREE_MEMORY = 1 << 26
 _CHECK_EVERY = 4096  # opcodes
 
 
-def read(path: AnyPath) -> dict[str, Any]:
+def loads(buffer: bytes, path: AnyPath = "pickle") -> dict[str, Any]:
+    """Does as `read_file`, from memory; errors begin with `path`."""
+    return read_file(io.BytesIO(buffer), path)
+
+
+def read_file(file: io.BufferedIOBase, path: AnyPath) -> dict[str, Any]:
     """Reads one embeddings file of the release, or one written like it.
 
     Args:
-      path: of a pickle, protocol 0 to 5, of Python 2 or 3: a dict or OrderedDict of
-        `embeddings`, a 2-D array of floats, and `keys`, the names as a list, a tuple
-        or an array of text or byte strings.
+      file: open at any place. It is a pickle, protocol 0 to 5, of Python 2 or 3: a dict
+        or OrderedDict of `embeddings`, a 2-D array of floats, and `keys`, the names as
+        a list, a tuple or an array of text or byte strings.
+      path: errors begin with it.
 
     Returns:
       embeddings: [rows, D] in the dtype, byte order and layout of the file.
-      keys: [rows] list of str; byte strings decoded, see `keys.decode_names`.
+      keys: [rows] list of str; byte strings decoded, see `names.decode_names`.
 
     Raises:
       InputError: naming path, byte offset and what was found, if it holds anything
         else, is damaged, or cannot be read.
     """
-    with open_input(path) as file:
-        return read_file(file, path)
-
-
-def loads(buffer: bytes, path: AnyPath = "pickle") -> dict[str, Any]:
-    """Does as `read`, from memory; errors begin with `path`."""
-    return read_file(io.BytesIO(buffer), path)
-
-
-def read_file(file: io.BufferedIOBase, path: AnyPath) -> dict[str, Any]:
-    """Does as `read`, from an open file, whose start is the pickle's start."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     machine = _Machine(file, size)

@@ -1,15 +1,13 @@
 """The progress line, with a clock of the test's own."""
 
-import functools
 import io
 import os
 import sys
 
 import pytest
-from rich.console import Console
 
 from leo_tf import console as progress
-from leo_tf.console import ProgressLine, say
+from leo_tf.console import Console, ProgressLine
 
 
 class Clock:
@@ -110,8 +108,7 @@ def test_on_a_terminal_the_line_moves_and_vanishes_at_the_end(clock, monkeypatch
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    console = functools.partial(Console, width=120, force_terminal=True)
-    monkeypatch.setattr(progress, "Console", console)
+    monkeypatch.setenv("COLUMNS", "120")
     with ProgressLine("train", total=100) as line:
         clock.now += 10
         line.advance(20, "loss 1.5")
@@ -136,7 +133,7 @@ def test_a_full_disk_or_a_closed_pipe_behind_the_log_ends_nothing(monkeypatch, c
         with monkeypatch.context() as patched:
             patched.setattr(sys, "stderr", log)
             patched.setattr(progress, "_LINE_SECONDS", 0.0)
-            say("hello")
+            Console().say("hello")
             with ProgressLine("train", 3) as line:
                 line.advance(1, "facts")
                 line.note("a note")

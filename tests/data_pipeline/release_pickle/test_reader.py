@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from leo_tf.data_pipeline.formats.open_input import open_input
 from leo_tf.data_pipeline.release_pickle import reader as release_pickle
 from leo_tf.errors import InputError
 
@@ -21,6 +22,12 @@ _READ = [
 _NOT_READ = [
     path for path in sorted(_PICKLES.glob("*.pkl")) if path.stem.endswith(_REFUSED)
 ]
+
+
+def read_path(path) -> dict:
+    """What a file holds."""
+    with open_input(path) as file:
+        return release_pickle.read_file(file, path)
 
 
 def _expected_names(stem):
@@ -38,7 +45,7 @@ def test_the_samples_are_all_here():
 
 @pytest.mark.parametrize("path", _READ, ids=lambda path: path.stem)
 def test_every_sample_reads_exactly_with_the_names_its_writer_meant(path):
-    content = release_pickle.read(path)
+    content = read_path(path)
     values = np.load(_PICKLES / "expected_embeddings.npy")
     dtype = {"f8": "<f8", "bigendian": ">f4"}.get(path.stem.split("_")[-1], "<f4")
     assert content["embeddings"].dtype == np.dtype(dtype)
@@ -50,7 +57,7 @@ def test_every_sample_reads_exactly_with_the_names_its_writer_meant(path):
 @pytest.mark.parametrize("path", _NOT_READ, ids=lambda path: path.stem)
 def test_what_is_not_read_is_refused_by_name(path):
     with pytest.raises(InputError) as caught:
-        release_pickle.read(path)
+        read_path(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: byte ")
     found = "type list" if "rowslist" in path.stem else "_convert_to_stringdtype"
@@ -135,4 +142,4 @@ def test_a_file_that_cannot_be_read_is_refused_with_its_path(kind, tmp_path):
         path.touch()
     path = "a\0b" if "NUL" in kind else path
     with pytest.raises(InputError, match=r"a\.pkl: expected|a\\x00b"):
-        release_pickle.read(path)
+        read_path(path)
