@@ -32,8 +32,8 @@ class Table:
         """Returns what `rich` prints."""
         drawn = rich.table.Table(box=box.SIMPLE_HEAVY, title=escape(self.title) or None)
         for column in self.columns:
-            justify = "left" if column in self.left else "right"
-            drawn.add_column(Text(column), justify=justify)
+            is_left = column in self.left
+            drawn.add_column(Text(column), justify="left" if is_left else "right")
         for number, row in enumerate(self.rows):
             if number in self.sections:
                 drawn.add_section()
