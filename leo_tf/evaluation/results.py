@@ -27,13 +27,13 @@ class Calibration(NamedTuple):
 
     @classmethod
     def of(cls, scores: EpisodeScores) -> "Calibration":
-        """Sums up scores with `nll` and `bins`.
+        """Sums up scores.
 
         Raises:
-          ValueError: if they have none; see `make_scorer`.
+          ValueError: if they are not those of a calibrated evaluation.
         """
         if scores.nll is None or scores.bins is None:
-            raise ValueError("`scores` must be calibrated, got accuracies alone.")
+            raise ValueError("`scores`: expected `nll` and `bins`, received None")
         bins = Bins(*(tuple(map(float, sums)) for sums in scores.bins))
         return cls(interval(scores.nll), expected_calibration_error(bins), bins)
 

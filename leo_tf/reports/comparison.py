@@ -36,8 +36,8 @@ def title(comparison: Comparison) -> str:
 
 def _table(comparison: Comparison, shown=slice(None), heading: str = "") -> Table:
     minus = f"minus {method_named(comparison.reference).title}"
-    costs = ("parameters", "best step", "steps", "training", "ms to adapt")
-    columns = ("accuracy in %", minus, *report.SURETY, *costs)
+    reached = "accuracy in %", minus, *report.SURETY
+    columns = *reached, "parameters", "best step", "steps", "training", "ms to adapt"
     rows = ((r.title, *_cells(r)[shown]) for r in comparison.rows)
     return Table(("method", *columns[shown]), tuple(rows), ("method",), heading)
 

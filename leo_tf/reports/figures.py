@@ -25,21 +25,16 @@ DPI = 130
 
 def new_figure(width: float, height: float, **options) -> "Figure":
     """Returns an empty figure of so many inches; `options` are matplotlib's."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # without pyplot: no global state
 
-    figure = Figure(figsize=(width, height), dpi=DPI, **options)
-    # Without pyplot, and with a canvas of its own: no global state, no display, and no
-    # MPLBACKEND, which a notebook hands on to processes that lack what it names.
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=DPI, **options)
 
 
 def new_panels(
     count: int, columns: int, width: float, height: float, title: str
 ) -> "tuple[Figure, list[Axes]]":
     """Returns a figure with a title, and its panels of so many inches in rows."""
-    lines, columns = -(-count // columns), min(count, columns)
+    lines, columns = max(1, -(-count // columns)), max(1, min(count, columns))
     size = width * columns + 0.4, height * lines + 0.5
     figure = new_figure(*size, layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
@@ -65,6 +60,8 @@ def pixels(figure: "Figure") -> np.ndarray:
     """Draws a figure: [height, width, 3] uint8."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    # By name: neither a display is looked for, nor what MPLBACKEND names, which a
+    # notebook hands on to processes that lack it.
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():  # letters that the font lacks are boxes
         warnings.filterwarnings("ignore", "Glyph .* missing from")

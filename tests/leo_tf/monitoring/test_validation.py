@@ -206,6 +206,7 @@ def test_pictures_of_a_look_are_of_the_methods_answers(tmp_path):
     confusion, episode, reliability = drawn(OneAnswer(), "one")
     green, red = (colour_count(episode, colour) for colour in (RIGHT, WRONG))
     assert red == pytest.approx(2 * green, rel=0.05), "one of three classes is right"
+    assert colour_count(episode[58 + 109 :], RIGHT) == 0, "the first of them"
     # Two of three answers are wrong, but all are sure.
     for one, other in zip((confusion, reliability), drawn(None, "two")[::2]):
         assert one.shape == other.shape and (one != other).any()

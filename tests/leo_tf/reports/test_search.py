@@ -122,3 +122,8 @@ def test_a_share_has_a_linear_axis_and_one_validation_episode_no_bar():
     scales = {axes.get_xlabel(): axes.get_xscale() for axes in figure.axes}
     assert scales.pop("dropout_rate") == "linear" and set(scales.values()) == {"log"}
     pixels(figure)
+
+
+def test_a_method_without_settings_to_search_breaks_no_picture(monkeypatch):
+    monkeypatch.setattr(report, "ranges", lambda name: {})
+    pixels(report.picture({"maml": trials()}))
