@@ -95,7 +95,7 @@ def method_of(config: Config) -> Method:
     Raises:
       FlagError: if there is none.
     """
-    return method_of(config)
+    return method_named(config.methods.method)
 
 
 def in_table_order(names: Iterable[str]) -> list[str]:
