@@ -7,7 +7,7 @@ Shapes: N way, Q queries per class, C classes, S classes shown, H x W pixels.
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -113,7 +113,12 @@ def _page(
     extent = 0, width, height, 0
     axes.imshow(picture, aspect="auto", interpolation="nearest", extent=extent)
     heights = np.array([len(band) for band in bands])
-    style = {"ha": "right", "va": "center", "fontsize": 7, "parse_math": False}
+    style: dict[str, Any] = {
+        "ha": "right",
+        "va": "center",
+        "fontsize": 7,
+        "parse_math": False,
+    }
     for name, middle in zip(names, np.cumsum(heights) - heights / 2):
         axes.text(-_EDGE, middle, name, **style)
     figure.text(_EDGE / across, 1 - _EDGE / down, title, va="top", fontsize=8)
