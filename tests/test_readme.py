@@ -73,3 +73,47 @@ def test_every_file_the_documents_link_to_is_there():
         links = re.findall(r"\]\((?!https?:|#)([^)#]+)", prose)
         missing = [link for link in links if not (document.parent / link).exists()]
         assert not missing, f"{document.name}: {missing}"
+
+
+class Recorder:
+    """Stands in for a tracker: takes every call, and remembers it."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __getattr__(self, name):
+        def call(*arguments, **options):
+            self.calls.append((name, arguments, options))
+            return self
+
+        return call
+
+
+def test_the_python_of_the_documents_runs_trackers_included(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "python.md").read_text("utf-8")
+    first, *callbacks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    few = "num_steps=4, num_val_episodes=9, num_test_episodes=9, jit='off', log_every=2"
+    names = {"wandb": Recorder(), "mlflow": Recorder()}
+    exec(first.replace("num_steps=1000", few), names)
+    assert (tmp_path / "exported" / "1").is_dir()
+    leo_tf, config, data = (names[name] for name in ("leo_tf", "config", "data"))
+    for code in callbacks:
+        exec(code, names)
+    trackers = [names["WandbCallback"](), names["MlflowCallback"]()]
+    leo_tf.train(config, "runs/second", data=data, callbacks=trackers)
+    for tracker, wanted in (("wandb", "log"), ("mlflow", "log_metrics")):
+        steps = [o["step"] for n, _, o in names[tracker].calls if n == wanted]
+        assert steps == [2, 4, 4], "logs and a validation"
+        assert names[tracker].calls[-1][0] in ("finish", "end_run")
+
+
+def test_the_method_of_the_documents_is_one(monkeypatch):
+    from leo_tf.methods import registry
+
+    text = (ROOT / "docs" / "methods.md").read_text("utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
+    monkeypatch.setattr(registry, "METHODS", registry._methods)
+    exec(code, {})
+    assert registry.method_named("means").title == "Means"
