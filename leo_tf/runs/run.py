@@ -26,6 +26,8 @@ from leo_tf.runs.training_state import TrainingState
 
 # XLA takes seconds to compile, and pays from about this many steps on.
 _JIT_PAYS_AFTER = 300
+# Where a run keeps data that came from arrays.
+_DATA = "data"
 
 
 class Run:
@@ -115,8 +117,9 @@ class Run:
         Raises:
           DiskError: if that fails.
         """
-        if self.data is not None and self.data.in_memory:
-            write_data(self.data, self.path / "data")
+        is_kept = self.newest is not None and not self.allow_changes
+        if self.data is not None and self.data.in_memory and not is_kept:
+            write_data(self.data, self.path / _DATA)
         self.directory.write_config(self.config)
 
     def load_state(self) -> None:
@@ -150,7 +153,10 @@ def load_run(workdir, console: Console = SILENT) -> Run:
       InputError: if there is no run, or config.json is damaged.
     """
     directory = RunDirectory(workdir)
-    return Run(directory, directory.config(), console=console)
+    config, kept = directory.config(), directory.path / _DATA
+    if kept.is_dir():  # it may have been moved, and its data with it
+        config = config.replace(data_path=str(kept.absolute()))
+    return Run(directory, config, console=console)
 
 
 @contextlib.contextmanager
@@ -219,7 +225,7 @@ def with_data(config: Config, data: Data | None, workdir=None) -> Config:
         return config
     config = config.replace(**data.settings())
     if data.in_memory:
-        place = pathlib.Path(workdir or default_workdir(config), "data")
+        place = pathlib.Path(workdir or default_workdir(config), _DATA)
         config = config.replace(data_path=os.path.abspath(place))
     return config
 

@@ -1,6 +1,7 @@
 """`import leo_tf`: quick, and enough for a notebook."""
 
 import csv
+import shutil
 import subprocess
 import sys
 import time
@@ -176,6 +177,17 @@ def test_a_run_from_arrays_is_evaluated_without_them(run):
     assert wider.title.startswith("arrays, test: 5-way 1-shot")
     assert wider.accuracy.mean < trained.results.accuracy.mean
     assert listing(trained.path) == before
+
+
+def test_a_run_from_arrays_may_be_moved(run, tmp_path):
+    trained, _ = run
+    moved = shutil.copytree(trained.path, tmp_path / "moved")
+    (tmp_path / "elsewhere").mkdir()
+    config = (moved / "config.json").read_text()
+    lost = config.replace(str(trained.path), str(tmp_path / "elsewhere"))
+    assert lost != config
+    (moved / "config.json").write_text(lost)
+    assert leo_tf.evaluate(moved).accuracy == trained.results.accuracy
 
 
 def test_other_arrays_are_refused_for_a_run_and_taken_for_a_test(run):
