@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from leo_tf.files import finite
+
 _NORMAL_95 = 1.959964  # two-sided 95 % quantile of N(0, 1)
 
 
@@ -16,6 +18,10 @@ class Interval(NamedTuple):
 
     def __str__(self):
         return f"{100 * self.mean:.2f} ± {100 * self.half_width:.2f}"
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Returns what results.json holds; None where it is not finite."""
+        return {"mean": finite(self.mean), "half_width_95": finite(self.half_width)}
 
 
 def interval(values: np.ndarray) -> Interval:

@@ -22,15 +22,17 @@ from leo_tf.data_pipeline.dataset import Split
 from leo_tf.errors import CheckpointError, DivergedError
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.intervals import interval
+from leo_tf.evaluation.job_results import Comparison, Row
+from leo_tf.evaluation.results import Calibration
 from leo_tf.experiments.evaluate import draws_of
 from leo_tf.experiments.run_group import FinishedRun, SeveralRuns
 from leo_tf.files import to_json, write_file
 from leo_tf.methods import registry as methods
 from leo_tf.methods import settings as method_settings
 from leo_tf.model.learner import Learner
-from leo_tf.reports import comparison_figures as comparison_pictures
-from leo_tf.reports.comparison import Comparison, Row, as_markdown, print_tables
-from leo_tf.reports.results import Calibration
+from leo_tf.reports import comparison as report
+from leo_tf.reports.figures import save
+from leo_tf.reports.table import show
 
 # Tasks whose adaptation is timed, after some that only warm up.
 _TIMED, _WARM = 50, 5
@@ -59,7 +61,7 @@ def compare(options: RunOptions) -> int:
     finished = {name: runs.finished(name, **own) for name, own in settings.items()}
     comparison = _tested(runs, finished, settings, diverged)
     _write(runs, comparison)
-    print_tables(comparison)
+    show(report.terminal(comparison))
     print(f"Directory: {runs.path}")
     return 0
 
@@ -148,6 +150,7 @@ def _tested(
         config.run.test_samples,
         given=runs.options.explicit,
         selects=not config.data.train_on_val,
+        directory=runs.path,
     )
 
 
@@ -173,8 +176,8 @@ def adaptation_seconds(learner: Learner, config: Config, split: Split) -> float:
 
 def _write(runs: SeveralRuns, comparison: Comparison) -> None:
     """The files of a comparison, each whole or not at all."""
-    values = {**comparison.as_dict(), **runs.facts("test")}
+    values = {**report.as_dict(comparison), **runs.facts("test")}
     write_file(runs.path / "results.json", to_json(values))
-    write_file(runs.path / "results.md", as_markdown(comparison).encode())
-    comparison_pictures.accuracies(runs.path / "accuracy.png", comparison)
-    comparison_pictures.reliabilities(runs.path / "reliability.png", comparison)
+    write_file(runs.path / "results.md", report.markdown(comparison).encode())
+    save(runs.path / "accuracy.png", report.accuracies(comparison))
+    save(runs.path / "reliability.png", report.reliabilities(comparison))

@@ -15,11 +15,13 @@ from leo_tf.data_pipeline.pipeline import gather
 from leo_tf.errors import CheckpointError, FlagError, InputError, shown
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.posterior import Draws
+from leo_tf.evaluation.results import BASELINE, Results, results_of
 from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import METHODS, build
 from leo_tf.model.learner import Learner, adapt_and_score
-from leo_tf.reports import figures as pictures
+from leo_tf.reports import figures, mosaics
 from leo_tf.reports import results as report
+from leo_tf.reports.table import show
 from leo_tf.runs.checkpoints import Checkpoint, Checkpoints, restore
 from leo_tf.runs.directory import RunDirectory
 from leo_tf.runs.training_state import Progress
@@ -38,7 +40,7 @@ _EVALUATION_FIELDS = (
 )
 
 
-def evaluate_run(options: RunOptions) -> report.Results:
+def evaluate_run(options: RunOptions) -> Results:
     """Tests the best checkpoint of a run directory, and writes nothing there."""
     directory = RunDirectory(options.workdir)
     trained = directory.config()
@@ -52,8 +54,8 @@ def evaluate_run(options: RunOptions) -> report.Results:
     best = Checkpoints(directory.path).best()  # now: a training may have moved on
     _check_test_data(split, best, options)
     _restore(best, learner)
-    results = _test(config, split, learner, options)
-    report.print_table(results, _title(config, split, best.step))
+    results = _test(config, split, learner, best, options)
+    show(report.terminal(results))
     return results
 
 
@@ -79,7 +81,7 @@ def test_trained(
     """
     best = Checkpoints(directory.path).best()
     _restore(best, learner)
-    results = _test(config, split, learner, options)
+    results = _test(config, split, learner, best, options)
     more = {
         "test": datasets.evaluation_shape(config, split),
         "step": best.step,
@@ -93,7 +95,7 @@ def test_trained(
     directory.write_json("results.json", report.as_json(results, **more))
     if split.images is not None:
         _draw_episode(config, split, learner, directory.path / "episode.png")
-    report.print_table(results, _title(config, split, best.step))
+    show(report.terminal(results))
     print(f"Run directory: {directory.path}")
     if METHODS[config.methods.method].is_trained:
         python = shlex.quote(os.path.relpath(sys.executable))
@@ -106,17 +108,17 @@ def _restore(checkpoint, learner: Learner):
     restore(checkpoint, variables)
 
 
-def _test(config, split, learner, options) -> report.Results:
+def _test(config, split, learner, best, options) -> Results:
     count = config.run.num_test_episodes
     # The method first: where it is nearest centroid itself, it is not tested twice.
     learners = {config.methods.method: learner}
-    learners.setdefault(report.BASELINE, NearestCentroid())
+    learners.setdefault(BASELINE, NearestCentroid())
     dataset = datasets.evaluation_episodes(config, split, count)
     with ProgressLine("test", count, unit="episodes", quiet=options.quiet) as line:
         scores = evaluate(
             learners, dataset, line.advance, calibrated=True, draws=draws_of(config)
         )
-    return report.results_of(scores)
+    return results_of(scores, _title(config, split, best.step))
 
 
 def draws_of(config: Config) -> Draws | None:
@@ -130,19 +132,19 @@ def _draw_episode(config, split: Split, learner, path):
     [rows] = datasets.evaluation_episodes(config, split, 1).rows
     episode = gather(split.table.features, rows)
     learners = {METHODS[config.methods.method].title: learner}
-    if config.methods.method != report.BASELINE:
+    if config.methods.method != BASELINE:
         learners["centroid"] = NearestCentroid()
     answers = {
         name: np.argmax(adapt_and_score(each, episode)[1][0], axis=-1)  # [N, Q]
         for name, each in learners.items()
     }
-    pictures.episode(
-        path,
-        support=split.images[rows.support[0]],
+    picture = mosaics.episode(
+        [split.class_names[c] for c in rows.classes[0]],
+        support=split.images[rows.support[0, :, 0]],
         query=split.images[rows.query[0]],
-        class_names=[split.class_names[c] for c in rows.classes[0]],
         answers=answers,
     )
+    figures.save(path, picture)
 
 
 def _title(config, split, step):

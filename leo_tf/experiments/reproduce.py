@@ -16,17 +16,14 @@ from leo_tf.console import ProgressLine
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.errors import FlagError
 from leo_tf.evaluation.evaluate import evaluate
+from leo_tf.evaluation.job_results import Reproduction, TestedRun
 from leo_tf.experiments.evaluate import draws_of
 from leo_tf.experiments.run_group import SeveralRuns
 from leo_tf.files import to_json, write_file
 from leo_tf.methods import registry as methods
-from leo_tf.reports import results as report
-from leo_tf.reports.reproduction import (
-    Reproduction,
-    TestedRun,
-    as_markdown,
-    print_table,
-)
+from leo_tf.reports import reproduction as report
+from leo_tf.reports.results import title as title_of
+from leo_tf.reports.table import show
 
 _SELECTION = "selection"
 # Settings without which a published number says nothing of a run.
@@ -70,12 +67,12 @@ def reproduce(options: RunOptions) -> int:
     ]
     config = runs.config
     shape = datasets.evaluation_shape(config, runs.splits["test"])
-    title = report.title(config.data.dataset_name, shape, config.run.test_samples)
+    title = title_of(config.data.dataset_name, shape, config.run.test_samples)
     found = Reproduction(
-        title, selection, tested, *_published(config), options.explicit
+        title, selection, tested, *_published(config), options.explicit, runs.path
     )
     _write(runs, found, shape)
-    print_table(found)
+    show(report.terminal(found))
     print(f"Directory: {runs.path}")
     return 0
 
@@ -116,6 +113,6 @@ def _published(config: Config) -> tuple[tuple[Accuracy, ...], str]:
 def _write(runs: SeveralRuns, found: Reproduction, shape: dict) -> None:
     count = runs.config.run.num_test_episodes
     tested = {"test": shape, "episodes": count}
-    values = {**found.as_dict(), **tested, **runs.facts("test")}
+    values = {**report.as_dict(found), **tested, **runs.facts("test")}
     write_file(runs.path / "results.json", to_json(values))
-    write_file(runs.path / "results.md", as_markdown(found).encode())
+    write_file(runs.path / "results.md", report.markdown(found).encode())

@@ -16,11 +16,14 @@ import numpy as np
 from leo_tf.cli.flags import RunOptions
 from leo_tf.errors import DivergedError, FlagError
 from leo_tf.evaluation.intervals import Interval
+from leo_tf.evaluation.job_results import Trial, best_of
 from leo_tf.experiments.run_group import SeveralRuns
 from leo_tf.files import read_json, to_json, write_file
 from leo_tf.methods import registry as methods
 from leo_tf.methods import settings as method_settings
-from leo_tf.reports.search import Trial, as_markdown, best_of, picture, print_tables
+from leo_tf.reports import search as report
+from leo_tf.reports.figures import save
+from leo_tf.reports.table import show
 from leo_tf.runs.training_state import Progress
 
 _DIVERGED, _SETTINGS = "diverged.json", "settings.json"
@@ -56,7 +59,7 @@ def search(options: RunOptions) -> int:
         pace.add(name, time.monotonic() - start, trial.seconds)
         found[name].append(trial)
     _write(runs, found, before)
-    print_tables(found)
+    show(report.terminal(found))
     print(f"Settings for --method_settings: {runs.path / _SETTINGS}")
     return 0
 
@@ -162,19 +165,9 @@ def _write(runs: SeveralRuns, found: dict[str, list[Trial]], before: dict) -> No
         for name, trials in found.items()
         if (number := best_of(trials)) is not None
     }
-    values = {
-        "methods": {
-            name: {
-                "best_trial": best_of(trials),
-                "trials": [trial.as_dict() for trial in trials],
-            }
-            for name, trials in found.items()
-        },
-        "interval": "95 % over episodes",
-        **runs.facts("val"),
-    }
+    values = {**report.as_dict(found), **runs.facts("val")}
     write_file(runs.path / _SETTINGS, to_json(best))
     write_file(runs.path / "results.json", to_json(values))
-    markdown = as_markdown(found, runs.options.explicit)
+    markdown = report.markdown(found, runs.options.explicit)
     write_file(runs.path / "results.md", markdown.encode())
-    picture(runs.path / "search.png", found)
+    save(runs.path / "search.png", report.picture(found))

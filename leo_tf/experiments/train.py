@@ -14,6 +14,7 @@ from leo_tf.environment import device, versions
 from leo_tf.errors import FlagError, InputError
 from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer
 from leo_tf.evaluation.intervals import interval
+from leo_tf.evaluation.results import BASELINE
 from leo_tf.evaluation.validation_tuning import choose
 from leo_tf.experiments.evaluate import test_trained
 from leo_tf.methods.nearest_centroid import NearestCentroid
@@ -22,8 +23,7 @@ from leo_tf.monitoring import run_summary as monitor_facts
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.profiler import Profile
 from leo_tf.monitoring.validation import ValidationMonitor
-from leo_tf.reports import figures as pictures
-from leo_tf.reports import results as report
+from leo_tf.reports import figures
 from leo_tf.runs.checkpoints import Checkpoint, Checkpoints
 from leo_tf.runs.directory import RunDirectory
 from leo_tf.runs.resume_check import check_unchanged
@@ -114,12 +114,9 @@ def _train(
     with _progress(config, trainer, options) as line:
         trainer.run(line)
     if trainer.stopped_by is None:
-        pictures.learning_curve(
-            directory.path / "learning_curve.png",
-            trainer.progress.history,
-            centroid,
-            METHODS[config.methods.method].title,
-        )
+        title = METHODS[config.methods.method].title
+        curve = figures.learning_curve(trainer.progress.history, centroid, title)
+        figures.save(directory.path / "learning_curve.png", curve)
     return trainer
 
 
@@ -207,8 +204,8 @@ def _trainer(
     def validate(on_batch):
         return collect(scorer, validation_episodes.rows, on_batch)[name]
 
-    centroid = {report.BASELINE: NearestCentroid()}
-    scores = evaluate(centroid, validation_episodes)[report.BASELINE]
+    centroid = {BASELINE: NearestCentroid()}
+    scores = evaluate(centroid, validation_episodes)[BASELINE]
     baseline = interval(scores.accuracy)
     monitor = Monitor(directory.path / "events")
     closer = ValidationMonitor(monitor, learner, config, splits["val"], baseline.mean)

@@ -18,13 +18,14 @@ from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.episode import Episode, EpisodeRows
 from leo_tf.data_pipeline.pipeline import gather
 from leo_tf.evaluation.calibration import count_bins
+from leo_tf.methods.registry import METHODS
 from leo_tf.model import noise
 from leo_tf.model.learner import Learner, adapt_and_score, loss_parts
 from leo_tf.model.leo import LEO
-from leo_tf.monitoring import images as monitor_images
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.projector import write_projector
 from leo_tf.monitoring.tags import ACCURACY, tag_of
+from leo_tf.reports import figures, mosaics
 
 _RUN = "validation"
 # Enough for a picture. Accuracy and loss are of all validation episodes.
@@ -89,13 +90,15 @@ class ValidationMonitor:
         found, (rows, episode) = self._look(), self._episodes
         self.monitor.scalars(_RUN, step, found.scalars)
         confusions = confusion_counts(found.logits, rows, len(self.split.class_names))
-        bins = count_bins(found.logits, episode.query_labels)
-        pictures = {
-            "confusion": monitor_images.confusion(confusions, self.split.class_names),
+        method = METHODS[self.config.methods.method].title
+        bins = {method: count_bins(found.logits, episode.query_labels)}
+        title = f"The first {len(found.logits)} validation episodes"
+        drawn = {
+            "confusion": mosaics.confusion(confusions, self.split.class_names),
             "episode": self._draw_episode(found.logits, rows),
-            "reliability": monitor_images.reliability_diagram(bins),
+            "reliability": figures.reliability_diagrams(bins, title),
         }
-        pictures = {f"pictures/{name}": drawn for name, drawn in pictures.items()}
+        pictures = {f"pictures/{n}": figures.pixels(each) for n, each in drawn.items()}
         self.monitor.images(_RUN, step, pictures)
         if found.latents is not None:
             before, after = found.latents
@@ -131,9 +134,9 @@ class ValidationMonitor:
         names = [self.split.class_names[c] for c in rows.classes[0].numpy()]
         shares, images = tf.nn.softmax(logits[0]).numpy(), self.split.images
         if images is None:
-            return monitor_images.episode(shares, names)
+            return mosaics.episode(names, shares=shares)
         support, query = rows.support[0].numpy()[:, 0], rows.query[0].numpy()
-        return monitor_images.episode(shares, names, images[support], images[query])
+        return mosaics.episode(names, images[support], images[query], shares=shares)
 
     def _write_projector(self, before, after, rows):
         classes = rows.classes.numpy()  # [B, N]

@@ -1,203 +1,117 @@
-"""What a comparison of methods says: as a dict, in Markdown, and on a terminal."""
+"""A comparison of methods: for results.json, in Markdown, printed, in pictures."""
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+import numpy as np
 
-from leo_tf.evaluation.intervals import Interval
-from leo_tf.files import finite
+from leo_tf.evaluation.job_results import Comparison, Row
 from leo_tf.methods.registry import METHODS
 from leo_tf.reports import results as report
-from leo_tf.reports.results import Calibration, as_dict
+from leo_tf.reports.figures import BLUE, ORANGE, new_figure, reliability_diagrams
+from leo_tf.reports.table import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-class Row(NamedTuple):
-    """One method.
-
-    Attributes:
-      name: of the method.
-      accuracy: with its 95 % interval over episodes.
-      difference: minus the reference, paired by episode, likewise; None for itself.
-      calibration: whether it is as sure as it is right.
-      parameters: how many numbers meta-steps change.
-      best_step: meta-steps of the checkpoint that was tested.
-      steps: meta-steps made in all, up to the last checkpoint.
-      diverged: whether training ended because steps were no longer finite.
-      seconds_trained: they took.
-      seconds_to_adapt: median over tasks, one at a time.
-      chosen: name -> value of what was chosen on the validation episodes.
-      settings: name -> value of what is this method's own.
-    """
-
-    name: str
-    accuracy: Interval
-    difference: Interval | None
-    calibration: Calibration
-    parameters: int
-    best_step: int
-    steps: int
-    diverged: bool
-    seconds_trained: float
-    seconds_to_adapt: float
-    chosen: dict[str, float]
-    settings: dict[str, object]
-
-    @property
-    def title(self) -> str:
-        """Its name in tables."""
-        return METHODS[self.name].title
-
-
-class Comparison(NamedTuple):
-    """Methods on the same test episodes.
-
-    Attributes:
-      rows: one a method, in the order of `METHODS`.
-      reference: the name of the method that differences are to.
-      dataset: its name.
-      shape: way, shot and num_query of the episodes.
-      episodes: how many.
-      samples: draws that predictions are averaged over where a method draws, or 0.
-      given: the settings that were typed.
-      selects: whether checkpoints were selected by validation accuracy.
-    """
-
-    rows: list[Row]
-    reference: str
-    dataset: str
-    shape: dict[str, int]
-    episodes: int
-    samples: int
-    given: Mapping[str, object]
-    selects: bool
-
-    @property
-    def title(self) -> str:
-        """What the table is of, in a line."""
-        title = report.title(self.dataset, self.shape, self.samples)
-        title += " where a method draws" if self.samples else ""
-        return f"{title}; ± is the 95 % interval over {self.episodes} episodes"
-
-    def as_dict(self) -> dict:
-        """What results.json holds of it."""
-        return {
-            "methods": {row.name: _row_as_dict(row) for row in self.rows},
-            "difference_to": self.reference,
-            "test": self.shape,
-            "episodes": self.episodes,
-            "test_samples": self.samples,
-            "interval": "95 % over episodes",
-        }
-
-
-def _row_as_dict(row: Row) -> dict:
-    difference = None if row.difference is None else as_dict(row.difference)
+def as_dict(comparison: Comparison) -> dict:
+    """Returns what results.json holds."""
     return {
-        "title": row.title,
-        "accuracy": as_dict(row.accuracy),
-        "difference": difference,
-        **row.calibration.as_dict(),
-        "trainable_parameters": row.parameters,
-        "best_step": row.best_step,
-        "steps_trained": row.steps,
-        "diverged": row.diverged,
-        "seconds_trained": finite(row.seconds_trained),
-        "seconds_to_adapt_to_a_task": row.seconds_to_adapt,
-        "chosen_on_validation": row.chosen,
-        "settings_of_its_own": row.settings,
+        "methods": {row.name: row.as_dict() for row in comparison.rows},
+        "difference_to": comparison.reference,
+        "test": comparison.shape,
+        "episodes": comparison.episodes,
+        "test_samples": comparison.samples,
+        "interval": "95 % over episodes",
     }
 
 
-def _accuracy_columns(comparison: Comparison) -> dict[str, Callable[[Row], str]]:
-    def difference(row):
-        if row.difference is None:
-            return ""
-        mean, half_width = (100 * value for value in row.difference)
-        return f"{mean:+.2f} ± {half_width:.2f}"
-
-    return {
-        "accuracy in %": lambda row: str(row.accuracy),
-        f"minus {METHODS[comparison.reference].title}": difference,
-        "NLL": lambda row: report.nats(row.calibration.nll.mean),
-        "ECE in %": lambda row: f"{100 * row.calibration.ece:.1f}",
-    }
+def title(comparison: Comparison) -> str:
+    """Returns what was compared, in a line."""
+    samples = comparison.samples
+    tested = report.title(comparison.dataset, comparison.shape, samples)
+    tested += " where a method draws" if samples else ""
+    return f"{tested}; ± is the 95 % interval over {comparison.episodes} episodes"
 
 
-def _cost_columns() -> dict[str, Callable[[Row], str]]:
-    def trained(text):
-        return lambda row: text(row) if row.steps else "-"
-
-    return {
-        "parameters": lambda row: f"{row.parameters:,}",
-        "best step": trained(lambda row: f"{row.best_step:,}"),
-        "steps": trained(lambda row: f"{row.steps:,}{' (diverged)' * row.diverged}"),
-        "training": trained(lambda row: _duration(row.seconds_trained)),
-        "ms to adapt": lambda row: f"{1e3 * row.seconds_to_adapt:.2f}",
-    }
+def _table(comparison: Comparison, shown=slice(None), heading: str = "") -> Table:
+    minus = f"minus {METHODS[comparison.reference].title}"
+    reached = "accuracy in %", minus, *report.SURETY
+    columns = *reached, "parameters", "best step", "steps", "training", "ms to adapt"
+    rows = ((r.title, *_cells(r)[shown]) for r in comparison.rows)
+    return Table(("method", *columns[shown]), tuple(rows), ("method",), heading)
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
-
-
-def print_tables(comparison: Comparison) -> None:
-    """Prints two tables to standard output: what methods reach, and what they cost."""
-    console = Console(highlight=False)
-    print(f"\n{comparison.title}")
-    for columns in (_accuracy_columns(comparison), _cost_columns()):
-        table = Table(box=box.SIMPLE_HEAVY)
-        table.add_column("method")
-        for title in columns:
-            table.add_column(title, justify="right")
-        for row in comparison.rows:
-            table.add_row(row.title, *(text(row) for text in columns.values()))
-        console.print(table)
-
-
-def as_markdown(comparison: Comparison) -> str:
-    """The whole table, and what its columns mean."""
-    columns = {**_accuracy_columns(comparison), **_cost_columns()}
-    lines = [
-        f"# {comparison.title}",
-        "",
-        f"| method | {' | '.join(columns)} |",
-        f"|---|{'---:|' * len(columns)}",
-    ]
-    for row in comparison.rows:
-        cells = (text(row) for text in columns.values())
-        lines.append(f"| {row.title} | {' | '.join(cells)} |")
-    reference = METHODS[comparison.reference].title
-    tested = (
-        "The best step is that of the checkpoint with the best validation, which was "
-        "tested."
-        if comparison.selects
-        else "The validation classes were trained on, too: the last checkpoint was "
-        "tested."
+def _cells(row: Row) -> tuple[str, ...]:
+    trained = "-", "-", "-"
+    if row.steps:
+        seconds = row.seconds_trained
+        took = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+        steps = f"{row.steps:,}{' (diverged)' * row.diverged}"
+        trained = f"{row.best_step:,}", steps, took
+    return (
+        str(row.accuracy),
+        report.signed(row.difference) if row.difference else "",
+        *report.surety(row.calibration),
+        f"{row.parameters:,}",
+        *trained,
+        f"{1e3 * row.seconds_to_adapt:.2f}",
     )
-    lines += [
-        "",
-        "All methods answered the same episodes. "
-        f"Differences to {reference} are paired by episode. NLL is the negative "
-        "log-likelihood of a query in nats, ECE the expected calibration error in 15 "
-        f"bins. {tested} Training is the time of all steps, compiling included. A "
-        "task's time to adapt is the median of 50 tasks, one at a time.",
-        "",
+
+
+def terminal(comparison: Comparison) -> list[str | Table]:
+    """Returns what a terminal shows: a table of what methods reach, one of costs."""
+    reached, costs = slice(4), slice(4, None)  # columns after the name
+    tables = _table(comparison, reached), _table(comparison, costs)
+    return [f"\n{title(comparison)}", *tables]
+
+
+def markdown(comparison: Comparison) -> str:
+    """Returns the whole table, and what its columns mean."""
+    reference = METHODS[comparison.reference].title
+    tested = "The best step is that of the checkpoint with the best validation, which"
+    if not comparison.selects:
+        tested = "The validation classes were trained on, too: the last checkpoint"
+    parts = [
+        _table(comparison, heading=title(comparison)).markdown(),
+        f"All methods answered the same episodes. Differences to {reference} are "
+        "paired by episode. NLL is the negative log-likelihood of a query in nats, ECE "
+        f"the expected calibration error in 15 bins. {tested} was tested. Training is "
+        "the time of all steps, compiling included. A task's time to adapt is the "
+        "median of 50 tasks, one at a time.",
         f"Given: `{report.flags(comparison.given)}`",
-        *_own_settings(comparison),
     ]
-    return "\n".join([*lines, ""])
-
-
-def _own_settings(comparison: Comparison) -> list[str]:
-    """A line for each method that has settings others have not, or chose some."""
-    lines = []
     for row in comparison.rows:
+        name = row.title
         if row.settings:
-            lines += ["", f"{row.title}: `{report.flags(row.settings)}`"]
+            parts.append(f"{name}: `{report.flags(row.settings)}`")
         if row.chosen:
             chosen = report.flags({n: f"{v:.3g}" for n, v in row.chosen.items()})
-            lines += ["", f"{row.title}, chosen on validation episodes: `{chosen}`"]
-    return lines
+            parts.append(f"{name}, chosen on validation episodes: `{chosen}`")
+    return "\n\n".join(parts) + "\n"
+
+
+def accuracies(comparison: Comparison) -> "Figure":
+    """Draws a dot for each method, with the 95 % interval over episodes."""
+    rows = comparison.rows
+    figure = new_figure(7, 1.4 + 0.35 * len(rows), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        colour = ORANGE if row.name == comparison.reference else BLUE
+        mean, width = (100 * value for value in row.accuracy)
+        width = width if np.isfinite(width) else 0.0
+        axes.errorbar(mean, place, xerr=width, fmt="o", color=colour, capsize=3)
+        axes.text(mean, place - 0.15, f"{mean:.2f}", ha="center", fontsize=7)
+    axes.set_yticks(range(len(rows)), [row.title for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.7)  # the table's order, with room for numbers
+    axes.set_xlabel("accuracy in %")
+    axes.grid(axis="x", alpha=0.3)
+    lines = title(comparison).replace("; ", "\n")
+    figure.suptitle(lines, fontsize=9, parse_math=False)
+    return figure
+
+
+def reliabilities(comparison: Comparison) -> "Figure":
+    """Draws how sure each method is, and how right."""
+    bins = {row.title: row.calibration.bins for row in comparison.rows}
+    return reliability_diagrams(bins, title(comparison).split("; ")[0])

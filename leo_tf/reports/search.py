@@ -1,151 +1,97 @@
-"""What a search for settings says: on a terminal, in Markdown, and as a picture."""
+"""A search for settings: for results.json, in Markdown, on a terminal, as a picture."""
 
 import math
-import pathlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from leo_tf.evaluation.intervals import Interval
-from leo_tf.files import finite, write_file
+from leo_tf.evaluation.job_results import Trial, best_of
 from leo_tf.methods.registry import METHODS
 from leo_tf.methods.settings import LINEAR, ranges
-from leo_tf.reports.figures import BLUE, GREY, ORANGE
-from leo_tf.reports.results import as_dict, flags
+from leo_tf.reports.figures import BLUE, GREY, ORANGE, new_panels
+from leo_tf.reports.results import flags
+from leo_tf.reports.table import Table
 
-_COLUMNS = 3
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _SHOWN = 5  # best trials on the terminal
-
-
-class Trial(NamedTuple):
-    """A run with settings of its own.
-
-    Attributes:
-      settings: name -> value; empty for those that were given.
-      accuracy: of its best validation; None if there was none.
-      best_step: meta-steps until then.
-      steps: meta-steps until the last checkpoint.
-      seconds: they took.
-      diverged: whether it ended because too many steps were not finite.
-    """
-
-    settings: dict[str, float]
-    accuracy: Interval | None
-    best_step: int | None
-    steps: int
-    seconds: float
-    diverged: bool
-
-    @property
-    def rank(self) -> float:
-        """Higher is better; lowest where no run to the end is to be hoped for."""
-        fails = self.diverged or self.accuracy is None
-        return -math.inf if fails else self.accuracy.mean
-
-    def as_dict(self) -> dict:
-        """What results.json holds of it."""
-        return {
-            "settings": self.settings,
-            "validation_accuracy": self.accuracy and as_dict(self.accuracy),
-            "best_step": self.best_step,
-            "steps_trained": self.steps,
-            "seconds_trained": finite(self.seconds),
-            "diverged": self.diverged,
-        }
-
-    @property
-    def flags(self) -> str:
-        """Its settings as one would type them."""
-        return flags(self.settings)
-
-    def cells(self) -> list[str]:
-        """Its row of a table, without its number and its settings."""
-        accuracy = "-" if self.accuracy is None else str(self.accuracy)
-        accuracy += " (diverged)" if self.diverged else ""
-        steps = "-" if self.best_step is None else f"{self.best_step:,}"
-        return [accuracy, steps, f"{self.steps:,}"]
-
-
-_TITLES = ("trial", "validation accuracy in %", "best step", "steps")
+_COLUMNS = "trial", "validation accuracy in %", "best step", "steps"
 _AS_GIVEN = "as given"
 
 
-def best_of(trials: list[Trial]) -> int | None:
-    """The number of the best trial, of equals the first; None if all diverged."""
-    best = max(range(len(trials)), key=lambda number: trials[number].rank)
-    return best if math.isfinite(trials[best].rank) else None
+def as_dict(found: dict[str, list[Trial]]) -> dict:
+    """Returns what results.json holds."""
+    methods = {
+        name: {"best_trial": best_of(trials), "trials": [t.as_dict() for t in trials]}
+        for name, trials in found.items()
+    }
+    return {"methods": methods, "interval": "95 % over episodes"}
 
 
 def _ranked(trials: list[Trial]) -> list[tuple[int, Trial]]:
     return sorted(enumerate(trials), key=lambda pair: -pair[1].rank)
 
 
-def print_tables(found: dict[str, list[Trial]]) -> None:
-    """Prints the best trials of each method, and the given settings, if not among."""
-    console = Console(highlight=False)
+def _cells(trial: Trial) -> tuple[str, str, str]:
+    """A row without the trial's number and its settings."""
+    accuracy = "-" if trial.accuracy is None else str(trial.accuracy)
+    accuracy += " (diverged)" if trial.diverged else ""
+    best = "-" if trial.best_step is None else f"{trial.best_step:,}"
+    return accuracy, best, f"{trial.steps:,}"
+
+
+def terminal(found: dict[str, list[Trial]]) -> list[str | Table]:
+    """Returns what a terminal shows: each method's best trials, and those given."""
+    parts: list[str | Table] = []
     for name, trials in found.items():
-        ranked = _ranked(trials)
-        shown = ranked[:_SHOWN] + [pair for pair in ranked[_SHOWN:] if pair[0] == 0]
-        table = Table(box=box.SIMPLE_HEAVY)
-        for title in _TITLES:
-            table.add_column(title, justify="right")
-        for number, trial in shown:
-            mark = f" ({_AS_GIVEN})" if not trial.settings else ""
-            table.add_row(f"{number}{mark}", *trial.cells())
-        print(f"\n{METHODS[name].title}: best of {len(trials)} trials")
-        console.print(table)
-        print(_conclusion(trials))
+        rows = []
+        for place, (number, trial) in enumerate(_ranked(trials)):
+            if place < _SHOWN or number == 0:
+                mark = f" ({_AS_GIVEN})" if not trial.settings else ""
+                rows.append((f"{number}{mark}", *_cells(trial)))
+        best = best_of(trials)
+        conclusion = "Every trial diverged: no settings are recommended."
+        if best is not None:
+            conclusion = flags(trials[best].settings) or "The settings given were best."
+        heading = f"\n{METHODS[name].title}: best of {len(trials)} trials"
+        parts += [heading, Table(_COLUMNS, tuple(rows)), conclusion]
+    return parts
 
 
-def _conclusion(trials: list[Trial]) -> str:
-    best = best_of(trials)
-    if best is None:
-        return "Every trial diverged: no settings are recommended."
-    return trials[best].flags or "The settings given were best."
-
-
-def as_markdown(found: dict[str, list[Trial]], given: Mapping[str, object]) -> str:
-    """Every trial, best first; `given` are the settings that were typed."""
-    titles, lines = (*_TITLES, "settings"), []
+def markdown(found: dict[str, list[Trial]], given: Mapping[str, object]) -> str:
+    """Returns every trial, best first; `given` are the settings that were typed."""
+    parts = []
     for name, trials in found.items():
-        lines += [f"# {METHODS[name].title}", "", f"| {' | '.join(titles)} |"]
-        lines += ["|" + "---|" * len(titles)]
+        rows = []
         for number, trial in _ranked(trials):
-            settings = f"`{trial.flags}`" if trial.settings else _AS_GIVEN
-            cells = [str(number), *trial.cells(), settings]
-            lines.append(f"| {' | '.join(cells)} |")
-        lines.append("")
-    lines += ["± is the 95 % interval over the validation episodes, the same for all."]
-    return "\n".join([*lines, "", f"Given: `{flags(given)}`", ""])
+            settings = f"`{flags(trial.settings)}`" if trial.settings else _AS_GIVEN
+            rows.append((str(number), *_cells(trial), settings))
+        columns = (*_COLUMNS, "settings")
+        table = Table(columns, tuple(rows), columns[-1:], METHODS[name].title)
+        parts.append(table.markdown())
+    parts += ["± is the 95 % interval over the validation episodes, the same for all."]
+    return "\n\n".join([*parts, f"Given: `{flags(given)}`"]) + "\n"
 
 
-def picture(path: pathlib.Path, found: dict[str, list[Trial]]) -> None:
+def picture(found: dict[str, list[Trial]]) -> "Figure":
     """Draws validation accuracy against each setting; the best trial in orange.
 
     Where the settings as given were best, nothing is orange.
     """
-    from matplotlib.figure import Figure  # without pyplot: no global state
-
-    panels = [
-        (name, setting, limits)
-        for name in found
-        for setting, limits in ranges(name).items()
-    ]
-    lines = -(-len(panels) // _COLUMNS)
-    figure = Figure(figsize=(3.2 * _COLUMNS, 2.6 * lines), layout="constrained")
-    grid = figure.subplots(lines, _COLUMNS, squeeze=False)
-    for axes in grid.flat[len(panels) :]:
-        axes.axis("off")
-    for axes, (name, setting, limits) in zip(grid.flat, panels):
+    drawn = [(name, setting) for name in found for setting in ranges(name)]
+    title = "validation; orange: the best trial, crosses: diverged"
+    figure, panels = new_panels(len(drawn), 3, 3.2, 2.6, title)
+    for axes, (name, setting) in zip(panels, drawn):
         _draw(axes, found[name], setting)
-        _limit(axes, *limits, is_linear=setting in LINEAR)
+        scale = "linear" if setting in LINEAR else "log"
+        axes.set(xscale=scale, xlim=ranges(name)[setting])  # all that was drawn from
         axes.set_xlabel(setting, fontsize=8)
-        axes.set_title(METHODS[name].title, fontsize=8)
-    figure.suptitle("validation; orange: the best trial, crosses: diverged", fontsize=9)
-    write_file(path, lambda file: figure.savefig(file, format="png", dpi=130))
+        axes.set_ylabel("accuracy in %", fontsize=8)
+        axes.set_title(METHODS[name].title, fontsize=8, parse_math=False)
+        axes.tick_params(labelsize=7)
+        axes.tick_params(which="minor", labelbottom=False)
+        axes.grid(alpha=0.3)
+    return figure
 
 
 def _draw(axes, trials: list[Trial], setting: str) -> None:
@@ -156,15 +102,9 @@ def _draw(axes, trials: list[Trial], setting: str) -> None:
         mean, width = (100 * value for value in trial.accuracy)
         if not trial.settings:
             axes.axhline(mean, color=GREY, linestyle="--")
-            axes.annotate(
-                "settings as given",
-                (0.02, mean),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 2),
-                textcoords="offset points",
-                fontsize=6,
-                color=GREY,
-            )
+            guide = {"va": "bottom", "fontsize": 6, "color": GREY}
+            guide["transform"] = axes.get_yaxis_transform()
+            axes.text(0.02, mean, "settings as given", **guide)
             continue
         axes.errorbar(
             trial.settings[setting],
@@ -174,18 +114,5 @@ def _draw(axes, trials: list[Trial], setting: str) -> None:
             markersize=4,
             color=ORANGE if number == best else BLUE,
             zorder=3 if number == best else 2,
+            clip_on=False,  # at the ends of its range
         )
-    axes.set_ylabel("accuracy in %", fontsize=8)
-    axes.tick_params(labelsize=7)
-    axes.grid(alpha=0.3)
-
-
-def _limit(axes, low: float, high: float, is_linear: bool) -> None:
-    """Shows the whole range that was drawn from."""
-    if is_linear:
-        margin = 0.03 * (high - low)
-        axes.set_xlim(low - margin, high + margin)
-    else:
-        margin = (high / low) ** 0.03
-        axes.set_xscale("log")
-        axes.set_xlim(low / margin, high * margin)

@@ -5,11 +5,9 @@ import os
 import pathlib
 import shutil
 import signal
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from saved_runs import chosen_on, config_of, listing, results_of
 
 from leo_tf.cli import dispatch as experiment
@@ -18,14 +16,11 @@ from leo_tf.cli.flags import parse
 from leo_tf.console import ProgressLine
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.errors import DivergedError
-from leo_tf.evaluation.calibration import Bins
 from leo_tf.evaluation.evaluate import evaluate
-from leo_tf.evaluation.intervals import Interval, interval
+from leo_tf.evaluation.intervals import interval
 from leo_tf.experiments import run_group as several_runs
 from leo_tf.experiments import train as training
 from leo_tf.methods.registry import METHODS, build
-from leo_tf.reports import comparison_figures as comparison_pictures
-from leo_tf.reports.results import Calibration
 from leo_tf.runs.checkpoints import Checkpoints, restore
 from leo_tf.training import trainer
 
@@ -160,33 +155,6 @@ def test_the_directory_holds_the_table_and_two_pictures(comparison):
     for name in ("accuracy.png", "reliability.png"):
         picture = (comparison / name).read_bytes()
         assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
-
-
-def test_the_reliability_picture_has_confidence_across_accuracy_up_shares_as_bars(
-    tmp_path, monkeypatch
-):
-    drawn = []
-
-    def keep(figure, file, **how):
-        drawn.append(figure)
-
-    monkeypatch.setattr(Figure, "savefig", keep)
-    # Bins from 0.4 to 0.6 and from 0.8 on: 30 and 10 queries, 12 and 9 of them right.
-    sums = (0, 0, 30, 0, 10), (0, 0, 15.0, 0, 8.5), (0, 0, 12, 0, 9)
-    calibration = Calibration(Interval(0.7, 0.1), 0.0875, Bins(*sums))
-    row = SimpleNamespace(title="MAML", calibration=calibration)
-    comparison = SimpleNamespace(title="tiny", rows=[row])
-    comparison_pictures.reliabilities(tmp_path / "reliability.png", comparison)
-    [figure], [axes] = drawn, drawn[0].axes
-    diagonal, line = axes.lines
-    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 1]
-    np.testing.assert_allclose(line.get_xdata(), [0.5, 0.85])
-    np.testing.assert_allclose(line.get_ydata(), [0.4, 0.9])
-    bars = [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in axes.patches]
-    np.testing.assert_allclose(bars, [(0.4, 0.2, 0.75), (0.8, 0.2, 0.25)])
-    assert figure.get_supxlabel().startswith("confidence")
-    assert figure.get_supylabel() == "accuracy"
-    assert axes.get_title() == "MAML\nECE 8.8 %"
 
 
 def test_started_again_it_trains_nothing_and_prints_the_same(

@@ -19,7 +19,6 @@ from leo_tf.data_pipeline.pipeline import FeatureTable
 from leo_tf.errors import DiskError
 from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.model.uneven_support import adapt_leo
-from leo_tf.monitoring import images as monitor_images
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.projector import sprite, write_projector
 from leo_tf.monitoring.tags import ACCURACY
@@ -28,6 +27,8 @@ from leo_tf.monitoring.validation import (
     confusion_counts,
     latent_codes,
 )
+from leo_tf.reports import mosaics
+from leo_tf.reports.mosaics import RIGHT, WRONG
 
 NAMES = ("first", "a name that is too long to be shown", "ä", "last")
 
@@ -173,7 +174,7 @@ def test_a_look_that_fails_costs_the_look_and_not_the_run(
     def fail(*unused):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(monitor_images, "confusion", fail)
+    monkeypatch.setattr(mosaics, "confusion", fail)
     with caplog.at_level(logging.WARNING):
         look.show(10, False)
     [record] = caplog.records
@@ -190,3 +191,32 @@ def test_pictures_of_a_look_show_the_data(tmp_path):
         for path in (tmp_path / "one", tmp_path / "other")
     )
     assert one.shape[0] > other.shape[0] + 3 * 40, "a tile more for each class"
+
+
+class OneAnswer(NearestCentroid):
+    """Takes every query for the first class of its episode."""
+
+    def logits(self, classifier, inputs, training=False, noise=None):
+        logits = super().logits(classifier, inputs)
+        return 9.0 * tf.one_hot(tf.zeros(logits.shape[:-1], tf.int32), logits.shape[-1])
+
+
+def test_pictures_of_a_look_are_of_the_methods_answers(tmp_path):
+    def drawn(learner, name):
+        make_look(tmp_path / name, learner).show(10, False)
+        shown = read(tmp_path / name / "validation")
+        names = "confusion", "episode", "reliability"
+        return [picture(shown[f"pictures/{name}"][10]) for name in names]
+
+    confusion, episode, reliability = drawn(OneAnswer(), "one")
+    green, red = (colour_count(episode, colour) for colour in (RIGHT, WRONG))
+    assert red == pytest.approx(2 * green, rel=0.05), "one of three classes is right"
+    assert colour_count(episode[58 + 109 :], RIGHT) == 0, "the first of them"
+    # Two of three answers are wrong, but all are sure.
+    for one, other in zip((confusion, reliability), drawn(None, "two")[::2]):
+        assert one.shape == other.shape and (one != other).any()
+
+
+def colour_count(drawn, colour: str) -> int:
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return int((drawn == rgb).all(axis=-1).sum())

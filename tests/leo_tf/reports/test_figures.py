@@ -1,14 +1,18 @@
 """The pictures of a run: PNG files that show what they should."""
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from leo_tf.errors import DiskError
+from leo_tf.evaluation.calibration import Bins
 from leo_tf.evaluation.intervals import Interval
-from leo_tf.reports import figures as pictures
+from leo_tf.reports import figures
 
 CENTROID = Interval(0.6, 0.01)
 
@@ -32,7 +36,7 @@ def pixels(path) -> np.ndarray:
 
 
 def curve(path, history) -> np.ndarray:
-    pictures.learning_curve(path, history, CENTROID)
+    figures.save(path, figures.learning_curve(history, CENTROID))
     return pixels(path)
 
 
@@ -57,56 +61,98 @@ def test_any_history_gives_a_learning_curve_without_a_warning(
     tmp_path, history, recwarn
 ):
     picture = curve(tmp_path / "learning_curve.png", history)
-    assert count(picture, pictures.BLUE) > 20
-    assert count(picture, pictures.GREY) > 100, "the line of nearest centroid"
+    assert count(picture, figures.BLUE) > 20
+    assert count(picture, figures.GREY) > 100, "the line of nearest centroid"
     assert not recwarn.list
 
 
 def test_the_learning_curve_shows_training_and_validation(tmp_path):
     path = tmp_path / "curve.png"
     without = curve(path, [record(5, train=None), record(10, train=None)])
-    assert count(without, pictures.ORANGE) == 0
+    assert count(without, figures.ORANGE) == 0
     both = curve(path, [record(5, train=0.1), record(10, train=0.2)])
-    assert count(both, pictures.ORANGE) > 100
+    assert count(both, figures.ORANGE) > 100
     higher = curve(path, [record(5, train=0.1), record(10, train=0.2, accuracy=0.9)])
     assert (higher != both).any()
 
 
-def episode(path, answers, way=3, queries=4):
-    random = np.random.default_rng(0)
-    draw = random.integers(0, 256, [way, queries + 1, 16, 16]).astype(np.uint8)
-    names = ["LATIN CAPITAL LETTER A WITH A VERY LONG NAME", "ä", "$x_1$"][:way]
-    support, query = draw[:, :1], draw[:, 1:]
-    pictures.episode(path, support, query, names, answers)
-    return pixels(path)
+def drawn_curve(history):
+    """Label -> (steps, percents), and the band's vertices, of the figure itself."""
+    [axes] = figures.learning_curve(history, CENTROID, "MAML").axes
+    lines = {line.get_label(): line.get_data() for line in axes.lines}
+    [band] = axes.collections
+    return lines, band.get_paths()[0].vertices
 
 
-def test_right_answers_are_green_and_wrong_ones_red(tmp_path):
-    path = tmp_path / "episode.png"
-    right = np.repeat(np.arange(3)[:, np.newaxis], 4, axis=1)  # [N, Q]
-    all_right = episode(path, {"LEO": right, "centroid": right})
-    assert count(all_right, pictures.RIGHT) > 0
-    assert count(all_right, pictures.WRONG) == 0
-    all_wrong = episode(path, {"LEO": (right + 1) % 3, "centroid": (right + 2) % 3})
-    assert count(all_wrong, pictures.RIGHT) == 0
-    assert count(all_wrong, pictures.WRONG) == count(all_right, pictures.RIGHT)
+def test_the_learning_curve_draws_each_number_where_it_is():
+    history = [record(5, 0.5, train=0.1), record(10, 0.75, train=0.2, half_width=0.1)]
+    lines, band = drawn_curve(history)
+    training = lines["MAML, training (with dropout, if any)"]
+    np.testing.assert_allclose(training, [[5, 10], [10, 20]])
+    np.testing.assert_allclose(lines["MAML, validation"], [[5, 10], [50, 75]])
+    assert set(lines["nearest centroid, validation"][1]) == {60.0}
+    at_ten = band[band[:, 0] == 10, 1]
+    assert at_ten.min() == pytest.approx(65) and at_ten.max() == pytest.approx(85)
 
 
-def test_one_wrong_answer_of_one_method_is_one_tile_in_red(tmp_path):
-    path = tmp_path / "episode.png"
-    right = np.repeat(np.arange(3)[:, np.newaxis], 4, axis=1)
-    wrong = right.copy()
-    wrong[2, 3] = 0
-    picture = episode(path, {"LEO": wrong, "centroid": right})
-    red, green = (count(picture, c) for c in (pictures.WRONG, pictures.RIGHT))
-    assert red > 0 and round(green / red) == 23
+# Bins from 0.4 to 0.6 and from 0.8 on: 30 and 10 queries, 12 and 9 of them right.
+BINS = Bins((0, 0, 30, 0, 10), (0, 0, 15.0, 0, 8.5), (0, 0, 12, 0, 9))
 
 
-@pytest.mark.parametrize("queries", [1, 50])
-def test_any_number_of_queries_is_drawn_on_a_page_of_bounded_size(tmp_path, queries):
-    answers = {"LEO": np.zeros([3, queries], int)}
-    picture = episode(tmp_path / "episode.png", answers, queries=queries)
-    assert picture.shape[1] < 2000
+def test_a_reliability_diagram_has_confidence_across_accuracy_up_shares_as_bars():
+    figure = figures.reliability_diagrams({"MAML": BINS}, "tiny")
+    [axes] = figure.axes
+    diagonal, line = axes.lines
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 1]
+    np.testing.assert_allclose(line.get_xdata(), [0.5, 0.85])
+    np.testing.assert_allclose(line.get_ydata(), [0.4, 0.9])
+    bars = [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in axes.patches]
+    np.testing.assert_allclose(bars, [(0.4, 0.2, 0.75), (0.8, 0.2, 0.25)])
+    assert axes.get_xlim() == axes.get_ylim() == (0, 1)
+    assert figure.get_supxlabel().startswith("confidence")
+    assert figure.get_supylabel() == "accuracy" and figure.get_suptitle() == "tiny"
+    assert axes.get_title() == "MAML\nECE 8.8 %"
+
+
+@pytest.mark.parametrize("methods", [1, 4, 6])
+def test_each_method_has_a_panel_of_its_own(methods):
+    names = [f"method {i}" for i in range(methods)]
+    figure = figures.reliability_diagrams(dict.fromkeys(names, BINS), "$unclosed")
+    titles = [axes.get_title().partition("\n")[0] for axes in figure.axes]
+    assert titles == names
+    assert figures.pixels(figure).shape[2] == 3
+
+
+def test_a_method_that_answers_nan_breaks_no_diagram():
+    bins = Bins((0, 6), (0.0, np.nan), (0, 3))
+    figures.pixels(figures.reliability_diagrams({"LEO": bins}, ""))
+
+
+def test_a_file_and_tensorboard_get_the_same_picture(tmp_path):
+    figure = figures.reliability_diagrams({"LEO": BINS}, "tiny")
+    drawn = figures.pixels(figure)
+    assert drawn.dtype == np.uint8
+    figures.save(tmp_path / "picture.png", figure)
+    np.testing.assert_array_equal(pixels(tmp_path / "picture.png"), drawn)
+
+
+def test_letters_that_the_font_lacks_are_no_reason_to_warn(recwarn):
+    figures.pixels(figures.reliability_diagrams({"漢字": BINS}, "題"))
+    assert not recwarn.list
+
+
+def test_the_backend_that_the_environment_names_is_not_asked_for(tmp_path):
+    code = (
+        "import pathlib\n"
+        "from leo_tf.evaluation.intervals import Interval\n"
+        "from leo_tf.reports import figures\n"
+        f"history = [{record(5)}]\n"
+        "figure = figures.learning_curve(history, Interval(0.6, 0.01))\n"
+        f"figures.save(pathlib.Path({str(tmp_path)!r}, 'curve.png'), figure)\n"
+    )
+    environment = {**os.environ, "MPLBACKEND": "module://nonexistent"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert count(pixels(tmp_path / "curve.png"), figures.BLUE) > 20
 
 
 def test_a_picture_that_cannot_be_written_is_a_disk_error(tmp_path):

@@ -1,4 +1,4 @@
-"""Results as numbers and as a table."""
+"""Results of a run: in results.json and on a terminal."""
 
 import json
 import math
@@ -8,7 +8,10 @@ import pytest
 
 from leo_tf.evaluation.calibration import Bins
 from leo_tf.evaluation.evaluate import EpisodeScores
+from leo_tf.evaluation.intervals import Interval
+from leo_tf.evaluation.results import Calibration, results_of
 from leo_tf.reports import results as report
+from leo_tf.reports.table import show
 
 LEO = np.array([0.5, 0.75, 1.0, 0.25])
 CENTROID = np.array([0.5, 0.25, 0.75, 0.25])
@@ -24,29 +27,7 @@ def results(leo=LEO, centroid=CENTROID, loss=1.25, method="leo"):
         method: EpisodeScores(np.asarray(leo), loss, nll, BINS),
         "centroid": EpisodeScores(np.asarray(centroid), 1.5, 9 * nll, BINS),
     }
-    return report.results_of(scores)
-
-
-def by_hand(values):
-    """Mean and half width, by the textbook."""
-    n = len(values)
-    mean = sum(values) / n
-    variance = sum((value - mean) ** 2 for value in values) / (n - 1)
-    return mean, 1.959964 * math.sqrt(variance / n)
-
-
-def test_means_and_half_widths_are_those_of_the_textbook():
-    found = results()
-    assert found.methods["leo"] == pytest.approx(by_hand(LEO))
-    assert found.methods["centroid"] == pytest.approx(by_hand(CENTROID))
-    assert found.losses == {"leo": 1.25, "centroid": 1.5} and found.episodes == 4
-
-
-def test_the_difference_is_paired_by_episode():
-    difference = results().difference
-    assert difference == pytest.approx(by_hand(LEO - CENTROID))
-    # Equal in each episode, however much episodes differ: no doubt at all.
-    assert results(LEO, LEO).difference == (0.0, 0.0)
+    return results_of(scores, "tiny, test: 5-way")
 
 
 def strict_json(value):
@@ -57,21 +38,16 @@ def strict_json(value):
 
 
 def test_json_holds_every_number_and_the_facts():
-    found = strict_json(report.as_json(results(), seed=3, step=20))
-    mean, half_width = by_hand(LEO)
+    found, numbers = strict_json(report.as_json(results(), seed=3, step=20)), results()
     leo = found["accuracy"]["leo"]
-    nll, nll_half_width = by_hand(np.linspace(0.5, 1.5, 4) * 1.25)
-    assert leo.pop("nll") == pytest.approx(
-        {"mean": nll, "half_width_95": nll_half_width}
-    )
+    assert leo.pop("nll") == pytest.approx(numbers.calibration.nll.as_dict())
     assert leo.pop("bins").keys() == {"count", "confidence", "right"}
     assert leo == pytest.approx(
-        {"mean": mean, "half_width_95": half_width, "loss": 1.25, "ece": 0.4}
+        {**numbers.methods["leo"].as_dict(), "loss": 1.25, "ece": 0.4}
     )
-    mean, half_width = by_hand(LEO - CENTROID)
-    assert found["leo_minus_centroid"] == pytest.approx(
-        {"mean": mean, "half_width_95": half_width}
-    )
+    centroid = {**numbers.methods["centroid"].as_dict(), "loss": 1.5}
+    assert found["accuracy"]["centroid"] == pytest.approx(centroid)
+    assert found["leo_minus_centroid"] == pytest.approx(numbers.difference.as_dict())
     assert found["episodes"] == 4 and "95 %" in found["interval"]
     assert found["seed"] == 3 and found["step"] == 20
 
@@ -89,25 +65,64 @@ def test_json_is_strict_where_numbers_are_not_finite():
     assert found["leo_minus_centroid"] == {"mean": 0.25, "half_width_95": None}
 
 
-def test_the_table_shows_methods_intervals_and_the_signed_difference(capsys):
-    report.print_table(results(), "tiny, test: 5-way")
+def test_no_difference_is_in_json_where_none_is():
+    found = report.as_json(results_of({"centroid": scores_of_centroid()}, ""))
+    assert found.keys() == {"accuracy", "episodes", "interval"}
+
+
+def scores_of_centroid():
+    return EpisodeScores(CENTROID, 1.5, np.ones(4), BINS)
+
+
+def test_a_terminal_shows_methods_intervals_and_the_signed_difference(capsys):
+    show(report.terminal(results()))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "tiny, test: 5-way; ± is the 95 % interval over 4 episodes"
-    rows = [line.split() for line in lines[2:] if line.strip(" ━─")]
-    assert rows == [
-        ["method", "accuracy", "in", "%", "NLL", "ECE", "in", "%"],
-        ["LEO", "62.50", "±", "31.63", "1.250", "40.0"],
-        ["nearest", "centroid", "43.75", "±", "23.46"],
-        ["difference,", "paired", "+18.75", "±", "23.46"],
+    assert lines[:2] == [
+        "",
+        "tiny, test: 5-way; ± is the 95 % interval over 4 episodes",
+    ]
+    assert [line.rstrip() for line in lines[2:]] == [
+        "",
+        "  method                accuracy in %     NLL   ECE in %",
+        " ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
+        "  LEO                   62.50 ± 31.63   1.250       40.0",
+        "  nearest centroid      43.75 ± 23.46",
+        "",
+        "  difference, paired   +18.75 ± 23.46",
+        "",
     ]
 
 
+def test_nearest_centroid_alone_is_one_row(capsys):
+    show(report.terminal(results_of({"centroid": scores_of_centroid()}, "tiny")))
+    text = capsys.readouterr().out
+    assert "Nearest centroid   43.75 ± 23.46   1.000       40.0" in text
+    assert "difference" not in text
+
+
 def test_a_loss_against_the_centroid_has_its_minus(capsys):
-    report.print_table(results(CENTROID, LEO), "tiny")
+    show(report.terminal(results(CENTROID, LEO)))
     assert "-18.75 ± 23.46" in capsys.readouterr().out
+    assert report.signed(Interval(0.0123, 0.004)) == "+1.23 ± 0.40"
 
 
 def test_a_loss_that_explodes_does_not_break_a_table():
-    assert report.nats(1.23456) == "1.235"
-    assert report.nats(4.1e75) == "4.1e+75"
-    assert report.nats(float("nan")) == "nan"
+    def surety(nll):
+        return report.surety(Calibration(Interval(nll, 0.1), 0.0875, BINS))
+
+    assert surety(1.23456) == ("1.235", "8.8")
+    assert surety(4.1e75)[0] == "4.1e+75"
+    assert surety(float("nan"))[0] == "nan"
+
+
+def test_the_title_says_shape_step_and_draws():
+    shape = {"way": 5, "shot": 1, "num_query": 19}
+    title = "glyphs, test: 5-way 1-shot, 19 queries a class"
+    assert report.title("glyphs", shape, 0) == title
+    both = report.title("glyphs", shape, samples=3, step=20)
+    assert both == f"{title}, step 20, mean of 3 draws"
+
+
+def test_settings_are_flags_as_typed_in_a_shell():
+    settings = {"preset": "a b", "first_order": True, "outer_lr": 0.1}
+    assert report.flags(settings) == "'--preset=a b' --first_order=true --outer_lr=0.1"

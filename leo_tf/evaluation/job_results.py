@@ -1,0 +1,212 @@
+"""What jobs of several runs found, in numbers: comparison, reproduction, search."""
+
+import math
+import pathlib
+import statistics
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from leo_tf.configs.presets import Accuracy
+from leo_tf.evaluation.evaluate import EpisodeScores
+from leo_tf.evaluation.intervals import Interval, interval
+from leo_tf.evaluation.results import Calibration
+from leo_tf.files import finite
+from leo_tf.methods.registry import METHODS
+
+
+class Row(NamedTuple):
+    """One method of a comparison.
+
+    Attributes:
+      name: of the method.
+      accuracy: with its 95 % interval over episodes.
+      difference: minus the reference, paired by episode, likewise; None for itself.
+      calibration: whether it is as sure as it is right.
+      parameters: how many numbers meta-steps change.
+      best_step: meta-steps of the checkpoint that was tested.
+      steps: meta-steps made in all, up to the last checkpoint.
+      diverged: whether training ended because steps were no longer finite.
+      seconds_trained: they took.
+      seconds_to_adapt: median over tasks, one at a time.
+      chosen: name -> value of what was chosen on the validation episodes.
+      settings: name -> value of what is this method's own.
+    """
+
+    name: str
+    accuracy: Interval
+    difference: Interval | None
+    calibration: Calibration
+    parameters: int
+    best_step: int
+    steps: int
+    diverged: bool
+    seconds_trained: float
+    seconds_to_adapt: float
+    chosen: dict[str, float]
+    settings: dict[str, object]
+
+    @property
+    def title(self) -> str:
+        """Its name in tables."""
+        return METHODS[self.name].title
+
+    def as_dict(self) -> dict:
+        """Returns what results.json holds."""
+        return {
+            "title": self.title,
+            "accuracy": self.accuracy.as_dict(),
+            "difference": self.difference and self.difference.as_dict(),
+            **self.calibration.as_dict(),
+            "trainable_parameters": self.parameters,
+            "best_step": self.best_step,
+            "steps_trained": self.steps,
+            "diverged": self.diverged,
+            "seconds_trained": finite(self.seconds_trained),
+            "seconds_to_adapt_to_a_task": self.seconds_to_adapt,
+            "chosen_on_validation": self.chosen,
+            "settings_of_its_own": self.settings,
+        }
+
+
+class Comparison(NamedTuple):
+    """Methods on the same test episodes.
+
+    Attributes:
+      rows: one a method, in the order of `METHODS`.
+      reference: the name of the method that differences are to.
+      dataset: its name.
+      shape: way, shot and num_query of the episodes.
+      episodes: how many.
+      samples: draws that predictions are averaged over where a method draws, or 0.
+      given: the settings that were typed.
+      selects: whether checkpoints were selected by validation accuracy.
+      directory: of the comparison.
+    """
+
+    rows: list[Row]
+    reference: str
+    dataset: str
+    shape: dict[str, int]
+    episodes: int
+    samples: int
+    given: Mapping[str, object]
+    selects: bool
+    directory: pathlib.Path
+
+
+class TestedRun(NamedTuple):
+    """One run of a reproduction and what it scored on its test episodes.
+
+    Attributes:
+      seed: of training and of the test episodes.
+      trained_on: "train" or "train+val".
+      step: of the checkpoint that was tested.
+      seconds_trained: all its steps took.
+      scores: of its test episodes.
+    """
+
+    seed: int
+    trained_on: str
+    step: int
+    seconds_trained: float
+    scores: EpisodeScores
+
+    @property
+    def accuracy(self) -> Interval:
+        """With its 95 % interval over episodes."""
+        return interval(self.scores.accuracy)
+
+    def as_dict(self) -> dict:
+        """Returns what results.json holds."""
+        return {
+            "seed": self.seed,
+            "trained_on": self.trained_on,
+            "step": self.step,
+            "seconds_trained": finite(self.seconds_trained),
+            "accuracy": self.accuracy.as_dict(),
+            **Calibration.of(self.scores).as_dict(),
+        }
+
+
+class Reproduction(NamedTuple):
+    """All runs of the published protocol, and what was published.
+
+    Attributes:
+      title: what was tested, in a line.
+      selection: the run that was trained on the training classes alone.
+      runs: those trained on the validation classes too, one a seed.
+      published: accuracies to compare with; empty if there are none.
+      note: what to know when comparing; may be empty.
+      given: the settings that were typed.
+      directory: of the reproduction.
+    """
+
+    title: str
+    selection: TestedRun
+    runs: list[TestedRun]
+    published: tuple[Accuracy, ...]
+    note: str
+    given: Mapping[str, object]
+    directory: pathlib.Path
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over runs."""
+        return statistics.fmean(run.accuracy.mean for run in self.runs)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation of the runs' accuracies; None of a single run."""
+        means = [run.accuracy.mean for run in self.runs]
+        return statistics.stdev(means) if len(means) > 1 else None
+
+    @property
+    def over_episodes(self) -> Interval:
+        """Mean over the episodes of all runs with its 95 % interval."""
+        return interval(np.concatenate([run.scores.accuracy for run in self.runs]))
+
+
+class Trial(NamedTuple):
+    """A run of a search, with settings of its own.
+
+    Attributes:
+      settings: name -> value; empty for those that were given.
+      accuracy: of its best validation; None if there was none.
+      best_step: meta-steps until then.
+      steps: meta-steps until the last checkpoint.
+      seconds: they took.
+      diverged: whether it ended because too many steps were not finite.
+    """
+
+    settings: dict[str, float]
+    accuracy: Interval | None
+    best_step: int | None
+    steps: int
+    seconds: float
+    diverged: bool
+
+    @property
+    def rank(self) -> float:
+        """Higher is better; lowest where no run to the end is to be hoped for."""
+        if self.diverged or self.accuracy is None:
+            return -math.inf
+        return self.accuracy.mean
+
+    def as_dict(self) -> dict:
+        """Returns what results.json holds."""
+        return {
+            "settings": self.settings,
+            "validation_accuracy": self.accuracy and self.accuracy.as_dict(),
+            "best_step": self.best_step,
+            "steps_trained": self.steps,
+            "seconds_trained": finite(self.seconds),
+            "diverged": self.diverged,
+        }
+
+
+def best_of(trials: list[Trial]) -> int | None:
+    """Index of the best trial (the first on a tie); None if all diverged."""
+    best = max(range(len(trials)), key=lambda number: trials[number].rank)
+    return best if math.isfinite(trials[best].rank) else None

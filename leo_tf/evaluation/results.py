@@ -1,0 +1,93 @@
+"""Test results of a run in numbers; `leo_tf.reports` makes texts of them."""
+
+from typing import NamedTuple
+
+from leo_tf.evaluation.calibration import Bins, expected_calibration_error
+from leo_tf.evaluation.evaluate import EpisodeScores
+from leo_tf.evaluation.intervals import Interval, interval
+from leo_tf.files import finite
+
+# What every method is tested beside.
+BASELINE = "centroid"
+
+
+class Calibration(NamedTuple):
+    """Whether a method is as sure as it is right.
+
+    Attributes:
+      nll: negative log-likelihood of a query in nats, with its 95 % interval over
+        episodes.
+      ece: expected calibration error over all queries, between 0 and 1.
+      bins: what it is made of.
+    """
+
+    nll: Interval
+    ece: float
+    bins: Bins
+
+    @classmethod
+    def of(cls, scores: EpisodeScores) -> "Calibration":
+        """Sums up scores.
+
+        Raises:
+          ValueError: if they are not those of a calibrated evaluation.
+        """
+        if scores.nll is None or scores.bins is None:
+            raise ValueError("`scores`: expected `nll` and `bins`, received None")
+        bins = Bins(*(tuple(map(float, sums)) for sums in scores.bins))
+        return cls(interval(scores.nll), expected_calibration_error(bins), bins)
+
+    def as_dict(self) -> dict:
+        """Returns what results.json holds; of the bins, sums over queries (`Bins`)."""
+        bins = {
+            name: list(map(finite, sums)) for name, sums in zip(Bins._fields, self.bins)
+        }
+        return {"nll": self.nll.as_dict(), "ece": finite(self.ece), "bins": bins}
+
+
+class Results(NamedTuple):
+    """Test accuracy of a method and of nearest centroid, on the same episodes.
+
+    Attributes:
+      title: what was tested, in a line, e.g. "glyphs, test: 5-way 1-shot, 19 queries a
+        class, step 3000".
+      methods: name -> accuracy with its 95 % interval over episodes; the method that
+        was asked for comes first.
+      losses: name -> mean loss.
+      difference: the method minus nearest centroid, paired by episode, likewise; None
+        if the method is nearest centroid.
+      episodes: how many.
+      calibration: of the method that was asked for; that of the bare cosines beside it
+        says nothing.
+    """
+
+    title: str
+    methods: dict[str, Interval]
+    losses: dict[str, float]
+    difference: Interval | None
+    episodes: int
+    calibration: Calibration
+
+    @property
+    def method(self) -> str:
+        """The name of the method that was asked for."""
+        return next(iter(self.methods))
+
+    @property
+    def accuracy(self) -> Interval:
+        """Accuracy of the method that was asked for."""
+        return self.methods[self.method]
+
+
+def results_of(scores: dict[str, EpisodeScores], title: str) -> Results:
+    """Sums up what a method, the first, and nearest centroid scored."""
+    accuracies = {name: score.accuracy for name, score in scores.items()}
+    first, *others = accuracies.values()
+    return Results(
+        title=title,
+        methods={name: interval(values) for name, values in accuracies.items()},
+        losses={name: score.loss for name, score in scores.items()},
+        difference=interval(first - others[0]) if others else None,
+        episodes=len(first),
+        calibration=Calibration.of(next(iter(scores.values()))),
+    )

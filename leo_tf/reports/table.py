@@ -1,0 +1,60 @@
+"""Tables of text: one object, printed on a terminal and written as Markdown."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import rich.table
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table; nothing in its cells is markup.
+
+    Attributes:
+      columns: their titles.
+      rows: a text for each column; at the end of a row texts may be missing.
+      left: titles of the columns that are aligned to the left; the others are numbers.
+      title: above it, or "".
+      sections: numbers of the rows that a new section begins with. Markdown has none.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: tuple[str, ...] = ()
+    title: str = ""
+    sections: tuple[int, ...] = ()
+
+    def __rich__(self) -> rich.table.Table:
+        """Returns what `rich` prints."""
+        drawn = rich.table.Table(box=box.SIMPLE_HEAVY, title=escape(self.title) or None)
+        for column in self.columns:
+            is_left = column in self.left
+            drawn.add_column(Text(column), justify="left" if is_left else "right")
+        for number, row in enumerate(self.rows):
+            if number in self.sections:
+                drawn.add_section()
+            drawn.add_row(*map(Text, row))
+        return drawn
+
+    def markdown(self) -> str:
+        """Returns its lines in Markdown, the title as a heading."""
+        rules = ["---" if column in self.left else "---:" for column in self.columns]
+        lines = [_line(self.columns), f"|{'|'.join(rules)}|", *map(_line, self.rows)]
+        heading = f"# {self.title}\n\n" if self.title else ""
+        return heading + "\n".join(lines)
+
+
+def show(parts: Iterable[str | Table]) -> None:
+    """Prints texts, however long their lines, and tables to standard output."""
+    console = Console(highlight=False)
+    for part in parts:
+        (print if isinstance(part, str) else console.print)(part)
+
+
+def _line(cells: Iterable[str]) -> str:
+    texts = [cell.replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(texts)} |"

@@ -1,0 +1,161 @@
+"""What a comparison says on a terminal, in Markdown and in pictures."""
+
+import pathlib
+
+import pytest
+
+from leo_tf.evaluation.calibration import Bins
+from leo_tf.evaluation.intervals import Interval
+from leo_tf.evaluation.job_results import Comparison, Row
+from leo_tf.evaluation.results import Calibration
+from leo_tf.reports import comparison as report
+from leo_tf.reports.figures import BLUE, ORANGE, pixels
+from leo_tf.reports.table import show
+
+BINS = Bins((0, 0, 30, 0, 10), (0, 0, 15.0, 0, 8.5), (0, 0, 12, 0, 9))
+RIDGE = Row(
+    "ridge",
+    Interval(0.6123, 0.0123),
+    Interval(-0.0877, 0.0051),
+    Calibration(Interval(1.25, 0.1), 0.0875, BINS),
+    *(0, 0, 0, False, 0.0, 0.00123),
+    {"ridge_strength": 0.123456},
+    {},
+)
+MAML = Row(
+    "maml",
+    Interval(0.65, 0.011),
+    Interval(-0.05, 0.002),
+    Calibration(Interval(2345.6, 0.1), 0.31, BINS),
+    *(1234, 500, 1500, True, 99.4, 0.0042),
+    {},
+    {"outer_lr": 0.01},
+)
+LEO = Row(
+    "leo",
+    Interval(0.7, 0.01),
+    None,
+    Calibration(Interval(0.75, 0.1), 0.021, BINS),
+    *(172736, 2000, 3000, False, 180.0, 0.0105),
+    {},
+    {},
+)
+SHAPE = {"way": 5, "shot": 1, "num_query": 19}
+
+
+def comparison(**changes):
+    given = {"preset": "glyphs", "first_order": True}
+    values = [RIDGE, MAML, LEO], "leo", "glyphs", SHAPE, 400, 0, given, True
+    return Comparison(*values, pathlib.Path("job"))._replace(**changes)
+
+
+def test_a_terminal_shows_what_methods_reach_and_what_they_cost(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    show(report.terminal(comparison()))
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "",
+        "glyphs, test: 5-way 1-shot, 19 queries a class; "
+        "± is the 95 % interval over 400 episodes",
+        "",
+        "  method             accuracy in %      minus LEO       NLL   ECE in %",
+        " " + "━" * 70,
+        "  Ridge regression    61.23 ± 1.23   -8.77 ± 0.51     1.250        8.8",
+        "  MAML                65.00 ± 1.10   -5.00 ± 0.20   2.3e+03       31.0",
+        "  LEO                 70.00 ± 1.00                    0.750        2.1",
+        "",
+        "",
+        "  method             parameters   best step              steps   training   "
+        "ms to adapt",
+        " " + "━" * 87,
+        "  Ridge regression            0           -                  -          -   "
+        "       1.23",
+        "  MAML                    1,234         500   1,500 (diverged)       99 s   "
+        "       4.20",
+        "  LEO                   172,736       2,000              3,000    3.0 min   "
+        "      10.50",
+        "",
+    ]
+
+
+def test_markdown_has_all_columns_in_one_table_and_says_what_they_are():
+    text = report.markdown(comparison())
+    assert text.splitlines() == [
+        "# glyphs, test: 5-way 1-shot, 19 queries a class; "
+        "± is the 95 % interval over 400 episodes",
+        "",
+        "| method | accuracy in % | minus LEO | NLL | ECE in % | parameters "
+        "| best step | steps | training | ms to adapt |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| Ridge regression | 61.23 ± 1.23 | -8.77 ± 0.51 | 1.250 | 8.8 | 0 "
+        "| - | - | - | 1.23 |",
+        "| MAML | 65.00 ± 1.10 | -5.00 ± 0.20 | 2.3e+03 | 31.0 | 1,234 "
+        "| 500 | 1,500 (diverged) | 99 s | 4.20 |",
+        "| LEO | 70.00 ± 1.00 |  | 0.750 | 2.1 | 172,736 "
+        "| 2,000 | 3,000 | 3.0 min | 10.50 |",
+        "",
+        "All methods answered the same episodes. Differences to LEO are paired by "
+        "episode. NLL is the negative log-likelihood of a query in nats, ECE the "
+        "expected calibration error in 15 bins. The best step is that of the "
+        "checkpoint with the best validation, which was tested. Training is the time "
+        "of all steps, compiling included. A task's time to adapt is the median of 50 "
+        "tasks, one at a time.",
+        "",
+        "Given: `--preset=glyphs --first_order=true`",
+        "",
+        "Ridge regression, chosen on validation episodes: `--ridge_strength=0.123`",
+        "",
+        "MAML: `--outer_lr=0.01`",
+    ]
+    assert text.endswith("`\n")
+
+
+def test_draws_the_reference_and_an_unselected_checkpoint_are_told():
+    found = comparison(samples=3, reference="maml", selects=False)
+    text = report.markdown(found)
+    assert "mean of 3 draws where a method draws; ± is" in text.splitlines()[0]
+    assert "| minus MAML |" in text and "Differences to MAML" in text
+    said = "The validation classes were trained on, too: the last checkpoint was tested"
+    assert said in text and "best validation" not in text
+
+
+def test_json_says_what_was_tested_and_each_method_under_its_name():
+    found = report.as_dict(comparison(samples=3))
+    assert found == {
+        "methods": {row.name: row.as_dict() for row in (RIDGE, MAML, LEO)},
+        "difference_to": "leo",
+        "test": SHAPE,
+        "episodes": 400,
+        "test_samples": 3,
+        "interval": "95 % over episodes",
+    }
+
+
+def test_the_picture_has_a_dot_with_its_interval_for_each_method_in_their_order():
+    unsure = RIDGE._replace(accuracy=Interval(0.5, float("inf")))
+    [axes] = report.accuracies(comparison(rows=[unsure, MAML, LEO])).axes
+    titles = [label.get_text() for label in axes.get_yticklabels()]
+    assert titles == ["Ridge regression", "MAML", "LEO"]
+    bottom, top = axes.get_ylim()
+    assert bottom > top, "the first is above"
+    drawn = []
+    for container in axes.containers:
+        line, _, [bar] = container
+        [segment] = bar.get_segments()
+        drawn.append((*line.get_xydata()[0], *segment[:, 0], line.get_color()))
+    expected = [
+        (50.0, 0, 50.0, 50.0, BLUE),
+        (65.0, 1, 63.9, 66.1, BLUE),
+        (70.0, 2, 69.0, 71.0, ORANGE),
+    ]
+    for one, other in zip(drawn, expected, strict=True):
+        assert one[:-1] == pytest.approx(other[:-1]) and one[-1] == other[-1]
+    assert [text.get_text() for text in axes.texts] == ["50.00", "65.00", "70.00"]
+
+
+def test_the_reliability_picture_has_a_panel_for_each_method():
+    figure = report.reliabilities(comparison())
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [f"{row.title}\nECE 8.8 %" for row in (RIDGE, MAML, LEO)]
+    assert figure.get_suptitle() == "glyphs, test: 5-way 1-shot, 19 queries a class"
+    pixels(figure)

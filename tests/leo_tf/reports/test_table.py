@@ -1,0 +1,76 @@
+"""Tables: one object on a terminal and in Markdown."""
+
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+
+from leo_tf.reports.table import Table, show
+
+TABLE = Table(
+    ("method", "accuracy", "note"),
+    (("LEO", "61.5", "a"), ("ridge", "7.25", "longer"), ("difference", "+54.25")),
+    left=("method", "note"),
+    title="tiny",
+    sections=(2,),
+)
+
+
+def test_markdown_has_the_title_alignments_and_every_cell_in_its_column():
+    assert TABLE.markdown().splitlines() == [
+        "# tiny",
+        "",
+        "| method | accuracy | note |",
+        "|---|---:|---|",
+        "| LEO | 61.5 | a |",
+        "| ridge | 7.25 | longer |",
+        "| difference | +54.25 |",
+    ]
+
+
+def test_a_terminal_has_alignments_a_section_and_every_cell_in_its_column(capsys):
+    show([dataclasses.replace(TABLE, title="")])
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "",
+        "  method       accuracy   note",
+        " ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
+        "  LEO              61.5   a",
+        "  ridge            7.25   longer",
+        "",
+        "  difference     +54.25",
+        "",
+    ]
+
+
+def test_rich_prints_a_table_with_its_title():
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(TABLE)
+    assert "tiny" in console.export_text().splitlines()[0]
+
+
+def test_nothing_in_a_cell_is_markup(capsys):
+    show([Table(("[b]a[/b]",), (("[red]x[/red] :smile: a|b",),))])
+    printed = capsys.readouterr().out
+    assert "[b]a[/b]" in printed and "[red]x[/red] :smile: a|b" in printed
+    assert Table(("a",), (("x|y",),)).markdown().endswith("| x\\|y |")
+
+
+def test_texts_and_tables_are_printed_in_their_order_and_long_lines_are_not_broken(
+    capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "40")
+    long = "--setting=[1] " * 20
+    show([long, Table(("column",), (("cell",),)), "end"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == long and lines[-1] == "end"
+    assert [line.strip() for line in lines[1:-1] if line.strip(" ━")] == [
+        "column",
+        "cell",
+    ]
+
+
+def test_a_table_does_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TABLE.title = "other"
