@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from saved_runs import chosen_on, config_of, listing, results_of
 
+from leo_tf import console
 from leo_tf.cli import main as command_line
 from leo_tf.cli.flags import parse
 from leo_tf.console import ProgressLine
@@ -18,7 +19,6 @@ from leo_tf.errors import DivergedError
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.intervals import interval
 from leo_tf.experiments import run_group
-from leo_tf.experiments import train as training
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
 from leo_tf.methods.registry import METHODS, build
 from leo_tf.runs.checkpoints import Checkpoints, restore
@@ -189,7 +189,7 @@ def test_interrupted_in_one_method_it_goes_on_there(
     monkeypatch.setattr(trainer, "_SECONDS_PER_CALL", 0.0)
     flags = tmp_path / "job", "--methods=ridge,maml,centroid_euclidean"
     with monkeypatch.context() as patch:
-        patch.setattr(training, "ProgressLine", Line)
+        patch.setattr(console, "ProgressLine", Line)
         assert compare(*flags) == 128 + signal.SIGTERM
     told = capsys.readouterr()
     assert "Stopped and saved at step 7" in told.err and told.out == ""
@@ -222,9 +222,9 @@ def test_the_directory_of_a_run_is_no_place_for_a_comparison(trained, compare, c
     assert listing(trained) == before
 
 
-def test_a_test_of_draws_says_so_and_is_not_the_test_of_means(comparison, capsys):
+def test_a_test_of_draws_says_so_and_is_not_the_test_of_means(comparison):
     found = evaluated(comparison / "leo", "--test_samples=3")
-    assert "mean of 3 draws" in capsys.readouterr().out
+    assert "mean of 3 draws" in found.title
     assert found.calibration.nll != evaluated(comparison / "leo").calibration.nll
     assert found == evaluated(comparison / "leo", "--test_samples=3")
 
