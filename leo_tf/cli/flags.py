@@ -13,7 +13,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -84,7 +84,9 @@ def define_flags(flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -> None:
         absl_flags.DEFINE_flag(flag, flag_values)
 
 
-def parse(argv, flag_values: absl_flags.FlagValues | None = None) -> RunOptions:
+def parse(
+    argv: Sequence[str], flag_values: absl_flags.FlagValues | None = None
+) -> RunOptions:
     """Reads a command line; with `--help` among it, prints help and exits with 0.
 
     Args:

@@ -1,5 +1,8 @@
 """Which flags go with which mode."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from leo_tf.cli.options import OPTIONS
 from leo_tf.errors import FlagError
 
@@ -19,7 +22,7 @@ _MAKES_ITS_OWN = {
 }
 
 
-def check_mode(mode, given):
+def check_mode(mode: str, given: Mapping[str, Any]) -> None:
     """Refuses flags of other modes: nothing would come of them.
 
     Raises:
@@ -33,7 +36,9 @@ def check_mode(mode, given):
             )
 
 
-def check_directories(mode, workdir, arguments, given):
+def check_directories(
+    mode: str, workdir: str, arguments: Mapping[str, Any], given: Mapping[str, Any]
+) -> None:
     """Sees that a mode has the directories it needs, and no flag it has no use for.
 
     Args:

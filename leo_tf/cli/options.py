@@ -66,7 +66,7 @@ class Option:
     default: Any = REQUIRED
     convert: Callable[[Any], Any] = lambda value: value
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "target", self.target or self.name)
         object.__setattr__(self, "argument", self.argument or self.name)
 

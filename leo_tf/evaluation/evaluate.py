@@ -40,7 +40,7 @@ def evaluate(
     learners: Mapping[str, Learner],
     episodes: EpisodesByRow | Iterable[Episode],
     on_batch: Callable[[int], None] = lambda episodes: None,
-    **options,
+    **options: Any,
 ) -> dict[str, EpisodeScores]:
     """Scores every method on the same episodes.
 

@@ -16,7 +16,7 @@ class Interval(NamedTuple):
     mean: float
     half_width: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{100 * self.mean:.2f} ± {100 * self.half_width:.2f}"
 
     def as_dict(self) -> dict[str, float | None]:

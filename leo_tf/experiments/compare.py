@@ -23,13 +23,12 @@ from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import CheckpointError, DivergedError
-from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.intervals import interval
 from leo_tf.evaluation.job_results import Comparison, Row
 from leo_tf.evaluation.results import Calibration
-from leo_tf.experiments.evaluate import posterior_draws
+from leo_tf.experiments.evaluate import score
 from leo_tf.experiments.run_group import RunGroup, open_group
-from leo_tf.files import to_json, write_file
+from leo_tf.files import AnyPath, to_json, write_file
 from leo_tf.methods.registry import check, in_table_order, method_named
 from leo_tf.methods.settings import DEFAULT_METHODS, of, read
 from leo_tf.model.learner import Learner
@@ -45,7 +44,7 @@ _NOT_SHOWN = ("method", "test_samples")
 def compare(
     config: Config,
     methods: Sequence[str] = DEFAULT_METHODS,
-    workdir=None,
+    workdir: AnyPath | None = None,
     *,
     method_settings: Mapping[str, Mapping[str, object]] | str = "",
     data: Data | None = None,
@@ -139,18 +138,9 @@ def _tested(
 ) -> Comparison:
     """Everything the tables say, of all methods on the same test episodes."""
     config, split = group.config, group.splits["test"]
-    count = config.run.num_test_episodes
     runs = {name: group.finished(name) for name in settings}
     learners = {name: run.learner for name, run in runs.items()}
-    episodes = dataset.evaluation_episodes(config, split, count)
-    with group.console.progress("test", count, unit="episodes") as line:
-        scores = evaluate(
-            learners,
-            episodes,
-            line.advance,
-            calibrated=True,
-            draws=posterior_draws(config),
-        )
+    scores = score(learners, config, split, group.console)
     reference = "leo" if "leo" in runs else [*runs][-1]
     rows = []
     for name, run in runs.items():
@@ -176,7 +166,7 @@ def _tested(
         reference,
         config.data.dataset_name,
         dataset.evaluation_shape(config, split),
-        count,
+        config.run.num_test_episodes,
         config.run.test_samples,
         given=given(config),
         selects=not config.data.train_on_val,

@@ -1,5 +1,8 @@
 """Tests what a run directory holds, or what training has just made."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from leo_tf.configs.schema import EMBEDDED_DATASET, Config
@@ -10,9 +13,11 @@ from leo_tf.data_pipeline.pipeline import gather
 from leo_tf.data_pipeline.release_layout import dataset_of
 from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import CheckpointError, FlagError, InputError, shown
-from leo_tf.evaluation.evaluate import evaluate as score
+from leo_tf.evaluation.evaluate import EpisodeScores
+from leo_tf.evaluation.evaluate import evaluate as evaluate_methods
 from leo_tf.evaluation.posterior import Draws
 from leo_tf.evaluation.results import BASELINE, Results, results_of
+from leo_tf.files import AnyPath
 from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import build, method_named, method_of
 from leo_tf.model.learner import Learner, adapt_and_score
@@ -36,7 +41,11 @@ _SHAPES = ("method", "dtype", "num_latents", "random_prior", "way")
 
 
 def evaluate(
-    workdir, *, data: Data | None = None, console: Console = SILENT, **changes
+    workdir: AnyPath,
+    *,
+    data: Data | None = None,
+    console: Console = SILENT,
+    **changes: Any,
 ) -> Results:
     """Tests the best checkpoint of a run directory, and writes nothing there.
 
@@ -92,26 +101,29 @@ def test_run(run: Run, split: Split) -> None:
         _draw_episode(run, split, split.images)
 
 
-def posterior_draws(config: Config) -> Draws | None:
-    """Returns what predictions are averaged over in a test, if anything."""
-    run = config.run
-    return Draws(run.test_samples, run.seed) if run.test_samples else None
+def score(
+    learners: Mapping[str, Learner],
+    config: Config,
+    split: Split,
+    console: Console,
+    title: str = "test",
+) -> dict[str, EpisodeScores]:
+    """Scores methods on the test episodes of a configuration, calibration included."""
+    run, count = config.run, config.run.num_test_episodes
+    draws = Draws(run.test_samples, run.seed) if run.test_samples else None
+    episodes = dataset.evaluation_episodes(config, split, count)
+    with console.progress(title, count, unit="episodes") as line:
+        return evaluate_methods(
+            learners, episodes, line.advance, calibrated=True, draws=draws
+        )
 
 
 def _test(run: Run, split: Split, best: Checkpoint) -> Results:
-    config, count = run.config, run.config.run.num_test_episodes
+    config = run.config
     # The method first: where it is nearest centroid itself, it is not tested twice.
     learners: dict[str, Learner] = {config.methods.method: run.learner}
     learners.setdefault(BASELINE, NearestCentroid())
-    episodes = dataset.evaluation_episodes(config, split, count)
-    with run.console.progress("test", count, unit="episodes") as line:
-        scores = score(
-            learners,
-            episodes,
-            line.advance,
-            calibrated=True,
-            draws=posterior_draws(config),
-        )
+    scores = score(learners, config, split, run.console)
     shape, samples = dataset.evaluation_shape(config, split), config.run.test_samples
     title = report.title(config.data.dataset_name, shape, samples, best.step)
     return results_of(scores, title)

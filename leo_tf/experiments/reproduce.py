@@ -15,11 +15,10 @@ from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import FlagError
-from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.job_results import Reproduction, TestedRun
-from leo_tf.experiments.evaluate import posterior_draws
+from leo_tf.experiments.evaluate import score
 from leo_tf.experiments.run_group import RunGroup, open_group
-from leo_tf.files import to_json, write_file
+from leo_tf.files import AnyPath, to_json, write_file
 from leo_tf.methods.registry import check, method_named
 from leo_tf.reports import reproduction as report
 from leo_tf.reports.results import title
@@ -37,7 +36,7 @@ _NO_MATTER = (
 
 def reproduce(
     config: Config,
-    workdir=None,
+    workdir: AnyPath | None = None,
     *,
     seeds: int = DEFAULT_SEEDS,
     data: Data | None = None,
@@ -112,16 +111,8 @@ def _settings(seed: int, steps: int) -> dict:
 def _tested(group: RunGroup, name: str, trained_on: str, **settings) -> TestedRun:
     """What a run scores on the test episodes of its seed."""
     run, config = group.finished(name), group.config.replace(**settings)
-    count = config.run.num_test_episodes
-    episodes = dataset.evaluation_episodes(config, group.splits["test"], count)
-    with group.console.progress(f"test {name}", count, unit="episodes") as line:
-        scores = evaluate(
-            {name: run.learner},
-            episodes,
-            line.advance,
-            calibrated=True,
-            draws=posterior_draws(config),
-        )[name]
+    learners, split = {name: run.learner}, group.splits["test"]
+    scores = score(learners, config, split, group.console, f"test {name}")[name]
     best, seconds = run.checkpoints.best().step, run.state.seconds
     return TestedRun(config.run.seed, trained_on, best, seconds, scores)
 

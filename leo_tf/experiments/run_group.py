@@ -12,7 +12,7 @@ from leo_tf.data_pipeline.sources import Data, write_data
 from leo_tf.environment import device, versions
 from leo_tf.errors import FlagError, InputError, Stopped
 from leo_tf.experiments.train import describe, train_run
-from leo_tf.files import to_json, write_file
+from leo_tf.files import AnyPath, to_json, write_file
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.directory import JOB_FILE, job_of
 from leo_tf.runs.run import (
@@ -67,7 +67,7 @@ class RunGroup:
         }
 
     def train(
-        self, name: str, splits: Mapping[str, Split] | None = None, **settings
+        self, name: str, splits: Mapping[str, Split] | None = None, **settings: Any
     ) -> None:
         """Trains a run, or resumes it, or finds it done.
 
@@ -105,7 +105,7 @@ class RunGroup:
 def open_group(
     mode: str,
     config: Config,
-    workdir=None,
+    workdir: AnyPath | None = None,
     *,
     data: Data | None = None,
     allow_changes: bool = False,

@@ -23,7 +23,7 @@ from leo_tf.errors import DivergedError, FlagError
 from leo_tf.evaluation.intervals import Interval
 from leo_tf.evaluation.job_results import Trial, best_of
 from leo_tf.experiments.run_group import RunGroup, open_group
-from leo_tf.files import read_json, to_json, write_file
+from leo_tf.files import AnyPath, read_json, to_json, write_file
 from leo_tf.methods.registry import check, in_table_order, method_named
 from leo_tf.methods.settings import DEFAULT_METHODS, draw, ranges, read
 from leo_tf.reports import search as report
@@ -55,7 +55,7 @@ class SearchResult(NamedTuple):
 def search(
     config: Config,
     methods: Sequence[str] = DEFAULT_METHODS,
-    workdir=None,
+    workdir: AnyPath | None = None,
     *,
     trials: int = DEFAULT_TRIALS,
     data: Data | None = None,

@@ -16,6 +16,7 @@ from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.results import BASELINE
 from leo_tf.evaluation.validation_tuning import choose
 from leo_tf.experiments.evaluate import test_run
+from leo_tf.files import AnyPath
 from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import build, check, method_named, method_of
 from leo_tf.monitoring import run_summary
@@ -36,7 +37,7 @@ from leo_tf.training.worker_loop import check_same, follow
 
 def train(
     config: Config,
-    workdir=None,
+    workdir: AnyPath | None = None,
     *,
     data: Data | None = None,
     callbacks: Sequence[Callback] = (),

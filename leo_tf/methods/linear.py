@@ -5,6 +5,7 @@ D embedding size, R = min(S, D), P = D + 1 weights and bias of a class.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -27,14 +28,22 @@ class LinearRegression(Learner):
     def __init__(self, fit: Fit, strength: float, scale: float = 1.0):
         self.fit, self.strength, self.scale = fit, strength, scale
 
-    def adapt(self, support_inputs, support_labels, training=False, noise=None):
+    def adapt(
+        self,
+        support_inputs: tf.Tensor,
+        support_labels: tf.Tensor,
+        training: bool = False,
+        noise: Any = None,
+    ) -> Adapted:
         """`Adapted` with the classifier [B, N, P], from inputs [B, N, K, D]."""
         _, way, shot, size = support_inputs.shape
         inputs = tf.reshape(support_inputs, [-1, way * shot, size])  # [B, S, D]
         labels = tf.reshape(support_labels, [-1, way * shot])
         return Adapted(self._classifier(inputs, labels, way))
 
-    def adapt_uneven(self, support, labels, way) -> UnevenAdapted:
+    def adapt_uneven(
+        self, support: tf.Tensor, labels: tf.Tensor, way: tf.Tensor
+    ) -> UnevenAdapted:
         """The same from support [S, D] with labels [S]: each example counts alike."""
         classifier = self._classifier(support[tf.newaxis], labels[tf.newaxis], way)
         return without_latents(classifier[0])

@@ -6,10 +6,14 @@ Shapes: B tasks in the meta-batch, N way, K shot, S support examples of a task, 
 embedding size, P = D + 1 weights and bias of a class.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from leo_tf.configs.schema import MethodConfig
+from leo_tf.data_pipeline.episode import Episode
 from leo_tf.model.inner_loop import gradient_descent
 from leo_tf.model.learner import Adapted, UnevenAdapted, class_scores, without_latents
 from leo_tf.model.losses import cross_entropy
@@ -46,13 +50,13 @@ class MAML(keras.layers.Layer):
         config: MethodConfig | None = None,
         learned_rates: bool = False,
         name: str = "maml",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         self.way, self.learned_rates = way, learned_rates
         self.config = MethodConfig() if config is None else config
 
-    def build(self, support_shape):
+    def build(self, support_shape: Sequence[Any]) -> None:
         way, size = self.way, support_shape[-1]
         self.kernel = self.add_weight(
             name="kernel", shape=[way, size], initializer="zeros"
@@ -67,7 +71,13 @@ class MAML(keras.layers.Layer):
     def kernels(self) -> list:
         return [self.kernel]
 
-    def adapt(self, support_inputs, support_labels, training=False, noise=None):
+    def adapt(
+        self,
+        support_inputs: tf.Tensor,
+        support_labels: tf.Tensor,
+        training: bool = False,
+        noise: Any = None,
+    ) -> Adapted:
         """`Adapted` with the classifier [B, N, P], from inputs [B, N, K, D].
 
         Raises:
@@ -84,7 +94,9 @@ class MAML(keras.layers.Layer):
         health = {"support_loss_start": first, "support_loss_before_last_step": last}
         return Adapted(classifier, penalties={}, health=health)
 
-    def adapt_uneven(self, support, labels, way) -> UnevenAdapted:
+    def adapt_uneven(
+        self, support: tf.Tensor, labels: tf.Tensor, way: tf.Tensor
+    ) -> UnevenAdapted:
         """The same from support [S, D] with labels [S]: each example counts alike.
 
         Raises:
@@ -95,11 +107,23 @@ class MAML(keras.layers.Layer):
         classifier, _ = self._descend(support[tf.newaxis], labels[tf.newaxis])
         return without_latents(classifier[0])
 
-    def logits(self, classifier, inputs, training=False, noise=None):
+    def logits(
+        self,
+        classifier: tf.Tensor,
+        inputs: tf.Tensor,
+        training: bool = False,
+        noise: Any = None,
+    ) -> tf.Tensor:
         """[B, ..., N] scores of inputs [B, ..., D]."""
         return class_scores(classifier, inputs)
 
-    def draw_noise(self, episode, seed, step, first_task=0):
+    def draw_noise(
+        self,
+        episode: Episode,
+        seed: tf.Tensor,
+        step: tf.Tensor,
+        first_task: int | tf.Tensor = 0,
+    ) -> None:
         return None
 
     def _descend(self, inputs, labels):

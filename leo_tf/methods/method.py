@@ -47,7 +47,7 @@ class Method:
         default_factory=lambda: {"outer_lr": (1e-4, 3e-2)}
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in (*self.chosen, *self.settings, *self.ranges):
             if name not in GROUP_OF:
                 expected = "settings of leo_tf.configs.schema"

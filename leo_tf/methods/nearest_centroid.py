@@ -4,6 +4,8 @@ Shapes: B tasks in the meta-batch, N way, K shot, S examples of one uneven suppo
 D embedding size, P = D, or D + 1 with a bias.
 """
 
+from typing import Any
+
 import tensorflow as tf
 
 from leo_tf.model.learner import Adapted, Learner, UnevenAdapted, without_latents
@@ -30,12 +32,20 @@ class NearestCentroid(Learner):
             raise ValueError(f"`metric` must be cosine or euclidean, got {metric!r}.")
         self.metric, self.scale = metric, scale
 
-    def adapt(self, support_inputs, support_labels, training=False, noise=None):
+    def adapt(
+        self,
+        support_inputs: tf.Tensor,
+        support_labels: tf.Tensor,
+        training: bool = False,
+        noise: Any = None,
+    ) -> Adapted:
         """`Adapted` with the classifier [B, N, P]: P is D + 1 if Euclidean."""
         means = tf.reduce_mean(support_inputs, axis=2)  # [B, N, D]
         return Adapted(self._classifier(means))
 
-    def adapt_uneven(self, support, labels, way) -> UnevenAdapted:
+    def adapt_uneven(
+        self, support: tf.Tensor, labels: tf.Tensor, way: tf.Tensor
+    ) -> UnevenAdapted:
         """The same from support [S, D] with labels [S]: each class's own mean."""
         means = tf.math.unsorted_segment_mean(support, labels, way)  # [N, D]
         return without_latents(self._classifier(means))

@@ -6,6 +6,8 @@ product with a vector takes two small matrix products.
 Shapes: B tasks, S examples of a task, N classes, R features.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -77,7 +79,9 @@ def newton(features: tf.Tensor, targets: tf.Tensor, penalty: tf.Tensor) -> tf.Te
     return tf.while_loop(is_running, advance, state, maximum_iterations=_MOST_STEPS)[1]
 
 
-def conjugate_gradients(product, right: tf.Tensor, tolerance: float) -> tf.Tensor:
+def conjugate_gradients(
+    product: Callable[[tf.Tensor], tf.Tensor], right: tf.Tensor, tolerance: float
+) -> tf.Tensor:
     """Solves `product(x) = right` for each task, more exactly the smaller `right` is.
 
     Args:

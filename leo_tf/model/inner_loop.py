@@ -47,7 +47,13 @@ def gradient_descent(
     return params, losses
 
 
-def run_inner_loops(start, decode, support_loss, rates, steps):
+def run_inner_loops(
+    start: tf.Tensor,
+    decode: Callable,
+    support_loss: Callable,
+    rates: tuple[tf.Tensor, tf.Tensor],
+    steps: tuple[int, int],
+) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
     """LEO's two inner loops: algorithm 1, lines 9 to 15, then fine-tuning.
 
     Args:
@@ -74,7 +80,13 @@ def run_inner_loops(start, decode, support_loss, rates, steps):
     return latents, weights, losses + more
 
 
-def adapt_latents(start, decode, support_loss, learning_rate, num_steps):
+def adapt_latents(
+    start: tf.Tensor,
+    decode: Callable,
+    support_loss: Callable,
+    learning_rate: tf.Tensor,
+    num_steps: int,
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """Steps in latent space, decoding afresh: the release's `leo_inner_loop`.
 
     Returns:
@@ -87,7 +99,9 @@ def adapt_latents(start, decode, support_loss, learning_rate, num_steps):
     return gradient_descent(latent_loss, start, learning_rate, num_steps)
 
 
-def finetune_classifier(start, support_loss, learning_rate, num_steps):
+def finetune_classifier(
+    start: tf.Tensor, support_loss: Callable, learning_rate: tf.Tensor, num_steps: int
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """Steps on the weights: the release's `finetuning_inner_loop`.
 
     Returns:

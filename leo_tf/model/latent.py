@@ -10,6 +10,7 @@ This is the only module that imports TensorFlow Probability.
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+Normal = tfp.distributions.Normal  # others have its name from here
 # The release's lower bound of every stddev.
 STDDEV_FLOOR = 1e-10
 

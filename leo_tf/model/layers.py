@@ -7,6 +7,9 @@ computed in 16 bits, and all else, what they return included, in the variables' 
 Shapes: B tasks in the meta-batch, N way, K shot, D embedding size, Z latent size.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -49,20 +52,20 @@ class Encoder(_Linear):
     Source: arXiv:1807.05960, equation 3; `encoder` in the release's `model.py`.
     """
 
-    def __init__(self, num_latents: int, seed: int = 0, **kwargs):
+    def __init__(self, num_latents: int, seed: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
         self.num_latents = _positive("num_latents", num_latents)
         self.seed = seed
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Any]) -> None:
         self.kernel = _kernel(
             self, "kernel", [input_shape[-1], self.num_latents], self.seed
         )
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return product(inputs, self._cast(self.kernel))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"num_latents": self.num_latents, "seed": self.seed}
         return {**super().get_config(), **config}
 
@@ -91,18 +94,18 @@ class RelationNetwork(_Linear):
     both means come before the third map, which is linear.
     """
 
-    def __init__(self, num_latents: int, seed: int = 0, **kwargs):
+    def __init__(self, num_latents: int, seed: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
         self.num_latents = _positive("num_latents", num_latents)
         self.seed = seed
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Any]) -> None:
         shape = [2 * self.num_latents] * 2
         self.kernels = [
             _kernel(self, f"kernel_{i}", shape, self.seed + i) for i in range(3)
         ]
 
-    def call(self, codes):
+    def call(self, codes: tf.Tensor) -> tf.Tensor:
         _, way, shot, size = codes.shape
         examples = tf.reshape(codes, [-1, way * shot, size])  # [B, N*K, Z]
         pairs = self.compare(*self.sides(examples))  # [B, N*K, N*K, 2*Z]
@@ -126,7 +129,7 @@ class RelationNetwork(_Linear):
         """[..., 2 * Z] of the mean hidden units [..., 2 * Z] of a class's pairs."""
         return product(hidden, self._cast(self.kernels[2]))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"num_latents": self.num_latents, "seed": self.seed}
         return {**super().get_config(), **config}
 
@@ -147,24 +150,24 @@ class Decoder(_Linear):
     Source: arXiv:1807.05960, equation 4; `decoder` in the release's `model.py`.
     """
 
-    def __init__(self, embedding_size: int, seed: int = 0, **kwargs):
+    def __init__(self, embedding_size: int, seed: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
         self.embedding_size = _positive("embedding_size", embedding_size)
         self.seed = seed
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Any]) -> None:
         self.kernel = _kernel(
             self, "kernel", [input_shape[-1], 2 * self.embedding_size], self.seed
         )
 
-    def call(self, latents):
+    def call(self, latents: tf.Tensor) -> tf.Tensor:
         return product(latents, self._cast(self.kernel))
 
     def halves(self) -> list[tf.Tensor]:
         """The kernels [Z, D] of means and raw stddevs, in the dtype to compute in."""
         return tf.split(self._cast(self.kernel), 2, axis=1)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"embedding_size": self.embedding_size, "seed": self.seed}
         return {**super().get_config(), **config}
 

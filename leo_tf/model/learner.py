@@ -99,7 +99,11 @@ class Learner(Protocol):
         return class_scores(classifier, inputs)
 
     def draw_noise(
-        self, episode: Episode, seed: tf.Tensor, step: tf.Tensor, first_task=0
+        self,
+        episode: Episode,
+        seed: tf.Tensor,
+        step: tf.Tensor,
+        first_task: int | tf.Tensor = 0,
     ) -> Any:
         """All a training step draws, a pure function of (seed, step); None if nothing.
 
@@ -111,7 +115,7 @@ class Learner(Protocol):
 
 
 def adapt_and_score(
-    learner: Learner, episode: Episode, training: bool = False, noise=None
+    learner: Learner, episode: Episode, training: bool = False, noise: Any = None
 ) -> tuple[Adapted, tf.Tensor]:
     """Adapts to the supports, then scores the queries.
 
@@ -143,7 +147,9 @@ def loss_parts(
     return {"query": query, **penalties}
 
 
-def class_scores(classifier: tf.Tensor, inputs: tf.Tensor, dtype=None) -> tf.Tensor:
+def class_scores(
+    classifier: tf.Tensor, inputs: tf.Tensor, dtype: tf.DType | str | None = None
+) -> tf.Tensor:
     """Inner product of each input with each class's weights, plus its bias if any.
 
     Args:

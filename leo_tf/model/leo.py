@@ -6,7 +6,8 @@ size, Z latent size, U latent steps, F fine-tuning steps.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -46,13 +47,13 @@ class LEO(keras.layers.Layer):
         config: ModelConfig | None = None,
         seed: int = 0,
         name: str = "leo",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         self.config = ModelConfig() if config is None else config
         self.seed = seed
 
-    def build(self, support_shape, *unused_shapes):
+    def build(self, support_shape: Sequence[Any], *unused_shapes: Any) -> None:
         size, num_latents = support_shape[-1], self.config.num_latents
         # Five kernels, five seeds: the relation network takes three of them.
         seeds = [5 * self.seed + i for i in range(5)]
@@ -87,12 +88,21 @@ class LEO(keras.layers.Layer):
         relation = self.relation_network.kernels
         return [self.encoder.kernel, *relation, self.decoder.kernel]
 
-    def call(self, support_inputs, support_labels, query_inputs):
+    def call(
+        self,
+        support_inputs: tf.Tensor,
+        support_labels: tf.Tensor,
+        query_inputs: tf.Tensor,
+    ) -> tf.Tensor:
         adapted = self.adapt(support_inputs, support_labels)
         return self.logits(adapted.classifier, query_inputs)
 
     def adapt(
-        self, support_inputs, support_labels, training=False, noise: Noise | None = None
+        self,
+        support_inputs: tf.Tensor,
+        support_labels: tf.Tensor,
+        training: bool = False,
+        noise: Noise | None = None,
     ) -> Adapted:
         """Makes classifiers from support sets, through both inner loops.
 
@@ -122,11 +132,19 @@ class LEO(keras.layers.Layer):
         penalties = self._penalties(posterior, start, adapted, noise, training)
         return Adapted(weights, penalties, health)
 
-    def adapt_uneven(self, support, labels, way) -> UnevenAdapted:
+    def adapt_uneven(
+        self, support: tf.Tensor, labels: tf.Tensor, way: tf.Tensor
+    ) -> UnevenAdapted:
         """One task with any number of examples a class; see `uneven_support`."""
         return uneven_support.adapt_leo(self, support, labels, way)
 
-    def logits(self, classifier, inputs, training=False, noise: Noise | None = None):
+    def logits(
+        self,
+        classifier: tf.Tensor,
+        inputs: tf.Tensor,
+        training: bool = False,
+        noise: Noise | None = None,
+    ) -> tf.Tensor:
         """[B, ..., N] scores of inputs [B, ..., D], which are dropped out in training.
 
         Args:
@@ -137,7 +155,7 @@ class LEO(keras.layers.Layer):
         """
         return self._scores(classifier, inputs, self._noise(training, noise).query_mask)
 
-    def infer_latents(self, support_inputs, noise: Noise):
+    def infer_latents(self, support_inputs: tf.Tensor, noise: Noise) -> latent.Normal:
         """Normal over [B, N, K, Z]: the release's `forward_encoder`, or the prior."""
         if self.config.random_prior:
             parameters = tf.zeros([2 * self.config.num_latents], support_inputs.dtype)
@@ -146,7 +164,9 @@ class LEO(keras.layers.Layer):
         inputs = dropout(support_inputs, noise.encoder_mask, self.config.dropout_rate)
         return latent.split_normal(self.relation_network(self.encoder(inputs)))
 
-    def decode_classifier(self, latents, decoder, noise: tf.Tensor | None):
+    def decode_classifier(
+        self, latents: tf.Tensor, decoder: Sequence[tf.Tensor], noise: tf.Tensor | None
+    ) -> tf.Tensor:
         """[B, N, D] weights of latents, averaged over K: `forward_decoder`.
 
         Args:
@@ -168,7 +188,7 @@ class LEO(keras.layers.Layer):
         return tf.reduce_mean(latent.sample_or_mean(normal, noise), axis=2)
 
     def task(
-        self, support_inputs, support_labels, noise: Noise
+        self, support_inputs: tf.Tensor, support_labels: tf.Tensor, noise: Noise
     ) -> tuple[Callable, Callable]:
         """The two functions that the inner loops are made of, for a support set.
 
@@ -201,7 +221,13 @@ class LEO(keras.layers.Layer):
         adapted, _ = adapt_latents(start, *functions, self.inner_lr, self.steps[0])
         return start[:, :, 0], adapted[:, :, 0]  # without draws the K are equal
 
-    def draw_noise(self, episode: Episode, seed, step, first_task=0) -> Noise:
+    def draw_noise(
+        self,
+        episode: Episode,
+        seed: tf.Tensor,
+        step: tf.Tensor,
+        first_task: int | tf.Tensor = 0,
+    ) -> Noise:
         """All a training step draws: see `Learner`, and `noise.draw`."""
         shapes = episode.support_inputs.shape, episode.query_inputs.shape
         return self._draw(self.config, *shapes, seed, step, first_task)
@@ -211,18 +237,24 @@ class LEO(keras.layers.Layer):
         """Whether latents and weights are drawn in training, and may be in a test."""
         return not self.config.deterministic
 
-    def draw_posterior(self, support_shape, seed, number, first_task=0) -> Noise:
+    def draw_posterior(
+        self,
+        support_shape: Sequence[int],
+        seed: tf.Tensor,
+        number: tf.Tensor,
+        first_task: int | tf.Tensor = 0,
+    ) -> Noise:
         """One draw of z and w for a test: as in training, but without dropout."""
         config = dataclasses.replace(self.config, dropout_rate=0.0)
         step = -1 - tf.cast(number, tf.int64)  # training has those from 0 on
         return self._draw(config, support_shape, support_shape, seed, step, first_task)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {"config": dataclasses.asdict(self.config), "seed": self.seed}
         return {**super().get_config(), **own}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "LEO":
         return cls(**{**config, "config": ModelConfig(**config["config"])})
 
     def _draw(self, config, support_shape, query_shape, seed, step, first_task):

@@ -66,10 +66,10 @@ def draw(
     support_shape: list[int],
     query_shape: list[int],
     *,
-    seed,
-    step,
-    dtype,
-    first_task=0,
+    seed: tf.Tensor,
+    step: tf.Tensor,
+    dtype: str,
+    first_task: int | tf.Tensor = 0,
 ) -> Noise:
     """All LEO draws in one training step, a pure function of (seed, step, tasks).
 

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from leo_tf.files import AnyPath
 from leo_tf.monitoring.tags import DESCRIPTIONS
 
 try:
@@ -48,11 +49,11 @@ class Monitor:
       is_broken: whether writing has failed; nothing more is written then.
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory: AnyPath):
         self.directory = pathlib.Path(directory)
         self.is_broken = False
         self._files: dict[str, tf.io.TFRecordWriter] = {}
-        self._described = set()
+        self._described: set[tuple[str, str]] = set()
         self.attempt(_see_whether_tensorboard_is_there)
 
     def scalars(self, run: str, step: int, values: Mapping[str, float]) -> None:

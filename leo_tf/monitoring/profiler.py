@@ -6,6 +6,7 @@ import pathlib
 import tensorflow as tf
 
 from leo_tf.errors import FlagError
+from leo_tf.files import AnyPath
 
 
 class Profile:
@@ -18,7 +19,7 @@ class Profile:
       steps: the first and the last step, counted from 1, or None for no profile.
     """
 
-    def __init__(self, directory, steps: tuple[int, int] | None = None):
+    def __init__(self, directory: AnyPath, steps: tuple[int, int] | None = None):
         self.directory, self.steps = pathlib.Path(directory), steps
         self._is_running = False
 
@@ -52,10 +53,10 @@ class Profile:
         if self.steps and step >= self.steps[1]:
             self._end()
 
-    def __enter__(self):
+    def __enter__(self) -> "Profile":
         return self
 
-    def __exit__(self, *unused):
+    def __exit__(self, *unused: object) -> None:
         self._end()
 
     def _end(self):

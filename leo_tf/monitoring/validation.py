@@ -157,7 +157,9 @@ class ValidationMonitor:
         )
 
 
-def confusion_counts(logits, rows: EpisodeRows, num_classes: int) -> np.ndarray:
+def confusion_counts(
+    logits: tf.Tensor, rows: EpisodeRows, num_classes: int
+) -> np.ndarray:
     """[C, C] queries of class c that were taken for class d, over all episodes."""
     answers = np.argmax(logits, axis=-1)  # [B, N, Q]
     classes = rows.classes.numpy()  # [B, N]

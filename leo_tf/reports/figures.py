@@ -6,7 +6,7 @@ matplotlib takes half a second to import, so it is imported where a figure begin
 import pathlib
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#777777"
 DPI = 130
 
 
-def new_figure(width: float, height: float, **options) -> "Figure":
+def new_figure(width: float, height: float, **options: Any) -> "Figure":
     """Returns an empty figure of so many inches; `options` are matplotlib's."""
     from matplotlib.figure import Figure  # without pyplot: no global state
 

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from typing import Any
 
 from leo_tf.evaluation.intervals import Interval
 from leo_tf.evaluation.results import BASELINE, Calibration, Results
@@ -13,7 +14,7 @@ from leo_tf.reports.table import Table
 SURETY = "NLL", "ECE in %"
 
 
-def as_json(results: Results, **facts) -> dict:
+def as_json(results: Results, **facts: Any) -> dict:
     """Returns what results.json holds: numbers with intervals, then the `facts`."""
     methods = {
         name: {**accuracy.as_dict(), "loss": finite(results.losses[name])}

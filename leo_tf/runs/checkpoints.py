@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from leo_tf.errors import CheckpointError, DiskError, shown
 from leo_tf.files import (
+    AnyPath,
     flush_to_disk,
     make_directory,
     read_json,
@@ -46,13 +47,15 @@ class Checkpoints:
       keep: how many of the newest to keep; the best is kept besides.
     """
 
-    def __init__(self, workdir, keep: int = 3):
+    def __init__(self, workdir: AnyPath, keep: int = 3):
         self.workdir = pathlib.Path(workdir)
         self.directory = self.workdir / "checkpoints"
         self.best_pointer = self.workdir / "best" / _BEST
         self.keep = keep
 
-    def save(self, step: int, variables: Mapping[str, tf.Variable], manifest: dict):
+    def save(
+        self, step: int, variables: Mapping[str, tf.Variable], manifest: dict
+    ) -> None:
         """Writes a checkpoint; one that is already there stays as it is.
 
         Args:

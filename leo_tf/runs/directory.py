@@ -15,11 +15,12 @@ import pathlib
 import socket
 import stat
 from collections.abc import Iterator
+from typing import Any
 
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.errors import DiskError, InputError, shown
-from leo_tf.files import make_directory, read_json, to_json, write_file
+from leo_tf.files import AnyPath, make_directory, read_json, to_json, write_file
 from leo_tf.runs.resume_check import Change, check_changes
 
 # Thousands of times what a configuration takes.
@@ -51,7 +52,7 @@ class RunDirectory:
       path: of the directory.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: AnyPath):
         self.path = pathlib.Path(path)
 
     @contextlib.contextmanager
@@ -121,7 +122,7 @@ class RunDirectory:
         """Says what runs here; before the first checkpoint is saved."""
         self.write_json("config.json", config.to_dict())
 
-    def write_json(self, name: str, value) -> None:
+    def write_json(self, name: str, value: Any) -> None:
         """Writes `value` as JSON, whole or not at all."""
         write_file(self.path / name, to_json(value))
 

@@ -8,7 +8,7 @@ import hashlib
 import os
 import pathlib
 import stat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from leo_tf.errors import CheckpointError, shown
 from leo_tf.files import read_json, to_json
@@ -32,7 +32,7 @@ class Checkpoint(NamedTuple):
     step: int
     manifest: dict
 
-    def fact(self, name: str, kind: type):
+    def fact(self, name: str, kind: type) -> Any:
         """What the manifest says of `name`.
 
         Raises:

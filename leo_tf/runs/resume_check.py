@@ -18,7 +18,7 @@ class Change(NamedTuple):
     before: object
     now: object
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.field} is {shown(self.before)} there and {shown(self.now)} here"
 
 

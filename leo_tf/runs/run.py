@@ -17,6 +17,7 @@ from leo_tf.data_pipeline.sources import Data, write_data
 from leo_tf.environment import device, versions
 from leo_tf.errors import FlagError, InputError
 from leo_tf.evaluation.results import Results
+from leo_tf.files import AnyPath
 from leo_tf.methods.registry import build, method_named, method_of
 from leo_tf.runs.checkpoints import Checkpoints, restore
 from leo_tf.runs.directory import RunDirectory
@@ -146,7 +147,7 @@ class Run:
         return best
 
 
-def load_run(workdir, console: Console = SILENT) -> Run:
+def load_run(workdir: AnyPath, console: Console = SILENT) -> Run:
     """Opens a run directory to read; nothing but its configuration is read yet.
 
     Raises:
@@ -162,7 +163,7 @@ def load_run(workdir, console: Console = SILENT) -> Run:
 @contextlib.contextmanager
 def open_run(
     config: Config,
-    workdir=None,
+    workdir: AnyPath | None = None,
     *,
     data: Data | None = None,
     allow_changes: bool = False,
@@ -216,7 +217,9 @@ def default_workdir(config: Config) -> str:
     return f"runs/{config.data.dataset_name}_{shape.way}way_{shape.shot}shot"
 
 
-def with_data(config: Config, data: Data | None, workdir=None) -> Config:
+def with_data(
+    config: Config, data: Data | None, workdir: AnyPath | None = None
+) -> Config:
     """Returns `config` with the settings that read `data` again.
 
     Data that has no file is kept in the run directory.

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Mapping
 
 from leo_tf.errors import DiskError
 from leo_tf.files import write_file
@@ -17,7 +18,7 @@ class HistoryFile(Callback):
     def on_start(self, run: Run) -> None:
         self._run = run
 
-    def on_validation(self, step, metrics) -> None:
+    def on_validation(self, step: int, metrics: Mapping[str, float | None]) -> None:
         lines = io.StringIO()
         writer = csv.DictWriter(lines, ["step", *(n for n in metrics if n != "step")])
         writer.writeheader()

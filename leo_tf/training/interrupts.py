@@ -22,17 +22,17 @@ class StopRequest:
         self.signal: int | None = None
         self._before = {}
 
-    def __enter__(self):
+    def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *unused_error):
+    def __exit__(self, *unused_error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def check(self, *unused) -> None:
+    def check(self, *unused: object) -> None:
         """For work that can be given up, and done again from its beginning.
 
         Raises:

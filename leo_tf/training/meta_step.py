@@ -5,6 +5,7 @@ Shapes: B tasks in the meta-batch, N way, Q queries per class.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -27,7 +28,7 @@ def adam(learning_rate: float) -> keras.optimizers.Optimizer:
 
 
 def meta_gradients(
-    learner: Learner, episode: Episode, noise=None
+    learner: Learner, episode: Episode, noise: Any = None
 ) -> tuple[tf.Tensor, list[tf.Tensor], dict[str, tf.Tensor]]:
     """The training loss, its gradients and metrics; second order, nothing mended.
 

@@ -12,7 +12,7 @@ import functools
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -53,11 +53,13 @@ class Replicas:
         self.workers = workers or Workers()
         self.count = strategy.num_replicas_in_sync if strategy else 1
 
-    def scope(self):
+    def scope(self) -> contextlib.AbstractContextManager:
         """A context manager: variables made in it are on every replica."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
-    def mean_of_parts(self, function: Callable, episode: Episode, *arguments):
+    def mean_of_parts(
+        self, function: Callable, episode: Episode, *arguments: Any
+    ) -> list[tf.Tensor]:
         """The means, over the replicas, of what each computes for its own tasks.
 
         Args:
@@ -86,7 +88,12 @@ class Replicas:
         means = self.strategy.run(on_replica, args=(episode, *arguments))
         return [self.strategy.experimental_local_results(mean)[0] for mean in means]
 
-    def apply(self, optimizer: keras.optimizers.Optimizer, gradients, variables):
+    def apply(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        gradients: Sequence[tf.Tensor],
+        variables: Sequence[Any],
+    ) -> None:
         """Updates the variables on every replica by gradients that are averaged.
 
         `optimizer.apply` would sum them over the replicas once more.

@@ -3,7 +3,7 @@
 Shapes: M metrics of a step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
@@ -62,7 +62,9 @@ def if_finite(metrics: dict[str, tf.Tensor]) -> tf.Tensor:
     return tf.where(finite | tf.constant(kept), values, tf.zeros_like(values))
 
 
-def next_timed(iterator, previous: tf.Tensor) -> tuple[Episode, tf.Tensor]:
+def next_timed(
+    iterator: Iterator[Episode], previous: tf.Tensor
+) -> tuple[Episode, tf.Tensor]:
     """The next episodes, and the seconds they came after `previous` was there.
 
     The episodes themselves do not wait for `previous`: they may be taken while the step

@@ -7,7 +7,7 @@ prints. The others need nothing but the data.
 import contextlib
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -52,14 +52,14 @@ class Workers:
         # Traced once for each shape: every trace of an exchange is kept for good.
         self._total = tf.function(self._total_in_graph, autograph=False)
 
-    def total(self, values) -> np.ndarray:
+    def total(self, values: Any) -> np.ndarray:
         """The sum over the workers of float64 numbers of any shape."""
         values = np.asarray(values, np.float64)
         if self._cluster is None:
             return values
         return self._total(tf.constant(values)).numpy()
 
-    def from_chief(self, values) -> np.ndarray:
+    def from_chief(self, values: Any) -> np.ndarray:
         """The chief's `values`, bit for bit; of other workers only the shape counts."""
         if not self.is_chief:
             # Added to anything it changes nothing. Added to -0.0, 0.0 does.
@@ -102,7 +102,7 @@ class Workers:
             raise FlagError(VARIABLE, expected, "others")
 
     @contextlib.contextmanager
-    def watched(self):
+    def watched(self) -> Iterator[None]:
         """A context manager that ends with one line if another worker has gone.
 
         Raises:
