@@ -29,8 +29,6 @@ def _train(options: RunOptions, console: Console) -> None:
         options.config, options.workdir or None, console=console, **options.arguments
     )
     if run.stopped_by is not None:
-        step = run.state.step
-        console.say(f"Stopped and saved at step {step}; the same command goes on.")
         raise Stopped(run.stopped_by)
     if run.results is None:
         return  # of several workers one tells

@@ -128,7 +128,10 @@ def train_run(
     with run.console.progress("train", total, run.state.step) as line:
         trainer.run(line)
     run.stopped_by = trainer.stopped_by
-    if run.stopped_by is None:
+    if run.stopped_by is not None:
+        step = run.state.step
+        run.console.say(f"Stopped and saved at step {step}; the same command goes on.")
+    else:
         curve = figures.learning_curve(run.history, centroid, method.title)
         figures.save(run.path / "learning_curve.png", curve)
 
