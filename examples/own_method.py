@@ -11,10 +11,10 @@ import keras
 import tensorflow as tf
 
 import leo_tf
-from leo_tf.model.learner import Adapted, class_scores
+from leo_tf.model.learner import Adapted, Learner, class_scores
 
 
-class CosineMap(keras.layers.Layer):
+class CosineMap(keras.layers.Layer, Learner):
     """A linear map, and a factor of the cosines that says how sure it is."""
 
     title = "Cosine map"
@@ -34,9 +34,6 @@ class CosineMap(keras.layers.Layer):
 
     def logits(self, classifier, inputs, training=False, noise=None):
         return class_scores(classifier, self.embed(inputs))  # [B, ..., N]
-
-    def draw_noise(self, episode, seed, step, first_task=0):
-        return None  # nothing is drawn
 
     def embed(self, inputs):
         return tf.math.l2_normalize(tf.tensordot(inputs, self.kernel.value, 1), -1)

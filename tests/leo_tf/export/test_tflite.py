@@ -23,6 +23,7 @@ from leo_tf.export.tflite import check_convertible, to_tflite
 from leo_tf.methods.linear import LinearRegression, logistic, ridge
 from leo_tf.methods.maml import MAML
 from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.model.leo import LEO
 
 SUPPORT = ("support", "labels")
 # The interpreter's, of which the test is that it needs no other.
@@ -84,6 +85,24 @@ def test_the_manifest_says_what_the_file_is(version):
     assert facts["export_format"] == "tflite" and facts["embedding_size"] == D
     assert set(facts["files"]) == {"model.tflite"}
     assert {p.name for p in version.iterdir()} == {"model.tflite", "export.json"}
+
+
+def test_a_run_in_mixed_precision_answers_in_whole_precision(train, tmp_path):
+    flags = "--mixed_precision", "--num_steps=2", "--quiet"
+    assert train(tmp_path / "run", *flags) == 0
+    assert export(tmp_path / "run", tmp_path / "out", "--export_format=tflite") == 0
+    interpreter = tf.lite.Interpreter(str(tmp_path / "out" / "1" / "model.tflite"))
+    request = make_request()
+    given = interpreter.get_signature_runner("classify")(**request)["logits"]
+    mixed = best_learner(tmp_path / "run")
+    whole = LEO(mixed.config)
+    whole.build([None, 3, 2, D])
+    for variable, its in zip(whole.variables, mixed.variables, strict=True):
+        variable.assign(its)
+    expected = training_answers(whole, 3, 2, request)["logits"]
+    np.testing.assert_allclose(given, expected, atol=1e-5)
+    rounded = training_answers(mixed, 3, 2, request)["logits"]
+    assert np.abs(rounded - expected).max() > 1e-4
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])

@@ -3,6 +3,7 @@
 Shapes: B tasks in the meta-batch, N way, K shot, Q queries per class, D embedding size.
 """
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import tensorflow as tf
 from tiny_cases import B, D, K, N, make_episode, task_of
 
-from leo_tf.configs.schema import Config
+from leo_tf.configs.schema import GROUPS, Config
 from leo_tf.methods import registry as methods
 from leo_tf.methods.registry import METHODS
 from leo_tf.model.learner import adapt_and_score, uneven_adapt
@@ -247,32 +248,41 @@ def test_even_support_given_in_any_order_is_adapted_to_as_an_episode(name):
 
 
 def _changed_settings() -> list[tuple[str, dict]]:
-    """(method, settings) of every setting that a method makes use of, changed."""
+    """(method, settings): every setting of models and methods, one changed at a time.
+
+    They are read from the schema, so that a new one is among them.
+    """
+    fields = [f for g in ("model", "methods") for f in dataclasses.fields(GROUPS[g])]
     found = []
-    for name, known in METHODS.items():
+    for name in METHODS:
+        usual = {**Config().flat(), **SETTINGS[name]}
         found.append((name, {}))
-        for setting in (*known.settings, *known.chosen):
-            value = {**Config().flat(), **SETTINGS[name]}[setting]
-            changed = not value if isinstance(value, bool) else 2 * value
-            changed = 0.2 if setting == "dropout_rate" else changed
-            found.append((name, {setting: changed}))
-    found += [("leo", {"deterministic": True}), ("leo", {"random_prior": True})]
-    return [
-        *found,
-        ("leo", {"inner_unroll_length": 0, "finetuning_unroll_length": 0}),
-    ]
+        for setting in (field.name for field in fields if field.name != "method"):
+            found.append((name, {setting: _changed(usual[setting])}))
+    steps = {"inner_unroll_length": 0, "finetuning_unroll_length": 0}
+    return [*found, ("leo", steps)]
 
 
-@pytest.mark.parametrize(("name", "settings"), _changed_settings())
+def _changed(value):
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, int) else 0.6 * (value or 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    _changed_settings(),
+    ids=lambda value: value if isinstance(value, str) else ",".join(value) or "usual",
+)
 def test_equal_support_gives_an_export_what_was_tested(name, settings):
     given = {"method": name, "way": N, "shot": K, "dtype": "float64"}
     config = Config().replace(**{**given, **SETTINGS[name], **settings})
     learner, random = methods.build(config, D), np.random.default_rng(3)
     for variable in learner.trainable_variables:
         variable.assign(variable.numpy() + 0.3 * random.normal(size=variable.shape))
-    episode = make_episode()
+    episode = make_episode(tasks=2)
     adapted = learner.adapt(episode.support_inputs, episode.support_labels)
-    for task in range(B):
+    for task in range(2):
         support = tf.reshape(episode.support_inputs[task], [N * K, D])
         labels = tf.reshape(episode.support_labels[task], [N * K])
         order = random.permutation(N * K)  # in any order

@@ -12,11 +12,19 @@ from tiny_cases import B, D, K, N, make_episode
 import leo_tf
 from leo_tf.configs.schema import Config
 from leo_tf.errors import FlagError
+from leo_tf.export.request_checks import Limits
+from leo_tf.export.signatures import Servable
 from leo_tf.methods import registry
 from leo_tf.methods.method import Method
 from leo_tf.methods.settings import draw, effective
-from leo_tf.model.learner import Adapted, adapt_and_score, class_scores
-from leo_tf.training.meta_step import adam, make_meta_step
+from leo_tf.model.learner import (
+    Adapted,
+    Learner,
+    adapt_and_score,
+    class_scores,
+    without_latents,
+)
+from leo_tf.training.meta_step import adam, make_meta_step, meta_gradients
 
 MODULE = """
 import tensorflow as tf
@@ -183,6 +191,68 @@ def test_an_import_that_fails_inside_their_module_is_shown_as_such(module):
 def test_a_class_that_is_no_learner_is_refused_before_anything_runs(module):
     with pytest.raises(FlagError, match="Bad without adapt, logits"):
         registry.build(config("their_methods:Bad"), D)
+
+
+class LearnedCosine(keras.layers.Layer, Learner):
+    """A layer that inherits the optional parts, with a head of its own."""
+
+    def build(self, support_shape):
+        self.scale = self.add_weight(name="scale", shape=[], initializer="ones")
+
+    def adapt(self, support_inputs, support_labels, training=False, noise=None):
+        return Adapted(tf.reduce_mean(support_inputs, axis=2))
+
+    def adapt_uneven(self, support, labels, way):
+        means = tf.math.unsorted_segment_mean(support, labels, way)
+        return without_latents(means)
+
+    def logits(self, classifier, inputs, training=False, noise=None):
+        directions = tf.math.l2_normalize(classifier, axis=-1)
+        return 3.0 * self.scale.value * class_scores(directions, inputs)
+
+
+def made(config, embedding_size):
+    return LearnedCosine(name="learned_cosine", dtype=config.data.dtype)
+
+
+@pytest.fixture
+def learned_cosine():
+    """`LearnedCosine`, as the registry makes it."""
+    leo_tf.register_method("learned_cosine", made)
+    yield registry.build(config("learned_cosine"), D)
+    del registry._methods["learned_cosine"]
+
+
+def test_a_layer_inherits_what_a_learner_need_not_write(learned_cosine):
+    [scale] = learned_cosine.trainable_variables
+    assert scale.path == "learned_cosine/scale" and learned_cosine.kernels == ()
+    assert learned_cosine.draw_noise(make_episode(), 0, 0) is None
+    loss, [gradient], _ = meta_gradients(learned_cosine, make_episode())
+    assert np.isfinite(loss) and np.abs(gradient) > 1e-3
+
+
+def test_an_export_scores_by_the_head_of_the_method(learned_cosine, tmp_path):
+    episode = make_episode(tasks=1)
+    _, logits = adapt_and_score(learned_cosine, episode)
+    servable = Servable(learned_cosine, Limits(D, D, 7, 30), "float64")
+    tf.saved_model.save(servable, str(tmp_path), signatures=servable.signatures())
+    answer = tf.saved_model.load(str(tmp_path)).signatures["classify"](
+        support=tf.cast(tf.reshape(episode.support_inputs, [-1, D]), tf.float32),
+        labels=tf.cast(tf.reshape(episode.support_labels, [-1]), tf.int64),
+        queries=tf.cast(tf.reshape(episode.query_inputs, [-1, D]), tf.float32),
+    )
+    expected = tf.reshape(logits, [-1, N])
+    np.testing.assert_allclose(answer["logits"], expected, atol=1e-6)
+
+
+def test_variables_without_names_of_their_own_are_refused_before_anything_runs():
+    leo_tf.register_method("nameless", lambda *unused: LearnedCosine())
+    try:
+        with pytest.raises(FlagError, match=r"learned_cosine.*/scale.*name=") as caught:
+            registry.build(config("nameless"), D)
+    finally:
+        del registry._methods["nameless"]
+    assert "same names" in caught.value.expected
 
 
 def test_a_method_with_nothing_to_train_must_say_so(module):
