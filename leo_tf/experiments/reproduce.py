@@ -9,6 +9,7 @@ seed_S/                      those of 2
 results.json, results.md     what came out, beside what was published
 """
 
+from leo_tf.configs import rules
 from leo_tf.configs.presets import PRESETS, Accuracy, given
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
@@ -19,7 +20,7 @@ from leo_tf.evaluation.job_results import Reproduction, TestedRun
 from leo_tf.experiments.evaluate import score
 from leo_tf.experiments.run_group import RunGroup, open_group
 from leo_tf.files import AnyPath, to_json, write_file
-from leo_tf.methods.registry import check, method_named
+from leo_tf.methods.registry import check, method_of
 from leo_tf.reports import reproduction as report
 from leo_tf.reports.results import title
 
@@ -59,10 +60,11 @@ def reproduce(
       Stopped: if a signal stopped it; what was trained is saved.
       LeoError: for anything the user can mend.
     """
-    method = config.methods.method
-    if not method_named(method).is_trained:
-        raise FlagError("--method", "a method that is trained", method)
+    seeds = rules.integer(1).checked(seeds, "--seeds")
     check(config)
+    method = config.methods.method
+    if not method_of(config).is_trained:
+        raise FlagError("--method", "a method that is trained", method)
     group = open_group(
         "reproduce",
         config,

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from leo_tf.configs import rules
 from leo_tf.configs.presets import given
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
@@ -75,6 +76,7 @@ def search(
       Stopped: if a signal stopped it; what was trained is saved.
       LeoError: for anything the user can mend.
     """
+    trials = rules.integer(1).checked(trials, "--trials")
     names = _trained(config, methods)
     group = open_group(
         "search",

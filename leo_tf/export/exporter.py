@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from leo_tf.errors import CheckpointError, DiskError, FlagError, shown
+from leo_tf.configs import rules
+from leo_tf.errors import CheckpointError, DiskError, FlagError
 from leo_tf.export.manifest import manifest
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable
@@ -54,10 +55,13 @@ def export_model(
     Raises:
       LeoError: for anything the user can mend.
     """
-    if format not in FORMATS:
-        raise FlagError(
-            "--export_format", f"one of {', '.join(FORMATS)}", shown(format)
-        )
+    format = rules.choice(*FORMATS).checked(format, "--export_format")
+    caps = {
+        name: rules.integer(2).checked(most, f"--{name}")
+        for name, most in (("max_classes", max_classes), ("max_support", max_support))
+    }
+    if version is not None:
+        version = rules.integer(1).checked(version, "--export_version")
     run, is_lite = load_run(workdir), format == "tflite"
     size = run.checkpoints.best().fact("embedding_size", int)
     # In whole precision, whatever it was trained in: servers and devices have it.
@@ -65,7 +69,6 @@ def export_model(
     best = run.restore_best()
     if is_lite:
         check_convertible(run.learner)
-    caps = {"max_classes": max_classes, "max_support": max_support}
     limits = _limits(run, best, caps)
     servable = Servable(run.learner, limits, run.config.data.dtype, checked=not is_lite)
     _check_one_format(export_dir, is_lite)

@@ -13,14 +13,19 @@ import keras
 import tensorflow as tf
 
 from leo_tf.configs.schema import MethodConfig
-from leo_tf.data_pipeline.episode import Episode
 from leo_tf.model.inner_loop import gradient_descent
-from leo_tf.model.learner import Adapted, UnevenAdapted, class_scores, without_latents
+from leo_tf.model.learner import (
+    Adapted,
+    Learner,
+    UnevenAdapted,
+    class_scores,
+    without_latents,
+)
 from leo_tf.model.losses import cross_entropy
 
 
-class MAML(keras.layers.Layer):
-    """Model-agnostic meta-learning of a linear head over the features, a `Learner`.
+class MAML(keras.layers.Layer, Learner):
+    """Model-agnostic meta-learning of a linear head over the features.
 
     With `learned_rates` it is Meta-SGD: every parameter of the head has a rate of its
     own, which may become negative. Rates are learned in units of their first value, so
@@ -106,25 +111,6 @@ class MAML(keras.layers.Layer):
         tf.debugging.assert_equal(way, self.way, message)
         classifier, _ = self._descend(support[tf.newaxis], labels[tf.newaxis])
         return without_latents(classifier[0])
-
-    def logits(
-        self,
-        classifier: tf.Tensor,
-        inputs: tf.Tensor,
-        training: bool = False,
-        noise: Any = None,
-    ) -> tf.Tensor:
-        """[B, ..., N] scores of inputs [B, ..., D]."""
-        return class_scores(classifier, inputs)
-
-    def draw_noise(
-        self,
-        episode: Episode,
-        seed: tf.Tensor,
-        step: tf.Tensor,
-        first_task: int | tf.Tensor = 0,
-    ) -> None:
-        return None
 
     def _descend(self, inputs, labels):
         """[B, N, P] adapted heads; the losses [B] before each step."""

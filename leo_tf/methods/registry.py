@@ -99,8 +99,13 @@ def method_of(config: Config) -> Method:
 
 
 def in_table_order(names: Iterable[str]) -> list[str]:
-    """Names as tables list them: those of `METHODS` in its order, then others."""
-    names = list(names)
+    """Names as tables list them: those of `METHODS` in its order, then others.
+
+    Raises:
+      FlagError: if there are none, or a text in place of a list of texts.
+    """
+    if isinstance(names, str) or not (names := list(names)):
+        raise FlagError("`methods`", 'names in a list: ["leo", "ridge"]', repr(names))
     return [n for n in METHODS if n in names] + [n for n in names if n not in METHODS]
 
 
@@ -183,6 +188,9 @@ def check(config: Config) -> None:
     Raises:
       FlagError: if it cannot, or there is no such method.
     """
+    if not isinstance(config, Config):
+        hint = 'PRESETS["glyphs"].config() makes one.'
+        raise FlagError("`config`", "a Config", f"a {type(config).__name__}", hint)
     method, episodes = method_of(config), config.episodes
     if method.keeps_way and episodes.evaluation_way != episodes.way:
         raise FlagError(

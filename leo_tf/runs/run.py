@@ -155,7 +155,8 @@ def load_run(workdir: AnyPath, console: Console = SILENT) -> Run:
     """
     directory = RunDirectory(workdir)
     config, kept = directory.config(), directory.path / _DATA
-    if kept.is_dir():  # it may have been moved, and its data with it
+    # It may have been moved, and its data with it.
+    if not os.path.exists(config.data.data_path or kept) and kept.is_dir():
         config = config.replace(data_path=str(kept.absolute()))
     return Run(directory, config, console=console)
 
@@ -226,6 +227,9 @@ def with_data(
     """
     if data is None:
         return config
+    if not isinstance(data, Data):
+        expected, hint = "what `load_data` gives", "leo_tf.load_data(...) makes it."
+        raise InputError("`data`", expected, type(data).__name__, hint)
     config = config.replace(**data.settings())
     if data.in_memory:
         place = pathlib.Path(workdir or default_workdir(config), _DATA)

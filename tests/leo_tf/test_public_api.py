@@ -11,7 +11,7 @@ import pytest
 from saved_runs import listing, results_of, values_of
 
 import leo_tf
-from leo_tf.errors import CallbackError, FlagError, InputError
+from leo_tf.errors import CallbackError, FlagError, InputError, LeoError
 
 SETTINGS = {
     "way": 3,
@@ -182,12 +182,19 @@ def test_a_run_from_arrays_is_evaluated_without_them(run):
 def test_a_run_from_arrays_may_be_moved(run, tmp_path):
     trained, _ = run
     moved = shutil.copytree(trained.path, tmp_path / "moved")
-    (tmp_path / "elsewhere").mkdir()
     config = (moved / "config.json").read_text()
     lost = config.replace(str(trained.path), str(tmp_path / "elsewhere"))
     assert lost != config
     (moved / "config.json").write_text(lost)
     assert leo_tf.evaluate(moved).accuracy == trained.results.accuracy
+
+
+def test_a_folder_named_data_in_a_run_directory_is_not_taken_for_the_runs_data(
+    trained_copy, write_split
+):
+    before = leo_tf.evaluate(trained_copy).accuracy
+    write_split(trained_copy / "data" / "test.npz", "test", 9, seed=7)
+    assert leo_tf.evaluate(trained_copy).accuracy == before
 
 
 def test_other_arrays_are_refused_for_a_run_and_taken_for_a_test(run):
@@ -235,6 +242,36 @@ def test_what_a_search_found_is_what_compare_takes(tmp_path):
         config(), ["leo"], tmp_path / "c", method_settings=found.best, data=data
     )
     assert comparison.rows[0].settings == found.best["leo"]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: leo_tf.train(leo_tf.PRESETS["glyphs"]), "`config`: expected a Config"),
+        (lambda: leo_tf.train(config(), data=arrays()), "`data`: .*load_data"),
+        (lambda: leo_tf.compare(config(), "leo,ridge"), "`methods`: .*in a list"),
+        (lambda: leo_tf.compare(config(), []), "`methods`: .*in a list"),
+        (lambda: leo_tf.compare(config(), ["leo", "svm"]), "received 'svm'"),
+        (lambda: leo_tf.search(config(), ["leo"], trials=0), "--trials: .*1 or more"),
+        (lambda: leo_tf.reproduce(config(), seeds=0), "--seeds: .*1 or more"),
+        (lambda: leo_tf.export_model("no/run", "out", max_classes=1), "--max_classes"),
+        (lambda: leo_tf.export_model("no/run", "out", version=0), "--export_version"),
+        (
+            lambda: leo_tf.export_model("no/run", "out", format="onnx"),
+            "--export_format",
+        ),
+        (lambda: leo_tf.export_model("no/run", "out"), "no/run"),
+        (lambda: leo_tf.evaluate("no/run"), "no/run"),
+    ],
+)
+def test_a_mistake_in_a_call_is_one_line_that_names_the_argument(
+    call, said, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LeoError, match=said) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
 
 
 def test_several_seeds_are_reproduced(tmp_path):
