@@ -115,8 +115,12 @@ class ModelConfig(Settings):
         "Gradient steps on the decoded classifier.",
         rules.integer(0, _MOST_INNER_STEPS),
     )
-    inner_lr_init: float = setting(
-        1.0, "First value of the learned rates of latents.", rules.above_zero(), "alpha"
+    inner_lr_init: float | None = setting(
+        None,
+        "First value of the learned rates of latents; unless given 1, and for "
+        "embeddings of D < 64 numbers sqrt(D / 64).",
+        rules.above_zero(optional=True),
+        "alpha",
     )
     finetuning_lr_init: float = setting(
         0.001, "First value of the learned rates of fine-tuning.", rules.above_zero()

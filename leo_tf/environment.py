@@ -1,8 +1,11 @@
 """The machine and the packages that computed a result."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterator
+from typing import Any
 
 import leo_tf
 from leo_tf.errors import FlagError
@@ -17,17 +20,41 @@ def versions() -> dict[str, str]:
     return {**found, "python": platform.python_version(), "machine": platform.machine()}
 
 
-def check_keras_backend() -> None:
-    """Refuses another backend of Keras than TensorFlow.
+def import_keras() -> None:
+    """Imports Keras upon TensorFlow, whatever KERAS_BACKEND and keras.json say.
 
     Raises:
-      FlagError: naming the variable that chooses it.
+      FlagError: if Keras is imported already, upon something else.
     """
-    import keras
-
+    with _variable("KERAS_BACKEND", "tensorflow"):
+        import keras
     backend = keras.backend.backend()
     if backend != "tensorflow":
-        raise FlagError("KERAS_BACKEND", "tensorflow", backend, "Unset it.")
+        hint = "Unset it, or import leo_tf before keras."
+        raise FlagError("KERAS_BACKEND", "tensorflow", backend, hint)
+
+
+def import_matplotlib() -> Any:
+    """Returns matplotlib, imported whatever MPLBACKEND says; we never use a backend.
+
+    A notebook hands its own on to every command that is started from it.
+    """
+    with _variable("MPLBACKEND", ""):
+        import matplotlib
+    return matplotlib
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Sets an environment variable for a while: other programs may need the user's."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def device() -> str:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from leo_tf.configs.schema import Config, ModelConfig
+from leo_tf.model.leo import first_inner_lr
 
 KERNELS = ("encoder_w", "relation_w0", "relation_w1", "relation_w2", "decoder_w")
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
@@ -51,7 +52,7 @@ def init_params(key: jax.Array, size: int, config: ModelConfig) -> dict:
     rates = functools.partial(jnp.full, dtype=jnp.float32)
     return {
         **{name: glorot(k, shape) for name, k, shape in zip(KERNELS, keys, shapes)},
-        "inner_lr": rates((1, 1, z), config.inner_lr_init),
+        "inner_lr": rates((1, 1, z), first_inner_lr(config, size)),
         "finetuning_lr": rates((1, 1, size), config.finetuning_lr_init),
     }
 

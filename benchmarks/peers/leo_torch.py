@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from leo_tf.configs.schema import Config, ModelConfig
+from leo_tf.model.leo import first_inner_lr
 
 KERNELS = ("encoder_w", "relation_w0", "relation_w1", "relation_w2", "decoder_w")
 
@@ -48,7 +49,7 @@ def init_params(size: int, config: ModelConfig) -> dict[str, Tensor]:
     glorot = torch.nn.init.xavier_uniform_
     return {
         **{name: glorot(torch.empty(shape)) for name, shape in zip(KERNELS, shapes)},
-        "inner_lr": torch.full((1, 1, z), config.inner_lr_init),
+        "inner_lr": torch.full((1, 1, z), first_inner_lr(config, size)),
         "finetuning_lr": torch.full((1, 1, size), config.finetuning_lr_init),
     }
 

@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from leo_tf.environment import import_matplotlib
 from leo_tf.errors import InputError
 
 # Text faces whose character map is Unicode (that of the cm fonts is not). The first
@@ -53,9 +54,9 @@ class Fonts:
     """
 
     def __init__(self):
-        import matplotlib  # slow, and needed for its path and font reader only
-
-        self._folder = pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf")
+        # Slow, and needed for its path and font reader only.
+        data = import_matplotlib().get_data_path()
+        self._folder = pathlib.Path(data, "fonts", "ttf")
         for face in FACES:
             if not self._path(face).is_file():
                 hint = "Install matplotlib with pip: its wheel holds the fonts."

@@ -33,8 +33,6 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv if argv is None else argv
     streams.prepare_streams()
     debug = "--debug" in argv
-    # Whatever else is installed, this package computes with TensorFlow.
-    os.environ["KERAS_BACKEND"] = "tensorflow"
     warnings.formatwarning = lambda message, *unused: f"warning: {message}\n"
     try:
         options = parse(argv)

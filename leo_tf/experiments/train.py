@@ -9,7 +9,7 @@ from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.sources import Data
-from leo_tf.environment import check_keras_backend, device
+from leo_tf.environment import device
 from leo_tf.errors import FlagError
 from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer
 from leo_tf.evaluation.intervals import Interval, interval
@@ -206,7 +206,6 @@ def _check_trained(config: Config, profile_steps: tuple[int, int] | None) -> Non
     Raises:
       FlagError: naming the setting.
     """
-    check_keras_backend()
     check(config)
     method, strategy = config.methods.method, config.run.strategy
     if method_named(method).is_trained:

@@ -9,11 +9,14 @@ embedding size, P = D + 1 weights and bias of a class.
 from collections.abc import Sequence
 from typing import Any
 
+import leo_tf.model  # noqa: F401, first: it sees to it that Keras is upon TensorFlow
+
+# isort: split
 import keras
 import tensorflow as tf
 
 from leo_tf.configs.schema import MethodConfig
-from leo_tf.model.inner_loop import gradient_descent
+from leo_tf.model.inner_loop import gradient_descent, loss_grew
 from leo_tf.model.learner import (
     Adapted,
     Learner,
@@ -94,9 +97,14 @@ class MAML(keras.layers.Layer, Learner):
         inputs = tf.reshape(support_inputs, [-1, way * shot, size])  # [B, S, D]
         labels = tf.reshape(support_labels, [-1, way * shot])
         classifier, losses = self._descend(inputs, labels)
-        first, last = (tf.reduce_mean(losses[i]) for i in (0, -1))
+        path = [tf.reduce_mean(loss) for loss in losses]
+        first, last = path[0], path[-1]
         # The last loss is before the last step: one more would cost an evaluation.
-        health = {"support_loss_start": first, "support_loss_before_last_step": last}
+        health = {
+            "support_loss_start": first,
+            "support_loss_before_last_step": last,
+            "grew/adaptation_lr_init": loss_grew(first, tf.stack(path), way),
+        }
         return Adapted(classifier, penalties={}, health=health)
 
     def adapt_uneven(

@@ -3,9 +3,13 @@
 Shapes: B tasks in the meta-batch, N way, K shot, D embedding size, Z latent size.
 """
 
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
+
+# Times the loss of guessing: untrained classifiers are below, spoiled ones far above.
+_SANE_LOSS = 5.0
 
 
 def gradient_descent(
@@ -111,15 +115,36 @@ def finetune_classifier(
     return weights, [*losses, support_loss(weights, num_steps)]
 
 
+def loss_grew(before: tf.Tensor, after: tf.Tensor, way: int) -> tf.Tensor:
+    """[] 1 if an inner loop took its support's loss up, or out of all numbers; else 0.
+
+    Up is by more than the loss of guessing, log N: draws and dropout move it by less.
+    Where the loss was far beyond guessing before the loop, it is not the loop's fault.
+
+    Args:
+      before: [] mean support loss at the loop's start.
+      after: [] or [S] mean support losses after some or all of its steps.
+      way: N.
+    """
+    guessing = math.log(way)
+    grew = (before < _SANE_LOSS * guessing) & ~tf.reduce_all(after <= before + guessing)
+    return tf.cast(grew, before.dtype)
+
+
 def loss_report(support_losses: list[tf.Tensor], latent_steps: int) -> dict:
     """Name -> [] mean of the U + F + 1 losses of LEO's inner loops, for TensorBoard."""
+    way = support_losses[0].shape[1]
     losses = tf.stack(support_losses)  # [U + F + 1, B, N, K]
-    means = tf.unstack(tf.reduce_mean(losses, axis=[1, 2, 3]))
+    path = tf.reduce_mean(losses, axis=[1, 2, 3])  # [U + F + 1]
+    means = tf.unstack(path)
     after = {f"support_loss_step_{i:02}": mean for i, mean in enumerate(means)}
+    start, middle, end = (means[i] for i in (0, latent_steps, -1))
     return {
         **after,
-        "support_loss_start": means[0],
-        "support_loss_latent": means[latent_steps],
-        "support_loss_end": means[-1],
-        "support_loss_drop": means[0] - means[-1],
+        "support_loss_start": start,
+        "support_loss_latent": middle,
+        "support_loss_end": end,
+        "support_loss_drop": start - end,
+        "grew/inner_lr_init": loss_grew(start, path[: latent_steps + 1], way),
+        "grew/finetuning_lr_init": loss_grew(middle, path[latent_steps:], way),
     }

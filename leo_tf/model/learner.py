@@ -22,7 +22,9 @@ class Adapted(NamedTuple):
       classifier: [B, N, P] a weight vector for each class, and its bias if any.
       penalties: name -> [B] or [], weighted terms of the outer loss besides the query
         cross-entropy.
-      health: name -> [] numbers for TensorBoard; they change nothing.
+      health: name -> [] numbers for TensorBoard; they change nothing. "grew/SETTING"
+        is 1 if the support's loss grew in the loop that begins with that rate: what
+        to lower if steps are not finite.
     """
 
     classifier: tf.Tensor

@@ -20,6 +20,22 @@ from leo_tf.model.layers import Decoder, Encoder, RelationNetwork, product
 from leo_tf.model.learner import Adapted, UnevenAdapted, class_scores
 from leo_tf.model.noise import Noise, draw, dropout, no_noise
 
+# The embedding size from which on the release's first rate of latents is safe.
+_USUAL_SIZE = 64
+
+
+def first_inner_lr(config: ModelConfig, embedding_size: int) -> float:
+    """Returns the first rate of latents: `inner_lr_init`, or one that fits the size D.
+
+    The release's 1, for D from 64 on. Below, sqrt(D / 64): a small D makes for large
+    entries of the decoder's kernel, and then a step of 1 takes the weights' stddev, an
+    exponential of the latents, beyond all numbers. At D = 8, and with the defaults, 97
+    of 100 training steps were not finite. docs/training.md has the measurements.
+    """
+    if config.inner_lr_init is not None:
+        return config.inner_lr_init
+    return min(1.0, math.sqrt(embedding_size / _USUAL_SIZE))
+
 
 class LEO(keras.layers.Layer):
     """Latent Embedding Optimization, a `Learner`.
@@ -70,7 +86,7 @@ class LEO(keras.layers.Layer):
         self.inner_lr = self.add_weight(
             name="inner_lr",
             shape=[1, 1, num_latents],
-            initializer=keras.initializers.Constant(self.config.inner_lr_init),
+            initializer=keras.initializers.Constant(first_inner_lr(self.config, size)),
             trainable=self.config.inner_unroll_length > 0,
         )
         self.finetuning_lr = self.add_weight(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from leo_tf.environment import import_matplotlib
 from leo_tf.evaluation.calibration import Bins, expected_calibration_error, reliability
 from leo_tf.evaluation.intervals import Interval
 from leo_tf.files import write_file
@@ -25,6 +26,7 @@ DPI = 130
 
 def new_figure(width: float, height: float, **options: Any) -> "Figure":
     """Returns an empty figure of so many inches; `options` are matplotlib's."""
+    import_matplotlib()
     from matplotlib.figure import Figure  # without pyplot: no global state
 
     return Figure(figsize=(width, height), dpi=DPI, **options)

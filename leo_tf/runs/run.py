@@ -251,6 +251,8 @@ def _with_choices_of(
         raise InputError(str(directory.path), f"a run of {mine}", theirs, hint)
     names, given = method_named(mine).chosen, config.flat()
     chosen = {name: begun.flat()[name] for name in names if given[name] is None}
+    if given["inner_lr_init"] is None and begun.model.inner_lr_init == 1:
+        chosen["inner_lr_init"] = 1.0  # once the default, whatever the size
     return config.replace(**chosen)
 
 

@@ -9,6 +9,7 @@ from leo_tf.evaluation.intervals import Interval
 from leo_tf.files import finite
 from leo_tf.runs.checkpoints import Checkpoint
 
+_ASTRAY = "non_finite:"  # beginning of a metric, see `meta_step.make_update`
 _LARGEST_INTEGER = 2**63 - 1  # TensorFlow's
 
 
@@ -42,6 +43,8 @@ class TrainingState:
       best_step: step of the best validation, or None.
       best_accuracy: its accuracy.
       non_finite: steps that had to be mended so far.
+      astray: name of an inner rate's setting -> in how many of those the support's
+        loss grew in the inner loop of that rate.
       seconds: spent training, over all sessions.
       non_finite_surplus: by how many steps those not finite outnumber the others
         lately; never below 0.
@@ -53,15 +56,21 @@ class TrainingState:
     best_step: int | None = None
     best_accuracy: float = -1.0
     non_finite: int = 0
+    astray: dict[str, int] = dataclasses.field(default_factory=dict)
     non_finite_surplus: int = 0
     seconds: float = 0.0
     since_validation: Averages = dataclasses.field(default_factory=Averages)
 
-    def add_steps(self, count: int, non_finite: int, seconds: float) -> None:
-        """Counts `count` more steps, of which `non_finite` had to be mended."""
+    def add_steps(self, count: int, sums: dict[str, float], seconds: float) -> None:
+        """Counts `count` more steps, with the sums of their metrics."""
+        non_finite = round(sums["non_finite"])
         self.step += count
         self.seconds += seconds
         self.non_finite += non_finite
+        for name, value in sums.items():
+            if name.startswith(_ASTRAY):
+                setting = name.removeprefix(_ASTRAY)
+                self.astray[setting] = self.astray.get(setting, 0) + round(value)
         surplus = self.non_finite_surplus + non_finite - (count - non_finite)
         self.non_finite_surplus = max(0, surplus)
 
@@ -145,6 +154,8 @@ class TrainingState:
                 fields["best_step"] = _integer(fields["best_step"])
             for name in ("step", "non_finite", "non_finite_surplus"):
                 fields[name] = _integer(fields[name])
+            astray = dict(fields.get("astray", {}))  # not kept before version 0.3
+            fields["astray"] = {str(n): _integer(v) for n, v in astray.items()}
             for name in ("best_accuracy", "seconds"):
                 fields[name] = _number(fields[name])
             fields["history"] = [_checked(record) for record in fields["history"]]

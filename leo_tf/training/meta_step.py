@@ -18,6 +18,8 @@ from leo_tf.model.losses import accuracy
 _NON_FINITE_PULL = 1e-4
 # The release's Adam; Keras's own default is 1e-7.
 _ADAM_EPSILON = 1e-8
+# Beginning of the metrics that tell which inner loop went astray.
+_GREW = "inner_loop/grew/"
 # Relative: what clipping leaves as it is may come out this much smaller.
 _ROUNDING = 1e-5
 
@@ -112,7 +114,8 @@ def make_update(
 ) -> Callable[..., dict[str, tf.Tensor]]:
     """Builds the function that updates `learner` by what `meta_gradients` returns.
 
-    It returns the metrics with more of them; "non_finite" is 1 if it had to mend.
+    It returns the metrics with more of them; "non_finite" is 1 if it had to mend, and
+    "non_finite:SETTING" if the support's loss grew then in the inner loop of that rate.
 
     Args:
       learner: a built method.
@@ -132,7 +135,13 @@ def make_update(
         clipped = clip_gradients(mended, *thresholds)
         apply(optimizer, clipped, variables)
         norms = clipping_metrics(names, gradients, clipped, *thresholds)
-        return {**metrics, **norms, "non_finite": 1.0 - tf.cast(finite, tf.float32)}
+        non_finite = {"non_finite": tf.cast(~finite, tf.float32)}
+        for name, value in metrics.items():
+            if name.startswith(_GREW):
+                grew = ~finite & (value > 0)
+                key = f"non_finite:{name.removeprefix(_GREW)}"
+                non_finite[key] = tf.cast(grew, tf.float32)
+        return {**metrics, **norms, **non_finite}
 
     return update
 

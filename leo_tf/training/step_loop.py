@@ -21,8 +21,9 @@ def make_run_steps(meta_step: Callable, seed: int, watch: bool = False) -> Calla
     Returns:
       A `tf.function` of an iterator over episodes, the number of the first step and
       how many to make, int64 scalars. It returns metrics summed over the steps that
-      were finite, and "non_finite", the number of those that were not. "input_wait"
-      is in seconds: the time from the end of a step, or the beginning of the call,
+      were finite, and over those that were not what begins with "non_finite": their
+      number, and in how many an inner loop went astray. "input_wait" is in seconds:
+      the time from the end of a step, or the beginning of the call,
       until the next episodes were there, summed.
     """
     keys: list[str] = []  # of the metrics, as soon as a step is traced
@@ -52,11 +53,11 @@ def make_run_steps(meta_step: Callable, seed: int, watch: bool = False) -> Calla
 
 
 def if_finite(metrics: dict[str, tf.Tensor]) -> tf.Tensor:
-    """[M] metrics of a step, all zero if it was not finite, but "non_finite".
+    """[M] metrics of a step, zero if it was not finite, but for "non_finite".
 
     In float64, so that sums do not depend on how many steps one call makes.
     """
-    kept = [name == "non_finite" for name in metrics]
+    kept = [name.startswith("non_finite") for name in metrics]
     values = tf.stack([tf.cast(value, tf.float64) for value in metrics.values()])
     finite = metrics["non_finite"] == 0
     return tf.where(finite | tf.constant(kept), values, tf.zeros_like(values))

@@ -118,7 +118,7 @@ def test_defaults_are_those_of_the_release():
         "inner_unroll_length": 5,
         "finetuning_unroll_length": 5,
         "num_latents": 64,
-        "inner_lr_init": 1.0,
+        "inner_lr_init": None,  # 1 from D = 64 on: see test_first_rates.py
         "finetuning_lr_init": 0.001,
         "dropout_rate": 0.5,
         "kl_weight": 1e-3,
