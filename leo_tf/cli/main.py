@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib.util
 import os
 import sys
 import tempfile
@@ -33,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv if argv is None else argv
     streams.prepare_streams()
     debug = "--debug" in argv
+    _do_without_settings_of_others()
     warnings.formatwarning = lambda message, *unused: f"warning: {message}\n"
     try:
         options = parse(argv)
@@ -107,3 +109,16 @@ def _do_without_temporary_directory() -> None:
         tempfile.gettempdir()
     except FileNotFoundError:
         tempfile.tempdir = os.devnull  # a name, below which nothing can be made
+
+
+def _do_without_settings_of_others() -> None:
+    """Loading TensorFlow loads Keras and matplotlib, and theirs can end us.
+
+    A notebook hands its MPLBACKEND on to every command that is started from it; a
+    matplotlibrc may want LaTeX.
+    """
+    os.environ.update(KERAS_BACKEND="tensorflow", MPLBACKEND="agg")
+    found = importlib.util.find_spec("matplotlib")
+    if found and found.origin:
+        own = os.path.join(os.path.dirname(found.origin), "mpl-data", "matplotlibrc")
+        os.environ["MATPLOTLIBRC"] = own

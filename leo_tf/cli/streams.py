@@ -51,8 +51,12 @@ def without_start_up_messages() -> Iterator[None]:
     """Keeps what TensorFlow's libraries print while loading off the terminal.
 
     They write a dozen lines to file descriptor 2 before any setting of theirs is
-    heeded (tensorflow issue 100442). If loading fails, everything is shown.
+    heeded (tensorflow issue 100442). If loading fails, everything is shown; and where
+    XLA gets flags, always: at one that is unknown it ends the process by itself.
     """
+    if {"XLA_FLAGS", "TF_XLA_FLAGS"} & {*os.environ}:
+        yield
+        return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         sys.stderr.flush()

@@ -1,9 +1,23 @@
-"""What computed a result."""
+"""What computed a result, and surroundings that would end it."""
+
+import os
+import subprocess
+import sys
+import textwrap
 
 import keras
+import pytest
 import tensorflow as tf
 
-from leo_tf.environment import device, versions
+from leo_tf.environment import device, import_keras, import_matplotlib, versions
+from leo_tf.errors import FlagError
+
+
+def python(program: str, **environment: str) -> subprocess.CompletedProcess:
+    """Runs a program in a process of its own, in an environment with more in it."""
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
 def test_versions_name_what_computed_the_result():
@@ -16,3 +30,45 @@ def test_versions_name_what_computed_the_result():
 def test_the_device_is_what_tensorflow_has():
     has_gpu = bool(tf.config.list_logical_devices("GPU"))
     assert ("GPU" in device()) == has_gpu and ("CPU" in device()) != has_gpu
+
+
+def test_keras_computes_with_tensorflow_whatever_the_environment_says():
+    program = """
+        import os
+        from leo_tf.methods.maml import MAML
+        from leo_tf.training.meta_step import adam
+        from leo_tf import LEO, episodes
+        import keras
+        assert LEO() and keras.backend.backend() == "tensorflow"
+        assert os.environ["KERAS_BACKEND"] == "torch"  # others may want it
+    """
+    done = python(program, KERAS_BACKEND="torch")
+    assert done.returncode == 0, done.stderr
+
+
+def test_keras_upon_something_else_is_refused_by_its_variable(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(FlagError, match="KERAS_BACKEND: expected tensorflow") as error:
+        import_keras()
+    assert "received jax. Unset it" in str(error.value)
+
+
+def test_a_backend_of_matplotlib_that_is_not_there_does_no_harm():
+    program = """
+        import os, numpy
+        from leo_tf.reports.figures import new_figure, pixels
+        assert pixels(new_figure(1, 1)).shape == (130, 130, 3)
+        assert os.environ["MPLBACKEND"] == "module://no_such.module"
+    """
+    done = python(program, MPLBACKEND="module://no_such.module")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_variable_is_as_it_was_after_an_import(monkeypatch):
+    for value in ("svg", None):
+        if value is None:
+            monkeypatch.delenv("MPLBACKEND")
+        else:
+            monkeypatch.setenv("MPLBACKEND", value)
+        assert import_matplotlib().__name__ == "matplotlib"
+        assert os.environ.get("MPLBACKEND") == value

@@ -309,14 +309,31 @@ def events_reach(workdir) -> int:
     return max(event.step for event in tf.compat.v1.train.summary_iterator(str(path)))
 
 
-def test_another_keras_backend_in_the_environment_does_no_harm(
+def test_settings_of_other_programs_in_the_environment_do_no_harm(
     tiny_data, small_flags, tmp_path
 ):
-    flags = [*small_flags, "--num_steps=1", f"--workdir={tmp_path}", "--quiet"]
-    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    (tmp_path / "matplotlibrc").write_bytes(b"\xff text.usetex: True")
+    theirs = {
+        "KERAS_BACKEND": "jax",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # a notebook's
+        "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"),
+        "KERAS_HOME": str(tmp_path / "keras"),
+    }
+    (tmp_path / "keras").mkdir()
+    (tmp_path / "keras" / "keras.json").write_text('{"floatx": "float64"}')
+    flags = [*small_flags, "--num_steps=1", f"--workdir={tmp_path}/run", "--quiet"]
     program = [sys.executable, ROOT / "run_leo.py", *flags]
+    environment = {**os.environ, **theirs}
     done = subprocess.run(program, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "learning_curve.png").exists()
+
+
+def test_a_flag_of_xla_s_that_is_unknown_is_named(tmp_path):
+    program = [sys.executable, ROOT / "run_leo.py", f"--workdir={tmp_path}"]
+    environment = {**os.environ, "TF_XLA_FLAGS": "--no_such_flag"}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0 and "no_such_flag" in done.stderr
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():

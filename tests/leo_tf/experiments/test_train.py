@@ -6,7 +6,6 @@ import shlex
 import shutil
 import signal
 
-import keras
 import numpy as np
 import pytest
 import saved_runs
@@ -18,8 +17,7 @@ from leo_tf.cli.flags import parse
 from leo_tf.console import ProgressLine
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
-from leo_tf.errors import CheckpointError, FlagError, InputError
-from leo_tf.experiments import train as training
+from leo_tf.errors import CheckpointError, InputError
 from leo_tf.runs import run
 from leo_tf.runs.directory import RunDirectory
 from leo_tf.runs.run import default_workdir
@@ -252,9 +250,3 @@ def test_it_tells_data_device_shapes_and_how_to_look_at_a_run_of_any_name(
 def test_a_run_without_a_name_goes_below_runs_by_data_and_shape(small_flags):
     config = parse(["run_leo.py", *small_flags]).config
     assert default_workdir(config) == "runs/tiny_3way_1shot"
-
-
-def test_another_backend_of_keras_is_refused(monkeypatch):
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(FlagError, match="KERAS_BACKEND: expected tensorflow"):
-        training.train(parse(["run_leo.py"]).config)
