@@ -85,7 +85,12 @@ def _job(mode: str, strategy: str) -> Callable[[RunOptions, Console], None]:
 
         server.start_up()
         return _serve
-    import tensorflow as tf
+    try:
+        import tensorflow as tf
+    except (AttributeError, ImportError, RuntimeError, ValueError) as error:
+        hint = "A variable of the environment, or the installation, keeps it from that."
+        received = f"{type(error).__name__}: {error}"
+        raise InputError("tensorflow", "to be loaded", received, hint) from error
 
     from leo_tf.cli.jobs import JOBS
     from leo_tf.environment import device
@@ -118,6 +123,7 @@ def _do_without_settings_of_others() -> None:
     matplotlibrc may want LaTeX.
     """
     os.environ.update(KERAS_BACKEND="tensorflow", MPLBACKEND="agg")
+    os.environ.pop("TF_FUNCTION_JIT_COMPILE_DEFAULT", None)  # not all can be compiled
     found = importlib.util.find_spec("matplotlib")
     if found and found.origin:
         own = os.path.join(os.path.dirname(found.origin), "mpl-data", "matplotlibrc")

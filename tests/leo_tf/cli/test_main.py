@@ -329,6 +329,17 @@ def test_settings_of_other_programs_in_the_environment_do_no_harm(
     assert (tmp_path / "run" / "learning_curve.png").exists()
 
 
+def test_where_tensorflow_cannot_be_loaded_the_reason_is_a_line(tmp_path):
+    program = [sys.executable, ROOT / "run_leo.py", f"--workdir={tmp_path}"]
+    theirs = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "nonsense"}
+    environment = {**os.environ, **theirs}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 3 and "Traceback" not in done.stderr
+    assert last.startswith("error: tensorflow: expected to be loaded, received ")
+    assert "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION nonsense is not supported" in last
+
+
 def test_a_flag_of_xla_s_that_is_unknown_is_named(tmp_path):
     program = [sys.executable, ROOT / "run_leo.py", f"--workdir={tmp_path}"]
     environment = {**os.environ, "TF_XLA_FLAGS": "--no_such_flag"}
