@@ -135,7 +135,7 @@ def test_the_wheel_has_one_name_every_module_and_no_test(wheel):
         for file in (ROOT / folder).rglob("*.py")
     }
     assert len(modules) > 90
-    expected = {*modules, "leo_tf/py.typed"}
+    expected = {*modules, "leo_tf/py.typed", "leo_tf/serving/openapi.json"}
     assert {name for name in names if name.startswith("leo_tf/")} == expected
 
 

@@ -13,14 +13,14 @@ Shapes: S support examples, M queries, N classes, D features, P numbers a class.
 import os
 import pathlib
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from leo_tf.serving.inputs import checked_features, checked_labels, fit_together, joined
-from leo_tf.serving.models import Model, Source, connect
+from leo_tf.serving.models import Source, connect, refused
 
 # Of what one request may hold; 10 MB as JSON. More queries go in several requests.
 _NUMBERS_PER_REQUEST = 2**19
@@ -35,7 +35,8 @@ class Classifier:
     """Adapts an exported model to labelled examples, then classifies.
 
     The examples are kept, so that `partial_fit` and `remove_class` go on from them: the
-    model adapts anew to all, which takes as long as `fit`. A call that is refused
+    model adapts anew to all, which takes as long as `fit`. A call that is refused is a
+    ValueError that names the field, what was expected and what was received, and
     changes nothing.
 
     Args:
@@ -65,7 +66,7 @@ class Classifier:
             at least, each with any number of examples.
 
         Raises:
-          ValueError: naming the field, what was expected and what was received.
+          ValueError: for anything else.
         """
         features = checked_features(features)
         return self._adapt(features, checked_labels(labels, len(features)))
@@ -79,13 +80,13 @@ class Classifier:
         """Adds examples, of known classes or new ones, to those seen before.
 
         Args:
-          features: [S, D] the further examples.
-          labels: [S] their labels.
+          features: [S, D], as in `fit`.
+          labels: [S], likewise.
           classes: if given, the only labels there may be. A class is known once it
             has an example.
 
         Raises:
-          ValueError: as `fit`.
+          ValueError: for anything else.
         """
         features = checked_features(features, getattr(self, "n_features_in_", None))
         labels = checked_labels(labels, len(features))
@@ -95,8 +96,7 @@ class Classifier:
         if classes is not None:
             unknown = np.setdiff1d(labels, checked_labels(classes, len(classes)))
             if unknown.size:
-                expected = "only labels among `classes`"
-                raise ValueError(f"labels: expected {expected}, received {unknown[0]}.")
+                raise refused("labels", "only labels among `classes`", unknown[0])
         return self._adapt(features, labels)
 
     def remove_class(self, label: Any) -> "Classifier":
@@ -109,17 +109,16 @@ class Classifier:
         keep = self.support_labels_ != label
         if np.all(keep):
             expected = f"one of {', '.join(map(str, self.classes_))}"
-            raise ValueError(f"label: expected {expected}, received {label!r}.")
+            raise refused("label", expected, repr(label))
         return self._adapt(self.support_[keep], self.support_labels_[keep])
 
     def predict(self, features: ArrayLike) -> np.ndarray:
         """Returns [M] the label of each row of features [M, D].
 
         Raises:
-          ValueError: naming the field, what was expected and what was received.
+          ValueError: for other features, and before `fit`.
         """
-        classes = self._answers(features)["classes"]
-        return self.classes_[classes]
+        return self.classes_[self._answers(features)["classes"]]
 
     def predict_proba(self, features: ArrayLike) -> np.ndarray:
         """Returns [M, N] probabilities, in the order of `classes_`."""
@@ -149,7 +148,7 @@ class Classifier:
         self._check_fitted()
         health = np.array([self.support_loss_, self.support_accuracy_])
         fitted = self.classifier_, self.classes_, self.support_, self.support_labels_
-        arrays: dict[str, Any] = dict(zip(_SAVED, (*fitted, health), strict=True))
+        arrays: dict[str, Any] = dict(zip(_SAVED, (*fitted, health)))
         target = pathlib.Path(path)
         beside = target.with_name(f".{target.name}.{os.getpid()}")
         try:
@@ -174,9 +173,8 @@ class Classifier:
                 arrays = [file[name] for name in _SAVED]
         except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile):
             arrays = None
-        if arrays is None or not fit_together(*arrays):
-            expected = "a file written by Classifier.save"
-            raise ValueError(f"{path}: expected {expected}, received another.")
+        if arrays is None or not fit_together(arrays):
+            raise refused(str(path), "a file written by Classifier.save", "another")
         self._keep(*arrays)
         return self
 
@@ -188,8 +186,7 @@ class Classifier:
         """Changes arguments of the constructor."""
         for name, value in params.items():
             if name not in self.get_params():
-                expected = "source or timeout"
-                raise ValueError(f"params: expected {expected}, received {name!r}.")
+                raise refused("params", "source or timeout", repr(name))
             setattr(self, name, value)
         self.__dict__.pop("_model", None)
         return self
@@ -208,14 +205,8 @@ class Classifier:
         # Only scikit-learn asks, so it is there.
         from sklearn.utils import ClassifierTags, Tags, TargetTags
 
-        return Tags(
-            "classifier", TargetTags(required=True), classifier_tags=ClassifierTags()
-        )
-
-    def _connected(self) -> Model:
-        if not hasattr(self, "_model"):
-            self._model = connect(self.source, self.timeout)
-        return self._model
+        tags = ClassifierTags()
+        return Tags("classifier", TargetTags(required=True), classifier_tags=tags)
 
     def _adapt(self, features: np.ndarray, labels: np.ndarray) -> "Classifier":
         # A new fit is a new look for the newest version.
@@ -227,18 +218,13 @@ class Classifier:
         self._model = model
         return self
 
-    def _keep(
-        self,
-        classifier: np.ndarray,
-        classes: np.ndarray,
-        support: np.ndarray,
-        labels: np.ndarray,
-        health: Iterable[Any],
-    ) -> None:
-        self.classifier_, self.classes_ = classifier, classes
-        self.support_, self.support_labels_ = support, labels
-        self.support_loss_, self.support_accuracy_ = map(float, health)
-        self.n_features_in_ = support.shape[1]
+    def _keep(self, *arrays: Any) -> None:
+        """Takes what `_SAVED` names, in its order."""
+        self.classifier_, self.classes_, self.support_, self.support_labels_ = arrays[
+            :4
+        ]
+        self.support_loss_, self.support_accuracy_ = map(float, arrays[4])
+        self.n_features_in_ = self.support_.shape[1]
 
     def _answers(self, features: ArrayLike) -> dict[str, np.ndarray]:
         self._check_fitted()
@@ -250,9 +236,11 @@ class Classifier:
         none["classes"] = np.zeros(0, np.int64)
         answers = [none]
         for start in range(0, len(features), size):
+            if not hasattr(self, "_model"):
+                self._model = connect(self.source, self.timeout)
             queries = features[start : start + size]
             request = {"classifier": self.classifier_, "queries": queries}
-            answers.append(self._connected()("predict", request))
+            answers.append(self._model("predict", request))
         return {
             name: np.concatenate([answer[name] for answer in answers]) for name in none
         }

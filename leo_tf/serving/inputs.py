@@ -1,7 +1,11 @@
 """The features and labels that users give a `Classifier`, as plain arrays."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
+
+from leo_tf.serving.models import refused
 
 _KINDS = {"b": "booleans", "i": "numbers", "u": "numbers", "f": "numbers"}
 _KINDS |= {"U": "strings", "S": "bytes", "M": "dates"}
@@ -15,21 +19,19 @@ def checked_features(values: ArrayLike, size: int | None = None) -> np.ndarray:
     """
     if hasattr(values, "toarray"):
         received = f"a sparse {type(values).__name__}: `toarray()` makes it dense"
-        raise ValueError(f"features: expected numbers [rows, D], received {received}.")
+        raise refused("features", "numbers [rows, D]", received)
     array = np.asarray(values)
     if array.dtype.kind == "O":
         try:
             array = array.astype(np.float64)
         except (TypeError, ValueError):
-            raise ValueError(
-                f"features: expected numbers, received {type(values).__name__}."
-            ) from None
+            received = type(values).__name__
+            raise refused("features", "numbers", received) from None
     if array.dtype.kind not in "biuf" or array.ndim != 2:
         received = f"an array of {array.dtype} of shape {array.shape}"
-        raise ValueError(f"features: expected numbers [rows, D], received {received}.")
+        raise refused("features", "numbers [rows, D]", received)
     if size is not None and array.shape[1] != size:
-        received = f"{array.shape[1]} columns"
-        raise ValueError(f"features: expected {size} columns, received {received}.")
+        raise refused("features", f"{size} columns", f"{array.shape[1]} columns")
     with np.errstate(over="ignore"):  # infinite then, and refused by the model
         return array.astype(np.float32)
 
@@ -44,28 +46,23 @@ def checked_labels(values: ArrayLike, rows: int) -> np.ndarray:
     array = values if isinstance(values, np.ndarray) else np.asarray(values, object)
     if array.shape != (rows,):
         received = f"an array of shape {array.shape}"
-        raise ValueError(f"labels: expected {rows} labels, received {received}.")
+        raise refused("labels", f"{rows} labels", received)
     if not rows:
-        raise ValueError("labels: expected one or more, received none.")
+        raise refused("labels", "one or more", "none")
     if array.dtype.kind == "O":
         _check_kinds({_kind(each) for each in array})
         array = np.array(array.tolist())
     _check_kinds({array.dtype.kind})
     if array.dtype.kind == "f" and not np.array_equal(array, np.floor(array)):
         received = "numbers with fractions. Unknown label type: continuous"
-        raise ValueError(f"labels: expected classes, received {received}.")
+        raise refused("labels", "classes", received)
     return array
 
 
-def fit_together(
-    classifier: np.ndarray,
-    classes: np.ndarray,
-    support: np.ndarray,
-    labels: np.ndarray,
-    health: np.ndarray,
-) -> bool:
-    """Says whether these arrays can be those of one fitted classifier."""
-    ranks = [array.ndim for array in (classifier, classes, support, labels, health)]
+def fit_together(arrays: Sequence[np.ndarray]) -> bool:
+    """Says whether arrays as `Classifier.save` writes them can be of one classifier."""
+    classifier, classes, support, labels, health = arrays
+    ranks = [array.ndim for array in arrays]
     return (
         ranks == [2, 1, 2, 1, 1]
         and len(classifier) == len(classes)
@@ -91,5 +88,4 @@ def _check_kinds(kinds: set[str]) -> None:
     words = {_KINDS.get(kind, "others") for kind in kinds}
     if len(words) != 1 or "others" in words:
         expected = "all strings, numbers, booleans, bytes or dates"
-        received = " and ".join(sorted(words))
-        raise ValueError(f"labels: expected {expected}, received {received}.")
+        raise refused("labels", expected, " and ".join(sorted(words)))

@@ -5,13 +5,14 @@ import json
 import os
 import pathlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
+from leo_tf.console import SILENT, Console
 from leo_tf.errors import InputError
 from leo_tf.serving.models import LocalModel, Source, versions
 
@@ -44,21 +45,14 @@ class Versions:
 
     Args:
       directory: holds versions, named by integers.
-      warn: is told of versions that do not work.
-      tell: is told of versions that are served from now on.
+      console: told of versions that do not work, and of those served from now on.
 
     Attributes:
       current: what is served, or None.
     """
 
-    def __init__(
-        self,
-        directory: Source,
-        warn: Callable[[str], None] = lambda text: None,
-        tell: Callable[[str], None] = lambda text: None,
-    ):
-        self._directory = pathlib.Path(directory)
-        self._warn, self._tell = warn, tell
+    def __init__(self, directory: Source, console: Console = SILENT):
+        self._directory, self._console = pathlib.Path(directory), console
         # version -> (its files, what was wrong)
         self._failed: dict[int, tuple[list, str]] = {}
         self._ended: set[int] = set()
@@ -75,16 +69,17 @@ class Versions:
             if self._failed.get(version, [None])[0] == files:
                 continue
             try:
-                served = load_version(version, found[version])
+                served = _load(version, found[version])
             # Whatever is wrong with it, the one before must go on.
             except Exception as error:
                 if version not in self._failed:
-                    self._warn(f"version {version} is not served: {_inline(error)}")
+                    reason = f"version {version} is not served: {_inline(error)}"
+                    self._console.warn(f"warning: {reason}")
                 self._failed[version] = files, str(error)
                 continue
             if self.current:
                 self._ended.add(self.current.version)
-                self._tell(f"Serving version {version} from now on.")
+                self._console.say(f"Serving version {version} from now on.")
             self._ended.discard(version)
             self._failed.pop(version, None)
             self.current = served
@@ -98,7 +93,6 @@ class Versions:
         """
         if self.current:
             return self.current
-        expected = "a directory with an exported version that works"
         received, hint = "none", ""
         if self._failed:
             newest = max(self._failed)
@@ -108,6 +102,7 @@ class Versions:
                 hint = f"Give {self._directory.parent}: this is one version."
         except OSError as error:
             received = str(error.strerror)
+        expected = "a directory with an exported version that works"
         raise InputError(str(self._directory), expected, received, hint)
 
     def states(self) -> dict[int, tuple[str, str]]:
@@ -136,8 +131,8 @@ class Versions:
 def _inline(error: object) -> str:
     """What an error says, as one line."""
     text = ascii(str(error))[1:-1]
-    cut = f"{text[:_SHOWN_CHARACTERS]}..."
-    return text if len(text) <= _SHOWN_CHARACTERS else cut
+    most = _SHOWN_CHARACTERS
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _files(directory: pathlib.Path) -> list[tuple[str, int, int]]:
@@ -149,20 +144,14 @@ def _files(directory: pathlib.Path) -> list[tuple[str, int, int]]:
     return [(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in found]
 
 
-def load_version(version: int, path: pathlib.Path) -> Served:
-    """Loads a version and sees that it answers.
-
-    Raises:
-      Exception: of any kind, if it is not whole or does not work.
-    """
-    facts = _checked_facts(path)
-    model = LocalModel(path)
+def _load(version: int, path: pathlib.Path) -> Served:
+    """Loads a version and sees that it is whole and answers, or fails in any way."""
+    facts, model = _checked_facts(path), LocalModel(path)
     for signature in _NEEDED:
         model.inputs(signature)
     _try(model, facts)
-    saved = saved_model_pb2.SavedModel.FromString(
-        (path / "saved_model.pb").read_bytes()
-    )
+    graph = (path / "saved_model.pb").read_bytes()
+    saved = saved_model_pb2.SavedModel.FromString(graph)
     signatures = saved.meta_graphs[0].signature_def
     described = {name: _described(signatures[name]) for name in sorted(signatures)}
     return Served(version, model, facts, described)

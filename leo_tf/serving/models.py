@@ -26,24 +26,23 @@ _REFUSALS = (400, 413)
 
 
 class RequestError(ValueError):
-    """A request the model refuses; says which field, what was expected and received."""
+    """What a model or a `Classifier` refuses: the field, the expected, the received."""
+
+
+def refused(field: str, expected: str, received: object) -> RequestError:
+    """Returns the error of a field."""
+    return RequestError(f"{field}: expected {expected}, received {received}.")
 
 
 def connect(source: Source, timeout: float = 60.0) -> "Model":
-    """Returns the model that `source` names.
-
-    Args:
-      source: a directory of versions (the newest is taken), the directory of one
-        version, or the URL of a server: "http://host:8501", or with its model,
-        "http://host:8501/v1/models/leo".
-      timeout: seconds until a server must have answered.
+    """Returns the model that `source` names; for both arguments see `Classifier`.
 
     Raises:
       ValueError: if there is no exported model at a path.
     """
     if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         return RestModel(source, timeout)
-    return load(str(pathlib.Path(newest(source)).resolve()))
+    return _loaded(str(newest(source).resolve()))
 
 
 def newest(source: Source) -> pathlib.Path:
@@ -53,15 +52,14 @@ def newest(source: Source) -> pathlib.Path:
       ValueError: if there is none.
     """
     if not isinstance(source, (str, os.PathLike)):
-        expected = "a path or a URL of a server"
-        raise ValueError(f"source: expected {expected}, received {source!r}.")
+        raise refused("source", "a path or a URL of a server", repr(source))
     path = pathlib.Path(source)
     if (path / "saved_model.pb").is_file():
         return path
     found = versions(path)
     if not found:
         expected = "a directory of exported versions, or one of them"
-        raise ValueError(f"source: expected {expected}, received {str(path)!r}.")
+        raise refused("source", expected, repr(str(path)))
     return found[max(found)]
 
 
@@ -73,12 +71,6 @@ def versions(directory: Source) -> dict[int, pathlib.Path]:
         return {int(entry.name): entry for entry in names if entry.is_dir()}
     except OSError:
         return {}
-
-
-@functools.lru_cache(maxsize=4)
-def load(path: str) -> "LocalModel":
-    """Returns a loaded model, shared by the classifiers that use it."""
-    return LocalModel(path)
 
 
 class LocalModel:
@@ -107,9 +99,7 @@ class LocalModel:
         """
         if signature not in self.signatures:
             expected = f"one of {', '.join(sorted(self.signatures))}"
-            raise RequestError(
-                f"signature_name: expected {expected}, received {signature[:80]!r}."
-            )
+            raise refused("signature_name", expected, repr(signature[:80]))
         return self.signatures[signature].structured_input_signature[1]
 
     def __call__(
@@ -124,17 +114,17 @@ class LocalModel:
         for name, spec in specs.items():
             if not spec.shape.is_compatible_with(inputs[name].shape):
                 expected = f"shape {_shown_shape(spec.shape.as_list())}"
-                received = _shown_shape(inputs[name].shape)
-                raise RequestError(f"{name}: expected {expected}, received {received}.")
-        tensors = {
-            name: self._tf.constant(inputs[name], spec.dtype)
-            for name, spec in specs.items()
-        }
+                raise refused(name, expected, _shown_shape(inputs[name].shape))
+        make = self._tf.constant
+        tensors = {name: make(inputs[name], spec.dtype) for name, spec in specs.items()}
         try:
             outputs = self.signatures[signature](**tensors)
         except self._tf.errors.InvalidArgumentError as error:
             raise RequestError(refusal(error.message)) from None
         return {name: value.numpy() for name, value in outputs.items()}
+
+
+_loaded = functools.lru_cache(maxsize=4)(LocalModel)  # shared by classifiers
 
 
 def _shown_shape(sizes: Iterable[int | None]) -> str:
@@ -176,8 +166,11 @@ class RestModel:
         """
         lists = {name: np.asarray(value).tolist() for name, value in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": lists}).encode()
-        outputs = self._post(body)["outputs"]
-        return {name: _as_array(value) for name, value in outputs.items()}
+        outputs = {n: np.asarray(v) for n, v in self._post(body)["outputs"].items()}
+        return {
+            name: value.astype(np.float32) if value.dtype.kind == "f" else value
+            for name, value in outputs.items()
+        }
 
     def _post(self, body: bytes) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"}
@@ -203,8 +196,3 @@ def _error_of(error: urllib.error.HTTPError) -> str:
         return str(json.loads(error.read())["error"])
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return error.reason
-
-
-def _as_array(value: Any) -> np.ndarray:
-    array = np.asarray(value)
-    return array.astype(np.float32) if array.dtype.kind == "f" else array

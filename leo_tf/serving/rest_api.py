@@ -14,7 +14,6 @@ import concurrent.futures
 import json
 import os
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -55,29 +54,22 @@ def application(versions: Versions, max_request_bytes: int) -> Starlette:
     return Starlette(routes=routes, exception_handlers=handlers)
 
 
-def error_response(status: int, message: str, **headers: str) -> Response:
-    """Returns an error as TensorFlow Serving words it."""
-    return json_response({"error": message}, status, **headers)
+def _json(value: Any, status: int = 200, **headers: str) -> Response:
+    return Response(json.dumps(value), status, headers, media_type="application/json")
 
 
-def json_response(value: Any, status: int = 200, **headers: str) -> Response:
-    """Returns what JSON can say."""
-    return _json_bytes(json.dumps(value).encode(), status, headers)
-
-
-def _json_bytes(
-    body: bytes, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    return Response(body, status, headers, media_type="application/json")
+def _error(status: int, message: str, **headers: str) -> Response:
+    """An error as TensorFlow Serving words it."""
+    return _json({"error": message}, status, **headers)
 
 
 async def _as_json(unused_request: Request, error: Any) -> Response:
-    return error_response(error.status_code, error.detail, **(error.headers or {}))
+    return _error(error.status_code, error.detail, **(error.headers or {}))
 
 
 async def _our_fault(unused_request: Request, error: Exception) -> Response:
     # It is raised again behind us, and so logged whole.
-    return error_response(500, f"internal error: {type(error).__name__}")
+    return _error(500, f"internal error: {type(error).__name__}")
 
 
 class Rest:
@@ -89,8 +81,7 @@ class Rest:
     """
 
     def __init__(self, versions: Versions, max_request_bytes: int):
-        self._versions = versions
-        self._most_bytes = max_request_bytes
+        self._versions, self._most_bytes = versions, max_request_bytes
         self._waiting = 0
         self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "predict")
 
@@ -99,56 +90,57 @@ class Rest:
         path, method = request.scope["path"], request.method
         match = {"POST": _PREDICT, "GET": _STATUS}.get(method, _NOTHING).fullmatch(path)
         if not match:
-            return error_response(400, f"Malformed request: {method} {_inline(path)}")
+            return _error(400, f"Malformed request: {method} {_inline(path)}")
         name, number, what = match.groups()
         if number and (len(number) > 19 or int(number) > _LARGEST_VERSION):
-            message = f"Failed to convert version: {_inline(number)} to numeric."
-            return error_response(400, message)
+            number = _inline(number)
+            return _error(400, f"Failed to convert version: {number} to numeric.")
         version = int(number) if number else None
-        if method == "GET":
-            return self._status(name, version, what)
-        return await self._predict(request, name, version, what)
+        if method == "POST":
+            return await self._predict(request, name, version, what)
+        if not name:
+            return _error(400, "Missing model name in request.")
+        return (self._metadata if what else self._status)(name, version)
 
     async def health(self, unused_request: Request) -> Response:
         """Says that the server lives."""
-        return json_response({"status": "ok"})
+        return _json({"status": "ok"})
 
     async def openapi(self, unused_request: Request) -> Response:
         """The description that programs read."""
-        return json_response(self._description())
+        return _json(self._description())
 
     async def docs(self, unused_request: Request) -> Response:
         """The description that people read."""
         return HTMLResponse(page(self._description()))
 
     def _description(self) -> dict[str, Any]:
-        return describe(self._versions.require(), MODEL, self._most_bytes)
+        return describe(self._versions.require(), self._most_bytes)
 
     async def _predict(
         self, request: Request, name: str, version: int | None, method: str
     ) -> Response:
         if self._waiting >= _MOST_WAITING:
             message = f"{_MOST_WAITING} requests are waiting; try again"
-            return error_response(503, message, **{"Retry-After": "1"})
+            return _error(503, message, **{"Retry-After": "1"})
         self._waiting += 1
         try:
             body = await asyncio.wait_for(self._body(request), _SECONDS_TO_READ)
             if body is None:
-                message = f"body: expected {self._most_bytes} bytes or fewer"
-                return error_response(413, f"{message}, received more.")
+                expected = f"{self._most_bytes} bytes or fewer"
+                return _error(413, f"body: expected {expected}, received more.")
             served = self._chosen(name, version)
             if served is None:
                 return _no_servable(name, version)
             if method.lower() != "predict":
                 expected = "predict, with the `signature_name` classify"
-                return error_response(400, f"method: expected {expected}.")
+                return _error(400, f"method: expected {expected}.")
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, _compute, served, body)
         except (asyncio.TimeoutError, TimeoutError):
-            message = f"body: expected all within {_SECONDS_TO_READ:.0f} s"
-            return error_response(408, message)
+            return _error(408, f"body: expected all within {_SECONDS_TO_READ:.0f} s")
         except ClientDisconnect:
-            return error_response(400, "body: expected all, received a part")
+            return _error(400, "body: expected all, received a part")
         finally:
             self._waiting -= 1
 
@@ -171,55 +163,48 @@ class Rest:
         right = name == MODEL and version in (None, served.version)
         return served if right else None
 
-    def _status(
-        self, name: str | None, version: int | None, metadata: str | None
-    ) -> Response:
-        if not name:
-            return error_response(400, "Missing model name in request.")
-        if metadata:
-            served = self._chosen(name, version)
-            return _metadata(served) if served else _no_servable(name, version)
+    def _metadata(self, name: str, version: int | None) -> Response:
+        served = self._chosen(name, version)
+        if served is None:
+            return _no_servable(name, version)
+        spec = {"name": MODEL, "signature_name": "", "version": str(served.version)}
+        signatures = {"signature_def": {"signature_def": served.signature_def}}
+        return _json({"model_spec": spec, "metadata": signatures})
+
+    def _status(self, name: str, version: int | None) -> Response:
         if name != MODEL:
             message = f"Could not find any versions of model {_inline(name)}"
-            return error_response(404, message)
-        states = self._versions.states()
-        if version is not None:
-            states = {n: state for n, state in states.items() if n == version}
-        if not states:
+            return _error(404, message)
+        listed = []
+        for number, (state, wrong) in self._versions.states().items():
+            if version in (None, number):
+                code = "UNKNOWN" if wrong else "OK"
+                status = {"error_code": code, "error_message": wrong}
+                listed.append(
+                    {"version": str(number), "state": state, "status": status}
+                )
+        if not listed:
             message = f"Could not find version {version} of model {MODEL}"
-            return error_response(404, message)
-        listed = [_version_status(number, *state) for number, state in states.items()]
-        return json_response({"model_version_status": listed})
+            return _error(404, message)
+        return _json({"model_version_status": listed})
 
 
 def _compute(served: Served, body: bytes) -> Response:
     """In a thread: what a body asks for."""
     try:
-        request = read_request(body, served.model.inputs)
-        outputs = served.model(request.signature, request.inputs)
-        return _json_bytes(write_answer(outputs, request.by_rows))
+        signature, inputs, by_rows = read_request(body, served.model.inputs)
+        answer = write_answer(served.model(signature, inputs), by_rows)
+        return Response(answer, media_type="application/json")
     except RequestError as error:
-        return error_response(400, str(error))
+        return _error(400, str(error))
 
 
 def _no_servable(name: str, version: int | None) -> Response:
-    which = f"Latest({_inline(name)})"
-    if version is not None:
-        which = f"Specific({_inline(name)}, {version})"
-    return error_response(404, f"Servable not found for request: {which}")
+    name = _inline(name)
+    which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    return _error(404, f"Servable not found for request: {which}")
 
 
 def _inline(text: str) -> str:
     """Text from a request, escaped and cut, without quotes."""
     return shown(text)[1:-1]
-
-
-def _version_status(version: int, state: str, wrong: str) -> dict[str, Any]:
-    status = {"error_code": "UNKNOWN" if wrong else "OK", "error_message": wrong}
-    return {"version": str(version), "state": state, "status": status}
-
-
-def _metadata(served: Served) -> Response:
-    spec = {"name": MODEL, "signature_name": "", "version": str(served.version)}
-    signatures = {"signature_def": {"signature_def": served.signature_def}}
-    return json_response({"model_spec": spec, "metadata": signatures})

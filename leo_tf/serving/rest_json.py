@@ -9,11 +9,11 @@ Source: github.com/tensorflow/serving, g3doc/api_rest.md and util/json_tensor.cc
 import itertools
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from leo_tf.serving.models import RequestError
+from leo_tf.serving.models import refused
 
 _DEFAULT_SIGNATURE = "serving_default"
 # From here on float32 cannot hold every integer, so one written without a decimal
@@ -23,28 +23,18 @@ _MOST_DIMENSIONS = 8
 _SHOWN_CHARACTERS = 80
 
 
-class PredictRequest(NamedTuple):
-    """A request for one signature.
-
-    Attributes:
-      signature: its name.
-      inputs: name -> array.
-      by_rows: asked as a list of rows ("instances"), and to be answered so.
-    """
-
-    signature: str
-    inputs: dict[str, np.ndarray]
-    by_rows: bool
-
-
 def read_request(
     body: bytes, inputs_of: Callable[[str], Mapping[str, Any]]
-) -> PredictRequest:
+) -> tuple[str, dict[str, np.ndarray], bool]:
     """Returns the request in a body.
 
     Args:
       body: JSON, perhaps with NaN and Infinity.
       inputs_of: from a signature's name to its inputs, name -> TensorSpec.
+
+    Returns:
+      The signature's name; name -> array of its inputs; whether they came as a list of
+      rows ("instances"), and are to be answered so.
 
     Raises:
       RequestError: for anything else, however odd.
@@ -52,74 +42,63 @@ def read_request(
     try:
         request = json.loads(body.decode())
     except (ValueError, RecursionError) as error:
-        raise _refused("body", "JSON", str(error) or "what is no JSON") from None
+        raise refused("body", "JSON", str(error) or "what is no JSON") from None
     if not isinstance(request, dict):
-        raise _refused("body", "a JSON object", _shown(request))
+        raise refused("body", "a JSON object", _shown(request))
     signature = request.get("signature_name", _DEFAULT_SIGNATURE)
     if not isinstance(signature, str):
-        raise _refused("signature_name", "a string", _shown(signature))
-    specs = inputs_of(signature or _DEFAULT_SIGNATURE)
+        raise refused("signature_name", "a string", _shown(signature))
+    signature = signature or _DEFAULT_SIGNATURE
+    specs = inputs_of(signature)
     by_rows = "instances" in request
     if by_rows == ("inputs" in request):
         received = "both" if by_rows else "neither"
-        raise _refused("body", "one of `inputs` and `instances`", received)
+        raise refused("body", "one of `inputs` and `instances`", received)
     if by_rows:
         values = _columns(request["instances"], specs)
     else:
         values = _named(request["inputs"], specs, "inputs")
-    inputs = {name: as_array(values[name], specs[name], name) for name in specs}
-    return PredictRequest(signature or _DEFAULT_SIGNATURE, inputs, by_rows)
+    inputs = {name: _as_array(values[name], specs[name], name) for name in specs}
+    return signature, inputs, by_rows
 
 
 def _named(values: Any, specs: Mapping[str, Any], field: str) -> dict[str, Any]:
-    if not isinstance(values, dict) and len(specs) == 1:
-        return {next(iter(specs)): values}
     if not isinstance(values, dict):
-        raise _refused(
-            field, f"an object with {', '.join(sorted(specs))}", _shown(values)
-        )
+        if len(specs) == 1:
+            return dict.fromkeys(specs, values)
+        expected = f"an object with {', '.join(sorted(specs))}"
+        raise refused(field, expected, _shown(values))
     for name in specs:
         if name not in values:
-            raise _refused(name, f"a value in `{field}`", "none")
+            raise refused(name, f"a value in `{field}`", "none")
     return values
 
 
 def _columns(instances: Any, specs: Mapping[str, Any]) -> dict[str, list]:
     """Name -> list over the instances."""
     if not isinstance(instances, list) or not instances:
-        raise _refused("instances", "a list of objects", _shown(instances))
+        raise refused("instances", "a list of objects", _shown(instances))
     rows = [_named(each, specs, "instances") for each in instances]
-    for row in rows:
-        for name in row:
-            if name not in specs:
-                raise _refused(
-                    "instances", f"only {', '.join(sorted(specs))}", _shown(name)
-                )
+    for name in itertools.chain.from_iterable(rows):
+        if name not in specs:
+            expected = f"only {', '.join(sorted(specs))}"
+            raise refused("instances", expected, _shown(name))
     return {name: [row[name] for row in rows] for name in specs}
 
 
-def as_array(value: Any, spec: Any, name: str) -> np.ndarray:
-    """Makes an array of the spec's type of a number or lists of lists of equal lengths.
-
-    Args:
-      value: what `json.loads` gave.
-      spec: TensorSpec of the input; float32 and int64 are known.
-      name: of the input, for errors.
-
-    Raises:
-      RequestError: if it is none.
-    """
+def _as_array(value: Any, spec: Any, name: str) -> np.ndarray:
+    """A number, or lists of lists of equal lengths; the spec is of float32 or int64."""
     shape, flat = [], [value]
     while flat and isinstance(flat[0], list):
         size = len(flat[0])
         for each in flat:
             if not isinstance(each, list) or len(each) != size:
-                received = f"{len(each)}" if isinstance(each, list) else _shown(each)
-                raise _refused(name, f"lists of one length, {size} here", received)
+                received = str(len(each)) if isinstance(each, list) else _shown(each)
+                raise refused(name, f"lists of one length, {size} here", received)
         shape.append(size)
         flat = list(itertools.chain.from_iterable(flat))
     if len(shape) > _MOST_DIMENSIONS:
-        raise _refused(name, f"{_MOST_DIMENSIONS} dimensions or fewer", f"{len(shape)}")
+        raise refused(name, f"{_MOST_DIMENSIONS} dimensions or fewer", f"{len(shape)}")
     dtype = np.dtype(spec.dtype.as_numpy_dtype)
     return _numbers(flat, dtype, name).reshape(shape)
 
@@ -130,21 +109,20 @@ def _numbers(flat: list, dtype: np.dtype, name: str) -> np.ndarray:
     types = set(map(type, flat))
     if not types <= taken:  # True is no 1
         wrong = next(each for each in flat if type(each) not in taken)
-        raise _refused(name, "numbers" if is_float else "integers", _shown(wrong))
+        raise refused(name, "numbers" if is_float else "integers", _shown(wrong))
     if is_float:
         integers = (each for each in flat if type(each) is int)
-        limit = _FLOAT_INTEGERS
-        if int in types and not all(-limit < each < limit for each in integers):
-            raise _refused(name, "integers below 2^24, or decimals", "a larger one")
+        if int in types and any(abs(each) >= _FLOAT_INTEGERS for each in integers):
+            raise refused(name, "integers below 2^24, or decimals", "a larger one")
         exact = np.array(flat, np.float64)
         limit = np.finfo(dtype).max
         if np.any(np.isfinite(exact) & (np.abs(exact) > limit)):
-            raise _refused(name, f"numbers up to {limit:.2g}", "a larger one")
+            raise refused(name, f"numbers up to {limit:.2g}", "a larger one")
         return exact.astype(dtype)
     try:
         return np.array(flat, dtype)
     except OverflowError:
-        raise _refused(name, "integers of 64 bits", "a larger one") from None
+        raise refused(name, "integers of 64 bits", "a larger one") from None
 
 
 def write_answer(outputs: dict[str, np.ndarray], by_rows: bool) -> bytes:
@@ -161,20 +139,14 @@ def write_answer(outputs: dict[str, np.ndarray], by_rows: bool) -> bytes:
     if len(set(sizes.values())) != 1 or () in sizes.values():
         words = (f"{name} {list(size)}" for name, size in sorted(sizes.items()))
         expected = "`inputs`, for the outputs have different first dimensions"
-        raise _refused("instances", expected, f"`instances` ({', '.join(words)})")
+        raise refused("instances", expected, f"`instances` ({', '.join(words)})")
     rows = [dict(zip(values, row)) for row in zip(*values.values())]
     return json.dumps({"predictions": rows if only is None else only}).encode()
 
 
-def _refused(field: str, expected: str, received: str) -> RequestError:
-    return RequestError(f"{field}: expected {expected}, received {received}.")
-
-
 def _shown(value: Any) -> str:
     """JSON, cut to fit into one line."""
-    if isinstance(
-        value, (list, dict)
-    ):  # perhaps of millions, or deeper than dumps goes
+    if isinstance(value, (list, dict)):  # of millions, or deeper than dumps goes
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     text = json.dumps(value)
     cut = f"{text[:_SHOWN_CHARACTERS]}..."

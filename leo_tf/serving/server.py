@@ -82,11 +82,7 @@ def serve(
     from leo_tf.serving.rest_api import application
 
     with bound(host, port) as listening:
-        versions = Versions(
-            export_dir,
-            warn=lambda text: console.warn(f"warning: {text}"),
-            tell=console.say,
-        )
+        versions = Versions(export_dir, console)
         versions.refresh()
         served = versions.require()
         versions.watch()
@@ -94,9 +90,9 @@ def serve(
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _leave)
         console.say(_described(served, listening))
-        app = application(versions, max_request_bytes)
+        config = configured(application(versions, max_request_bytes))
         with contextlib.closing(versions):
-            uvicorn.Server(configured(app)).run(sockets=[listening])
+            uvicorn.Server(config).run(sockets=[listening])
 
 
 def _leave(unused_number: int, unused_frame: object) -> typing.NoReturn:
@@ -137,15 +133,13 @@ def bound(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         listening.close()
         reason = getattr(error, "strerror", None) or str(error)
-        received = f"{host}:{port}: {reason}"
-        hint = "--port=0 takes any free one."
         expected = "an address that can be listened on"
+        received, hint = f"{host}:{port}: {reason}", "--port=0 takes any free one."
         raise FlagError("--host, --port", expected, received, hint) from None
 
 
 def _described(served: "Served", listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
-    host = f"[{host}]" if ":" in host else host
+    where = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     method = served.facts.get("method", "model")
-    where = f"http://{host}:{port}"
     return f"Serving {method}, version {served.version}, on {where} ({where}/docs)."

@@ -25,6 +25,7 @@ from served_models import write_model
 
 from leo_tf.cli import main as command_line
 from leo_tf.cli.options import OPTIONS
+from leo_tf.console import Console
 from leo_tf.errors import InputError
 from leo_tf.serving import server
 from leo_tf.serving.model_versions import Versions
@@ -74,6 +75,16 @@ def test_the_newest_version_is_picked_up_while_requests_run(exported, thrice, tm
         versions.close()
 
 
+NOT_SERVED = "warning: version 2 is not served: "
+
+
+def noting():
+    """A quiet console, and the list of what it warns of."""
+    console, warnings = Console(quiet=True), []
+    console.warn = warnings.append
+    return console, warnings
+
+
 def damage(path, how):
     if how == "no graph":
         (path / "saved_model.pb").unlink()
@@ -106,8 +117,8 @@ def test_a_broken_version_is_passed_over_with_one_warning(
     exported, thrice, tmp_path, how
 ):
     copy(exported / "4", tmp_path, 1)
-    warnings = []
-    versions = Versions(tmp_path, warn=warnings.append)
+    console, warnings = noting()
+    versions = Versions(tmp_path, console)
     versions.refresh()
     copy(thrice, tmp_path, 2)
     damage(tmp_path / "2", how)
@@ -116,7 +127,7 @@ def test_a_broken_version_is_passed_over_with_one_warning(
     (tmp_path / "2" / "more").touch()  # tried again, and as broken
     versions.refresh()
     assert versions.current.version == 1
-    assert len(warnings) == 1 and warnings[0].startswith("version 2 is not served: ")
+    assert len(warnings) == 1 and warnings[0].startswith(NOT_SERVED)
     assert versions.states()[2][0] == "END" and versions.states()[2][1]
     shutil.rmtree(tmp_path / "2")
     copy(thrice, tmp_path, 2)  # mended
@@ -167,8 +178,8 @@ def test_a_warning_of_a_long_path_has_its_reason(thrice, tmp_path):
     directory = tmp_path / ("long" * 30)
     copy(thrice, directory, 1)
     damage(directory / "1", "another digest")
-    warnings = []
-    versions = Versions(directory, warn=warnings.append)
+    console, warnings = noting()
+    versions = Versions(directory, console)
     versions.refresh()
     assert "expected SHA-256 0000" in warnings[0] and "\n" not in warnings[0]
     with pytest.raises(InputError, match="expected SHA-256 0000"):

@@ -167,14 +167,16 @@ def test_the_description_names_every_endpoint_and_the_page_needs_no_network(clie
     status, description = client.ask("GET", "/openapi.json")
     assert status == 200 and description["openapi"].startswith("3.")
     text = json.dumps(description)
-    for name in re.findall(r"#/components/schemas/(\w+)", text):
-        assert name in description["components"]["schemas"]
+    for kind, name in re.findall(r"#/components/(\w+)/(\w+)", text):
+        assert name in description["components"][kind]
     for path, methods in description["paths"].items():
         path = path.replace("{version}", "4")
         for method in methods:
             body = b"{}" if method == "post" else None
             assert client.ask(method.upper(), path, body)[0] in (200, 400)
-    content = description["paths"][PREDICT]["post"]["requestBody"]["content"]
+    reference = description["paths"][PREDICT]["post"]["requestBody"]["$ref"]
+    assert reference == "#/components/requestBodies/Predict"
+    content = description["components"]["requestBodies"]["Predict"]["content"]
     for example in content["application/json"]["examples"].values():
         assert client.predict(example["value"])[0] == 200
     client.connection.request("GET", "/docs")
