@@ -6,6 +6,7 @@ OUT/<version>/export.json                   what it is: see `export_manifest.py`
 
 import json
 import pathlib
+import tempfile
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,11 +17,10 @@ from leo_tf.errors import CheckpointError, DiskError, FlagError
 from leo_tf.export.manifest import manifest
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable
-from leo_tf.export.tflite import check_convertible, to_tflite
 from leo_tf.export.version_directory import digests, version_path, whole_directory
 from leo_tf.files import AnyPath
 from leo_tf.methods.registry import build
-from leo_tf.model.learner import uneven_adapt
+from leo_tf.model.learner import Learner, uneven_adapt
 from leo_tf.runs.manifest import Checkpoint
 from leo_tf.runs.run import Run, load_run
 
@@ -85,29 +85,19 @@ def export_model(
 
 
 def _check_one_format(export_dir: AnyPath, is_lite: bool) -> None:
-    """A server that finds a version of another format has no model to answer with.
-
-    Raises:
-      FlagError: if there is one.
-      DiskError: if the directory cannot be read.
-    """
+    """A server that finds a version of another format has no model to answer with."""
     other = "saved_model.pb" if is_lite else "model.tflite"
     try:
-        files = list(pathlib.Path(export_dir).glob(f"[0-9]*/{other}"))
+        file = next(pathlib.Path(export_dir).glob(f"[0-9]*/{other}"), None)
     except OSError as error:
         raise DiskError(str(export_dir), "to read it", str(error)) from error
-    for file in files:
+    if file:
         expected = "a directory of one format, for servers take its newest version"
         raise FlagError("--export_dir", expected, f"{file} there")
 
 
 def _limits(run: Run, best: Checkpoint, caps: Mapping[str, int]) -> Limits:
-    """What the export takes; P and whether it works is seen by trying.
-
-    Raises:
-      CheckpointError: if its answer is not finite.
-      FlagError: if a cap leaves no request that the method could answer.
-    """
+    """What the export takes; P and whether it works is seen by trying."""
     size, way = best.fact("embedding_size", int), getattr(run.learner, "way", None)
     for name, most in caps.items():
         if way and most < way:
@@ -120,12 +110,7 @@ def _limits(run: Run, best: Checkpoint, caps: Mapping[str, int]) -> Limits:
     if not np.all(np.isfinite(adapted.classifier)):
         expected = "variables that give finite classifiers"
         raise CheckpointError(str(best.path), expected, "NaN or infinity")
-    return Limits(
-        embedding_size=size,
-        parameters=adapted.classifier.shape[-1],
-        way=way,
-        **caps,
-    )
+    return Limits(size, adapted.classifier.shape[-1], way=way, **caps)
 
 
 def _save(servable: Servable, path: pathlib.Path) -> None:
@@ -135,3 +120,34 @@ def _save(servable: Servable, path: pathlib.Path) -> None:
         tf.saved_model.save(servable, str(path), signatures={**signatures, **default})
     except (RuntimeError, ValueError) as error:  # of the parts that are not Python
         raise OSError(str(error)) from error
+
+
+def check_convertible(learner: Learner) -> None:
+    """Refuses methods that need operators TensorFlow Lite has not, or may need them.
+
+    Those are factorisations of matrices, and gradients of element-wise products of
+    unknown shapes, as MAML's inner loop has them; LEO's here is written without.
+
+    Raises:
+      FlagError: naming the method's class.
+    """
+    if not getattr(learner, "runs_on_litert", False):
+        expected = "saved_model, for TensorFlow Lite lacks operators of this method"
+        received = f"tflite for {type(learner).__name__}"
+        raise FlagError("--export_format", expected, received)
+
+
+def to_tflite(servable: Servable) -> bytes:
+    """Returns a .tflite file of the four signatures, with all sizes dynamic.
+
+    Args:
+      servable: one that does not check: TensorFlow Lite drops assertions.
+    """
+    signatures = servable.signatures()
+    with tempfile.TemporaryDirectory() as path:
+        tf.saved_model.save(servable, path, signatures=signatures)
+        load = tf.lite.TFLiteConverter.from_saved_model
+        converter = load(path, signature_keys=sorted(signatures))
+        # Built-in operators only: whatever runs the file has no others.
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        return converter.convert()

@@ -16,6 +16,7 @@ from leo_tf.runs.checkpoints import Checkpoint
 _FORMAT = 1
 # Hundreds of times what results take.
 _MOST_RESULTS_BYTES = 2**20
+_OF_TEST = ("episodes", "interval", "test")
 # What the embedded data set's features are; of others nobody knows.
 _EMBEDDED_KIND = (
     "leo_tf.data_pipeline.glyphs.hog.hog of pictures like those of "
@@ -34,8 +35,8 @@ def manifest(
     """Returns what export.json says.
 
     Args:
-      workdir: the run directory.
-      config: of the run.
+      workdir: the run directory, which may have results.json.
+      config: the run's.
       best: the checkpoint that is exported.
       limits: what requests may hold.
       export_format: "saved_model" or "tflite".
@@ -45,22 +46,22 @@ def manifest(
       CheckpointError: if the checkpoint does not tell its data.
       InputError: if results.json is damaged.
     """
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now, data = datetime.datetime.now(datetime.timezone.utc), config.data
     return {
         "format": _FORMAT,
         "export_format": export_format,
         "method": config.methods.method,
         "embedding_size": limits.embedding_size,
-        "embedding": _EMBEDDED_KIND if config.data.is_embedded else None,
+        "embedding": _EMBEDDED_KIND if data.is_embedded else None,
         "parameters_per_class": limits.parameters,
         "way": limits.way,
         "max_classes": limits.max_classes,
         "max_support": limits.max_support,
         "signatures": described(limits),
         "trained_on": {
-            "dataset_name": config.data.dataset_name,
-            "source": config.data.data_path or "embedded",
-            "train_on_val": config.data.train_on_val,
+            "dataset_name": data.dataset_name,
+            "source": data.data_path or "embedded",
+            "train_on_val": data.train_on_val,
             "digests": best.fact("data", dict),
         },
         "step": best.step,
@@ -75,11 +76,7 @@ def manifest(
 def _test_accuracy(
     workdir: pathlib.Path, config: Config, best: Checkpoint
 ) -> dict[str, Any] | None:
-    """From results.json, if that is of this checkpoint; else None.
-
-    Raises:
-      InputError: if results.json is damaged.
-    """
+    """From results.json, if that is of this checkpoint; else None."""
     path = workdir / "results.json"
     try:
         results = read_json(path, _MOST_RESULTS_BYTES)
@@ -89,13 +86,8 @@ def _test_accuracy(
         if (tested.methods, tested.model) != (config.methods, config.model):
             return None
         accuracy = results["accuracy"][config.methods.method]
-        return {
-            "mean": accuracy["mean"],
-            "half_width_95": accuracy["half_width_95"],
-            "episodes": results["episodes"],
-            "interval": results["interval"],
-            "test": results["test"],
-        }
+        found = {name: accuracy[name] for name in ("mean", "half_width_95")}
+        return found | {name: results[name] for name in _OF_TEST}
     except FileNotFoundError:  # not tested: training goes on, or was stopped
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -42,40 +42,23 @@ class Limits(NamedTuple):
 
 def check_support(request: Request, limits: Limits) -> Request:
     """Checks `support` [S, D] and `labels` [S], then adds `way` [] int32, N."""
-    size = limits.embedding_size
-    request = _check_matrix(request, "support", "S", size)
-    count = tf.shape(request["support"])[0]
-    request = _require(
-        request,
-        (count >= 2) & (count <= limits.max_support),
-        f"support: expected 2 to {limits.max_support} examples, received {{}}",
-        count,
-    )
-    request = _check_labels(request)
-    request = _check_classes(request, limits)
-    request = _check_finite(request, "support")
-    return _check_lengths(request, "support", _SHORTEST)
+    request = _check_matrix(request, "support", "S", limits.embedding_size)
+    request = _check_count(request, "support", limits.max_support, "examples")
+    request = _check_classes(_check_labels(request), limits)
+    return _check_values(request, "support", _SHORTEST)
 
 
 def check_queries(request: Request, limits: Limits) -> Request:
     """Checks `queries` [M, D]; M may be 0."""
     request = _check_matrix(request, "queries", "M", limits.embedding_size)
-    request = _check_finite(request, "queries")
-    return _check_lengths(request, "queries", _SHORTEST)
+    return _check_values(request, "queries", _SHORTEST)
 
 
 def check_classifier(request: Request, limits: Limits) -> Request:
     """Checks `classifier` [N, P], as `adapt` returns it."""
     request = _check_matrix(request, "classifier", "N", limits.parameters)
-    way = tf.shape(request["classifier"])[0]
-    request = _require(
-        request,
-        (way >= 2) & (way <= limits.max_classes),
-        f"classifier: expected 2 to {limits.max_classes} classes, received {{}}",
-        way,
-    )
-    request = _check_finite(request, "classifier")
-    return _check_lengths(request, "classifier", shortest=0.0)
+    request = _check_count(request, "classifier", limits.max_classes, "classes")
+    return _check_values(request, "classifier", shortest=0.0)
 
 
 def unit_rows(rows: tf.Tensor) -> tf.Tensor:
@@ -113,6 +96,12 @@ def _check_matrix(request: Request, field: str, rows: str, columns: int) -> Requ
     return {**request, field: tf.ensure_shape(request[field], [None, columns])}
 
 
+def _check_count(request: Request, field: str, most: int, unit: str) -> Request:
+    count = tf.shape(request[field])[0]
+    message = f"{field}: expected 2 to {most} {unit}, received {{}}"
+    return _require(request, (count >= 2) & (count <= most), message, count)
+
+
 def _check_labels(request: Request) -> Request:
     shape = tf.shape(request["labels"])
     message = "labels: expected shape [S], received shape {}"
@@ -127,47 +116,38 @@ def _check_classes(request: Request, limits: Limits) -> Request:
     """Lets only labels 0 to N - 1 pass, each of which occurs, and adds `way`."""
     most, labels = limits.max_classes, request["labels"]
     bad = (labels < 0) | (labels >= most)
-    request = _require(
-        request,
-        ~tf.reduce_any(bad),
-        f"labels: expected at most {most} classes, integers from 0 to {most - 1}, "
-        "received {} in row {}",
-        labels[_first(bad)],
+    expected = f"at most {most} classes, integers from 0 to {most - 1}"
+    message, row = (
+        f"labels: expected {expected}, received {{}} in row {{}}",
         _first(bad),
     )
-    way = tf.cast(tf.reduce_max(request["labels"]), tf.int32) + 1
+    request = _require(request, ~tf.reduce_any(bad), message, labels[row], row)
+    labels = tf.cast(request["labels"], tf.int32)
+    way = tf.reduce_max(labels) + 1
     expected = "at least 2" if limits.way is None else f"{limits.way}"
     ok = way >= 2 if limits.way is None else tf.equal(way, limits.way)
     message = f"labels: expected {expected} classes, received {{}}"
     request = _require({**request, "way": way}, ok, message, way)
-    shots = tf.math.bincount(
-        tf.cast(request["labels"], tf.int32), minlength=request["way"]
-    )  # [N]
+    way = request["way"]
+    empty = tf.equal(tf.math.bincount(labels, minlength=way), 0)  # [N]
     message = "labels: expected all classes from 0 to {}, received none of {}"
-    empty = tf.equal(shots, 0)
-    return _require(
-        request, ~tf.reduce_any(empty), message, request["way"] - 1, _first(empty)
-    )
+    return _require(request, ~tf.reduce_any(empty), message, way - 1, _first(empty))
 
 
-def _check_finite(request: Request, field: str) -> Request:
+def _check_values(request: Request, field: str, shortest: float) -> Request:
+    """Lets only finite rows pass, of lengths from `shortest` to `_LONGEST`."""
     bad = ~tf.reduce_all(tf.math.is_finite(request[field]), axis=1)
     message = f"{field}: expected finite numbers, received NaN or infinity in row {{}}"
-    return _require(request, ~tf.reduce_any(bad), message, _first(bad))
-
-
-def _check_lengths(request: Request, field: str, shortest: float) -> Request:
+    request = _require(request, ~tf.reduce_any(bad), message, _first(bad))
     _, lengths = _scaled(request[field])
     largest = tf.reduce_max(tf.abs(request[field]), axis=1)
     lengths = largest * tf.reshape(lengths, [-1])
     bad = (lengths < shortest) | (lengths > _LONGEST)
-    message = (
-        f"{field}: expected rows of length {shortest:g} to {_LONGEST:g}, "
-        "received length {} in row {}"
-    )
+    expected = f"rows of length {shortest:g} to {_LONGEST:g}"
+    message = f"{field}: expected {expected}, received length {{}} in row {{}}"
     lengths = tf.pad(lengths, [[0, 1]])  # so that there is a first one of none
-    first = _first(bad)
-    return _require(request, ~tf.reduce_any(bad), message, lengths[first], first)
+    row = _first(bad)
+    return _require(request, ~tf.reduce_any(bad), message, lengths[row], row)
 
 
 def _first(bad: tf.Tensor) -> tf.Tensor:

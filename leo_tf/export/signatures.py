@@ -8,14 +8,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from leo_tf.export.request_checks import (
-    Limits,
-    Request,
-    check_classifier,
-    check_queries,
-    check_support,
-    unit_rows,
-)
+from leo_tf.export import request_checks as checks
+from leo_tf.export.request_checks import Limits, Request
 from leo_tf.model.learner import Learner, UnevenAdapted, uneven_adapt
 
 # Field -> type and shape, as export.json tells it and `specs` reads it.
@@ -34,14 +28,13 @@ _FIELDS = {
     "latents_after": ("float32", "N", "Z"),
 }
 _ANSWERS = ("probabilities", "logits", "classes")
+_EXAMPLES = ("support", "labels")
+_HEALTH = ("support_loss", "support_accuracy")
 _SIGNATURES = {
-    "adapt": (
-        ("support", "labels"),
-        ("classifier", "way", "support_loss", "support_accuracy"),
-    ),
+    "adapt": (_EXAMPLES, ("classifier", "way", *_HEALTH)),
     "predict": (("classifier", "queries"), _ANSWERS),
-    "classify": (("support", "labels", "queries"), _ANSWERS),
-    "embed": (("support", "labels"), ("latents_before", "latents_after")),
+    "classify": ((*_EXAMPLES, "queries"), _ANSWERS),
+    "embed": (_EXAMPLES, ("latents_before", "latents_after")),
 }
 
 
@@ -69,10 +62,8 @@ class Servable(tf.Module):
         parts = _Parts(learner, limits, dtype, checked)
         for name, (inputs, _) in _SIGNATURES.items():
             specs = [_spec(field, limits, checked) for field in inputs]
-            function = tf.function(
-                getattr(parts, name), input_signature=specs, autograph=False
-            )
-            setattr(self, name, function)
+            traced = tf.function(input_signature=specs, autograph=False)
+            setattr(self, name, traced(getattr(parts, name)))
 
     def signatures(self) -> dict[str, Callable]:
         """Name -> function."""
@@ -83,16 +74,16 @@ def described(limits: Limits) -> dict:
     """Signature -> inputs and outputs -> field -> type and shape, in words."""
     known = {"D": f"{limits.embedding_size}", "P": f"{limits.parameters}"}
 
-    def field(name):
+    def words(name):
         dtype, *shape = _FIELDS[name]
         return f"{dtype} [{', '.join(known.get(letter, letter) for letter in shape)}]"
 
     return {
         signature: {
-            "inputs": {name: field(name) for name in inputs},
-            "outputs": {name: field(name) for name in outputs},
+            side: {name: words(name) for name in fields}
+            for side, fields in zip(("inputs", "outputs"), sides)
         }
-        for signature, (inputs, outputs) in _SIGNATURES.items()
+        for signature, sides in _SIGNATURES.items()
     }
 
 
@@ -129,8 +120,8 @@ class _Parts:
     def predict(self, classifier, queries):
         request = {"classifier": classifier, "queries": queries}
         if self._checked:
-            request = check_classifier(request, self._limits)
-            request = check_queries(request, self._limits)
+            request = checks.check_classifier(request, self._limits)
+            request = checks.check_queries(request, self._limits)
         classifier = tf.cast(request["classifier"], self._dtype)
         return self._answer(classifier, self._unit(request["queries"]))
 
@@ -138,7 +129,7 @@ class _Parts:
         request = {"support": support, "labels": labels, "queries": queries}
         request = self._support(request)
         if self._checked:
-            request = check_queries(request, self._limits)
+            request = checks.check_queries(request, self._limits)
         classifier = self._adapted(request).classifier
         return self._answer(classifier, self._unit(request["queries"]))
 
@@ -153,20 +144,18 @@ class _Parts:
     def _support(self, request: Request) -> Request:
         """The request, checked, with `way`."""
         if self._checked:
-            return check_support(request, self._limits)
+            return checks.check_support(request, self._limits)
         way = tf.cast(tf.reduce_max(request["labels"]), tf.int32) + 1
         return {**request, "way": way}
 
     def _unit(self, rows):
-        return unit_rows(tf.cast(rows, self._dtype))
+        return checks.unit_rows(tf.cast(rows, self._dtype))
 
     def _adapted(self, request: Request) -> UnevenAdapted:
         support = self._unit(request["support"])
         adapted = self._adapt(support, request["labels"], request["way"])
-        shape = [None, self._limits.parameters]
-        return adapted._replace(
-            classifier=tf.ensure_shape(adapted.classifier, shape)  # [N, P]
-        )
+        shape = [None, self._limits.parameters]  # [N, P]
+        return adapted._replace(classifier=tf.ensure_shape(adapted.classifier, shape))
 
     def _logits(self, classifier, inputs):
         """[M, N] scores by the method's own head, of one task."""

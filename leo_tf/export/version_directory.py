@@ -2,32 +2,17 @@
 
 import contextlib
 import errno
-import hashlib
 import os
 import pathlib
 import re
 import shutil
 from collections.abc import Iterator
+from hashlib import sha256
 
 import tensorflow as tf
 
 from leo_tf.errors import DiskError, FlagError
 from leo_tf.files import AnyPath, flush_to_disk, make_directory
-
-
-def newest_version(export_dir: AnyPath) -> int:
-    """Returns the highest version in a directory; 0 if there is none.
-
-    Raises:
-      DiskError: if the directory cannot be read.
-    """
-    try:
-        names = os.listdir(export_dir)
-    except FileNotFoundError:
-        return 0
-    except OSError as error:
-        raise DiskError(str(export_dir), "to read it", str(error)) from error
-    return max([int(name) for name in names if re.fullmatch("[0-9]+", name)], default=0)
 
 
 def version_path(export_dir: AnyPath, version: int | None = None) -> pathlib.Path:
@@ -37,8 +22,16 @@ def version_path(export_dir: AnyPath, version: int | None = None) -> pathlib.Pat
       FlagError: if the version is there already.
       DiskError: if the directory cannot be read.
     """
-    number = newest_version(export_dir) + 1 if version is None else version
-    path = pathlib.Path(export_dir, str(number))
+    if version is None:
+        try:
+            names = os.listdir(export_dir)
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            raise DiskError(str(export_dir), "to read it", str(error)) from error
+        numbers = [int(name) for name in names if re.fullmatch("[0-9]+", name)]
+        version = max(numbers, default=0) + 1
+    path = pathlib.Path(export_dir, str(version))
     if os.path.lexists(path):
         raise _taken(path, "Without the flag it is a new one.")
     return path
@@ -46,11 +39,9 @@ def version_path(export_dir: AnyPath, version: int | None = None) -> pathlib.Pat
 
 @contextlib.contextmanager
 def whole_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A directory that appears as `path` once its files are written, all at once.
+    """Yields an empty directory, which becomes `path` at once when the block ends.
 
-    Yields:
-      An empty directory beside. When the block has ended and every file is on the
-      disk, it becomes `path`; if the block fails, it goes.
+    By then every file in it is on the disk; if the block fails, it goes.
 
     Raises:
       FlagError: if `path` is there by then.
@@ -75,12 +66,10 @@ def whole_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def digests(directory: pathlib.Path) -> dict[str, str]:
     """Returns path below the directory -> SHA-256, of every file in it."""
+    files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
     return {
-        file.relative_to(directory).as_posix(): hashlib.sha256(
-            file.read_bytes()
-        ).hexdigest()
-        for file in sorted(directory.rglob("*"))
-        if file.is_file()
+        file.relative_to(directory).as_posix(): sha256(file.read_bytes()).hexdigest()
+        for file in files
     }
 
 

@@ -17,9 +17,9 @@ from exported_models import (
 )
 
 from leo_tf.errors import FlagError
+from leo_tf.export.exporter import check_convertible, to_tflite
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable
-from leo_tf.export.tflite import check_convertible, to_tflite
 from leo_tf.methods.linear import LinearRegression, logistic, ridge
 from leo_tf.methods.maml import MAML
 from leo_tf.methods.nearest_centroid import NearestCentroid
