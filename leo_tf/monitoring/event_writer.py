@@ -65,27 +65,19 @@ class Monitor:
           values: tag -> value; TensorBoard groups tags by what is before the first
             slash, in alphabetical order.
         """
-        self._show(
-            run,
-            step,
-            (
-                scalar_pb(tag, float(value), self._description(run, tag))
-                for tag, value in values.items()
-            ),
-        )
+        describe, items = self._description, values.items()
+        summaries = (scalar_pb(t, float(v), describe(run, t)) for t, v in items)
+        self._show(run, step, summaries)
 
     def histograms(self, run: str, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Shows how the finite entries of each array are distributed."""
 
         def summaries():
             for tag, array in arrays.items():
-                entries = np.asarray(array)
-                entries = entries[np.isfinite(entries)]
+                entries = np.asarray(array)[np.isfinite(array)]
                 if entries.size:
-                    metadata = histogram_metadata.create_summary_metadata(
-                        None, self._description(run, tag)
-                    )
-                    yield _summary(tag, _histogram(entries), metadata)
+                    value = _histogram(entries)
+                    yield self._summary(run, tag, value, histogram_metadata)
 
         self._show(run, step, summaries())
 
@@ -96,10 +88,8 @@ class Monitor:
             for tag, picture in pictures.items():
                 height, width, _ = picture.shape
                 content = [str(width).encode(), str(height).encode(), _png(picture)]
-                metadata = image_metadata.create_summary_metadata(
-                    None, self._description(run, tag)
-                )
-                yield _summary(tag, np.array(content, object), metadata)
+                value = np.array(content, object)
+                yield self._summary(run, tag, value, image_metadata)
 
         self._show(run, step, summaries())
 
@@ -130,7 +120,12 @@ class Monitor:
                 for title, (run, tag) in metrics.items()
             ]
             experiment = hparams_api.hparams_config_pb(columns, shown)
-            _begin_with(first, experiment)
+            # TensorBoard's table begins with what differs between runs.
+            plugin_data = experiment.value[0].metadata.plugin_data
+            content = HParamsPluginData.FromString(plugin_data.content)
+            for info in content.experiment.hparam_infos:
+                info.differs = info.name in first
+            plugin_data.content = content.SerializeToString()
             yield experiment
             yield hparams_api.hparams_pb(values, trial_id=title)
 
@@ -177,8 +172,13 @@ class Monitor:
         if (run, tag) in self._described:
             return None
         self._described.add((run, tag))
-        group = tag.split("/")[0]
-        return DESCRIPTIONS.get(tag) or DESCRIPTIONS.get(group)
+        return DESCRIPTIONS.get(tag) or DESCRIPTIONS.get(tag.split("/")[0])
+
+    def _summary(self, run, tag, value: np.ndarray, plugin) -> "Summary":
+        metadata = plugin.create_summary_metadata(None, self._description(run, tag))
+        summary = Summary()
+        summary.value.add(tag=tag, tensor=make_tensor_proto(value), metadata=metadata)
+        return summary
 
 
 def _see_whether_tensorboard_is_there():
@@ -190,21 +190,6 @@ def _append(file: tf.io.TFRecordWriter, event: "Event"):
     event.wall_time = time.time()
     file.write(event.SerializeToString())
     file.flush()
-
-
-def _begin_with(names: Collection[str], experiment: "Summary"):
-    """TensorBoard's table begins with what differs between runs, if it is told so."""
-    plugin_data = experiment.value[0].metadata.plugin_data
-    content = HParamsPluginData.FromString(plugin_data.content)
-    for info in content.experiment.hparam_infos:
-        info.differs = info.name in names
-    plugin_data.content = content.SerializeToString()
-
-
-def _summary(tag, value: np.ndarray, metadata) -> "Summary":
-    summary = Summary()
-    summary.value.add(tag=tag, tensor=make_tensor_proto(value), metadata=metadata)
-    return summary
 
 
 def _histogram(entries: np.ndarray) -> np.ndarray:

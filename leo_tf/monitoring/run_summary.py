@@ -9,18 +9,13 @@ from leo_tf.data_pipeline.dataset import Split, evaluation_shape
 from leo_tf.methods.registry import is_known
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.tags import ACCURACY, BEST_ACCURACY, LOSS
-from leo_tf.reports import results as report
+from leo_tf.reports.results import flags
+from leo_tf.reports.table import Table
 
 # The settings that say what is trained, and how; of the others runs differ by chance.
 _COMPARED_GROUPS = ("episodes", "model", "optimizer")
-_COMPARED = (
-    "dataset_name",
-    "method",
-    "mixed_precision",
-    "num_steps",
-    "seed",
-    "train_on_val",
-)
+_COMPARED = ("dataset_name", "method", "mixed_precision")
+_COMPARED += ("num_steps", "seed", "train_on_val")
 
 # TensorBoard's table begins with five: these, and what this run has of its own.
 _FIRST = frozenset({"method", "outer_lr"})
@@ -35,25 +30,15 @@ METRICS = {
 
 
 def show(
-    monitor: Monitor,
-    config: Config,
-    splits: Mapping[str, Split],
-    workdir: pathlib.Path,
+    monitor: Monitor, config: Config, splits: Mapping[str, Split], workdir: pathlib.Path
 ) -> None:
-    """Shows what runs in a run directory."""
-    monitor.hyperparameters(
-        title(workdir.resolve()),
-        hyperparameters(config),
-        METRICS,
-        first=_FIRST | given(config).keys(),
-    )
-    monitor.texts(
-        {
-            "configuration": _configuration(config),
-            "data": _data(config, splits),
-            "command_line": f"    {command_line(config, workdir)}",
-        }
-    )
+    """Shows what runs in a run directory, and the command that starts or resumes it."""
+    name, settings = title(workdir.resolve()), given(config)
+    first = _FIRST | settings.keys()
+    monitor.hyperparameters(name, _hyperparameters(config), METRICS, first)
+    command = f"python run_leo.py {flags({**settings, 'workdir': workdir})}"
+    texts = {"configuration": _configuration(config), "data": _data(config, splits)}
+    monitor.texts({**texts, "command_line": f"    {command}"})
 
 
 def title(run: pathlib.Path) -> str:
@@ -64,7 +49,7 @@ def title(run: pathlib.Path) -> str:
     return f"{run.name} ({above.name})"
 
 
-def hyperparameters(config: Config) -> dict[str, bool | float | str]:
+def _hyperparameters(config: Config) -> dict[str, bool | float | str]:
     """The settings that TensorBoard compares runs by.
 
     Those of other methods than LEO only if they are not the default, and nothing that
@@ -80,37 +65,30 @@ def hyperparameters(config: Config) -> dict[str, bool | float | str]:
     return compared
 
 
-def command_line(config: Config, workdir: pathlib.Path) -> str:
-    """The command that starts this run, or resumes it, in a shell."""
-    return f"python run_leo.py {report.flags({**given(config), 'workdir': workdir})}"
-
-
 def _configuration(config: Config) -> str:
-    lines = ["| setting | value | |", "|---|---|---|"]
-    for group, settings in config.to_dict().items():
-        if group in GROUPS:
-            lines += [f"| {n} | {_cell(v)} | {group} |" for n, v in settings.items()]
-    return "\n".join([*lines, f"| preset | {_cell(config.preset)} | |"])
-
-
-def _cell(value) -> str:
-    return "-" if value in (None, "") else str(value).replace("|", "\\|")
+    settings = [
+        (name, value, group)
+        for group, values in config.to_dict().items()
+        if group in GROUPS
+        for name, value in values.items()
+    ]
+    rows = [
+        (name, "-" if value in (None, "") else str(value), group)
+        for name, value, group in [*settings, ("preset", config.preset, "")]
+    ]
+    columns = "setting", "value", ""
+    return Table(columns, rows, left=columns).markdown()
 
 
 def _data(config: Config, splits: Mapping[str, Split]) -> str:
-    lines = ["| split | classes | examples | D | episodes | source | SHA-256 |"]
-    lines += ["|---" * 7 + "|"]
+    columns = "split", "classes", "examples", "D", "episodes", "source", "SHA-256"
+    rows = []
     for name, split in splits.items():
-        if name == "train":
-            shape = {
-                n: getattr(config.episodes, n) for n in ("way", "shot", "num_query")
-            }
-        else:
+        shape = vars(config.episodes)
+        if name != "train":
             shape = evaluation_shape(config, split)
         episode = f"{shape['way']}-way {shape['shot']}-shot"
         episode += f", {shape['num_query']} queries"
-        rows, size = split.table.features.shape
-        counts = f"{len(split.class_names)} | {rows} | {size}"
-        source = f"{split.source} | {split.digest[:16]}"
-        lines.append(f"| {name} | {counts} | {episode} | {source} |")
-    return "\n".join(lines)
+        sizes = map(str, (len(split.class_names), *split.table.features.shape))
+        rows.append((name, *sizes, episode, split.source, split.digest[:16]))
+    return Table(columns, rows, left=columns).markdown()

@@ -4,7 +4,6 @@ Scalars come with the numbers that a call of `run_steps` returns anyway: no seco
 forward pass, and nothing that the host must wait for in between.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import keras
@@ -34,7 +33,7 @@ class Call(NamedTuple):
     input_wait: float
 
 
-class Snapshot(NamedTuple):
+class _Snapshot(NamedTuple):
     """Where training stands: updates made, name -> variable, name -> first moment."""
 
     updates: int
@@ -43,14 +42,7 @@ class Snapshot(NamedTuple):
 
 
 class TrainingMonitor:
-    """Shows a training.
-
-    Args:
-      monitor: where.
-      learner: what is trained.
-      optimizer: Adam, after it was built.
-      config: of the run.
-    """
+    """Shows a training by Adam; the optimizer is built."""
 
     def __init__(
         self,
@@ -64,7 +56,7 @@ class TrainingMonitor:
         # Without the learner's own name: "encoder/kernel".
         self._variables = {v.path.split("/", 1)[-1]: v for v in variables}
         self._means, self._calls = Averages(), list[Call]()
-        self._before: Snapshot | None = None
+        self._before: _Snapshot | None = None
         self._has_begun, self._was_finite = False, True
 
     def before_single_step(self, step: int) -> None:
@@ -89,9 +81,10 @@ class TrainingMonitor:
           Tag -> number.
         """
         means, now = self._means.means(), self._snapshot()
-        scalars = {tag: means[name] for tag, name in _tags(means).items()}
-        scalars.update(self._movement(now))
-        scalars.update(self._speed())
+        scalars = {tag_of(name): mean for name, mean in means.items() if "/" in name}
+        if means:
+            scalars |= {ACCURACY: means["accuracy"], LOSS: means["loss"]}
+        scalars |= {**self._movement(now), **self._speed()}
         for name, value in now.variables.items():
             if name.endswith("_lr"):
                 scalars[f"optimisation/{name}"] = np.mean(value)
@@ -109,59 +102,38 @@ class TrainingMonitor:
             scalars[BEST_ACCURACY] = state.best_accuracy
         self.monitor.scalars("validation", state.step, scalars)
         now = self._snapshot()
-        groups = {
-            "tensors_variables": now.variables,
-            "tensors_gradients": self._gradients(now),
-        }
-        arrays = {
-            f"{g}/{n}": a for g, named in groups.items() for n, a in named.items()
-        }
+        arrays = {f"tensors_variables/{n}": value for n, value in now.variables.items()}
+        if before := self._step_before(now):
+            # Gradients after clipping: m' = beta m + (1 - beta) g, solved for g. To
+            # hand them out of every compiled step would cost as much as all else here.
+            decay = float(self.optimizer.beta_1)
+            for name, old in before.momenta.items():
+                gradient = (now.momenta[name] - decay * old) / (1.0 - decay)
+                arrays[f"tensors_gradients/{name}"] = gradient
         self.monitor.histograms("train", state.step, arrays)
 
-    def _snapshot(self) -> Snapshot:
-        names = list(self._variables)
-        momenta = [
-            variable.numpy()
-            for variable in self.optimizer.variables
-            if variable.path.endswith("_momentum")
-        ]
-        values = [variable.numpy() for variable in self._variables.values()]
-        return Snapshot(
-            int(self.optimizer.iterations.numpy()),
-            dict(zip(names, values)),
-            dict(zip(names, momenta)),
-        )
+    def _snapshot(self) -> _Snapshot:
+        adams = self.optimizer.variables
+        momenta = [v.numpy() for v in adams if v.path.endswith("_momentum")]
+        values = {name: v.numpy() for name, v in self._variables.items()}
+        updates = int(self.optimizer.iterations.numpy())
+        return _Snapshot(updates, values, dict(zip(values, momenta)))
 
-    def _step_before(self, now: Snapshot) -> Snapshot | None:
+    def _step_before(self, now: _Snapshot) -> _Snapshot | None:
         """What was noted, if just one step lies between it and now, a finite one."""
         noted = self._before if self._was_finite else None
         return noted if noted and noted.updates + 1 == now.updates else None
 
-    def _movement(self, now: Snapshot) -> dict[str, float]:
+    def _movement(self, now: _Snapshot) -> dict[str, float]:
         """How far the last step moved each variable, in lengths of the variable."""
-        before = self._step_before(now)
+        before, moved = self._step_before(now), dict[str, float]()
         if before is None:
-            return {}
-        return {
-            f"optimisation_update_to_weight/{name}": _length(now.variables[name] - old)
-            / _length(old)
-            for name, old in before.variables.items()
-            if old.any()
-        }
-
-    def _gradients(self, now: Snapshot) -> dict[str, np.ndarray]:
-        """The last step's, after clipping: m' = beta m + (1 - beta) g, solved for g.
-
-        To hand them out of every compiled step would cost as much as all else here.
-        """
-        before = self._step_before(now)
-        if before is None:
-            return {}
-        decay = float(self.optimizer.beta_1)
-        return {
-            name: (now.momenta[name] - decay * old) / (1.0 - decay)
-            for name, old in before.momenta.items()
-        }
+            return moved
+        for name, old in before.variables.items():
+            if length := float(np.linalg.norm(old)):
+                way = float(np.linalg.norm(now.variables[name] - old))
+                moved[f"optimisation_update_to_weight/{name}"] = way / length
+        return moved
 
     def _speed(self) -> dict[str, float]:
         if not self._calls:
@@ -174,13 +146,3 @@ class TrainingMonitor:
             "speed/episodes_per_second": steps * self.config.episodes.meta_batch_size,
             "speed/share_of_time_waiting_for_input": waiting / seconds,
         }
-
-
-def _tags(means: Mapping[str, float]) -> dict[str, str]:
-    """TensorBoard's tag -> name of the metric."""
-    tags = {ACCURACY: "accuracy", LOSS: "loss"} if means else {}
-    return {**tags, **{tag_of(name): name for name in means if "/" in name}}
-
-
-def _length(array: np.ndarray) -> float:
-    return float(np.linalg.norm(array))

@@ -7,7 +7,6 @@ Shapes: B episodes, N way, K shot, Q queries per class, Z latent size, C classes
 
 import functools
 import logging
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -30,27 +29,13 @@ _RUN = "validation"
 _EPISODES, _QUERIES = 40, 20
 
 
-class Look(NamedTuple):
-    """What a look found.
-
-    Attributes:
-      logits: [B, N, Q, N].
-      scalars: tag -> number.
-      latents: [B, N, Z] before and after adaptation, or None for a method without.
-    """
-
-    logits: tf.Tensor
-    scalars: dict[str, float]
-    latents: tuple[np.ndarray, np.ndarray] | None
-
-
 class ValidationMonitor:
     """Shows what a method does with the first validation episodes.
 
     Args:
-      monitor: where.
+      monitor: where to show it.
       learner: the method.
-      config: of the run.
+      config: the run's.
       split: validation.
       baseline: accuracy of nearest centroid on all validation episodes.
     """
@@ -74,9 +59,7 @@ class ValidationMonitor:
         """
         self.monitor.scalars("centroid", step, {ACCURACY: self.baseline})
         number = step // self.config.run.validate_every
-        if number & (number - 1) and not is_last:
-            return
-        if self.monitor.is_broken:
+        if (number & (number - 1) and not is_last) or self.monitor.is_broken:
             return
         try:
             self._show(step)
@@ -85,28 +68,8 @@ class ValidationMonitor:
             logging.exception("The closer look at step %s failed.", step)
 
     def _show(self, step):
-        found, (rows, episode) = self._look(), self._episodes
-        self.monitor.scalars(_RUN, step, found.scalars)
-        confusions = confusion_counts(found.logits, rows, len(self.split.class_names))
-        method = method_of(self.config).title
-        bins = {method: count_bins(found.logits, episode.query_labels)}
-        title = f"The first {len(found.logits)} validation episodes"
-        drawn = {
-            "confusion": mosaics.confusion(confusions, self.split.class_names),
-            "episode": self._draw_episode(found.logits, rows),
-            "reliability": figures.reliability_diagrams(bins, title),
-        }
-        pictures = {f"pictures/{n}": figures.pixels(each) for n, each in drawn.items()}
-        self.monitor.images(_RUN, step, pictures)
-        if found.latents is not None:
-            before, after = found.latents
-            latents = {"tensors_latents/before": before, "tensors_latents/after": after}
-            self.monitor.histograms(_RUN, step, latents)
-            self._write_projector(before, after, rows)
-
-    def _look(self) -> Look:
-        _, episode = self._episodes
-        adapted, logits = adapt_and_score(self.learner, episode)
+        rows, episode = self._episodes
+        adapted, logits = adapt_and_score(self.learner, episode)  # [B, N, Q, N]
         parts = loss_parts(adapted, logits, episode.query_labels)
         groups = {"loss_parts": parts, "inner_loop": adapted.health}
         scalars = {
@@ -114,11 +77,23 @@ class ValidationMonitor:
             for group, values in groups.items()
             for name, value in values.items()
         }
-        latents = None
+        self.monitor.scalars(_RUN, step, scalars)
+        confusions = confusion_counts(logits, rows, len(self.split.class_names))
+        bins = {method_of(self.config).title: count_bins(logits, episode.query_labels)}
+        title = f"The first {len(logits)} validation episodes"
+        drawn = {
+            "confusion": mosaics.confusion(confusions, self.split.class_names),
+            "episode": self._draw_episode(logits, rows),
+            "reliability": figures.reliability_diagrams(bins, title),
+        }
+        pictures = {f"pictures/{n}": figures.pixels(each) for n, each in drawn.items()}
+        self.monitor.images(_RUN, step, pictures)
         if hasattr(self.learner, "latent_codes"):
-            before, after = self.learner.latent_codes(episode)
-            latents = before.numpy(), after.numpy()
-        return Look(logits, scalars, latents)
+            codes = (codes.numpy() for codes in self.learner.latent_codes(episode))
+            before, after = codes  # [B, N, Z] each
+            latents = {"tensors_latents/before": before, "tensors_latents/after": after}
+            self.monitor.histograms(_RUN, step, latents)
+            self._write_projector(before, after, rows)
 
     @functools.cached_property
     def _episodes(self) -> tuple[EpisodeRows, Episode]:
@@ -147,14 +122,11 @@ class ValidationMonitor:
             "episode": 2 * np.repeat(np.arange(episodes), way).tolist(),
         }
         codes = np.concatenate([before, after]).reshape([2 * len(names), -1])
-        pictures = None
-        if self.split.images is not None:
-            examples = rows.support.numpy()[:, :, 0].ravel()
-            pictures = self.split.images[np.tile(examples, 2)]
-        directory = self.monitor.directory / _RUN
-        self.monitor.attempt(
-            lambda: write_projector(directory, codes, labels, pictures)
-        )
+        pictures = self.split.images
+        if pictures is not None:
+            pictures = pictures[np.tile(rows.support.numpy()[:, :, 0].ravel(), 2)]
+        place = self.monitor.directory / _RUN
+        self.monitor.attempt(lambda: write_projector(place, codes, labels, pictures))
 
 
 def confusion_counts(

@@ -8,7 +8,7 @@ from leo_tf.evaluation.job_results import Comparison, Row
 from leo_tf.methods.registry import method_named
 from leo_tf.reports import results as report
 from leo_tf.reports.figures import BLUE, ORANGE, new_figure, reliability_diagrams
-from leo_tf.reports.table import Table
+from leo_tf.reports.table import Table, document
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,8 +38,8 @@ def _table(comparison: Comparison, shown=slice(None), heading: str = "") -> Tabl
     minus = f"minus {method_named(comparison.reference).title}"
     reached = "accuracy in %", minus, *report.SURETY
     columns = *reached, "parameters", "best step", "steps", "training", "ms to adapt"
-    rows = ((r.title, *_cells(r)[shown]) for r in comparison.rows)
-    return Table(("method", *columns[shown]), tuple(rows), ("method",), heading)
+    rows = [(row.title, *_cells(row)[shown]) for row in comparison.rows]
+    return Table(("method", *columns[shown]), rows, ("method",), heading)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -72,8 +72,8 @@ def markdown(comparison: Comparison) -> str:
     tested = "The best step is that of the checkpoint with the best validation, which"
     if not comparison.selects:
         tested = "The validation classes were trained on, too: the last checkpoint"
-    parts = [
-        _table(comparison, heading=title(comparison)).markdown(),
+    parts: list[str | Table] = [
+        _table(comparison, heading=title(comparison)),
         f"All methods answered the same episodes. Differences to {reference} are "
         "paired by episode. NLL is the negative log-likelihood of a query in nats, ECE "
         f"the expected calibration error in 15 bins. {tested} was tested. Training is "
@@ -82,13 +82,12 @@ def markdown(comparison: Comparison) -> str:
         f"Given: `{report.flags(comparison.given)}`",
     ]
     for row in comparison.rows:
-        name = row.title
         if row.settings:
-            parts.append(f"{name}: `{report.flags(row.settings)}`")
+            parts.append(f"{row.title}: `{report.flags(row.settings)}`")
         if row.chosen:
             chosen = report.flags({n: f"{v:.3g}" for n, v in row.chosen.items()})
-            parts.append(f"{name}, chosen on validation episodes: `{chosen}`")
-    return "\n\n".join(parts) + "\n"
+            parts.append(f"{row.title}, chosen on validation episodes: `{chosen}`")
+    return document(parts)
 
 
 def accuracies(comparison: Comparison) -> "Figure":

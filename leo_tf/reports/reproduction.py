@@ -3,7 +3,7 @@
 from leo_tf.evaluation.job_results import Reproduction
 from leo_tf.files import finite
 from leo_tf.reports.results import flags
-from leo_tf.reports.table import Table
+from leo_tf.reports.table import Table, document
 
 
 def as_dict(found: Reproduction) -> dict:
@@ -30,11 +30,11 @@ def as_dict(found: Reproduction) -> dict:
 
 def _runs(found: Reproduction) -> Table:
     columns = "trained on", "seed", "step", "accuracy in %"
-    rows = (
+    rows = [
         (run.trained_on, str(run.seed), f"{run.step:,}", str(run.accuracy))
         for run in (found.selection, *found.runs)
-    )
-    return Table(columns, tuple(rows), left=columns[:1])
+    ]
+    return Table(columns, rows, left=columns[:1])
 
 
 def _summary(found: Reproduction) -> Table:
@@ -52,7 +52,7 @@ def _summary(found: Reproduction) -> Table:
         rows.append((f"published, {accuracy.protocol}: {accuracy.source}", text))
     if not found.published:
         rows.append(("published", "no number"))
-    return Table(columns, tuple(rows), left=columns[:1])
+    return Table(columns, rows, left=columns[:1])
 
 
 def terminal(found: Reproduction) -> list[str | Table]:
@@ -63,10 +63,10 @@ def terminal(found: Reproduction) -> list[str | Table]:
 
 def markdown(found: Reproduction) -> str:
     """Returns the runs, their summary, and what the intervals are of."""
-    parts = [
+    parts: list[str | Table] = [
         f"# {found.title}",
-        _runs(found).markdown(),
-        _summary(found).markdown(),
+        _runs(found),
+        _summary(found),
         "± of a run is the 95 % interval over its test episodes. The run trained on "
         "the training classes alone was tested at the step of its best validation; the "
         "others made as many steps. What ± means in a published number, its source "
@@ -74,4 +74,4 @@ def markdown(found: Reproduction) -> str:
         found.note,
         f"Given: `{flags(found.given)}`",
     ]
-    return "\n\n".join(filter(None, parts)) + "\n"
+    return document(parts)

@@ -43,7 +43,7 @@ def terminal(results: Results) -> list[str | Table]:
     if results.difference is not None:
         rows.append(("difference, paired", signed(results.difference)))
     columns, sections = ("method", "accuracy in %", *SURETY), (len(results.methods),)
-    table = Table(columns, tuple(rows), left=("method",), sections=sections)
+    table = Table(columns, rows, left=("method",), sections=sections)
     scope = f"± is the 95 % interval over {results.episodes} episodes"
     return [f"\n{results.title}; {scope}", table]
 
@@ -59,26 +59,20 @@ def title(
       samples: draws that predictions were averaged over, or 0.
       step: of the checkpoint.
     """
-    parts = [
-        f"{dataset}, test: {shape['way']}-way {shape['shot']}-shot",
-        f"{shape['num_query']} queries a class",
-    ]
-    if step is not None:
-        parts.append(f"step {step}")
-    if samples:
-        parts.append(f"mean of {samples} draws")
-    return ", ".join(parts)
+    text = f"{dataset}, test: {shape['way']}-way {shape['shot']}-shot"
+    text += f", {shape['num_query']} queries a class"
+    text += f", step {step}" if step is not None else ""
+    return text + (f", mean of {samples} draws" if samples else "")
 
 
 def flags(settings: Mapping[str, object]) -> str:
     """Returns settings as they are typed."""
 
-    def typed(value):
-        return str(value).lower() if isinstance(value, bool) else str(value)
-
-    return " ".join(
-        shlex.quote(f"--{name}={typed(value)}") for name, value in settings.items()
+    typed = (
+        f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in settings.items()
     )
+    return shlex.join(typed)
 
 
 def signed(difference: Interval) -> str:

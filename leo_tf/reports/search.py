@@ -9,7 +9,7 @@ from leo_tf.methods.registry import method_named
 from leo_tf.methods.settings import LINEAR, ranges
 from leo_tf.reports.figures import BLUE, GREY, ORANGE, new_panels
 from leo_tf.reports.results import flags
-from leo_tf.reports.table import Table
+from leo_tf.reports.table import Table, document
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,23 +54,22 @@ def terminal(found: dict[str, list[Trial]]) -> list[str | Table]:
         if best is not None:
             conclusion = flags(trials[best].settings) or "The settings given were best."
         heading = f"\n{method_named(name).title}: best of {len(trials)} trials"
-        parts += [heading, Table(_COLUMNS, tuple(rows)), conclusion]
+        parts += [heading, Table(_COLUMNS, rows), conclusion]
     return parts
 
 
 def markdown(found: dict[str, list[Trial]], given: Mapping[str, object]) -> str:
     """Returns every trial, best first; `given` are the settings that were typed."""
-    parts = []
+    parts: list[str | Table] = []
+    columns = (*_COLUMNS, "settings")
     for name, trials in found.items():
         rows = []
         for number, trial in _ranked(trials):
             settings = f"`{flags(trial.settings)}`" if trial.settings else _AS_GIVEN
             rows.append((str(number), *_cells(trial), settings))
-        columns = (*_COLUMNS, "settings")
-        table = Table(columns, tuple(rows), columns[-1:], method_named(name).title)
-        parts.append(table.markdown())
-    parts += ["± is the 95 % interval over the validation episodes, the same for all."]
-    return "\n\n".join([*parts, f"Given: `{flags(given)}`"]) + "\n"
+        parts.append(Table(columns, rows, columns[-1:], method_named(name).title))
+    scope = "± is the 95 % interval over the validation episodes, the same for all."
+    return document([*parts, scope, f"Given: `{flags(given)}`"])
 
 
 def picture(found: dict[str, list[Trial]]) -> "Figure":

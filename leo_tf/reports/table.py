@@ -1,7 +1,7 @@
 """Tables of text: one object, printed on a terminal and written as Markdown."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import rich.table
 from rich import box
@@ -23,7 +23,7 @@ class Table:
     """
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: Sequence[tuple[str, ...]]
     left: tuple[str, ...] = ()
     title: str = ""
     sections: tuple[int, ...] = ()
@@ -46,6 +46,12 @@ class Table:
         lines = [_line(self.columns), f"|{'|'.join(rules)}|", *map(_line, self.rows)]
         heading = f"# {self.title}\n\n" if self.title else ""
         return heading + "\n".join(lines)
+
+
+def document(parts: Iterable[str | Table]) -> str:
+    """Returns paragraphs and tables in Markdown; empty ones are left out."""
+    texts = (part if isinstance(part, str) else part.markdown() for part in parts)
+    return "\n\n".join(filter(None, texts)) + "\n"
 
 
 def show(parts: Iterable[str | Table]) -> None:
