@@ -64,10 +64,7 @@ _MODULES = {
     "search": "experiments.search",
     "train": "experiments.train",
 }
-__all__ = [
-    "__version__",
-    *_MODULES,
-]
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> typing.Any:

@@ -22,10 +22,7 @@ _TABLE_WIDTH = 200
 
 
 class _StandardError:
-    """Standard error; a full disk or a closed pipe behind it loses lines, no training.
-
-    A file as `print` and rich want it.
-    """
+    """Standard error, where a full disk or a closed pipe loses no more than lines."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -48,8 +45,7 @@ class ProgressLine:
 
     Args:
       title: what is being done.
-      total: units of work in all.
-      done: units already done when it starts.
+      total: units of work in all, of which `done` are done when it starts.
       unit: what is counted, in the plural.
       quiet: show nothing.
       warn: prints a line that must be seen; by default it stands above the moving one.
@@ -71,14 +67,14 @@ class ProgressLine:
         self._warn = warn if quiet else None
         self.title, self.total, self.unit, self.quiet = title, total, unit, quiet
         self.done = self._first = done
-        self._console = Terminal(file=_STDERR, highlight=False)
+        terminal = Terminal(file=_STDERR, highlight=False)
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(max(4, min(20, self._console.width - _FACTS_WIDTH))),
+            BarColumn(max(4, min(20, terminal.width - _FACTS_WIDTH))),
             TaskProgressColumn(),
             TextColumn("{task.fields[facts]}"),
-            console=self._console,
-            disable=quiet or not self._console.is_terminal,
+            console=terminal,
+            disable=quiet or not terminal.is_terminal,
             transient=True,
         )
 
@@ -95,14 +91,16 @@ class ProgressLine:
 
     def advance(self, units: int, facts: str = "") -> None:
         """Counts `units` more as done, and shows `facts` beside rate and time left."""
-        self.done += units
-        elapsed = max(time.monotonic() - self._start, 1e-9)
+        self.done, now = self.done + units, time.monotonic()
+        elapsed = max(now - self._start, 1e-9)
         rate = (self.done - self._first) / elapsed
         left = (self.total - self.done) / rate if rate else 0.0
         shown = f"{facts}  {rate:.1f} {self.unit}/s  {_clock(left)} left".strip()
         self._bar.update(self._task, completed=self.done, facts=shown)
-        if self._bar.disable and not self.quiet:
-            self._plain(shown)
+        is_plain = self._bar.disable and not self.quiet
+        if is_plain and now - self._last_line >= _LINE_SECONDS:
+            self._last_line = now
+            print(f"{self.title} {self.done}/{self.total}  {shown}", file=_STDERR)
 
     def skip_time(self, seconds: float) -> None:
         """Leaves `seconds` spent on something else out of the rate."""
@@ -119,26 +117,19 @@ class ProgressLine:
             return self._warn(text)
         self._bar.console.print(text, markup=False, soft_wrap=True)
 
-    def _plain(self, text: str) -> None:
-        now = time.monotonic()
-        if now - self._last_line >= _LINE_SECONDS:
-            self._last_line = now
-            print(f"{self.title} {self.done}/{self.total}  {text}", file=_STDERR)
-
 
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-    )
+    if hours:
+        return f"{hours}:{minutes:02d}:{seconds:02d}"
+    return f"{minutes}:{seconds:02d}"
 
 
 class Console:
     """Where a job tells what it does: on standard error, beside results.
 
-    Args:
-      quiet: leave out all but warnings.
+    If it is `quiet`, only warnings are left.
     """
 
     def __init__(self, quiet: bool = False):

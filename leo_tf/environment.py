@@ -15,16 +15,15 @@ _PACKAGES = ("tensorflow", "tensorflow-probability", "keras", "numpy", "matplotl
 
 def versions() -> dict[str, str]:
     """Returns the versions of packages and Python, and the kind of machine."""
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    found = {"leo-tf": leo_tf.__version__, **found}
+    found = {"leo-tf": leo_tf.__version__}
+    found |= {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {**found, "python": platform.python_version(), "machine": platform.machine()}
 
 
 def import_keras() -> None:
     """Imports Keras upon TensorFlow, whatever KERAS_BACKEND and keras.json say.
 
-    Raises:
-      FlagError: if Keras is imported already, upon something else.
+    FlagError if it is imported already, upon something else.
     """
     with _variable("KERAS_BACKEND", "tensorflow"):
         import keras
@@ -61,7 +60,5 @@ def device() -> str:
     """Returns what TensorFlow computes on, in words."""
     import tensorflow as tf
 
-    gpus = tf.config.list_logical_devices("GPU")
-    if gpus:
-        return f"{len(gpus)} GPU" + "s" * (len(gpus) > 1)
-    return f"CPU, {os.cpu_count()} cores"
+    gpus = len(tf.config.list_logical_devices("GPU"))
+    return f"{gpus} GPU{'s' * (gpus > 1)}" if gpus else f"CPU, {os.cpu_count()} cores"

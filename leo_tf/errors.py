@@ -45,10 +45,8 @@ class LeoError(ValueError):
     exit_code = 1
 
     def __init__(self, where: str, expected: str, received: str, hint: str = ""):
-        self.where = one_line(where)
-        self.expected = one_line(expected)
-        self.received = one_line(received)
-        self.hint = one_line(hint)
+        parts = map(one_line, (where, expected, received, hint))
+        self.where, self.expected, self.received, self.hint = parts
         message = f"{self.where}: expected {self.expected}, received {self.received}."
         super().__init__(f"{message} {self.hint}" if hint else message)
 
@@ -96,11 +94,7 @@ class CallbackError(LeoError):
 
 
 class Stopped(Exception):
-    """A signal has asked the process to stop; what was done is saved.
-
-    Args:
-      signal: its number.
-    """
+    """A signal, here by its number, has asked the process to stop; all is saved."""
 
     def __init__(self, signal: int):
         super().__init__(f"stopped by signal {signal}")

@@ -50,11 +50,7 @@ def write_file(
 
 
 def make_directory(path: pathlib.Path) -> None:
-    """Makes a directory and its parents where need be, their names flushed.
-
-    Raises:
-      OSError: if that fails.
-    """
+    """Makes a directory and its parents where need be, their names flushed."""
     try:
         path.mkdir()
     except FileNotFoundError:
@@ -71,11 +67,7 @@ def make_directory(path: pathlib.Path) -> None:
 
 
 def flush_to_disk(path: pathlib.Path) -> None:
-    """Waits until a file, or the names in a directory, would survive a power cut.
-
-    Raises:
-      OSError: if the disk fails.
-    """
+    """Waits until a file, or the names in a directory, would survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -84,11 +76,7 @@ def flush_to_disk(path: pathlib.Path) -> None:
 
 
 def to_json(value: Any) -> bytes:
-    """Returns a JSON text; NaN and infinity, which JSON has not, become null.
-
-    Args:
-      value: dicts, lists, tuples, texts, numbers, booleans and None.
-    """
+    """Returns a JSON text; NaN and infinity, which JSON has not, become null."""
     return json.dumps(_strict(value), indent=1, allow_nan=False).encode()
 
 
@@ -100,10 +88,8 @@ def finite(number: float | None) -> float | None:
 def read_json(path: pathlib.Path, most_bytes: int) -> Any:
     """Returns what a JSON file holds.
 
-    Args:
-      path: of the file.
-      most_bytes: a larger file is refused before it is read: a parser takes some
-        thirty times the size of the worst text.
+    A larger file than `most_bytes` is refused before it is read: a parser takes some
+    thirty times the size of the worst text.
 
     Raises:
       OSError: if it is not there, or the disk fails to read it.

@@ -1,7 +1,7 @@
 """Writes the best checkpoint of a run as a model that needs nothing of this package.
 
 OUT/<version>/saved_model.pb, variables/    or model.tflite
-OUT/<version>/export.json                   what it is: see `export_manifest.py`
+OUT/<version>/export.json                   what it is: see `manifest.py`
 """
 
 import json
@@ -38,19 +38,15 @@ def export_model(
     max_classes: int = 100,
     max_support: int = 1000,
 ) -> pathlib.Path:
-    """Exports the best checkpoint of a run directory.
+    """Exports the best checkpoint of a run directory; returns the version's directory.
 
     Args:
-      workdir: the run directory.
       export_dir: a directory of exported models, a version each.
       format: "saved_model", or "tflite" for LiteRT.
       version: number of the version; None for the highest there is, plus 1.
       max_classes: most classes of a request.
       max_support: most support examples of a request. Time and memory of LEO's relation
         network grow with its square.
-
-    Returns:
-      The directory of the new version.
 
     Raises:
       LeoError: for anything the user can mend.
@@ -123,13 +119,10 @@ def _save(servable: Servable, path: pathlib.Path) -> None:
 
 
 def check_convertible(learner: Learner) -> None:
-    """Refuses methods that need operators TensorFlow Lite has not, or may need them.
+    """Refuses methods that need operators TensorFlow Lite has not: FlagError.
 
     Those are factorisations of matrices, and gradients of element-wise products of
     unknown shapes, as MAML's inner loop has them; LEO's here is written without.
-
-    Raises:
-      FlagError: naming the method's class.
     """
     if not getattr(learner, "runs_on_litert", False):
         expected = "saved_model, for TensorFlow Lite lacks operators of this method"

@@ -32,15 +32,9 @@ def manifest(
     export_format: str,
     files: dict[str, str],
 ) -> dict[str, Any]:
-    """Returns what export.json says.
+    """Returns what export.json says of the checkpoint `best` of the run in `workdir`.
 
-    Args:
-      workdir: the run directory, which may have results.json.
-      config: the run's.
-      best: the checkpoint that is exported.
-      limits: what requests may hold.
-      export_format: "saved_model" or "tflite".
-      files: path -> SHA-256 of the files beside.
+    The format is "saved_model" or "tflite"; `files` are path -> SHA-256, those beside.
 
     Raises:
       CheckpointError: if the checkpoint does not tell its data.

@@ -23,21 +23,13 @@ _SHORTEST, _LONGEST = 1e-18, 1e18
 
 
 class Limits(NamedTuple):
-    """What an export takes.
+    """What an export takes."""
 
-    Attributes:
-      embedding_size: D.
-      parameters: P.
-      max_classes: N at most.
-      max_support: S at most.
-      way: the only N, for a method that knows one only; else None.
-    """
-
-    embedding_size: int
-    parameters: int
-    max_classes: int
-    max_support: int
-    way: int | None = None
+    embedding_size: int  # D
+    parameters: int  # P
+    max_classes: int  # N at most
+    max_support: int  # S at most
+    way: int | None = None  # the only N, for a method that knows one only
 
 
 def check_support(request: Request, limits: Limits) -> Request:
@@ -86,6 +78,15 @@ def _require(
         return {field: tf.identity(value) for field, value in request.items()}
 
 
+def _require_rows(
+    request: Request, bad: tf.Tensor, message: str, *facts: tf.Tensor
+) -> Request:
+    """Lets no `bad` row pass; tells of the first, its entries of `facts` before it."""
+    row = _first(bad)
+    told = [tf.pad(fact, [[0, 1]])[row] for fact in facts]  # also where there is none
+    return _require(request, ~tf.reduce_any(bad), message, *told, row)
+
+
 def _check_matrix(request: Request, field: str, rows: str, columns: int) -> Request:
     """Lets only [any, columns] pass, and tells TensorFlow so."""
     shape = tf.shape(request[field])
@@ -117,11 +118,8 @@ def _check_classes(request: Request, limits: Limits) -> Request:
     most, labels = limits.max_classes, request["labels"]
     bad = (labels < 0) | (labels >= most)
     expected = f"at most {most} classes, integers from 0 to {most - 1}"
-    message, row = (
-        f"labels: expected {expected}, received {{}} in row {{}}",
-        _first(bad),
-    )
-    request = _require(request, ~tf.reduce_any(bad), message, labels[row], row)
+    message = f"labels: expected {expected}, received {{}} in row {{}}"
+    request = _require_rows(request, bad, message, labels)
     labels = tf.cast(request["labels"], tf.int32)
     way = tf.reduce_max(labels) + 1
     expected = "at least 2" if limits.way is None else f"{limits.way}"
@@ -138,16 +136,14 @@ def _check_values(request: Request, field: str, shortest: float) -> Request:
     """Lets only finite rows pass, of lengths from `shortest` to `_LONGEST`."""
     bad = ~tf.reduce_all(tf.math.is_finite(request[field]), axis=1)
     message = f"{field}: expected finite numbers, received NaN or infinity in row {{}}"
-    request = _require(request, ~tf.reduce_any(bad), message, _first(bad))
+    request = _require_rows(request, bad, message)
     _, lengths = _scaled(request[field])
     largest = tf.reduce_max(tf.abs(request[field]), axis=1)
     lengths = largest * tf.reshape(lengths, [-1])
     bad = (lengths < shortest) | (lengths > _LONGEST)
     expected = f"rows of length {shortest:g} to {_LONGEST:g}"
     message = f"{field}: expected {expected}, received length {{}} in row {{}}"
-    lengths = tf.pad(lengths, [[0, 1]])  # so that there is a first one of none
-    row = _first(bad)
-    return _require(request, ~tf.reduce_any(bad), message, lengths[row], row)
+    return _require_rows(request, bad, message, lengths)
 
 
 def _first(bad: tf.Tensor) -> tf.Tensor:

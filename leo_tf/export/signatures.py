@@ -135,11 +135,8 @@ class _Parts:
 
     def embed(self, support, labels):
         request = self._support({"support": support, "labels": labels})
-        adapted = self._adapted(request)
-        return {
-            "latents_before": tf.cast(adapted.latents_before, tf.float32),
-            "latents_after": tf.cast(adapted.latents_after, tf.float32),
-        }
+        adapted, names = self._adapted(request), ("latents_before", "latents_after")
+        return {name: tf.cast(getattr(adapted, name), tf.float32) for name in names}
 
     def _support(self, request: Request) -> Request:
         """The request, checked, with `way`."""

@@ -42,11 +42,8 @@ _SPIKE = 1e-3
 class Monitor:
     """Writes event files; a failing disk or no TensorBoard costs them, never the run.
 
-    Args:
-      directory: of the event files; runs have theirs below it.
-
-    Attributes:
-      is_broken: whether writing has failed; nothing more is written then.
+    Each run has its own below `directory`. If writing has failed, `is_broken` is true
+    and nothing more is written.
     """
 
     def __init__(self, directory: AnyPath):
@@ -54,16 +51,13 @@ class Monitor:
         self.is_broken = False
         self._files: dict[str, tf.io.TFRecordWriter] = {}
         self._described: set[tuple[str, str]] = set()
-        self.attempt(_see_whether_tensorboard_is_there)
+        self.attempt(_check_tensorboard)
 
     def scalars(self, run: str, step: int, values: Mapping[str, float]) -> None:
-        """Adds a point to each of several curves.
+        """Adds a point, after `step` meta-steps, to the curve of each tag.
 
-        Args:
-          run: name of the curves among those of the same charts.
-          step: meta-steps done.
-          values: tag -> value; TensorBoard groups tags by what is before the first
-            slash, in alphabetical order.
+        `run` tells it from other curves of the same chart. TensorBoard groups tags by
+        what is before the first slash, in alphabetical order.
         """
         describe, items = self._description, values.items()
         summaries = (scalar_pb(t, float(v), describe(run, t)) for t, v in items)
@@ -107,7 +101,7 @@ class Monitor:
         """Lets TensorBoard compare this run with others.
 
         Args:
-          title: of this run; runs of one title are shown as one, by their means.
+          title: this run's; runs of one title are shown as one, by their means.
           values: name -> bool, number or text.
           metrics: title -> (run, tag) of the scalars to compare by.
           first: names to begin with.
@@ -116,8 +110,8 @@ class Monitor:
         def summaries():
             columns = [hparams_api.HParam(name) for name in values]
             shown = [
-                hparams_api.Metric(tag, group=run, display_name=title)
-                for title, (run, tag) in metrics.items()
+                hparams_api.Metric(tag, group=run, display_name=name)
+                for name, (run, tag) in metrics.items()
             ]
             experiment = hparams_api.hparams_config_pb(columns, shown)
             # TensorBoard's table begins with what differs between runs.
@@ -181,7 +175,7 @@ class Monitor:
         return summary
 
 
-def _see_whether_tensorboard_is_there():
+def _check_tensorboard():
     if _MISSING:
         raise _MISSING
 

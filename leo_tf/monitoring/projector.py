@@ -28,7 +28,6 @@ def write_projector(
     """Writes what the projector reads, each file whole, the one that names them last.
 
     Args:
-      directory: of a run of event files.
       codes: [P, Z].
       labels: column -> P labels.
       pictures: [P, h, w] uint8, one for each point, if there are any.
@@ -39,8 +38,7 @@ def write_projector(
     """
     from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
-    rows = ("\t".join(f"{value:.5g}" for value in code) for code in codes.tolist())
-    write_file(directory / _TENSORS, "\n".join(rows).encode())
+    write_file(directory / _TENSORS, lambda f: np.savetxt(f, codes, "%.5g", "\t"))
     table = [list(labels), *zip(*labels.values(), strict=True)]
     rows = ("\t".join(_one_line(value) for value in row) for row in table)
     write_file(directory / _METADATA, "\n".join(rows).encode())

@@ -66,15 +66,12 @@ def _hyperparameters(config: Config) -> dict[str, bool | float | str]:
 
 
 def _configuration(config: Config) -> str:
-    settings = [
-        (name, value, group)
-        for group, values in config.to_dict().items()
-        if group in GROUPS
-        for name, value in values.items()
-    ]
+    groups = {n: values for n, values in config.to_dict().items() if n in GROUPS}
+    groups[""] = {"preset": config.preset}
     rows = [
         (name, "-" if value in (None, "") else str(value), group)
-        for name, value, group in [*settings, ("preset", config.preset, "")]
+        for group, values in groups.items()
+        for name, value in values.items()
     ]
     columns = "setting", "value", ""
     return Table(columns, rows, left=columns).markdown()

@@ -17,22 +17,6 @@ from leo_tf.monitoring.tags import ACCURACY, BEST_ACCURACY, LOSS, NOT_FINITE, ta
 from leo_tf.runs.training_state import Averages, TrainingState
 
 
-class Call(NamedTuple):
-    """One call of `run_steps`.
-
-    Attributes:
-      steps: how many.
-      metrics: sums over them, see `make_run_steps`.
-      seconds: from its beginning until its results were there.
-      input_wait: seconds of those in which a step could have begun, but for its data.
-    """
-
-    steps: int
-    metrics: dict[str, float]
-    seconds: float
-    input_wait: float
-
-
 class _Snapshot(NamedTuple):
     """Where training stands: updates made, name -> variable, name -> first moment."""
 
@@ -55,7 +39,7 @@ class TrainingMonitor:
         variables = learner.trainable_variables
         # Without the learner's own name: "encoder/kernel".
         self._variables = {v.path.split("/", 1)[-1]: v for v in variables}
-        self._means, self._calls = Averages(), list[Call]()
+        self._means, self._calls = Averages(), list[tuple[int, float, float]]()
         self._before: _Snapshot | None = None
         self._has_begun, self._was_finite = False, True
 
@@ -66,20 +50,25 @@ class TrainingMonitor:
         if step + 1 == run.num_steps or any((step + 1) % n == 0 for n in every):
             self._before = self._snapshot()
 
-    def add(self, call: Call) -> None:
-        """Takes in what a call brought; shows nothing yet."""
-        self._means.add(call.metrics, call.steps)
-        self._was_finite = not call.metrics["non_finite"]
+    def add(
+        self, steps: int, metrics: dict[str, float], seconds: float, input_wait: float
+    ) -> None:
+        """Takes in what a call of `run_steps` brought; shows nothing yet.
+
+        Args:
+          steps: how many it made.
+          metrics: sums over them, see `make_run_steps`.
+          seconds: from its beginning until its results were there.
+          input_wait: those in which a step could have begun, but for its data.
+        """
+        self._means.add(metrics, steps)
+        self._was_finite = not metrics["non_finite"]
         if self._has_begun:  # the first call traced and compiled: no speed
-            self._calls.append(call)
+            self._calls.append((steps, seconds, input_wait))
         self._has_begun = True
 
     def show(self, state: TrainingState) -> dict[str, float]:
-        """Shows the means since this was called last, and where things stand.
-
-        Returns:
-          Tag -> number.
-        """
+        """Shows means since the last time, and where things stand: tag -> number."""
         means, now = self._means.means(), self._snapshot()
         scalars = {tag_of(name): mean for name, mean in means.items() if "/" in name}
         if means:
@@ -138,11 +127,10 @@ class TrainingMonitor:
     def _speed(self) -> dict[str, float]:
         if not self._calls:
             return {}
-        seconds = sum(call.seconds for call in self._calls)
-        steps = sum(call.steps for call in self._calls) / seconds
-        waiting = sum(call.input_wait for call in self._calls)
+        steps, seconds, waiting = map(sum, zip(*self._calls))
+        rate, size = steps / seconds, self.config.episodes.meta_batch_size
         return {
-            "speed/steps_per_second": steps,
-            "speed/episodes_per_second": steps * self.config.episodes.meta_batch_size,
+            "speed/steps_per_second": rate,
+            "speed/episodes_per_second": rate * size,
             "speed/share_of_time_waiting_for_input": waiting / seconds,
         }

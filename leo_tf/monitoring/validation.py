@@ -30,14 +30,9 @@ _EPISODES, _QUERIES = 40, 20
 
 
 class ValidationMonitor:
-    """Shows what a method does with the first validation episodes.
+    """Shows what a method does with the first episodes of `split`, validation.
 
-    Args:
-      monitor: where to show it.
-      learner: the method.
-      config: the run's.
-      split: validation.
-      baseline: accuracy of nearest centroid on all validation episodes.
+    `baseline` is the accuracy of nearest centroid on all of them.
     """
 
     def __init__(
@@ -133,10 +128,8 @@ def confusion_counts(
     logits: tf.Tensor, rows: EpisodeRows, num_classes: int
 ) -> np.ndarray:
     """[C, C] queries of class c that were taken for class d, over all episodes."""
-    answers = np.argmax(logits, axis=-1)  # [B, N, Q]
-    classes = rows.classes.numpy()  # [B, N]
-    taken_for = np.take_along_axis(classes[:, np.newaxis], answers, axis=2)
-    truth = np.broadcast_to(classes[:, :, np.newaxis], answers.shape)
-    counts = np.zeros([num_classes, num_classes], int)
-    np.add.at(counts, (truth, taken_for), 1)
-    return counts
+    answers = tf.argmax(logits, axis=-1)  # [B, N, Q]
+    taken_for = tf.gather(rows.classes, answers, batch_dims=1)
+    truth = tf.broadcast_to(rows.classes[..., tf.newaxis], tf.shape(taken_for))
+    pairs = (tf.reshape(classes, [-1]) for classes in (truth, taken_for))
+    return tf.math.confusion_matrix(*pairs, num_classes).numpy()

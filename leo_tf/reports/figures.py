@@ -47,11 +47,7 @@ def new_panels(
 
 
 def save(path: pathlib.Path, figure: "Figure") -> None:
-    """Writes a figure as PNG.
-
-    Raises:
-      DiskError: if that fails.
-    """
+    """Writes a figure as PNG; DiskError if that fails."""
     from matplotlib.image import imsave
 
     drawn = pixels(figure)
@@ -76,10 +72,7 @@ def learning_curve(
 ) -> "Figure":
     """Draws accuracy against meta-steps: train, validation, and nearest centroid.
 
-    Args:
-      history: the trainer's, a record a validation.
-      centroid: accuracy of nearest centroid on the validation episodes.
-      title: of the method.
+    `history` is the trainer's, a record a validation; `title` is the method's.
     """
     figure = new_figure(7, 4.2, layout="constrained")
     axes = figure.subplots()

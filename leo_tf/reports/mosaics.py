@@ -7,9 +7,10 @@ Shapes: N way, Q queries per class, C classes, S classes shown, H x W pixels.
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL.ImageColor import getrgb
 
 from leo_tf.reports.figures import DPI, GREY, new_figure
 
@@ -27,14 +28,10 @@ _PITCH = _TILE + 2 * _FRAME + _GAP
 
 
 def confusion(counts: np.ndarray, class_names: Sequence[str]) -> "Figure":
-    """Draws where the queries of each class went.
+    """Draws where the queries of each class went: [C, C], class c taken for class d.
 
     Of many classes, those with the most mistakes are shown; the last column is all
     others.
-
-    Args:
-      counts: [C, C] queries of class c that were taken for class d.
-      class_names: C names.
     """
     mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)
     shown = np.sort(np.argsort(-mistakes, kind="stable")[:_CLASSES_SHOWN])  # [S]
@@ -45,7 +42,9 @@ def confusion(counts: np.ndarray, class_names: Sequence[str]) -> "Figure":
     title = "Row: class, column: answer,\n% of the row's queries"
     if size < len(counts):
         title += f"; {size} of {len(counts)} classes, last column: others"
-    full = np.where(np.eye(size, size + 1)[..., np.newaxis], _rgb(RIGHT), _rgb(WRONG))
+    full = np.where(
+        np.eye(size, size + 1)[..., np.newaxis], getrgb(RIGHT), getrgb(WRONG)
+    )
     colours = 255 - shares[..., np.newaxis] * (255.0 - full)  # [S, S + 1, 3]
     bands = np.kron(colours[:, np.newaxis], np.ones([1, _SHARE, _SHARE, 1]))
     names = [_shortened(class_names[n], 20) for n in shown]
@@ -113,14 +112,9 @@ def _page(
     extent = 0, width, height, 0
     axes.imshow(picture, aspect="auto", interpolation="nearest", extent=extent)
     heights = np.array([len(band) for band in bands])
-    style: dict[str, Any] = {
-        "ha": "right",
-        "va": "center",
-        "fontsize": 7,
-        "parse_math": False,
-    }
-    for name, middle in zip(names, np.cumsum(heights) - heights / 2):
-        axes.text(-_EDGE, middle, name, **style)
+    for name, y in zip(names, np.cumsum(heights) - heights / 2):
+        text = axes.text(-_EDGE, y, name, ha="right", va="center", fontsize=7)
+        text.set_parse_math(False)
     figure.text(_EDGE / across, 1 - _EDGE / down, title, va="top", fontsize=8)
     return figure, axes
 
@@ -143,7 +137,7 @@ def _bars(shares: np.ndarray, colour: str) -> np.ndarray:
     edges = np.linspace(0, _TILE, len(shares) + 1).astype(int)
     for k in np.argsort(shares):  # of more than there are pixels, the highest is seen
         columns = slice(edges[k], max(edges[k] + 1, edges[k + 1] - 1))
-        inside[tops[k] :, columns] = _rgb(colour if k == np.argmax(shares) else GREY)
+        inside[tops[k] :, columns] = getrgb(colour if k == np.argmax(shares) else GREY)
     return _framed(inside, colour)
 
 
@@ -151,14 +145,9 @@ def _framed(inside: np.ndarray, colour: str) -> np.ndarray:
     """A picture in a frame, and white up to the next one; all are equally wide."""
     height, width = (size + 2 * _FRAME for size in inside.shape[:2])
     framed = np.full([height + _GAP, _PITCH, 3], 255, np.uint8)
-    framed[:height, :width] = _rgb(colour)
+    framed[:height, :width] = getrgb(colour)
     framed[_FRAME : height - _FRAME, _FRAME : width - _FRAME] = inside
     return framed
-
-
-def _rgb(colour: str) -> np.ndarray:
-    """[3] uint8 of a colour such as "#0072B2"."""
-    return np.frombuffer(bytes.fromhex(colour[1:]), np.uint8)
 
 
 def _shortened(name: str, letters: int) -> str:

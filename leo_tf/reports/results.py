@@ -53,11 +53,8 @@ def title(
 ) -> str:
     """Returns what was tested, in a line.
 
-    Args:
-      dataset: its name.
-      shape: way, shot and num_query of the episodes.
-      samples: draws that predictions were averaged over, or 0.
-      step: of the checkpoint.
+    `shape` is way, shot and num_query of the episodes; `samples` are the draws that
+    predictions were averaged over, or 0.
     """
     text = f"{dataset}, test: {shape['way']}-way {shape['shot']}-shot"
     text += f", {shape['num_query']} queries a class"

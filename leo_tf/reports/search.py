@@ -101,17 +101,11 @@ def _draw(axes, trials: list[Trial], setting: str) -> None:
         mean, width = (100 * value for value in trial.accuracy)
         if not trial.settings:
             axes.axhline(mean, color=GREY, linestyle="--")
-            guide = {"va": "bottom", "fontsize": 6, "color": GREY}
-            guide["transform"] = axes.get_yaxis_transform()
-            axes.text(0.02, mean, "settings as given", **guide)
+            place = {"transform": axes.get_yaxis_transform(), "va": "bottom"}
+            axes.text(0.02, mean, "settings as given", fontsize=6, color=GREY, **place)
             continue
-        axes.errorbar(
-            trial.settings[setting],
-            mean,
-            yerr=width if math.isfinite(width) else 0.0,
-            fmt="x" if trial.diverged else "o",
-            markersize=4,
-            color=ORANGE if number == best else BLUE,
-            zorder=3 if number == best else 2,
-            clip_on=False,  # at the ends of its range
-        )
+        style = {"fmt": "x" if trial.diverged else "o", "markersize": 4}
+        style["color"], style["zorder"] = (ORANGE, 3) if number == best else (BLUE, 2)
+        style["yerr"] = width if math.isfinite(width) else 0.0
+        style["clip_on"] = False  # at the ends of its range
+        axes.errorbar(trial.settings[setting], mean, **style)

@@ -12,21 +12,13 @@ from rich.text import Text
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table; nothing in its cells is markup.
-
-    Attributes:
-      columns: their titles.
-      rows: a text for each column; at the end of a row texts may be missing.
-      left: titles of the columns that are aligned to the left; the others are numbers.
-      title: above it, or "".
-      sections: numbers of the rows that a new section begins with. Markdown has none.
-    """
+    """A table; nothing in its cells is markup."""
 
     columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    left: tuple[str, ...] = ()
+    rows: Sequence[tuple[str, ...]]  # at their ends texts may be missing
+    left: tuple[str, ...] = ()  # columns aligned to the left; the others are numbers
     title: str = ""
-    sections: tuple[int, ...] = ()
+    sections: tuple[int, ...] = ()  # rows that begin a section; Markdown has none
 
     def __rich__(self) -> rich.table.Table:
         """Returns what `rich` prints."""

@@ -3,9 +3,8 @@
     classifier = Classifier("exported").fit(features, ["cat", "dog", "cat"])
     classifier.predict(new_features)
 
-The model is a directory written by `--mode=export`, or the URL of a server that has
-one. Only TensorFlow and NumPy are needed, and for a server NumPy alone; none of the
-code that trained the model.
+Only TensorFlow and NumPy are needed, and for a model on a server NumPy alone; none of
+the code that trained the model.
 
 Shapes: S support examples, M queries, N classes, D features, P numbers a class.
 """
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from leo_tf.serving.inputs import checked_features, checked_labels, fit_together, joined
+from leo_tf.serving.inputs import checked_features, checked_labels, fit_together
 from leo_tf.serving.models import Source, connect, refused
 
 # Of what one request may hold; 10 MB as JSON. More queries go in several requests.
@@ -40,9 +39,9 @@ class Classifier:
     changes nothing.
 
     Args:
-      source: a directory of exported versions (the newest at the time is used), one
-        version, or the URL of a server ("http://host:8501", or with its model,
-        "http://host:8501/v1/models/leo").
+      source: a directory of versions that `--mode=export` wrote (the newest at the time
+        is used), one version, or the URL of a server ("http://host:8501", or with its
+        model, "http://host:8501/v1/models/leo").
       timeout: seconds until a server must have answered.
 
     Attributes:
@@ -64,9 +63,6 @@ class Classifier:
           features: [S, D] numbers.
           labels: [S] strings, integers, booleans, bytes or dates; two different ones
             at least, each with any number of examples.
-
-        Raises:
-          ValueError: for anything else.
         """
         features = checked_features(features)
         return self._adapt(features, checked_labels(labels, len(features)))
@@ -79,20 +75,14 @@ class Classifier:
     ) -> "Classifier":
         """Adds examples, of known classes or new ones, to those seen before.
 
-        Args:
-          features: [S, D], as in `fit`.
-          labels: [S], likewise.
-          classes: if given, the only labels there may be. A class is known once it
-            has an example.
-
-        Raises:
-          ValueError: for anything else.
+        If `classes` are given, there may be no other labels. A class is known once it
+        has an example. Features and labels are those of `fit`.
         """
         features = checked_features(features, getattr(self, "n_features_in_", None))
         labels = checked_labels(labels, len(features))
         if hasattr(self, "support_"):
             features = np.concatenate([self.support_, features])
-            labels = joined(self.support_labels_, labels)
+            labels = checked_labels([*self.support_labels_, *labels], len(features))
         if classes is not None:
             unknown = np.setdiff1d(labels, checked_labels(classes, len(classes)))
             if unknown.size:
@@ -100,11 +90,7 @@ class Classifier:
         return self._adapt(features, labels)
 
     def remove_class(self, label: Any) -> "Classifier":
-        """Forgets a class; the examples of the others stay.
-
-        Raises:
-          ValueError: if there is no such class, or fewer than two would be left.
-        """
+        """Forgets a class; the examples of the others, two at least, stay."""
         self._check_fitted()
         keep = self.support_labels_ != label
         if np.all(keep):
@@ -113,12 +99,9 @@ class Classifier:
         return self._adapt(self.support_[keep], self.support_labels_[keep])
 
     def predict(self, features: ArrayLike) -> np.ndarray:
-        """Returns [M] the label of each row of features [M, D].
-
-        Raises:
-          ValueError: for other features, and before `fit`.
-        """
-        return self.classes_[self._answers(features)["classes"]]
+        """Returns [M] the label of each row of features [M, D]."""
+        found = self._answers(features)["classes"]
+        return self.classes_[found]
 
     def predict_proba(self, features: ArrayLike) -> np.ndarray:
         """Returns [M, N] probabilities, in the order of `classes_`."""
@@ -162,11 +145,7 @@ class Classifier:
     def load(
         cls, path: str | os.PathLike[str], source: Source, timeout: float = 60.0
     ) -> "Classifier":
-        """Returns the classifier that `save` wrote, for use with the model at `source`.
-
-        Raises:
-          ValueError: if the file is not one of `save`.
-        """
+        """Returns what `save` wrote, for use with the model at `source`."""
         self = cls(source, timeout)
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -175,8 +154,7 @@ class Classifier:
             arrays = None
         if arrays is None or not fit_together(arrays):
             raise refused(str(path), "a file written by Classifier.save", "another")
-        self._keep(*arrays)
-        return self
+        return self._keep(*arrays)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Returns the arguments of the constructor, as scikit-learn asks for them."""
@@ -214,17 +192,17 @@ class Classifier:
         classes, codes = np.unique(labels, return_inverse=True)
         adapted = model("adapt", {"support": features, "labels": codes})
         health = adapted["support_loss"], adapted["support_accuracy"]
-        self._keep(adapted["classifier"], classes, features, labels, health)
         self._model = model
-        return self
+        return self._keep(adapted["classifier"], classes, features, labels, health)
 
-    def _keep(self, *arrays: Any) -> None:
+    def _keep(self, *arrays: Any) -> "Classifier":
         """Takes what `_SAVED` names, in its order."""
         self.classifier_, self.classes_, self.support_, self.support_labels_ = arrays[
             :4
         ]
         self.support_loss_, self.support_accuracy_ = map(float, arrays[4])
         self.n_features_in_ = self.support_.shape[1]
+        return self
 
     def _answers(self, features: ArrayLike) -> dict[str, np.ndarray]:
         self._check_fitted()

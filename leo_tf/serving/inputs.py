@@ -12,10 +12,9 @@ _KINDS |= {"U": "strings", "S": "bytes", "M": "dates"}
 
 
 def checked_features(values: ArrayLike, size: int | None = None) -> np.ndarray:
-    """Returns [rows, D] as float32; D must be `size` if that is given.
+    """Returns numbers [rows, D] as float32; D must be `size` if that is given.
 
-    Raises:
-      ValueError: if they are not; values are left to the model to check.
+    ValueError if they are not; what numbers they are is left to the model to check.
     """
     if hasattr(values, "toarray"):
         received = f"a sparse {type(values).__name__}: `toarray()` makes it dense"
@@ -37,11 +36,7 @@ def checked_features(values: ArrayLike, size: int | None = None) -> np.ndarray:
 
 
 def checked_labels(values: ArrayLike, rows: int) -> np.ndarray:
-    """Returns [rows] labels of one kind as a plain array.
-
-    Raises:
-      ValueError: if they are not.
-    """
+    """Returns [rows] labels of one kind as a plain array; ValueError otherwise."""
     # NumPy would silently turn the 1 of [1, "a"] into a string.
     array = values if isinstance(values, np.ndarray) else np.asarray(values, object)
     if array.shape != (rows,):
@@ -76,12 +71,6 @@ def fit_together(arrays: Sequence[np.ndarray]) -> bool:
 def _kind(label: object) -> str:
     is_list = np.asarray(label, object).ndim > 0
     return "O" if is_list else np.asarray(label).dtype.kind
-
-
-def joined(labels: np.ndarray, more: np.ndarray) -> np.ndarray:
-    """Returns all labels in one array; they must be of one kind."""
-    _check_kinds({labels.dtype.kind, more.dtype.kind})
-    return np.concatenate([labels, more])
 
 
 def _check_kinds(kinds: set[str]) -> None:

@@ -22,33 +22,24 @@ _NEEDED = ("adapt", "predict", "serving_default")
 
 
 class Served(NamedTuple):
-    """A version that has been loaded and tried.
-
-    Attributes:
-      version: its number.
-      model: to call.
-      facts: its export.json; empty if it has none.
-      signature_def: its signatures as TensorFlow Serving's metadata shows them.
-    """
+    """A version that has been loaded and tried."""
 
     version: int
     model: LocalModel
-    facts: dict[str, Any]
-    signature_def: dict[str, Any]
+    facts: dict[str, Any]  # export.json; empty if it has none
+    signature_def: dict[str, Any]  # as TensorFlow Serving's metadata shows it
 
 
 class Versions:
     """Keeps the newest version that works ready; an older one serves meanwhile.
 
     A version that does not load, or does not answer, is warned of once and passed
-    over; it is tried again when its files have changed.
+    over; it is tried again when its files have changed. `current` is what is served, or
+    None.
 
     Args:
       directory: holds versions, named by integers.
       console: told of versions that do not work, and of those served from now on.
-
-    Attributes:
-      current: what is served, or None.
     """
 
     def __init__(self, directory: Source, console: Console = SILENT):
@@ -86,11 +77,7 @@ class Versions:
             return
 
     def require(self) -> Served:
-        """Returns what is served.
-
-        Raises:
-          InputError: if nothing is, saying why.
-        """
+        """Returns what is served; InputError, saying why, if nothing is."""
         if self.current:
             return self.current
         received, hint = "none", ""
@@ -108,8 +95,7 @@ class Versions:
     def states(self) -> dict[int, tuple[str, str]]:
         """Returns version -> (state as TensorFlow Serving names it, what is wrong)."""
         states = {version: ("END", "") for version in self._ended.copy()}
-        for version, (_, wrong) in self._failed.copy().items():
-            states[version] = "END", wrong
+        states |= {n: ("END", wrong) for n, (_, wrong) in self._failed.copy().items()}
         if self.current:
             states[self.current.version] = "AVAILABLE", ""
         return dict(sorted(states.items(), reverse=True))
@@ -195,12 +181,7 @@ def _described(signature: Any) -> dict[str, Any]:
 
 
 def _tensor(info: Any) -> dict[str, Any]:
-    shape = info.tensor_shape
-    return {
-        "dtype": types_pb2.DataType.Name(info.dtype),
-        "tensor_shape": {
-            "dim": [{"size": str(dim.size), "name": dim.name} for dim in shape.dim],
-            "unknown_rank": shape.unknown_rank,
-        },
-        "name": info.name,
-    }
+    dtype, rank = types_pb2.DataType.Name(info.dtype), info.tensor_shape.unknown_rank
+    sizes = [{"size": str(d.size), "name": d.name} for d in info.tensor_shape.dim]
+    shape = {"dim": sizes, "unknown_rank": rank}
+    return {"dtype": dtype, "tensor_shape": shape, "name": info.name}

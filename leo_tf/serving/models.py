@@ -1,7 +1,6 @@
 """Where a `Classifier` gets its answers: from an exported model here, or a server.
 
-Both are called with the name of a signature and its inputs, and give its outputs; a
-request the model refuses is a `RequestError`. What trained the model is not needed:
+Both are called with the name of a signature and its inputs, and give its outputs.
 TensorFlow is imported when a model is loaded, and for a server not at all.
 """
 
@@ -74,14 +73,7 @@ def versions(directory: Source) -> dict[int, pathlib.Path]:
 
 
 class LocalModel:
-    """An exported model in this process.
-
-    Args:
-      path: of one version.
-
-    Raises:
-      OSError: if it cannot be read.
-    """
+    """An exported model in this process; OSError if `path`, a version, is not one."""
 
     def __init__(self, path: Source):
         import tensorflow as tf
@@ -132,10 +124,7 @@ def _shown_shape(sizes: Iterable[int | None]) -> str:
 
 
 def refusal(message: str) -> str:
-    """Returns what the model itself said in an error of TensorFlow's.
-
-    TensorFlow puts where it happened around it, and both servers hand that on.
-    """
+    """Returns what the model itself said, without where TensorFlow adds it happened."""
     message = message.rpartition("<stack traces unavailable>\n")[2]
     message = message.partition("\n\t [[")[0].strip()
     said = re.fullmatch(r"assertion failed: \[(.*)\]", message, re.DOTALL)
@@ -145,9 +134,7 @@ def refusal(message: str) -> str:
 class RestModel:
     """A model behind TensorFlow Serving's REST interface, whoever answers.
 
-    Args:
-      url: of the server, or of a model there, perhaps with "/versions/NUMBER".
-      timeout: seconds until it must have answered.
+    `url` is the server's, or a model's there, perhaps with "/versions/NUMBER".
     """
 
     def __init__(self, url: str, timeout: float):

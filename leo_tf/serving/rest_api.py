@@ -73,12 +73,7 @@ async def _our_fault(unused_request: Request, error: Exception) -> Response:
 
 
 class Rest:
-    """The endpoints.
-
-    Args:
-      versions: what is served.
-      max_request_bytes: a longer body is refused.
-    """
+    """The endpoints; a body of more than `max_request_bytes` is refused."""
 
     def __init__(self, versions: Versions, max_request_bytes: int):
         self._versions, self._most_bytes = versions, max_request_bytes
@@ -130,8 +125,6 @@ class Rest:
                 expected = f"{self._most_bytes} bytes or fewer"
                 return _error(413, f"body: expected {expected}, received more.")
             served = self._chosen(name, version)
-            if served is None:
-                return _no_servable(name, version)
             if method.lower() != "predict":
                 expected = "predict, with the `signature_name` classify"
                 return _error(400, f"method: expected {expected}.")
@@ -158,15 +151,16 @@ class Rest:
                 parts.clear()
         return None if size > self._most_bytes else b"".join(parts)
 
-    def _chosen(self, name: str, version: int | None) -> Served | None:
+    def _chosen(self, name: str, version: int | None) -> Served:
         served = self._versions.require()
-        right = name == MODEL and version in (None, served.version)
-        return served if right else None
+        if name == MODEL and version in (None, served.version):
+            return served
+        name = _inline(name)
+        which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+        raise HTTPException(404, f"Servable not found for request: {which}")
 
     def _metadata(self, name: str, version: int | None) -> Response:
         served = self._chosen(name, version)
-        if served is None:
-            return _no_servable(name, version)
         spec = {"name": MODEL, "signature_name": "", "version": str(served.version)}
         signatures = {"signature_def": {"signature_def": served.signature_def}}
         return _json({"model_spec": spec, "metadata": signatures})
@@ -197,12 +191,6 @@ def _compute(served: Served, body: bytes) -> Response:
         return Response(answer, media_type="application/json")
     except RequestError as error:
         return _error(400, str(error))
-
-
-def _no_servable(name: str, version: int | None) -> Response:
-    name = _inline(name)
-    which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-    return _error(404, f"Servable not found for request: {which}")
 
 
 def _inline(text: str) -> str:

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import signal
 import socket
+import sys
 import typing
 
 from leo_tf.console import SILENT, Console
@@ -88,16 +89,12 @@ def serve(
         versions.watch()
         listening.listen()
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _leave)
+            # Until uvicorn runs, and when it has ended and raises them again.
+            signal.signal(number, lambda *unused: sys.exit(0))
         console.say(_described(served, listening))
         config = configured(application(versions, max_request_bytes))
         with contextlib.closing(versions):
             uvicorn.Server(config).run(sockets=[listening])
-
-
-def _leave(unused_number: int, unused_frame: object) -> typing.NoReturn:
-    """For signals before uvicorn runs, and those it raises again when it has ended."""
-    raise SystemExit(0)
 
 
 def configured(application: "Starlette") -> "uvicorn.Config":

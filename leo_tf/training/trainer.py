@@ -19,7 +19,7 @@ from leo_tf.evaluation.intervals import interval
 from leo_tf.model.learner import Learner
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.profiler import Profile
-from leo_tf.monitoring.training import Call, TrainingMonitor
+from leo_tf.monitoring.training import TrainingMonitor
 from leo_tf.runs.checkpoints import Checkpoint, Checkpoints, restore
 from leo_tf.runs.training_state import Averages, TrainingState
 from leo_tf.training.callback import Callback, call_all
@@ -155,16 +155,16 @@ class Trainer:
             if not count:
                 self._tell_of_early_end(line)
                 return
-            call = self._call(iterator, count)
-            state.since_validation.add(call.metrics, count)
-            steps_per_call = max(1, round(count / call.seconds * _SECONDS_PER_CALL))
+            metrics, seconds = self._call(iterator, count)
+            state.since_validation.add(metrics, count)
+            steps_per_call = max(1, round(count / seconds * _SECONDS_PER_CALL))
             if state.step == started + count:
-                line.skip_time(call.seconds)  # tracing and compiling are no rate
+                line.skip_time(seconds)  # tracing and compiling are no rate
             line.advance(count, state.line())
             self._check_finite()
             if state.step % run.log_every == 0:
-                metrics = self.shown.show(state)
-                call_all(self.callbacks, "on_log", state.step, metrics)
+                shown = self.shown.show(state)
+                call_all(self.callbacks, "on_log", state.step, shown)
             if self._is_validation_due():
                 self._validate(line, request)
 
@@ -208,7 +208,7 @@ class Trainer:
         history = self.state.history
         return bool(history) and history[-1]["step"] == self.state.step
 
-    def _call(self, iterator, count: int) -> Call:
+    def _call(self, iterator, count: int) -> tuple[dict[str, float], float]:
         step = self.state.step
         if count == 1:
             self.shown.before_single_step(step)
@@ -220,10 +220,8 @@ class Trainer:
         seconds = time.monotonic() - start
         self.state.add_steps(count, metrics, seconds)
         self.profile.after(self.state.step)
-        wait = metrics.pop("input_wait")
-        call = Call(count, metrics, seconds, wait)
-        self.shown.add(call)
-        return call
+        self.shown.add(count, metrics, seconds, metrics.pop("input_wait"))
+        return metrics, seconds
 
     def _validate(self, line: ProgressLine, request: StopRequest):
         start = time.monotonic()

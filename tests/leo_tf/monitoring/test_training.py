@@ -9,7 +9,6 @@ import toy_training
 from event_files import read, under
 from toy_training import Line, run
 
-from leo_tf.monitoring.training import Call
 from leo_tf.training.meta_step import clip_gradients, meta_gradients
 from leo_tf.training.meta_step import clipping_metrics as clipping
 
@@ -146,13 +145,13 @@ def test_speed_is_of_all_calls_since_the_point_before(make_trainer):
     trainer = make_trainer()
     metrics = {"non_finite": 0.0, "accuracy": 1.0, "loss": 1.0}
     monitor, progress = trainer.shown, trainer.state
-    monitor.add(Call(1, metrics, seconds=60.0, input_wait=50.0))  # it compiles
+    monitor.add(1, metrics, seconds=60.0, input_wait=50.0)  # it compiles
     for step, calls in {
         3: [(40, 1.0, 0.3), (10, 1.5, 0.2)],
         6: [(8, 4.0, 4.0)],
     }.items():
         for count, seconds, wait in calls:
-            monitor.add(Call(count, metrics, seconds, wait))
+            monitor.add(count, metrics, seconds, wait)
         progress.step = step
         monitor.show(progress)
     events = shown(trainer)
