@@ -1,13 +1,21 @@
 """Writes the best checkpoint of a run as a model that needs nothing of this package.
 
+Versions are whole or not there, and never changed:
+
 OUT/<version>/saved_model.pb, variables/    or model.tflite
 OUT/<version>/export.json                   what it is: see `manifest.py`
 """
 
+import contextlib
+import errno
 import json
+import os
 import pathlib
+import re
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
 
 import numpy as np
 import tensorflow as tf
@@ -17,8 +25,7 @@ from leo_tf.errors import CheckpointError, DiskError, FlagError
 from leo_tf.export.manifest import manifest
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable
-from leo_tf.export.version_directory import digests, version_path, whole_directory
-from leo_tf.files import AnyPath
+from leo_tf.files import AnyPath, flush_to_disk, make_directory
 from leo_tf.methods.registry import build
 from leo_tf.model.learner import Learner, uneven_adapt
 from leo_tf.runs.manifest import Checkpoint
@@ -74,10 +81,74 @@ def export_model(
             (unfinished / "model.tflite").write_bytes(to_tflite(servable))
         else:
             _save(servable, unfinished)
-        files = digests(unfinished)
+        files = _digests(unfinished)
         facts = manifest(run.path, run.config, best, limits, format, files)
         (unfinished / "export.json").write_text(json.dumps(facts, indent=1))
     return path
+
+
+def version_path(export_dir: AnyPath, version: int | None = None) -> pathlib.Path:
+    """Returns the path of a new version: one more than the highest, unless given.
+
+    Raises:
+      FlagError: if the version is there already.
+      DiskError: if the directory cannot be read.
+    """
+    if version is None:
+        try:
+            names = os.listdir(export_dir)
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            raise DiskError(str(export_dir), "to read it", str(error)) from error
+        numbers = [int(name) for name in names if re.fullmatch("[0-9]+", name)]
+        version = max(numbers, default=0) + 1
+    path = pathlib.Path(export_dir, str(version))
+    if os.path.lexists(path):
+        raise _taken(path, "Without the flag it is a new one.")
+    return path
+
+
+@contextlib.contextmanager
+def whole_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields an empty directory, which becomes `path` at once when the block ends.
+
+    By then every file in it is on the disk; if the block fails, it goes.
+
+    Raises:
+      FlagError: if `path` is there by then.
+      DiskError: if it cannot be written.
+    """
+    unfinished = path.with_name(f".unfinished-{path.name}-{os.getpid()}")
+    try:
+        make_directory(unfinished)
+        yield unfinished
+        for file in [*unfinished.rglob("*"), unfinished]:
+            flush_to_disk(file)
+        unfinished.rename(path)  # fails where there is anything in `path`
+        flush_to_disk(path.parent)
+    except (OSError, tf.errors.OpError) as error:
+        if getattr(error, "errno", None) in (errno.ENOTEMPTY, errno.EEXIST):
+            hint = "Another export has just made it. Run the command again."
+            raise _taken(path, hint) from error
+        raise DiskError(str(path), "to write a version", str(error)) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _digests(directory: pathlib.Path) -> dict[str, str]:
+    """Path below the directory -> SHA-256, of every file in it."""
+    files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
+    return {
+        file.relative_to(directory).as_posix(): sha256(file.read_bytes()).hexdigest()
+        for file in files
+    }
+
+
+def _taken(path: pathlib.Path, hint: str) -> FlagError:
+    expected = "a version that is not there yet"
+    hint = f"Versions are never written over. {hint}"
+    return FlagError("--export_version", expected, f"{path.name}, which is", hint)
 
 
 def _check_one_format(export_dir: AnyPath, is_lite: bool) -> None:

@@ -2,14 +2,21 @@
 
 It is taken eagerly: for a few looks a run, tracing would cost more than it saves.
 
-Shapes: B episodes, N way, K shot, Q queries per class, Z latent size, C classes.
+Shapes: B episodes, N way, K shot, Q queries per class, Z latent size, C classes, P
+points of TensorBoard's embedding projector, h x w pixels of a picture.
 """
 
 import functools
+import io
 import logging
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf import text_format
+from PIL import Image
 
 from leo_tf.configs.schema import Config
 from leo_tf.data_pipeline import dataset as datasets
@@ -17,16 +24,20 @@ from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.episode import Episode, EpisodeRows
 from leo_tf.data_pipeline.pipeline import gather
 from leo_tf.evaluation.calibration import count_bins
+from leo_tf.files import write_file
 from leo_tf.methods.registry import method_of
 from leo_tf.model.learner import Learner, adapt_and_score, loss_parts
 from leo_tf.monitoring.event_writer import Monitor
-from leo_tf.monitoring.projector import write_projector
 from leo_tf.monitoring.tags import ACCURACY, tag_of
 from leo_tf.reports import figures, mosaics
 
 _RUN = "validation"
 # Enough for a picture. Accuracy and loss are of all validation episodes.
 _EPISODES, _QUERIES = 40, 20
+# What the projector reads.
+_TENSORS, _METADATA = "latent_codes.tsv", "latent_codes_labels.tsv"
+_SPRITE, _CONFIG = "latent_codes_sprite.png", "projector_config.pbtxt"
+_SPRITE_SIDE = 32
 
 
 class ValidationMonitor:
@@ -133,3 +144,58 @@ def confusion_counts(
     truth = tf.broadcast_to(rows.classes[..., tf.newaxis], tf.shape(taken_for))
     pairs = (tf.reshape(classes, [-1]) for classes in (truth, taken_for))
     return tf.math.confusion_matrix(*pairs, num_classes).numpy()
+
+
+def write_projector(
+    directory: pathlib.Path,
+    codes: np.ndarray,
+    labels: Mapping[str, Sequence],
+    pictures: np.ndarray | None = None,
+) -> None:
+    """Writes what the projector reads, each file whole, the one that names them last.
+
+    Args:
+      codes: [P, Z].
+      labels: column -> P labels.
+      pictures: [P, h, w] uint8, one for each point, if there are any.
+
+    Raises:
+      DiskError: if that fails.
+      ImportError: if TensorBoard is not installed.
+    """
+    from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+
+    write_file(directory / _TENSORS, lambda f: np.savetxt(f, codes, "%.5g", "\t"))
+    table = [list(labels), *zip(*labels.values(), strict=True)]
+    rows = ("\t".join(_one_line(value) for value in row) for row in table)
+    write_file(directory / _METADATA, "\n".join(rows).encode())
+    config = ProjectorConfig()
+    embedding = config.embeddings.add(
+        tensor_name="latent codes",
+        tensor_path=_TENSORS,
+        tensor_shape=codes.shape,
+        metadata_path=_METADATA,
+    )
+    if pictures is not None:
+        path = directory / _SPRITE
+        if not path.exists():  # points stand for the same examples throughout a run
+            write_file(path, sprite(pictures))
+        embedding.sprite.image_path = _SPRITE
+        embedding.sprite.single_image_dim.extend([_SPRITE_SIDE, _SPRITE_SIDE])
+    write_file(directory / _CONFIG, text_format.MessageToString(config).encode())
+
+
+def sprite(pictures: np.ndarray) -> bytes:
+    """PNG of pictures [P, h, w] in a square, row by row: as the projector wants it."""
+    across = math.ceil(math.sqrt(len(pictures)))
+    sheet = Image.new("L", (across * _SPRITE_SIDE, across * _SPRITE_SIDE), "white")
+    for i, picture in enumerate(pictures):
+        small = Image.fromarray(255 - picture).resize((_SPRITE_SIDE, _SPRITE_SIDE))
+        sheet.paste(small, (i % across * _SPRITE_SIDE, i // across * _SPRITE_SIDE))
+    file = io.BytesIO()
+    sheet.save(file, format="png")
+    return file.getvalue()
+
+
+def _one_line(value) -> str:
+    return " ".join(str(value).split()) or "-"

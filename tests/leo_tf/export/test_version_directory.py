@@ -13,8 +13,8 @@ from saved_runs import listing, values_of
 import leo_tf
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.errors import CheckpointError, DiskError, FlagError
-from leo_tf.export import version_directory
-from leo_tf.export.version_directory import version_path, whole_directory
+from leo_tf.export import exporter
+from leo_tf.export.exporter import version_path, whole_directory
 from leo_tf.runs.checkpoints import Checkpoints
 
 
@@ -193,7 +193,7 @@ def test_an_export_that_fails_leaves_nothing(failing, trained, tmp_path, monkeyp
     if failing == "saving":
         monkeypatch.setattr(tf.saved_model, "save", fail)
     else:
-        monkeypatch.setattr(version_directory, "flush_to_disk", fail)
+        monkeypatch.setattr(exporter, "flush_to_disk", fail)
     assert export(trained, out) == DiskError.exit_code
     assert list(out.iterdir()) == []
 
@@ -204,7 +204,7 @@ def test_every_file_is_flushed_before_the_version_has_its_name(tmp_path, monkeyp
     def flush(path):
         flushed.append((path.name, (tmp_path / "1").exists()))
 
-    monkeypatch.setattr(version_directory, "flush_to_disk", flush)
+    monkeypatch.setattr(exporter, "flush_to_disk", flush)
     with whole_directory(tmp_path / "1") as unfinished:
         (unfinished / "below").mkdir()
         (unfinished / "below" / "deep").touch()

@@ -19,9 +19,13 @@ from leo_tf.data_pipeline.pipeline import FeatureTable
 from leo_tf.errors import DiskError
 from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.monitoring.event_writer import Monitor
-from leo_tf.monitoring.projector import sprite, write_projector
 from leo_tf.monitoring.tags import ACCURACY
-from leo_tf.monitoring.validation import ValidationMonitor, confusion_counts
+from leo_tf.monitoring.validation import (
+    ValidationMonitor,
+    confusion_counts,
+    sprite,
+    write_projector,
+)
 from leo_tf.reports import mosaics
 from leo_tf.reports.mosaics import RIGHT, WRONG
 
