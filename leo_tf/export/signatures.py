@@ -47,7 +47,6 @@ class Servable(tf.Module):
 
     Args:
       learner: built, its variables as they are to be exported.
-      limits: what requests may hold.
       dtype: of the learner: "float32" or "float64". Requests and answers are float32.
       checked: whether to check requests in the graph. TensorFlow Lite cannot: it drops
         assertions, so without them the functions take the right shapes only.

@@ -14,7 +14,7 @@ from leo_tf.reports.table import Table
 
 # The settings that say what is trained, and how; of the others runs differ by chance.
 _COMPARED_GROUPS = ("episodes", "model", "optimizer")
-_COMPARED = ("dataset_name", "method", "mixed_precision")
+_COMPARED: tuple[str, ...] = ("dataset_name", "method", "mixed_precision")
 _COMPARED += ("num_steps", "seed", "train_on_val")
 
 # TensorBoard's table begins with five: these, and what this run has of its own.

@@ -104,8 +104,8 @@ def _draw(axes, trials: list[Trial], setting: str) -> None:
             place = {"transform": axes.get_yaxis_transform(), "va": "bottom"}
             axes.text(0.02, mean, "settings as given", fontsize=6, color=GREY, **place)
             continue
-        style = {"fmt": "x" if trial.diverged else "o", "markersize": 4}
-        style["color"], style["zorder"] = (ORANGE, 3) if number == best else (BLUE, 2)
-        style["yerr"] = width if math.isfinite(width) else 0.0
-        style["clip_on"] = False  # at the ends of its range
-        axes.errorbar(trial.settings[setting], mean, **style)
+        colour, layer = (ORANGE, 3) if number == best else (BLUE, 2)
+        style = {"color": colour, "zorder": layer, "clip_on": False}  # seen at the ends
+        at, mark = trial.settings[setting], "x" if trial.diverged else "o"
+        width = width if math.isfinite(width) else 0.0
+        axes.errorbar(at, mean, yerr=width, fmt=mark, markersize=4, **style)
