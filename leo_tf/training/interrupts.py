@@ -3,9 +3,7 @@
 import signal
 import threading
 
-
-class Stopped(Exception):
-    """A signal has asked the process to stop."""
+from leo_tf.errors import Stopped
 
 
 class StopRequest:
@@ -39,7 +37,7 @@ class StopRequest:
           Stopped: if a signal came.
         """
         if self.signal is not None:
-            raise Stopped
+            raise Stopped(self.signal)
 
     def _note(self, number, unused_frame):
         self.signal = number
