@@ -36,10 +36,6 @@ _NO_SETTINGS = {
 def check_mode(mode: str, workdir: str, given: Mapping[str, Any]) -> None:
     """Sees that a mode has the directories it needs, and no flag it has no use for.
 
-    Args:
-      mode, workdir: as given; `workdir` may be empty.
-      given: the other flags that were given, by target.
-
     Raises:
       FlagError: naming the first flag that is missing or too many.
     """

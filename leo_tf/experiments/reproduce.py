@@ -50,8 +50,7 @@ def reproduce(
 
     Args:
       config: of all runs.
-      seeds: how many runs to train for the best number of steps, with the seeds from
-        `config.run.seed` on.
+      seeds: of how many runs of the best number of steps, from `config.run.seed` on.
       workdir, data, allow_changes, console: as for `train`.
 
     Returns:

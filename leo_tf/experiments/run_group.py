@@ -51,14 +51,9 @@ class RunGroup:
     def train(
         self, name: str, splits: Mapping[str, Split] | None = None, **settings: Any
     ) -> None:
-        """Trains a run, or resumes it, or finds it done.
+        """Trains a run, or resumes it, or finds it done; `Stopped` if a signal came.
 
-        Args:
-          name: of its directory.
-          splits, settings: its data, and its settings, that are not the job's.
-
-        Raises:
-          Stopped: if a signal stopped it.
+        `splits` and `settings` are its own, where they are not the job's.
         """
         config, workdir = self.config.replace(**settings), self.path / name
         options: Any = {"allow_changes": self.allow_changes, "console": self.console}

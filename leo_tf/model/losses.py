@@ -31,14 +31,10 @@ def accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 def encoder_penalty(adapted: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-    """Pulls the encoder towards the codes that adaptation arrives at.
+    """[B] mean squared difference, unweighted (the caller multiplies by gamma).
 
-    Args:
-      adapted: [B, N, K, Z] latents after the inner loop; a target, not trained.
-      start: [B, N, K, Z] latents before it.
-
-    Returns:
-      [B] mean squared difference, unweighted (the caller multiplies by gamma).
+    Pulls the encoder towards the latents [B, N, K, Z] that adaptation arrives at: a
+    target, not trained.
 
     Source: arXiv:1807.05960, equation 6; the release's `model.py`.
     """

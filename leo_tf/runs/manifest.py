@@ -60,11 +60,7 @@ def make(directory: pathlib.Path, step: int, facts: dict) -> bytes:
 
 
 def changed(manifest: dict, facts: dict) -> bytes:
-    """A manifest of the same files that says other facts.
-
-    Raises:
-      OSError: if it is too large to be read again.
-    """
+    """A manifest of the same files, and other facts; an OSError if it is too large."""
     kept = {field: manifest[field] for field in ("format", "step", "files")}
     return _encoded({**facts, **kept})
 

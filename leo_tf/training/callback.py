@@ -27,12 +27,9 @@ class Callback:
         """
 
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Called every `log_every` steps.
+        """Called every `log_every` steps, with the means since the call before.
 
-        Args:
-          step: meta-steps done.
-          metrics: tag -> mean since the call before, under TensorBoard's tags, such as
-            "accuracy_and_loss/loss".
+        They have TensorBoard's tags, such as "accuracy_and_loss/loss".
         """
 
     def on_validation(

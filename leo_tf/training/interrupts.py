@@ -9,11 +9,8 @@ from leo_tf.errors import Stopped
 class StopRequest:
     """A context manager that notes the first SIGINT or SIGTERM instead of dying of it.
 
-    A second one ends the process at once. Outside of the main thread, where Python
-    cannot handle signals, it does nothing.
-
-    Attributes:
-      signal: number of the signal that came, or None.
+    `signal` is its number, or None. A second one ends the process at once. Outside of
+    the main thread, where Python cannot handle signals, it does nothing.
     """
 
     def __init__(self):

@@ -62,7 +62,6 @@ class Replicas:
           function: (tasks of `episode`, number of the first, *arguments) -> list of
             tensors of static shapes and one dtype.
           episode: B tasks; B is static, and a multiple of R.
-          arguments: the same for all.
         """
 
         def on_replica(episode, *arguments):
