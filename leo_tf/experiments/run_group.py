@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leo_tf.configs.schema import Config
-from leo_tf.console import Console
+from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.sources import Data, write_data
@@ -79,10 +79,10 @@ class RunGroup:
 def open_group(
     mode: str,
     config: Config,
-    workdir: AnyPath | None,
-    data: Data | None,
-    allow_changes: bool,
-    console: Console,
+    workdir: AnyPath | None = None,
+    data: Data | None = None,
+    allow_changes: bool = False,
+    console: Console = SILENT,
 ) -> RunGroup:
     """Loads the data of a job of several runs, and marks its directory.
 
