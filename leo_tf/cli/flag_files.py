@@ -26,8 +26,7 @@ def with_flag_files(arguments: Sequence[str]) -> list[str]:
     Raises:
       FlagError: if a file cannot be read, is not regular or is too large.
     """
-    waiting, expanded = list(reversed(arguments)), []
-    budget = _MOST_BYTES
+    waiting, expanded, budget = list(reversed(arguments)), [], _MOST_BYTES
     while waiting:
         argument = waiting.pop()
         form, equals, path = argument.partition("=")

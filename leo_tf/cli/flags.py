@@ -1,11 +1,7 @@
-"""The command line: absl flags derived from the schema.
+"""The command line: absl flags derived from `OPTIONS`, and `--help`.
 
-Every setting is a flag, and every flag of the original release is understood:
-`--num_classes` is `--way`, `--evaluation_mode` is `--mode=evaluate`. A value is
-checked when it is parsed, so an error names the flag as it was typed.
-
-Importing this is quick, and must stay so: `--help` and errors do not wait for
-TensorFlow.
+A value is checked when it is parsed, so an error names the flag as it was typed.
+Importing this must stay quick: `--help` and errors do not wait for TensorFlow.
 """
 
 import dataclasses
@@ -13,6 +9,7 @@ import difflib
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -20,9 +17,8 @@ from typing import Any
 from absl import flags as absl_flags
 
 from leo_tf.cli.flag_files import with_flag_files
-from leo_tf.cli.help import help_text
-from leo_tf.cli.modes import check_directories, check_mode
-from leo_tf.cli.options import OPTIONS, REQUIRED
+from leo_tf.cli.modes import check_mode
+from leo_tf.cli.options import OPTIONS, REQUIRED, Option
 from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.schema import EMBEDDED_DATASET, GROUP_OF, Config
 from leo_tf.errors import FlagError, shown
@@ -36,13 +32,10 @@ class RunOptions:
     """What the command line asks for.
 
     Attributes:
-      mode: "train", "evaluate", "search", "compare", "reproduce", "export", "serve".
       workdir: the run directory, or "" for one of the program's choice.
       config: what to train. To evaluate, the run directory's configuration counts
         instead, changed by those of `explicit` that can be changed afterwards.
       explicit: the settings the user typed, by name alone; `preset` too.
-      debug: show the traceback of an error.
-      quiet: print results only.
       arguments: what else the function that does it takes, by name.
     """
 
@@ -66,41 +59,29 @@ class _Parser(absl_flags.ArgumentParser):
         return self.option.value(argument)
 
 
-def define_flags(flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -> None:
-    """Defines a flag for every setting, run option and name of the release.
-
-    All are None until the user gives them, so that what was typed can be told from
-    what is default; the help says each default.
-    """
+def define_flags(flag_values: absl_flags.FlagValues) -> None:
+    """Defines a flag for every option, None until it is given: then it was typed."""
     for option in OPTIONS.values():
-        flag = absl_flags.Flag(
-            _Parser(option),
-            absl_flags.ArgumentSerializer(),
-            option.name,
-            None,
-            option.help,
-            boolean=option.rule.kind is bool,
-        )
+        parser, is_boolean = _Parser(option), option.rule.kind is bool
+        serializer = absl_flags.ArgumentSerializer[Any]()
+        words = option.name, None, option.help
+        flag = absl_flags.Flag(parser, serializer, *words, boolean=is_boolean)
         absl_flags.DEFINE_flag(flag, flag_values)
 
 
-def parse(
-    argv: Sequence[str], flag_values: absl_flags.FlagValues | None = None
-) -> RunOptions:
+def parse(argv: Sequence[str]) -> RunOptions:
     """Reads a command line; with `--help` among it, prints help and exits with 0.
 
     Args:
       argv: the program's name, then its arguments. A bare `--` is skipped: the
         release's README writes one before the flags.
-      flag_values: where `define_flags` defined the flags; fresh ones if None.
 
     Raises:
       FlagError: naming the first flag that is wrong, as it was typed.
       SystemExit: after help.
     """
-    if flag_values is None:
-        flag_values = absl_flags.FlagValues()
-        define_flags(flag_values)
+    flag_values = absl_flags.FlagValues()
+    define_flags(flag_values)
     arguments = [argument for argument in argv if argument != "--"]
     if not _HELP.isdisjoint(arguments[1:]):
         print(help_text(os.path.basename(arguments[0])), flush=True)
@@ -126,14 +107,13 @@ def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
     mode = given.pop("mode", "train")
     workdir = given.pop("workdir", "")
     debug, quiet = given.pop("debug", False), given.pop("quiet", False)
-    check_mode(mode, given)
+    check_mode(mode, workdir, given)
     arguments = {
         option.argument: given.pop(option.name, option.default)
         for option in OPTIONS.values()
         if mode in option.modes
         if option.name in given or option.default is not REQUIRED
     }
-    check_directories(mode, workdir, arguments, given)
     config = _config(given)
     if mode in ("train", "search", "compare", "reproduce"):
         _check_data(config, given)
@@ -198,22 +178,40 @@ def _check_data(config, given) -> None:
 
 def _as_flag_error(error, flag_values) -> FlagError:
     """The one-line error for what absl raised."""
-    if isinstance(error.__context__, FlagError):  # raised by `_Parser`
+    if isinstance(error.__context__, FlagError):  # raised by `Option.value`
         return error.__context__
     if isinstance(error, absl_flags.UnrecognizedFlagError):
-        return _unknown_flag(error.flagname, flag_values)
+        # Closest by absl's own measure would be private; difflib's is as good.
+        close = difflib.get_close_matches(error.flagname, list(flag_values), n=2)
+        hint = f"Did you mean {' or '.join('--' + match for match in close)}?"
+        where, hint = shown(f"--{error.flagname}")[1:-1], hint if close else ""
+        return FlagError(where, "a known flag", "an unknown one", hint)
     flag = re.search(r"--?(\w+)", str(error), re.ASCII)
     where = f"--{flag[1]}" if flag else "arguments"
     return FlagError(where, "a flag and its value, as --help says", shown(str(error)))
 
 
-def _unknown_flag(name, flag_values) -> FlagError:
-    # Closest by absl's own measure would be private; difflib's is as good.
-    close = difflib.get_close_matches(name, list(flag_values), n=2)
-    hint = f"Did you mean {' or '.join('--' + match for match in close)}?"
-    return FlagError(
-        shown(f"--{name}")[1:-1],
-        "a known flag",
-        "an unknown one",
-        hint if close else "",
-    )
+def help_text(program: str) -> str:
+    """What `--help` prints: presets, then all options under headings."""
+    lines = [f"usage: {program} [--name=value ...]", "", "Presets:"]
+    width = max(map(len, PRESETS))
+    for preset in PRESETS.values():
+        lines.append(f"  {preset.name:{width}}  {preset.description}")
+    lines += ["", "Defaults below are the original release's. A preset has its own;"]
+    lines += ["without flags, the preset is glyphs."]
+    for group in dict.fromkeys(o.group for o in OPTIONS.values() if o.group):
+        lines += ["", f"{group}:"]
+        for option in OPTIONS.values():
+            lines += _help_of(option) if option.group == group else []
+    lines += ["", "--flagfile=FILE reads flags from a file, one a line."]
+    return "\n".join(lines)
+
+
+def _help_of(option: Option) -> list[str]:
+    is_boolean = option.rule.kind is bool
+    name = f"  --[no]{option.name}" if is_boolean else f"  --{option.name}"
+    facts = [*([] if is_boolean else [option.rule.expected]), *(option.facts or ())]
+    facts += [f"with --mode={' or '.join(option.modes)}"] if option.modes else []
+    facts += [o.help for o in OPTIONS.values() if o.target == option.name != o.name]
+    text = f"{option.help} ({'; '.join(facts)})" if facts else option.help
+    return [name, *(" " * 6 + line for line in textwrap.wrap(text, 74))]

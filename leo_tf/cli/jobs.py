@@ -41,26 +41,23 @@ def _train(options: RunOptions, console: Console) -> None:
 
 
 def _evaluate(options: RunOptions, console: Console) -> None:
-    found = evaluate(options.workdir, console=console, **options.explicit)
-    show(results.terminal(found))
+    show(
+        results.terminal(evaluate(options.workdir, console=console, **options.explicit))
+    )
 
 
-def _search(options: RunOptions, console: Console) -> None:
-    found = search(**_job_arguments(options), console=console)
-    show(search_report.terminal(found.trials))
-    print(f"Settings for --method_settings: {found.directory / SETTINGS_FILE}")
+def _several_runs(job: Callable, report: Callable, last_line: str) -> Callable:
+    """A job of several runs: prints its table, then where it is, in `last_line`."""
 
+    def do(options: RunOptions, console: Console) -> None:
+        workdir = options.workdir or None
+        found = job(
+            options.config, workdir=workdir, console=console, **options.arguments
+        )
+        show(report(found))
+        print(last_line.format(found.directory))
 
-def _compare(options: RunOptions, console: Console) -> None:
-    found = compare(**_job_arguments(options), console=console)
-    show(comparison.terminal(found))
-    print(f"Directory: {found.directory}")
-
-
-def _reproduce(options: RunOptions, console: Console) -> None:
-    found = reproduce(**_job_arguments(options), console=console)
-    show(reproduction.terminal(found))
-    print(f"Directory: {found.directory}")
+    return do
 
 
 def _export(options: RunOptions, console: Console) -> None:
@@ -69,16 +66,15 @@ def _export(options: RunOptions, console: Console) -> None:
     print(f"Export of step {step}: {path}")
 
 
-def _job_arguments(options: RunOptions) -> dict:
-    workdir = options.workdir or None
-    return {"config": options.config, "workdir": workdir, **options.arguments}
-
-
 JOBS: dict[str, Callable[[RunOptions, Console], None]] = {
     "train": _train,
     "evaluate": _evaluate,
-    "search": _search,
-    "compare": _compare,
-    "reproduce": _reproduce,
+    "search": _several_runs(
+        search,
+        lambda found: search_report.terminal(found.trials),
+        f"Settings for --method_settings: {{}}/{SETTINGS_FILE}",
+    ),
+    "compare": _several_runs(compare, comparison.terminal, "Directory: {}"),
+    "reproduce": _several_runs(reproduce, reproduction.terminal, "Directory: {}"),
     "export": _export,
 }

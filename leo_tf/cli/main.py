@@ -27,9 +27,8 @@ def main(argv: list[str] | None = None) -> int:
       argv: the program's name, then its arguments; `sys.argv` if None.
 
     Returns:
-      The exit status: 0; 2 for flags, 3 for input, 4 for a checkpoint, 5 for the
-      disk, 6 for a training that diverged, 7 for a worker that has gone, 8 for a
-      callback, each after one line on standard error; 128 plus a signal's number.
+      The exit status: 0; that of a `LeoError`, after one line on standard error; 128
+      plus a signal's number.
     """
     argv = sys.argv if argv is None else argv
     streams.prepare_streams()
@@ -84,7 +83,9 @@ def _job(mode: str, strategy: str) -> Callable[[RunOptions, Console], None]:
         from leo_tf.serving import server
 
         server.start_up()
-        return _serve
+        return lambda options, console: server.serve(
+            **options.arguments, console=console
+        )
     try:
         import tensorflow as tf
     except (AttributeError, ImportError, RuntimeError, ValueError) as error:
@@ -100,12 +101,6 @@ def _job(mode: str, strategy: str) -> Callable[[RunOptions, Console], None]:
     if strategy != "multi_worker":  # workers must find each other first
         device()
     return JOBS[mode]
-
-
-def _serve(options: RunOptions, console: Console) -> None:
-    from leo_tf.serving import server
-
-    server.serve(**options.arguments, console=console)
 
 
 def _do_without_temporary_directory() -> None:

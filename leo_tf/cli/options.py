@@ -13,7 +13,7 @@ from typing import Any
 
 from leo_tf.configs import rules
 from leo_tf.configs.presets import PRESETS
-from leo_tf.configs.rules import LARGEST_INTEGER, Rule
+from leo_tf.configs.rules import LARGEST_INTEGER, Rule, boolean, integer
 from leo_tf.configs.schema import GROUPS
 from leo_tf.errors import FlagError, shown
 from leo_tf.methods.registry import METHODS, is_known
@@ -29,12 +29,15 @@ _VALIDATION_BATCHES = 10
 _TEST_EPISODES = 10_000
 # The default of an argument that must be given.
 REQUIRED = object()
-# As `--help` lists them; others that are registered come last.
-_FIRST_METHODS = (
-    *("leo", "generator", "generator_finetuning", "leo_no_finetuning"),
-    *("leo_deterministic", "leo_random_prior", "maml", "meta_sgd"),
-    *("ridge", "logistic", "centroid", "centroid_euclidean"),
-)
+_PATH = rules.path()  # a user's own directory may be written as ~ in it
+
+
+def _facts(default: Any, symbol: str = "") -> tuple[str, ...]:
+    """A default, and a symbol in the paper, in words, where there are any."""
+    text = ",".join(default) if isinstance(default, tuple) else str(default)
+    text = text.lower() if isinstance(default, bool) else text
+    facts = [] if default in (REQUIRED, None, "") else [f"default: {text}"]
+    return (*facts, *([f"{symbol} in the paper"] if symbol else []))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,32 +46,36 @@ class Option:
 
     Attributes:
       name: as typed, without dashes.
-      rule: what values it takes.
-      help: one sentence or two.
-      group: the heading it stands under in `--help`; empty for a name of the
-        release, which is shown with its target.
-      facts: its default and its symbol in the paper, in words, where it has them.
-      target: what it sets, if that has another name: one of the release's.
       modes: the only modes that know it; empty where that is no matter of modes.
-      argument: what it is called by the function that does a mode's job.
-      default: of that argument.
-      convert: from the flag's value to the target's.
+      default, argument: of the function that does a mode's job.
+      facts: what `--help` adds; by default, the default.
+      convert: from the flag's value to the target's; for a path it is known.
+      target: what it sets, if that has another name: one of the release's.
+      group: its heading in `--help`; a name of the release has none of its own.
     """
 
     name: str
     rule: Rule
-    help: str
-    group: str = ""
-    facts: tuple[str, ...] = ()
-    target: str = ""
     modes: tuple[str, ...] = ()
-    argument: str = ""
     default: Any = REQUIRED
+    argument: str = ""
+    facts: tuple[str, ...] | None = None
     convert: Callable[[Any], Any] = lambda value: value
+    target: str = ""
+    help: str = ""
+    group: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", self.target or self.name)
         object.__setattr__(self, "argument", self.argument or self.name)
+        if self.facts is None:
+            object.__setattr__(self, "facts", _facts(self.default))
+        if self.rule is _PATH:
+            object.__setattr__(self, "convert", os.path.expanduser)
+
+    def meaning(self, text: str) -> "Option":
+        """Returns the option with its help: a sentence or two."""
+        return dataclasses.replace(self, help=text)
 
     def value(self, argument: Any) -> Any:
         """Returns the checked value of the flag's text.
@@ -76,279 +83,184 @@ class Option:
         Raises:
           FlagError: naming this flag.
         """
-        where = f"--{self.name}"
+        where, expected = f"--{self.name}", self.rule.expected
         if argument == "":  # an unset variable of the shell, most likely
-            raise FlagError(where, self.rule.expected, "nothing")
+            raise FlagError(where, expected, "nothing")
         if isinstance(argument, str):
-            if argument.startswith("--"):  # the next flag, taken for a value
-                raise FlagError(where, self.rule.expected, shown(argument))
             try:
+                if argument.startswith("--"):  # the next flag, taken for a value
+                    raise ValueError
                 argument = _READERS[self.rule.kind](argument)
             except (ValueError, KeyError):
-                received = shown(argument)
-                raise FlagError(where, self.rule.expected, received) from None
+                raise FlagError(where, expected, shown(argument)) from None
         return self.rule.checked(argument, where)
 
 
-def _method_names() -> str:
-    return ", ".join(dict.fromkeys([*_FIRST_METHODS, *METHODS]))
+# As `--help` lists them; others that are registered come last.
+_FIRST_METHODS = (
+    *("leo", "generator", "generator_finetuning", "leo_no_finetuning"),
+    *("leo_deterministic", "leo_random_prior", "maml", "meta_sgd"),
+    *("ridge", "logistic", "centroid", "centroid_euclidean"),
+)
+_METHOD_NAMES = ", ".join(dict.fromkeys([*_FIRST_METHODS, *METHODS]))
+_METHOD_NAMES += ", or package.module:Class"
 
 
-def _method_rule() -> Rule:
-    """A method that is known, or has to be imported to know it."""
-    return Rule(str, f"one of {_method_names()}, or package.module:Class", is_known)
+def _are_known(text: str) -> bool:
+    names = text.split(",")
+    return len(set(names)) == len(names) and all(map(is_known, names))
 
 
-def _methods_rule() -> Rule:
-    """One or more of these, each once, as text."""
-    names = f"{_method_names()}, or package.module:Class"
-
-    def is_list(value: str) -> bool:
-        names = value.split(",")
-        return len(set(names)) == len(names) and all(map(is_known, names))
-
-    expected = f"names among {names}, each once, separated by commas"
-    return Rule(str, expected, is_list)
-
-
+_METHOD = Rule(str, f"one of {_METHOD_NAMES}", is_known)
+_LIST = f"names among {_METHOD_NAMES}, each once, separated by commas"
 _JOBS = ("train", "search", "compare", "reproduce")
-_DO, _EXPORT, _SERVING = "What to do", "Export", "Serving"
+_EXPORT, _SERVE = ("export",), ("serve",)
+_FORMAT = rules.choice("saved_model", "tflite")
+_HIGHEST = ("default: the highest there is, plus 1",)
+_HOST = Rule(str, "an address or a host name", str.isprintable)
+
+_WHAT_TO_DO = [
+    Option(
+        "mode",
+        rules.choice(*_JOBS[:1], "evaluate", *_JOBS[1:], "export", "serve"),
+        facts=("default: train",),
+    ).meaning(
+        "Train and test; only test the best checkpoint of --workdir; look for "
+        "better settings on the validation episodes; train and test several "
+        "methods; follow the published protocol over several seeds; write the best "
+        "checkpoint as a model to deploy; or answer requests with the models of "
+        "--export_dir."
+    ),
+    Option(
+        "preset",
+        rules.choice(*PRESETS),
+        facts=("default: glyphs, or none where flags name other data",),
+    ).meaning("Settings to start from; every other flag overrides it."),
+    Option("workdir", _PATH).meaning(
+        "Run directory: checkpoints, results, pictures. Training resumes in it."
+    ),
+    Option("allow_changes", boolean(), _JOBS, default=False, facts=()).meaning(
+        "Resume even if settings or data differ from the original run's."
+    ),
+    Option(
+        "methods",
+        Rule(str, _LIST, _are_known),
+        ("search", "compare"),
+        DEFAULT_METHODS,
+        convert=lambda text: tuple(text.split(",")),
+    ).meaning(
+        "What to search settings for, or to train and test on the same episodes; "
+        "differences are to LEO, or without it to the last."
+    ),
+    Option("method_settings", _PATH, ("compare",), default="").meaning(
+        "File of settings for one method each, such as --mode=search writes; they "
+        "count more than flags, which are for all methods."
+    ),
+    Option("trials", integer(1), ("search",), default=16).meaning(
+        "Runs to train for each method, with settings drawn by --seed; the first "
+        "has those given."
+    ),
+    Option("seeds", integer(1), ("reproduce",), default=5).meaning(
+        "How many runs to train for the best number of steps, with the seeds from "
+        "--seed on."
+    ),
+    Option(
+        "profile_steps",
+        rules.span(),
+        ("train",),
+        default=None,
+        convert=lambda text: tuple(int(number) for number in text.split("-")),
+    ).meaning("Write a TensorFlow profile of these training steps."),
+    Option("debug", boolean()).meaning("Show the traceback of an error."),
+    Option("quiet", boolean()).meaning("Print the results only."),
+]
+_EXPORTING = [
+    Option("export_format", _FORMAT, _EXPORT, "saved_model", "format").meaning(
+        "What to write: for TensorFlow and its servers, or for small devices."
+    ),
+    Option("export_version", integer(1), _EXPORT, None, "version", _HIGHEST).meaning(
+        "Number of the version; one that is there is never written over."
+    ),
+    # The caps bound what one request may cost: time and memory of LEO's relation
+    # network grow with the square of the support.
+    Option("max_classes", integer(2), _EXPORT, 100).meaning(
+        "Most classes of a request."
+    ),
+    Option("max_support", integer(2), _EXPORT, 1000).meaning(
+        "Most support examples of a request."
+    ),
+]
+_SERVING = [
+    Option("export_dir", _PATH, _EXPORT + _SERVE).meaning(
+        "Directory of exported models, a version each."
+    ),
+    Option("host", _HOST, _SERVE, "127.0.0.1").meaning(
+        "Address to listen on; 0.0.0.0 lets other machines in."
+    ),
+    # That of TensorFlow Serving's REST interface.
+    Option("port", integer(0, 65535), _SERVE, 8501).meaning(
+        "Port to listen on; 0 for any free one."
+    ),
+    # A support of 1,000 examples of 640 features, each written with all its
+    # digits, is 14 MB of JSON.
+    Option("max_request_bytes", integer(1), _SERVE, 2**25).meaning(
+        "Larger requests are refused."
+    ),
+]
 
 
-def _run_options() -> list[Option]:
-    return [
-        Option(
-            "mode",
-            rules.choice(*_JOBS[:1], "evaluate", *_JOBS[1:], "export", "serve"),
-            "Train and test; only test the best checkpoint of --workdir; look for "
-            "better settings on the validation episodes; train and test several "
-            "methods; follow the published protocol over several seeds; write the best "
-            "checkpoint as a model to deploy; or answer requests with the models of "
-            "--export_dir.",
-            _DO,
-            ("default: train",),
-        ),
-        Option(
-            "preset",
-            rules.choice(*PRESETS),
-            "Settings to start from; every other flag overrides it.",
-            _DO,
-            ("default: glyphs, or none where flags name other data",),
-        ),
-        Option(
-            "workdir",
-            rules.path(),
-            "Run directory: checkpoints, results, pictures. Training resumes in it.",
-            _DO,
-            convert=os.path.expanduser,
-        ),
-        Option(
-            "allow_changes",
-            rules.boolean(),
-            "Resume even if settings or data differ from the original run's.",
-            _DO,
-            modes=_JOBS,
-            default=False,
-        ),
-        Option(
-            "methods",
-            _methods_rule(),
-            "What to search settings for, or to train and test on the same episodes; "
-            "differences are to LEO, or without it to the last.",
-            _DO,
-            (f"default: {','.join(DEFAULT_METHODS)}",),
-            modes=("search", "compare"),
-            default=DEFAULT_METHODS,
-            convert=lambda text: tuple(text.split(",")),
-        ),
-        Option(
-            "method_settings",
-            rules.path(),
-            "File of settings for one method each, such as --mode=search writes; they "
-            "count more than flags, which are for all methods.",
-            _DO,
-            modes=("compare",),
-            default="",
-            convert=os.path.expanduser,
-        ),
-        Option(
-            "trials",
-            rules.integer(1),
-            "Runs to train for each method, with settings drawn by --seed; the first "
-            "has those given.",
-            _DO,
-            ("default: 16",),
-            modes=("search",),
-            default=16,
-        ),
-        Option(
-            "seeds",
-            rules.integer(1),
-            "How many runs to train for the best number of steps, with the seeds from "
-            "--seed on.",
-            _DO,
-            ("default: 5",),
-            modes=("reproduce",),
-            default=5,
-        ),
-        Option(
-            "profile_steps",
-            rules.span(),
-            "Write a TensorFlow profile of these training steps.",
-            _DO,
-            modes=("train",),
-            default=None,
-            convert=lambda text: tuple(int(number) for number in text.split("-")),
-        ),
-        Option("debug", rules.boolean(), "Show the traceback of an error.", _DO),
-        Option("quiet", rules.boolean(), "Print the results only.", _DO),
-    ]
-
-
-def _deployment_options() -> list[Option]:
-    def option(name, rule, help_text, default, argument="", shown_default="", **more):
-        group = _SERVING if more["modes"] == ("serve",) else _EXPORT
-        facts = (f"default: {shown_default or default}",)
-        more = {"argument": argument, "default": default, **more}
-        return Option(name, rule, help_text, group, facts, **more)
-
-    export, serve = {"modes": ("export",)}, {"modes": ("serve",)}
-    return [
-        option(
-            "export_format",
-            rules.choice("saved_model", "tflite"),
-            "What to write: for TensorFlow and its servers, or for small devices.",
-            "saved_model",
-            "format",
-            **export,
-        ),
-        option(
-            "export_version",
-            rules.integer(1),
-            "Number of the version; one that is there is never written over.",
-            None,
-            "version",
-            "the highest there is, plus 1",
-            **export,
-        ),
-        # The caps bound what one request may cost: time and memory of LEO's relation
-        # network grow with the square of the support.
-        option(
-            "max_classes", rules.integer(2), "Most classes of a request.", 100, **export
-        ),
-        option(
-            "max_support",
-            rules.integer(2),
-            "Most support examples of a request.",
-            1000,
-            **export,
-        ),
-        Option(
-            "export_dir",
-            rules.path(),
-            "Directory of exported models, a version each.",
-            _SERVING,
-            modes=("export", "serve"),
-            convert=os.path.expanduser,
-        ),
-        option(
-            "host",
-            Rule(str, "an address or a host name", str.isprintable),
-            "Address to listen on; 0.0.0.0 lets other machines in.",
-            "127.0.0.1",
-            **serve,
-        ),
-        # That of TensorFlow Serving's REST interface.
-        option(
-            "port",
-            rules.integer(0, 65535),
-            "Port to listen on; 0 for any free one.",
-            8501,
-            **serve,
-        ),
-        # A support of 1,000 examples of 640 features, each written with all its
-        # digits, is 14 MB of JSON.
-        option(
-            "max_request_bytes",
-            rules.integer(1),
-            "Larger requests are refused.",
-            2**25,
-            **serve,
-        ),
-    ]
-
-
-def _schema_options() -> list[Option]:
-    options = []
-    for group, kind in GROUPS.items():
-        for field in dataclasses.fields(kind):
-            rule, help_text = field.metadata["rule"], field.metadata["help"]
-            rule = _method_rule() if field.name == "method" else rule
-            option = Option(
-                field.name, rule, help_text, group.capitalize(), _facts(field)
-            )
-            if field.name == "data_path":
-                option = dataclasses.replace(option, convert=os.path.expanduser)
-            options.append(option)
-    return options
-
-
-def _facts(field: dataclasses.Field) -> tuple[str, ...]:
-    facts = []
-    if field.default not in (None, ""):
-        default = str(field.default).lower() if field.type is bool else field.default
-        facts.append(f"default: {default}")
-    if field.metadata["symbol"]:
-        facts.append(f"{field.metadata['symbol']} in the paper")
-    return tuple(facts)
-
-
-def _release_options(known: Mapping[str, Option]) -> list[Option]:
-    def option(name, target, rule=None, convert=None, note=""):
-        return Option(
-            name,
-            rule or known[target].rule,
-            f"--{name}{note} in the original release",
-            target=target,
-            convert=convert or known[target].convert,
-        )
-
-    return [
-        option("num_classes", "way"),
-        option("num_tr_examples_per_class", "shot"),
-        option("num_val_examples_per_class", "num_query"),
-        option("metatrain_batch_size", "meta_batch_size"),
-        option(
-            "metavalid_batch_size",
-            "num_val_episodes",
-            rules.integer(1, LARGEST_INTEGER // _VALIDATION_BATCHES),
-            lambda size: _VALIDATION_BATCHES * size,
-            note=f" * {_VALIDATION_BATCHES}",
-        ),
-        option(
-            "metatest_batch_size",
-            "num_test_episodes",
-            rules.integer(1, _TEST_EPISODES),
-            lambda size: _TEST_EPISODES // size * size,
-            note=f" in whole batches of at most {_TEST_EPISODES} episodes",
-        ),
-        option("num_steps_limit", "num_steps"),
-        option("checkpoint_steps", "validate_every", rules.integer(0)),
-        option("checkpoint_path", "workdir"),
-        option(
-            "evaluation_mode",
-            "mode",
-            rules.boolean(),
-            lambda value: "evaluate" if value else "train",
-        ),
-    ]
+def _of_setting(field: dataclasses.Field) -> Option:
+    rule, text, symbol = (field.metadata[key] for key in ("rule", "help", "symbol"))
+    rule = {"method": _METHOD, "data_path": _PATH}.get(field.name, rule)
+    return Option(field.name, rule, facts=_facts(field.default, symbol), help=text)
 
 
 def _all_options() -> Mapping[str, Option]:
-    groups = _run_options(), _deployment_options(), _schema_options()
-    ours = {option.name: option for group in groups for option in group}
-    theirs = {option.name: option for option in _release_options(ours)}
-    return MappingProxyType({**ours, **theirs})
+    groups = {"What to do": _WHAT_TO_DO, "Export": _EXPORTING, "Serving": _SERVING}
+    for group, kind in GROUPS.items():
+        groups[group.capitalize()] = [_of_setting(f) for f in dataclasses.fields(kind)]
+    ours = {
+        option.name: dataclasses.replace(option, group=group)
+        for group, options in groups.items()
+        for option in options
+    }
+
+    def of_release(name, target, rule=None, convert=None, note=""):
+        text = f"--{name}{note} in the original release"
+        like = ours[target]
+        rule, convert = rule or like.rule, convert or like.convert
+        return Option(name, rule, help=text, target=target, convert=convert)
+
+    theirs = [
+        of_release("num_classes", "way"),
+        of_release("num_tr_examples_per_class", "shot"),
+        of_release("num_val_examples_per_class", "num_query"),
+        of_release("metatrain_batch_size", "meta_batch_size"),
+        of_release(
+            "metavalid_batch_size",
+            "num_val_episodes",
+            integer(1, LARGEST_INTEGER // _VALIDATION_BATCHES),
+            lambda size: _VALIDATION_BATCHES * size,
+            f" * {_VALIDATION_BATCHES}",
+        ),
+        of_release(
+            "metatest_batch_size",
+            "num_test_episodes",
+            integer(1, _TEST_EPISODES),
+            lambda size: _TEST_EPISODES // size * size,
+            f" in whole batches of at most {_TEST_EPISODES} episodes",
+        ),
+        of_release("num_steps_limit", "num_steps"),
+        of_release("checkpoint_steps", "validate_every", integer(0)),
+        of_release("checkpoint_path", "workdir"),
+        of_release(
+            "evaluation_mode",
+            "mode",
+            boolean(),
+            lambda on: "evaluate" if on else "train",
+        ),
+    ]
+    return MappingProxyType({**ours, **{option.name: option for option in theirs}})
 
 
 OPTIONS = _all_options()

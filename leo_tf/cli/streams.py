@@ -11,10 +11,8 @@ from typing import IO
 
 def prepare_streams() -> None:
     """Sees that there are both, and that they take any character."""
-    if sys.stdout is None:  # closed by whoever started us
-        sys.stdout = _null()
-    if sys.stderr is None:
-        sys.stderr = _null()
+    sys.stdout = sys.stdout or _null()  # None if closed by whoever started us
+    sys.stderr = sys.stderr or _null()
     for stream in (sys.stdout, sys.stderr):  # a terminal may not know our "±"
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -79,11 +77,7 @@ def without_start_up_messages() -> Iterator[None]:
 
 
 def _scratch_file() -> IO[str]:
-    """An open file of text without a name.
-
-    Raises:
-      OSError: if there is no room for one.
-    """
+    """An open file of text without a name; an OSError if there is no room for one."""
     if hasattr(os, "memfd_create"):  # needs no directory that can be written
         return os.fdopen(os.memfd_create("messages"), "w+", errors="replace")
     return tempfile.TemporaryFile("w+", errors="replace")

@@ -8,6 +8,7 @@ METHOD/                      the run directory of each method
 Shapes: B tasks in a batch, N way, K shot, D embedding size.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from leo_tf.evaluation.job_results import Comparison, Row
 from leo_tf.evaluation.results import Calibration
 from leo_tf.experiments.evaluate import score
 from leo_tf.experiments.run_group import RunGroup, open_group
-from leo_tf.files import AnyPath, to_json, write_file
+from leo_tf.files import AnyPath
 from leo_tf.methods.registry import check, in_table_order, method_named
 from leo_tf.methods.settings import DEFAULT_METHODS, of, read
 from leo_tf.model.learner import Learner
@@ -58,40 +59,31 @@ def compare(
     Args:
       config: of all methods.
       methods: their names; differences are to LEO, or without it to the last.
-      workdir: the directory of the comparison; None for one named by the data.
       method_settings: method -> settings of its own, or the path of such a file.
-      data, allow_changes, console: as for `train`.
+      workdir, data, allow_changes, console: as for `train`.
 
     Returns:
       What the tables say; it is in results.json, results.md and pictures, too.
 
     Raises:
-      Stopped: if a signal stopped it; what was trained is saved.
-      LeoError: for anything the user can mend.
+      Stopped, LeoError: as `search`.
     """
     settings = _settings(config, methods, method_settings)
-    group = open_group(
-        "compare",
-        config,
-        workdir,
-        data=data,
-        allow_changes=allow_changes,
-        console=console,
-    )
+    group = open_group("compare", config, workdir, data, allow_changes, console)
     diverged = {}
     for number, name in enumerate(settings, start=1):
         title = method_named(name).title
         console.say(f"{title} ({number} of {len(settings)})")
         diverged[name] = _train(group, name, settings[name])
-    comparison = _tested(group, settings, diverged)
-    _write(group, comparison)
-    return comparison
+    found = _tested(group, settings, diverged)
+    group.write("test", report.as_dict(found), report.markdown(found))
+    save(group.path / "accuracy.png", report.accuracies(found))
+    save(group.path / "reliability.png", report.reliabilities(found))
+    return found
 
 
 def _settings(
-    config: Config,
-    asked: Sequence[str],
-    own: Mapping[str, Mapping[str, object]] | str,
+    config: Config, asked: Sequence[str], own: Mapping[str, Mapping[str, object]] | str
 ) -> dict[str, dict]:
     """Method -> what its run has of its own; all checked before any is trained."""
     names = in_table_order(asked)
@@ -107,11 +99,7 @@ def _settings(
 
 
 def _train(group: RunGroup, name: str, settings: Mapping[str, Any]) -> bool:
-    """Trains one method; returns whether it diverged after its best validation.
-
-    Raises:
-      DivergedError: naming the method, if there was no validation before.
-    """
+    """Trains one method; returns whether it diverged after its best validation."""
     try:
         group.train(name, **settings)
         return False
@@ -120,21 +108,17 @@ def _train(group: RunGroup, name: str, settings: Mapping[str, Any]) -> bool:
         try:
             best = group.checkpoints(name).best()
         except CheckpointError:
-            hint = (
-                f"Leave {name} out of --methods, or give it other settings by "
-                "--method_settings in another --workdir; what is trained stays."
-            )
+            hint = f"Leave {name} out of --methods, or give it other settings by "
+            hint += "--method_settings in another --workdir; what is trained stays."
             parts = where, error.expected, error.received, hint
             raise DivergedError(*parts) from error
-        text = f"{where}: diverged; its best, of step {best.step}, is tested."
-        group.console.say(text)
+        best_is = f"its best, of step {best.step}, is tested."
+        group.console.say(f"{where}: diverged; {best_is}")
         return True
 
 
 def _tested(
-    group: RunGroup,
-    settings: Mapping[str, Mapping[str, object]],
-    diverged: Mapping[str, bool],
+    group: RunGroup, settings: Mapping[str, Mapping], diverged: Mapping[str, bool]
 ) -> Comparison:
     """Everything the tables say, of all methods on the same test episodes."""
     config, split = group.config, group.splits["test"]
@@ -151,7 +135,7 @@ def _tested(
             accuracy=interval(scores[name].accuracy),
             difference=None if name == reference else interval(difference),
             calibration=Calibration.of(scores[name]),
-            parameters=_count_parameters(run.learner),
+            parameters=sum(math.prod(v.shape) for v in run.learner.trainable_variables),
             best_step=run.checkpoints.best().step,
             steps=run.state.step,
             diverged=diverged[name],
@@ -174,12 +158,6 @@ def _tested(
     )
 
 
-def _count_parameters(learner: Learner) -> int:
-    """How many numbers were trained."""
-    shapes = (variable.shape for variable in learner.trainable_variables)
-    return sum(int(np.prod(shape)) for shape in shapes)
-
-
 def adaptation_seconds(learner: Learner, config: Config, split: Split) -> float:
     """Median time of adapting to one task, in a graph; one task after the other."""
     episodes = dataset.evaluation_episodes(config, split, _TIMED + _WARM)
@@ -198,12 +176,3 @@ def adaptation_seconds(learner: Learner, config: Config, split: Split) -> float:
         adapt(support).numpy()  # waits
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[_WARM:])
-
-
-def _write(group: RunGroup, comparison: Comparison) -> None:
-    """The files of a comparison, each whole or not at all."""
-    values = {**report.as_dict(comparison), **group.metadata("test")}
-    write_file(group.path / "results.json", to_json(values))
-    write_file(group.path / "results.md", report.markdown(comparison).encode())
-    save(group.path / "accuracy.png", report.accuracies(comparison))
-    save(group.path / "reliability.png", report.reliabilities(comparison))

@@ -29,12 +29,8 @@ from leo_tf.runs.run import Run, load_run
 # What `evaluate` may change of the run's own configuration.
 _DATA_FIELDS = ("data_path", "dataset_name", "embedding_crop")
 _EVALUATION_FIELDS = (
-    *_DATA_FIELDS,
-    "num_test_episodes",
-    "test_samples",
-    "test_way",
-    "test_shot",
-    "test_num_query",
+    *(*_DATA_FIELDS, "num_test_episodes", "test_samples"),
+    *("test_way", "test_shot", "test_num_query"),
 )
 # What variables a method has, and of which sizes.
 _SHAPES = ("method", "dtype", "num_latents", "random_prior", "way")
@@ -50,9 +46,8 @@ def evaluate(
     """Tests the best checkpoint of a run directory, and writes nothing there.
 
     Args:
-      workdir: the run directory.
+      workdir, console: as for `train`.
       data: other test data, from `load_data`; None for the run's own.
-      console: where to show progress; by default nothing is printed.
       changes: settings of the test that are not the run's: its data, `test_way`,
         `test_shot`, `test_num_query`, `num_test_episodes`, `test_samples`. Others may
         be given if they are as trained.
@@ -77,12 +72,7 @@ def evaluate(
 
 
 def test_run(run: Run, split: Split) -> None:
-    """Tests a run's best checkpoint; writes results.json and the picture of an episode.
-
-    Args:
-      run: trained, and still open.
-      split: test.
-    """
+    """Tests the best of a run that is open; writes results.json, draws an episode."""
     best, state = run.restore_best(), run.state
     run.results = _test(run, split, best)
     more = {
@@ -113,9 +103,8 @@ def score(
     draws = Draws(run.test_samples, run.seed) if run.test_samples else None
     episodes = dataset.evaluation_episodes(config, split, count)
     with console.progress(title, count, unit="episodes") as line:
-        return evaluate_methods(
-            learners, episodes, line.advance, calibrated=True, draws=draws
-        )
+        options: Any = {"calibrated": True, "draws": draws}
+        return evaluate_methods(learners, episodes, line.advance, **options)
 
 
 def _test(run: Run, split: Split, best: Checkpoint) -> Results:
@@ -141,12 +130,9 @@ def _draw_episode(run: Run, split: Split, images: np.ndarray) -> None:
         title: np.argmax(adapt_and_score(learner, episode)[1][0], axis=-1)  # [N, Q]
         for title, learner in learners.items()
     }
-    picture = mosaics.episode(
-        [split.class_names[c] for c in rows.classes[0]],
-        support=images[rows.support[0, :, 0]],
-        query=images[rows.query[0]],
-        answers=answers,
-    )
+    names = [split.class_names[c] for c in rows.classes[0]]
+    support, query = images[rows.support[0, :, 0]], images[rows.query[0]]
+    picture = mosaics.episode(names, support=support, query=query, answers=answers)
     figures.save(run.path / "episode.png", picture)
 
 
@@ -157,10 +143,8 @@ def _say_choices_are_others(run: Run, trained: Config) -> None:
     way, shot = theirs.evaluation_way, theirs.evaluation_shot
     if chosen and (mine.evaluation_way, mine.evaluation_shot) != (way, shot):
         names = " and ".join(f"--{name}" for name in chosen)
-        run.console.say(
-            f"{names}: as chosen for {way}-way {shot}-shot; --mode=compare chooses "
-            "anew for other episodes."
-        )
+        text = f"{names}: as chosen for {way}-way {shot}-shot; --mode=compare chooses "
+        run.console.say(f"{text}anew for other episodes.")
 
 
 def _check_shapes(run: Run, best: Checkpoint) -> None:
@@ -186,12 +170,10 @@ def _check_test_data(run: Run, split: Split, best: Checkpoint, changes) -> None:
     if split.digest == digest:
         return
     if not any(field in changes for field in _DATA_FIELDS):
-        raise InputError(
-            split.source,
-            f"the run's own test data, of digest {shown(digest)}",
-            f"data of digest {shown(split.digest)}",
-            "Give --data_path to test on other data.",
-        )
+        expected = f"the run's own test data, of digest {shown(digest)}"
+        received = f"data of digest {shown(split.digest)}"
+        hint = "Give --data_path to test on other data."
+        raise InputError(split.source, expected, received, hint)
     run.console.say("This is not the test data of the run.")
 
 
@@ -212,7 +194,6 @@ def _evaluation_config(trained: Config, changes) -> Config:
             raise FlagError(f"--{field}", "the name of a setting", "an unknown one")
         if have[field] != value:
             hint = "Only the test can be changed now: its data, episodes and shape."
-            raise FlagError(
-                f"--{field}", f"{have[field]}, as trained", str(value), hint
-            )
+            expected = f"{have[field]}, as trained"
+            raise FlagError(f"--{field}", expected, str(value), hint)
     return config

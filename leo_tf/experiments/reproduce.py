@@ -9,6 +9,8 @@ seed_S/                      those of 2
 results.json, results.md     what came out, beside what was published
 """
 
+from typing import Any
+
 from leo_tf.configs import rules
 from leo_tf.configs.presets import PRESETS, Accuracy, given
 from leo_tf.configs.schema import Config
@@ -19,7 +21,7 @@ from leo_tf.errors import FlagError
 from leo_tf.evaluation.job_results import Reproduction, TestedRun
 from leo_tf.experiments.evaluate import score
 from leo_tf.experiments.run_group import RunGroup, open_group
-from leo_tf.files import AnyPath, to_json, write_file
+from leo_tf.files import AnyPath
 from leo_tf.methods.registry import check, method_of
 from leo_tf.reports import reproduction as report
 from leo_tf.reports.results import title
@@ -48,31 +50,21 @@ def reproduce(
 
     Args:
       config: of all runs.
-      workdir: the directory of the job; None for one named by the data.
-      seeds: how many runs to train for the best number of steps, with the seeds from
-        `config.run.seed` on.
-      data, allow_changes, console: as for `train`.
+      seeds: of how many runs of the best number of steps, from `config.run.seed` on.
+      workdir, data, allow_changes, console: as for `train`.
 
     Returns:
       What came out, beside what was published; in results.json and results.md, too.
 
     Raises:
-      Stopped: if a signal stopped it; what was trained is saved.
-      LeoError: for anything the user can mend.
+      Stopped, LeoError: as `search`.
     """
     seeds = rules.integer(1).checked(seeds, "--seeds")
     check(config)
     method = config.methods.method
     if not method_of(config).is_trained:
         raise FlagError("--method", "a method that is trained", method)
-    group = open_group(
-        "reproduce",
-        config,
-        workdir,
-        data=data,
-        allow_changes=allow_changes,
-        console=console,
-    )
+    group = open_group("reproduce", config, workdir, data, allow_changes, console)
     config, first = group.config, group.config.run.seed
     console.say("Selecting the number of steps on the validation classes.")
     group.train(_SELECTION)
@@ -81,33 +73,27 @@ def reproduce(
         config.replace(train_on_val=True), ["train", "val"], data=data, console=console
     )
     splits = {**group.splits, "train": joined["train"]}
-    seed_range = range(first, first + seeds)
-    for seed in seed_range:
+    runs: dict[str, dict[str, Any]] = {
+        f"seed_{seed}": {"seed": seed, "train_on_val": True, "num_steps": steps}
+        for seed in range(first, first + seeds)
+    }
+    for name, settings in runs.items():
+        seed = settings["seed"]
         console.say(f"Seed {seed}: {steps} steps on training and validation classes.")
-        group.train(f"seed_{seed}", splits, **_settings(seed, steps))
+        group.train(name, splits, **settings)
+    shape = dataset.evaluation_shape(config, group.splits["test"])
     found = Reproduction(
-        _title(group),
+        title(config.data.dataset_name, shape, config.run.test_samples),
         _tested(group, _SELECTION, "train"),
-        [
-            _tested(group, f"seed_{seed}", "train+val", **_settings(seed, steps))
-            for seed in seed_range
-        ],
+        [_tested(group, name, "train+val", **runs[name]) for name in runs],
         *_published(config),
         given=given(config),
         directory=group.path,
     )
-    _write(group, found)
+    values = {**report.as_dict(found), "test": shape}
+    values["episodes"] = config.run.num_test_episodes
+    group.write("test", values, report.markdown(found))
     return found
-
-
-def _title(group: RunGroup) -> str:
-    config = group.config
-    shape = dataset.evaluation_shape(config, group.splits["test"])
-    return title(config.data.dataset_name, shape, config.run.test_samples)
-
-
-def _settings(seed: int, steps: int) -> dict:
-    return {"seed": seed, "train_on_val": True, "num_steps": steps}
 
 
 def _tested(group: RunGroup, name: str, trained_on: str, **settings) -> TestedRun:
@@ -132,11 +118,3 @@ def _published(config: Config) -> tuple[tuple[Accuracy, ...], str]:
         return preset.expected, ""
     typed = ", ".join(f"--{name}" for name in names)
     return preset.expected, f"Not as published: {typed}."
-
-
-def _write(group: RunGroup, found: Reproduction) -> None:
-    shape = dataset.evaluation_shape(group.config, group.splits["test"])
-    tested = {"test": shape, "episodes": group.config.run.num_test_episodes}
-    values = {**report.as_dict(found), **tested, **group.metadata("test")}
-    write_file(group.path / "results.json", to_json(values))
-    write_file(group.path / "results.md", report.markdown(found).encode())

@@ -68,9 +68,8 @@ def search(
     Args:
       config: what the first trial has; the others change some of it.
       methods: names; those that are not trained are passed over.
-      workdir: the directory of the search; None for one named by the data.
       trials: runs to train for each method.
-      data, allow_changes, console: as for `train`.
+      workdir, data, allow_changes, console: as for `train`.
 
     Raises:
       Stopped: if a signal stopped it; what was trained is saved.
@@ -78,15 +77,10 @@ def search(
     """
     trials = rules.integer(1).checked(trials, "--trials")
     names = _trained(config, methods)
-    group = open_group(
-        "search",
-        config,
-        workdir,
-        data=data,
-        allow_changes=allow_changes,
-        console=console,
-    )
-    before = _found_before(group)
+    group = open_group("search", config, workdir, data, allow_changes, console)
+    # What it has found before, for other methods than those asked for now, too.
+    path = group.path / SETTINGS_FILE
+    before = read(str(path) if path.exists() else "", group.config)
     found: dict[str, list[Trial]] = {name: [] for name in names}
     pace = Pace(names, trials)
     for name, number in ((n, i) for n in names for i in range(trials)):
@@ -103,12 +97,6 @@ def search(
     return _write(group, found, before)
 
 
-def _found_before(group: RunGroup) -> dict[str, dict]:
-    """What this search has found, for other methods than those asked for now, too."""
-    path = group.path / SETTINGS_FILE
-    return read(str(path) if path.exists() else "", group.config)
-
-
 def _trained(config: Config, asked: Sequence[str]) -> list[str]:
     """Those methods that are trained, checked."""
     trained = [name for name in in_table_order(asked) if method_named(name).is_trained]
@@ -121,12 +109,7 @@ def _trained(config: Config, asked: Sequence[str]) -> list[str]:
 
 
 class Pace:
-    """How long is left, by the trials that were trained just now.
-
-    Args:
-      names: of the methods, in the order of their trials.
-      trials: of each.
-    """
+    """How long is left, by the trials of methods, in this order, trained just now."""
 
     def __init__(self, names: list[str], trials: int):
         self._names, self._trials = names, trials
@@ -167,14 +150,10 @@ def _tried(group: RunGroup, method: str, number: int, settings) -> Trial:
             diverged = True
     newest = group.checkpoints(name).newest(group.console.say)
     state = TrainingState.of(newest) if newest else TrainingState()
-    return Trial(
-        settings,
-        _best_validation(state),
-        state.best_step,
-        state.step,
-        state.seconds,
-        diverged,
-    )
+    best = {row["step"]: row for row in state.history}.get(state.best_step)
+    found = Interval(best["val_accuracy"], best["val_half_width"]) if best else None
+    steps = state.best_step, state.step
+    return Trial(settings, found, *steps, state.seconds, diverged)
 
 
 def _diverged_before(mark: pathlib.Path, config: dict) -> bool:
@@ -185,33 +164,19 @@ def _diverged_before(mark: pathlib.Path, config: dict) -> bool:
         return False
 
 
-def _best_validation(progress: TrainingState) -> Interval | None:
-    """The accuracy of the best step; None if there was no validation."""
-    for record in progress.history:
-        if record["step"] == progress.best_step:
-            return Interval(record["val_accuracy"], record["val_half_width"])
-    return None
-
-
-def _searched(group: RunGroup, method: str, trial: Trial) -> dict:
-    """All that was searched, of trial 0 as well: other flags may be given later."""
-    values = group.config.replace(**trial.settings).flat()
-    return {name: values[name] for name in ranges(method)}
-
-
 def _write(
     group: RunGroup, found: dict[str, list[Trial]], before: dict[str, dict]
 ) -> SearchResult:
     """Writes the files of a search, each whole or not at all."""
-    best = before | {
-        name: _searched(group, name, trials[number])
-        for name, trials in found.items()
-        if (number := best_of(trials)) is not None
-    }
-    values = {**report.as_dict(found), **group.metadata("val")}
+    best = dict(before)
+    for method, trials in found.items():
+        number = best_of(trials)
+        if number is not None:
+            # All that was searched, of trial 0 as well: other flags may be given later.
+            values = group.config.replace(**trials[number].settings).flat()
+            best[method] = {name: values[name] for name in ranges(method)}
     write_file(group.path / SETTINGS_FILE, to_json(best))
-    write_file(group.path / "results.json", to_json(values))
     markdown = report.markdown(found, given(group.config))
-    write_file(group.path / "results.md", markdown.encode())
+    group.write("val", report.as_dict(found), markdown)
     save(group.path / "search.png", report.picture(found))
     return SearchResult(found, best, group.path)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
@@ -12,7 +13,7 @@ from leo_tf.data_pipeline.sources import Data
 from leo_tf.environment import device
 from leo_tf.errors import FlagError
 from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer
-from leo_tf.evaluation.intervals import Interval, interval
+from leo_tf.evaluation.intervals import interval
 from leo_tf.evaluation.results import BASELINE
 from leo_tf.evaluation.validation_tuning import choose
 from leo_tf.experiments.evaluate import test_run
@@ -27,12 +28,10 @@ from leo_tf.reports import figures
 from leo_tf.runs.directory import RunDirectory
 from leo_tf.runs.run import Run, default_workdir, open_run
 from leo_tf.runs.training_state import TrainingState
-from leo_tf.training.callback import Callback, call_all
-from leo_tf.training.history_file import HistoryFile
+from leo_tf.training.callback import Callback, HistoryFile, call_all
 from leo_tf.training.meta_step import adam
-from leo_tf.training.replicas import Replicas, start
+from leo_tf.training.replicas import Replicas, check_same, follow, start
 from leo_tf.training.trainer import Trainer
-from leo_tf.training.worker_loop import check_same, follow
 
 
 def train(
@@ -77,9 +76,8 @@ def train(
             run.learner = follow(config, replicas, data)
             run.stopped_by = int(workers.from_chief(0)) or None  # waits for its test
             return run
-        with open_run(
-            config, workdir, data=data, allow_changes=allow_changes, console=console
-        ) as run:
+        options: Any = {"allow_changes": allow_changes, "console": console}
+        with open_run(config, workdir, data=data, **options) as run:
             splits = dataset.load(run.config, data=data, console=console)
             describe(run.config, splits, console)
             train_run(run, splits, replicas, callbacks, profile_steps)
@@ -136,20 +134,11 @@ def train_run(
         figures.save(run.path / "learning_curve.png", curve)
 
 
-def _trainer(
-    run: Run,
-    splits: Mapping[str, Split],
-    replicas: Replicas,
-    callbacks: Sequence[Callback],
-    profile_steps: tuple[int, int] | None,
-) -> tuple[Trainer, Interval]:
+def _trainer(run: Run, splits, replicas, callbacks, profile_steps):
     """The trainer, and nearest centroid's accuracy on the validation episodes."""
-    config, validation = run.config, splits["val"]
+    config, validation, name = run.config, splits["val"], run.config.methods.method
     # Made once: TensorFlow keeps some 20 kB of every dataset that was ever made.
-    episodes = dataset.evaluation_episodes(
-        config, validation, config.run.num_val_episodes
-    )
-    name = config.methods.method
+    episodes = _validation_episodes(config, validation)
     scorer = make_scorer({name: run.learner}, validation.table)
 
     def validate(on_batch):
@@ -185,11 +174,10 @@ def _validate_untrained(run: Run, split: Split, callbacks: Sequence[Callback]) -
     if run.newest:
         run.state = TrainingState.of(run.newest)
         return
-    name, count = run.config.methods.method, run.config.run.num_val_episodes
-    episodes = dataset.evaluation_episodes(run.config, split, count)
-    scores = evaluate({name: run.learner}, episodes)[name]
-    accuracy, state = interval(scores.accuracy), TrainingState(best_step=0)
-    state.best_accuracy = accuracy.mean
+    learners = {"method": run.learner}
+    scores = evaluate(learners, _validation_episodes(run.config, split))["method"]
+    accuracy = interval(scores.accuracy)
+    state = TrainingState(best_step=0, best_accuracy=accuracy.mean)
     state.record(accuracy, scores.loss, {})
     run.console.say(state.validation_line(accuracy, "  nothing to train"))
     run.write_config()
@@ -201,11 +189,7 @@ def _validate_untrained(run: Run, split: Split, callbacks: Sequence[Callback]) -
 
 
 def _check_trained(config: Config, profile_steps: tuple[int, int] | None) -> None:
-    """Refuses what makes no sense of a method that is not trained, and bad settings.
-
-    Raises:
-      FlagError: naming the setting.
-    """
+    """Refuses what makes no sense of a method that is not trained, and bad settings."""
     check(config)
     method, strategy = config.methods.method, config.run.strategy
     if method_named(method).is_trained:
@@ -219,12 +203,15 @@ def _check_trained(config: Config, profile_steps: tuple[int, int] | None) -> Non
 
 def _tuned(run: Run, split: Split) -> Config:
     """With what the method wants chosen on the validation episodes."""
-    config, count = run.config, run.config.run.num_val_episodes
-    episodes = functools.partial(dataset.evaluation_episodes, config, split, count)
-    chosen = choose(config, split.embedding_size, episodes)
-    for name, value, _ in chosen.differences(config):
+    episodes = functools.partial(_validation_episodes, run.config, split)
+    chosen = choose(run.config, split.embedding_size, episodes)
+    for name, value, _ in chosen.differences(run.config):
         run.console.say(f"Chosen on validation episodes: --{name}={value:.3g}.")
     return chosen
+
+
+def _validation_episodes(config: Config, split: Split):
+    return dataset.evaluation_episodes(config, split, config.run.num_val_episodes)
 
 
 def describe(config: Config, splits: Mapping[str, Split], console: Console) -> None:
@@ -232,14 +219,10 @@ def describe(config: Config, splits: Mapping[str, Split], console: Console) -> N
     for split in splits.values():
         console.say(str(split))
     console.say(f"Device: {device()}.")
-    episodes = config.episodes
-    console.say(
-        f"Training episodes: {episodes.way}-way {episodes.shot}-shot, "
-        f"{episodes.num_query} queries a class, {episodes.meta_batch_size} a step."
-    )
+    training = dataclasses.asdict(config.episodes)
+    queries = "{way}-way {shot}-shot, {num_query} queries a class"
+    size = config.episodes.meta_batch_size
+    console.say(f"Training episodes: {queries.format(**training)}, {size} a step.")
     for name in ("val", "test"):
         shape = dataset.evaluation_shape(config, splits[name])
-        console.say(
-            f"Episodes of {name}: {shape['way']}-way {shape['shot']}-shot, "
-            f"{shape['num_query']} queries a class."
-        )
+        console.say(f"Episodes of {name}: {queries.format(**shape)}.")

@@ -137,10 +137,9 @@ def loss_report(support_losses: list[tf.Tensor], latent_steps: int) -> dict:
     losses = tf.stack(support_losses)  # [U + F + 1, B, N, K]
     path = tf.reduce_mean(losses, axis=[1, 2, 3])  # [U + F + 1]
     means = tf.unstack(path)
-    after = {f"support_loss_step_{i:02}": mean for i, mean in enumerate(means)}
     start, middle, end = (means[i] for i in (0, latent_steps, -1))
     return {
-        **after,
+        **{f"support_loss_step_{i:02}": mean for i, mean in enumerate(means)},
         "support_loss_start": start,
         "support_loss_latent": middle,
         "support_loss_end": end,

@@ -4,7 +4,8 @@ All three are linear or piecewise linear, without biases. They return tensors;
 `latent.py` turns those into distributions. Under a mixed dtype policy the products are
 computed in 16 bits, and all else, what they return included, in the variables' dtype.
 
-Shapes: B tasks in the meta-batch, N way, K shot, D embedding size, Z latent size.
+Shapes: B tasks in the meta-batch, N way, K shot, D embedding size, Z latent size:
+`embedding_size` and `num_latents`. `seed` is that of the initial kernels.
 """
 
 from collections.abc import Sequence
@@ -12,12 +13,6 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-
-
-def _kernel(layer, name, shape, seed):
-    return layer.add_weight(
-        name=name, shape=shape, initializer=keras.initializers.GlorotUniform(seed)
-    )
 
 
 def product(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -29,45 +24,39 @@ def product(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 class _Linear(keras.layers.Layer):
     """A layer of products: inputs stay as they are, kernels are cast to compute in."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, size: dict[str, int], seed: int, **kwargs):
         super().__init__(**{"autocast": False, **kwargs})
+        [(name, value)] = size.items()
+        if value <= 0:
+            raise ValueError(f"`{name}` must be positive, got {value}.")
+        self.seed, self._own = seed, {**size, "seed": seed}
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self._own}
+
+    def _add_kernel(self, shape, name="kernel", number=0):
+        initializer = keras.initializers.GlorotUniform(self.seed + number)
+        return self.add_weight(name=name, shape=shape, initializer=initializer)
 
     def _cast(self, kernel) -> tf.Tensor:
         return tf.cast(tf.convert_to_tensor(kernel), self.compute_dtype)
 
 
 class Encoder(_Linear):
-    """Linear map from an embedding to a code.
-
-    Args:
-      num_latents: Z, the latent size.
-      seed: of the initial kernel.
-
-    Call arguments:
-      inputs: [B, N, K, D] embeddings, after dropout.
-
-    Returns:
-      [B, N, K, Z] codes.
+    """Linear map from embeddings [B, N, K, D], after dropout, to codes [B, N, K, Z].
 
     Source: arXiv:1807.05960, equation 3; `encoder` in the release's `model.py`.
     """
 
     def __init__(self, num_latents: int, seed: int = 0, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.num_latents = _positive("num_latents", num_latents)
-        self.seed = seed
+        super().__init__({"num_latents": num_latents}, seed, **kwargs)
+        self.num_latents = num_latents
 
     def build(self, input_shape: Sequence[Any]) -> None:
-        self.kernel = _kernel(
-            self, "kernel", [input_shape[-1], self.num_latents], self.seed
-        )
+        self.kernel = self._add_kernel([input_shape[-1], self.num_latents])
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return product(inputs, self._cast(self.kernel))
-
-    def get_config(self) -> dict[str, Any]:
-        config = {"num_latents": self.num_latents, "seed": self.seed}
-        return {**super().get_config(), **config}
 
 
 class RelationNetwork(_Linear):
@@ -75,10 +64,6 @@ class RelationNetwork(_Linear):
 
     Every code is compared with every code of its own task, so a class's latent
     depends on which other classes it must be told apart from.
-
-    Args:
-      num_latents: Z, the latent size.
-      seed: of the three initial kernels.
 
     Call arguments:
       codes: [B, N, K, Z] encoded support examples; N and K must be static.
@@ -95,15 +80,12 @@ class RelationNetwork(_Linear):
     """
 
     def __init__(self, num_latents: int, seed: int = 0, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.num_latents = _positive("num_latents", num_latents)
-        self.seed = seed
+        super().__init__({"num_latents": num_latents}, seed, **kwargs)
+        self.num_latents = num_latents
 
     def build(self, input_shape: Sequence[Any]) -> None:
         shape = [2 * self.num_latents] * 2
-        self.kernels = [
-            _kernel(self, f"kernel_{i}", shape, self.seed + i) for i in range(3)
-        ]
+        self.kernels = [self._add_kernel(shape, f"kernel_{i}", i) for i in range(3)]
 
     def call(self, codes: tf.Tensor) -> tf.Tensor:
         _, way, shot, size = codes.shape
@@ -129,20 +111,9 @@ class RelationNetwork(_Linear):
         """[..., 2 * Z] of the mean hidden units [..., 2 * Z] of a class's pairs."""
         return product(hidden, self._cast(self.kernels[2]))
 
-    def get_config(self) -> dict[str, Any]:
-        config = {"num_latents": self.num_latents, "seed": self.seed}
-        return {**super().get_config(), **config}
-
 
 class Decoder(_Linear):
-    """Linear map from a latent to the parameters of a class's weight vector.
-
-    Args:
-      embedding_size: D.
-      seed: of the initial kernel.
-
-    Call arguments:
-      latents: [..., Z].
+    """Linear map from latents [..., Z] to the parameters of weight vectors.
 
     Returns:
       [..., 2 * D]: means, then raw stddevs (see `latent.split_normal`).
@@ -151,14 +122,11 @@ class Decoder(_Linear):
     """
 
     def __init__(self, embedding_size: int, seed: int = 0, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.embedding_size = _positive("embedding_size", embedding_size)
-        self.seed = seed
+        super().__init__({"embedding_size": embedding_size}, seed, **kwargs)
+        self.embedding_size = embedding_size
 
     def build(self, input_shape: Sequence[Any]) -> None:
-        self.kernel = _kernel(
-            self, "kernel", [input_shape[-1], 2 * self.embedding_size], self.seed
-        )
+        self.kernel = self._add_kernel([input_shape[-1], 2 * self.embedding_size])
 
     def call(self, latents: tf.Tensor) -> tf.Tensor:
         return product(latents, self._cast(self.kernel))
@@ -166,13 +134,3 @@ class Decoder(_Linear):
     def halves(self) -> list[tf.Tensor]:
         """The kernels [Z, D] of means and raw stddevs, in the dtype to compute in."""
         return tf.split(self._cast(self.kernel), 2, axis=1)
-
-    def get_config(self) -> dict[str, Any]:
-        config = {"embedding_size": self.embedding_size, "seed": self.seed}
-        return {**super().get_config(), **config}
-
-
-def _positive(name: str, value: int) -> int:
-    if value <= 0:
-        raise ValueError(f"`{name}` must be positive, got {value}.")
-    return value

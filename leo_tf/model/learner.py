@@ -6,13 +6,15 @@ P numbers of a class in a classifier: D weights, or D weights and then a bias.
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import tensorflow as tf
 
 from leo_tf.data_pipeline.episode import Episode
 from leo_tf.errors import InputError
 from leo_tf.model.losses import cross_entropy
+
+Count: TypeAlias = int | tf.Tensor  # of a Python loop, or [] in a graph
 
 
 class Adapted(NamedTuple):
@@ -101,11 +103,7 @@ class Learner(Protocol):
         return class_scores(classifier, inputs)
 
     def draw_noise(
-        self,
-        episode: Episode,
-        seed: tf.Tensor,
-        step: tf.Tensor,
-        first_task: int | tf.Tensor = 0,
+        self, episode: Episode, seed: tf.Tensor, step: tf.Tensor, first_task: Count = 0
     ) -> Any:
         """All a training step draws, a pure function of (seed, step); None if nothing.
 
@@ -119,16 +117,9 @@ class Learner(Protocol):
 def adapt_and_score(
     learner: Learner, episode: Episode, training: bool = False, noise: Any = None
 ) -> tuple[Adapted, tf.Tensor]:
-    """Adapts to the supports, then scores the queries.
+    """Adapts to a meta-batch's supports, then scores the queries: [B, N, Q, N] logits.
 
-    Args:
-      learner: the method.
-      episode: a meta-batch.
-      training: whether to draw samples and drop out.
-      noise: what to draw with, from `learner.draw_noise`.
-
-    Returns:
-      What adaptation gave, and the [B, N, Q, N] logits of the queries.
+    When `training`, samples are drawn with `noise` from `learner.draw_noise`.
     """
     mode = {"training": training, "noise": noise}
     adapted = learner.adapt(episode.support_inputs, episode.support_labels, **mode)
@@ -140,8 +131,6 @@ def loss_parts(
 ) -> dict[str, tf.Tensor]:
     """The terms whose sum is the outer loss, each [] and averaged over tasks.
 
-    "query" is the mean query cross-entropy; the others are the method's penalties.
-
     Source: arXiv:1807.05960, equation 6; `LEO._build` in the release's `model.py`.
     """
     query = tf.reduce_mean(cross_entropy(logits, query_labels))
@@ -152,16 +141,12 @@ def loss_parts(
 def class_scores(
     classifier: tf.Tensor, inputs: tf.Tensor, dtype: tf.DType | str | None = None
 ) -> tf.Tensor:
-    """Inner product of each input with each class's weights, plus its bias if any.
+    """[B, ..., N] inner product of inputs and each class's weights, plus bias if any.
 
     Args:
       classifier: [B, N, P]; P is D, or D + 1 with a bias behind the weights.
-      inputs: [B, ..., D], grouped [B, N, Q, D] or flat [B, M, D]; [1, M, D] if all
-        tasks have the same.
+      inputs: [B, N, Q, D] or flat [B, M, D]; [1, M, D] if all tasks have the same.
       dtype: to compute the products in; None for that of the inputs.
-
-    Returns:
-      [B, ..., N], in the dtype of the inputs.
     """
     size, is_flat = inputs.shape[-1], len(inputs.shape) == 3
     has_bias = classifier.shape[-1] == size + 1
@@ -187,16 +172,8 @@ def _products(weights, inputs):
     return tf.transpose(tf.reshape(scores, [-1, tasks, way]), [1, 0, 2])
 
 
-# (support [S, D] of length 1, labels [S], way []) -> UnevenAdapted
-UnevenAdapt = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], UnevenAdapted]
-
-
-def uneven_adapt(learner: Learner) -> UnevenAdapt:
-    """The method's own `adapt_uneven`.
-
-    Raises:
-      InputError: if it has none.
-    """
+def uneven_adapt(learner: Learner) -> Callable[..., UnevenAdapted]:
+    """The method's own `adapt_uneven`, see `Learner`; an InputError if it has none."""
     if hasattr(learner, "adapt_uneven"):
         return learner.adapt_uneven
     raise InputError("method", "one with `adapt_uneven`", type(learner).__name__)

@@ -17,7 +17,7 @@ from leo_tf.data_pipeline.episode import Episode
 from leo_tf.model import latent, losses, uneven_support
 from leo_tf.model.inner_loop import adapt_latents, loss_report, run_inner_loops
 from leo_tf.model.layers import Decoder, Encoder, RelationNetwork, product
-from leo_tf.model.learner import Adapted, UnevenAdapted, class_scores
+from leo_tf.model.learner import Adapted, Count, UnevenAdapted, class_scores
 from leo_tf.model.noise import Noise, draw, dropout, no_noise
 
 # The embedding size from which on the release's first rate of latents is safe.
@@ -40,10 +40,6 @@ def first_inner_lr(config: ModelConfig, embedding_size: int) -> float:
 class LEO(keras.layers.Layer):
     """Latent Embedding Optimization, a `Learner`.
 
-    Args:
-      config: sizes, inner loops and the weights of the penalties.
-      seed: of the initial kernels.
-
     Call arguments:
       support_inputs: [B, N, K, D] embeddings of length 1; N, K and D static.
       support_labels: [B, N, K] integers; class n has label n.
@@ -58,14 +54,8 @@ class LEO(keras.layers.Layer):
 
     runs_on_litert = True  # see `Learner`
 
-    def __init__(
-        self,
-        config: ModelConfig | None = None,
-        seed: int = 0,
-        name: str = "leo",
-        **kwargs: Any,
-    ):
-        super().__init__(name=name, **kwargs)
+    def __init__(self, config: ModelConfig | None = None, seed: int = 0, **kwargs: Any):
+        super().__init__(**{"name": "leo", **kwargs})
         self.config = ModelConfig() if config is None else config
         self.seed = seed
 
@@ -76,25 +66,22 @@ class LEO(keras.layers.Layer):
         part = {"dtype": self.dtype_policy}
         if not self.config.random_prior:
             self.encoder = Encoder(num_latents, seeds[0], name="encoder", **part)
-            self.relation_network = RelationNetwork(
-                num_latents, seeds[1], name="relation_network", **part
-            )
             self.encoder.build([None, None, None, size])
+            named = {"name": "relation_network", **part}
+            self.relation_network = RelationNetwork(num_latents, seeds[1], **named)
             self.relation_network.build([None, None, None, num_latents])
         self.decoder = Decoder(size, seeds[4], name="decoder", **part)
         self.decoder.build([None, None, None, num_latents])
-        self.inner_lr = self.add_weight(
-            name="inner_lr",
-            shape=[1, 1, num_latents],
-            initializer=keras.initializers.Constant(first_inner_lr(self.config, size)),
-            trainable=self.config.inner_unroll_length > 0,
-        )
-        self.finetuning_lr = self.add_weight(
-            name="finetuning_lr",
-            shape=[1, 1, size],
-            initializer=keras.initializers.Constant(self.config.finetuning_lr_init),
-            trainable=self.config.finetuning_unroll_length > 0,
-        )
+        first = first_inner_lr(self.config, size), self.config.finetuning_lr_init
+        steps = self.steps
+        self.inner_lr = self._add_rates("inner_lr", num_latents, first[0], steps[0])
+        self.finetuning_lr = self._add_rates("finetuning_lr", size, first[1], steps[1])
+
+    def _add_rates(self, name, size, first, num_steps):
+        """[1, 1, size] learned rates of an inner loop; all are `first` at first."""
+        value, shape = keras.initializers.Constant(first), [1, 1, size]
+        more = {"initializer": value, "trainable": num_steps > 0}
+        return self.add_weight(name=name, shape=shape, **more)
 
     @property
     def kernels(self) -> list:
@@ -120,16 +107,12 @@ class LEO(keras.layers.Layer):
         training: bool = False,
         noise: Noise | None = None,
     ) -> Adapted:
-        """Makes classifiers from support sets, through both inner loops.
+        """Makes classifiers, averaged over the K of a class, through both inner loops.
 
         Args:
-          support_inputs: [B, N, K, D] embeddings of length 1.
-          support_labels: [B, N, K] integers; class n has label n.
+          support_inputs, support_labels: as for `call`.
           training: sample z and w, and drop out; else means, and no noise.
           noise: what to sample with (`draw_noise`); required when training.
-
-        Returns:
-          `Adapted`: the classifier is averaged over the K of a class.
         """
         noise = self._noise(training, noise)
         # Algorithm 1: line 7, encode; 8, decode; 9 to 15, adapt; then fine-tune.
@@ -137,9 +120,8 @@ class LEO(keras.layers.Layer):
         start = latent.sample_or_mean(posterior, noise.latents)  # [B, N, K, Z]
         decode, support_loss = self.task(support_inputs, support_labels, noise)
         rates = self.inner_lr, self.finetuning_lr / support_inputs.shape[2]
-        adapted, weights, path = run_inner_loops(
-            start, decode, support_loss, rates, self.steps
-        )
+        loops = run_inner_loops(start, decode, support_loss, rates, self.steps)
+        adapted, weights, path = loops
         health = {
             **loss_report(path, latent_steps=self.steps[0]),
             "latent_step": tf.reduce_mean(tf.norm(adapted - start, axis=-1)),
@@ -163,11 +145,7 @@ class LEO(keras.layers.Layer):
     ) -> tf.Tensor:
         """[B, ..., N] scores of inputs [B, ..., D], which are dropped out in training.
 
-        Args:
-          classifier: [B, N, D], from `adapt`.
-          inputs: [B, N, Q, D] or [B, M, D] embeddings of length 1.
-          training: whether to drop out.
-          noise: as for `adapt`.
+        `classifier` is [B, N, D], from `adapt`, and `noise` as there.
         """
         return self._scores(classifier, inputs, self._noise(training, noise).query_mask)
 
@@ -183,13 +161,9 @@ class LEO(keras.layers.Layer):
     def decode_classifier(
         self, latents: tf.Tensor, decoder: Sequence[tf.Tensor], noise: tf.Tensor | None
     ) -> tf.Tensor:
-        """[B, N, D] weights of latents, averaged over K: `forward_decoder`.
+        """[B, N, D] mean weights of latents [B, N, K, Z]: the `forward_decoder`.
 
-        Args:
-          latents: [B, N, K, Z].
-          decoder: from `Decoder.halves`.
-          noise: [B, N, K, D] to draw with; None for the means.
-
+        `decoder` is from `Decoder.halves`; without noise [B, N, K, D], by the means.
         The offset makes the initial stddev that of a Glorot initialiser. The release
         averages over K only in the scores; both are linear, so it can come first.
         """
@@ -206,12 +180,7 @@ class LEO(keras.layers.Layer):
     def task(
         self, support_inputs: tf.Tensor, support_labels: tf.Tensor, noise: Noise
     ) -> tuple[Callable, Callable]:
-        """The two functions that the inner loops are made of, for a support set.
-
-        Returns:
-          decode: ([B, N, K, Z] latents, number of the decode) -> weights [B, N, D].
-          support_loss: (weights, number of the evaluation) -> losses [B, N, K].
-        """
+        """The `decode` and `support_loss` of a support set, see `run_inner_loops`."""
         decoder = self.decoder.halves()  # once: each use of a slice costs a gradient
 
         def decode(latents, number):
@@ -238,11 +207,7 @@ class LEO(keras.layers.Layer):
         return start[:, :, 0], adapted[:, :, 0]  # without draws the K are equal
 
     def draw_noise(
-        self,
-        episode: Episode,
-        seed: tf.Tensor,
-        step: tf.Tensor,
-        first_task: int | tf.Tensor = 0,
+        self, episode: Episode, seed: tf.Tensor, step: tf.Tensor, first_task: Count = 0
     ) -> Noise:
         """All a training step draws: see `Learner`, and `noise.draw`."""
         shapes = episode.support_inputs.shape, episode.query_inputs.shape
@@ -258,7 +223,7 @@ class LEO(keras.layers.Layer):
         support_shape: Sequence[int],
         seed: tf.Tensor,
         number: tf.Tensor,
-        first_task: int | tf.Tensor = 0,
+        first_task: Count = 0,
     ) -> Noise:
         """One draw of z and w for a test: as in training, but without dropout."""
         config = dataclasses.replace(self.config, dropout_rate=0.0)

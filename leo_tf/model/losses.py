@@ -13,28 +13,15 @@ _SQUARED_NORM_FLOOR = 1e-24
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Softmax cross-entropy of each example.
-
-    Args:
-      logits: [..., N] scores of the classes.
-      labels: [...] integers in [0, N).
-
-    Returns:
-      [...] losses in nats, same dtype as `logits`.
-    """
+    """[...] softmax cross-entropy in nats of logits [..., N] and labels [...]."""
     target = tf.one_hot(labels, logits.shape[-1], dtype=logits.dtype)  # [..., N]
     return -tf.reduce_sum(target * tf.nn.log_softmax(logits), axis=-1)
 
 
 def accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Share of right answers of each task.
+    """[B] share of right answers of logits [B, ..., N] to labels [B, ...].
 
-    Args:
-      logits: [B, ..., N].
-      labels: [B, ...] integers in [0, N).
-
-    Returns:
-      [B] shares between 0 and 1, same dtype as `logits`. NaN is no right answer.
+    NaN is no right answer.
     """
     right = tf.argmax(logits, axis=-1, output_type=labels.dtype) == labels
     # Of NaNs argmax takes the first, which would be right for one class in N.
@@ -44,14 +31,10 @@ def accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 def encoder_penalty(adapted: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-    """Pulls the encoder towards the codes that adaptation arrives at.
+    """[B] mean squared difference, unweighted (the caller multiplies by gamma).
 
-    Args:
-      adapted: [B, N, K, Z] latents after the inner loop; a target, not trained.
-      start: [B, N, K, Z] latents before it.
-
-    Returns:
-      [B] mean squared difference, unweighted (the caller multiplies by gamma).
+    Pulls the encoder towards the latents [B, N, K, Z] that adaptation arrives at: a
+    target, not trained.
 
     Source: arXiv:1807.05960, equation 6; the release's `model.py`.
     """
@@ -87,8 +70,5 @@ def orthogonality_penalty(kernel: tf.Tensor) -> tf.Tensor:
 
 
 def l2_penalty(kernels: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Half the sum of the squares of all kernels, as the release's regulariser.
-
-    Keras's `L2(x)` leaves out the half.
-    """
+    """[] half the sum of the squares of all kernels; Keras's `L2(x)` has no half."""
     return tf.add_n([tf.nn.l2_loss(kernel) for kernel in kernels])

@@ -79,13 +79,10 @@ def draw(
     Args:
       config: Z, U and F; the share of False in the masks, of which there are none at
         0; and whether to draw masks only (`deterministic`).
-      support_shape: [B, N, K, D], static.
-      query_shape: [B, N, Q, D], static.
-      seed: of the run; integer or scalar tensor, not negative.
-      step: number of the meta-step; likewise.
+      support_shape, query_shape: [B, N, K, D] and [B, N, Q, D], static.
+      seed, step: of the run, and number of the meta-step; [] or int, not negative.
       dtype: of the normal draws.
-      first_task: number of the first of the B tasks among all of the step's; integer
-        or scalar tensor.
+      first_task: [] or int, number of the first of the B tasks among the step's.
 
     Returns:
       `Noise`. Eager, graph and compiled mode draw the same.
@@ -102,25 +99,17 @@ def draw(
         latents, *weights = _normals(keys, first, drawn_normals, tf.as_dtype(dtype))
         noise = noise._replace(latents=latents, weights=tuple(weights))
     if config.dropout_rate:
-        mask_keys = keys[len(drawn_normals) :]
-        masks = _masks(mask_keys, first, drawn_masks, config.dropout_rate)
-        encoder, query, *supports = masks
-        noise = noise._replace(
-            encoder_mask=encoder, query_mask=query, support_masks=tuple(supports)
-        )
+        keys = keys[len(drawn_normals) :]
+        masks = _masks(keys, first, drawn_masks, config.dropout_rate)
+        noise = noise._replace(encoder_mask=masks[0], query_mask=masks[1])
+        noise = noise._replace(support_masks=tuple(masks[2:]))
     return noise
 
 
 def dropout(inputs: tf.Tensor, mask: tf.Tensor | None, rate: float) -> tf.Tensor:
-    """Zeroes `inputs` where the mask is False and scales up the rest.
+    """[...] inputs / (1 - rate) where the mask [...] is True, else 0; without one, all.
 
-    Args:
-      inputs: any shape.
-      mask: bool of the same shape, True with probability 1 - rate; None keeps all.
-      rate: probability that an entry is dropped, 0 <= rate < 1.
-
-    Returns:
-      Same shape: inputs / (1 - rate) where kept, else 0.
+    The mask is False with probability `rate`, 0 <= rate < 1.
     """
     if mask is None:
         return inputs

@@ -38,10 +38,8 @@ def adapt_leo(
     so a class weighs the same however many examples it has.
 
     Args:
-      leo: built.
       support: [S, D] of length 1, in the dtype of `leo`.
-      labels: [S] integers; every class from 0 to N - 1 occurs.
-      way: [] int32, N.
+      labels: [S] integers; every class from 0 to `way` - 1 occurs.
 
     Source: `LEO.adapt`, and of it arXiv:1807.05960, algorithm 1.
     """

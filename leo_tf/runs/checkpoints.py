@@ -10,7 +10,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import tensorflow as tf
 
@@ -25,12 +25,11 @@ from leo_tf.files import (
 )
 from leo_tf.runs import manifest as checkpoint_manifest
 from leo_tf.runs.manifest import Checkpoint, UnreadableError
-from leo_tf.runs.variables import restore_variables, save_variables
+from leo_tf.runs.variables import save_variables
 
 _NAME = r"step-([0-9]{8,})"
 _UNFINISHED = "unfinished-"
 _UNUSABLE = "unusable-"
-_BEST = "checkpoint.json"
 # What training writes only after it has saved.
 _TRACES = ("results.json", "learning_curve.png")
 # So many undamaged ones stay, however few are to be kept.
@@ -40,17 +39,12 @@ _MOST_POINTER_BYTES = 2**16
 
 
 class Checkpoints:
-    """The checkpoints of one run directory.
-
-    Args:
-      workdir: the run directory; `checkpoints/` and `best/` are below it.
-      keep: how many of the newest to keep; the best is kept besides.
-    """
+    """The checkpoints of a run directory: the `keep` newest, and the best besides."""
 
     def __init__(self, workdir: AnyPath, keep: int = 3):
         self.workdir = pathlib.Path(workdir)
         self.directory = self.workdir / "checkpoints"
-        self.best_pointer = self.workdir / "best" / _BEST
+        self.best_pointer = self.workdir / "best" / "checkpoint.json"
         self.keep = keep
 
     def save(
@@ -58,10 +52,7 @@ class Checkpoints:
     ) -> None:
         """Writes a checkpoint; one that is already there stays as it is.
 
-        Args:
-          step: meta-steps done.
-          variables: name -> variable.
-          manifest: anything JSON can hold; `step` and `files` are added to it.
+        The manifest is anything JSON can hold; `step` and `files` are added to it.
 
         Raises:
           DiskError: if it cannot be written; nothing half-written keeps its name.
@@ -87,17 +78,13 @@ class Checkpoints:
             ) from error
 
     def has(self, step: int) -> bool:
-        """Whether a checkpoint of the step was saved."""
-        return os.path.exists(self._path(step))  # False if the disk fails
+        """Whether a checkpoint of the step was saved; False if the disk fails."""
+        return os.path.exists(self._path(step))
 
     def is_whole(
         self, step: int, on_unusable: Callable[[str], None] = lambda reason: None
     ) -> bool:
-        """Whether the checkpoint of a step is there and undamaged.
-
-        Args:
-          step: meta-steps done.
-          on_unusable: told why it is not.
+        """Whether a step's checkpoint is there and undamaged; `on_unusable` hears why.
 
         Raises:
           CheckpointError: if the disk fails, so that nobody can tell.
@@ -133,9 +120,8 @@ class Checkpoints:
           set_aside: whether to rename those, so that their step can be written again.
 
         Raises:
-          CheckpointError: if none is whole, yet there are some, or what is written
-            only after one was; or if the disk fails to read one. Training does not
-            start over by itself.
+          CheckpointError: if none is whole, yet there are traces of some, or the disk
+            fails to read one. Training does not start over by itself.
         """
         unusable = []
         for step in sorted(self._steps(), reverse=True):
@@ -154,20 +140,13 @@ class Checkpoints:
         damaged = unusable or any(n.startswith(_UNUSABLE) for n in self._names())
         received = "only damaged ones" if damaged else self._traces()
         if received:
-            raise CheckpointError(
-                str(self.directory),
-                "a whole checkpoint",
-                received,
-                "Restore the directory from a copy, or train into another --workdir.",
-            )
+            where, expected = str(self.directory), "a whole checkpoint"
+            hint = "Restore the directory from a copy, or train into another --workdir."
+            raise CheckpointError(where, expected, received, hint)
         return None
 
     def load(self, step: int) -> Checkpoint:
-        """The checkpoint of a step, its files checked against their digests.
-
-        Raises:
-          CheckpointError: if it is not there or not whole.
-        """
+        """A step's checkpoint; a CheckpointError if it is not there, or not whole."""
         return checkpoint_manifest.read(self._path(step), step)
 
     def set_aside(self, step: int) -> None:
@@ -187,8 +166,13 @@ class Checkpoints:
             raise DiskError(str(path), "to rename it", str(error)) from error
 
     def mark_best(self, step: int) -> None:
-        """Makes the checkpoint of `step` the best one."""
-        _write_pointer(self.best_pointer, step, self._path(step).name)
+        """Names the checkpoint of `step` the best one.
+
+        Raises:
+          DiskError: if that fails; the old one is still named.
+        """
+        pointer = {"step": step, "directory": self._path(step).name}
+        write_file(self.best_pointer, to_json(pointer))
 
     def best(self) -> Checkpoint:
         """The best checkpoint.
@@ -198,12 +182,9 @@ class Checkpoints:
         """
         step = _read_pointer(self.best_pointer)
         if step is None:
-            raise CheckpointError(
-                str(self.best_pointer),
-                "a run that has been validated",
-                "none",
-                "Train first: --mode=train with this --workdir.",
-            )
+            where, expected = str(self.best_pointer), "a run that has been validated"
+            hint = "Train first: --mode=train with this --workdir."
+            raise CheckpointError(where, expected, "none", hint)
         return self.load(step)
 
     def prune(self) -> None:
@@ -232,12 +213,9 @@ class Checkpoints:
 
     def _traces(self) -> str:
         """What says that there was a checkpoint; empty if nothing does."""
-        try:
-            paths = [self.best_pointer, *(self.workdir / name for name in _TRACES)]
+        paths = [self.best_pointer, *(self.workdir / name for name in _TRACES)]
+        with _readable(self.workdir):
             there = [path for path in paths if path.exists()]
-        except OSError as error:
-            where, expected = str(self.workdir), "a readable directory"
-            raise CheckpointError(where, expected, shown(str(error))) from error
         return f"none, though there is {there[0]}" if there else ""
 
     def _free(self) -> str:
@@ -257,44 +235,33 @@ class Checkpoints:
         return [s for name, s in steps.items() if name == self._path(s, prefix).name]
 
     def _names(self) -> list[str]:
-        try:
+        with _readable(self.directory), contextlib.suppress(FileNotFoundError):
             return os.listdir(self.directory)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            where, expected = str(self.directory), "a readable directory"
-            raise CheckpointError(where, expected, shown(str(error))) from error
+        return []
 
 
-def _write_pointer(path: pathlib.Path, step: int, directory: str) -> None:
-    """Names the checkpoint of `step`, in `directory`, as the best one.
-
-    Raises:
-      DiskError: if that fails; the old one is still named.
-    """
-    write_file(path, to_json({"step": step, "directory": directory}))
+@contextlib.contextmanager
+def _readable(directory: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where, expected = str(directory), "a readable directory"
+        raise CheckpointError(where, expected, shown(str(error))) from error
 
 
 def _read_pointer(path: pathlib.Path) -> int | None:
-    """Step of the best checkpoint; None if no validation has named one yet.
-
-    Raises:
-      CheckpointError: if the file is damaged, or the disk fails to read it.
-    """
+    """Step of the best checkpoint; None if no validation has named one yet."""
+    expected = 'JSON with a "step"'
     try:
         pointer = read_json(path, _MOST_POINTER_BYTES)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise _damaged_pointer(path, shown(str(error))) from error
+        raise CheckpointError(str(path), expected, shown(str(error))) from error
     step = pointer.get("step") if isinstance(pointer, dict) else None
     if type(step) is not int:
-        raise _damaged_pointer(path, f"step {shown(step)}")
+        raise CheckpointError(str(path), expected, f"step {shown(step)}")
     return step
-
-
-def _damaged_pointer(path: pathlib.Path, received: str) -> CheckpointError:
-    return CheckpointError(str(path), 'JSON with a "step"', received)
 
 
 def _remove(directory: pathlib.Path):
@@ -303,8 +270,3 @@ def _remove(directory: pathlib.Path):
         shutil.rmtree(directory, ignore_errors=True)
     with contextlib.suppress(OSError):  # what has its name, and is no directory
         directory.unlink()
-
-
-def restore(checkpoint: Checkpoint, variables: Mapping[str, tf.Variable]) -> None:
-    """Gives variables the values of a checkpoint; see `restore_variables`."""
-    restore_variables(checkpoint.path, variables)

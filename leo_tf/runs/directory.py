@@ -14,43 +14,34 @@ import os
 import pathlib
 import socket
 import stat
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.table import Table
 
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
-from leo_tf.errors import DiskError, InputError, shown
+from leo_tf.errors import DiskError, InputError, LeoError, shown
 from leo_tf.files import AnyPath, make_directory, read_json, to_json, write_file
-from leo_tf.runs.resume_check import Change, check_changes
 
 # Thousands of times what a configuration takes.
 _MOST_CONFIG_BYTES = 2**20
 _LOCK = ".lock"
+# Of a refusal of other flags, or of other data.
+HINT = "Give the same {} to go on with it, or another --workdir, or --allow_changes."
 # What several runs belong to: a file above their directories.
 JOB_FILE = "job.json"
 
 # What may change between two starts of the same run: it changes no number of it.
-_CHANGEABLE = frozenset(
-    [
-        "data_path",
-        "keep_checkpoints",
-        "log_every",
-        "non_finite_limit",
-        "num_steps",
-        "num_test_episodes",
-        "patience",
-        "preset",
-        "test_samples",
-    ]
+_CHANGEABLE = (
+    *("data_path", "keep_checkpoints", "log_every", "non_finite_limit", "num_steps"),
+    *("num_test_episodes", "patience", "preset", "test_samples"),
 )
 
 
 class RunDirectory:
-    """A run directory; reading needs nothing, writing goes through `for_training`.
-
-    Args:
-      path: of the directory.
-    """
+    """A run directory; reading needs nothing, writing goes through `for_training`."""
 
     def __init__(self, path: AnyPath):
         self.path = pathlib.Path(path)
@@ -64,19 +55,16 @@ class RunDirectory:
         Nothing is written yet: `write_config` is for when the run is sure to begin. A
         directory that was made here, and in which nothing was written, goes again.
 
-        Args:
-          config: of the run.
-          allow_changes: whether the run may go on with another configuration.
-          console: where to show how it differs.
-
         Raises:
-          InputError: if another process trains here, or another configuration did:
-            the fields that differ are named, and shown as a table.
+          InputError: if another process trains here, or, unless `allow_changes`, with
+            another configuration: what differs is named, and shown as a table.
           DiskError: if it cannot be written.
         """
-        if not _is_text(str(self.path)):
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:  # bytes that are no characters
             expected = "a path in UTF-8, as TensorFlow writes it"
-            raise InputError(shown(str(self.path)), expected, "other bytes")
+            raise InputError(shown(str(self.path)), expected, "other bytes") from None
         is_new = not os.path.lexists(self.path)
         with contextlib.ExitStack() as held:
             try:
@@ -111,11 +99,7 @@ class RunDirectory:
         return Config.from_dict(values, source=str(path))
 
     def begun_config(self) -> Config | None:
-        """The configuration of the run if it has come as far as a checkpoint.
-
-        Raises:
-          InputError: if config.json is missing then, or damaged.
-        """
+        """The configuration of the run if it has come as far as a checkpoint."""
         return self.config() if self._found("checkpoints", "best") else None
 
     def write_config(self, config: Config) -> None:
@@ -153,11 +137,9 @@ class RunDirectory:
             os.write(lock, holder.encode())
         except BlockingIOError:
             holder = os.pread(lock, 200, 0).decode(errors="replace").strip()
-            raise InputError(
-                str(self.path),
-                "no other process training here",
-                shown(holder or "another process"),
-            ) from None
+            expected = "no other process training here"
+            received = shown(holder or "another process")
+            raise InputError(str(self.path), expected, received) from None
         except OSError as error:  # a network file system may know no locks
             raise DiskError(str(self.path), "to lock it", str(error)) from error
 
@@ -193,22 +175,16 @@ class RunDirectory:
             for field, mine, theirs in config.differences(self.config())
             if field not in _CHANGEABLE
         ]
+        expected = "a run of the same configuration"
+        other = "; ".join(map(str, changes))
         refusal = InputError(
-            str(self.path),
-            "a run of the same configuration",
-            f"another: {'; '.join(map(str, changes))}",
-            "Give the same flags to go on with it, or another --workdir, or "
-            "--allow_changes.",
+            str(self.path), expected, f"another: {other}", HINT.format("flags")
         )
         check_changes(changes, allow_changes, refusal, console)
 
 
 def job_of(path: pathlib.Path) -> str | None:
-    """The mode whose several runs lie below a directory, if there are any.
-
-    Raises:
-      InputError: if the file that says so is damaged.
-    """
+    """The mode whose several runs lie below a directory, if there are any."""
     file = path / JOB_FILE
     try:
         mode = read_json(file, _MOST_CONFIG_BYTES)["mode"]
@@ -223,14 +199,10 @@ def job_of(path: pathlib.Path) -> str | None:
 
 
 def _lock_directory(descriptor: int) -> None:
-    """Locks the directory itself: its lock file may be removed while it is held.
-
-    Raises:
-      BlockingIOError: if another process holds it.
-    """
+    """Locks the directory itself: its lock file may be removed while it is held."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except BlockingIOError:  # another process holds it
         raise
     except OSError:  # a network file system may lock files only: that must do
         pass
@@ -241,9 +213,31 @@ def _close(descriptor: int) -> None:
         os.close(descriptor)
 
 
-def _is_text(path: str) -> bool:
-    """Whether a path has no bytes that are no characters."""
-    try:
-        return bool(path.encode())
-    except UnicodeEncodeError:
-        return False
+class Change(NamedTuple):
+    """A field, its value in the run, and now."""
+
+    field: str
+    before: object
+    now: object
+
+    def __str__(self) -> str:
+        return f"{self.field} is {shown(self.before)} there and {shown(self.now)} here"
+
+
+def check_changes(
+    changes: Sequence[Change],
+    allowed: bool,
+    refusal: LeoError,
+    console: Console = SILENT,
+) -> None:
+    """Shows what differs, if anything, as a table; raises `refusal` unless allowed."""
+    if not changes:
+        return
+    table = Table(box=box.SIMPLE)
+    for title in ("field", "the run's", "now"):
+        table.add_column(title, overflow="fold")
+    for change in changes:
+        table.add_row(change.field, shown(change.before), shown(change.now))
+    console.table(table)
+    if not allowed:
+        raise refusal

@@ -46,12 +46,7 @@ class Checkpoint(NamedTuple):
 
 
 def make(directory: pathlib.Path, step: int, facts: dict) -> bytes:
-    """The manifest of the files in a directory.
-
-    Args:
-      directory: of the checkpoint, its files written.
-      step: meta-steps done.
-      facts: what else is to be known; anything JSON can hold.
+    """The manifest of a checkpoint's written files and other facts, as JSON.
 
     Raises:
       OSError: if a file cannot be read, or the manifest is too large to be read again,
@@ -65,11 +60,7 @@ def make(directory: pathlib.Path, step: int, facts: dict) -> bytes:
 
 
 def changed(manifest: dict, facts: dict) -> bytes:
-    """A manifest of the same files that says other facts.
-
-    Raises:
-      OSError: if it is too large to be read again.
-    """
+    """A manifest of the same files, and other facts; an OSError if it is too large."""
     kept = {field: manifest[field] for field in ("format", "step", "files")}
     return _encoded({**facts, **kept})
 
@@ -96,32 +87,29 @@ def read(directory: pathlib.Path, step: int) -> Checkpoint:
         where, expected = str(path), "a readable checkpoint"
         raise CheckpointError(where, expected, shown(str(error))) from error
     except OSError as error:
-        raise UnreadableError(
-            str(path),
-            "a disk that can be read",
-            shown(str(error)),
-            "Try again. If the disk has lost it for good, move the directory away.",
-        ) from error
+        hint = "Try again. If the disk has lost it for good, move the directory away."
+        where, disk = str(path), "a disk that can be read"
+        raise UnreadableError(where, disk, shown(str(error)), hint) from error
     return Checkpoint(directory, step, manifest)
 
 
 def _encoded(manifest: dict) -> bytes:
     text = to_json(manifest)
     if len(text) > MOST_BYTES:
-        message = "more validations than a manifest can hold: raise --validate_every"
-        raise OSError(message)
+        raise OSError(
+            "more validations than a manifest can hold: raise --validate_every"
+        )
     return text
 
 
 def _check(manifest, path: pathlib.Path, step: int):
     if not isinstance(manifest, dict):
         raise ValueError("no object with named fields")
-    if manifest.get("format") != FORMAT:
-        received = f"format {shown(manifest.get('format'))}"
-        raise CheckpointError(str(path), f"format {FORMAT}", received)
-    if manifest.get("step") != step or type(manifest["step"]) is not int:
-        received = f"step {shown(manifest.get('step'))}"
-        raise CheckpointError(str(path), f"step {step}", received)
+    for name, expected in (("format", FORMAT), ("step", step)):
+        received = manifest.get(name)
+        if received != expected or type(received) is not int:
+            received = f"{name} {shown(received)}"
+            raise CheckpointError(str(path), f"{name} {expected}", received)
     files = manifest.get("files")
     if not isinstance(files, dict) or not files:
         raise CheckpointError(f"{path}: `files`", "names of files", shown(files))
@@ -133,12 +121,7 @@ def _check(manifest, path: pathlib.Path, step: int):
 
 
 def _digest(path: pathlib.Path, size=None) -> dict:
-    """Size and SHA-256; of a file of another size than `size` the former only.
-
-    Raises:
-      OSError: if it cannot be read.
-      ValueError: if it is no regular file.
-    """
+    """Size and SHA-256; of a file of another size than `size` the former only."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file")

@@ -15,15 +15,15 @@ from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.sources import Data, write_data
 from leo_tf.environment import device, versions
-from leo_tf.errors import FlagError, InputError
+from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.evaluation.results import Results
 from leo_tf.files import AnyPath
 from leo_tf.methods.registry import build, method_named, method_of
-from leo_tf.runs.checkpoints import Checkpoints, restore
-from leo_tf.runs.directory import RunDirectory
+from leo_tf.runs.checkpoints import Checkpoints
+from leo_tf.runs.directory import HINT, Change, RunDirectory, check_changes
 from leo_tf.runs.manifest import Checkpoint
-from leo_tf.runs.resume_check import check_unchanged
 from leo_tf.runs.training_state import TrainingState
+from leo_tf.runs.variables import restore_variables
 
 # XLA takes seconds to compile, and pays from about this many steps on.
 _JIT_PAYS_AFTER = 300
@@ -35,23 +35,16 @@ class Run:
     """One run, open: what it computes, where it is kept, and what it has come to.
 
     Args:
-      directory: of the run.
-      config: settled, as it counts for this run.
+      config: settled: what the run computes.
       data: what it computes on, if that is not what `config` names.
       allow_changes: whether it may be resumed with other settings or data.
-      console: where to show progress.
 
     Attributes:
-      path: the run directory.
-      config: what the run computes.
-      checkpoints: those of the run.
       newest: the checkpoint that training resumes from; None at the beginning.
-      jit: whether XLA compiles the meta-step.
       metadata: what every manifest and results.json hold besides: configuration, data
         digests, device, versions.
       state: where training stands.
-      learner: the method, a `Learner`, once it is built; after training it has the
-        variables of the best checkpoint.
+      learner: a `Learner`, once it is built; at the end, as it validated best.
       results: of the test; None before, or if training was stopped.
       stopped_by: number of the signal that stopped training, or None.
     """
@@ -92,14 +85,20 @@ class Run:
         return {name: values[name] for name in method.chosen}
 
     def check_data(self, splits: Mapping[str, Split]) -> None:
-        """Refuses data that the run did not begin with, unless changes are allowed.
-
-        Raises:
-          InputError: naming the first split that is another.
-        """
-        if self.newest:
-            digests = self.newest.fact("data", dict)
-            check_unchanged(splits, digests, self.allow_changes, self.console)
+        """Refuses data that the run did not begin with, unless changes are allowed."""
+        begun = self.newest.fact("data", dict) if self.newest else {}
+        other = [
+            Change(f"data of {name}", begun.get(name), split.digest)
+            for name, split in splits.items()
+            if self.newest and split.digest != begun.get(name)
+        ]
+        if other:
+            digest = shown(other[0].before)
+            expected = f"the data this run began with, of digest {digest}"
+            received = f"data of digest {shown(other[0].now)}"
+            first = splits[other[0].field.removeprefix("data of ")]
+            refusal = InputError(first.source, expected, received, HINT.format("data"))
+            check_changes(other, self.allow_changes, refusal, self.console)
 
     def note_data(self, splits: Mapping[str, Split]) -> None:
         """Fills in `metadata` when data, learner and settings are sure."""
@@ -113,25 +112,11 @@ class Run:
         }
 
     def write_config(self) -> None:
-        """Writes config.json, before the first checkpoint; and data that has no file.
-
-        Raises:
-          DiskError: if that fails.
-        """
+        """Writes config.json, before the first checkpoint, and data without a file."""
         is_kept = self.newest is not None and not self.allow_changes
         if self.data is not None and self.data.in_memory and not is_kept:
             write_data(self.data, self.path / _DATA)
         self.directory.write_config(self.config)
-
-    def load_state(self) -> None:
-        """Reads from the newest whole checkpoint where training stands.
-
-        Raises:
-          CheckpointError: if there were checkpoints, and none is whole.
-        """
-        self.newest = self.checkpoints.newest(self.console.warn)
-        if self.newest:
-            self.state = TrainingState.of(self.newest)
 
     def restore_best(self) -> Checkpoint:
         """Gives the learner, made if there is none, the best checkpoint's variables.
@@ -142,17 +127,13 @@ class Run:
         best = self.checkpoints.best()
         if self.learner is None:
             self.learner = build(self.config, best.fact("embedding_size", int))
-        variables = {v.path: v.value for v in self.learner.trainable_variables}
-        restore(best, variables)
+        mine = {v.path: v.value for v in self.learner.trainable_variables}
+        restore_variables(best.path, mine)
         return best
 
 
 def load_run(workdir: AnyPath, console: Console = SILENT) -> Run:
-    """Opens a run directory to read; nothing but its configuration is read yet.
-
-    Raises:
-      InputError: if there is no run, or config.json is damaged.
-    """
+    """Opens a run directory to read; nothing but its configuration is read yet."""
     directory = RunDirectory(workdir)
     config, kept = directory.config(), directory.path / _DATA
     # It may have been moved, and its data with it.
@@ -172,10 +153,7 @@ def open_run(
 ) -> Iterator[Run]:
     """Opens a run directory to train in it, and holds it for this process.
 
-    Args:
-      config: what is asked for; the run's own `config` may have more filled in.
-      workdir: the run directory; None for one named by data and episodes.
-      data, allow_changes, console: see `Run`.
+    Arguments are those of `train`; the run's own `config` may have more filled in.
 
     Raises:
       InputError: if the directory is another run's, or another process trains there.
@@ -183,16 +161,17 @@ def open_run(
       FlagError: if more steps are done than asked for.
       DiskError: if it cannot be written.
     """
-    config = with_absolute_path(with_data(config, data, workdir))
+    config = with_data(config, data, workdir)
     directory = RunDirectory(workdir or default_workdir(config))
     config = _with_choices_of(directory, config, allow_changes)
     with directory.for_training(config, allow_changes, console):
-        run = Run(
-            directory, config, data=data, allow_changes=allow_changes, console=console
-        )
+        options: Any = {"allow_changes": allow_changes, "console": console}
+        run = Run(directory, config, data=data, **options)
         run.newest = run.checkpoints.newest(console.warn)
         if run.newest:
-            _check_steps(config, run.newest)
+            if run.newest.step > config.run.num_steps:
+                expected = f"{run.newest.step} or more: so many steps are done"
+                raise FlagError("--num_steps", expected, str(config.run.num_steps))
             if config.run.jit == "auto":  # as it began, however long it gets
                 run.jit = run.newest.fact("jit", bool)
         yield run
@@ -205,13 +184,6 @@ def uses_jit(config: Config) -> bool:
     return config.run.jit == "on"
 
 
-def with_absolute_path(config: Config) -> Config:
-    """Returns `config` with `data_path` made absolute."""
-    if not config.data.data_path:
-        return config
-    return config.replace(data_path=os.path.abspath(config.data.data_path))
-
-
 def default_workdir(config: Config) -> str:
     """Returns the default run directory, e.g. `runs/glyphs_5way_1shot`."""
     shape = config.episodes
@@ -221,20 +193,21 @@ def default_workdir(config: Config) -> str:
 def with_data(
     config: Config, data: Data | None, workdir: AnyPath | None = None
 ) -> Config:
-    """Returns `config` with the settings that read `data` again.
+    """Returns `config` with the settings that read `data` again, its path absolute.
 
     Data that has no file is kept in the run directory.
     """
-    if data is None:
-        return config
-    if not isinstance(data, Data):
+    if not isinstance(data, Data | None):
         expected, hint = "what `load_data` gives", "leo_tf.load_data(...) makes it."
         raise InputError("`data`", expected, type(data).__name__, hint)
-    config = config.replace(**data.settings())
-    if data.in_memory:
-        place = pathlib.Path(workdir or default_workdir(config), _DATA)
-        config = config.replace(data_path=os.path.abspath(place))
-    return config
+    if data is not None:
+        config = config.replace(**data.settings())
+        if data.in_memory:
+            place = pathlib.Path(workdir or default_workdir(config), _DATA)
+            config = config.replace(data_path=str(place))
+    if not config.data.data_path:
+        return config
+    return config.replace(data_path=os.path.abspath(config.data.data_path))
 
 
 def _with_choices_of(
@@ -254,9 +227,3 @@ def _with_choices_of(
     if given["inner_lr_init"] is None and begun.model.inner_lr_init == 1:
         chosen["inner_lr_init"] = 1.0  # once the default, whatever the size
     return config.replace(**chosen)
-
-
-def _check_steps(config: Config, newest: Checkpoint) -> None:
-    if newest.step > config.run.num_steps:
-        expected = f"{newest.step} or more: so many steps are done"
-        raise FlagError("--num_steps", expected, str(config.run.num_steps))

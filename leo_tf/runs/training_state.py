@@ -40,8 +40,7 @@ class TrainingState:
     Attributes:
       step: meta-steps done.
       history: one record a validation, see `record`.
-      best_step: step of the best validation, or None.
-      best_accuracy: its accuracy.
+      best_step, best_accuracy: of the best validation.
       non_finite: steps that had to be mended so far.
       astray: name of an inner rate's setting -> in how many of those the support's
         loss grew in the inner loop of that rate.
@@ -77,13 +76,7 @@ class TrainingState:
     def record(
         self, accuracy: Interval, loss: float, training: dict[str, float]
     ) -> None:
-        """Adds a validation to the history; what is not finite becomes None there.
-
-        Args:
-          accuracy: of the validation episodes.
-          loss: their mean loss.
-          training: means while training; empty if no step was finite.
-        """
+        """Adds a validation, and the means of training; what is not finite as None."""
         values = {
             "train_accuracy": training.get("accuracy"),
             "train_loss": training.get("loss"),
@@ -98,16 +91,12 @@ class TrainingState:
         """If the checkpoint of the best step is lost, the best that is left takes over.
 
         Args:
-          is_whole: step -> whether its checkpoint is there and undamaged; if it
-            raises because the disk fails, so does this.
+          is_whole: step -> whether its checkpoint is there and undamaged.
         """
         if self.best_step is None or is_whole(self.best_step):
             return
-        left = [
-            record
-            for record in self.history
-            if record["val_accuracy"] is not None and is_whole(record["step"])
-        ]
+        finite_ones = (r for r in self.history if r["val_accuracy"] is not None)
+        left = (record for record in finite_ones if is_whole(record["step"]))
         best = max(left, key=lambda record: record["val_accuracy"], default=None)
         # With none left, where we are stands in until the next validation.
         self.best_step = best["step"] if best else self.step
@@ -125,8 +114,8 @@ class TrainingState:
         means = self.since_validation.means()
         text = f"step {self.step}"
         if "loss" in means:
-            text += f"  loss {means['loss']:.3f}"
-            text += f"  accuracy {100 * means['accuracy']:.1f} %"
+            share = 100 * means["accuracy"]
+            text += f"  loss {means['loss']:.3f}  accuracy {share:.1f} %"
         return text + self._not_finite()
 
     def validation_line(self, accuracy: Interval, mark: str) -> str:
@@ -142,18 +131,17 @@ class TrainingState:
         """What a checkpoint says.
 
         Raises:
-          CheckpointError: if another version of this package wrote it, or somebody
-            else.
+          CheckpointError: if somebody else, or another version of leo-tf, wrote it.
         """
+        where = f"{checkpoint.path}: `progress`"
         try:
             fields = dict(checkpoint.manifest["progress"])
             averages = Averages(**fields.pop("since_validation"))
             averages.sums = {n: _number(v) for n, v in dict(averages.sums).items()}
             averages.steps = _integer(averages.steps)
-            if fields["best_step"] is not None:
-                fields["best_step"] = _integer(fields["best_step"])
-            for name in ("step", "non_finite", "non_finite_surplus"):
-                fields[name] = _integer(fields[name])
+            for name in ("step", "best_step", "non_finite", "non_finite_surplus"):
+                if name != "best_step" or fields[name] is not None:
+                    fields[name] = _integer(fields[name])
             astray = dict(fields.get("astray", {}))  # not kept before version 0.3
             fields["astray"] = {str(n): _integer(v) for n, v in astray.items()}
             for name in ("best_accuracy", "seconds"):
@@ -163,22 +151,17 @@ class TrainingState:
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             expected = "the fields of this version of leo-tf"
             received = shown(f"{type(error).__name__}: {error}")
-            raise CheckpointError(
-                f"{checkpoint.path}: `progress`", expected, received
-            ) from error
+            raise CheckpointError(where, expected, received) from error
         if progress.step != checkpoint.step:
             expected, received = f"step {checkpoint.step}", f"step {progress.step}"
-            raise CheckpointError(f"{checkpoint.path}: `progress`", expected, received)
+            raise CheckpointError(where, expected, received)
         return progress
 
 
 def _checked(record) -> dict:
     """A record of the history as `TrainingState.record` makes it."""
     names = ("train_accuracy", "train_loss", "val_accuracy", "val_half_width")
-    values = {
-        name: None if record[name] is None else finite(_number(record[name]))
-        for name in (*names, "val_loss")
-    }
+    values = {name: finite(_number(record[name])) for name in (*names, "val_loss")}
     if len(record) != len(values) + 1:
         raise ValueError(f"a validation of {len(record)} fields")
     return {"step": _integer(record["step"]), **values}

@@ -16,13 +16,8 @@ _PATTERNS = frozenset("*?[]{}\\")
 def save_variables(
     directory: pathlib.Path, variables: Mapping[str, tf.Variable]
 ) -> None:
-    """Writes the files of a checkpoint into a directory.
-
-    Raises:
-      tf.errors.OpError: if the disk fails.
-    """
-    held = tf.train.Checkpoint(variables=dict(variables))
-    held.write(str(directory / _PREFIX))
+    """Writes the files of a checkpoint; a `tf.errors.OpError` if the disk fails."""
+    tf.train.Checkpoint(variables=dict(variables)).write(str(directory / _PREFIX))
 
 
 def restore_variables(
@@ -30,13 +25,10 @@ def restore_variables(
 ) -> None:
     """Gives variables the values of a checkpoint: all of them, or none.
 
-    Args:
-      directory: of the checkpoint.
-      variables: name -> variable; may be fewer than the checkpoint holds.
+    They may be fewer than the checkpoint holds.
 
     Raises:
-      CheckpointError: if a variable is missing or differs in shape or type, or if the
-        files cannot be read; then no variable has changed.
+      CheckpointError: if one is missing, of another shape or type, or unreadable.
     """
     with _without_patterns(directory) as plain:
         values = {
@@ -46,8 +38,7 @@ def restore_variables(
     for name, variable in variables.items():
         mine, held = variable.shape.as_list(), values[name].shape.as_list()
         if held != mine:
-            expected = f"{variable.dtype.name} {mine}"
-            received = f"{variable.dtype.name} {held}"
+            expected, received = (f"{variable.dtype.name} {x}" for x in (mine, held))
             raise CheckpointError(f"{directory}: `{name}`", expected, received)
     for name, variable in variables.items():
         variable.assign(values[name])
@@ -75,24 +66,22 @@ def _read(
 ) -> tf.Tensor:
     # Not by `tf.train.load_checkpoint`: its list of what is there ends the process
     # where the disk fails to read the index.
+    where = f"{directory}: `{name}`"
+    # The name TensorFlow's checkpoint gives to the variable held as `name`.
+    escaped = name.replace(".", "..").replace("/", ".S")
+    key = f"variables/{escaped}/.ATTRIBUTES/VARIABLE_VALUE"
     try:
         with tf.device("CPU:0"):
             [value] = tf.raw_ops.RestoreV2(
                 prefix=str(place / _PREFIX),
-                tensor_names=[_key(name)],
+                tensor_names=[key],
                 shape_and_slices=[""],
                 dtypes=[dtype],
             )
     except tf.errors.NotFoundError as error:
-        where, expected = f"{directory}: `{name}`", f"a variable of {dtype.name}"
+        expected = f"a variable of {dtype.name}"
         raise CheckpointError(where, expected, "nothing") from error
     except tf.errors.OpError as error:
-        where, expected = f"{directory}: `{name}`", f"a readable {dtype.name}"
+        expected = f"a readable {dtype.name}"
         raise CheckpointError(where, expected, shown(error.message)) from error
     return value
-
-
-def _key(name: str) -> str:
-    """The name TensorFlow's checkpoint gives to the variable held as `name`."""
-    escaped = name.replace(".", "..").replace("/", ".S")
-    return f"variables/{escaped}/.ATTRIBUTES/VARIABLE_VALUE"

@@ -1,10 +1,15 @@
-"""What people hook into a training: trackers, early stops, notifications."""
+"""What people hook into a training: trackers, early stops, notifications, a table."""
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leo_tf.errors import CallbackError, shown
+from leo_tf.errors import CallbackError, DiskError, shown
+from leo_tf.files import write_file
 from leo_tf.runs.run import Run
+
+_HISTORY = "history.csv"
 
 
 class Callback:
@@ -18,17 +23,13 @@ class Callback:
     def on_start(self, run: Run) -> None:
         """Called when the run is sure to begin, or to be resumed at `run.state.step`.
 
-        Args:
-          run: open; `path`, `config` and `learner` are there, `results` are not.
+        `path`, `config` and `learner` are there, `results` are not.
         """
 
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Called every `log_every` steps.
+        """Called every `log_every` steps, with the means since the call before.
 
-        Args:
-          step: meta-steps done.
-          metrics: tag -> mean since the call before, under TensorBoard's tags, such as
-            "accuracy_and_loss/loss".
+        They have TensorBoard's tags, such as "accuracy_and_loss/loss".
         """
 
     def on_validation(
@@ -48,9 +49,25 @@ class Callback:
     def on_end(self, run: Run) -> None:
         """Called when training has ended and was tested, or a signal stopped it.
 
-        Args:
-          run: with `results`, unless `run.stopped_by` is a signal.
+        `results` are there, unless `run.stopped_by` is a signal.
         """
+
+
+class HistoryFile(Callback):
+    """Writes `run.history` to a file after each validation; failing costs no run."""
+
+    def on_start(self, run: Run) -> None:
+        self._run = run
+
+    def on_validation(self, step: int, metrics: Mapping[str, float | None]) -> None:
+        lines = io.StringIO()
+        writer = csv.DictWriter(lines, ["step", *(n for n in metrics if n != "step")])
+        writer.writeheader()
+        writer.writerows(self._run.history)
+        try:
+            write_file(self._run.path / _HISTORY, lines.getvalue().encode())
+        except DiskError as error:
+            self._run.console.warn(f"no {_HISTORY} this time: {error}")
 
 
 def call_all(callbacks: Sequence[Callback], hook: str, *arguments: Any) -> bool:

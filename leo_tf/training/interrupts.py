@@ -3,19 +3,14 @@
 import signal
 import threading
 
-
-class Stopped(Exception):
-    """A signal has asked the process to stop."""
+from leo_tf.errors import Stopped
 
 
 class StopRequest:
     """A context manager that notes the first SIGINT or SIGTERM instead of dying of it.
 
-    A second one ends the process at once. Outside of the main thread, where Python
-    cannot handle signals, it does nothing.
-
-    Attributes:
-      signal: number of the signal that came, or None.
+    `signal` is its number, or None. A second one ends the process at once. Outside of
+    the main thread, where Python cannot handle signals, it does nothing.
     """
 
     def __init__(self):
@@ -39,7 +34,7 @@ class StopRequest:
           Stopped: if a signal came.
         """
         if self.signal is not None:
-            raise Stopped
+            raise Stopped(self.signal)
 
     def _note(self, number, unused_frame):
         self.signal = number

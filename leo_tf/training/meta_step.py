@@ -91,9 +91,7 @@ def replace_non_finite(
 def clip_gradients(
     gradients: Sequence[tf.Tensor], value: float, norm: float
 ) -> list[tf.Tensor]:
-    """Clips every entry to [-value, value], then each tensor by itself to `norm`.
-
-    A threshold of 0 switches that clipping off.
+    """Clips every entry to [-value, value], then each tensor to `norm`; 0 does not.
 
     Source: `_clip_gradients` in the release's `runner.py`.
     """
@@ -120,8 +118,7 @@ def make_update(
     Args:
       learner: a built method.
       optimizer: of its trainable variables.
-      gradient_threshold: for each entry, see `clip_gradients`.
-      gradient_norm_threshold: for each tensor.
+      gradient_threshold, gradient_norm_threshold: see `clip_gradients`.
       apply: called with the optimizer, the clipped gradients and the variables.
     """
     variables = learner.trainable_variables
@@ -157,21 +154,19 @@ def make_meta_step(
     """Builds the function that updates `learner` on one meta-batch.
 
     Args:
-      learner, optimizer, gradient_threshold, gradient_norm_threshold: see
-        `make_update`.
       jit: compile the update with XLA. The draws are made outside of it: they are
         the same with and without, and XLA's generator is far slower on a CPU.
+      learner, optimizer, and others: see `make_update`.
 
     Returns:
       A `tf.function` of an episode, a seed and the number of the step, the last two
       int64 scalars; it returns the metrics of `make_update`, in float64.
     """
-    mend_and_apply = make_update(
-        learner,
-        optimizer,
-        gradient_threshold=gradient_threshold,
-        gradient_norm_threshold=gradient_norm_threshold,
-    )
+    thresholds: Any = {
+        "gradient_threshold": gradient_threshold,
+        "gradient_norm_threshold": gradient_norm_threshold,
+    }
+    mend_and_apply = make_update(learner, optimizer, **thresholds)
     keys: list[str] = []  # of the metrics, as soon as `update` is traced
 
     def update(episode, noise):
@@ -198,14 +193,7 @@ def clipping_metrics(
     value: float,
     norm: float,
 ) -> dict[str, tf.Tensor]:
-    """What `clip_gradients` did to each variable's gradient.
-
-    Args:
-      names: of the variables.
-      gradients: before it, one for each.
-      clipped: after it.
-      value: the threshold of entries, 0 for none.
-      norm: the threshold of norms, 0 for none.
+    """What `clip_gradients` did to the gradients of the variables of these names.
 
     Returns:
       "gradient_norm/NAME", "clipped_norm/NAME", and "clipped_share/NAME", which is 1

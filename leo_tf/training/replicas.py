@@ -9,6 +9,7 @@ Shapes: B tasks in the meta-batch, R replicas.
 
 import contextlib
 import functools
+import json
 import os
 import signal
 import threading
@@ -19,13 +20,18 @@ import keras
 import tensorflow as tf
 
 from leo_tf.configs.schema import Config
+from leo_tf.data_pipeline import dataset
+from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.episode import Episode
+from leo_tf.data_pipeline.sources import Data
+from leo_tf.environment import versions
 from leo_tf.errors import FlagError, shown
+from leo_tf.methods.registry import build
 from leo_tf.model.learner import Learner
 from leo_tf.training import meta_step as alone
+from leo_tf.training.interrupts import StopRequest
 from leo_tf.training.step_loop import make_run_steps
-from leo_tf.training.tf_config import VARIABLE, read_cluster
-from leo_tf.training.workers import Workers
+from leo_tf.training.workers import VARIABLE, Workers, read_cluster
 
 # Each is made once in a process: a second one would use the keys of the first one's
 # exchanges for its own.
@@ -36,21 +42,11 @@ _multi_worker_strategy = functools.cache(tf.distribute.MultiWorkerMirroredStrate
 class Replicas:
     """What trains together: the devices of this process, and of other workers.
 
-    Args:
-      strategy: of `tf.distribute`; without one, the device that TensorFlow picks.
-      workers: the processes.
-
-    Attributes:
-      count: R.
+    Without a strategy of `tf.distribute`, `count` is 1: the device TensorFlow picks.
     """
 
-    def __init__(
-        self,
-        strategy: tf.distribute.Strategy | None = None,
-        workers: Workers | None = None,
-    ):
-        self.strategy: Any = strategy
-        self.workers = workers or Workers()
+    def __init__(self, strategy: Any = None, workers: Workers | None = None):
+        self.strategy, self.workers = strategy, workers or Workers()
         self.count = strategy.num_replicas_in_sync if strategy else 1
 
     def scope(self) -> contextlib.AbstractContextManager:
@@ -66,7 +62,6 @@ class Replicas:
           function: (tasks of `episode`, number of the first, *arguments) -> list of
             tensors of static shapes and one dtype.
           episode: B tasks; B is static, and a multiple of R.
-          arguments: the same for all.
         """
 
         def on_replica(episode, *arguments):
@@ -114,11 +109,8 @@ class Replicas:
 def start(config: Config, tell: Callable[[str], None]) -> Replicas:
     """The replicas that `--strategy` asks for; before TensorFlow computes anything.
 
-    Waits until all other workers have started, too, if there are any.
-
-    Args:
-      config: of the run.
-      tell: shows a line to the user.
+    Waits until all other workers have started, too, if there are any; `tell` shows a
+    line to the user.
 
     Raises:
       FlagError: if TF_CONFIG is missing or wrong, or the meta-batch cannot be split.
@@ -154,9 +146,8 @@ def make_meta_step(
     if replicas.strategy is None:
         return alone.make_meta_step(learner, optimizer, jit=jit, **thresholds)
     with replicas.scope():
-        update = alone.make_update(
-            learner, optimizer, apply=replicas.apply, **thresholds
-        )
+        options: Any = {"apply": replicas.apply, **thresholds}
+        update = alone.make_update(learner, optimizer, **options)
     keys: list[str] = []  # of the metrics, as soon as they are traced
 
     @tf.function(jit_compile=jit, autograph=False)
@@ -187,15 +178,49 @@ def make_steps(
     jit: bool,
 ) -> Callable:
     """The `step_loop.make_run_steps` of a configuration, input watched."""
-    meta_step = make_meta_step(
-        replicas,
-        learner,
-        optimizer,
-        jit=jit,
-        gradient_threshold=config.optimizer.gradient_threshold,
-        gradient_norm_threshold=config.optimizer.gradient_norm_threshold,
-    )
+    names = ("gradient_threshold", "gradient_norm_threshold")
+    thresholds = {name: getattr(config.optimizer, name) for name in names}
+    meta_step = make_meta_step(replicas, learner, optimizer, jit=jit, **thresholds)
     return make_run_steps(meta_step, config.run.seed, watch=True)
+
+
+def follow(config: Config, replicas: Replicas, data: Data | None = None) -> Learner:
+    """Trains with the chief to the last step, or until a signal; returns the method.
+
+    It reads the data, and no run directory: where it begins, the chief says.
+
+    Raises:
+      InputError: if the data cannot be read.
+      FlagError: if it is not what the chief trains on, or the flags are not the same.
+    """
+    wanted = ["train", "val"] if config.data.train_on_val else ["train"]
+    split = dataset.load(config, wanted, data=data)["train"]
+    workers = replicas.workers
+    check_same(replicas, config, split)
+    with replicas.scope():
+        learner = build(config, split.embedding_size)
+        jit = bool(workers.from_chief(False))
+        optimizer = alone.adam(config.optimizer.outer_lr)
+    run_steps = make_steps(replicas, learner, optimizer, config, jit)
+    variables = [*learner.trainable_variables, *optimizer.variables]
+    with StopRequest() as request:
+        step = workers.share(0, (variable.value for variable in variables))
+        iterator = iter(dataset.training_episodes(config, split, step))
+        while step < config.run.num_steps:
+            count = workers.agree(stop=request.signal is not None)
+            if not count:
+                break
+            first, number = (tf.constant(n, tf.int64) for n in (step, count))
+            float(run_steps(iterator, first, number)["loss"])  # waits
+            step += count
+    return learner
+
+
+def check_same(replicas: Replicas, config: Config, split: Split) -> None:
+    """Raises a FlagError unless all workers have the same flags, data and versions."""
+    settings = config.replace(data_path="").to_dict()  # the data may lie anywhere
+    common = [settings, split.digest, versions()]
+    replicas.workers.check_same(json.dumps(common, sort_keys=True))
 
 
 def _mirrored(tell) -> Replicas:
@@ -208,8 +233,8 @@ def _mirrored(tell) -> Replicas:
 
 
 def _workers(tell) -> Replicas:
-    cluster = read_cluster(os.environ)
-    tell(f"Waiting for {cluster.workers} workers.")
+    count, is_chief = read_cluster(os.environ)
+    tell(f"Waiting for {count} workers.")
     try:
         strategy = _multi_worker_strategy()
     except tf.errors.OpError as error:
@@ -218,4 +243,4 @@ def _workers(tell) -> Replicas:
     # TensorFlow has taken SIGTERM, and does nothing when it comes.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-    return Replicas(strategy, Workers(strategy, cluster))
+    return Replicas(strategy, Workers(strategy, count, is_chief))

@@ -13,18 +13,13 @@ from leo_tf.data_pipeline.episode import Episode
 def make_run_steps(meta_step: Callable, seed: int, watch: bool = False) -> Callable:
     """Builds the function that makes many meta-steps in one call from the host.
 
-    Args:
-      meta_step: from `make_meta_step`.
-      seed: of the run.
-      watch: return how long steps waited for input, too.
-
     Returns:
       A `tf.function` of an iterator over episodes, the number of the first step and
       how many to make, int64 scalars. It returns metrics summed over the steps that
       were finite, and over those that were not what begins with "non_finite": their
-      number, and in how many an inner loop went astray. "input_wait" is in seconds:
-      the time from the end of a step, or the beginning of the call,
-      until the next episodes were there, summed.
+      number, and in how many an inner loop went astray; if asked to `watch`,
+      "input_wait", too: the seconds from the end of a step, or the beginning of the
+      call, until the next episodes were there, summed.
     """
     keys: list[str] = []  # of the metrics, as soon as a step is traced
 
@@ -68,8 +63,7 @@ def next_timed(
 ) -> tuple[Episode, tf.Tensor]:
     """The next episodes, and the seconds they came after `previous` was there.
 
-    The episodes themselves do not wait for `previous`: they may be taken while the step
-    before is still running, and then there was no time to wait.
+    They do not wait for it: taken while the step before still runs, they cost no time.
     """
     with tf.control_dependencies([previous]):
         ready = tf.timestamp()

@@ -13,17 +13,18 @@ import tensorflow as tf
 
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, ProgressLine
-from leo_tf.errors import DiskError, DivergedError
+from leo_tf.errors import DiskError, DivergedError, Stopped
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.intervals import interval
 from leo_tf.model.learner import Learner
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.profiler import Profile
 from leo_tf.monitoring.training import TrainingMonitor
-from leo_tf.runs.checkpoints import Checkpoint, Checkpoints, restore
+from leo_tf.runs.checkpoints import Checkpoint, Checkpoints
 from leo_tf.runs.training_state import Averages, TrainingState
+from leo_tf.runs.variables import restore_variables
 from leo_tf.training.callback import Callback, call_all
-from leo_tf.training.interrupts import Stopped, StopRequest
+from leo_tf.training.interrupts import StopRequest
 from leo_tf.training.replicas import Replicas, make_steps
 
 # As many steps a call as take about this long: the progress line moves smoothly, a
@@ -33,55 +34,42 @@ _SECONDS_PER_CALL = 0.5
 _FAILED_SAVES = 3
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Trainer:
     """Trains a learner, validates it, keeps its checkpoints.
 
-    Args:
-      learner: a built method.
-      optimizer: of its trainable variables.
-      config: of the run.
+    Attributes:
+      learner, optimizer: built, in the scope of `replicas`.
       episodes: start -> endless dataset of training episodes from that step on.
       validate: on_batch -> `EpisodeScores` of the learner on the validation episodes;
         `on_batch` is called after each batch, and may end it by an exception.
-      checkpoints: where to save.
-      monitor: where to show.
-      show_more: called after each validation with the step, and whether it is the last.
-      profile: of some steps.
-      replicas: in whose scope learner and optimizer were made.
       metadata: what every manifest holds besides: configuration, data, versions.
-      jit: whether XLA compiles the meta-step.
-      callbacks: told of what happens.
+      show_more: called after each validation with the step, and whether it is the last.
     """
 
-    def __init__(
-        self,
-        learner: Learner,
-        optimizer: keras.optimizers.Optimizer,
-        config: Config,
-        *,
-        episodes: Callable[[int], tf.data.Dataset],
-        validate: Callable[[Callable], EpisodeScores],
-        checkpoints: Checkpoints,
-        monitor: Monitor,
-        metadata: dict,
-        jit: bool = False,
-        show_more: Callable[[int, bool], None] = lambda step, is_last: None,
-        profile: Profile | None = None,
-        replicas: Replicas | None = None,
-        callbacks: Sequence[Callback] = (),
-    ):
-        self.learner, self.optimizer, self.config = learner, optimizer, config
-        self.episodes, self.validate = episodes, validate
-        self.checkpoints, self.metadata = checkpoints, metadata
-        self.shown = TrainingMonitor(monitor, learner, optimizer, config)
-        self.show_more, self.profile = show_more, profile or Profile(monitor.directory)
-        self.replicas = replicas or Replicas()
-        self.state = TrainingState()
+    learner: Learner
+    optimizer: keras.optimizers.Optimizer
+    config: Config
+    _: dataclasses.KW_ONLY
+    episodes: Callable[[int], tf.data.Dataset]
+    validate: Callable[[Callable], EpisodeScores]
+    checkpoints: Checkpoints
+    monitor: Monitor
+    metadata: dict
+    jit: bool = False
+    show_more: Callable[[int, bool], None] = lambda step, is_last: None
+    profile: Profile = dataclasses.field(default_factory=lambda: Profile(""))
+    replicas: Replicas = dataclasses.field(default_factory=Replicas)
+    callbacks: Sequence[Callback] = ()
+
+    def __post_init__(self) -> None:
+        parts = self.learner, self.optimizer, self.config
+        self.shown = TrainingMonitor(self.monitor, *parts)
+        self._run_steps = make_steps(self.replicas, *parts, self.jit)
+        self.state, self._failed_saves = TrainingState(), 0
+        self._is_asked_to_end = False
         self.stopped_by: int | None = None
-        self._failed_saves = 0
         self._resumed: Checkpoint | None = None
-        self.callbacks, self._is_asked_to_end = callbacks, False
-        self._run_steps = make_steps(self.replicas, learner, optimizer, config, jit)
 
     @property
     def is_done(self) -> bool:
@@ -93,34 +81,27 @@ class Trainer:
     ) -> None:
         """Goes on from a checkpoint: variables, best so far and history.
 
-        If the best of its time is lost, the best of those that are left takes over.
-
-        Args:
-          checkpoint: to go on from.
-          tell: is told if the best is lost.
+        If the best of its time is lost, `tell` hears it, and the best of those that are
+        left takes over.
 
         Raises:
           CheckpointError: if it does not fit; then nothing has changed.
         """
         state = TrainingState.of(checkpoint)
-        restore(checkpoint, self._variables())
+        restore_variables(checkpoint.path, self._variables())
         # The configuration's own, which may have been changed between two starts.
         self.optimizer.learning_rate = self.config.optimizer.outer_lr
         self.state, self._resumed = state, checkpoint
-        if state.best_step is not None:
-            self._find_best(state.best_step, tell)
-            # It may not have been marked, or one marked since may be lost.
-            self.checkpoints.mark_best(state.best_step)
-
-    def _find_best(self, wanted: int, tell: Callable[[str], None]) -> None:
-        """Sees whether the best is whole; else tells of it, and keeps it aside."""
-        state, checkpoints = self.state, self.checkpoints
-        reasons: list[str] = []
-        state.find_best(lambda step: checkpoints.is_whole(step, reasons.append))
+        if state.best_step is None:
+            return
+        wanted, reasons = state.best_step, list[str]()
+        state.find_best(lambda step: self.checkpoints.is_whole(step, reasons.append))
         if state.best_step != wanted:
             tell(f"passed over: {reasons[0]}")
             tell(f"The best checkpoint is that of step {state.best_step} now.")
-            checkpoints.set_aside(wanted)
+            self.checkpoints.set_aside(wanted)
+        # It may not have been marked, or one marked since may be lost.
+        self.checkpoints.mark_best(state.best_step)
 
     def run(self, line: ProgressLine) -> TrainingState:
         """Trains up to the configured number of steps, to a plateau, or until a signal.
@@ -135,8 +116,7 @@ class Trainer:
           DivergedError: if too many steps are not finite.
         """
         with StopRequest() as request:
-            workers, variables = self.replicas.workers, self._variables().values()
-            workers.share(self.state.step, variables)
+            self.replicas.workers.share(self.state.step, self._variables().values())
             with self.profile:
                 self._run(line, request)
             self.stopped_by = request.signal
@@ -153,7 +133,8 @@ class Trainer:
         while state.step < run.num_steps:
             count = self._agree(steps_per_call, request)
             if not count:
-                self._tell_of_early_end(line)
+                if reason := self._reason_to_end():
+                    line.note(f"Ended early at step {state.step}{reason}")
                 return
             metrics, seconds = self._call(iterator, count)
             state.since_validation.add(metrics, count)
@@ -170,7 +151,7 @@ class Trainer:
 
     def _agree(self, most: int, request: StopRequest) -> int:
         """How many steps all make next; 0 if one got a signal, or at the plateau."""
-        is_over = self._ends_early()
+        is_over = bool(self._reason_to_end())
         count = 0 if is_over else min(most, self._steps_to_next_event())
         stop = request.signal is not None
         agreed = self.replicas.workers.agree(count, stop)
@@ -178,19 +159,13 @@ class Trainer:
             request.signal = signal.SIGTERM
         return agreed
 
-    def _ends_early(self) -> bool:
-        plateau = self.state.is_at_plateau(self.config.run.patience)
-        return plateau or self._is_asked_to_end
-
-    def _tell_of_early_end(self, line: ProgressLine) -> None:
-        state = self.state
+    def _reason_to_end(self) -> str:
+        """Says why training ends before its last step; empty if it does not."""
         if self._is_asked_to_end:
-            line.note(f"Ended early at step {state.step}, as a callback asked.")
-        elif state.is_at_plateau(self.config.run.patience):
-            line.note(
-                f"Ended early at step {state.step}: no validation since step "
-                f"{state.best_step} was better."
-            )
+            return ", as a callback asked."
+        if self.state.is_at_plateau(self.config.run.patience):
+            return f": no validation since step {self.state.best_step} was better."
+        return ""
 
     def _steps_to_next_event(self) -> int:
         step, run = self.state.step, self.config.run
@@ -234,24 +209,24 @@ class Trainer:
         state.since_validation = Averages()
         # With the validation classes trained on there is nothing to select by: the
         # newest is as good as any. A NaN is never better.
-        is_best = self.config.data.train_on_val or accuracy.mean > state.best_accuracy
+        joined = self.config.data.train_on_val
         best_before = state.best_step, state.best_accuracy
+        is_best = joined or accuracy.mean > state.best_accuracy
         if is_best:
             state.best_step, state.best_accuracy = state.step, accuracy.mean
         mark = "  best so far" if is_best else ""
-        if self.config.data.train_on_val:
-            mark = "  of classes that are trained on, too"
+        mark = "  of classes that are trained on, too" if joined else mark
         line.note(state.validation_line(accuracy, mark))
         self._save_or_go_on(line, best_before)
         self.shown.show_validation(state, accuracy, scores.loss)
-        row = state.history[-1]
-        if call_all(self.callbacks, "on_validation", state.step, row):
-            self._is_asked_to_end = True
+        asks = call_all(self.callbacks, "on_validation", state.step, state.history[-1])
+        self._is_asked_to_end |= asks
         self.show_more(state.step, self._is_over())
         line.skip_time(time.monotonic() - start)
 
     def _is_over(self) -> bool:
-        return self.state.step >= self.config.run.num_steps or self._ends_early()
+        is_last = self.state.step >= self.config.run.num_steps
+        return is_last or bool(self._reason_to_end())
 
     def _save_or_go_on(self, line: ProgressLine, best_before: tuple):
         """Saves, or says why not: the next validation tries again, but not forever."""

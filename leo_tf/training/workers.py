@@ -1,4 +1,4 @@
-"""What the processes of one training tell each other, besides gradients.
+"""The processes of one training: TF_CONFIG lists them, and what they tell each other.
 
 One of them is the chief: it alone reads and writes the run directory, validates and
 prints. The others need nothing but the data.
@@ -6,16 +6,23 @@ prints. The others need nothing but the data.
 
 import contextlib
 import hashlib
+import json
 import math
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from leo_tf.errors import FlagError, WorkerError
-from leo_tf.training.tf_config import VARIABLE, Cluster
+from leo_tf.errors import FlagError, WorkerError, shown
 
+VARIABLE = "TF_CONFIG"
+_ADDRESS = r"[^\s:]+:\d{1,5}|\[[0-9a-fA-F:.]+\]:\d{1,5}"
+_HINT = (
+    'Give each worker its own, such as {"cluster": {"worker": ["host1:2222", '
+    '"host2:2222"]}, "task": {"type": "worker", "index": 0}}.'
+)
 # What an exchange fails with when another worker has gone.
 _GONE = (
     tf.errors.AbortedError,
@@ -30,32 +37,18 @@ class Workers:
     """The processes that train together; without arguments, this one alone.
 
     All exchange numbers by the same calls in the same order: each waits for the
-    others.
-
-    Args:
-      strategy: `MultiWorkerMirroredStrategy`.
-      cluster: what this process knows of all.
-
-    Attributes:
-      is_chief: whether this process reads, writes and prints.
+    others. `strategy` is the `MultiWorkerMirroredStrategy` of all.
     """
 
-    def __init__(
-        self,
-        strategy: tf.distribute.Strategy | None = None,
-        cluster: Cluster | None = None,
-    ):
-        self._strategy: Any = strategy
-        self._cluster = cluster
-        self.count = cluster.workers if cluster else 1
-        self.is_chief = cluster is None or cluster.is_chief
+    def __init__(self, strategy: Any = None, count: int = 1, is_chief: bool = True):
+        self._strategy, self.count, self.is_chief = strategy, count, is_chief
         # Traced once for each shape: every trace of an exchange is kept for good.
         self._total = tf.function(self._total_in_graph, autograph=False)
 
     def total(self, values: Any) -> np.ndarray:
         """The sum over the workers of float64 numbers of any shape."""
         values = np.asarray(values, np.float64)
-        if self._cluster is None:
+        if self._strategy is None:
             return values
         return self._total(tf.constant(values)).numpy()
 
@@ -68,7 +61,7 @@ class Workers:
 
     def share(self, step: int, variables: Iterable[tf.Variable]) -> int:
         """Gives all workers the chief's variables; returns the chief's `step`."""
-        if self._cluster is None:
+        if self._strategy is None:
             return step
         variables = list(variables)
         values = [np.float64(variable.numpy()) for variable in variables]
@@ -80,21 +73,12 @@ class Workers:
         return int(self.from_chief(step))
 
     def agree(self, count: int = 0, stop: bool = False) -> int:
-        """How many steps all make next: what the chief wants; 0 if any is to stop.
-
-        Args:
-          count: what the chief wants; that of others does not matter.
-          stop: whether this process was asked to stop.
-        """
+        """How many steps all make next: the chief's `count`; 0 if any is to stop."""
         wanted = -math.inf if stop else count * self.is_chief
         return int(max(0.0, float(self.total(wanted))))
 
     def check_same(self, text: str) -> None:
-        """Checks that all workers give the same text.
-
-        Raises:
-          FlagError: on all of them, if any gives another.
-        """
+        """Checks that all workers give the same text; else all raise a FlagError."""
         digest = hashlib.sha256(text.encode()).digest()[:_DIGEST_BYTES]
         mine = int.from_bytes(digest, "big")
         if self.total(mine) != self.count * mine:
@@ -103,15 +87,11 @@ class Workers:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """A context manager that ends with one line if another worker has gone.
-
-        Raises:
-          WorkerError: instead of what TensorFlow raises then.
-        """
+        """A context manager that raises a WorkerError if another worker has gone."""
         try:
             yield
         except _GONE as error:
-            if self._cluster is None:
+            if self._strategy is None:
                 raise
             expected = f"{self.count} workers until the end"
             hint = "Its output says why. The same commands go on from the checkpoint."
@@ -128,3 +108,52 @@ class Workers:
 
         totals = self._strategy.run(on_replica, args=(values,))
         return self._strategy.experimental_local_results(totals)[0]
+
+
+def read_cluster(environment: Mapping[str, str]) -> tuple[int, bool]:
+    """How many workers TF_CONFIG lists, and whether this one is the chief.
+
+    TensorFlow reads it itself, but does not say what is wrong: the FlagError does.
+    """
+    text = environment.get(VARIABLE, "")
+    if not text:
+        raise _error("--strategy=multi_worker to come with it", "nothing")
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _error("JSON", shown(text)) from None
+    cluster = _object(_object(values, "").get("cluster"), "`cluster`")
+    task = _object(values.get("task"), "`task`")
+    for job, addresses in cluster.items():
+        _check_job(job, addresses)
+    job, index = task.get("type"), task.get("index")
+    addresses = cluster.get(job) if isinstance(job, str) else None
+    if addresses is None:
+        raise _error("a `task` whose `type` is in `cluster`", shown(job))
+    if type(index) is not int or not 0 <= index < len(addresses):
+        expected = f"a `task` whose `index` is from 0 to {len(addresses) - 1}"
+        raise _error(expected, shown(index))
+    chief = ("chief" if "chief" in cluster else "worker", 0)
+    return sum(map(len, cluster.values())), (job, index) == chief
+
+
+def _check_job(job: str, addresses):
+    if job not in ("chief", "worker"):
+        raise _error("only chief and worker in `cluster`", shown(job))
+    if not isinstance(addresses, list) or not addresses:
+        raise _error(f"a list of addresses for {job}", shown(addresses))
+    for address in addresses:
+        if not isinstance(address, str) or not re.fullmatch(_ADDRESS, address):
+            raise _error("addresses such as host:2222", shown(address))
+    if job == "chief" and len(addresses) > 1:
+        raise _error("one chief", f"{len(addresses)}")
+
+
+def _object(value, name: str) -> dict:
+    if not isinstance(value, dict):
+        raise _error(f"{name} as a JSON object".strip(), shown(value))
+    return value
+
+
+def _error(expected: str, received: str) -> FlagError:
+    return FlagError(VARIABLE, expected, received, _HINT)

@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from leo_tf.configs.schema import Config
 from leo_tf.errors import CheckpointError
-from leo_tf.runs.checkpoints import Checkpoints, restore
+from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.directory import RunDirectory
+from leo_tf.runs.variables import restore_variables
 
 CONFIG = Config().replace(
     outer_lr=0.0625, num_latents=4, inner_unroll_length=1, finetuning_unroll_length=1
@@ -48,7 +49,7 @@ def variables(step: int) -> dict[str, tf.Variable]:
 def _holds(checkpoint, step: int) -> bool:
     """Whether it is the checkpoint of `step`, bit for bit."""
     found, expected = variables(0), variables(step)
-    restore(checkpoint, found)
+    restore_variables(checkpoint.path, found)
     same = all(
         found[name].numpy().tobytes() == expected[name].numpy().tobytes()
         for name in expected

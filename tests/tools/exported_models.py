@@ -9,8 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from leo_tf.methods.registry import build
-from leo_tf.runs.checkpoints import Checkpoints, restore
+from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.directory import RunDirectory
+from leo_tf.runs.variables import restore_variables
 
 D = 8  # of the run of the fixture `trained`
 SHAPES = [(2, 1), (3, 2), (7, 4)]  # way, shot
@@ -41,7 +42,7 @@ def best_learner(workdir: pathlib.Path):
     """The method of a run with the variables of its best checkpoint."""
     best = Checkpoints(workdir).best()
     learner = build(RunDirectory(workdir).config(), D)
-    restore(best, {v.path: v.value for v in learner.trainable_variables})
+    restore_variables(best.path, {v.path: v.value for v in learner.trainable_variables})
     return learner
 
 

@@ -21,7 +21,8 @@ from leo_tf.evaluation.intervals import interval
 from leo_tf.experiments import run_group
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
 from leo_tf.methods.registry import METHODS, build
-from leo_tf.runs.checkpoints import Checkpoints, restore
+from leo_tf.runs.checkpoints import Checkpoints
+from leo_tf.runs.variables import restore_variables
 from leo_tf.training import trainer
 
 NAMES = "leo,ridge,maml"
@@ -57,7 +58,7 @@ def accuracies_of(workdir) -> np.ndarray:
     split = datasets.load(config, ["test"])["test"]
     learner = build(config, split.embedding_size)
     best = Checkpoints(workdir).best()
-    restore(best, {v.path: v.value for v in learner.trainable_variables})
+    restore_variables(best.path, {v.path: v.value for v in learner.trainable_variables})
     episodes = datasets.evaluation_episodes(config, split, config.run.num_test_episodes)
     return evaluate({"method": learner}, episodes)["method"].accuracy
 

@@ -15,7 +15,8 @@ from leo_tf.configs.schema import GROUPS, Config
 from leo_tf.methods import registry as methods
 from leo_tf.methods.registry import METHODS
 from leo_tf.model.learner import adapt_and_score, uneven_adapt
-from leo_tf.runs.checkpoints import Checkpoints, restore
+from leo_tf.runs.checkpoints import Checkpoints
+from leo_tf.runs.variables import restore_variables
 from leo_tf.training.meta_step import adam, make_meta_step
 
 LEO = {"num_latents": 8, "inner_unroll_length": 2, "finetuning_unroll_length": 1}
@@ -195,7 +196,7 @@ def test_a_checkpoint_brings_back_the_predictions_bit_for_bit(name, tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, named(learner), {})
     other = make(name, seed=1)
-    restore(checkpoints.load(1), named(other))
+    restore_variables(checkpoints.load(1).path, named(other))
     np.testing.assert_array_equal(
         adapt_and_score(other, episode)[1], adapt_and_score(learner, episode)[1]
     )

@@ -14,7 +14,8 @@ from saved_runs import listing
 
 from leo_tf.errors import CheckpointError, DiskError
 from leo_tf.runs import manifest as checkpoint_manifest
-from leo_tf.runs.checkpoints import Checkpoints, restore
+from leo_tf.runs.checkpoints import Checkpoints
+from leo_tf.runs.variables import restore_variables
 
 FACTS = {"config": {"seed": 7}}
 
@@ -51,7 +52,7 @@ def test_a_checkpoint_gives_every_value_back_bit_for_bit(tmp_path):
     Checkpoints(tmp_path).save(3, saved, FACTS)
     fresh = {**make_variables(2), "awkward": tf.Variable(np.zeros(5, np.float32))}
     newest = Checkpoints(tmp_path).newest(unexpected)
-    restore(newest, fresh)
+    restore_variables(newest.path, fresh)
     assert contents(fresh) == contents(saved)
     assert newest.step == 3 and newest.manifest["config"] == {"seed": 7}
 
@@ -70,7 +71,7 @@ def test_the_manifest_holds_size_and_sha256_of_every_other_file(checkpoints):
 
 def test_fewer_variables_than_saved_may_be_restored(checkpoints):
     wanted = {"leo/inner.lr": make_variables()["leo/inner.lr"]}
-    restore(checkpoints.load(20), wanted)
+    restore_variables(checkpoints.load(20).path, wanted)
     expected = {"leo/inner.lr": make_variables(20)["leo/inner.lr"]}
     assert contents(wanted) == contents(expected)
 
@@ -115,7 +116,7 @@ def test_a_damaged_newest_is_passed_over_with_the_reason(checkpoints, damage):
     assert newest.step == 10
     assert len(told) == 1 and str(path) in told[0] and "\n" not in told[0]
     restored = make_variables()
-    restore(newest, restored)
+    restore_variables(newest.path, restored)
     assert contents(restored) == contents(make_variables(10))
     assert path.is_dir(), "without set_aside nothing is renamed"
 
@@ -198,7 +199,7 @@ def test_a_variable_that_does_not_fit_is_named_and_none_is_changed(
     mine = {**make_variables(), name: wrong}
     before = contents(mine)
     with pytest.raises(CheckpointError, match=f"`{name}`: expected"):
-        restore(checkpoints.load(20), mine)
+        restore_variables(checkpoints.load(20).path, mine)
     assert contents(mine) == before
 
 

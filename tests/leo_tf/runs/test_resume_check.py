@@ -10,8 +10,7 @@ from saved_runs import listing, manifest_of, values_of
 from leo_tf.cli.flags import parse
 from leo_tf.console import Console
 from leo_tf.errors import CheckpointError, InputError
-from leo_tf.runs.directory import RunDirectory
-from leo_tf.runs.resume_check import Change, check_changes
+from leo_tf.runs.directory import Change, RunDirectory, check_changes
 
 CHANGES = [Change("way", 5, 7), Change("data of val", "a" * 64, "b\x1b[2J" * 100)]
 REFUSAL = InputError("here", "this", "that")

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from leo_tf.errors import FlagError
-from leo_tf.training.tf_config import Cluster, read_cluster
+from leo_tf.training.workers import read_cluster
 
 ADDRESSES = ["127.0.0.1:1", "host.example:2222", "[::1]:3"]
 
 
-def read(cluster=None, job="worker", index=0, **more) -> Cluster:
+def read(cluster=None, job="worker", index=0, **more) -> tuple[int, bool]:
     cluster = {"worker": ADDRESSES} if cluster is None else cluster
     values = {"cluster": cluster, "task": {"type": job, "index": index}, **more}
     return read_cluster({"TF_CONFIG": json.dumps(values)})
