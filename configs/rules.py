@@ -15,14 +15,10 @@ _LIMITS = {
     int: (LARGEST_INTEGER, "below 2^31"),
     float: (3.4e38, "finite as a float32"),
 }
-
 # Control characters, and surrogates: Python's stand-ins for bytes that are no UTF-8.
 _UNFIT_FOR_PATHS = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
-
 # What may stand for each kind; NumPy's scalars are registered with `numbers`.
 _TAKEN_FOR = {int: numbers.Integral, float: numbers.Real, bool: bool, str: str}
-
-
 _S = TypeVar("_S", bound="Settings")
 
 
@@ -46,18 +42,15 @@ class Rule:
     def checked(self, value: Any, where: str, error: type[LeoError] = FlagError) -> Any:
         """Returns the value as `kind`.
 
-        Args:
-          value: anything.
-          where: the flag, or the file and field; the error begins with it.
-          error: what to raise.
-
         Raises:
-          error: if the value is of another kind or out of range.
+          error: beginning with `where`, the flag or the file and field, if the value
+            is of another kind or out of range.
         """
         if value is None and self.optional:
             return None
         expected = self.expected
-        right = self._is_of_kind(value)
+        is_other = isinstance(value, bool) and self.kind is not bool
+        right = isinstance(value, _TAKEN_FOR[self.kind]) and not is_other
         if right and self.kind in _LIMITS:
             largest, words = _LIMITS[self.kind]
             right = abs(value) <= largest  # False for NaN
@@ -65,11 +58,6 @@ class Rule:
         if not right or not self.accepts(self.kind(value)):
             raise error(where, expected, _described(value))
         return self.kind(value)
-
-    def _is_of_kind(self, value: object) -> bool:
-        if isinstance(value, bool) and self.kind is not bool:
-            return False
-        return isinstance(value, _TAKEN_FOR[self.kind])
 
 
 def _described(value: object) -> str:
@@ -98,8 +86,7 @@ def above_zero(optional: bool = False) -> Rule:
 
 def rate() -> Rule:
     """A probability that is not 1: kept values are divided by 1 - rate."""
-    expected = "a number of 0 or more and below 1"
-    return Rule(float, expected, lambda value: 0 <= value < 1)
+    return Rule(float, "a number of 0 or more and below 1", lambda rate: 0 <= rate < 1)
 
 
 def boolean() -> Rule:
@@ -111,17 +98,13 @@ def choice(*options: str) -> Rule:
 
 
 def method() -> Rule:
-    """The name of a method, or where its class is; whether there is one is not known.
-
-    That is checked by `methods.registry`, which may have to import it.
-    """
+    """A method's name, or where its class is; `methods.registry` looks for it."""
     return Rule(str, "a name such as leo, or package.module:Class", is_method_name)
 
 
 def span() -> Rule:
     """Numbers from a first to a last, counted from 1, as text."""
-    expected = "FIRST-LAST, two numbers such as 200-220"
-    return Rule(str, expected, _is_span)
+    return Rule(str, "FIRST-LAST, two numbers such as 200-220", _is_span)
 
 
 def path() -> Rule:
@@ -191,22 +174,15 @@ class Settings:
         Raises:
           InputError: if `values` is no object, or has an unknown or a bad field.
         """
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        check_object(values, fields, f"{source}: `{group}`")
-        checked = {}
+        rules = {f.name: f.metadata["rule"] for f in dataclasses.fields(cls)}
+        check_object(values, rules, f"{source}: `{group}`")
         for name, value in values.items():
-            where = f"{source}: `{group}.{name}`"
-            rule = fields[name].metadata["rule"]
-            checked[name] = rule.checked(value, where, InputError)
-        return cls(**checked)
+            rules[name].checked(value, f"{source}: `{group}.{name}`", InputError)
+        return cls(**values)
 
 
 def check_object(values: Any, known: Collection[str], source: str) -> None:
-    """Refuses what is not a dict with keys among `known`.
-
-    Raises:
-      InputError: naming `source` and the first unknown key.
-    """
+    """Refuses, beginning with `source`, what is no dict with keys among `known`."""
     if not isinstance(values, dict):
         raise InputError(source, "an object with named fields", _described(values))
     for name in values:

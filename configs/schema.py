@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from leo_tf.configs import rules
+from leo_tf.configs.settings import EMBEDDED_DATASET as EMBEDDED_DATASET
 from leo_tf.configs.settings import (
-    EMBEDDED_DATASET,
     DataConfig,
     EpisodeConfig,
     MethodConfig,
@@ -19,19 +19,6 @@ from leo_tf.configs.settings import (
     RunConfig,
 )
 from leo_tf.errors import FlagError, InputError, shown
-
-__all__ = [
-    "EMBEDDED_DATASET",
-    "GROUPS",
-    "GROUP_OF",
-    "Config",
-    "DataConfig",
-    "EpisodeConfig",
-    "MethodConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "RunConfig",
-]
 
 GROUPS: Mapping[str, type[rules.Settings]] = MappingProxyType(
     {
@@ -109,12 +96,8 @@ class Config:
     def from_dict(cls, values: Any, source: str = "configuration") -> "Config":
         """Reads what `to_dict` wrote; what is missing gets its default.
 
-        Args:
-          values: what `json.load` returned: anything.
-          source: the file; errors begin with it.
-
         Raises:
-          InputError: naming source and field, if a field is unknown or refused.
+          InputError: naming `source` and field, if a field is unknown or refused.
         """
         rules.check_object(values, [*GROUPS, "preset"], source)
         groups: dict[str, Any] = {

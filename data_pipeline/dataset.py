@@ -13,12 +13,7 @@ import tensorflow as tf
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable, in_words, join
-from leo_tf.data_pipeline.pipeline import (
-    EpisodesByRow,
-    FeatureTable,
-    episode_rows,
-    episodes,
-)
+from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable, episodes
 from leo_tf.data_pipeline.release_layout import SPLITS
 from leo_tf.data_pipeline.sampler import RowSampler, largest_num_query
 from leo_tf.data_pipeline.sources import Data, read
@@ -33,15 +28,11 @@ _LIVE_SCORES = 4
 
 
 class Split(NamedTuple):
-    """One split: features resident once, and what else is known of its rows.
+    """One split: features resident once, and the rest as in its `EmbeddingTable`.
 
     Attributes:
       name: "train", "val" or "test": which stream of episodes is drawn.
       table: the features and which class each row has.
-      class_names: one a class.
-      images: [rows, H, W] uint8, or None.
-      digest: SHA-256 of the data.
-      source: where it came from.
     """
 
     name: str
@@ -76,9 +67,7 @@ def load(
       console: where to show progress if data is drawn.
 
     Raises:
-      InputError: naming file and field, if data is damaged, a split is missing or
-        episodes do not fit.
-      FlagError: if the configuration says no place of its data.
+      InputError, FlagError: as `sources.read`; also if episodes do not fit.
     """
     joins = config.data.train_on_val and "train" in wanted
     needed = [name for name in SPLITS if name in wanted or (joins and name == "val")]
@@ -87,16 +76,15 @@ def load(
         tables["train"] = join([tables["train"], tables["val"]])
     splits = {}
     for name in wanted:
-        table = tables.pop(name)
-        splits[name] = Split(
-            name,
-            FeatureTable.from_embeddings(table),
-            table.class_names,
-            table.images,
-            table.digest,
-            table.source,
-        )
-        _check(config, splits[name])
+        t = tables.pop(name)
+        resident = FeatureTable.from_embeddings(t)
+        split = Split(name, resident, t.class_names, t.images, t.digest, t.source)
+        shape = config.episodes
+        fits = {"way": shape.way, "shot": shape.shot, "num_query": shape.num_query}
+        if name != "train":
+            fits = evaluation_shape(config, split)
+        RowSampler(resident.index, **fits, seed=0, split=name)  # refuses what is not
+        splits[name] = split
     return splits
 
 
@@ -118,21 +106,15 @@ def training_episodes(config: Config, split: Split, start: int) -> tf.data.Datas
 def evaluation_episodes(config: Config, split: Split, count: int) -> EpisodesByRow:
     """The first `count` episodes of validation or test, in batches that fit memory."""
     shape = evaluation_shape(config, split)
-    rows = episode_rows(
-        split.table,
+    batch_size = batch_size_for(
+        count,
         **shape,
-        batch_size=batch_size_for(
-            count,
-            **shape,
-            embedding_size=split.embedding_size,
-            num_latents=config.model.num_latents,
-            itemsize=split.table.features.dtype.size,
-        ),
-        seed=config.run.seed,
-        split=split.name,
-        num_episodes=count,
+        embedding_size=split.embedding_size,
+        num_latents=config.model.num_latents,
+        itemsize=split.table.features.dtype.size,
     )
-    return EpisodesByRow(split.table, rows)
+    options = {"batch_size": batch_size, "num_episodes": count, "split": split.name}
+    return EpisodesByRow(split.table, **shape, **options, seed=config.run.seed)
 
 
 def evaluation_shape(config: Config, split: Split) -> dict[str, int]:
@@ -173,35 +155,26 @@ def batch_size_for(
     examples = way * shot * embedding_size
     scores = _LIVE_SCORES * way * num_query * way
     pairs = _LIVE_PAIRS * (way * shot) ** 2 * 2 * num_latents
-    most = max(
-        1, min(episodes, _BATCH_BYTES // (itemsize * (examples + scores + pairs)))
-    )
-    divisors = [b for b in range(most, most // 2, -1) if episodes % b == 0]
-    return divisors[0] if divisors else most
+    fitting = _BATCH_BYTES // (itemsize * (examples + scores + pairs))
+    most = max(1, min(episodes, fitting))
+    divisors = (b for b in range(most, most // 2, -1) if episodes % b == 0)
+    return next(divisors, most)
 
 
 def _tables(
     config: Config, needed: Sequence[str], data: Data | None, console: Console
 ) -> dict[str, EmbeddingTable]:
-    dtype = config.data.dtype
     if data is None:
         return read(config.data, needed, console)
-    if data.source.dtype != dtype and not data.in_memory:
+    dtype, is_same = config.data.dtype, data.source.dtype == config.data.dtype
+    if not is_same and not data.in_memory:
         # Its files may hold digits that the tables have not.
         return read(dataclasses.replace(data.source, dtype=dtype), needed, console)
     if not set(needed) <= set(data):
         hint = "Training learns on train, selects the best step on val, tests on test."
         expected, received = (", ".join(names) for names in (needed, data))
         raise InputError("splits of data", expected, received, hint)
-    if data.source.dtype == dtype:
-        return {name: data[name] for name in needed}
-    return {name: dataclasses.replace(data[name], dtype=dtype) for name in needed}
-
-
-def _check(config: Config, split: Split) -> None:
-    shape = config.episodes
-    if split.name == "train":
-        fits = {"way": shape.way, "shot": shape.shot, "num_query": shape.num_query}
-    else:
-        fits = evaluation_shape(config, split)
-    RowSampler(split.table.index, **fits, seed=0, split=split.name)
+    found = {name: data[name] for name in needed}
+    if is_same:
+        return found
+    return {n: dataclasses.replace(table, dtype=dtype) for n, table in found.items()}

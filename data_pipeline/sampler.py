@@ -4,6 +4,7 @@ Shapes: B episodes, N way, K shot, Q queries per class, C classes of the table, 
 of its largest class.
 """
 
+import math
 import numbers
 from typing import NamedTuple
 
@@ -16,10 +17,8 @@ from leo_tf.errors import InputError, shown
 
 # Part of the random stream's address: renumbering changes every episode.
 SPLITS = {"train": 0, "val": 1, "test": 2}
-
 # The release tests on all 600 examples of a class: K support, 600 - K query.
 RELEASE_EXAMPLES_PER_CLASS = 600
-
 _PHILOX = 1  # `alg` of the raw random ops
 _WORDS_PER_COUNTER = 4  # Philox-4x32 yields four 32-bit words a count
 _OFFENDERS_SHOWN = 3
@@ -61,9 +60,7 @@ class RowSampler:
 
     Args:
       index: of the table to draw from.
-      way: N.
-      shot: K.
-      num_query: Q, queries per class.
+      way, shot, num_query: N, K and Q.
       seed: any 64-bit integer.
       split: "train", "val" or "test"; splits draw independently.
 
@@ -119,9 +116,7 @@ class RowSampler:
             rows = tf.gather(self._rows, starts + taken)  # [B, N, K + Q]
         return EpisodeRows(rows[..., : self.shot], rows[..., self.shot :], classes)
 
-    def _draw(
-        self, first: tf.Tensor | int, count: tf.Tensor | int
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _draw(self, first, count):
         position = tf.cast(first, tf.int64) * self._counters_per_episode
         keys = tf.raw_ops.StatelessRandomUniformFullIntV2(
             shape=[count, self._counters_per_episode * _WORDS_PER_COUNTER],
@@ -130,11 +125,9 @@ class RowSampler:
             alg=_PHILOX,
             dtype=tf.uint32,
         )
-        words = self._num_classes + self.way * self._largest_class
-        row_keys = tf.reshape(
-            keys[:, self._num_classes : words], [count, self.way, self._largest_class]
-        )
-        return keys[:, : self._num_classes], row_keys
+        shape = [count, self.way, self._largest_class]
+        classes, words = self._num_classes, self._num_classes + math.prod(shape[1:])
+        return keys[:, :classes], tf.reshape(keys[:, classes:words], shape)
 
 
 def largest_num_query(
@@ -153,28 +146,16 @@ def largest_num_query(
     return min(int(table.class_sizes.min()), limit) - shot
 
 
-class EpisodeNames(NamedTuple):
-    """Names behind an `EpisodeRows`: arrays of text of the same shapes."""
-
-    support: np.ndarray
-    query: np.ndarray
-    classes: np.ndarray
-
-
-def episode_names(table: EmbeddingTable, rows: EpisodeRows) -> EpisodeNames:
-    """Returns the names of the examples and classes of episodes.
+def episode_names(table: EmbeddingTable, rows: EpisodeRows) -> EpisodeRows:
+    """Returns the names of the examples and classes in place of their numbers.
 
     Raises:
       InputError: if the table names no examples.
     """
     if table.names is None:
         raise InputError(f"{table.source}: `names`", "a name for each row", "none")
-    class_names = np.array(table.class_names)
-    return EpisodeNames(
-        table.names[np.asarray(rows.support)],
-        table.names[np.asarray(rows.query)],
-        class_names[np.asarray(rows.classes)],
-    )
+    names = (table.names, table.names, np.array(table.class_names))
+    return EpisodeRows(*(n[np.asarray(r)] for n, r in zip(names, rows)))
 
 
 def check_at_least(least: int, field: str, value: object) -> None:

@@ -12,10 +12,7 @@ from leo_tf.files import AnyPath
 
 @contextlib.contextmanager
 def open_input(path: AnyPath) -> Iterator[io.BufferedReader]:
-    """Opens a file for reading, for a `with` block.
-
-    Args:
-      path: of a file with at least one byte.
+    """Opens a file with at least one byte for reading, for a `with` block.
 
     Raises:
       InputError: if it is missing, not a regular file, empty or not readable; also
@@ -23,24 +20,20 @@ def open_input(path: AnyPath) -> Iterator[io.BufferedReader]:
     """
     path = os.fspath(path)
     try:
-        _check_regular(path)
+        try:
+            # Asked before it is opened: opening a pipe without a writer never returns.
+            status = os.stat(path)
+        except ValueError as error:  # a NUL in the path
+            raise InputError(ascii(path), "a path", str(error)) from None
+        if stat.S_ISDIR(status.st_mode):
+            raise InputError(path, "a file", "a directory")
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(path, "a file", "a device, a pipe or a socket")
+        if not status.st_size:
+            raise InputError(path, "a file with data", "an empty file")
         with open(path, "rb") as file:
             yield file
     except FileNotFoundError:
         raise InputError(path, "a file", "nothing there") from None
     except OSError as error:
         raise InputError(path, "a readable file", str(error.strerror)) from None
-
-
-def _check_regular(path: str) -> None:
-    try:
-        status = os.stat(path)
-    except ValueError as error:  # a NUL in the path
-        raise InputError(ascii(path), "a path", str(error)) from None
-    # Asked before it is opened: opening a pipe without a writer never returns.
-    if stat.S_ISDIR(status.st_mode):
-        raise InputError(path, "a file", "a directory")
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError(path, "a file", "a device, a pipe or a socket")
-    if not status.st_size:
-        raise InputError(path, "a file with data", "an empty file")

@@ -25,14 +25,9 @@ class Records(NamedTuple):
 
 
 def is_tfrecord(start: bytes) -> bool:
-    """Whether a file begins with a length and the checksum of it.
-
-    Args:
-      start: the first `HEAD_BYTES` or more.
-    """
-    if len(start) < HEAD_BYTES:
-        return False
-    return _masked_crc(start[: _LENGTH.size]) == start[_LENGTH.size : HEAD_BYTES]
+    """Whether the `start` of a file is a length and the checksum of it."""
+    checksum = start[_LENGTH.size : HEAD_BYTES]
+    return _masked_crc(start[: _LENGTH.size]) == checksum
 
 
 def scan(file: BinaryIO, path: str) -> Records:

@@ -10,6 +10,7 @@ references. Everything else is refused with the offset.
 
 import io
 import os
+import pickletools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -29,13 +30,8 @@ from leo_tf.data_pipeline.release_pickle.entries import (
     ordered_dict,
     read_entries,
 )
-from leo_tf.data_pipeline.release_pickle.opcodes import OPCODES, REFUSED
-from leo_tf.data_pipeline.release_pickle.values import (
-    Encoded,
-    Unexpected,
-    kind_of,
-    read_latin1,
-)
+from leo_tf.data_pipeline.release_pickle.opcodes import OPCODES
+from leo_tf.data_pipeline.release_pickle.values import Encoded, Unexpected, kind_of
 from leo_tf.errors import InputError, shown
 from leo_tf.files import AnyPath
 
@@ -82,7 +78,7 @@ def read_file(file: io.BufferedIOBase, path: AnyPath) -> dict[str, Any]:
         hint = (
             "Only the release's own kind of pickle is read; see docs/data_formats.md."
         )
-        raise InputError(where, error.expected, error.received, hint) from None
+        raise InputError(where, *error.args, hint) from None
 
 
 class _Machine:
@@ -122,7 +118,8 @@ class _Machine:
     def refused(self, opcode: bytes) -> Unexpected:
         if not opcode:
             return Unexpected("an opcode", "the end of the file")
-        name = f" ({REFUSED[opcode]})" if opcode in REFUSED else ""
+        known = pickletools.code2op.get(opcode.decode("latin-1"))
+        name = f" ({known.name})" if known else ""
         return Unexpected("a known opcode", f"{opcode!r}{name}")
 
     def finish(self) -> dict[str, Any]:
@@ -156,11 +153,6 @@ class _Machine:
         if self.file.readinto(buffer.data) < count:
             raise Unexpected(f"{count} more bytes", "the end of the file")
         return buffer
-
-    def take_latin1(self, count: int) -> np.ndarray:
-        """[characters] uint8, from `count` bytes of UTF-8."""
-        self.claim(count)
-        return read_latin1(self.file, count)
 
     def claim(self, count: int) -> None:
         """Counts bytes as read, and refuses more than are left."""

@@ -34,30 +34,20 @@ class Bins(NamedTuple):
 
 
 class Reliability(NamedTuple):
-    """What a reliability picture shows: one entry for each bin that is not empty.
+    """What a reliability picture shows: one entry for each bin that is not empty."""
 
-    Attributes:
-      edges: [m, 2] lower and upper confidence of the bin.
-      share: [m] of all queries.
-      confidence: [m] mean.
-      accuracy: [m] mean.
-    """
-
-    edges: np.ndarray
-    share: np.ndarray
-    confidence: np.ndarray
-    accuracy: np.ndarray
+    edges: np.ndarray  # [m, 2] lower and upper confidence of the bin
+    share: np.ndarray  # [m] of all queries
+    confidence: np.ndarray  # [m] mean
+    accuracy: np.ndarray  # [m] mean
 
 
 def episode_nll(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Mean negative log-likelihood of each episode's queries, in nats.
+    """[B] mean negative log-likelihood of each episode's queries, in nats.
 
     Args:
       logits: [B, ..., N].
       labels: [B, ...] integers in [0, N).
-
-    Returns:
-      [B], same dtype as `logits`.
     """
     losses = cross_entropy(logits, labels)
     return tf.reduce_mean(losses, axis=range(1, losses.shape.rank))
@@ -75,12 +65,8 @@ def count_bins(logits: tf.Tensor, labels: tf.Tensor, num_bins: int = NUM_BINS) -
     # Of a NaN the bin is arbitrary, but its sum is NaN, and so is the error.
     index = tf.cast(tf.math.ceil(confidence * num_bins), tf.int32) - 1
     index = tf.clip_by_value(index, 0, num_bins - 1)
-    return Bins(
-        *(
-            tf.math.unsorted_segment_sum(values, index, num_bins)
-            for values in (tf.ones_like(right), confidence, right)
-        )
-    )
+    summed = (tf.ones_like(right), confidence, right)
+    return Bins(*(tf.math.unsorted_segment_sum(x, index, num_bins) for x in summed))
 
 
 def add(left: Bins, right: Bins) -> Bins:

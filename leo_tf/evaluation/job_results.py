@@ -12,7 +12,6 @@ from leo_tf.configs.presets import Accuracy
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.results import Calibration
-from leo_tf.files import finite
 from leo_tf.methods.registry import method_named
 
 
@@ -20,15 +19,12 @@ class Row(NamedTuple):
     """One method of a comparison.
 
     Attributes:
-      name: of the method.
       accuracy: with its 95 % interval over episodes.
       difference: minus the reference, paired by episode, likewise; None for itself.
-      calibration: whether it is as sure as it is right.
       parameters: how many numbers meta-steps change.
       best_step: meta-steps of the checkpoint that was tested.
       steps: meta-steps made in all, up to the last checkpoint.
       diverged: whether training ended because steps were no longer finite.
-      seconds_trained: they took.
       seconds_to_adapt: median over tasks, one at a time.
       chosen: name -> value of what was chosen on the validation episodes.
       settings: name -> value of what is this method's own.
@@ -63,7 +59,7 @@ class Row(NamedTuple):
             "best_step": self.best_step,
             "steps_trained": self.steps,
             "diverged": self.diverged,
-            "seconds_trained": finite(self.seconds_trained),
+            "seconds_trained": self.seconds_trained,
             "seconds_to_adapt_to_a_task": self.seconds_to_adapt,
             "chosen_on_validation": self.chosen,
             "settings_of_its_own": self.settings,
@@ -76,13 +72,10 @@ class Comparison(NamedTuple):
     Attributes:
       rows: one a method, in the order of `METHODS`.
       reference: the name of the method that differences are to.
-      dataset: its name.
       shape: way, shot and num_query of the episodes.
-      episodes: how many.
       samples: draws that predictions are averaged over where a method draws, or 0.
       given: the settings that were typed.
       selects: whether checkpoints were selected by validation accuracy.
-      directory: of the comparison.
     """
 
     rows: list[Row]
@@ -103,8 +96,6 @@ class TestedRun(NamedTuple):
       seed: of training and of the test episodes.
       trained_on: "train" or "train+val".
       step: of the checkpoint that was tested.
-      seconds_trained: all its steps took.
-      scores: of its test episodes.
     """
 
     seed: int
@@ -124,7 +115,7 @@ class TestedRun(NamedTuple):
             "seed": self.seed,
             "trained_on": self.trained_on,
             "step": self.step,
-            "seconds_trained": finite(self.seconds_trained),
+            "seconds_trained": self.seconds_trained,
             "accuracy": self.accuracy.as_dict(),
             **Calibration.of(self.scores).as_dict(),
         }
@@ -140,7 +131,6 @@ class Reproduction(NamedTuple):
       published: accuracies to compare with; empty if there are none.
       note: what to know when comparing; may be empty.
       given: the settings that were typed.
-      directory: of the reproduction.
     """
 
     title: str
@@ -175,8 +165,7 @@ class Trial(NamedTuple):
       settings: name -> value; empty for those that were given.
       accuracy: of its best validation; None if there was none.
       best_step: meta-steps until then.
-      steps: meta-steps until the last checkpoint.
-      seconds: they took.
+      steps: meta-steps until the last checkpoint, which took `seconds`.
       diverged: whether it ended because too many steps were not finite.
     """
 
@@ -201,7 +190,7 @@ class Trial(NamedTuple):
             "validation_accuracy": self.accuracy and self.accuracy.as_dict(),
             "best_step": self.best_step,
             "steps_trained": self.steps,
-            "seconds_trained": finite(self.seconds),
+            "seconds_trained": self.seconds,
             "diverged": self.diverged,
         }
 

@@ -26,11 +26,11 @@ class Draws(NamedTuple):
 def average(
     answer: Callable[[tf.Tensor], tuple[Adapted, tf.Tensor]], count: int
 ) -> tuple[Adapted, tf.Tensor]:
-    """Averages the probabilities of answers over draws.
+    """Averages the probabilities of answers over draws 0 to `count` - 1.
 
     Args:
       answer: number of a draw -> what adaptation gave, and logits [B, N, Q, N].
-      count: of draws, from 0 on.
+      count: how many.
 
     Returns:
       Means of the penalties, as an `Adapted` of the last draw's classifier; and the

@@ -48,13 +48,12 @@ class ClassRows(NamedTuple):
 def query_scores(
     learner: Learner, classifier: tf.Tensor, rows: EpisodeRows, by_class: ClassRows
 ) -> tf.Tensor:
-    """[B, N, Q, N] scores of the queries of episodes.
+    """[B, N, Q, N] scores of the queries of episodes, given by their rows.
 
     Args:
       learner: what made the classifiers.
       classifier: [B, N, P].
-      rows: of the episodes.
-      by_class: of the table they come from.
+      rows, by_class: of the episodes, and of the table they come from.
     """
     way, num_query = rows.query.shape[1:]
     pairs = tf.reshape(rows.classes, [-1])  # [B * N]

@@ -17,8 +17,7 @@ class Calibration(NamedTuple):
     Attributes:
       nll: negative log-likelihood of a query in nats, with its 95 % interval over
         episodes.
-      ece: expected calibration error over all queries, between 0 and 1.
-      bins: what it is made of.
+      ece: expected calibration error over all queries, of `bins`; between 0 and 1.
     """
 
     nll: Interval
@@ -39,9 +38,7 @@ class Calibration(NamedTuple):
 
     def as_dict(self) -> dict:
         """Returns what results.json holds; of the bins, sums over queries (`Bins`)."""
-        bins = {
-            name: list(map(finite, sums)) for name, sums in zip(Bins._fields, self.bins)
-        }
+        bins = {name: [*map(finite, s)] for name, s in self.bins._asdict().items()}
         return {"nll": self.nll.as_dict(), "ece": finite(self.ece), "bins": bins}
 
 
@@ -56,7 +53,6 @@ class Results(NamedTuple):
       losses: name -> mean loss.
       difference: the method minus nearest centroid, paired by episode, likewise; None
         if the method is nearest centroid.
-      episodes: how many.
       calibration: of the method that was asked for; that of the bare cosines beside it
         says nothing.
     """
