@@ -23,39 +23,25 @@ _PAPER = "arXiv:1807.05960, as quoted in that README"
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """A published test accuracy.
+    """A published test accuracy."""
 
-    Attributes:
-      percent: mean accuracy on test episodes, in percent.
-      half_width: what is printed after the plus-minus sign, in percent. The
-        release's README does not say what it covers: episodes, or runs.
-      protocol: the classes it was trained on.
-      source: where it is printed.
-    """
-
-    percent: float
+    percent: float  # mean over test episodes
+    # Printed after the plus-minus sign, in percent. The release's README does not say
+    # what it covers: episodes, or runs.
     half_width: float
-    protocol: str
-    source: str
+    protocol: str  # the classes it was trained on
+    source: str  # where it is printed
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A named setup.
+    """A named setup."""
 
-    Attributes:
-      name: what `--preset` takes.
-      description: one line for `--help` and reports.
-      source: where the settings come from.
-      overrides: settings that differ from, or pin, the defaults of the schema.
-      expected: published accuracies; empty if there are none.
-    """
-
-    name: str
-    description: str
-    source: str
-    overrides: Mapping[str, object]
-    expected: tuple[Accuracy, ...] = ()
+    name: str  # what `--preset` takes
+    description: str  # one line for `--help` and reports
+    source: str  # where the settings come from
+    overrides: Mapping[str, object]  # settings that differ from, or pin, the defaults
+    expected: tuple[Accuracy, ...] = ()  # published
 
     def config(self) -> Config:
         """Returns the configuration this preset stands for."""

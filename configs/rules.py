@@ -26,18 +26,13 @@ _S = TypeVar("_S", bound="Settings")
 class Rule:
     """Checks one value, and says in words what it checks.
 
-    Attributes:
-      kind: bool, int, float or str; what `checked` returns. A bool is no number,
-        and an integer may stand for a float.
-      expected: what is accepted, for errors and `--help`.
-      accepts: whether a value of the right kind is in range.
-      optional: whether None is accepted too.
+    A bool is no number, and an integer may stand for a float.
     """
 
-    kind: type
-    expected: str
-    accepts: Callable[[Any], bool] = lambda value: True
-    optional: bool = False
+    kind: type  # bool, int, float or str: what `checked` returns
+    expected: str  # what is accepted, for errors and `--help`
+    accepts: Callable[[Any], bool] = lambda value: True  # one of the right kind
+    optional: bool = False  # whether None is accepted too
 
     def checked(self, value: Any, where: str, error: type[LeoError] = FlagError) -> Any:
         """Returns the value as `kind`.

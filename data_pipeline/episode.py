@@ -32,14 +32,8 @@ class Episode(NamedTuple):
 
 
 class EpisodeRows(NamedTuple):
-    """Where the examples of a batch of episodes lie in their table.
+    """Where the examples of a batch of episodes lie in their table."""
 
-    Attributes:
-      support: [B, N, K] int32, rows of the table.
-      query: [B, N, Q] int32, rows of the table; none is in `support`.
-      classes: [B, N] int32, the table's class behind label n.
-    """
-
-    support: tf.Tensor
-    query: tf.Tensor
-    classes: tf.Tensor
+    support: tf.Tensor  # [B, N, K] int32, rows of the table
+    query: tf.Tensor  # [B, N, Q] int32, rows of the table; none is in `support`
+    classes: tf.Tensor  # [B, N] int32, the table's class behind label n

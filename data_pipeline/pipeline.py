@@ -29,13 +29,9 @@ class FeatureTable:
 
     All its pipelines share the features, and it holds on to nothing else of the
     EmbeddingTable: drop that one to have its memory back.
-
-    Attributes:
-      features: [rows, D] embeddings of length 1, on the CPU.
-      index: which rows each class has.
     """
 
-    features: tf.Tensor
+    features: tf.Tensor  # [rows, D] embeddings of length 1, on the CPU
     index: ClassIndex
 
     @classmethod
@@ -47,17 +43,10 @@ class FeatureTable:
 
 
 class EpisodesByRow:
-    """Batches of episodes, as rows of the table that they come from.
+    """Batches of episodes, as `rows` of a table: a Dataset of EpisodeRows.
 
-    Iterating yields `Episode`. What can do with less memory takes the rows.
-
-    Args:
-      table: where the rows lie.
-      batch_size, start, num_episodes, sampled: as of `episodes`.
-
-    Attributes:
-      table: likewise.
-      rows: Dataset of EpisodeRows.
+    Iterating yields `Episode`. What can do with less memory takes the rows. Arguments
+    are those of `episodes`.
     """
 
     def __init__(
@@ -166,10 +155,7 @@ def gather(features: tf.Tensor, rows: EpisodeRows) -> Episode:
 
 
 def _resident(array: np.ndarray) -> tf.Tensor:
-    """The array as a tensor that owns its memory.
-
-    tf.constant copies the whole array twice, and may keep the first copy for long.
-    """
+    """A tensor that owns its memory; tf.constant copies twice, and may keep both."""
     tensor = tf.raw_ops.Empty(shape=array.shape, dtype=array.dtype)
     rows_per_block = max(1, _BLOCK_BYTES // array[:1].nbytes)
     for first in range(0, len(array), rows_per_block):

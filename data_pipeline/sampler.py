@@ -25,19 +25,12 @@ _OFFENDERS_SHOWN = 3
 
 
 class ClassIndex(NamedTuple):
-    """Which rows each class of a table has: all that sampling needs to know of it.
+    """Which rows each class of a table has: all that sampling needs to know of it."""
 
-    Attributes:
-      rows: [rows] int32, the table's row numbers, ordered by class.
-      class_sizes: [C] int, how many of them each class has.
-      class_names: C names, for errors.
-      source: where the table came from, for errors.
-    """
-
-    rows: np.ndarray
-    class_sizes: np.ndarray
-    class_names: tuple[str, ...]
-    source: str
+    rows: np.ndarray  # [rows] int32, the table's row numbers, ordered by class
+    class_sizes: np.ndarray  # [C] int, how many of them each class has
+    class_names: tuple[str, ...]  # C, for errors
+    source: str  # of the table, for errors
 
     @classmethod
     def of(cls, table: EmbeddingTable) -> "ClassIndex":
@@ -49,7 +42,6 @@ class RowSampler:
     """Draws N classes and K + Q examples of each, all without replacement.
 
     Every class is equally likely, whatever its size, and so is every row of a class.
-
     An episode is made of random 32-bit keys, one a class, then M for each chosen
     class: the largest keys win. (Two equal keys, odds 2^-32, prefer the earlier row;
     no row is ever taken twice.) The keys are words of one Philox-4x32 stream: `seed`
@@ -100,8 +92,7 @@ class RowSampler:
     def __call__(self, first: tf.Tensor | int, count: tf.Tensor | int) -> EpisodeRows:
         """Draws the rows of episodes `first` to `first + count - 1`; B = `count`.
 
-        Works eagerly and in a graph, with the same result. Shapes are static if
-        `count` is a Python int.
+        Works alike eagerly and in a graph. Shapes are static if `count` is an int.
         """
         with tf.device("CPU:0"):
             class_keys, row_keys = self._draw(first, count)  # [B, C], [B, N, M]

@@ -29,17 +29,11 @@ _ARRAYS = "arrays"  # name of a data set of them, where none is given
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Data(Mapping[str, EmbeddingTable]):
-    """Splits of a data set by name, which know where they came from; see `load_data`.
+    """Splits of a data set by name, and where they came from; see `load_data`."""
 
-    Attributes:
-      tables: of "train", "val" and "test", or of some of them.
-      source: the settings that name the data.
-      in_memory: whether it came from arrays, so that no setting reads it again.
-    """
-
-    tables: Mapping[str, EmbeddingTable]
-    source: DataConfig
-    in_memory: bool = False
+    tables: Mapping[str, EmbeddingTable]  # of some of "train", "val" and "test"
+    source: DataConfig  # the settings that name the data
+    in_memory: bool = False  # whether from arrays, so that no setting reads it again
 
     def settings(self) -> dict[str, str]:
         """Returns the settings that name this data, for `Config.replace`."""

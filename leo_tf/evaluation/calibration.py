@@ -21,13 +21,9 @@ class Bins(NamedTuple):
     """Sums over queries, sorted by the confidence of their answers into equal widths.
 
     Bin m holds confidences above m / M, up to (m + 1) / M; the first holds 0, too.
-
-    Attributes:
-      count: [M] queries.
-      confidence: [M] sum of the probability of each query's answer.
-      right: [M] right answers.
     """
 
+    # [M] queries, probabilities of their answers, right answers.
     count: np.ndarray | tf.Tensor  # type: ignore[assignment]  # hides tuple.count
     confidence: np.ndarray | tf.Tensor
     right: np.ndarray | tf.Tensor
@@ -70,15 +66,13 @@ def count_bins(logits: tf.Tensor, labels: tf.Tensor, num_bins: int = NUM_BINS) -
 
 
 def add(left: Bins, right: Bins) -> Bins:
-    """The bins of both."""
     return Bins(*(mine + its for mine, its in zip(left, right, strict=True)))
 
 
 def expected_calibration_error(bins: Bins) -> float:
-    """Mean over all queries of |accuracy - confidence| of their bin.
+    """Mean over all queries of |accuracy - confidence| of their bin: 0 to 1, or NaN.
 
-    Returns:
-      Between 0 and 1; NaN if there is no query, or a logit was NaN.
+    It is NaN if there is no query, or a logit was.
 
     Source: Guo et al., 2017 (arXiv:1706.04599), equation 5.
     """

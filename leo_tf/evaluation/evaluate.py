@@ -20,19 +20,14 @@ from leo_tf.model.losses import accuracy
 
 
 class EpisodeScores(NamedTuple):
-    """What one method scored: NumPy's arrays in the end, tensors of a batch.
+    """What one method scored on E episodes; while they are B of a batch, in tensors.
 
-    Attributes:
-      accuracy: [E] of each episode.
-      loss: the mean.
-      nll: [E] mean negative log-likelihood of each episode's queries, in nats; None
-        unless it was asked for.
-      bins: how sure its answers were, and how right; likewise.
+    The last two say how sure its answers were, and how right, if that was asked for.
     """
 
-    accuracy: np.ndarray
-    loss: float
-    nll: np.ndarray | None = None
+    accuracy: np.ndarray  # [E]
+    loss: float  # the mean
+    nll: np.ndarray | None = None  # [E] of an episode's queries, mean, in nats
     bins: Bins | None = None
 
 

@@ -16,32 +16,20 @@ from leo_tf.methods.registry import method_named
 
 
 class Row(NamedTuple):
-    """One method of a comparison.
-
-    Attributes:
-      accuracy: with its 95 % interval over episodes.
-      difference: minus the reference, paired by episode, likewise; None for itself.
-      parameters: how many numbers meta-steps change.
-      best_step: meta-steps of the checkpoint that was tested.
-      steps: meta-steps made in all, up to the last checkpoint.
-      diverged: whether training ended because steps were no longer finite.
-      seconds_to_adapt: median over tasks, one at a time.
-      chosen: name -> value of what was chosen on the validation episodes.
-      settings: name -> value of what is this method's own.
-    """
+    """One method of a comparison."""
 
     name: str
-    accuracy: Interval
-    difference: Interval | None
+    accuracy: Interval  # 95 % over episodes
+    difference: Interval | None  # to the reference, paired by episode; None for itself
     calibration: Calibration
-    parameters: int
-    best_step: int
-    steps: int
-    diverged: bool
+    parameters: int  # how many numbers meta-steps change
+    best_step: int  # meta-steps of the checkpoint that was tested
+    steps: int  # meta-steps made in all, up to the last checkpoint
+    diverged: bool  # whether training ended because steps were no longer finite
     seconds_trained: float
-    seconds_to_adapt: float
-    chosen: dict[str, float]
-    settings: dict[str, object]
+    seconds_to_adapt: float  # median over tasks, one at a time
+    chosen: dict[str, float]  # on the validation episodes, by name
+    settings: dict[str, object]  # that are this method's own, by name
 
     @property
     def title(self) -> str:
@@ -90,17 +78,11 @@ class Comparison(NamedTuple):
 
 
 class TestedRun(NamedTuple):
-    """One run of a reproduction and what it scored on its test episodes.
+    """One run of a reproduction and what it scored on its test episodes."""
 
-    Attributes:
-      seed: of training and of the test episodes.
-      trained_on: "train" or "train+val".
-      step: of the checkpoint that was tested.
-    """
-
-    seed: int
-    trained_on: str
-    step: int
+    seed: int  # of training and of the test episodes
+    trained_on: str  # "train" or "train+val"
+    step: int  # of the checkpoint that was tested
     seconds_trained: float
     scores: EpisodeScores
 
@@ -159,22 +141,14 @@ class Reproduction(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A run of a search, with settings of its own.
+    """A run of a search, with settings of its own."""
 
-    Attributes:
-      settings: name -> value; empty for those that were given.
-      accuracy: of its best validation; None if there was none.
-      best_step: meta-steps until then.
-      steps: meta-steps until the last checkpoint, which took `seconds`.
-      diverged: whether it ended because too many steps were not finite.
-    """
-
-    settings: dict[str, float]
-    accuracy: Interval | None
-    best_step: int | None
-    steps: int
-    seconds: float
-    diverged: bool
+    settings: dict[str, float]  # by name; empty for those that were given
+    accuracy: Interval | None  # of its best validation; None if there was none
+    best_step: int | None  # meta-steps until then
+    steps: int  # meta-steps until the last checkpoint
+    seconds: float  # they took
+    diverged: bool  # whether it ended because too many steps were not finite
 
     @property
     def rank(self) -> float:

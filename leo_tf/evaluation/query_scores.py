@@ -21,19 +21,12 @@ from leo_tf.model.learner import Learner
 
 
 class ClassRows(NamedTuple):
-    """Which rows of a table each class has, ready for lookups in a graph.
+    """Which rows of a table each class has, ready for lookups in a graph."""
 
-    Attributes:
-      features: [rows, D], the table's.
-      rows: [rows] int32, ordered by class.
-      starts: [C + 1] int32, where in `rows` each class begins, and where the last ends.
-      rank: [rows] int32, the place of each row among those of its class.
-    """
-
-    features: tf.Tensor
-    rows: tf.Tensor
-    starts: tf.Tensor
-    rank: tf.Tensor
+    features: tf.Tensor  # [rows, D]
+    rows: tf.Tensor  # [rows] int32, ordered by class
+    starts: tf.Tensor  # [C + 1] int32, where in `rows` each class begins, the last ends
+    rank: tf.Tensor  # [rows] int32, the place of each row among those of its class
 
     @classmethod
     def of(cls, table: FeatureTable) -> "ClassRows":

@@ -12,16 +12,10 @@ BASELINE = "centroid"
 
 
 class Calibration(NamedTuple):
-    """Whether a method is as sure as it is right.
+    """Whether a method is as sure as it is right."""
 
-    Attributes:
-      nll: negative log-likelihood of a query in nats, with its 95 % interval over
-        episodes.
-      ece: expected calibration error over all queries, of `bins`; between 0 and 1.
-    """
-
-    nll: Interval
-    ece: float
+    nll: Interval  # of a query, in nats; 95 % over episodes
+    ece: float  # expected calibration error over all queries, of `bins`; 0 to 1
     bins: Bins
 
     @classmethod

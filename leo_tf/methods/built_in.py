@@ -50,12 +50,12 @@ def _leo(title: str, description: str, unused: tuple[str, ...] = (), **pinned):
     )
 
 
-def _maml(title: str, description: str, name: str, learned_rates: bool) -> Method:
+def _maml(title: str, description: str, name: str) -> Method:
     def make(config, unused_embedding_size):
         from leo_tf.methods.maml import MAML
 
-        options = {"name": name, "dtype": config.data.dtype}
-        return MAML(config.episodes.way, config.methods, learned_rates, **options)
+        options = {"learned_rates": name == "meta_sgd", "dtype": config.data.dtype}
+        return MAML(config.episodes.way, config.methods, name=name, **options)
 
     return Method(
         title,
@@ -77,7 +77,7 @@ def _regression(title: str, description: str, fit: str) -> Method:
         numbers = getattr(settings, strength), settings.score_scale
         return linear.LinearRegression(getattr(linear, fit), *numbers)
 
-    return _untrained(title, description, make, strength, "score_scale")
+    return _untrained(title, description, make, (strength, "score_scale"))
 
 
 def _centroid(title: str, description: str, metric: str) -> Method:
@@ -86,19 +86,12 @@ def _centroid(title: str, description: str, metric: str) -> Method:
 
         return NearestCentroid(metric, config.methods.score_scale)
 
-    return _untrained(title, description, make, "score_scale")
+    return _untrained(title, description, make, ("score_scale",))
 
 
-def _untrained(title: str, description: str, make, *chosen: str) -> Method:
-    return Method(
-        title,
-        description,
-        make,
-        is_trained=False,
-        chosen=chosen,
-        settings=chosen,
-        ranges={},
-    )
+def _untrained(title: str, description: str, make, chosen: tuple[str, ...]) -> Method:
+    options = {"chosen": chosen, "settings": chosen, "ranges": {}}
+    return Method(title, description, make, is_trained=False, **options)
 
 
 BUILT_IN: Mapping[str, Method] = MappingProxyType(
@@ -122,16 +115,10 @@ BUILT_IN: Mapping[str, Method] = MappingProxyType(
             "logistic",
         ),
         "maml": _maml(
-            "MAML",
-            "gradient steps on a linear head from a learned start",
-            "maml",
-            learned_rates=False,
+            "MAML", "gradient steps on a linear head from a learned start", "maml"
         ),
         "meta_sgd": _maml(
-            "Meta-SGD",
-            "MAML with a learned rate for every parameter",
-            "meta_sgd",
-            learned_rates=True,
+            "Meta-SGD", "MAML with a learned rate for every parameter", "meta_sgd"
         ),
         "generator": _leo(
             "Conditional generator only",

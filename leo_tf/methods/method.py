@@ -55,15 +55,10 @@ class Method:
 
 
 def as_method(found: Any, where: str) -> Method:
-    """The entry for what a user gives for a method.
-
-    Args:
-      found: a `Method`; or a class, or function, that makes a learner when called with
-        a configuration and D, and may have the attributes of a `Method`.
-      where: it was found; errors begin with it.
+    """The entry for what a user gives for a method; see `registry.register_method`.
 
     Raises:
-      FlagError: if it is neither.
+      FlagError: beginning with `where`, if it is no such thing.
     """
     if isinstance(found, Method):
         return found

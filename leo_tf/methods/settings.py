@@ -89,11 +89,7 @@ def effective(method: str) -> tuple[str, ...]:
 
 
 def ranges(method: str) -> Mapping[str, tuple[float, float]]:
-    """Setting -> from where to where a search draws it.
-
-    Raises:
-      FlagError: if the method is not trained.
-    """
+    """`Method.ranges`, of a method that is trained; or else raises a FlagError."""
     known = method_named(method)
     if not known.is_trained:
         raise FlagError("--methods", "methods that are trained", method)
@@ -121,11 +117,8 @@ def draw(method: str, seed: int, trial: int) -> dict[str, float]:
 
 
 def _drawn(random: "Generator", name: str, low: float, high: float) -> float:
-    share = random.random()
-    if name in LINEAR:
-        value = low + share * (high - low)
-    else:
-        value = low * (high / low) ** share
+    share, is_linear = random.random(), name in LINEAR
+    value = low + share * (high - low) if is_linear else low * (high / low) ** share
     if isinstance(Config().flat()[name], int):
         return round(value)
     return float(f"{value:.{_DIGITS}g}")
