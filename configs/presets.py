@@ -49,23 +49,19 @@ class Preset:
 
 
 # What the release's table leaves out: its own defaults, pinned here.
-_RELEASE_DEFAULTS = MappingProxyType(
-    {
-        "way": 5,
-        "num_query": 15,
-        "meta_batch_size": 12,
-        "num_latents": 64,
-        "inner_unroll_length": 5,
-        "finetuning_unroll_length": 5,
-        "inner_lr_init": 1.0,
-        "finetuning_lr_init": 0.001,
-        "gradient_threshold": 0.1,
-        "gradient_norm_threshold": 0.1,
-        "num_steps": 100_000,
-    }
-)
-
-
+_RELEASE_DEFAULTS = {
+    "way": 5,
+    "num_query": 15,
+    "meta_batch_size": 12,
+    "num_latents": 64,
+    "inner_unroll_length": 5,
+    "finetuning_unroll_length": 5,
+    "inner_lr_init": 1.0,
+    "finetuning_lr_init": 0.001,
+    "gradient_threshold": 0.1,
+    "gradient_norm_threshold": 0.1,
+    "num_steps": 100_000,
+}
 # The tables of that README, a column a preset: name, data set, shot, test accuracies of
 # the paper and of the release as (mean, +-), and below them the tuned settings.
 _COLUMNS = (

@@ -71,17 +71,8 @@ def integer(
     return Rule(int, expected, lambda value: minimum <= value <= maximum, optional)
 
 
-def at_least_zero() -> Rule:
-    return Rule(float, "a number of 0 or more", lambda value: value >= 0)
-
-
 def above_zero(optional: bool = False) -> Rule:
     return Rule(float, "a number above 0", lambda value: value > 0, optional)
-
-
-def rate() -> Rule:
-    """A probability that is not 1: kept values are divided by 1 - rate."""
-    return Rule(float, "a number of 0 or more and below 1", lambda rate: 0 <= rate < 1)
 
 
 def boolean() -> Rule:
@@ -90,11 +81,6 @@ def boolean() -> Rule:
 
 def choice(*options: str) -> Rule:
     return Rule(str, f"one of {', '.join(options)}", options.__contains__)
-
-
-def method() -> Rule:
-    """A method's name, or where its class is; `methods.registry` looks for it."""
-    return Rule(str, "a name such as leo, or package.module:Class", is_method_name)
 
 
 def span() -> Rule:
@@ -115,12 +101,6 @@ def text() -> Rule:
     return Rule(str, "text", str.isprintable)
 
 
-def name() -> Rule:
-    """A name that becomes part of a path, and so must not lead out of it."""
-    expected = "a name without /, \\, .., outer blanks or control characters"
-    return Rule(str, expected, _is_name)
-
-
 def _is_span(value: str) -> bool:
     match = re.fullmatch(r"(\d{1,10})-(\d{1,10})", value, re.ASCII)
     return match is not None and 1 <= int(match[1]) <= int(match[2])
@@ -132,7 +112,8 @@ def is_method_name(value: str) -> bool:
     return all(map(str.isidentifier, [*(module.split(".") if colon else ()), name]))
 
 
-def _is_name(value: str) -> bool:
+def is_file_name(value: str) -> bool:
+    """Whether text can be part of a path, without leading out of it."""
     tricks = value == "." or any(trick in value for trick in ("/", "\\", ".."))
     return bool(value) and value.isprintable() and value == value.strip() and not tricks
 

@@ -8,7 +8,7 @@ arXiv:1807.05960. The flags of the command line are derived from this file.
 import dataclasses
 
 from leo_tf.configs import rules
-from leo_tf.configs.rules import Settings, setting
+from leo_tf.configs.rules import Rule, Settings, setting
 
 EMBEDDED_DATASET = "glyphs"
 # What becomes the size of a tensor or the length of an unrolled loop is bounded, or a
@@ -18,7 +18,11 @@ _MOST_LATENTS, _MOST_INNER_STEPS, _MOST_EXAMPLES = 4096, 1000, 65_536
 _STEPS = rules.integer(0, _MOST_INNER_STEPS)
 _EXAMPLES, _CLASSES = (rules.integer(least, _MOST_EXAMPLES) for least in (1, 2))
 _COUNT, _COUNT_OR_ZERO = rules.integer(1), rules.integer(0)
-_WEIGHT = rules.at_least_zero()
+_WEIGHT = Rule(float, "a number of 0 or more", lambda value: value >= 0)
+# A probability that is not 1: kept values are divided by 1 - rate.
+_RATE = Rule(float, "a number of 0 or more and below 1", lambda rate: 0 <= rate < 1)
+_NAME = "a name without /, \\, .., outer blanks or control characters"
+_METHOD = "a name such as leo, or package.module:Class"  # `methods.registry` finds it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +32,7 @@ class DataConfig(Settings):
     dataset_name: str = setting(
         EMBEDDED_DATASET,
         "Data set to read below --data_path; glyphs, without it, is embedded.",
-        rules.name(),
+        Rule(str, _NAME, rules.is_file_name),
     )
     data_path: str = setting(
         "", "Directory of embeddings in the release's layout, or a file.", rules.path()
@@ -114,7 +118,7 @@ class ModelConfig(Settings):
         0.001, "First value of the learned rates of fine-tuning.", rules.above_zero()
     )
     dropout_rate: float = setting(
-        0.5, "Share of the embedding's entries dropped in training.", rules.rate()
+        0.5, "Share of the embedding's entries dropped in training.", _RATE
     )
     kl_weight: float = setting(
         1e-3, "Weight of the KL of the latent codes.", _WEIGHT, "beta"
@@ -150,7 +154,9 @@ class ModelConfig(Settings):
 class MethodConfig(Settings):
     """Which method, and the settings of those that LEO is compared with."""
 
-    method: str = setting("leo", "What to train and test.", rules.method())
+    method: str = setting(
+        "leo", "What to train and test.", Rule(str, _METHOD, rules.is_method_name)
+    )
     adaptation_steps: int = setting(
         5,
         "Gradient steps of MAML and Meta-SGD on the support.",

@@ -5,7 +5,7 @@ Shapes: B episodes, N way, K shot, Q queries per class, D embedding size.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -28,14 +28,9 @@ _LIVE_SCORES = 4
 
 
 class Split(NamedTuple):
-    """One split: features resident once, and the rest as in its `EmbeddingTable`.
+    """One split: features resident once, and the rest as in its `EmbeddingTable`."""
 
-    Attributes:
-      name: "train", "val" or "test": which stream of episodes is drawn.
-      table: the features and which class each row has.
-    """
-
-    name: str
+    name: str  # "train", "val" or "test": which stream of episodes is drawn
     table: FeatureTable
     class_names: tuple[str, ...]
     images: np.ndarray | None
@@ -58,13 +53,9 @@ def load(
     data: Data | None = None,
     console: Console = SILENT,
 ) -> dict[str, Split]:
-    """Prepares the splits of a configuration and checks that its episodes fit.
+    """Prepares the wanted splits of a configuration, whose episodes must fit.
 
-    Args:
-      config: which data, and what episodes.
-      wanted: names of the splits.
-      data: from `load_data`; None to read what the configuration names.
-      console: where to show progress if data is drawn.
+    `data` is from `load_data`, or None to read what the configuration names.
 
     Raises:
       InputError, FlagError: as `sources.read`; also if episodes do not fit.
@@ -79,28 +70,28 @@ def load(
         t = tables.pop(name)
         resident = FeatureTable.from_embeddings(t)
         split = Split(name, resident, t.class_names, t.images, t.digest, t.source)
-        shape = config.episodes
-        fits = {"way": shape.way, "shot": shape.shot, "num_query": shape.num_query}
-        if name != "train":
-            fits = evaluation_shape(config, split)
-        RowSampler(resident.index, **fits, seed=0, split=name)  # refuses what is not
+        is_train = name == "train"
+        fits = _training_shape(config) if is_train else evaluation_shape(config, split)
+        RowSampler(resident.index, **fits, seed=0, split=name)  # refuses what does not
         splits[name] = split
     return splits
 
 
 def training_episodes(config: Config, split: Split, start: int) -> tf.data.Dataset:
     """Endless meta-batches of `Episode` from meta-step `start` on."""
-    shape = config.episodes
     return episodes(
         split.table,
-        way=shape.way,
-        shot=shape.shot,
-        num_query=shape.num_query,
-        batch_size=shape.meta_batch_size,
+        **_training_shape(config),
+        batch_size=config.episodes.meta_batch_size,
         seed=config.run.seed,
         split=split.name,
         start=start,
     )
+
+
+def _training_shape(config: Config) -> dict[str, Any]:
+    shape = config.episodes
+    return {"way": shape.way, "shot": shape.shot, "num_query": shape.num_query}
 
 
 def evaluation_episodes(config: Config, split: Split, count: int) -> EpisodesByRow:
@@ -113,8 +104,10 @@ def evaluation_episodes(config: Config, split: Split, count: int) -> EpisodesByR
         num_latents=config.model.num_latents,
         itemsize=split.table.features.dtype.size,
     )
-    options = {"batch_size": batch_size, "num_episodes": count, "split": split.name}
-    return EpisodesByRow(split.table, **shape, **options, seed=config.run.seed)
+    sampled: dict[str, Any] = {**shape, "seed": config.run.seed, "split": split.name}
+    return EpisodesByRow(
+        split.table, batch_size=batch_size, num_episodes=count, **sampled
+    )
 
 
 def evaluation_shape(config: Config, split: Split) -> dict[str, int]:
@@ -127,11 +120,8 @@ def evaluation_shape(config: Config, split: Split) -> dict[str, int]:
     num_query = shape.test_num_query
     if num_query is None:
         num_query = largest_num_query(split.table.index, shape.evaluation_shot)
-    return {
-        "way": shape.evaluation_way,
-        "shot": shape.evaluation_shot,
-        "num_query": num_query,
-    }
+    way, shot = shape.evaluation_way, shape.evaluation_shot
+    return {"way": way, "shot": shot, "num_query": num_query}
 
 
 def batch_size_for(

@@ -27,30 +27,20 @@ _NUMBERS_HINT = (
 class EmbeddingTable:
     """One split of a data set: a row per example.
 
-    Construct it with whatever a file holds; `__post_init__` checks everything and
-    converts once to float32 (or keeps float64 if `dtype` says so).
-
-    Attributes:
-      embeddings: [rows, D] features, float32 or float64, native byte order.
-      labels: [rows] int32, the class of each row: an index into `class_names`.
-      class_names: one name a class; every class has at least one row.
-      names: [rows] names of the examples, or None.
-      images: [rows, H, W] uint8 pictures of the examples, for plots, or None.
-      source: where the table came from; errors begin with it.
-      dtype: of the embeddings after conversion, "float32" or "float64".
+    Construct it with whatever a file holds: it checks everything, and converts once.
 
     Raises:
-      InputError: if any of this does not hold, or a row is NaN, infinite or zero,
-        or a name occurs twice.
+      InputError: if anything said of a field does not hold, or a row is NaN, infinite
+        or zero, or a name occurs twice.
     """
 
-    embeddings: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    names: np.ndarray | None = None
-    images: np.ndarray | None = None
-    source: str = "embeddings"
-    dtype: str = "float32"
+    embeddings: np.ndarray  # [rows, D] features, of `dtype`, native byte order
+    labels: np.ndarray  # [rows] int32, the class of each row, from 0
+    class_names: tuple[str, ...]  # one a class; every class has at least one row
+    names: np.ndarray | None = None  # [rows] of the examples
+    images: np.ndarray | None = None  # [rows, H, W] uint8, for plots
+    source: str = "embeddings"  # where it came from; errors begin with it
+    dtype: str = "float32"  # of the embeddings in the end; or "float64"
 
     def __post_init__(self) -> None:
         set_field = functools.partial(object.__setattr__, self)

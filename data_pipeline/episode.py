@@ -13,22 +13,16 @@ class Episode(NamedTuple):
 
     Class n of an episode has label n, so a label means nothing outside its episode.
 
-    Attributes:
-      support_inputs: [B, N, K, D] embeddings of length 1.
-      support_labels: [B, N, K] int32, 0 to N - 1.
-      query_inputs: [B, N, Q, D] embeddings of length 1.
-      query_labels: [B, N, Q] int32, 0 to N - 1.
-
     Source: the release's `ProblemInstance` (`data.py`). There `tr_input`, `tr_output`,
     `val_input` and `val_output` are these four in this order, without B and with a
     last axis of 1 on the labels; `tr_info` and `val_info` are the names that
     `sampler.episode_names` looks up.
     """
 
-    support_inputs: tf.Tensor
-    support_labels: tf.Tensor
-    query_inputs: tf.Tensor
-    query_labels: tf.Tensor
+    support_inputs: tf.Tensor  # [B, N, K, D] embeddings of length 1
+    support_labels: tf.Tensor  # [B, N, K] int32, 0 to N - 1
+    query_inputs: tf.Tensor  # [B, N, Q, D] embeddings of length 1
+    query_labels: tf.Tensor  # [B, N, Q] int32, 0 to N - 1
 
 
 class EpisodeRows(NamedTuple):

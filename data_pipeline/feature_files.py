@@ -1,8 +1,11 @@
 """Files of features to `EmbeddingTable`s, and back. See docs/data_formats.md."""
 
+import contextlib
 import functools
+import io
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -12,12 +15,11 @@ from leo_tf.data_pipeline.formats.names import (
     check_row_count,
     classes_of_keys,
 )
-from leo_tf.data_pipeline.formats.npz import NpzFile, write_npz
-from leo_tf.data_pipeline.formats.open_input import open_input
+from leo_tf.data_pipeline.formats.npz import NpzFile
 from leo_tf.data_pipeline.formats.tfrecord_framing import HEAD_BYTES, is_tfrecord
 from leo_tf.data_pipeline.release_pickle.reader import read_file
 from leo_tf.errors import InputError, shown
-from leo_tf.files import AnyPath
+from leo_tf.files import AnyPath, write_file
 
 _ZIP_MAGIC = b"PK"
 # PROTO of protocol 2 and later; a dict, a mark, a global of the earlier ones.
@@ -62,6 +64,35 @@ def load(
     raise InputError(path, expected, received)
 
 
+@contextlib.contextmanager
+def open_input(path: AnyPath) -> Iterator[io.BufferedReader]:
+    """Opens a file with at least one byte for reading, for a `with` block.
+
+    Raises:
+      InputError: if it is missing, not a regular file, empty or not readable; also
+        if reading fails inside the block.
+    """
+    path = os.fspath(path)
+    try:
+        try:
+            # Asked before it is opened: opening a pipe without a writer never returns.
+            status = os.stat(path)
+        except ValueError as error:  # a NUL in the path
+            raise InputError(ascii(path), "a path", str(error)) from None
+        if stat.S_ISDIR(status.st_mode):
+            raise InputError(path, "a file", "a directory")
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(path, "a file", "a device, a pipe or a socket")
+        if not status.st_size:
+            raise InputError(path, "a file with data", "an empty file")
+        with open(path, "rb") as file:
+            yield file
+    except FileNotFoundError:
+        raise InputError(path, "a file", "nothing there") from None
+    except OSError as error:
+        raise InputError(path, "a readable file", str(error.strerror)) from None
+
+
 def save_npz(path: AnyPath, table: EmbeddingTable) -> None:
     """Writes one split but for its pictures, so that `load(path)` gives it back.
 
@@ -69,13 +100,11 @@ def save_npz(path: AnyPath, table: EmbeddingTable) -> None:
       InputError: if a name ends with NUL, which NumPy's text cannot hold.
       DiskError: if the file, written beside and renamed into place, cannot be.
     """
-    arrays = {
-        "embeddings": table.embeddings,
-        "labels": _text_array(table.class_names, table.source)[table.labels],
-    }
+    labels = _text_array(table.class_names, table.source)[table.labels]
+    arrays = {"embeddings": table.embeddings, "labels": labels}
     if table.names is not None:
         arrays["names"] = _text_array(table.names.tolist(), table.source)
-    write_npz(path, arrays)
+    write_file(path, lambda file: np.savez(file, **arrays))
 
 
 def _load_npz(npz: NpzFile, split: str | None, dtype: str) -> EmbeddingTable:

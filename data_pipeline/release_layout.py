@@ -44,10 +44,8 @@ def find_files(
 ) -> tuple[dict[str, str], bool]:
     """Returns the file of each split, and whether one file holds them all.
 
-    In a directory it is the first of `_LAYOUTS` that is there.
-
     Raises:
-      InputError: if there is none, or none for one of the splits.
+      InputError: if none of `_LAYOUTS` is there, or it lacks one of the splits.
     """
     path = data.data_path
     if not os.path.exists(path):

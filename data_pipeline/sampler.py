@@ -121,20 +121,15 @@ class RowSampler:
         return keys[:, :classes], tf.reshape(keys[:, classes:words], shape)
 
 
-def largest_num_query(
-    table: EmbeddingTable | ClassIndex,
-    shot: int,
-    limit: int = RELEASE_EXAMPLES_PER_CLASS,
-) -> int:
-    """Returns as many queries per class as the smallest leaves, at most `limit - shot`.
+def largest_num_query(table: EmbeddingTable | ClassIndex, shot: int) -> int:
+    """Returns as many queries per class as the smallest leaves, at most 600 - `shot`.
 
     Raises:
-      InputError: if a class has no row left after `shot`, or `limit` allows none.
+      InputError: if a class has no row left after `shot`, or it is no count.
     """
     check_at_least(1, "shot", shot)
-    check_at_least(shot + 1, "limit", limit)
     _check_classes(table, 1, shot, 1)
-    return min(int(table.class_sizes.min()), limit) - shot
+    return min(int(table.class_sizes.min()), RELEASE_EXAMPLES_PER_CLASS) - shot
 
 
 def episode_names(table: EmbeddingTable, rows: EpisodeRows) -> EpisodeRows:
@@ -169,8 +164,8 @@ def _check_classes(
             for c in small[:_OFFENDERS_SHOWN]
         )
         more = ", ..." if small.size > _OFFENDERS_SHOWN else ""
-        raise InputError(
-            f"{table.source}: `labels`",
-            f"shot + num_query = {shot} + {num_query} or more rows in every class",
-            f"{small.size} of {classes} classes with fewer: {few}{more}",
+        expected = (
+            f"shot + num_query = {shot} + {num_query} or more rows in every class"
         )
+        received = f"{small.size} of {classes} classes with fewer: {few}{more}"
+        raise InputError(f"{table.source}: `labels`", expected, received)

@@ -76,11 +76,7 @@ def class_of_key(key: str) -> str | None:
 
 
 def classes_of_keys(keys: list[str], where: str) -> list[str]:
-    """Returns the class of each key.
-
-    Raises:
-      InputError: beginning with `where`, with the first few keys of another form.
-    """
+    """Returns the class of each key; errors begin with `where`."""
     classes = [name for key in keys if (name := class_of_key(key)) is not None]
     if len(classes) < len(keys):
         wrong = [key for key in keys if class_of_key(key) is None]
@@ -94,10 +90,8 @@ def index_classes(classes: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """Numbers the classes in the order of their names.
 
     Integers are ordered by value if every name is one, so that labels 0, 1, ..., 10
-    keep their numbers. The order does not depend on that of the rows.
-
-    Returns:
-      Labels [rows] int32, and a name for each class.
+    keep their numbers. The order does not depend on that of the rows. Returns labels
+    [rows] int32, and a name for each class.
     """
     names = sorted(set(classes))
     if all(_INTEGER.fullmatch(name) for name in names):

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.formats.names import check_row_count, decode_names
-from leo_tf.data_pipeline.formats.tfrecord_framing import Records, scan
+from leo_tf.data_pipeline.formats.tfrecord_framing import scan
 from leo_tf.errors import InputError, shown
 from leo_tf.files import AnyPath, write_file
 
@@ -38,14 +38,15 @@ def read_file(file: BinaryIO, path: str, dtype: str = "float32") -> EmbeddingTab
       InputError: if a record is damaged, or anything but what is said above.
     """
     file_size = file.seek(0, os.SEEK_END)
-    records = scan(file, path)
+    rows, longest = scan(file, path)
     features, size = _features(path)
     row_bytes = size * _FLOAT_BYTES
-    check_row_count(records.total, row_bytes, functools.partial(InputError, path))
-    if records.total * row_bytes > file_size:
-        expected = f"{records.total} rows of {size} floats, as the first one"
+    check_row_count(rows, row_bytes, functools.partial(InputError, path))
+    if rows * row_bytes > file_size:
+        expected = f"{rows} rows of {size} floats, as the first one"
         raise InputError(path, expected, f"a file of {file_size} bytes")
-    embeddings, texts = _parse(path, records, features, size)
+    embeddings = np.empty([rows, size], np.float32)
+    texts = _parse(path, features, embeddings, max(1, _BATCH_BYTES // longest))
     names = decode_names(texts["name"]) if "name" in texts else None
     classes = decode_names(texts["class"])
     return EmbeddingTable.of(embeddings, classes, names, path, dtype)
@@ -105,11 +106,9 @@ def _features(path: str) -> tuple[dict, int]:
     return features, sizes["embedding"]
 
 
-def _parse(path: str, records: Records, features: dict, size: int) -> tuple:
-    """[rows, D] float32, and the other columns: name -> list of byte strings."""
-    embeddings = np.empty([records.total, size], np.float32)
+def _parse(path: str, features: dict, embeddings: np.ndarray, batch: int) -> dict:
+    """Fills [rows, D], and returns the other columns: name -> list of byte strings."""
     texts: dict[str, list[bytes]] = {n: [] for n in features if n != "embedding"}
-    batch = max(1, _BATCH_BYTES // records.longest)
     dataset = tf.data.TFRecordDataset(path, buffer_size=_BATCH_BYTES).batch(batch)
     filled = 0
     try:
@@ -122,27 +121,25 @@ def _parse(path: str, records: Records, features: dict, size: int) -> tuple:
                 values.extend(columns[name].numpy().tolist())
     except _DAMAGES as error:
         raise _damaged(f"{path}: record {filled} or later", error) from None
-    if filled != records.total:
-        raise InputError(path, f"{records.total} records", f"{filled}")
-    return embeddings, texts
+    if filled != len(embeddings):
+        raise InputError(path, f"{len(embeddings)} records", f"{filled}")
+    return texts
 
 
 def _damaged(where: str, error: Exception) -> InputError:
-    expected = "undamaged examples of the same features"
     message = getattr(error, "message", "other bytes")
     # Without the name of the node in front, and of the operation behind.
     said = re.sub(r"\A\{\{.*?\}\} | \[Op:.*", "", message, flags=re.DOTALL)
-    return InputError(where, expected, shown(said))
+    return InputError(where, "undamaged examples of the same features", shown(said))
 
 
 def _example(embedding: np.ndarray, texts: dict[str, bytes]) -> bytes:
     """[D] floats and a text each, as a serialised `tf.train.Example`."""
-    values = tf.train.FloatList(value=embedding.tolist())
-    features = {"embedding": tf.train.Feature(float_list=values)}
+    example = tf.train.Example()
+    features = example.features.feature
+    features["embedding"].float_list.value.extend(embedding.tolist())
     for name, text in texts.items():
-        bytes_list = tf.train.BytesList(value=[text])
-        features[name] = tf.train.Feature(bytes_list=bytes_list)
-    example = tf.train.Example(features=tf.train.Features(feature=features))
+        features[name].bytes_list.value.append(text)
     return example.SerializeToString()
 
 

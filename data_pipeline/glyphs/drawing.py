@@ -58,10 +58,9 @@ class Fonts:
         data = import_matplotlib().get_data_path()
         self._folder = pathlib.Path(data, "fonts", "ttf")
         for face in FACES:
-            if not self._path(face).is_file():
+            if not (path := self._path(face)).is_file():
                 hint = "Install matplotlib with pip: its wheel holds the fonts."
-                where = f"{self._path(face)}"
-                raise InputError(where, "a font of matplotlib", "no file", hint)
+                raise InputError(str(path), "a font of matplotlib", "no file", hint)
 
     def digest(self) -> str:
         """SHA-256 of the font files, in hexadecimal."""
@@ -84,10 +83,8 @@ class Fonts:
     def draw(self, character: str, face: str) -> np.ndarray | None:
         """[G, G] uint8, ink 255: the character fit into the middle; None if blank."""
         paper = Image.new("L", (4 * _FONT_SIZE, 4 * _FONT_SIZE))
-        corner = (_FONT_SIZE, _FONT_SIZE)
-        ImageDraw.Draw(paper).text(
-            corner, character, fill=255, font=_font(self._path(face))
-        )
+        corner, font = (_FONT_SIZE, _FONT_SIZE), _font(self._path(face))
+        ImageDraw.Draw(paper).text(corner, character, fill=255, font=font)
         box = paper.getbbox()
         if box is None:
             return None
@@ -106,15 +103,12 @@ def _font(path: pathlib.Path) -> ImageFont.FreeTypeFont:
 
 
 def distort(glyphs: np.ndarray, draws: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Bends, moves, inks and dirties each glyph as its random numbers say.
+    """[n, P, P] uint8, ink bright: glyphs bent, moved, inked and dirtied at random.
 
     Args:
       glyphs: [n, G, G] uint8.
       draws: [n, NUM_DRAWS] in [-1, 1); zeros leave the glyph straight.
       noise: [n, P, P] in [-1, 1).
-
-    Returns:
-      [n, P, P] uint8, ink bright.
     """
     single = draws[:, :_SINGLE].T[:, :, None]  # [10, n, 1]
     pictures = _sample(glyphs / 255.0, *_glyph_points(single[:6], draws[:, _SINGLE:]))

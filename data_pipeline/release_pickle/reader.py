@@ -35,6 +35,7 @@ from leo_tf.data_pipeline.release_pickle.values import Encoded, Unexpected, kind
 from leo_tf.errors import InputError, shown
 from leo_tf.files import AnyPath
 
+_HINT = "Only the release's own kind of pickle is read; see docs/data_formats.md."
 _LONGEST_NUMBER = 24  # characters: 64 bits, and then some
 _SHOWN_CHARACTERS = 100
 _MOST_CONTAINERS = 16  # an OrderedDict of Python 2 has four
@@ -75,10 +76,8 @@ def read_file(file: io.BufferedIOBase, path: AnyPath) -> dict[str, Any]:
         return machine.run()
     except Unexpected as error:
         where = f"{os.fspath(path)}: byte {machine.start}"
-        hint = (
-            "Only the release's own kind of pickle is read; see docs/data_formats.md."
-        )
-        raise InputError(where, *error.args, hint) from None
+        expected, received = error.args
+        raise InputError(where, expected, received, _HINT) from None
 
 
 class _Machine:
@@ -118,8 +117,8 @@ class _Machine:
     def refused(self, opcode: bytes) -> Unexpected:
         if not opcode:
             return Unexpected("an opcode", "the end of the file")
-        known = pickletools.code2op.get(opcode.decode("latin-1"))
-        name = f" ({known.name})" if known else ""
+        code = opcode.decode("latin-1")
+        name = "".join(f" ({op.name})" for op in pickletools.opcodes if op.code == code)
         return Unexpected("a known opcode", f"{opcode!r}{name}")
 
     def finish(self) -> dict[str, Any]:

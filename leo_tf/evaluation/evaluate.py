@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from leo_tf.data_pipeline.episode import Episode
-from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable
+from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable, gather
 from leo_tf.evaluation.calibration import Bins, add, count_bins, episode_nll
 from leo_tf.evaluation.posterior import Draws, average
 from leo_tf.evaluation.query_scores import ClassRows, query_scores
@@ -72,42 +72,35 @@ def make_scorer(
     by_class = None if table is None else ClassRows.of(table)
 
     @tf.function(autograph=False)
-    def score(episode, first):
-        support, support_labels, labels = _parts(episode, by_class)
+    def score(batch, first):
+        # By row, nothing wants the queries' embeddings: so they are not gathered.
+        episode = gather(by_class.features, batch) if by_class else batch
+        support = episode.support_inputs
 
         def answer(learner, **mode):
-            adapted = learner.adapt(support, support_labels, **mode)
+            adapted = learner.adapt(support, episode.support_labels, **mode)
             classifier = adapted.classifier
             if by_class is None:
                 return adapted, learner.logits(classifier, episode.query_inputs)
-            return adapted, query_scores(learner, classifier, episode, by_class)
+            return adapted, query_scores(learner, classifier, batch, by_class)
 
-        def answer_draw(learner, number):
-            shape, seed = support.shape.as_list(), draws.seed
+        def answer_draw(learner, seed, number):
+            shape = support.shape.as_list()
             drawn = learner.draw_posterior(shape, seed, number, first)
             return answer(learner, training=True, noise=drawn)
 
         scores = {}
         for name, learner in learners.items():
             if draws is not None and getattr(learner, "has_posterior", False):
-                drawn = functools.partial(answer_draw, learner)
+                drawn = functools.partial(answer_draw, learner, draws.seed)
                 adapted, logits = average(drawn, draws.count)
             else:
                 adapted, logits = answer(learner)
+            labels = episode.query_labels
             scores[name] = _batch_scores(adapted, logits, labels, calibrated)
         return scores
 
     return score
-
-
-def _parts(episode: Any, by_class: ClassRows | None):
-    """Support [B, N, K, D] with labels [B, N, K], and the queries' labels [B, N, Q]."""
-    if by_class is None:
-        return episode.support_inputs, episode.support_labels, episode.query_labels
-    labels = tf.range(episode.classes.shape[-1])[:, tf.newaxis]  # [N, 1]
-    support = tf.gather(by_class.features, episode.support)
-    support_labels = tf.zeros_like(episode.support) + labels
-    return support, support_labels, tf.zeros_like(episode.query) + labels
 
 
 def _batch_scores(adapted: Adapted, logits, labels, calibrated) -> EpisodeScores:

@@ -55,25 +55,16 @@ class Row(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Methods on the same test episodes.
+    """Methods on the same test episodes."""
 
-    Attributes:
-      rows: one a method, in the order of `METHODS`.
-      reference: the name of the method that differences are to.
-      shape: way, shot and num_query of the episodes.
-      samples: draws that predictions are averaged over where a method draws, or 0.
-      given: the settings that were typed.
-      selects: whether checkpoints were selected by validation accuracy.
-    """
-
-    rows: list[Row]
-    reference: str
+    rows: list[Row]  # one a method, in the order of `METHODS`
+    reference: str  # the name of the method that differences are to
     dataset: str
-    shape: dict[str, int]
-    episodes: int
-    samples: int
-    given: Mapping[str, object]
-    selects: bool
+    shape: dict[str, int]  # way, shot and num_query of the episodes
+    episodes: int  # how many
+    samples: int  # draws that predictions are averaged over where a method draws, or 0
+    given: Mapping[str, object]  # the settings that were typed
+    selects: bool  # whether checkpoints were selected by validation accuracy
     directory: pathlib.Path
 
 
@@ -104,23 +95,14 @@ class TestedRun(NamedTuple):
 
 
 class Reproduction(NamedTuple):
-    """All runs of the published protocol, and what was published.
+    """All runs of the published protocol, and what was published."""
 
-    Attributes:
-      title: what was tested, in a line.
-      selection: the run that was trained on the training classes alone.
-      runs: those trained on the validation classes too, one a seed.
-      published: accuracies to compare with; empty if there are none.
-      note: what to know when comparing; may be empty.
-      given: the settings that were typed.
-    """
-
-    title: str
-    selection: TestedRun
-    runs: list[TestedRun]
-    published: tuple[Accuracy, ...]
-    note: str
-    given: Mapping[str, object]
+    title: str  # what was tested, in a line
+    selection: TestedRun  # trained on the training classes alone
+    runs: list[TestedRun]  # trained on the validation classes too, one a seed
+    published: tuple[Accuracy, ...]  # to compare with
+    note: str  # what to know when comparing; may be empty
+    given: Mapping[str, object]  # the settings that were typed
     directory: pathlib.Path
 
     @property

@@ -30,7 +30,7 @@ def average(
 
     Args:
       answer: number of a draw -> what adaptation gave, and logits [B, N, Q, N].
-      count: how many.
+      count: of draws.
 
     Returns:
       Means of the penalties, as an `Adapted` of the last draw's classifier; and the
@@ -45,10 +45,9 @@ def average(
         both = tf.stack([log_sums, tf.nn.log_softmax(logits)])
         return number + 1, adapted.classifier, more, tf.reduce_logsumexp(both, axis=0)
 
+    state = (tf.constant(1), adapted.classifier, adapted.penalties, log_sums)
     _, classifier, penalties, log_sums = tf.while_loop(
-        lambda number, *unused: number < count,
-        add,
-        (tf.constant(1), adapted.classifier, adapted.penalties, log_sums),
+        lambda number, *unused: number < count, add, state
     )
     means = tf.nest.map_structure(lambda total: total / count, penalties)
     log_shares = log_sums - tf.math.log(tf.cast(count, log_sums.dtype))

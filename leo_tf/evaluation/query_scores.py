@@ -41,13 +41,7 @@ class ClassRows(NamedTuple):
 def query_scores(
     learner: Learner, classifier: tf.Tensor, rows: EpisodeRows, by_class: ClassRows
 ) -> tf.Tensor:
-    """[B, N, Q, N] scores of the queries of episodes, given by their rows.
-
-    Args:
-      learner: what made the classifiers.
-      classifier: [B, N, P].
-      rows, by_class: of the episodes, and of the table they come from.
-    """
+    """[B, N, Q, N] scores of queries by their episodes' classifiers [B, N, P]."""
     way, num_query = rows.query.shape[1:]
     pairs = tf.reshape(rows.classes, [-1])  # [B * N]
     order = tf.argsort(pairs, stable=True)  # those of a class side by side

@@ -37,25 +37,15 @@ class Calibration(NamedTuple):
 
 
 class Results(NamedTuple):
-    """Test accuracy of a method and of nearest centroid, on the same episodes.
+    """Test accuracy of a method and of nearest centroid, on the same episodes."""
 
-    Attributes:
-      title: what was tested, in a line, e.g. "glyphs, test: 5-way 1-shot, 19 queries a
-        class, step 3000".
-      methods: name -> accuracy with its 95 % interval over episodes; the method that
-        was asked for comes first.
-      losses: name -> mean loss.
-      difference: the method minus nearest centroid, paired by episode, likewise; None
-        if the method is nearest centroid.
-      calibration: of the method that was asked for; that of the bare cosines beside it
-        says nothing.
-    """
-
+    # What was tested: "glyphs, test: 5-way 1-shot, 19 queries a class, step 3000".
     title: str
-    methods: dict[str, Interval]
-    losses: dict[str, float]
-    difference: Interval | None
-    episodes: int
+    methods: dict[str, Interval]  # 95 % over episodes; the one asked for comes first
+    losses: dict[str, float]  # means, by method
+    difference: Interval | None  # the first minus the other, paired by episode
+    episodes: int  # how many
+    # Of the method asked for; that of the bare cosines beside it says nothing.
     calibration: Calibration
 
     @property

@@ -4,6 +4,7 @@ In the order of the paper's table 2, with what it lacks before.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -22,6 +23,7 @@ _LEO_RANGES = {
 }
 # MAML and Meta-SGD have no penalties, but a first inner rate that matters.
 _GRADIENT_RANGES = {"outer_lr": (1e-4, 3e-2), "adaptation_lr_init": (1.0, 100.0)}
+_untrained = functools.partial(Method, is_trained=False, ranges={})
 # What makes another method is no setting of one.
 _OTHER_METHODS = ("deterministic", "random_prior")
 
@@ -77,7 +79,8 @@ def _regression(title: str, description: str, fit: str) -> Method:
         numbers = getattr(settings, strength), settings.score_scale
         return linear.LinearRegression(getattr(linear, fit), *numbers)
 
-    return _untrained(title, description, make, (strength, "score_scale"))
+    chosen = (strength, "score_scale")
+    return _untrained(title, description, make, chosen=chosen, settings=chosen)
 
 
 def _centroid(title: str, description: str, metric: str) -> Method:
@@ -86,12 +89,8 @@ def _centroid(title: str, description: str, metric: str) -> Method:
 
         return NearestCentroid(metric, config.methods.score_scale)
 
-    return _untrained(title, description, make, ("score_scale",))
-
-
-def _untrained(title: str, description: str, make, chosen: tuple[str, ...]) -> Method:
-    options = {"chosen": chosen, "settings": chosen, "ranges": {}}
-    return Method(title, description, make, is_trained=False, **options)
+    chosen = ("score_scale",)
+    return _untrained(title, description, make, chosen=chosen, settings=chosen)
 
 
 BUILT_IN: Mapping[str, Method] = MappingProxyType(

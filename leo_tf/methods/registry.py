@@ -56,10 +56,9 @@ def register_method(
 def method_named(name: str) -> Method:
     """The method of a name.
 
-    Args:
-      name: of `METHODS`; or of an entry point of the group "leo_tf.methods" that an
-        installed package has; or package.module:Class. The last two are imported, and
-        may name all that `register_method` takes.
+    It is of `METHODS`; or of an entry point of the group "leo_tf.methods" that an
+    installed package has; or package.module:Class. The last two are imported, and may
+    name all that `register_method` takes.
 
     Raises:
       FlagError: if there is none.

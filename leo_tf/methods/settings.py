@@ -32,11 +32,9 @@ _DIGITS = 3
 def read(
     source: Mapping[str, Mapping[str, Any]] | str, config: Config
 ) -> dict[str, dict[str, Any]]:
-    """Returns method -> its settings, checked.
+    """Returns method -> its settings, checked against the `config` that they change.
 
-    Args:
-      source: the settings, or the path of a file of them; "" for none.
-      config: what the settings change.
+    `source` is the settings, or the path of a file of them; "" for none.
 
     Raises:
       InputError: if the file cannot be read, or has a field that is unknown or wrong.
