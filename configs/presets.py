@@ -1,8 +1,7 @@
 """Named setups: the four published ones, and the embedded data set's.
 
-A preset is what to run and what to expect of it. The command of each is
-`run_leo.py --preset=NAME`, with `--data_path=DIR` where it needs the embeddings of
-the original release; any flag beside it overrides the preset.
+The command of each is `run_leo.py --preset=NAME`, with `--data_path=DIR` where it needs
+the embeddings of the original release; any flag beside it overrides the preset.
 
 The published numbers come from training on the training and the validation classes
 together: add `--train_on_val`. No preset sets it, because then nothing is left to

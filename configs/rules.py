@@ -97,10 +97,6 @@ def path() -> Rule:
     return Rule(str, expected, lambda value: not _UNFIT_FOR_PATHS.search(value))
 
 
-def text() -> Rule:
-    return Rule(str, "text", str.isprintable)
-
-
 def _is_span(value: str) -> bool:
     match = re.fullmatch(r"(\d{1,10})-(\d{1,10})", value, re.ASCII)
     return match is not None and 1 <= int(match[1]) <= int(match[2])

@@ -35,6 +35,7 @@ GROUPS: Mapping[str, type[rules.Settings]] = MappingProxyType(
 GROUP_OF: Mapping[str, str] = MappingProxyType(
     {f.name: group for group, kind in GROUPS.items() for f in dataclasses.fields(kind)}
 )
+_TEXT = rules.Rule(str, "text", str.isprintable)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Config:
             group = getattr(self, name)
             if not isinstance(group, kind):
                 raise FlagError(name, f"a {kind.__name__}", shown(group))
-        rules.text().checked(self.preset, "--preset")
+        _TEXT.checked(self.preset, "--preset")
 
     def flat(self) -> dict[str, Any]:
         """Returns every setting by its name alone, and `preset`."""
@@ -67,16 +68,14 @@ class Config:
         Raises:
           FlagError: if a name is unknown or its value is refused.
         """
-        changes: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
+        groups: dict[str, Any] = {}
         preset = settings.pop("preset", self.preset)
-        for name, value in settings.items():
+        for name in settings:
             if name not in GROUP_OF:
                 raise FlagError(f"--{name}", "the name of a setting", "an unknown one")
-            changes[GROUP_OF[name]][name] = value
-        groups: dict[str, Any] = {
-            name: dataclasses.replace(getattr(self, name), **changed)
-            for name, changed in changes.items()
-        }
+        for group in GROUPS:
+            mine = {n: v for n, v in settings.items() if GROUP_OF[n] == group}
+            groups[group] = dataclasses.replace(getattr(self, group), **mine)
         return Config(**groups, preset=preset)
 
     def differences(self, other: "Config") -> list[tuple[str, Any, Any]]:
@@ -106,5 +105,5 @@ class Config:
             if name in values
         }
         where = f"{source}: `preset`"
-        preset = rules.text().checked(values.get("preset", ""), where, InputError)
+        preset = _TEXT.checked(values.get("preset", ""), where, InputError)
         return cls(**groups, preset=preset)

@@ -55,13 +55,8 @@ def read_entries(entries: object, size: int) -> dict[str, Any]:
     for field in _FIELDS:
         if field not in entries:
             raise Unexpected(f"a dict with `{field}`", shown(sorted(entries)))
-    embeddings = _read_embeddings(entries["embeddings"])
-    _check_count(entries["keys"], embeddings)
-    return {"embeddings": embeddings, "keys": _read_names(entries["keys"], size)}
-
-
-def _check_count(names: Any, embeddings: np.ndarray) -> None:
-    """Before a name is decoded: a name takes more memory than it takes in the file."""
+    embeddings, names = _read_embeddings(entries["embeddings"]), entries["keys"]
+    # Counted before one is decoded: as text it takes more memory than in the file.
     rows = len(embeddings)
     check_row_count(rows, embeddings[0].nbytes, Unexpected)
     is_array = isinstance(names, Array) and names.data is not None
@@ -69,6 +64,7 @@ def _check_count(names: Any, embeddings: np.ndarray) -> None:
     count = len(names) if isinstance(names, (list, tuple)) else count
     if count != rows:
         raise _unfit(f"{rows} names, one a row of `embeddings`", f"{count}")
+    return {"embeddings": embeddings, "keys": _read_names(names, size)}
 
 
 def _read_embeddings(value: object) -> np.ndarray:

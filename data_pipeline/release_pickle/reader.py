@@ -1,10 +1,9 @@
 """Reads the release's pickles without the power to run what they hold.
 
-LEO's embeddings come as a pickled dict of `embeddings` and `keys`. `pickle.load` would
-run whatever such a file says, and an allow-list of NumPy's functions does not help:
-forged array state crashes NumPy. This reader knows only the opcodes that Python 2 and
-3 write for such a dict, calls nothing that a file names, and gives memory in
-proportion to the file: every length is checked against the bytes left, and names are
+`pickle.load` would run whatever a file says, and an allow-list of NumPy's functions
+does not help: forged array state crashes NumPy. This reader knows only the opcodes that
+Python 2 and 3 write for such a dict, calls nothing that a file names, and gives memory
+in proportion to the file: every length is checked against the bytes left, and names are
 references. Everything else is refused with the offset.
 """
 
@@ -16,15 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from leo_tf.data_pipeline.release_pickle.arrays import (
-    GLOBALS,
-    Array,
-    Dtype,
-    Known,
-    Scalar,
-    frombuffer,
-    reconstruct,
-)
+from leo_tf.data_pipeline.release_pickle import arrays
+from leo_tf.data_pipeline.release_pickle.arrays import Known
 from leo_tf.data_pipeline.release_pickle.entries import (
     Entries,
     ordered_dict,
@@ -84,8 +76,7 @@ class _Machine:
     """The stack machine that a pickle is written for, without its dangerous half."""
 
     def __init__(self, file: io.BufferedIOBase, size: int):
-        self.file = file
-        self.size = size
+        self.file, self.size = file, size
         self.position = 0  # bytes read
         self.start = 0  # of the current opcode
         self.stack: list[Any] = []
@@ -221,7 +212,7 @@ class _Machine:
     def push_global(self, module: object, name: object) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise Unexpected("the name of a global", kind_of(module))
-        known = GLOBALS.get((module, name))
+        known = arrays.GLOBALS.get((module, name))
         if known is None:
             found = shown(f"{module[:_SHOWN_CHARACTERS]}.{name[:_SHOWN_CHARACTERS]}")
             raise Unexpected("a global of NumPy's arrays", f"the global {found}")
@@ -237,16 +228,16 @@ class _Machine:
 
     def build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
-        if not isinstance(target, (Dtype, Array)):
+        if not isinstance(target, (arrays.Dtype, arrays.Array)):
             raise Unexpected("an array or dtype to set up", kind_of(target))
         target.build(state)
 
 
 _CALLS: dict[Known, Callable[[Any], object]] = {
-    Known.RECONSTRUCT: reconstruct,
-    Known.FROMBUFFER: frombuffer,
-    Known.SCALAR: Scalar,
-    Known.DTYPE: Dtype,
+    Known.RECONSTRUCT: arrays.reconstruct,
+    Known.FROMBUFFER: arrays.frombuffer,
+    Known.SCALAR: arrays.Scalar,
+    Known.DTYPE: arrays.Dtype,
     Known.ENCODE: Encoded,
     Known.ORDERED_DICT: ordered_dict,
 }

@@ -1,7 +1,7 @@
 """Whether a method is as sure as it is right: negative log-likelihood, and ECE.
 
-All of it streams: bins of several batches are added, and the error comes at the end.
-Logits may be logarithms of probabilities, such as of a mean over draws.
+Bins of several batches are added, and the error comes at the end. Logits may be
+logarithms of probabilities, such as of a mean over draws.
 
 Shapes: B episodes in a batch, N way, Q queries per class, M bins.
 """

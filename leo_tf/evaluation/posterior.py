@@ -2,8 +2,7 @@
 
 In a test LEO takes the means of its latents and weights. The paper claims more: that
 their distributions say how sure it can be of a task (arXiv:1807.05960, section 4.1).
-Here a test draws them (`LEO.draw_posterior`), adapts to each draw, and averages the
-probabilities of the answers.
+Here a test draws them, adapts to each draw, and averages the answers' probabilities.
 
 Shapes: B tasks, N way, K shot, Q queries per class, D embedding size.
 """

@@ -39,19 +39,18 @@ def read(
     Raises:
       InputError: if the file cannot be read, or has a field that is unknown or wrong.
     """
+    found: Any
     if isinstance(source, Mapping):
-        return _checked({m: dict(s) for m, s in source.items()}, "settings", config)
-    if not source:
+        found, path = {m: dict(s) for m, s in source.items()}, "settings"
+    elif source:
+        path = source
+        try:
+            found = read_json(pathlib.Path(path), _MOST_BYTES)
+        except (OSError, ValueError) as error:
+            expected = "a JSON file of settings for each method"
+            raise InputError(path, expected, shown(str(error))) from error
+    else:
         return {}
-    try:
-        found = read_json(pathlib.Path(source), _MOST_BYTES)
-    except (OSError, ValueError) as error:
-        expected = "a JSON file of settings for each method"
-        raise InputError(source, expected, shown(str(error))) from error
-    return _checked(found, source, config)
-
-
-def _checked(found: Any, path: str, config: Config) -> dict[str, dict[str, Any]]:
     others = filter(is_known, found) if isinstance(found, dict) else ()
     check_object(found, dict.fromkeys([*METHODS, *others]), path)
     for method, settings in found.items():
