@@ -138,13 +138,9 @@ class Settings:
     def from_dict(cls: type[_S], values: Any, source: str, group: str) -> _S:
         """Returns the settings a JSON object holds; defaults for those it lacks.
 
-        Args:
-          values: what `json.load` returned: anything.
-          source: the file; errors begin with it.
-          group: the field of that file that holds `values`.
-
         Raises:
-          InputError: if `values` is no object, or has an unknown or a bad field.
+          InputError: naming the file `source` and its field `group`, if `values` is no
+            object, or has an unknown or a bad field.
         """
         rules = {f.name: f.metadata["rule"] for f in dataclasses.fields(cls)}
         check_object(values, rules, f"{source}: `{group}`")

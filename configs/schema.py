@@ -80,12 +80,8 @@ class Config:
 
     def differences(self, other: "Config") -> list[tuple[str, Any, Any]]:
         """Returns (name, mine, theirs) of what differs, `preset` included."""
-        theirs = other.flat()
-        return [
-            (name, mine, theirs[name])
-            for name, mine in self.flat().items()
-            if mine != theirs[name]
-        ]
+        mine, theirs = self.flat(), other.flat()
+        return [(n, mine[n], theirs[n]) for n in mine if mine[n] != theirs[n]]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns nested dicts of JSON's types; `from_dict` gives an equal `Config`."""
@@ -100,9 +96,8 @@ class Config:
         """
         rules.check_object(values, [*GROUPS, "preset"], source)
         groups: dict[str, Any] = {
-            name: kind.from_dict(values[name], source, name)
+            name: kind.from_dict(values.get(name, {}), source, name)
             for name, kind in GROUPS.items()
-            if name in values
         }
         where = f"{source}: `preset`"
         preset = _TEXT.checked(values.get("preset", ""), where, InputError)

@@ -89,7 +89,7 @@ class EmbeddingTable:
         # JSON, so that where one text ends and the next begins cannot be mistaken.
         described = [self.embeddings.shape, self.dtype, self.class_names, names]
         sha = hashlib.sha256(json.dumps(described).encode("ascii"))
-        for block in _blocks(self.embeddings):
+        for block in blocks(self.embeddings):
             sha.update(block.data)
         sha.update(self.labels.tobytes())
         return sha.hexdigest()
@@ -101,7 +101,7 @@ class EmbeddingTable:
         (`data.py`); doing it once for the whole table gives the same numbers.
         """
         unit = np.empty_like(self.embeddings)
-        for block, out in zip(_blocks(self.embeddings), _blocks(unit)):
+        for block, out in zip(blocks(self.embeddings), blocks(unit)):
             # Dividing by the largest entry first keeps the square in range.
             scaled = block / np.abs(block).max(axis=1, keepdims=True)
             np.divide(scaled, np.linalg.norm(scaled, axis=1, keepdims=True), out=out)
@@ -118,7 +118,7 @@ class EmbeddingTable:
         with np.errstate(over="ignore"):  # a float64 too large becomes inf: refused
             array = np.ascontiguousarray(array, dtype=self.dtype)
         first = 0
-        for block in _blocks(array):
+        for block in blocks(array):
             # A finite sum proves a finite block; only else is each row looked at.
             with np.errstate(over="ignore", invalid="ignore"):
                 finite = np.isfinite(block.sum(dtype=np.float64))
@@ -237,7 +237,8 @@ def in_words(class_sizes: np.ndarray) -> str:
     return f"{len(class_sizes)} classes x {each} examples"
 
 
-def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+def blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the rows of an array, `_BLOCK_BYTES` at a time."""
     rows = max(1, _BLOCK_BYTES // max(1, array[:1].nbytes))
     for first in range(0, len(array), rows):
         yield array[first : first + rows]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.embeddings import EmbeddingTable, blocks
 from leo_tf.data_pipeline.episode import Episode, EpisodeRows
 from leo_tf.data_pipeline.sampler import ClassIndex, RowSampler, check_at_least
 
@@ -19,8 +19,6 @@ from leo_tf.data_pipeline.sampler import ClassIndex, RowSampler, check_at_least
 _ENDLESS = 2**40
 # One batch is made while the other waits: enough to hide the making of one.
 _BATCHES_AHEAD = 2
-# Features move from NumPy to TensorFlow this many bytes at a time.
-_BLOCK_BYTES = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,11 +155,11 @@ def gather(features: tf.Tensor, rows: EpisodeRows) -> Episode:
 def _resident(array: np.ndarray) -> tf.Tensor:
     """A tensor that owns its memory; tf.constant copies twice, and may keep both."""
     tensor = tf.raw_ops.Empty(shape=array.shape, dtype=array.dtype)
-    rows_per_block = max(1, _BLOCK_BYTES // array[:1].nbytes)
-    for first in range(0, len(array), rows_per_block):
-        block = array[first : first + rows_per_block]
+    first = 0
+    for block in blocks(array):  # moves from NumPy to TensorFlow
         rows = tf.range(first, first + len(block))
         tensor = tf.raw_ops.InplaceUpdate(x=tensor, i=rows, v=block)
+        first += len(block)
     return tensor
 
 

@@ -52,18 +52,14 @@ def find_files(
         raise InputError(path, "a directory of features or an .npz file", "none")
     if not os.path.isdir(path):
         return dict.fromkeys(splits, path), True
+    names = {"dataset": data.dataset_name, "crop": data.embedding_crop}
     for layout in _LAYOUTS:
-        files = {s: os.path.join(path, _filled(layout, data, s)) for s in splits}
+        files = {s: os.path.join(path, layout.format(split=s, **names)) for s in splits}
         missing = [file for file in files.values() if not os.path.exists(file)]
         if missing and len(missing) < len(splits):
             # Half a data set is a mistake, not a reason to look for another one.
             raise InputError(missing[0], "a file, as for the other splits", "none")
         if not missing:
             return files, "{split}" not in layout
-    tried = ", ".join(_filled(layout, data, "SPLIT") for layout in _LAYOUTS)
+    tried = ", ".join(layout.format(split="SPLIT", **names) for layout in _LAYOUTS)
     raise InputError(path, f"one of {tried}", "none of them")
-
-
-def _filled(layout: str, data: DataConfig, split: str) -> str:
-    names = {"dataset": data.dataset_name, "crop": data.embedding_crop}
-    return layout.format(split=split, **names)

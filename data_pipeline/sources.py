@@ -116,8 +116,7 @@ def read(
         raise FlagError("--data_path", expected, "nothing", hint)
     files, hold_all = find_files(named, wanted)
     tables = {
-        name: load(file, name if hold_all else None, named.dtype)
-        for name, file in files.items()
+        n: load(f, n if hold_all else None, named.dtype) for n, f in files.items()
     }
     check_splits(list(tables.values()))
     return tables

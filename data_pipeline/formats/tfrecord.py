@@ -55,13 +55,10 @@ def read_file(file: BinaryIO, path: str, dtype: str = "float32") -> EmbeddingTab
 def save_tfrecord(path: AnyPath, table: EmbeddingTable) -> None:
     """Writes one split but for its pictures, so that `load(path)` gives it back.
 
-    Args:
-      path: of the file; it is written beside and renamed into place.
-      table: of float32, for TFRecord has no other floats.
-
     Raises:
-      InputError: if it is of float64, or a name is no text that UTF-8 can hold.
-      DiskError: if the file cannot be written.
+      InputError: if the table is of float64, for TFRecord has no other floats than
+        float32, or a name is no text that UTF-8 can hold.
+      DiskError: if the file, written beside and renamed into place, cannot be.
     """
     if table.embeddings.dtype != np.float32:
         received, hint = str(table.embeddings.dtype), "Write it with `save_npz`."

@@ -24,10 +24,9 @@ _SEAL_BYTES = hashlib.sha256().digest_size
 def locate(file_name: str, directory: str | None = None) -> pathlib.Path | None:
     """Returns where a file is kept; None if there is no home directory.
 
-    Args:
-      file_name: says all that the arrays depend on, so that no other is mistaken.
-      directory: by default what `LEO_TF_CACHE` says, or else `leo_tf` in the user's
-        cache directory (`XDG_CACHE_HOME`, or else `~/.cache`).
+    Its name says all that the arrays depend on. The directory is by default what
+    `LEO_TF_CACHE` says, or else `leo_tf` in the user's cache directory
+    (`XDG_CACHE_HOME`, or else `~/.cache`).
     """
     directory = directory or os.environ.get(DIRECTORY_VARIABLE)
     if directory:

@@ -51,8 +51,7 @@ def load_splits(
     fonts = Fonts()
     file_name = f"glyphs-v{VERSION}-{fonts.digest()[:16]}.npz"
     path = array_cache.locate(file_name, cache_dir)
-    arrays = array_cache.read(path)
-    if arrays is None:
+    if (arrays := array_cache.read(path)) is None:
         arrays = _draw_splits(fonts, console)
         array_cache.write(path, arrays)
     return {split: _table(split, arrays, dtype) for split in ("train", "val", "test")}
@@ -72,7 +71,9 @@ def choose_characters(fonts: Fonts) -> dict[str, list[str]]:
                 if picture is not None:
                     references.append(picture)
                     found.append((split, character))
-    kept = _distinct(similarities(np.array(references)))
+    kept = np.zeros(len(found), bool)
+    for i, cosines in enumerate(similarities(np.array(references))):
+        kept[i] = not (cosines[:i][kept[:i]] >= LOOK_ALIKE).any()
     chosen: dict[str, list[str]] = {split: [] for split in SCRIPTS}
     for split, character in itertools.compress(found, kept):
         chosen[split].append(character)
@@ -87,14 +88,6 @@ def similarities(pictures: np.ndarray) -> np.ndarray:
     blurred = (blur @ pictures.astype(np.float64) @ blur).reshape(len(pictures), -1)
     blurred /= np.linalg.norm(blurred, axis=1, keepdims=True)
     return blurred @ blurred.T
-
-
-def _distinct(cosines: np.ndarray) -> np.ndarray:
-    """[n] bool: whether no kept one before it is alike."""
-    kept = np.zeros(len(cosines), bool)
-    for i, row in enumerate(cosines):
-        kept[i] = not (row[:i][kept[:i]] >= LOOK_ALIKE).any()
-    return kept
 
 
 def _script_characters(fonts: Fonts, script: str) -> Iterator[str]:

@@ -2,8 +2,7 @@
 
 Each is a function of the machine in `release_pickle`. What is not in `OPCODES` is
 refused: everything that imports, calls, or asks for an object from outside.
-
-Source: the opcodes' meaning is documented in Python's `pickletools`.
+Source: Python's `pickletools` documents their meaning.
 """
 
 import warnings
