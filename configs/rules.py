@@ -61,14 +61,12 @@ def _described(value: object) -> str:
     return f"a value of type {type(value).__name__}"
 
 
-def integer(
-    minimum: int, maximum: int = LARGEST_INTEGER, optional: bool = False
-) -> Rule:
-    """Integers from `minimum` to `maximum`."""
-    expected = f"an integer of {minimum} or more"
-    if maximum < LARGEST_INTEGER:
-        expected += f", at most {maximum}"
-    return Rule(int, expected, lambda value: minimum <= value <= maximum, optional)
+def integer(least: int, most: int = LARGEST_INTEGER, optional: bool = False) -> Rule:
+    """Integers from `least` to `most`."""
+    expected = f"an integer of {least} or more"
+    if most < LARGEST_INTEGER:
+        expected += f", at most {most}"
+    return Rule(int, expected, lambda value: least <= value <= most, optional)
 
 
 def above_zero(optional: bool = False) -> Rule:

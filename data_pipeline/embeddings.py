@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -58,15 +58,16 @@ class EmbeddingTable:
         cls,
         embeddings: np.ndarray,
         classes: list[str],
-        names: list[str] | None,
+        names: Sequence[str] | np.ndarray | None,
         source: str,
         dtype: str,
+        images: np.ndarray | None = None,
     ) -> "EmbeddingTable":
         """The table of rows whose classes are given by name, numbered in order."""
         labels, class_names = index_classes(classes)
         # Objects: one long name does not widen all the others.
         text = None if names is None else np.array(names, dtype=object)
-        return cls(embeddings, labels, class_names, text, None, source, dtype)
+        return cls(embeddings, labels, class_names, text, images, source, dtype)
 
     @property
     def embedding_size(self) -> int:

@@ -99,9 +99,7 @@ def episodes(
     Args:
       table: what to draw from. An EmbeddingTable is made a FeatureTable first, which
         takes time and memory.
-      way: N.
-      shot: K.
-      num_query: Q; `sampler.largest_num_query` finds the most.
+      way, shot, num_query: N, K and Q; `sampler.largest_num_query` finds the most Q.
       batch_size: B; a batch takes B * N * (K + Q) * D numbers, and three may be alive.
       seed: any 64-bit integer.
       split: "train", "val" or "test"; their episodes differ for the same seed.

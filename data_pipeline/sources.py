@@ -15,11 +15,7 @@ from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable, check_splits, in_words
 from leo_tf.data_pipeline.feature_files import load, save_npz
-from leo_tf.data_pipeline.formats.names import (
-    check_row_count,
-    decode_names,
-    index_classes,
-)
+from leo_tf.data_pipeline.formats.names import check_row_count, decode_names
 from leo_tf.data_pipeline.release_layout import SPLITS, dataset_of, find_files
 from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.files import AnyPath
@@ -158,10 +154,8 @@ def _tables(source: Mapping[str, Any], dtype: str) -> dict[str, EmbeddingTable]:
 def _table(split: str, given: Any, dtype: str) -> EmbeddingTable:
     if isinstance(given, EmbeddingTable):
         classes = [given.class_names[label] for label in given.labels]
-        labels, names = index_classes(classes)
-        table = dataclasses.replace(
-            given, labels=labels, class_names=names, dtype=dtype
-        )
+        features, names, images = given.embeddings, given.names, given.images
+        table = EmbeddingTable.of(features, classes, names, given.source, dtype, images)
     else:
         source = f"arrays ({split})"
         if not isinstance(given, (tuple, list)) or len(given) != 2:

@@ -35,6 +35,9 @@ _HEADER = re.compile(
     # Commas between the numbers, or this would take forever to fail.
     rb"'shape': *\(((?:\d{1,15}L?, *){0,8}(?:\d{1,15}L?)?)\),? *\} *\n?"
 )
+_OBJECT_HINT = (
+    "Python objects are never read. Write text as np.array(names, dtype=str)."
+)
 # What `zipfile` raises for a damaged zip; RuntimeError for an encrypted one.
 _DAMAGES = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError),
@@ -74,13 +77,9 @@ class NpzFile:
     def read(self, name: str, kinds: str) -> np.ndarray:
         """Reads one array of 1 or 2 axes, in the dtype and byte order of the file.
 
-        Args:
-          name: without .npy.
-          kinds: the accepted `dtype.kind`s, of "fiSU".
-
         Raises:
-          InputError: if it is missing, damaged, of another kind, or larger than
-            twenty times the file.
+          InputError: if it is missing, damaged, of none of these `dtype.kind`s (of
+            "fiuSU"), or larger than twenty times the file.
         """
         where = f"{self.path}: `{name}`"
         info = self._member(name, where)
@@ -120,7 +119,7 @@ class NpzFile:
 
 
 class _BoundedReads:
-    """An open file that hands out only so much at a time, while `most` is not None.
+    """An open file that hands out at most `most` bytes at a time, if that is a number.
 
     A zip's directory is read at once, and an entry of it takes fifteen times its size.
     """
@@ -153,10 +152,7 @@ def _read_header(
     match = _HEADER.fullmatch(header)
     if not match:
         # Records have a list where the dtype stands; Python objects have '|O'.
-        hint = (
-            "Python objects are never read. Write text as np.array(names, dtype=str)."
-        )
-        hint = hint if b"'|O'" in header else ""
+        hint = _OBJECT_HINT if b"'|O'" in header else ""
         received = f"the header {shown(header[:200])}"
         raise InputError(where, _expected(kinds), received, hint)
     order, kind, count, fortran, axes = (group.decode() for group in match.groups())

@@ -47,11 +47,9 @@ def loads(buffer: bytes, path: AnyPath = "pickle") -> dict[str, Any]:
 def read_file(file: io.BufferedIOBase, path: AnyPath) -> dict[str, Any]:
     """Reads one embeddings file of the release, or one written like it.
 
-    Args:
-      file: open at any place. It is a pickle, protocol 0 to 5, of Python 2 or 3: a dict
-        or OrderedDict of `embeddings`, a 2-D array of floats, and `keys`, the names as
-        a list, a tuple or an array of text or byte strings.
-      path: errors begin with it.
+    It is a pickle, protocol 0 to 5, of Python 2 or 3: a dict or OrderedDict of
+    `embeddings`, a 2-D array of floats, and `keys`, the names as a list, a tuple or an
+    array of text or byte strings.
 
     Returns:
       embeddings: [rows, D] in the dtype, byte order and layout of the file.

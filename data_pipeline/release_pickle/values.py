@@ -90,9 +90,8 @@ def read_latin1(file: io.BufferedIOBase, count: int) -> np.ndarray:
 def _utf8_to_latin1(text: np.ndarray) -> np.ndarray:
     """[length] uint8 of UTF-8 to [characters] uint8, twice as fast as Python's codecs.
 
-    Random bytes are their worst case: a branch missed for every other byte. A Latin-1
-    character above 0x7F is 0xC2 or 0xC3, then one byte of 0x80 to 0xBF: the character
-    itself, less 0x40 after 0xC3.
+    A Latin-1 character above 0x7F is 0xC2 or 0xC3, then one byte of 0x80 to 0xBF: the
+    character itself, less 0x40 after 0xC3.
     """
     leads = text >= 0xC0
     follows = text.view(np.int8) < -0x40  # 0x80 to 0xBF

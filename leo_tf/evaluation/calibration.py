@@ -41,9 +41,7 @@ class Reliability(NamedTuple):
 def episode_nll(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """[B] mean negative log-likelihood of each episode's queries, in nats.
 
-    Args:
-      logits: [B, ..., N].
-      labels: [B, ...] integers in [0, N).
+    Logits are [B, ..., N], labels [B, ...] integers in [0, N).
     """
     losses = cross_entropy(logits, labels)
     return tf.reduce_mean(losses, axis=range(1, losses.shape.rank))

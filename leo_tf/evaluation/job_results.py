@@ -84,14 +84,9 @@ class TestedRun(NamedTuple):
 
     def as_dict(self) -> dict:
         """Returns what results.json holds."""
-        return {
-            "seed": self.seed,
-            "trained_on": self.trained_on,
-            "step": self.step,
-            "seconds_trained": self.seconds_trained,
-            "accuracy": self.accuracy.as_dict(),
-            **Calibration.of(self.scores).as_dict(),
-        }
+        values = self._asdict()
+        calibration = Calibration.of(values.pop("scores")).as_dict()
+        return {**values, "accuracy": self.accuracy.as_dict(), **calibration}
 
 
 class Reproduction(NamedTuple):

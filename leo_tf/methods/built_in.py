@@ -6,7 +6,6 @@ In the order of the paper's table 2, with what it lacks before.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from leo_tf.configs.schema import ModelConfig
 from leo_tf.methods.method import Method
@@ -79,8 +78,7 @@ def _regression(title: str, description: str, fit: str) -> Method:
         numbers = getattr(settings, strength), settings.score_scale
         return linear.LinearRegression(getattr(linear, fit), *numbers)
 
-    chosen = (strength, "score_scale")
-    return _untrained(title, description, make, chosen=chosen, settings=chosen)
+    return _untrained(title, description, make, chosen=(strength, "score_scale"))
 
 
 def _centroid(title: str, description: str, metric: str) -> Method:
@@ -89,67 +87,62 @@ def _centroid(title: str, description: str, metric: str) -> Method:
 
         return NearestCentroid(metric, config.methods.score_scale)
 
-    chosen = ("score_scale",)
-    return _untrained(title, description, make, chosen=chosen, settings=chosen)
+    return _untrained(title, description, make, chosen=("score_scale",))
 
 
-BUILT_IN: Mapping[str, Method] = MappingProxyType(
-    {
-        "centroid": _centroid(
-            "Nearest centroid", "the class whose mean has the largest cosine", "cosine"
-        ),
-        "centroid_euclidean": _centroid(
-            "Nearest centroid (Euclidean)",
-            "the class whose mean is nearest",
-            "euclidean",
-        ),
-        "ridge": _regression(
-            "Ridge regression",
-            "least squares onto one-hot labels, on the support alone",
-            "ridge",
-        ),
-        "logistic": _regression(
-            "Logistic regression",
-            "softmax regression to convergence, on the support alone",
-            "logistic",
-        ),
-        "maml": _maml(
-            "MAML", "gradient steps on a linear head from a learned start", "maml"
-        ),
-        "meta_sgd": _maml(
-            "Meta-SGD", "MAML with a learned rate for every parameter", "meta_sgd"
-        ),
-        "generator": _leo(
-            "Conditional generator only",
-            "LEO without any step: the classifier as first decoded",
-            ("inner_lr_init", "finetuning_lr_init", "encoder_penalty_weight"),
-            inner_unroll_length=0,
-            finetuning_unroll_length=0,
-        ),
-        "generator_finetuning": _leo(
-            "Conditional generator + fine-tuning",
-            "LEO without steps in latent space",
-            ("inner_lr_init", "encoder_penalty_weight"),
-            inner_unroll_length=0,
-        ),
-        "leo_random_prior": _leo(
-            "LEO (random prior)",
-            "LEO without encoder: latents begin as draws from N(0, 1)",
-            ("kl_weight", "encoder_penalty_weight"),
-            random_prior=True,
-        ),
-        "leo_deterministic": _leo(
-            "LEO (deterministic)",
-            "LEO trained on the means of latents and weights, without KL",
-            ("kl_weight",),
-            deterministic=True,
-        ),
-        "leo_no_finetuning": _leo(
-            "LEO (no fine-tuning)",
-            "LEO with steps in latent space only",
-            ("finetuning_lr_init",),
-            finetuning_unroll_length=0,
-        ),
-        "leo": _leo("LEO", "Latent Embedding Optimization, as configured"),
-    }
-)
+BUILT_IN: Mapping[str, Method] = {
+    "centroid": _centroid(
+        "Nearest centroid", "the class whose mean has the largest cosine", "cosine"
+    ),
+    "centroid_euclidean": _centroid(
+        "Nearest centroid (Euclidean)", "the class whose mean is nearest", "euclidean"
+    ),
+    "ridge": _regression(
+        "Ridge regression",
+        "least squares onto one-hot labels, on the support alone",
+        "ridge",
+    ),
+    "logistic": _regression(
+        "Logistic regression",
+        "softmax regression to convergence, on the support alone",
+        "logistic",
+    ),
+    "maml": _maml(
+        "MAML", "gradient steps on a linear head from a learned start", "maml"
+    ),
+    "meta_sgd": _maml(
+        "Meta-SGD", "MAML with a learned rate for every parameter", "meta_sgd"
+    ),
+    "generator": _leo(
+        "Conditional generator only",
+        "LEO without any step: the classifier as first decoded",
+        ("inner_lr_init", "finetuning_lr_init", "encoder_penalty_weight"),
+        inner_unroll_length=0,
+        finetuning_unroll_length=0,
+    ),
+    "generator_finetuning": _leo(
+        "Conditional generator + fine-tuning",
+        "LEO without steps in latent space",
+        ("inner_lr_init", "encoder_penalty_weight"),
+        inner_unroll_length=0,
+    ),
+    "leo_random_prior": _leo(
+        "LEO (random prior)",
+        "LEO without encoder: latents begin as draws from N(0, 1)",
+        ("kl_weight", "encoder_penalty_weight"),
+        random_prior=True,
+    ),
+    "leo_deterministic": _leo(
+        "LEO (deterministic)",
+        "LEO trained on the means of latents and weights, without KL",
+        ("kl_weight",),
+        deterministic=True,
+    ),
+    "leo_no_finetuning": _leo(
+        "LEO (no fine-tuning)",
+        "LEO with steps in latent space only",
+        ("finetuning_lr_init",),
+        finetuning_unroll_length=0,
+    ),
+    "leo": _leo("LEO", "Latent Embedding Optimization, as configured"),
+}

@@ -84,10 +84,8 @@ def conjugate_gradients(
 ) -> tf.Tensor:
     """Solves `product(x) = right` for each task, more exactly the smaller `right` is.
 
-    Args:
-      product: maps [B, R, N] to [B, R, N], linear, symmetric, positive.
-      right: [B, R, N].
-      tolerance: residuals well below this are never asked for.
+    All are [B, R, N]. `product` is linear, symmetric and positive; residuals well below
+    `tolerance` are never asked for.
     """
     size = _norm(right)  # [B, 1, 1]
     enough = tf.maximum(size * tf.minimum(tf.sqrt(size), 0.1), tolerance / 10)

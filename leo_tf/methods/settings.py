@@ -39,18 +39,18 @@ def read(
     Raises:
       InputError: if the file cannot be read, or has a field that is unknown or wrong.
     """
+    if not source:
+        return {}
     found: Any
     if isinstance(source, Mapping):
         found, path = {m: dict(s) for m, s in source.items()}, "settings"
-    elif source:
+    else:
         path = source
         try:
             found = read_json(pathlib.Path(path), _MOST_BYTES)
         except (OSError, ValueError) as error:
             expected = "a JSON file of settings for each method"
             raise InputError(path, expected, shown(str(error))) from error
-    else:
-        return {}
     others = filter(is_known, found) if isinstance(found, dict) else ()
     check_object(found, dict.fromkeys([*METHODS, *others]), path)
     for method, settings in found.items():
