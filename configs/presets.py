@@ -1,8 +1,7 @@
 """Named setups: the four published ones, and the embedded data set's.
 
-A preset is what to run and what to expect of it. The command of each is
-`run_leo.py --preset=NAME`, with `--data_path=DIR` where it needs the embeddings of
-the original release; any flag beside it overrides the preset.
+The command of each is `run_leo.py --preset=NAME`, with `--data_path=DIR` where it needs
+the embeddings of the original release; any flag beside it overrides the preset.
 
 The published numbers come from training on the training and the validation classes
 together: add `--train_on_val`. No preset sets it, because then nothing is left to
@@ -23,39 +22,25 @@ _PAPER = "arXiv:1807.05960, as quoted in that README"
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """A published test accuracy.
+    """A published test accuracy."""
 
-    Attributes:
-      percent: mean accuracy on test episodes, in percent.
-      half_width: what is printed after the plus-minus sign, in percent. The
-        release's README does not say what it covers: episodes, or runs.
-      protocol: the classes it was trained on.
-      source: where it is printed.
-    """
-
-    percent: float
+    percent: float  # mean over test episodes
+    # Printed after the plus-minus sign, in percent. The release's README does not say
+    # what it covers: episodes, or runs.
     half_width: float
-    protocol: str
-    source: str
+    protocol: str  # the classes it was trained on
+    source: str  # where it is printed
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A named setup.
+    """A named setup."""
 
-    Attributes:
-      name: what `--preset` takes.
-      description: one line for `--help` and reports.
-      source: where the settings come from.
-      overrides: settings that differ from, or pin, the defaults of the schema.
-      expected: published accuracies; empty if there are none.
-    """
-
-    name: str
-    description: str
-    source: str
-    overrides: Mapping[str, object]
-    expected: tuple[Accuracy, ...] = ()
+    name: str  # what `--preset` takes
+    description: str  # one line for `--help` and reports
+    source: str  # where the settings come from
+    overrides: Mapping[str, object]  # settings that differ from, or pin, the defaults
+    expected: tuple[Accuracy, ...] = ()  # published
 
     def config(self) -> Config:
         """Returns the configuration this preset stands for."""
@@ -63,23 +48,19 @@ class Preset:
 
 
 # What the release's table leaves out: its own defaults, pinned here.
-_RELEASE_DEFAULTS = MappingProxyType(
-    {
-        "way": 5,
-        "num_query": 15,
-        "meta_batch_size": 12,
-        "num_latents": 64,
-        "inner_unroll_length": 5,
-        "finetuning_unroll_length": 5,
-        "inner_lr_init": 1.0,
-        "finetuning_lr_init": 0.001,
-        "gradient_threshold": 0.1,
-        "gradient_norm_threshold": 0.1,
-        "num_steps": 100_000,
-    }
-)
-
-
+_RELEASE_DEFAULTS = {
+    "way": 5,
+    "num_query": 15,
+    "meta_batch_size": 12,
+    "num_latents": 64,
+    "inner_unroll_length": 5,
+    "finetuning_unroll_length": 5,
+    "inner_lr_init": 1.0,
+    "finetuning_lr_init": 0.001,
+    "gradient_threshold": 0.1,
+    "gradient_norm_threshold": 0.1,
+    "num_steps": 100_000,
+}
 # The tables of that README, a column a preset: name, data set, shot, test accuracies of
 # the paper and of the release as (mean, +-), and below them the tuned settings.
 _COLUMNS = (

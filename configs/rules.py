@@ -15,14 +15,10 @@ _LIMITS = {
     int: (LARGEST_INTEGER, "below 2^31"),
     float: (3.4e38, "finite as a float32"),
 }
-
 # Control characters, and surrogates: Python's stand-ins for bytes that are no UTF-8.
 _UNFIT_FOR_PATHS = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
-
 # What may stand for each kind; NumPy's scalars are registered with `numbers`.
 _TAKEN_FOR = {int: numbers.Integral, float: numbers.Real, bool: bool, str: str}
-
-
 _S = TypeVar("_S", bound="Settings")
 
 
@@ -30,34 +26,26 @@ _S = TypeVar("_S", bound="Settings")
 class Rule:
     """Checks one value, and says in words what it checks.
 
-    Attributes:
-      kind: bool, int, float or str; what `checked` returns. A bool is no number,
-        and an integer may stand for a float.
-      expected: what is accepted, for errors and `--help`.
-      accepts: whether a value of the right kind is in range.
-      optional: whether None is accepted too.
+    A bool is no number, and an integer may stand for a float.
     """
 
-    kind: type
-    expected: str
-    accepts: Callable[[Any], bool] = lambda value: True
-    optional: bool = False
+    kind: type  # bool, int, float or str: what `checked` returns
+    expected: str  # what is accepted, for errors and `--help`
+    accepts: Callable[[Any], bool] = lambda value: True  # one of the right kind
+    optional: bool = False  # whether None is accepted too
 
     def checked(self, value: Any, where: str, error: type[LeoError] = FlagError) -> Any:
         """Returns the value as `kind`.
 
-        Args:
-          value: anything.
-          where: the flag, or the file and field; the error begins with it.
-          error: what to raise.
-
         Raises:
-          error: if the value is of another kind or out of range.
+          error: beginning with `where`, the flag or the file and field, if the value
+            is of another kind or out of range.
         """
         if value is None and self.optional:
             return None
         expected = self.expected
-        right = self._is_of_kind(value)
+        is_other = isinstance(value, bool) and self.kind is not bool
+        right = isinstance(value, _TAKEN_FOR[self.kind]) and not is_other
         if right and self.kind in _LIMITS:
             largest, words = _LIMITS[self.kind]
             right = abs(value) <= largest  # False for NaN
@@ -66,11 +54,6 @@ class Rule:
             raise error(where, expected, _described(value))
         return self.kind(value)
 
-    def _is_of_kind(self, value: object) -> bool:
-        if isinstance(value, bool) and self.kind is not bool:
-            return False
-        return isinstance(value, _TAKEN_FOR[self.kind])
-
 
 def _described(value: object) -> str:
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -78,28 +61,16 @@ def _described(value: object) -> str:
     return f"a value of type {type(value).__name__}"
 
 
-def integer(
-    minimum: int, maximum: int = LARGEST_INTEGER, optional: bool = False
-) -> Rule:
-    """Integers from `minimum` to `maximum`."""
-    expected = f"an integer of {minimum} or more"
-    if maximum < LARGEST_INTEGER:
-        expected += f", at most {maximum}"
-    return Rule(int, expected, lambda value: minimum <= value <= maximum, optional)
-
-
-def at_least_zero() -> Rule:
-    return Rule(float, "a number of 0 or more", lambda value: value >= 0)
+def integer(least: int, most: int = LARGEST_INTEGER, optional: bool = False) -> Rule:
+    """Integers from `least` to `most`."""
+    expected = f"an integer of {least} or more"
+    if most < LARGEST_INTEGER:
+        expected += f", at most {most}"
+    return Rule(int, expected, lambda value: least <= value <= most, optional)
 
 
 def above_zero(optional: bool = False) -> Rule:
     return Rule(float, "a number above 0", lambda value: value > 0, optional)
-
-
-def rate() -> Rule:
-    """A probability that is not 1: kept values are divided by 1 - rate."""
-    expected = "a number of 0 or more and below 1"
-    return Rule(float, expected, lambda value: 0 <= value < 1)
 
 
 def boolean() -> Rule:
@@ -110,18 +81,9 @@ def choice(*options: str) -> Rule:
     return Rule(str, f"one of {', '.join(options)}", options.__contains__)
 
 
-def method() -> Rule:
-    """The name of a method, or where its class is; whether there is one is not known.
-
-    That is checked by `methods.registry`, which may have to import it.
-    """
-    return Rule(str, "a name such as leo, or package.module:Class", is_method_name)
-
-
 def span() -> Rule:
     """Numbers from a first to a last, counted from 1, as text."""
-    expected = "FIRST-LAST, two numbers such as 200-220"
-    return Rule(str, expected, _is_span)
+    return Rule(str, "FIRST-LAST, two numbers such as 200-220", _is_span)
 
 
 def path() -> Rule:
@@ -131,16 +93,6 @@ def path() -> Rule:
     """
     expected = "a path in UTF-8, without control characters"
     return Rule(str, expected, lambda value: not _UNFIT_FOR_PATHS.search(value))
-
-
-def text() -> Rule:
-    return Rule(str, "text", str.isprintable)
-
-
-def name() -> Rule:
-    """A name that becomes part of a path, and so must not lead out of it."""
-    expected = "a name without /, \\, .., outer blanks or control characters"
-    return Rule(str, expected, _is_name)
 
 
 def _is_span(value: str) -> bool:
@@ -154,7 +106,8 @@ def is_method_name(value: str) -> bool:
     return all(map(str.isidentifier, [*(module.split(".") if colon else ()), name]))
 
 
-def _is_name(value: str) -> bool:
+def is_file_name(value: str) -> bool:
+    """Whether text can be part of a path, without leading out of it."""
     tricks = value == "." or any(trick in value for trick in ("/", "\\", ".."))
     return bool(value) and value.isprintable() and value == value.strip() and not tricks
 
@@ -183,30 +136,19 @@ class Settings:
     def from_dict(cls: type[_S], values: Any, source: str, group: str) -> _S:
         """Returns the settings a JSON object holds; defaults for those it lacks.
 
-        Args:
-          values: what `json.load` returned: anything.
-          source: the file; errors begin with it.
-          group: the field of that file that holds `values`.
-
         Raises:
-          InputError: if `values` is no object, or has an unknown or a bad field.
+          InputError: naming the file `source` and its field `group`, if `values` is no
+            object, or has an unknown or a bad field.
         """
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        check_object(values, fields, f"{source}: `{group}`")
-        checked = {}
+        rules = {f.name: f.metadata["rule"] for f in dataclasses.fields(cls)}
+        check_object(values, rules, f"{source}: `{group}`")
         for name, value in values.items():
-            where = f"{source}: `{group}.{name}`"
-            rule = fields[name].metadata["rule"]
-            checked[name] = rule.checked(value, where, InputError)
-        return cls(**checked)
+            rules[name].checked(value, f"{source}: `{group}.{name}`", InputError)
+        return cls(**values)
 
 
 def check_object(values: Any, known: Collection[str], source: str) -> None:
-    """Refuses what is not a dict with keys among `known`.
-
-    Raises:
-      InputError: naming `source` and the first unknown key.
-    """
+    """Refuses, beginning with `source`, what is no dict with keys among `known`."""
     if not isinstance(values, dict):
         raise InputError(source, "an object with named fields", _described(values))
     for name in values:

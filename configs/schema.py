@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from leo_tf.configs import rules
+from leo_tf.configs.settings import EMBEDDED_DATASET as EMBEDDED_DATASET
 from leo_tf.configs.settings import (
-    EMBEDDED_DATASET,
     DataConfig,
     EpisodeConfig,
     MethodConfig,
@@ -19,19 +19,6 @@ from leo_tf.configs.settings import (
     RunConfig,
 )
 from leo_tf.errors import FlagError, InputError, shown
-
-__all__ = [
-    "EMBEDDED_DATASET",
-    "GROUPS",
-    "GROUP_OF",
-    "Config",
-    "DataConfig",
-    "EpisodeConfig",
-    "MethodConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "RunConfig",
-]
 
 GROUPS: Mapping[str, type[rules.Settings]] = MappingProxyType(
     {
@@ -48,6 +35,7 @@ GROUPS: Mapping[str, type[rules.Settings]] = MappingProxyType(
 GROUP_OF: Mapping[str, str] = MappingProxyType(
     {f.name: group for group, kind in GROUPS.items() for f in dataclasses.fields(kind)}
 )
+_TEXT = rules.Rule(str, "text", str.isprintable)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +55,7 @@ class Config:
             group = getattr(self, name)
             if not isinstance(group, kind):
                 raise FlagError(name, f"a {kind.__name__}", shown(group))
-        rules.text().checked(self.preset, "--preset")
+        _TEXT.checked(self.preset, "--preset")
 
     def flat(self) -> dict[str, Any]:
         """Returns every setting by its name alone, and `preset`."""
@@ -80,26 +68,20 @@ class Config:
         Raises:
           FlagError: if a name is unknown or its value is refused.
         """
-        changes: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
+        groups: dict[str, Any] = {}
         preset = settings.pop("preset", self.preset)
-        for name, value in settings.items():
+        for name in settings:
             if name not in GROUP_OF:
                 raise FlagError(f"--{name}", "the name of a setting", "an unknown one")
-            changes[GROUP_OF[name]][name] = value
-        groups: dict[str, Any] = {
-            name: dataclasses.replace(getattr(self, name), **changed)
-            for name, changed in changes.items()
-        }
+        for group in GROUPS:
+            mine = {n: v for n, v in settings.items() if GROUP_OF[n] == group}
+            groups[group] = dataclasses.replace(getattr(self, group), **mine)
         return Config(**groups, preset=preset)
 
     def differences(self, other: "Config") -> list[tuple[str, Any, Any]]:
         """Returns (name, mine, theirs) of what differs, `preset` included."""
-        theirs = other.flat()
-        return [
-            (name, mine, theirs[name])
-            for name, mine in self.flat().items()
-            if mine != theirs[name]
-        ]
+        mine, theirs = self.flat(), other.flat()
+        return [(n, mine[n], theirs[n]) for n in mine if mine[n] != theirs[n]]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns nested dicts of JSON's types; `from_dict` gives an equal `Config`."""
@@ -109,19 +91,14 @@ class Config:
     def from_dict(cls, values: Any, source: str = "configuration") -> "Config":
         """Reads what `to_dict` wrote; what is missing gets its default.
 
-        Args:
-          values: what `json.load` returned: anything.
-          source: the file; errors begin with it.
-
         Raises:
-          InputError: naming source and field, if a field is unknown or refused.
+          InputError: naming `source` and field, if a field is unknown or refused.
         """
         rules.check_object(values, [*GROUPS, "preset"], source)
         groups: dict[str, Any] = {
-            name: kind.from_dict(values[name], source, name)
+            name: kind.from_dict(values.get(name, {}), source, name)
             for name, kind in GROUPS.items()
-            if name in values
         }
         where = f"{source}: `preset`"
-        preset = rules.text().checked(values.get("preset", ""), where, InputError)
+        preset = _TEXT.checked(values.get("preset", ""), where, InputError)
         return cls(**groups, preset=preset)

@@ -8,15 +8,21 @@ arXiv:1807.05960. The flags of the command line are derived from this file.
 import dataclasses
 
 from leo_tf.configs import rules
-from leo_tf.configs.rules import Settings, setting
+from leo_tf.configs.rules import Rule, Settings, setting
 
 EMBEDDED_DATASET = "glyphs"
 # What becomes the size of a tensor or the length of an unrolled loop is bounded, or a
 # line of config.json could take all memory. The relation network's three kernels have
 # 4 n_z^2 entries each; the published n_z is 64.
-_MOST_LATENTS = 4096
-_MOST_INNER_STEPS = 1000
-_MOST_EXAMPLES = 65_536
+_MOST_LATENTS, _MOST_INNER_STEPS, _MOST_EXAMPLES = 4096, 1000, 65_536
+_STEPS = rules.integer(0, _MOST_INNER_STEPS)
+_EXAMPLES, _CLASSES = (rules.integer(least, _MOST_EXAMPLES) for least in (1, 2))
+_COUNT, _COUNT_OR_ZERO = rules.integer(1), rules.integer(0)
+_WEIGHT = Rule(float, "a number of 0 or more", lambda value: value >= 0)
+# A probability that is not 1: kept values are divided by 1 - rate.
+_RATE = Rule(float, "a number of 0 or more and below 1", lambda rate: 0 <= rate < 1)
+_NAME = "a name without /, \\, .., outer blanks or control characters"
+_METHOD = "a name such as leo, or package.module:Class"  # `methods.registry` finds it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +32,7 @@ class DataConfig(Settings):
     dataset_name: str = setting(
         EMBEDDED_DATASET,
         "Data set to read below --data_path; glyphs, without it, is embedded.",
-        rules.name(),
+        Rule(str, _NAME, rules.is_file_name),
     )
     data_path: str = setting(
         "", "Directory of embeddings in the release's layout, or a file.", rules.path()
@@ -57,20 +63,10 @@ class DataConfig(Settings):
 class EpisodeConfig(Settings):
     """What one few-shot problem is made of."""
 
-    way: int = setting(
-        5, "Classes of an episode.", rules.integer(2, _MOST_EXAMPLES), "N"
-    )
-    shot: int = setting(
-        1, "Support examples of a class.", rules.integer(1, _MOST_EXAMPLES), "K"
-    )
-    num_query: int = setting(
-        15,
-        "Query examples of a class while training.",
-        rules.integer(1, _MOST_EXAMPLES),
-    )
-    meta_batch_size: int = setting(
-        12, "Episodes of one training step.", rules.integer(1, _MOST_EXAMPLES)
-    )
+    way: int = setting(5, "Classes of an episode.", _CLASSES, "N")
+    shot: int = setting(1, "Support examples of a class.", _EXAMPLES, "K")
+    num_query: int = setting(15, "Query examples of a class while training.", _EXAMPLES)
+    meta_batch_size: int = setting(12, "Episodes of one training step.", _EXAMPLES)
     test_way: int | None = setting(
         None,
         "Classes of a validation or test episode; as --way unless given.",
@@ -107,13 +103,9 @@ class ModelConfig(Settings):
     num_latents: int = setting(
         64, "Size of a latent code.", rules.integer(1, _MOST_LATENTS), "n_z"
     )
-    inner_unroll_length: int = setting(
-        5, "Gradient steps on the latent codes.", rules.integer(0, _MOST_INNER_STEPS)
-    )
+    inner_unroll_length: int = setting(5, "Gradient steps on the latent codes.", _STEPS)
     finetuning_unroll_length: int = setting(
-        5,
-        "Gradient steps on the decoded classifier.",
-        rules.integer(0, _MOST_INNER_STEPS),
+        5, "Gradient steps on the decoded classifier.", _STEPS
     )
     inner_lr_init: float | None = setting(
         None,
@@ -126,27 +118,24 @@ class ModelConfig(Settings):
         0.001, "First value of the learned rates of fine-tuning.", rules.above_zero()
     )
     dropout_rate: float = setting(
-        0.5, "Share of the embedding's entries dropped in training.", rules.rate()
+        0.5, "Share of the embedding's entries dropped in training.", _RATE
     )
     kl_weight: float = setting(
-        1e-3, "Weight of the KL of the latent codes.", rules.at_least_zero(), "beta"
+        1e-3, "Weight of the KL of the latent codes.", _WEIGHT, "beta"
     )
     encoder_penalty_weight: float = setting(
         1e-9,
         "Weight of the distance between latents before and after adaptation.",
-        rules.at_least_zero(),
+        _WEIGHT,
         "gamma",
     )
     l2_penalty_weight: float = setting(
-        1e-8,
-        "Weight of half the sum of squares of the kernels.",
-        rules.at_least_zero(),
-        "lambda_1",
+        1e-8, "Weight of half the sum of squares of the kernels.", _WEIGHT, "lambda_1"
     )
     orthogonality_penalty_weight: float = setting(
         1e-3,
         "Weight of the correlation between the decoder's rows.",
-        rules.at_least_zero(),
+        _WEIGHT,
         "lambda_2",
     )
     deterministic: bool = setting(
@@ -165,7 +154,9 @@ class ModelConfig(Settings):
 class MethodConfig(Settings):
     """Which method, and the settings of those that LEO is compared with."""
 
-    method: str = setting("leo", "What to train and test.", rules.method())
+    method: str = setting(
+        "leo", "What to train and test.", Rule(str, _METHOD, rules.is_method_name)
+    )
     adaptation_steps: int = setting(
         5,
         "Gradient steps of MAML and Meta-SGD on the support.",
@@ -210,14 +201,10 @@ class OptimizerConfig(Settings):
         1e-4, "Learning rate of the outer loop's Adam.", rules.above_zero(), "eta"
     )
     gradient_threshold: float = setting(
-        0.1,
-        "Every entry of a gradient is clipped to this; 0 does not clip.",
-        rules.at_least_zero(),
+        0.1, "Every entry of a gradient is clipped to this; 0 does not clip.", _WEIGHT
     )
     gradient_norm_threshold: float = setting(
-        0.1,
-        "Then each gradient's norm is clipped to this; 0 does not clip.",
-        rules.at_least_zero(),
+        0.1, "Then each gradient's norm is clipped to this; 0 does not clip.", _WEIGHT
     )
 
 
@@ -225,28 +212,26 @@ class OptimizerConfig(Settings):
 class RunConfig(Settings):
     """How long to train, how much to evaluate, what to write."""
 
-    num_steps: int = setting(100_000, "Training steps.", rules.integer(1))
+    num_steps: int = setting(100_000, "Training steps.", _COUNT)
     validate_every: int = setting(
-        1000, "Steps between validations, and between checkpoints.", rules.integer(1)
+        1000, "Steps between validations, and between checkpoints.", _COUNT
     )
     patience: int = setting(
         0,
         "Training ends early after so many validations without a new best; 0 never.",
-        rules.integer(0),
+        _COUNT_OR_ZERO,
     )
-    num_val_episodes: int = setting(
-        2000, "Episodes of one validation.", rules.integer(1)
-    )
+    num_val_episodes: int = setting(2000, "Episodes of one validation.", _COUNT)
     num_test_episodes: int = setting(
-        10_000, "Episodes of the test after training.", rules.integer(1)
+        10_000, "Episodes of the test after training.", _COUNT
     )
     test_samples: int = setting(
         0,
         "Draws of LEO's latents and weights to average a test's predictions over; 0 "
         "takes their means.",
-        rules.integer(0),
+        _COUNT_OR_ZERO,
     )
-    seed: int = setting(0, "All randomness follows from it.", rules.integer(0))
+    seed: int = setting(0, "All randomness follows from it.", _COUNT_OR_ZERO)
     jit: str = setting(
         "auto",
         "Whether XLA compiles the training step; auto where it pays.",
@@ -264,13 +249,11 @@ class RunConfig(Settings):
         "several that TF_CONFIG lists (multi_worker).",
         rules.choice("none", "mirrored", "multi_worker"),
     )
-    log_every: int = setting(
-        100, "Steps between scalars in TensorBoard.", rules.integer(1)
-    )
+    log_every: int = setting(100, "Steps between scalars in TensorBoard.", _COUNT)
     non_finite_limit: int = setting(
         200,
         "The run ends if steps that are not finite outnumber others by more than this.",
-        rules.integer(0),
+        _COUNT_OR_ZERO,
     )
     keep_checkpoints: int = setting(
         3, "Latest checkpoints to keep; the best is kept besides.", rules.integer(2)

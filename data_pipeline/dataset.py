@@ -5,7 +5,7 @@ Shapes: B episodes, N way, K shot, Q queries per class, D embedding size.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -13,12 +13,7 @@ import tensorflow as tf
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable, in_words, join
-from leo_tf.data_pipeline.pipeline import (
-    EpisodesByRow,
-    FeatureTable,
-    episode_rows,
-    episodes,
-)
+from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable, episodes
 from leo_tf.data_pipeline.release_layout import SPLITS
 from leo_tf.data_pipeline.sampler import RowSampler, largest_num_query
 from leo_tf.data_pipeline.sources import Data, read
@@ -33,18 +28,9 @@ _LIVE_SCORES = 4
 
 
 class Split(NamedTuple):
-    """One split: features resident once, and what else is known of its rows.
+    """One split: features resident once, and the rest as in its `EmbeddingTable`."""
 
-    Attributes:
-      name: "train", "val" or "test": which stream of episodes is drawn.
-      table: the features and which class each row has.
-      class_names: one a class.
-      images: [rows, H, W] uint8, or None.
-      digest: SHA-256 of the data.
-      source: where it came from.
-    """
-
-    name: str
+    name: str  # "train", "val" or "test": which stream of episodes is drawn
     table: FeatureTable
     class_names: tuple[str, ...]
     images: np.ndarray | None
@@ -67,18 +53,12 @@ def load(
     data: Data | None = None,
     console: Console = SILENT,
 ) -> dict[str, Split]:
-    """Prepares the splits of a configuration and checks that its episodes fit.
+    """Prepares the wanted splits of a configuration, whose episodes must fit.
 
-    Args:
-      config: which data, and what episodes.
-      wanted: names of the splits.
-      data: from `load_data`; None to read what the configuration names.
-      console: where to show progress if data is drawn.
+    `data` is from `load_data`, or None to read what the configuration names.
 
     Raises:
-      InputError: naming file and field, if data is damaged, a split is missing or
-        episodes do not fit.
-      FlagError: if the configuration says no place of its data.
+      InputError, FlagError: as `sources.read`; also if episodes do not fit.
     """
     joins = config.data.train_on_val and "train" in wanted
     needed = [name for name in SPLITS if name in wanted or (joins and name == "val")]
@@ -87,52 +67,47 @@ def load(
         tables["train"] = join([tables["train"], tables["val"]])
     splits = {}
     for name in wanted:
-        table = tables.pop(name)
-        splits[name] = Split(
-            name,
-            FeatureTable.from_embeddings(table),
-            table.class_names,
-            table.images,
-            table.digest,
-            table.source,
-        )
-        _check(config, splits[name])
+        t = tables.pop(name)
+        resident = FeatureTable.from_embeddings(t)
+        split = Split(name, resident, t.class_names, t.images, t.digest, t.source)
+        is_train = name == "train"
+        fits = _training_shape(config) if is_train else evaluation_shape(config, split)
+        RowSampler(resident.index, **fits, seed=0, split=name)  # refuses what does not
+        splits[name] = split
     return splits
 
 
 def training_episodes(config: Config, split: Split, start: int) -> tf.data.Dataset:
     """Endless meta-batches of `Episode` from meta-step `start` on."""
-    shape = config.episodes
     return episodes(
         split.table,
-        way=shape.way,
-        shot=shape.shot,
-        num_query=shape.num_query,
-        batch_size=shape.meta_batch_size,
+        **_training_shape(config),
+        batch_size=config.episodes.meta_batch_size,
         seed=config.run.seed,
         split=split.name,
         start=start,
     )
 
 
+def _training_shape(config: Config) -> dict[str, Any]:
+    shape = config.episodes
+    return {"way": shape.way, "shot": shape.shot, "num_query": shape.num_query}
+
+
 def evaluation_episodes(config: Config, split: Split, count: int) -> EpisodesByRow:
     """The first `count` episodes of validation or test, in batches that fit memory."""
     shape = evaluation_shape(config, split)
-    rows = episode_rows(
-        split.table,
+    batch_size = batch_size_for(
+        count,
         **shape,
-        batch_size=batch_size_for(
-            count,
-            **shape,
-            embedding_size=split.embedding_size,
-            num_latents=config.model.num_latents,
-            itemsize=split.table.features.dtype.size,
-        ),
-        seed=config.run.seed,
-        split=split.name,
-        num_episodes=count,
+        embedding_size=split.embedding_size,
+        num_latents=config.model.num_latents,
+        itemsize=split.table.features.dtype.size,
     )
-    return EpisodesByRow(split.table, rows)
+    sampled: dict[str, Any] = {**shape, "seed": config.run.seed, "split": split.name}
+    return EpisodesByRow(
+        split.table, batch_size=batch_size, num_episodes=count, **sampled
+    )
 
 
 def evaluation_shape(config: Config, split: Split) -> dict[str, int]:
@@ -145,11 +120,8 @@ def evaluation_shape(config: Config, split: Split) -> dict[str, int]:
     num_query = shape.test_num_query
     if num_query is None:
         num_query = largest_num_query(split.table.index, shape.evaluation_shot)
-    return {
-        "way": shape.evaluation_way,
-        "shot": shape.evaluation_shot,
-        "num_query": num_query,
-    }
+    way, shot = shape.evaluation_way, shape.evaluation_shot
+    return {"way": way, "shot": shot, "num_query": num_query}
 
 
 def batch_size_for(
@@ -173,35 +145,26 @@ def batch_size_for(
     examples = way * shot * embedding_size
     scores = _LIVE_SCORES * way * num_query * way
     pairs = _LIVE_PAIRS * (way * shot) ** 2 * 2 * num_latents
-    most = max(
-        1, min(episodes, _BATCH_BYTES // (itemsize * (examples + scores + pairs)))
-    )
-    divisors = [b for b in range(most, most // 2, -1) if episodes % b == 0]
-    return divisors[0] if divisors else most
+    fitting = _BATCH_BYTES // (itemsize * (examples + scores + pairs))
+    most = max(1, min(episodes, fitting))
+    divisors = (b for b in range(most, most // 2, -1) if episodes % b == 0)
+    return next(divisors, most)
 
 
 def _tables(
     config: Config, needed: Sequence[str], data: Data | None, console: Console
 ) -> dict[str, EmbeddingTable]:
-    dtype = config.data.dtype
     if data is None:
         return read(config.data, needed, console)
-    if data.source.dtype != dtype and not data.in_memory:
+    dtype, is_same = config.data.dtype, data.source.dtype == config.data.dtype
+    if not is_same and not data.in_memory:
         # Its files may hold digits that the tables have not.
         return read(dataclasses.replace(data.source, dtype=dtype), needed, console)
     if not set(needed) <= set(data):
         hint = "Training learns on train, selects the best step on val, tests on test."
         expected, received = (", ".join(names) for names in (needed, data))
         raise InputError("splits of data", expected, received, hint)
-    if data.source.dtype == dtype:
-        return {name: data[name] for name in needed}
-    return {name: dataclasses.replace(data[name], dtype=dtype) for name in needed}
-
-
-def _check(config: Config, split: Split) -> None:
-    shape = config.episodes
-    if split.name == "train":
-        fits = {"way": shape.way, "shot": shape.shot, "num_query": shape.num_query}
-    else:
-        fits = evaluation_shape(config, split)
-    RowSampler(split.table.index, **fits, seed=0, split=split.name)
+    found = {name: data[name] for name in needed}
+    if is_same:
+        return found
+    return {n: dataclasses.replace(table, dtype=dtype) for n, table in found.items()}

@@ -6,11 +6,11 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
-from typing import NoReturn
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from leo_tf.data_pipeline.formats.names import index_classes
 from leo_tf.errors import InputError, shown
 
 # Rows of a table are checked and normalised this many bytes at a time, so that a
@@ -27,30 +27,20 @@ _NUMBERS_HINT = (
 class EmbeddingTable:
     """One split of a data set: a row per example.
 
-    Construct it with whatever a file holds; `__post_init__` checks everything and
-    converts once to float32 (or keeps float64 if `dtype` says so).
-
-    Attributes:
-      embeddings: [rows, D] features, float32 or float64, native byte order.
-      labels: [rows] int32, the class of each row: an index into `class_names`.
-      class_names: one name a class; every class has at least one row.
-      names: [rows] names of the examples, or None.
-      images: [rows, H, W] uint8 pictures of the examples, for plots, or None.
-      source: where the table came from; errors begin with it.
-      dtype: of the embeddings after conversion, "float32" or "float64".
+    Construct it with whatever a file holds: it checks everything, and converts once.
 
     Raises:
-      InputError: if any of this does not hold, or a row is NaN, infinite or zero,
-        or a name occurs twice.
+      InputError: if anything said of a field does not hold, or a row is NaN, infinite
+        or zero, or a name occurs twice.
     """
 
-    embeddings: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    names: np.ndarray | None = None
-    images: np.ndarray | None = None
-    source: str = "embeddings"
-    dtype: str = "float32"
+    embeddings: np.ndarray  # [rows, D] features, of `dtype`, native byte order
+    labels: np.ndarray  # [rows] int32, the class of each row, from 0
+    class_names: tuple[str, ...]  # one a class; every class has at least one row
+    names: np.ndarray | None = None  # [rows] of the examples
+    images: np.ndarray | None = None  # [rows, H, W] uint8, for plots
+    source: str = "embeddings"  # where it came from; errors begin with it
+    dtype: str = "float32"  # of the embeddings in the end; or "float64"
 
     def __post_init__(self) -> None:
         set_field = functools.partial(object.__setattr__, self)
@@ -62,6 +52,22 @@ class EmbeddingTable:
             set_field("names", self._checked_names())
         if self.images is not None:
             set_field("images", self._checked_images())
+
+    @classmethod
+    def of(
+        cls,
+        embeddings: np.ndarray,
+        classes: list[str],
+        names: Sequence[str] | np.ndarray | None,
+        source: str,
+        dtype: str,
+        images: np.ndarray | None = None,
+    ) -> "EmbeddingTable":
+        """The table of rows whose classes are given by name, numbered in order."""
+        labels, class_names = index_classes(classes)
+        # Objects: one long name does not widen all the others.
+        text = None if names is None else np.array(names, dtype=object)
+        return cls(embeddings, labels, class_names, text, images, source, dtype)
 
     @property
     def embedding_size(self) -> int:
@@ -84,7 +90,7 @@ class EmbeddingTable:
         # JSON, so that where one text ends and the next begins cannot be mistaken.
         described = [self.embeddings.shape, self.dtype, self.class_names, names]
         sha = hashlib.sha256(json.dumps(described).encode("ascii"))
-        for block in _blocks(self.embeddings):
+        for block in blocks(self.embeddings):
             sha.update(block.data)
         sha.update(self.labels.tobytes())
         return sha.hexdigest()
@@ -96,7 +102,7 @@ class EmbeddingTable:
         (`data.py`); doing it once for the whole table gives the same numbers.
         """
         unit = np.empty_like(self.embeddings)
-        for block, out in zip(_blocks(self.embeddings), _blocks(unit)):
+        for block, out in zip(blocks(self.embeddings), blocks(unit)):
             # Dividing by the largest entry first keeps the square in range.
             scaled = block / np.abs(block).max(axis=1, keepdims=True)
             np.divide(scaled, np.linalg.norm(scaled, axis=1, keepdims=True), out=out)
@@ -104,113 +110,101 @@ class EmbeddingTable:
 
     def _checked_embeddings(self) -> np.ndarray:
         array = np.asarray(self.embeddings)
-        where = f"{self.source}: `embeddings`"
-        if array.dtype.kind != "f":
-            raise InputError(where, "an array of floats", f"dtype {array.dtype}")
-        if array.ndim != 2 or not array.size:
-            raise InputError(where, "shape [rows, D], not empty", f"{array.shape}")
-        if self.dtype not in ("float32", "float64"):
-            raise InputError(where, "dtype float32 or float64", shown(self.dtype))
+        require = functools.partial(self._require, "embeddings")
+        require(array.dtype.kind == "f", "an array of floats", f"dtype {array.dtype}")
+        is_table = array.ndim == 2 and array.size
+        require(is_table, "shape [rows, D], not empty", f"{array.shape}")
+        is_known = self.dtype in ("float32", "float64")
+        require(is_known, "dtype float32 or float64", shown(self.dtype))
         with np.errstate(over="ignore"):  # a float64 too large becomes inf: refused
             array = np.ascontiguousarray(array, dtype=self.dtype)
         first = 0
-        for block in _blocks(array):
-            self._check_rows(block, first, where)
+        for block in blocks(array):
+            # A finite sum proves a finite block; only else is each row looked at.
+            with np.errstate(over="ignore", invalid="ignore"):
+                finite = np.isfinite(block.sum(dtype=np.float64))
+            bad = () if finite else ~np.isfinite(block).all(axis=1)
+            self._refuse_rows(bad, first, "finite numbers", "NaN or infinity")
+            self._refuse_rows(~block.any(axis=1), first, "no row of zeros", "zeros")
             first += len(block)
         return array
 
-    def _check_rows(self, block: np.ndarray, first: int, where: str) -> None:
-        # A finite sum proves a finite block; only else is each row looked at.
-        with np.errstate(over="ignore", invalid="ignore"):
-            finite = np.isfinite(block.sum(dtype=np.float64))
-        if not finite:
-            bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
-            if bad.size:
-                found = "NaN or infinity"
-                self._refuse_rows(where, "finite numbers", found, bad + first)
-        zero = np.flatnonzero(~block.any(axis=1))
-        if zero.size:
-            self._refuse_rows(where, "no row of zeros", "zeros", zero + first)
-
-    def _refuse_rows(
-        self, where: str, expected: str, found: str, rows: np.ndarray
-    ) -> NoReturn:
+    def _refuse_rows(self, bad, first: int, expected: str, found: str) -> None:
+        """Refuses the rows of a block, which begins at row `first`, that are bad."""
+        rows = np.flatnonzero(bad) + first
         few = ", ".join(str(row) for row in rows[:_OFFENDERS_SHOWN])
-        more = f" and {len(rows) - _OFFENDERS_SHOWN} or more others"
-        more = more if len(rows) > _OFFENDERS_SHOWN else ""
+        if len(rows) > _OFFENDERS_SHOWN:
+            few += f" and {len(rows) - _OFFENDERS_SHOWN} or more others"
         word = "row" if len(rows) == 1 else "rows"
-        raise InputError(where, expected, f"{found} in {word} {few}{more}")
+        self._require("embeddings", not few, expected, f"{found} in {word} {few}")
 
     def _checked_labels(self) -> np.ndarray:
-        labels = np.asarray(self.labels)
-        where = f"{self.source}: `labels`"
-        if labels.dtype.kind not in "iu" or labels.ndim != 1:
-            received = f"dtype {labels.dtype}, shape {labels.shape}"
-            raise InputError(where, "integers of shape [rows]", received)
+        labels, classes = np.asarray(self.labels), self.num_classes
+        require = functools.partial(self._require, "labels")
+        is_list = labels.dtype.kind in "iu" and labels.ndim == 1
+        received = f"dtype {labels.dtype}, shape {labels.shape}"
+        require(is_list, "integers of shape [rows]", received)
         self._check_length("labels", labels)
-        classes = len(self.class_names)
-        if labels.min() < 0 or labels.max() >= classes:
-            received = f"{labels.min()} to {labels.max()}"
-            raise InputError(where, f"0 to {classes - 1}", received)
-        twice = _repeated(self.class_names)
-        if twice:
-            field = f"{self.source}: `class_names`"
-            raise InputError(field, "every name once", f"again: {shown(twice)}")
-        empty = np.flatnonzero(np.bincount(labels, minlength=classes) == 0)
-        if empty.size:
-            name = shown(self.class_names[empty[0]])
-            raise InputError(where, "every class to have rows", f"none of {name}")
+        least, most = labels.min(), labels.max()
+        fits = least >= 0 and most < classes
+        require(fits, f"0 to {classes - 1}", f"{least} to {most}")
+        self._check_once("class_names", self.class_names)
+        for empty in np.flatnonzero(np.bincount(labels, minlength=classes) == 0):
+            received = f"none of {shown(self.class_names[empty])}"
+            require(False, "every class to have rows", received)
         return labels.astype(np.int32, copy=False)
 
     def _checked_names(self) -> np.ndarray:
         names = np.asarray(self.names)
-        where = f"{self.source}: `names`"
-        if names.ndim != 1:
-            raise InputError(where, "shape [rows]", f"{names.shape}")
+        self._require("names", names.ndim == 1, "shape [rows]", f"{names.shape}")
         self._check_length("names", names)
-        if names.dtype.kind != "U":
-            other = [name for name in names.tolist() if not isinstance(name, str)]
-            if other:
-                raise InputError(where, "text", type(other[0]).__name__)
-        twice = _repeated(names.tolist())
-        if twice:
-            raise InputError(where, "every name once", f"again: {shown(twice)}")
+        for name in names.tolist() if names.dtype.kind != "U" else ():
+            if not isinstance(name, str):
+                self._require("names", False, "text", type(name).__name__)
+        self._check_once("names", names.tolist())
         return names
 
     def _checked_images(self) -> np.ndarray:
         images = np.asarray(self.images)
-        if images.dtype != np.uint8 or images.ndim != 3:
-            received = f"dtype {images.dtype}, shape {images.shape}"
-            where = f"{self.source}: `images`"
-            raise InputError(where, "uint8 of shape [rows, H, W]", received)
+        received = f"dtype {images.dtype}, shape {images.shape}"
+        is_right = images.dtype == np.uint8 and images.ndim == 3
+        self._require("images", is_right, "uint8 of shape [rows, H, W]", received)
         self._check_length("images", images)
         return images
 
     def _check_length(self, field: str, array: np.ndarray) -> None:
-        if len(array) != len(self.embeddings):
-            where = f"{self.source}: `{field}`"
-            raise InputError(where, f"{len(self.embeddings)} rows", f"{len(array)}")
+        rows = len(self.embeddings)
+        self._require(field, len(array) == rows, f"{rows} rows", f"{len(array)}")
+
+    def _check_once(self, field: str, names: Iterable[str]) -> None:
+        for name, count in collections.Counter(names).items():
+            if count > 1:
+                self._require(field, False, "every name once", f"again: {shown(name)}")
+
+    def _require(self, field: str, right: object, expected: str, received: str) -> None:
+        if not right:
+            raise InputError(f"{self.source}: `{field}`", expected, received)
 
 
 def join(tables: list[EmbeddingTable]) -> EmbeddingTable:
-    """One table of all rows of `tables`; their classes must differ.
-
-    The release's `train_on_val` joins train and val this way.
+    """One table of all rows of `tables`, as the release's `train_on_val` joins two.
 
     Raises:
       InputError: if a class or an example name is in two tables, or sizes differ.
     """
     check_splits(tables)
     first = [0, *np.cumsum([table.num_classes for table in tables])[:-1]]
-    labels = [table.labels + start for table, start in zip(tables, first)]
-    with_names = all(table.names is not None for table in tables)
-    with_images = all(table.images is not None for table in tables)
+
+    def joined(arrays):
+        arrays = list(arrays)
+        return None if any(a is None for a in arrays) else np.concatenate(arrays)
+
     return EmbeddingTable(
-        embeddings=np.concatenate([table.embeddings for table in tables]),
-        labels=np.concatenate(labels),
+        embeddings=joined(table.embeddings for table in tables),
+        labels=joined(table.labels + start for table, start in zip(tables, first)),
         class_names=tuple(name for table in tables for name in table.class_names),
-        names=np.concatenate([t.names for t in tables]) if with_names else None,
-        images=np.concatenate([t.images for t in tables]) if with_images else None,
+        names=joined(table.names for table in tables),
+        images=joined(table.images for table in tables),
         source=" + ".join(table.source for table in tables),
         dtype=tables[0].dtype,
     )
@@ -244,12 +238,8 @@ def in_words(class_sizes: np.ndarray) -> str:
     return f"{len(class_sizes)} classes x {each} examples"
 
 
-def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+def blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the rows of an array, `_BLOCK_BYTES` at a time."""
     rows = max(1, _BLOCK_BYTES // max(1, array[:1].nbytes))
     for first in range(0, len(array), rows):
         yield array[first : first + rows]
-
-
-def _repeated(names: Iterable[str]) -> str | None:
-    counts = collections.Counter(names)
-    return next((name for name, count in counts.items() if count > 1), None)

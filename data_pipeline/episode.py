@@ -13,33 +13,21 @@ class Episode(NamedTuple):
 
     Class n of an episode has label n, so a label means nothing outside its episode.
 
-    Attributes:
-      support_inputs: [B, N, K, D] embeddings of length 1.
-      support_labels: [B, N, K] int32, 0 to N - 1.
-      query_inputs: [B, N, Q, D] embeddings of length 1.
-      query_labels: [B, N, Q] int32, 0 to N - 1.
-
     Source: the release's `ProblemInstance` (`data.py`). There `tr_input`, `tr_output`,
     `val_input` and `val_output` are these four in this order, without B and with a
     last axis of 1 on the labels; `tr_info` and `val_info` are the names that
     `sampler.episode_names` looks up.
     """
 
-    support_inputs: tf.Tensor
-    support_labels: tf.Tensor
-    query_inputs: tf.Tensor
-    query_labels: tf.Tensor
+    support_inputs: tf.Tensor  # [B, N, K, D] embeddings of length 1
+    support_labels: tf.Tensor  # [B, N, K] int32, 0 to N - 1
+    query_inputs: tf.Tensor  # [B, N, Q, D] embeddings of length 1
+    query_labels: tf.Tensor  # [B, N, Q] int32, 0 to N - 1
 
 
 class EpisodeRows(NamedTuple):
-    """Where the examples of a batch of episodes lie in their table.
+    """Where the examples of a batch of episodes lie in their table."""
 
-    Attributes:
-      support: [B, N, K] int32, rows of the table.
-      query: [B, N, Q] int32, rows of the table; none is in `support`.
-      classes: [B, N] int32, the table's class behind label n.
-    """
-
-    support: tf.Tensor
-    query: tf.Tensor
-    classes: tf.Tensor
+    support: tf.Tensor  # [B, N, K] int32, rows of the table
+    query: tf.Tensor  # [B, N, Q] int32, rows of the table; none is in `support`
+    classes: tf.Tensor  # [B, N] int32, the table's class behind label n

@@ -1,9 +1,11 @@
 """Files of features to `EmbeddingTable`s, and back. See docs/data_formats.md."""
 
+import contextlib
+import functools
 import io
 import os
-from collections.abc import Sequence
-from typing import BinaryIO
+import stat
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -12,14 +14,12 @@ from leo_tf.data_pipeline.formats.names import (
     array_to_names,
     check_row_count,
     classes_of_keys,
-    index_classes,
 )
-from leo_tf.data_pipeline.formats.npz import NpzFile, write_npz
-from leo_tf.data_pipeline.formats.open_input import open_input
+from leo_tf.data_pipeline.formats.npz import NpzFile
 from leo_tf.data_pipeline.formats.tfrecord_framing import HEAD_BYTES, is_tfrecord
 from leo_tf.data_pipeline.release_pickle.reader import read_file
 from leo_tf.errors import InputError, shown
-from leo_tf.files import AnyPath
+from leo_tf.files import AnyPath, write_file
 
 _ZIP_MAGIC = b"PK"
 # PROTO of protocol 2 and later; a dict, a mark, a global of the earlier ones.
@@ -55,129 +55,107 @@ def load(
             _refuse_split(path, split)
             return tfrecord.read_file(file, path, dtype)
         if start.startswith(_ZIP_MAGIC):
-            return _load_npz(file, path, split, dtype)
+            return _load_npz(NpzFile(file, path), split, dtype)
         if start.startswith(_PICKLE_STARTS) or path.endswith(_PICKLE_SUFFIXES):
             _refuse_split(path, split)
-            return _load_pickle(file, path, dtype)
+            return _keyed_table(**read_file(file, path), path=path, dtype=dtype)
     received = f"a file that begins with {shown(start[:8])}"
     expected = "an .npz file, a TFRecord file or a pickle of the release"
     raise InputError(path, expected, received)
 
 
-def save_npz(path: AnyPath, table: EmbeddingTable) -> None:
-    """Writes one split, so that `load(path)` gives it back.
+@contextlib.contextmanager
+def open_input(path: AnyPath) -> Iterator[io.BufferedReader]:
+    """Opens a file with at least one byte for reading, for a `with` block.
 
-    Args:
-      path: of the file; it is written beside and renamed into place.
-      table: its pictures, if any, are not written.
+    Raises:
+      InputError: if it is missing, not a regular file, empty or not readable; also
+        if reading fails inside the block.
+    """
+    path = os.fspath(path)
+    try:
+        try:
+            # Asked before it is opened: opening a pipe without a writer never returns.
+            status = os.stat(path)
+        except ValueError as error:  # a NUL in the path
+            raise InputError(ascii(path), "a path", str(error)) from None
+        if stat.S_ISDIR(status.st_mode):
+            raise InputError(path, "a file", "a directory")
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(path, "a file", "a device, a pipe or a socket")
+        if not status.st_size:
+            raise InputError(path, "a file with data", "an empty file")
+        with open(path, "rb") as file:
+            yield file
+    except FileNotFoundError:
+        raise InputError(path, "a file", "nothing there") from None
+    except OSError as error:
+        raise InputError(path, "a readable file", str(error.strerror)) from None
+
+
+def save_npz(path: AnyPath, table: EmbeddingTable) -> None:
+    """Writes one split but for its pictures, so that `load(path)` gives it back.
 
     Raises:
       InputError: if a name ends with NUL, which NumPy's text cannot hold.
-      DiskError: if the file cannot be written.
+      DiskError: if the file, written beside and renamed into place, cannot be.
     """
-    arrays = {
-        "embeddings": table.embeddings,
-        "labels": _text_array(table.class_names, table.source)[table.labels],
-    }
+    labels = _text_array(table.class_names, table.source)[table.labels]
+    arrays = {"embeddings": table.embeddings, "labels": labels}
     if table.names is not None:
         arrays["names"] = _text_array(table.names.tolist(), table.source)
-    write_npz(path, arrays)
+    write_file(path, lambda file: np.savez(file, **arrays))
 
 
-def _load_pickle(file: io.BufferedReader, path: str, dtype: str) -> EmbeddingTable:
-    content = read_file(file, path)
-    return _keyed_table(content["embeddings"], content["keys"], path, dtype)
-
-
-def _load_npz(
-    file: BinaryIO, path: str, split: str | None, dtype: str
-) -> EmbeddingTable:
-    npz = NpzFile(file, path)
-    splits = [
-        name.removeprefix(_SPLIT_PREFIX)
-        for name in npz.names
-        if name.startswith(_SPLIT_PREFIX)
-    ]
+def _load_npz(npz: NpzFile, split: str | None, dtype: str) -> EmbeddingTable:
+    starts = [name for name in npz.names if name.startswith(_SPLIT_PREFIX)]
+    splits = sorted(name.removeprefix(_SPLIT_PREFIX) for name in starts)
     if "embeddings" in npz.names or not splits:
-        _refuse_split(path, split)
-        return _load_labelled(npz, path, dtype)
+        _refuse_split(npz.path, split)
+        embeddings = npz.read("embeddings", "f")
+        classes = _read_texts(npz, "labels", embeddings, "iuSU")
+        named = "names" in npz.names
+        names = _read_texts(npz, "names", embeddings) if named else None
+        return EmbeddingTable.of(embeddings, classes, names, npz.path, dtype)
     if split not in splits:
-        few = ", ".join(shown(name) for name in sorted(splits)[:8])
+        few = ", ".join(map(shown, splits[:8]))
         received = "none" if split is None else shown(split)
-        raise InputError(path, f"`split` to be one of {few}", received)
+        raise InputError(npz.path, f"`split` to be one of {few}", received)
     embeddings = npz.read(f"{_SPLIT_PREFIX}{split}", "f")
-    keys = _read_names(npz, f"keys_{split}", path, embeddings)
-    return _keyed_table(embeddings, keys, path, dtype)
-
-
-def _load_labelled(npz: NpzFile, path: str, dtype: str) -> EmbeddingTable:
-    embeddings = npz.read("embeddings", "f")
-    labels = npz.read("labels", "iuSU")
-    _check_count(labels, embeddings, f"{path}: `labels`")
-    if labels.dtype.kind in "iu":
-        classes = [str(label) for label in labels.tolist()]
-    else:
-        classes = _decoded(labels, f"{path}: `labels`")
-    names = None
-    if "names" in npz.names:
-        names = _read_names(npz, "names", path, embeddings)
-    labels, class_names = index_classes(classes)
-    return EmbeddingTable(
-        embeddings=embeddings,
-        labels=labels,
-        class_names=class_names,
-        names=None if names is None else np.array(names, dtype=object),
-        source=path,
-        dtype=dtype,
-    )
+    keys = _read_texts(npz, f"keys_{split}", embeddings)
+    return _keyed_table(embeddings, keys, npz.path, dtype)
 
 
 def _keyed_table(
     embeddings: np.ndarray, keys: list[str], path: str, dtype: str
 ) -> EmbeddingTable:
-    labels, class_names = index_classes(classes_of_keys(keys, f"{path}: `keys`"))
-    return EmbeddingTable(
-        embeddings=embeddings,
-        labels=labels,
-        class_names=class_names,
-        # Objects: one long name does not widen all the others.
-        names=np.array(keys, dtype=object),
-        source=path,
-        dtype=dtype,
-    )
+    classes = classes_of_keys(keys, f"{path}: `keys`")
+    return EmbeddingTable.of(embeddings, classes, keys, path, dtype)
 
 
-def _read_names(
-    npz: NpzFile, name: str, path: str, embeddings: np.ndarray
+def _read_texts(
+    npz: NpzFile, name: str, embeddings: np.ndarray, kinds: str = "SU"
 ) -> list[str]:
-    array = npz.read(name, "SU")
-    _check_count(array, embeddings, f"{path}: `{name}`")
-    return _decoded(array, f"{path}: `{name}`")
-
-
-def _check_count(names: np.ndarray, embeddings: np.ndarray, where: str) -> None:
-    """Before a name is decoded: as an object it takes more memory than in the array."""
-    if names.ndim != 1:
-        raise InputError(where, "shape [rows]", f"{names.shape}")
-    if len(names) != len(embeddings):
+    array, where = npz.read(name, kinds), f"{npz.path}: `{name}`"
+    # Counted before one is decoded: as an object it takes more memory than here.
+    if array.ndim != 1:
+        raise InputError(where, "shape [rows]", f"{array.shape}")
+    if len(array) != len(embeddings):
         expected = f"{len(embeddings)}, one a row of `embeddings`"
-        raise InputError(where, expected, f"{len(names)}")
-    check_row_count(len(names), embeddings[:1].nbytes, where)
-
-
-def _decoded(array: np.ndarray, where: str) -> list[str]:
-    names = array_to_names(array)
-    if names is None:
-        raise InputError(where, "text", "numbers that are no characters")
-    return names
+        raise InputError(where, expected, f"{len(array)}")
+    refusal = functools.partial(InputError, where)
+    check_row_count(len(array), embeddings[:1].nbytes, refusal)
+    if array.dtype.kind in "iu":
+        return [str(number) for number in array.tolist()]
+    return array_to_names(array, refusal)
 
 
 def _text_array(names: Sequence[str], source: str) -> np.ndarray:
     array = np.array(names, dtype=str)
-    changed = [name for name, kept in zip(names, array.tolist()) if name != kept]
-    if changed:
-        received = shown(changed[0])
-        raise InputError(f"{source}: names", "no NUL at the end of a name", received)
+    for name, kept in zip(names, array.tolist()):
+        if name != kept:
+            expected = "no NUL at the end of a name"
+            raise InputError(f"{source}: names", expected, shown(name))
     return array
 
 

@@ -5,38 +5,31 @@ Shapes: B episodes in a batch, N way, K shot, Q queries per class, D embedding s
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.embeddings import EmbeddingTable, blocks
 from leo_tf.data_pipeline.episode import Episode, EpisodeRows
 from leo_tf.data_pipeline.sampler import ClassIndex, RowSampler, check_at_least
 
 # Where an endless pipeline ends. At 10,000 episodes a second it lasts three years,
 # and the sampler's positions stay below 2^63 for any table that fits in memory.
 _ENDLESS = 2**40
-
 # One batch is made while the other waits: enough to hide the making of one.
 _BATCHES_AHEAD = 2
-
-# Features move from NumPy to TensorFlow this many bytes at a time.
-_BLOCK_BYTES = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FeatureTable:
     """The features that episodes are gathered from, in memory once.
 
-    All pipelines made of one FeatureTable share its features, and it holds on to
-    nothing else of the EmbeddingTable: drop that one to have its memory back.
-
-    Attributes:
-      features: [rows, D] embeddings of length 1, on the CPU.
-      index: which rows each class has.
+    All its pipelines share the features, and it holds on to nothing else of the
+    EmbeddingTable: drop that one to have its memory back.
     """
 
-    features: tf.Tensor
+    features: tf.Tensor  # [rows, D] embeddings of length 1, on the CPU
     index: ClassIndex
 
     @classmethod
@@ -48,17 +41,37 @@ class FeatureTable:
 
 
 class EpisodesByRow:
-    """Finitely many episodes, in batches, as rows of the table that they come from.
+    """Batches of episodes, as `rows` of a table: a Dataset of EpisodeRows.
 
-    Iterating yields `Episode`. What can do with less memory takes the rows.
-
-    Attributes:
-      table: where the rows lie.
-      rows: Dataset of EpisodeRows.
+    Iterating yields `Episode`. What can do with less memory takes the rows. Arguments
+    are those of `episodes`.
     """
 
-    def __init__(self, table: FeatureTable, rows: tf.data.Dataset):
-        self.table, self.rows = table, rows
+    def __init__(
+        self,
+        table: FeatureTable,
+        *,
+        batch_size: int,
+        start: int = 0,
+        num_episodes: int | None = None,
+        **sampled: Any,
+    ):
+        check_at_least(1, "batch_size", batch_size)
+        check_at_least(0, "start", start)
+        if num_episodes is not None:
+            check_at_least(1, "num_episodes", num_episodes)
+        sampler = RowSampler(table.index, **sampled)
+        end = _ENDLESS if num_episodes is None else num_episodes
+        full = num_episodes is None or num_episodes % batch_size == 0
+
+        @tf.autograph.experimental.do_not_convert
+        def batch(first):
+            count = batch_size if full else tf.minimum(end - first, batch_size)
+            return sampler(first, count)
+
+        firsts = tf.data.Dataset.range(start * batch_size, end, batch_size)
+        self.table = table
+        self.rows = _ready(firsts.map(batch))
 
     def __iter__(self) -> Iterator[Episode]:
         return (gather(self.table.features, rows) for rows in self.rows)
@@ -85,10 +98,8 @@ def episodes(
 
     Args:
       table: what to draw from. An EmbeddingTable is made a FeatureTable first, which
-        takes time and memory; pipelines that begin with a FeatureTable share it.
-      way: N.
-      shot: K.
-      num_query: Q, queries per class; `sampler.largest_num_query` finds the most.
+        takes time and memory.
+      way, shot, num_query: N, K and Q; `sampler.largest_num_query` finds the most Q.
       batch_size: B; a batch takes B * N * (K + Q) * D numbers, and three may be alive.
       seed: any 64-bit integer.
       split: "train", "val" or "test"; their episodes differ for the same seed.
@@ -108,7 +119,7 @@ def episodes(
     if isinstance(table, EmbeddingTable):
         table = FeatureTable.from_embeddings(table)
     features = table.features
-    sampled = episode_rows(
+    sampled = EpisodesByRow(
         table,
         way=way,
         shot=shot,
@@ -125,41 +136,7 @@ def episodes(
         episode = gather(features, rows)
         return (episode, rows) if with_rows else episode
 
-    gathered = sampled.map(with_features).prefetch(_BATCHES_AHEAD)
-    return gathered.with_options(_options())
-
-
-def episode_rows(
-    table: FeatureTable,
-    *,
-    way: int,
-    shot: int,
-    num_query: int,
-    batch_size: int,
-    seed: int,
-    split: str,
-    start: int = 0,
-    num_episodes: int | None = None,
-) -> tf.data.Dataset:
-    """Dataset of the EpisodeRows of `episodes`, which see; nothing is gathered."""
-    check_at_least(1, "batch_size", batch_size)
-    check_at_least(0, "start", start)
-    if num_episodes is not None:
-        check_at_least(1, "num_episodes", num_episodes)
-    sampler = RowSampler(
-        table.index, way=way, shot=shot, num_query=num_query, seed=seed, split=split
-    )
-    end = _ENDLESS if num_episodes is None else num_episodes
-    full = num_episodes is None or num_episodes % batch_size == 0
-
-    @tf.autograph.experimental.do_not_convert
-    def batch(first):
-        return sampler(
-            first, batch_size if full else tf.minimum(end - first, batch_size)
-        )
-
-    firsts = tf.data.Dataset.range(start * batch_size, end, batch_size)
-    return firsts.map(batch).prefetch(_BATCHES_AHEAD).with_options(_options())
+    return _ready(sampled.rows.map(with_features))
 
 
 def gather(features: tf.Tensor, rows: EpisodeRows) -> Episode:
@@ -174,20 +151,17 @@ def gather(features: tf.Tensor, rows: EpisodeRows) -> Episode:
 
 
 def _resident(array: np.ndarray) -> tf.Tensor:
-    """The array as a tensor that owns its memory.
-
-    tf.constant copies the whole array twice, and may keep the first copy for long.
-    """
+    """A tensor that owns its memory; tf.constant copies twice, and may keep both."""
     tensor = tf.raw_ops.Empty(shape=array.shape, dtype=array.dtype)
-    rows_per_block = max(1, _BLOCK_BYTES // array[:1].nbytes)
-    for first in range(0, len(array), rows_per_block):
-        block = array[first : first + rows_per_block]
+    first = 0
+    for block in blocks(array):  # moves from NumPy to TensorFlow
         rows = tf.range(first, first + len(block))
         tensor = tf.raw_ops.InplaceUpdate(x=tensor, i=rows, v=block)
+        first += len(block)
     return tensor
 
 
-def _options() -> tf.data.Options:
+def _ready(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """One thread and no tuning: the cores belong to the meta-step."""
     options = tf.data.Options()
     options.deterministic = True
@@ -196,4 +170,4 @@ def _options() -> tf.data.Options:
     options.experimental_optimization.apply_default_optimizations = False
     options.threading.private_threadpool_size = 1
     options.threading.max_intra_op_parallelism = 1
-    return options
+    return dataset.prefetch(_BATCHES_AHEAD).with_options(options)

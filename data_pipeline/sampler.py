@@ -4,6 +4,7 @@ Shapes: B episodes, N way, K shot, Q queries per class, C classes of the table, 
 of its largest class.
 """
 
+import math
 import numbers
 from typing import NamedTuple
 
@@ -16,29 +17,20 @@ from leo_tf.errors import InputError, shown
 
 # Part of the random stream's address: renumbering changes every episode.
 SPLITS = {"train": 0, "val": 1, "test": 2}
-
 # The release tests on all 600 examples of a class: K support, 600 - K query.
 RELEASE_EXAMPLES_PER_CLASS = 600
-
 _PHILOX = 1  # `alg` of the raw random ops
 _WORDS_PER_COUNTER = 4  # Philox-4x32 yields four 32-bit words a count
 _OFFENDERS_SHOWN = 3
 
 
 class ClassIndex(NamedTuple):
-    """Which rows each class of a table has: all that sampling needs to know of it.
+    """Which rows each class of a table has: all that sampling needs to know of it."""
 
-    Attributes:
-      rows: [rows] int32, the table's row numbers, ordered by class.
-      class_sizes: [C] int, how many of them each class has.
-      class_names: C names, for errors.
-      source: where the table came from, for errors.
-    """
-
-    rows: np.ndarray
-    class_sizes: np.ndarray
-    class_names: tuple[str, ...]
-    source: str
+    rows: np.ndarray  # [rows] int32, the table's row numbers, ordered by class
+    class_sizes: np.ndarray  # [C] int, how many of them each class has
+    class_names: tuple[str, ...]  # C, for errors
+    source: str  # of the table, for errors
 
     @classmethod
     def of(cls, table: EmbeddingTable) -> "ClassIndex":
@@ -50,7 +42,6 @@ class RowSampler:
     """Draws N classes and K + Q examples of each, all without replacement.
 
     Every class is equally likely, whatever its size, and so is every row of a class.
-
     An episode is made of random 32-bit keys, one a class, then M for each chosen
     class: the largest keys win. (Two equal keys, odds 2^-32, prefer the earlier row;
     no row is ever taken twice.) The keys are words of one Philox-4x32 stream: `seed`
@@ -61,9 +52,7 @@ class RowSampler:
 
     Args:
       index: of the table to draw from.
-      way: N.
-      shot: K.
-      num_query: Q, queries per class.
+      way, shot, num_query: N, K and Q.
       seed: any 64-bit integer.
       split: "train", "val" or "test"; splits draw independently.
 
@@ -103,8 +92,7 @@ class RowSampler:
     def __call__(self, first: tf.Tensor | int, count: tf.Tensor | int) -> EpisodeRows:
         """Draws the rows of episodes `first` to `first + count - 1`; B = `count`.
 
-        Works eagerly and in a graph, with the same result. Shapes are static if
-        `count` is a Python int.
+        Works alike eagerly and in a graph. Shapes are static if `count` is an int.
         """
         with tf.device("CPU:0"):
             class_keys, row_keys = self._draw(first, count)  # [B, C], [B, N, M]
@@ -119,9 +107,7 @@ class RowSampler:
             rows = tf.gather(self._rows, starts + taken)  # [B, N, K + Q]
         return EpisodeRows(rows[..., : self.shot], rows[..., self.shot :], classes)
 
-    def _draw(
-        self, first: tf.Tensor | int, count: tf.Tensor | int
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def _draw(self, first, count):
         position = tf.cast(first, tf.int64) * self._counters_per_episode
         keys = tf.raw_ops.StatelessRandomUniformFullIntV2(
             shape=[count, self._counters_per_episode * _WORDS_PER_COUNTER],
@@ -130,51 +116,32 @@ class RowSampler:
             alg=_PHILOX,
             dtype=tf.uint32,
         )
-        words = self._num_classes + self.way * self._largest_class
-        row_keys = tf.reshape(
-            keys[:, self._num_classes : words], [count, self.way, self._largest_class]
-        )
-        return keys[:, : self._num_classes], row_keys
+        shape = [count, self.way, self._largest_class]
+        classes, words = self._num_classes, self._num_classes + math.prod(shape[1:])
+        return keys[:, :classes], tf.reshape(keys[:, classes:words], shape)
 
 
-def largest_num_query(
-    table: EmbeddingTable | ClassIndex,
-    shot: int,
-    limit: int = RELEASE_EXAMPLES_PER_CLASS,
-) -> int:
-    """Returns as many queries per class as the smallest leaves, at most `limit - shot`.
+def largest_num_query(table: EmbeddingTable | ClassIndex, shot: int) -> int:
+    """Returns as many queries per class as the smallest leaves, at most 600 - `shot`.
 
     Raises:
-      InputError: if a class has no row left after `shot`, or `limit` allows none.
+      InputError: if a class has no row left after `shot`, or it is no count.
     """
     check_at_least(1, "shot", shot)
-    check_at_least(shot + 1, "limit", limit)
     _check_classes(table, 1, shot, 1)
-    return min(int(table.class_sizes.min()), limit) - shot
+    return min(int(table.class_sizes.min()), RELEASE_EXAMPLES_PER_CLASS) - shot
 
 
-class EpisodeNames(NamedTuple):
-    """Names behind an `EpisodeRows`: arrays of text of the same shapes."""
-
-    support: np.ndarray
-    query: np.ndarray
-    classes: np.ndarray
-
-
-def episode_names(table: EmbeddingTable, rows: EpisodeRows) -> EpisodeNames:
-    """Returns the names of the examples and classes of episodes.
+def episode_names(table: EmbeddingTable, rows: EpisodeRows) -> EpisodeRows:
+    """Returns the names of the examples and classes in place of their numbers.
 
     Raises:
       InputError: if the table names no examples.
     """
     if table.names is None:
         raise InputError(f"{table.source}: `names`", "a name for each row", "none")
-    class_names = np.array(table.class_names)
-    return EpisodeNames(
-        table.names[np.asarray(rows.support)],
-        table.names[np.asarray(rows.query)],
-        class_names[np.asarray(rows.classes)],
-    )
+    names = (table.names, table.names, np.array(table.class_names))
+    return EpisodeRows(*(n[np.asarray(r)] for n, r in zip(names, rows)))
 
 
 def check_at_least(least: int, field: str, value: object) -> None:
@@ -197,8 +164,8 @@ def _check_classes(
             for c in small[:_OFFENDERS_SHOWN]
         )
         more = ", ..." if small.size > _OFFENDERS_SHOWN else ""
-        raise InputError(
-            f"{table.source}: `labels`",
-            f"shot + num_query = {shot} + {num_query} or more rows in every class",
-            f"{small.size} of {classes} classes with fewer: {few}{more}",
+        expected = (
+            f"shot + num_query = {shot} + {num_query} or more rows in every class"
         )
+        received = f"{small.size} of {classes} classes with fewer: {few}{more}"
+        raise InputError(f"{table.source}: `labels`", expected, received)

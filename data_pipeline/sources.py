@@ -1,6 +1,7 @@
 """Data from arrays in memory, from files, or the embedded glyphs, as one `Data`."""
 
 import dataclasses
+import functools
 import math
 import numbers
 import os
@@ -13,33 +14,22 @@ import numpy as np
 from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable, check_splits, in_words
-from leo_tf.data_pipeline.feature_files import save_npz
-from leo_tf.data_pipeline.formats.names import (
-    check_row_count,
-    decode_names,
-    index_classes,
-)
-from leo_tf.data_pipeline.release_layout import SPLITS, dataset_of, load_splits
+from leo_tf.data_pipeline.feature_files import load, save_npz
+from leo_tf.data_pipeline.formats.names import check_row_count, decode_names
+from leo_tf.data_pipeline.release_layout import SPLITS, dataset_of, find_files
 from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.files import AnyPath
 
-# Name of a data set of arrays, where none is given.
-_ARRAYS = "arrays"
+_ARRAYS = "arrays"  # name of a data set of them, where none is given
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Data(Mapping[str, EmbeddingTable]):
-    """Splits of a data set by name, which know where they came from; see `load_data`.
+    """Splits of a data set by name, and where they came from; see `load_data`."""
 
-    Attributes:
-      tables: of "train", "val" and "test", or of some of them.
-      source: the settings that name the data.
-      in_memory: whether it came from arrays, so that no setting reads it again.
-    """
-
-    tables: Mapping[str, EmbeddingTable]
-    source: DataConfig
-    in_memory: bool = False
+    tables: Mapping[str, EmbeddingTable]  # of some of "train", "val" and "test"
+    source: DataConfig  # the settings that name the data
+    in_memory: bool = False  # whether from arrays, so that no setting reads it again
 
     def settings(self) -> dict[str, str]:
         """Returns the settings that name this data, for `Config.replace`."""
@@ -88,19 +78,16 @@ def load_data(
       InputError: saying where, what was expected and what was received.
       FlagError: if the name, the crop or the dtype is none.
     """
-    named = DataConfig(
-        dataset_name=EMBEDDED_DATASET if dataset_name is None else dataset_name,
-        embedding_crop=embedding_crop,
-        dtype=dtype,
-    )
+    named = DataConfig(embedding_crop=embedding_crop, dtype=dtype)  # the glyphs
     if isinstance(source, Mapping):
-        if dataset_name is None:
-            named = dataclasses.replace(named, dataset_name=_ARRAYS)
-        return Data(_tables(source, dtype), named, in_memory=True)
-    if source is not None:
+        named = dataclasses.replace(named, dataset_name=_ARRAYS)
+    elif source is not None:
         named = dataclasses.replace(named, data_path=_absolute(source))
-        if dataset_name is None:
-            named = dataclasses.replace(named, dataset_name=dataset_of(named))
+        named = dataclasses.replace(named, dataset_name=dataset_of(named))
+    if dataset_name is not None:
+        named = dataclasses.replace(named, dataset_name=dataset_name)
+    if isinstance(source, Mapping):
+        return Data(_tables(source, dtype), named, in_memory=True)
     return Data(read(named, console=console), named)
 
 
@@ -110,42 +97,40 @@ def read(
     """Reads splits of the data set that settings name.
 
     Raises:
-      InputError: naming file and field, if something is not as it should be.
+      InputError: if a file is missing or not what it should be, or splits share a
+        class or differ in embedding size.
       FlagError: if the settings say no place.
     """
     if named.is_embedded:
-        from leo_tf.data_pipeline.glyphs.dataset import load_splits as draw_splits
+        from leo_tf.data_pipeline.glyphs.dataset import load_splits
 
-        tables = draw_splits(dtype=named.dtype, console=console)
+        tables = load_splits(dtype=named.dtype, console=console)
         return {name: tables[name] for name in wanted}
     if not named.data_path:
         expected = f"the directory or file of {named.dataset_name}"
         hint = f"Only {EMBEDDED_DATASET} is embedded."
         raise FlagError("--data_path", expected, "nothing", hint)
-    return load_splits(
-        named.data_path,
-        named.dataset_name,
-        named.embedding_crop,
-        dtype=named.dtype,
-        splits=tuple(wanted),
-    )
+    files, hold_all = find_files(named, wanted)
+    tables = {
+        n: load(f, n if hold_all else None, named.dtype) for n, f in files.items()
+    }
+    check_splits(list(tables.values()))
+    return tables
 
 
 def write_data(data: Data, directory: AnyPath) -> None:
-    """Writes each split as an .npz file of `directory`, so that it is read again.
+    """Writes each split but for its pictures as an .npz file of `directory`.
 
-    What is read has the digests of what was written; pictures are left out.
+    What is read of it has the digests of what was written.
 
     Raises:
-      InputError: if a name ends with NUL, which NumPy's text cannot hold.
-      DiskError: if a file cannot be written; a file is whole or not there.
+      InputError, DiskError: see `save_npz`.
     """
     for name, table in data.items():
         save_npz(pathlib.Path(directory, f"{name}.npz"), table)
 
 
 def _absolute(source: object) -> str:
-    """A path as it counts whatever the working directory will be."""
     path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
     if not path:
         received = shown(source) if source == "" else type(source).__name__
@@ -160,9 +145,8 @@ def _tables(source: Mapping[str, Any], dtype: str) -> dict[str, EmbeddingTable]:
     if other or not source:
         received = ", ".join(map(shown, other)) or "none"
         raise InputError("splits of data", f"some of {', '.join(SPLITS)}", received)
-    tables = {
-        name: _table(name, source[name], dtype) for name in SPLITS if name in source
-    }
+    found = [name for name in SPLITS if name in source]
+    tables = {name: _table(name, source[name], dtype) for name in found}
     check_splits(list(tables.values()))
     return tables
 
@@ -170,10 +154,8 @@ def _tables(source: Mapping[str, Any], dtype: str) -> dict[str, EmbeddingTable]:
 def _table(split: str, given: Any, dtype: str) -> EmbeddingTable:
     if isinstance(given, EmbeddingTable):
         classes = [given.class_names[label] for label in given.labels]
-        labels, class_names = index_classes(classes)
-        table = dataclasses.replace(
-            given, labels=labels, class_names=class_names, dtype=dtype
-        )
+        features, names, images = given.embeddings, given.names, given.images
+        table = EmbeddingTable.of(features, classes, names, given.source, dtype, images)
     else:
         source = f"arrays ({split})"
         if not isinstance(given, (tuple, list)) or len(given) != 2:
@@ -181,12 +163,10 @@ def _table(split: str, given: Any, dtype: str) -> EmbeddingTable:
             raise InputError(source, expected, type(given).__name__)
         features = _features(given[0], f"{source}: `embeddings`", dtype)
         classes = _classes(given[1], f"{source}: `labels`", len(features))
-        labels, class_names = index_classes(classes)
-        table = EmbeddingTable(
-            features, labels, class_names, source=source, dtype=dtype
-        )
+        table = EmbeddingTable.of(features, classes, None, source, dtype)
     # No more than could be read again from a file.
-    check_row_count(len(table.labels), table.embeddings[:1].nbytes, table.source)
+    refusal = functools.partial(InputError, table.source)
+    check_row_count(len(table.labels), table.embeddings[:1].nbytes, refusal)
     return table
 
 
@@ -208,10 +188,8 @@ def _features(x: Any, where: str, dtype: str) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         raise InputError(where, expected, f"dtype {array.dtype}")
     if array.ndim != 2:
-        hint = ""
-        if array.ndim > 2:
-            sizes = f"{len(array)}, {math.prod(array.shape[1:])}"
-            hint = f"x.reshape({sizes}) makes a row of each example."
+        sizes = f"{len(array)}, {math.prod(array.shape[1:])}" if array.ndim > 2 else ""
+        hint = f"x.reshape({sizes}) makes a row of each example." if sizes else ""
         raise InputError(where, expected, f"shape {array.shape}", hint)
     with np.errstate(over="ignore"):  # infinite then, and refused with its row
         return np.array(array, dtype)
@@ -226,8 +204,7 @@ def _classes(y: Any, where: str, rows: int) -> list[str]:
         received = f"shape {array.shape}"
         raise InputError(where, "a class for each row, shape [rows]", received, hint)
     if len(array) != rows:
-        expected = f"{rows}, one a row of `embeddings`"
-        raise InputError(where, expected, f"{len(array)}")
+        raise InputError(where, f"{rows}, one a row of `embeddings`", f"{len(array)}")
     values = array.tolist()
     if all(isinstance(value, (str, bytes)) for value in values):
         return decode_names(values)

@@ -1,6 +1,7 @@
 """Names of examples: from bytes to text, and from a release's key to its class."""
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,30 +12,21 @@ _OFFENDERS_SHOWN = 3
 _LONGEST_KEY = 4096
 _LAST_CODE_POINT = 0x10FFFF
 _FREE_ROWS, _ROW_BYTES = 1 << 20, 128
-ROW_RULE = f"at least {_ROW_BYTES} bytes a row beyond {_FREE_ROWS:,} rows"
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
+# (expected, received) -> the error to raise.
+Refusal = Callable[[str, str], Exception]
 
-def row_count_is_bounded(rows: int, row_bytes: int) -> bool:
-    """Whether the names of so many rows take memory in proportion to the features.
 
-    A row's names, its class and what is made of them take some 300 bytes.
+def check_row_count(rows: int, row_bytes: int, refusal: Refusal) -> None:
+    """Refuses rows whose names take more memory than in proportion to the features.
 
-    Args:
-      rows: of the table.
-      row_bytes: features of a row, in the file.
+    A row's names, its class and what is made of them take some 300 bytes; its features
+    take `row_bytes` in the file.
     """
-    return rows <= _FREE_ROWS or row_bytes >= _ROW_BYTES
-
-
-def check_row_count(rows: int, row_bytes: int, where: str) -> None:
-    """Refuses more rows than `row_count_is_bounded` allows.
-
-    Raises:
-      InputError: beginning with `where`.
-    """
-    if not row_count_is_bounded(rows, row_bytes):
-        raise InputError(where, ROW_RULE, f"{rows} rows of {row_bytes} bytes")
+    if rows > _FREE_ROWS and row_bytes < _ROW_BYTES:
+        expected = f"at least {_ROW_BYTES} bytes a row beyond {_FREE_ROWS:,} rows"
+        raise refusal(expected, f"{rows} rows of {row_bytes} bytes")
 
 
 def decode_names(names: list[str | bytes]) -> list[str]:
@@ -42,22 +34,24 @@ def decode_names(names: list[str | bytes]) -> list[str]:
 
     A file has one writer, so its byte strings have one encoding: UTF-8 if every one
     of them is valid UTF-8, which no other encoding is by accident for long, and
-    Latin-1 for all of them otherwise.
+    Latin-1, which decodes every byte, for all of them otherwise.
     """
-    for encoding in ("utf-8", "latin-1"):
-        try:
-            return [n if isinstance(n, str) else n.decode(encoding) for n in names]
-        except UnicodeDecodeError:
-            continue
-    raise AssertionError("Latin-1 decodes every byte.")
+
+    def decoded(encoding):
+        return [n if isinstance(n, str) else n.decode(encoding) for n in names]
+
+    try:
+        return decoded("utf-8")
+    except UnicodeDecodeError:
+        return decoded("latin-1")
 
 
-def array_to_names(array: np.ndarray) -> list[str] | None:
-    """Returns the texts of an array of bytes or text; None where it holds no text."""
+def array_to_names(array: np.ndarray, refusal: Refusal) -> list[str]:
+    """Returns the texts of an array of bytes or text; refuses what is none."""
     if array.dtype.kind == "U":
         codes = np.ascontiguousarray(array).view(array.dtype.byteorder + "u4")
         if codes.size and codes.max() > _LAST_CODE_POINT:
-            return None
+            raise refusal("text", "numbers that are no characters")
     return decode_names(array.tolist())
 
 
@@ -82,11 +76,7 @@ def class_of_key(key: str) -> str | None:
 
 
 def classes_of_keys(keys: list[str], where: str) -> list[str]:
-    """Returns the class of each key.
-
-    Raises:
-      InputError: beginning with `where`, with the first few keys of another form.
-    """
+    """Returns the class of each key; errors begin with `where`."""
     classes = [name for key in keys if (name := class_of_key(key)) is not None]
     if len(classes) < len(keys):
         wrong = [key for key in keys if class_of_key(key) is None]
@@ -100,11 +90,8 @@ def index_classes(classes: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """Numbers the classes in the order of their names.
 
     Integers are ordered by value if every name is one, so that labels 0, 1, ..., 10
-    keep their numbers. The order does not depend on that of the rows.
-
-    Returns:
-      labels: [rows] int32.
-      class_names: one a class.
+    keep their numbers. The order does not depend on that of the rows. Returns labels
+    [rows] int32, and a name for each class.
     """
     names = sorted(set(classes))
     if all(_INTEGER.fullmatch(name) for name in names):

@@ -1,4 +1,4 @@
-"""Reads and writes arrays in .npz files, without pickle and within bounds.
+"""Reads arrays of .npz files, without pickle and within bounds.
 
 `numpy.load` allocates what a header declares and inflates what a zip holds. Here the
 header of each array is checked against the sizes in the zip's directory, and those
@@ -11,13 +11,11 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
-from typing import IO, Any, BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 
 from leo_tf.errors import InputError, shown
-from leo_tf.files import AnyPath, write_file
 
 _SUFFIX = ".npy"
 # Features and their names compress to a third, not to a twentieth; a bomb compresses
@@ -42,34 +40,25 @@ _OBJECT_HINT = (
 )
 # What `zipfile` raises for a damaged zip; RuntimeError for an encrypted one.
 _DAMAGES = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    ValueError,
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError),
+    *(NotImplementedError, OSError, RuntimeError, ValueError),
 )
 
 
 class NpzFile:
-    """The arrays of one open .npz file.
-
-    Args:
-      file: open for reading; stays the caller's.
-      path: errors begin with it.
+    """The arrays of one open .npz file, which stays the caller's.
 
     Raises:
-      InputError: if it is not a zip, or one made to deceive.
+      InputError: beginning with `path`, if it is no zip, or one made to deceive.
     """
 
     def __init__(self, file: BinaryIO, path: str):
         self.path = path
         self._bytes_left = _FREE_BYTES + _MAX_INFLATION * file.seek(0, os.SEEK_END)
+        bounded = _BoundedReads(file)
         try:
-            self._zip = _open_zip(file)
+            self._zip = zipfile.ZipFile(bounded)
+            bounded.most = None  # the directory is read; arrays are bounded one by one
         except _DAMAGES as error:
             received = shown(str(error))
             raise InputError(path, "an .npz file, undamaged", received) from None
@@ -86,25 +75,19 @@ class NpzFile:
         return [n.removesuffix(_SUFFIX) for n in self._members if n.endswith(_SUFFIX)]
 
     def read(self, name: str, kinds: str) -> np.ndarray:
-        """Reads one array.
-
-        Args:
-          name: without .npy.
-          kinds: the accepted `dtype.kind`s, of "fiSU".
-
-        Returns:
-          The array in the dtype and byte order of the file, of 1 or 2 axes.
+        """Reads one array of 1 or 2 axes, in the dtype and byte order of the file.
 
         Raises:
-          InputError: if it is missing, damaged, of another kind, or larger than
-            twenty times the file.
+          InputError: if it is missing, damaged, of none of these `dtype.kind`s (of
+            "fiuSU"), or larger than twenty times the file.
         """
         where = f"{self.path}: `{name}`"
         info = self._member(name, where)
         try:
             with self._zip.open(info) as member:
                 dtype, shape, fortran = _read_header(member, where, kinds)
-                self._check_size(member.tell(), dtype, shape, info, where)
+                size = math.prod(shape) * dtype.itemsize
+                self._check_size(member.tell(), size, shape, info, where)
                 flat = np.empty(math.prod(shape), dtype)
                 _fill(flat.view(np.uint8), member, where)
             # May fail, of an array without items: (0, 999999999999999).
@@ -124,37 +107,19 @@ class NpzFile:
             raise InputError(where, "an array stored or deflated", received)
         return info
 
-    def _check_size(
-        self,
-        header_size: int,
-        dtype: np.dtype,
-        shape: tuple[int, ...],
-        info: zipfile.ZipInfo,
-        where: str,
-    ) -> None:
-        declared = math.prod(shape) * dtype.itemsize
+    def _check_size(self, header_size: int, declared: int, shape, info, where: str):
         if header_size + declared != info.file_size:
             received = f"{info.file_size - header_size} bytes"
             raise InputError(where, f"{declared} bytes for shape {shape}", received)
         self._bytes_left -= declared
         if self._bytes_left < 0:
-            raise InputError(
-                where,
-                f"at most {_MAX_INFLATION} times the size of the file",
-                f"{declared} bytes",
-                "If the data are right, write them with np.savez, uncompressed.",
-            )
-
-
-def _open_zip(file: BinaryIO) -> zipfile.ZipFile:
-    bounded = _BoundedReads(file)
-    opened = zipfile.ZipFile(bounded)
-    bounded.most = None  # the directory is read; arrays are bounded one by one
-    return opened
+            expected = f"at most {_MAX_INFLATION} times the size of the file"
+            hint = "If the data are right, write them with np.savez, uncompressed."
+            raise InputError(where, expected, f"{declared} bytes", hint)
 
 
 class _BoundedReads:
-    """An open file that hands out only so much at a time, while `most` is not None.
+    """An open file that hands out at most `most` bytes at a time, if that is a number.
 
     A zip's directory is read at once, and an entry of it takes fifteen times its size.
     """
@@ -218,12 +183,3 @@ def _fill(out: np.ndarray, member: IO[bytes], where: str) -> None:
             raise InputError(where, f"{len(out)} bytes", f"{filled}")
         out[filled : filled + len(data)] = np.frombuffer(data, np.uint8)
         filled += len(data)
-
-
-def write_npz(path: AnyPath, arrays: Mapping[str, Any]) -> None:
-    """Writes arrays of numbers and text, beside the path first, then in its place.
-
-    Raises:
-      DiskError: if that cannot be done; what was at `path` is then untouched.
-    """
-    write_file(path, lambda file: np.savez(file, **arrays))

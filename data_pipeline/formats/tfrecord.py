@@ -9,6 +9,7 @@ whatever length a record claims, and ends the process if there is none: so the l
 are checked first, see `tfrecord_framing.py`.
 """
 
+import functools
 import os
 import re
 from collections.abc import Iterable
@@ -18,12 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
-from leo_tf.data_pipeline.formats.names import (
-    check_row_count,
-    decode_names,
-    index_classes,
-)
-from leo_tf.data_pipeline.formats.tfrecord_framing import Records, scan
+from leo_tf.data_pipeline.formats.names import check_row_count, decode_names
+from leo_tf.data_pipeline.formats.tfrecord_framing import scan
 from leo_tf.errors import InputError, shown
 from leo_tf.files import AnyPath, write_file
 
@@ -35,48 +32,33 @@ _DAMAGES = (tf.errors.OpError, UnicodeDecodeError)
 
 
 def read_file(file: BinaryIO, path: str, dtype: str = "float32") -> EmbeddingTable:
-    """Reads one split.
-
-    Args:
-      file: open for reading at any place; stays the caller's.
-      path: of the same file, not compressed.
-      dtype: "float32" or "float64", to which the features are converted.
+    """Reads one split: from `path`, once the lengths in the same, open file are right.
 
     Raises:
       InputError: if a record is damaged, or anything but what is said above.
     """
-    path, file_size = os.fspath(path), file.seek(0, os.SEEK_END)
-    records = scan(file, path)
+    file_size = file.seek(0, os.SEEK_END)
+    rows, longest = scan(file, path)
     features, size = _features(path)
     row_bytes = size * _FLOAT_BYTES
-    check_row_count(records.total, row_bytes, path)
-    if records.total * row_bytes > file_size:
-        expected = f"{records.total} rows of {size} floats, as the first one"
+    check_row_count(rows, row_bytes, functools.partial(InputError, path))
+    if rows * row_bytes > file_size:
+        expected = f"{rows} rows of {size} floats, as the first one"
         raise InputError(path, expected, f"a file of {file_size} bytes")
-    columns = _parse(path, records, features, size)
-    labels, class_names = index_classes(decode_names(columns["class"]))
-    names = columns.get("name")
-    return EmbeddingTable(
-        embeddings=columns["embedding"],
-        labels=labels,
-        class_names=class_names,
-        names=None if names is None else np.array(decode_names(names), dtype=object),
-        source=path,
-        dtype=dtype,
-    )
+    embeddings = np.empty([rows, size], np.float32)
+    texts = _parse(path, features, embeddings, max(1, _BATCH_BYTES // longest))
+    names = decode_names(texts["name"]) if "name" in texts else None
+    classes = decode_names(texts["class"])
+    return EmbeddingTable.of(embeddings, classes, names, path, dtype)
 
 
 def save_tfrecord(path: AnyPath, table: EmbeddingTable) -> None:
-    """Writes one split, so that `load(path)` gives it back.
-
-    Args:
-      path: of the file; it is written beside and renamed into place.
-      table: of float32, for TFRecord has no other floats; its pictures, if any, are
-        not written.
+    """Writes one split but for its pictures, so that `load(path)` gives it back.
 
     Raises:
-      InputError: if the table is of float64, or a name is no text that UTF-8 can hold.
-      DiskError: if the file cannot be written.
+      InputError: if the table is of float64, for TFRecord has no other floats than
+        float32, or a name is no text that UTF-8 can hold.
+      DiskError: if the file, written beside and renamed into place, cannot be.
     """
     if table.embeddings.dtype != np.float32:
         received, hint = str(table.embeddings.dtype), "Write it with `save_npz`."
@@ -99,16 +81,9 @@ def save_tfrecord(path: AnyPath, table: EmbeddingTable) -> None:
 
 
 def _features(path: str) -> tuple[dict, int]:
-    """What every example must hold, for `tf.io.parse_example`, and D; of the first.
-
-    Raises:
-      InputError: if the first example is damaged, or has no embedding or no class.
-    """
-    kinds = {
-        "embedding": tf.io.VarLenFeature(tf.float32),
-        "class": tf.io.VarLenFeature(tf.string),
-        "name": tf.io.VarLenFeature(tf.string),
-    }
+    """What every example must hold, as the first does, for `parse_example`; and D."""
+    types = {"embedding": tf.float32, "class": tf.string, "name": tf.string}
+    kinds = {name: tf.io.VarLenFeature(dtype) for name, dtype in types.items()}
     try:
         [record] = tf.data.TFRecordDataset(path).take(1).as_numpy_iterator()
         found = tf.io.parse_single_example(record, kinds)
@@ -119,24 +94,18 @@ def _features(path: str) -> tuple[dict, int]:
         expected = "`embedding` of floats, one `class`, and one `name` or none"
         received = ", ".join(f"{count} of `{name}`" for name, count in sizes.items())
         raise InputError(f"{path}: record 0", expected, received)
+    shapes = {"embedding": [sizes["embedding"]], "class": [], "name": []}
     features = {
-        "embedding": tf.io.FixedLenFeature([sizes["embedding"]], tf.float32),
-        "class": tf.io.FixedLenFeature([], tf.string),
+        name: tf.io.FixedLenFeature(shapes[name], types[name])
+        for name in types
+        if sizes[name]
     }
-    if sizes["name"]:
-        features["name"] = tf.io.FixedLenFeature([], tf.string)
     return features, sizes["embedding"]
 
 
-def _parse(path: str, records: Records, features: dict, size: int) -> dict:
-    """Column -> [rows, D] float32, or a list of byte strings.
-
-    Raises:
-      InputError: if a record is damaged or an example has other features.
-    """
-    embeddings = np.empty([records.total, size], np.float32)
+def _parse(path: str, features: dict, embeddings: np.ndarray, batch: int) -> dict:
+    """Fills [rows, D], and returns the other columns: name -> list of byte strings."""
     texts: dict[str, list[bytes]] = {n: [] for n in features if n != "embedding"}
-    batch = max(1, _BATCH_BYTES // records.longest)
     dataset = tf.data.TFRecordDataset(path, buffer_size=_BATCH_BYTES).batch(batch)
     filled = 0
     try:
@@ -149,27 +118,25 @@ def _parse(path: str, records: Records, features: dict, size: int) -> dict:
                 values.extend(columns[name].numpy().tolist())
     except _DAMAGES as error:
         raise _damaged(f"{path}: record {filled} or later", error) from None
-    if filled != records.total:
-        raise InputError(path, f"{records.total} records", f"{filled}")
-    return {"embedding": embeddings, **texts}
+    if filled != len(embeddings):
+        raise InputError(path, f"{len(embeddings)} records", f"{filled}")
+    return texts
 
 
 def _damaged(where: str, error: Exception) -> InputError:
-    expected = "undamaged examples of the same features"
     message = getattr(error, "message", "other bytes")
     # Without the name of the node in front, and of the operation behind.
     said = re.sub(r"\A\{\{.*?\}\} | \[Op:.*", "", message, flags=re.DOTALL)
-    return InputError(where, expected, shown(said))
+    return InputError(where, "undamaged examples of the same features", shown(said))
 
 
 def _example(embedding: np.ndarray, texts: dict[str, bytes]) -> bytes:
     """[D] floats and a text each, as a serialised `tf.train.Example`."""
-    values = tf.train.FloatList(value=embedding.tolist())
-    features = {"embedding": tf.train.Feature(float_list=values)}
+    example = tf.train.Example()
+    features = example.features.feature
+    features["embedding"].float_list.value.extend(embedding.tolist())
     for name, text in texts.items():
-        bytes_list = tf.train.BytesList(value=[text])
-        features[name] = tf.train.Feature(bytes_list=bytes_list)
-    example = tf.train.Example(features=tf.train.Features(feature=features))
+        features[name].bytes_list.value.append(text)
     return example.SerializeToString()
 
 

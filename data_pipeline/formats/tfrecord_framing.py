@@ -7,7 +7,7 @@ the file: it gives memory for whatever a length claims. Needs no TensorFlow.
 
 import os
 import struct
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from leo_tf.errors import InputError
 
@@ -17,26 +17,14 @@ HEAD_BYTES, _TAIL_BYTES = 12, 4
 _LONGEST_RECORD = 1 << 20
 
 
-class Records(NamedTuple):
-    """How many records a file has, by their lengths, and the bytes of the longest."""
-
-    total: int
-    longest: int
-
-
 def is_tfrecord(start: bytes) -> bool:
-    """Whether a file begins with a length and the checksum of it.
-
-    Args:
-      start: the first `HEAD_BYTES` or more.
-    """
-    if len(start) < HEAD_BYTES:
-        return False
-    return _masked_crc(start[: _LENGTH.size]) == start[_LENGTH.size : HEAD_BYTES]
+    """Whether the `start` of a file is a length and the checksum of it."""
+    checksum = start[_LENGTH.size : HEAD_BYTES]
+    return _masked_crc(start[: _LENGTH.size]) == checksum
 
 
-def scan(file: BinaryIO, path: str) -> Records:
-    """Walks from length to length.
+def scan(file: BinaryIO, path: str) -> tuple[int, int]:
+    """Walks from length to length; returns how many there are, and the longest.
 
     Raises:
       InputError: if a record is longer than the file goes on, or than a row may be.
@@ -58,7 +46,7 @@ def scan(file: BinaryIO, path: str) -> Records:
             raise InputError(where, expected, f"{length} bytes")
         position += HEAD_BYTES + length + _TAIL_BYTES
         count, longest = count + 1, max(longest, length)
-    return Records(count, longest)
+    return count, longest
 
 
 def _masked_crc(data: bytes) -> bytes:

@@ -22,12 +22,11 @@ _SEAL_BYTES = hashlib.sha256().digest_size
 
 
 def locate(file_name: str, directory: str | None = None) -> pathlib.Path | None:
-    """Returns where a file of this name is kept; None if there is no home directory.
+    """Returns where a file is kept; None if there is no home directory.
 
-    Args:
-      file_name: says all that the arrays depend on, so that no other is mistaken.
-      directory: by default what `LEO_TF_CACHE` says, or else `leo_tf` in the user's
-        cache directory (`XDG_CACHE_HOME`, or else `~/.cache`).
+    Its name says all that the arrays depend on. The directory is by default what
+    `LEO_TF_CACHE` says, or else `leo_tf` in the user's cache directory
+    (`XDG_CACHE_HOME`, or else `~/.cache`).
     """
     directory = directory or os.environ.get(DIRECTORY_VARIABLE)
     if directory:
@@ -54,11 +53,7 @@ def read(path: pathlib.Path | None) -> dict[str, np.ndarray] | None:
 
 
 def write(path: pathlib.Path | None, arrays: Mapping[str, Any]) -> None:
-    """Keeps the arrays at `path`; only warns if that cannot be done.
-
-    Writes beside and renames, so that no other process ever reads half a file, and
-    of two that write at once the later one wins.
-    """
+    """Keeps the arrays at `path`; only warns if that cannot be done."""
     content = io.BytesIO()
     np.savez(content, **arrays)
     content.write(hashlib.sha256(content.getvalue()).digest())

@@ -1,10 +1,10 @@
 """The embedded data set: characters of many scripts, described by 640 numbers each.
 
-Nothing is downloaded: the characters are drawn, once, from the fonts that come with
-matplotlib, and kept in the user's cache directory. `docs/glyphs.md` says what the set
-is and what it is not.
+They are drawn, once, from the fonts that come with matplotlib, and kept in the user's
+cache directory. `docs/glyphs.md` says what the set is and what it is not.
 """
 
+import itertools
 import unicodedata
 from collections.abc import Iterator
 
@@ -39,13 +39,8 @@ def load_splits(
 ) -> dict[str, EmbeddingTable]:
     """The glyphs, split by script so that every test class is of a new alphabet.
 
-    Draws them on the first call (seconds) and reads them from the cache afterwards.
-
-    Args:
-      dtype: of the embeddings, "float32" or "float64".
-      cache_dir: where to keep them; by default `LEO_TF_CACHE`, or else `leo_tf` in
-        the user's cache directory.
-      console: where to show progress while drawing.
+    Draws them on the first call (seconds), with progress on the console, and reads
+    them from the cache afterwards: `cache_dir`, or what `cache.locate` says.
 
     Returns:
       "train", "val" and "test", each with 640 features a row, `images` and `names`.
@@ -56,8 +51,7 @@ def load_splits(
     fonts = Fonts()
     file_name = f"glyphs-v{VERSION}-{fonts.digest()[:16]}.npz"
     path = array_cache.locate(file_name, cache_dir)
-    arrays = array_cache.read(path)
-    if arrays is None:
+    if (arrays := array_cache.read(path)) is None:
         arrays = _draw_splits(fonts, console)
         array_cache.write(path, arrays)
     return {split: _table(split, arrays, dtype) for split in ("train", "val", "test")}
@@ -69,19 +63,20 @@ def choose_characters(fonts: Fonts) -> dict[str, list[str]]:
     Letters and digits only; what Unicode derives from others (an accented letter, a
     ligature, a positional form) would be a look-alike by design and is left out too.
     """
-    references, found = [], {}
+    references, found = [], []
     for split, scripts in SCRIPTS.items():
         for script in scripts:
             for character in _script_characters(fonts, script):
                 picture = fonts.draw(character, fonts.faces_of[character][0])
                 if picture is not None:
                     references.append(picture)
-                    found[character] = split
-    kept = _distinct(similarities(np.array(references)))
+                    found.append((split, character))
+    kept = np.zeros(len(found), bool)
+    for i, cosines in enumerate(similarities(np.array(references))):
+        kept[i] = not (cosines[:i][kept[:i]] >= LOOK_ALIKE).any()
     chosen: dict[str, list[str]] = {split: [] for split in SCRIPTS}
-    for keep, (character, split) in zip(kept, found.items()):
-        if keep:
-            chosen[split].append(character)
+    for split, character in itertools.compress(found, kept):
+        chosen[split].append(character)
     return chosen
 
 
@@ -95,26 +90,15 @@ def similarities(pictures: np.ndarray) -> np.ndarray:
     return blurred @ blurred.T
 
 
-def _distinct(cosines: np.ndarray) -> np.ndarray:
-    """[n] bool: whether no kept one before it is alike."""
-    kept = np.zeros(len(cosines), bool)
-    for i, row in enumerate(cosines):
-        kept[i] = not (row[:i][kept[:i]] >= LOOK_ALIKE).any()
-    return kept
-
-
 def _script_characters(fonts: Fonts, script: str) -> Iterator[str]:
+    """Letters and digits of their own: no modifier, ligature or accented form."""
     for character in sorted(fonts.faces_of):
-        words = unicodedata.name(character, "").split()
-        if " ".join(words).startswith(f"{script} ") and _is_plain(character, words):
+        name = unicodedata.name(character, "")
+        kind = unicodedata.category(character) in ("Lu", "Ll", "Lo", "Nd")
+        named = not {"LETTER", "DIGIT"}.isdisjoint(name.split())
+        plain = kind and named and not unicodedata.decomposition(character)
+        if plain and name.startswith(f"{script} "):
             yield character
-
-
-def _is_plain(character: str, words: list[str]) -> bool:
-    """A letter or digit of its own: no modifier, ligature or accented form."""
-    kind = unicodedata.category(character) in ("Lu", "Ll", "Lo", "Nd")
-    named = "LETTER" in words or "DIGIT" in words
-    return kind and named and not unicodedata.decomposition(character)
 
 
 def _draw_splits(fonts: Fonts, console: Console) -> dict[str, np.ndarray]:
@@ -145,12 +129,6 @@ def draw_examples(
 
     Picture e of a character depends on (seed, character, e) alone, whatever else is
     drawn before it or with it.
-
-    Args:
-      fonts: where the characters come from.
-      characters: each in at least one face, and not blank.
-      examples: pictures of each character.
-      seed: chooses faces and distortions; not negative.
 
     Returns:
       [characters * examples, P, P] uint8, ink bright; character by character.

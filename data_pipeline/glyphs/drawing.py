@@ -56,19 +56,17 @@ class Fonts:
     def __init__(self):
         # Slow, and needed for its path and font reader only.
         data = import_matplotlib().get_data_path()
-        self._folder = pathlib.Path(data, "fonts", "ttf")
-        for face in FACES:
-            if not self._path(face).is_file():
+        folder = pathlib.Path(data, "fonts", "ttf")
+        self._paths = {face: folder / f"{face}.ttf" for face in FACES}
+        for path in self._paths.values():
+            if not path.is_file():
                 hint = "Install matplotlib with pip: its wheel holds the fonts."
-                where = f"{self._path(face)}"
-                raise InputError(where, "a font of matplotlib", "no file", hint)
+                raise InputError(str(path), "a font of matplotlib", "no file", hint)
 
     def digest(self) -> str:
         """SHA-256 of the font files, in hexadecimal."""
-        sha = hashlib.sha256()
-        for face in FACES:
-            sha.update(self._path(face).read_bytes())
-        return sha.hexdigest()
+        contents = b"".join(path.read_bytes() for path in self._paths.values())
+        return hashlib.sha256(contents).hexdigest()
 
     @functools.cached_property
     def faces_of(self) -> dict[str, list[str]]:
@@ -76,27 +74,22 @@ class Fonts:
         from matplotlib.ft2font import FT2Font
 
         faces_of: dict[str, list[str]] = {}
-        for face in FACES:
-            for code in FT2Font(str(self._path(face))).get_charmap():
+        for face, path in self._paths.items():
+            for code in FT2Font(str(path)).get_charmap():
                 faces_of.setdefault(chr(code), []).append(face)
         return faces_of
 
     def draw(self, character: str, face: str) -> np.ndarray | None:
         """[G, G] uint8, ink 255: the character fit into the middle; None if blank."""
         paper = Image.new("L", (4 * _FONT_SIZE, 4 * _FONT_SIZE))
-        corner = (_FONT_SIZE, _FONT_SIZE)
-        ImageDraw.Draw(paper).text(
-            corner, character, fill=255, font=_font(self._path(face))
-        )
+        corner, font = (_FONT_SIZE, _FONT_SIZE), _font(self._paths[face])
+        ImageDraw.Draw(paper).text(corner, character, fill=255, font=font)
         box = paper.getbbox()
         if box is None:
             return None
         ink = (_INK_SIDE, _INK_SIDE)
         glyph = ImageOps.pad(paper.crop(box), ink, Image.Resampling.BILINEAR)
         return np.asarray(ImageOps.expand(glyph, (_GLYPH_SIDE - _INK_SIDE) // 2))
-
-    def _path(self, face: str) -> pathlib.Path:
-        return self._folder / f"{face}.ttf"
 
 
 @functools.cache
@@ -106,15 +99,12 @@ def _font(path: pathlib.Path) -> ImageFont.FreeTypeFont:
 
 
 def distort(glyphs: np.ndarray, draws: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Bends, moves, inks and dirties each glyph as its random numbers say.
+    """[n, P, P] uint8, ink bright: glyphs bent, moved, inked and dirtied at random.
 
     Args:
       glyphs: [n, G, G] uint8.
       draws: [n, NUM_DRAWS] in [-1, 1); zeros leave the glyph straight.
       noise: [n, P, P] in [-1, 1).
-
-    Returns:
-      [n, P, P] uint8, ink bright.
     """
     single = draws[:, :_SINGLE].T[:, :, None]  # [10, n, 1]
     pictures = _sample(glyphs / 255.0, *_glyph_points(single[:6], draws[:, _SINGLE:]))

@@ -31,9 +31,8 @@ def hog(images: np.ndarray) -> np.ndarray:
       [n, C * C * O] float64, not negative; cells row by row, then orientations.
     """
     pooling = _pooling(images.shape[-1])  # [C, S]
-    cells = np.stack(
-        [pooling @ bin_ @ pooling.T for bin_ in _orientation_maps(images)], axis=-1
-    )  # [n, C, C, O]
+    pooled = [pooling @ bin_ @ pooling.T for bin_ in _orientation_maps(images)]
+    cells = np.stack(pooled, axis=-1)  # [n, C, C, O]
     energy = np.pad(np.square(cells).sum(axis=-1), ((0, 0), (1, 1), (1, 1)))
     rows = energy[:, :-2] + energy[:, 1:-1] + energy[:, 2:]
     around = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]  # [n, C, C]

@@ -29,17 +29,10 @@ _BYTES_PER_UNIT = {"f": 1, "S": 1, "U": 4, "O": 8}
 _MAX_RANK = 2
 
 
-class Known(enum.Enum):
-    """The globals such files name. A member can do nothing."""
-
-    RECONSTRUCT = enum.auto()
-    SCALAR = enum.auto()
-    FROMBUFFER = enum.auto()
-    NDARRAY = enum.auto()
-    DTYPE = enum.auto()
-    ENCODE = enum.auto()
-    ORDERED_DICT = enum.auto()
-
+# The globals such files name. A member can do nothing.
+Known = enum.Enum(
+    "Known", "RECONSTRUCT SCALAR FROMBUFFER NDARRAY DTYPE ENCODE ORDERED_DICT"
+)
 
 GLOBALS = {
     ("numpy", "ndarray"): Known.NDARRAY,
@@ -67,8 +60,8 @@ class Dtype:
         descriptor, align, copy = fields(arguments, 3, "numpy.dtype")
         match = _DESCRIPTOR.fullmatch(short_text(descriptor))
         if not match:
-            expected = "dtype f2, f4, f8, S, U or O"
-            raise Unexpected(expected, shown(short_text(descriptor)))
+            received = shown(short_text(descriptor))
+            raise Unexpected("dtype f2, f4, f8, S, U or O", received)
         self.kind = match[1] or match[3] or match[5]
         count = int(match[2] or match[4] or 1)
         self.itemsize = count * _BYTES_PER_UNIT[self.kind]

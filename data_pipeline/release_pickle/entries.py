@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 
 from leo_tf.data_pipeline.formats.names import (
-    ROW_RULE,
     array_to_names,
+    check_row_count,
     decode_names,
-    row_count_is_bounded,
 )
 from leo_tf.data_pipeline.release_pickle.arrays import Array, Scalar
 from leo_tf.data_pipeline.release_pickle.values import (
@@ -50,33 +49,22 @@ def ordered_dict(arguments: object) -> Entries:
 
 
 def read_entries(entries: object, size: int) -> dict[str, Any]:
-    """Decodes a whole file's dict.
-
-    Args:
-      entries: what the pickle holds.
-      size: bytes of the file; no more text than that is decoded.
-    """
+    """Decodes a whole file's dict; of `size` bytes, and no more text than that."""
     if not isinstance(entries, Entries):
         raise Unexpected("a dict of `embeddings` and `keys`", kind_of(entries))
     for field in _FIELDS:
         if field not in entries:
             raise Unexpected(f"a dict with `{field}`", shown(sorted(entries)))
-    embeddings = _read_embeddings(entries["embeddings"])
-    _check_count(entries["keys"], embeddings)
-    return {"embeddings": embeddings, "keys": _read_names(entries["keys"], size)}
-
-
-def _check_count(names: Any, embeddings: np.ndarray) -> None:
-    """Before a name is decoded: a name takes more memory than it takes in the file."""
+    embeddings, names = _read_embeddings(entries["embeddings"]), entries["keys"]
+    # Counted before one is decoded: as text it takes more memory than in the file.
     rows = len(embeddings)
-    if not row_count_is_bounded(rows, embeddings[0].nbytes):
-        raise Unexpected(ROW_RULE, f"{rows} rows of {embeddings[0].nbytes} bytes")
+    check_row_count(rows, embeddings[0].nbytes, Unexpected)
     is_array = isinstance(names, Array) and names.data is not None
     count = names.shape[0] if is_array else rows
     count = len(names) if isinstance(names, (list, tuple)) else count
     if count != rows:
-        expected = f"`keys`: {rows} names, one a row of `embeddings`"
-        raise Unexpected(expected, f"{count}")
+        raise _unfit(f"{rows} names, one a row of `embeddings`", f"{count}")
+    return {"embeddings": embeddings, "keys": _read_names(names, size)}
 
 
 def _read_embeddings(value: object) -> np.ndarray:
@@ -91,39 +79,33 @@ def _read_embeddings(value: object) -> np.ndarray:
 def _read_names(value: Any, size: int) -> list[str]:
     if isinstance(value, Array) and value.data is not None:
         if len(value.shape) != 1:
-            raise Unexpected("`keys`: one axis", f"shape {value.shape}")
+            raise _unfit("one axis", f"shape {value.shape}")
         if value.dtype.kind in "SU":
-            return _texts(value.to_numpy())
+            return array_to_names(value.to_numpy(), _unfit)
         if value.dtype.kind == "O" and len(value.data) == value.shape[0]:
             value = value.data
     if not isinstance(value, (list, tuple)):
-        raise Unexpected("`keys`: a list or array of names", kind_of(value))
+        raise _unfit("a list or array of names", kind_of(value))
     # One long name named a million times is small in the file, and not here.
     length = 0
     for name in value:
         if not isinstance(name, (str, bytes, Scalar, Encoded)):
-            raise Unexpected("`keys`: text or byte strings", kind_of(name))
+            raise _unfit("text or byte strings", kind_of(name))
         length += len(name)
     if length > size:
-        raise Unexpected("`keys`: names no longer than the file", f"{length} bytes")
+        raise _unfit("names no longer than the file", f"{length} bytes")
     return decode_names([_name(name) for name in value])
 
 
 def _name(value: Any) -> str | bytes:
     if isinstance(value, Scalar):
-        (name,) = (
-            _texts(value.to_numpy())
-            if value.dtype.kind == "U"
-            else (value.to_numpy().tolist())
-        )
-        return name
+        array = value.to_numpy()
+        is_text = value.dtype.kind == "U"
+        return array_to_names(array, _unfit)[0] if is_text else array.tolist()[0]
     if isinstance(value, Encoded):
         return bytes(value.encode())
     return value
 
 
-def _texts(array: np.ndarray) -> list[str]:
-    names = array_to_names(array)
-    if names is None:
-        raise Unexpected("`keys`: text", "numbers that are no characters")
-    return names
+def _unfit(expected: str, received: str) -> Unexpected:
+    return Unexpected(f"`keys`: {expected}", received)

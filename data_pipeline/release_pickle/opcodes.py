@@ -2,45 +2,26 @@
 
 Each is a function of the machine in `release_pickle`. What is not in `OPCODES` is
 refused: everything that imports, calls, or asks for an object from outside.
-
-Source: the opcodes' meaning is documented in Python's `pickletools`.
+Source: Python's `pickletools` documents their meaning.
 """
 
 import warnings
 from codecs import escape_decode
+from operator import methodcaller
 
 from leo_tf.data_pipeline.release_pickle.entries import Entries
-from leo_tf.data_pipeline.release_pickle.values import Bulk, LongText, Unexpected
+from leo_tf.data_pipeline.release_pickle.values import (
+    Bulk,
+    LongText,
+    Unexpected,
+    read_latin1,
+)
 from leo_tf.errors import shown
 
 _NEWEST_PROTOCOL = 5
 # Longer runs of bytes get a buffer of their own; names are shorter.
 _BULK_BYTES = 1 << 16
 _LARGEST_LONG = 8  # bytes
-
-# Of those refused, the ones whose name tells the reader what the file tried.
-REFUSED = {
-    b"i": "INST",
-    b"o": "OBJ",
-    b"\x81": "NEWOBJ",
-    b"\x92": "NEWOBJ_EX",
-    b"\x82": "EXT1",
-    b"\x83": "EXT2",
-    b"\x84": "EXT4",
-    b"P": "PERSID",
-    b"Q": "BINPERSID",
-    b"F": "FLOAT",
-    b"G": "BINFLOAT",
-    b"0": "POP",
-    b"1": "POP_MARK",
-    b"2": "DUP",
-    b"\x8b": "LONG4",
-    b"\x8f": "EMPTY_SET",
-    b"\x90": "ADDITEMS",
-    b"\x91": "FROZENSET",
-    b"\x97": "NEXT_BUFFER",
-    b"\x98": "READONLY_BUFFER",
-}
 
 
 def _protocol(machine):
@@ -91,7 +72,8 @@ def _text(width):
     def push(machine):
         count = machine.number(width)
         if count > _BULK_BYTES:
-            machine.stack.append(LongText(machine.take_latin1(count)))
+            machine.claim(count)
+            machine.stack.append(LongText(read_latin1(machine.file, count)))
             return
         try:
             machine.push_text(str(machine.take(count), "utf-8", "surrogatepass"))
@@ -177,17 +159,8 @@ def _memoize(machine):
     machine.memo.append(machine.stack[-1])
 
 
-def _one_byte(machine):
-    return machine.number(1)
-
-
-def _four_bytes(machine):
-    return machine.number(4)
-
-
-def _decimal(machine):
-    return machine.decimal()
-
+_one_byte, _four_bytes = methodcaller("number", 1), methodcaller("number", 4)
+_decimal = methodcaller("decimal")
 
 OPCODES = {
     b"\x80": _protocol,
@@ -214,9 +187,9 @@ OPCODES = {
     b"V": _text_line,
     b"c": _global_lines,
     b"\x93": _stack_global,
-    b"R": lambda machine: machine.reduce(),
-    b"b": lambda machine: machine.build(),
-    b"(": lambda machine: machine.mark(),
+    b"R": methodcaller("reduce"),
+    b"b": methodcaller("build"),
+    b"(": methodcaller("mark"),
     b")": _constant(()),
     b"\x85": _tuple(1),
     b"\x86": _tuple(2),

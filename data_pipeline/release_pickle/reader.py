@@ -1,44 +1,33 @@
 """Reads the release's pickles without the power to run what they hold.
 
-LEO's embeddings come as a pickled dict of `embeddings` and `keys`. `pickle.load` would
-run whatever such a file says, and an allow-list of NumPy's functions does not help:
-forged array state crashes NumPy. This reader knows only the opcodes that Python 2 and
-3 write for such a dict, calls nothing that a file names, and gives memory in
-proportion to the file: every length is checked against the bytes left, and names are
+`pickle.load` would run whatever a file says, and an allow-list of NumPy's functions
+does not help: forged array state crashes NumPy. This reader knows only the opcodes that
+Python 2 and 3 write for such a dict, calls nothing that a file names, and gives memory
+in proportion to the file: every length is checked against the bytes left, and names are
 references. Everything else is refused with the offset.
 """
 
 import io
 import os
+import pickletools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from leo_tf.data_pipeline.release_pickle.arrays import (
-    GLOBALS,
-    Array,
-    Dtype,
-    Known,
-    Scalar,
-    frombuffer,
-    reconstruct,
-)
+from leo_tf.data_pipeline.release_pickle import arrays
+from leo_tf.data_pipeline.release_pickle.arrays import Known
 from leo_tf.data_pipeline.release_pickle.entries import (
     Entries,
     ordered_dict,
     read_entries,
 )
-from leo_tf.data_pipeline.release_pickle.opcodes import OPCODES, REFUSED
-from leo_tf.data_pipeline.release_pickle.values import (
-    Encoded,
-    Unexpected,
-    kind_of,
-    read_latin1,
-)
+from leo_tf.data_pipeline.release_pickle.opcodes import OPCODES
+from leo_tf.data_pipeline.release_pickle.values import Encoded, Unexpected, kind_of
 from leo_tf.errors import InputError, shown
 from leo_tf.files import AnyPath
 
+_HINT = "Only the release's own kind of pickle is read; see docs/data_formats.md."
 _LONGEST_NUMBER = 24  # characters: 64 bits, and then some
 _SHOWN_CHARACTERS = 100
 _MOST_CONTAINERS = 16  # an OrderedDict of Python 2 has four
@@ -58,11 +47,9 @@ def loads(buffer: bytes, path: AnyPath = "pickle") -> dict[str, Any]:
 def read_file(file: io.BufferedIOBase, path: AnyPath) -> dict[str, Any]:
     """Reads one embeddings file of the release, or one written like it.
 
-    Args:
-      file: open at any place. It is a pickle, protocol 0 to 5, of Python 2 or 3: a dict
-        or OrderedDict of `embeddings`, a 2-D array of floats, and `keys`, the names as
-        a list, a tuple or an array of text or byte strings.
-      path: errors begin with it.
+    It is a pickle, protocol 0 to 5, of Python 2 or 3: a dict or OrderedDict of
+    `embeddings`, a 2-D array of floats, and `keys`, the names as a list, a tuple or an
+    array of text or byte strings.
 
     Returns:
       embeddings: [rows, D] in the dtype, byte order and layout of the file.
@@ -79,18 +66,15 @@ def read_file(file: io.BufferedIOBase, path: AnyPath) -> dict[str, Any]:
         return machine.run()
     except Unexpected as error:
         where = f"{os.fspath(path)}: byte {machine.start}"
-        hint = (
-            "Only the release's own kind of pickle is read; see docs/data_formats.md."
-        )
-        raise InputError(where, error.expected, error.received, hint) from None
+        expected, received = error.args
+        raise InputError(where, expected, received, _HINT) from None
 
 
 class _Machine:
     """The stack machine that a pickle is written for, without its dangerous half."""
 
     def __init__(self, file: io.BufferedIOBase, size: int):
-        self.file = file
-        self.size = size
+        self.file, self.size = file, size
         self.position = 0  # bytes read
         self.start = 0  # of the current opcode
         self.stack: list[Any] = []
@@ -122,7 +106,8 @@ class _Machine:
     def refused(self, opcode: bytes) -> Unexpected:
         if not opcode:
             return Unexpected("an opcode", "the end of the file")
-        name = f" ({REFUSED[opcode]})" if opcode in REFUSED else ""
+        code = opcode.decode("latin-1")
+        name = "".join(f" ({op.name})" for op in pickletools.opcodes if op.code == code)
         return Unexpected("a known opcode", f"{opcode!r}{name}")
 
     def finish(self) -> dict[str, Any]:
@@ -156,11 +141,6 @@ class _Machine:
         if self.file.readinto(buffer.data) < count:
             raise Unexpected(f"{count} more bytes", "the end of the file")
         return buffer
-
-    def take_latin1(self, count: int) -> np.ndarray:
-        """[characters] uint8, from `count` bytes of UTF-8."""
-        self.claim(count)
-        return read_latin1(self.file, count)
 
     def claim(self, count: int) -> None:
         """Counts bytes as read, and refuses more than are left."""
@@ -230,7 +210,7 @@ class _Machine:
     def push_global(self, module: object, name: object) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise Unexpected("the name of a global", kind_of(module))
-        known = GLOBALS.get((module, name))
+        known = arrays.GLOBALS.get((module, name))
         if known is None:
             found = shown(f"{module[:_SHOWN_CHARACTERS]}.{name[:_SHOWN_CHARACTERS]}")
             raise Unexpected("a global of NumPy's arrays", f"the global {found}")
@@ -246,16 +226,16 @@ class _Machine:
 
     def build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
-        if not isinstance(target, (Dtype, Array)):
+        if not isinstance(target, (arrays.Dtype, arrays.Array)):
             raise Unexpected("an array or dtype to set up", kind_of(target))
         target.build(state)
 
 
 _CALLS: dict[Known, Callable[[Any], object]] = {
-    Known.RECONSTRUCT: reconstruct,
-    Known.FROMBUFFER: frombuffer,
-    Known.SCALAR: Scalar,
-    Known.DTYPE: Dtype,
+    Known.RECONSTRUCT: arrays.reconstruct,
+    Known.FROMBUFFER: arrays.frombuffer,
+    Known.SCALAR: arrays.Scalar,
+    Known.DTYPE: arrays.Dtype,
     Known.ENCODE: Encoded,
     Known.ORDERED_DICT: ordered_dict,
 }

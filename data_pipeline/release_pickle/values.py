@@ -20,11 +20,6 @@ _PIECE_BYTES = 1 << 16
 class Unexpected(Exception):
     """What the file should have held, and what it holds; without the where."""
 
-    def __init__(self, expected: str, received: str):
-        super().__init__(expected, received)
-        self.expected = expected
-        self.received = received
-
 
 class Bulk:
     """A long run of the file's bytes, read once into a buffer of its own."""
@@ -70,11 +65,9 @@ class Encoded:
 
 
 def read_latin1(file: io.BufferedIOBase, count: int) -> np.ndarray:
-    """Reads `count` bytes of UTF-8 as Latin-1, never holding more than a piece of them.
+    """[characters] uint8 from `count` bytes of UTF-8, of which a piece is held at once.
 
-    Returns:
-      [characters] uint8, in a buffer that owns no more memory than it fills: the
-      pages behind its end are never touched.
+    The buffer owns no more memory than it fills: the pages behind are never touched.
     """
     out = np.empty(count, np.uint8)
     piece = np.empty(min(_PIECE_BYTES, count) + 1, np.uint8)
@@ -97,9 +90,8 @@ def read_latin1(file: io.BufferedIOBase, count: int) -> np.ndarray:
 def _utf8_to_latin1(text: np.ndarray) -> np.ndarray:
     """[length] uint8 of UTF-8 to [characters] uint8, twice as fast as Python's codecs.
 
-    Random bytes are their worst case: a branch missed for every other byte. A Latin-1
-    character above 0x7F is 0xC2 or 0xC3, then one byte of 0x80 to 0xBF: the character
-    itself, less 0x40 after 0xC3.
+    A Latin-1 character above 0x7F is 0xC2 or 0xC3, then one byte of 0x80 to 0xBF: the
+    character itself, less 0x40 after 0xC3.
     """
     leads = text >= 0xC0
     follows = text.view(np.int8) < -0x40  # 0x80 to 0xBF

@@ -1,7 +1,7 @@
 """Whether a method is as sure as it is right: negative log-likelihood, and ECE.
 
-All of it streams: bins of several batches are added, and the error comes at the end.
-Logits may be logarithms of probabilities, such as of a mean over draws.
+Bins of several batches are added, and the error comes at the end. Logits may be
+logarithms of probabilities, such as of a mean over draws.
 
 Shapes: B episodes in a batch, N way, Q queries per class, M bins.
 """
@@ -21,43 +21,27 @@ class Bins(NamedTuple):
     """Sums over queries, sorted by the confidence of their answers into equal widths.
 
     Bin m holds confidences above m / M, up to (m + 1) / M; the first holds 0, too.
-
-    Attributes:
-      count: [M] queries.
-      confidence: [M] sum of the probability of each query's answer.
-      right: [M] right answers.
     """
 
+    # [M] queries, probabilities of their answers, right answers.
     count: np.ndarray | tf.Tensor  # type: ignore[assignment]  # hides tuple.count
     confidence: np.ndarray | tf.Tensor
     right: np.ndarray | tf.Tensor
 
 
 class Reliability(NamedTuple):
-    """What a reliability picture shows: one entry for each bin that is not empty.
+    """What a reliability picture shows: one entry for each bin that is not empty."""
 
-    Attributes:
-      edges: [m, 2] lower and upper confidence of the bin.
-      share: [m] of all queries.
-      confidence: [m] mean.
-      accuracy: [m] mean.
-    """
-
-    edges: np.ndarray
-    share: np.ndarray
-    confidence: np.ndarray
-    accuracy: np.ndarray
+    edges: np.ndarray  # [m, 2] lower and upper confidence of the bin
+    share: np.ndarray  # [m] of all queries
+    confidence: np.ndarray  # [m] mean
+    accuracy: np.ndarray  # [m] mean
 
 
 def episode_nll(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Mean negative log-likelihood of each episode's queries, in nats.
+    """[B] mean negative log-likelihood of each episode's queries, in nats.
 
-    Args:
-      logits: [B, ..., N].
-      labels: [B, ...] integers in [0, N).
-
-    Returns:
-      [B], same dtype as `logits`.
+    Logits are [B, ..., N], labels [B, ...] integers in [0, N).
     """
     losses = cross_entropy(logits, labels)
     return tf.reduce_mean(losses, axis=range(1, losses.shape.rank))
@@ -75,24 +59,18 @@ def count_bins(logits: tf.Tensor, labels: tf.Tensor, num_bins: int = NUM_BINS) -
     # Of a NaN the bin is arbitrary, but its sum is NaN, and so is the error.
     index = tf.cast(tf.math.ceil(confidence * num_bins), tf.int32) - 1
     index = tf.clip_by_value(index, 0, num_bins - 1)
-    return Bins(
-        *(
-            tf.math.unsorted_segment_sum(values, index, num_bins)
-            for values in (tf.ones_like(right), confidence, right)
-        )
-    )
+    summed = (tf.ones_like(right), confidence, right)
+    return Bins(*(tf.math.unsorted_segment_sum(x, index, num_bins) for x in summed))
 
 
 def add(left: Bins, right: Bins) -> Bins:
-    """The bins of both."""
     return Bins(*(mine + its for mine, its in zip(left, right, strict=True)))
 
 
 def expected_calibration_error(bins: Bins) -> float:
-    """Mean over all queries of |accuracy - confidence| of their bin.
+    """Mean over all queries of |accuracy - confidence| of their bin: 0 to 1, or NaN.
 
-    Returns:
-      Between 0 and 1; NaN if there is no query, or a logit was NaN.
+    It is NaN if there is no query, or a logit was.
 
     Source: Guo et al., 2017 (arXiv:1706.04599), equation 5.
     """

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from leo_tf.data_pipeline.episode import Episode
-from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable
+from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable, gather
 from leo_tf.evaluation.calibration import Bins, add, count_bins, episode_nll
 from leo_tf.evaluation.posterior import Draws, average
 from leo_tf.evaluation.query_scores import ClassRows, query_scores
@@ -20,19 +20,14 @@ from leo_tf.model.losses import accuracy
 
 
 class EpisodeScores(NamedTuple):
-    """What one method scored.
+    """What one method scored on E episodes; while they are B of a batch, in tensors.
 
-    Attributes:
-      accuracy: [E] of each episode.
-      loss: the mean.
-      nll: [E] mean negative log-likelihood of each episode's queries, in nats; None
-        unless it was asked for.
-      bins: how sure its answers were, and how right; likewise.
+    The last two say how sure its answers were, and how right, if that was asked for.
     """
 
-    accuracy: np.ndarray
-    loss: float
-    nll: np.ndarray | None = None
+    accuracy: np.ndarray  # [E]
+    loss: float  # the mean
+    nll: np.ndarray | None = None  # [E] of an episode's queries, mean, in nats
     bins: Bins | None = None
 
 
@@ -59,14 +54,6 @@ def evaluate(
     return collect(make_scorer(learners, **options), episodes, on_batch)
 
 
-class _BatchScores(NamedTuple):
-    """What one method scored on a batch; what was not asked for is empty."""
-
-    accuracy: tf.Tensor  # [B]
-    loss: tf.Tensor  # []
-    calibration: tuple[tf.Tensor, Bins] | tuple[()]  # [B] nll, bins
-
-
 def make_scorer(
     learners: Mapping[str, Learner],
     table: FeatureTable | None = None,
@@ -85,57 +72,44 @@ def make_scorer(
     by_class = None if table is None else ClassRows.of(table)
 
     @tf.function(autograph=False)
-    def score(episode, first):
-        support, support_labels, labels = _parts(episode, by_class)
+    def score(batch, first):
+        # By row, nothing wants the queries' embeddings: so they are not gathered.
+        episode = gather(by_class.features, batch) if by_class else batch
+        support = episode.support_inputs
 
         def answer(learner, **mode):
-            adapted = learner.adapt(support, support_labels, **mode)
+            adapted = learner.adapt(support, episode.support_labels, **mode)
+            classifier = adapted.classifier
             if by_class is None:
-                logits = learner.logits(adapted.classifier, episode.query_inputs)
-            else:
-                logits = query_scores(learner, adapted.classifier, episode, by_class)
-            return adapted, logits
+                return adapted, learner.logits(classifier, episode.query_inputs)
+            return adapted, query_scores(learner, classifier, batch, by_class)
 
-        def sampled(learner, draws: Draws):
-            def answer_draw(number):
-                shape = support.shape.as_list()
-                drawn = learner.draw_posterior(shape, draws.seed, number, first)
-                return answer(learner, training=True, noise=drawn)
-
-            return average(answer_draw, draws.count)
+        def answer_draw(learner, seed, number):
+            shape = support.shape.as_list()
+            drawn = learner.draw_posterior(shape, seed, number, first)
+            return answer(learner, training=True, noise=drawn)
 
         scores = {}
         for name, learner in learners.items():
             if draws is not None and getattr(learner, "has_posterior", False):
-                adapted, logits = sampled(learner, draws)
+                drawn = functools.partial(answer_draw, learner, draws.seed)
+                adapted, logits = average(drawn, draws.count)
             else:
                 adapted, logits = answer(learner)
+            labels = episode.query_labels
             scores[name] = _batch_scores(adapted, logits, labels, calibrated)
         return scores
 
     return score
 
 
-def _parts(episode: Any, by_class: ClassRows | None):
-    """Support [B, N, K, D] with labels [B, N, K], and the queries' labels [B, N, Q].
-
-    Of an Episode; or, with `by_class`, of EpisodeRows.
-    """
-    if by_class is None:
-        return episode.support_inputs, episode.support_labels, episode.query_labels
-    labels = tf.range(episode.classes.shape[-1])[:, tf.newaxis]  # [N, 1]
-    support = tf.gather(by_class.features, episode.support)
-    support_labels = tf.zeros_like(episode.support) + labels
-    return support, support_labels, tf.zeros_like(episode.query) + labels
-
-
-def _batch_scores(adapted: Adapted, logits, labels, calibrated) -> _BatchScores:
-    parts = loss_parts(adapted, logits, labels)
-    loss = tf.add_n(list(parts.values()))
+def _batch_scores(adapted: Adapted, logits, labels, calibrated) -> EpisodeScores:
+    loss = tf.add_n(list(loss_parts(adapted, logits, labels).values()))
+    scores = EpisodeScores(accuracy(logits, labels), loss)
     if not calibrated:
-        return _BatchScores(accuracy(logits, labels), loss, ())
-    calibration = episode_nll(logits, labels), count_bins(logits, labels)
-    return _BatchScores(accuracy(logits, labels), loss, calibration)
+        return scores
+    nll, bins = episode_nll(logits, labels), count_bins(logits, labels)
+    return scores._replace(nll=nll, bins=bins)
 
 
 def collect(
@@ -144,11 +118,11 @@ def collect(
     on_batch: Callable[[int], None] = lambda episodes: None,
 ) -> dict[str, EpisodeScores]:
     """Runs a scorer over batches of what it is a function of; see `evaluate`."""
-    batches: dict[str, list[_BatchScores]] = {}
+    batches: dict[str, list[EpisodeScores]] = {}
     done = 0
     for episode in episodes:
         for name, scores in scorer(episode, tf.constant(done)).items():
-            scores = tf.nest.map_structure(lambda tensor: tensor.numpy(), scores)
+            scores = tf.nest.map_structure(_to_numpy, scores)
             batches.setdefault(name, []).append(scores)
         count = len(scores.accuracy)
         done += count
@@ -156,13 +130,17 @@ def collect(
     return {name: _joined(parts) for name, parts in batches.items()}
 
 
-def _joined(batches: list[_BatchScores]) -> EpisodeScores:
+def _to_numpy(tensor):
+    return None if tensor is None else tensor.numpy()
+
+
+def _joined(batches: list[EpisodeScores]) -> EpisodeScores:
     """The scores of all batches together."""
-    sizes = [len(batch.accuracy) for batch in batches]
-    right = np.concatenate([batch.accuracy for batch in batches]).astype(np.float64)
-    loss = sum(float(b.loss) * size for b, size in zip(batches, sizes)) / sum(sizes)
-    if not batches[0].calibration:
+    accuracies, losses, nlls, bins = zip(*batches)
+    sizes = list(map(len, accuracies))
+    loss = sum(float(loss) * size for loss, size in zip(losses, sizes)) / sum(sizes)
+    right = np.concatenate(accuracies).astype(np.float64)
+    if bins[0] is None:
         return EpisodeScores(right, loss)
-    nlls, bins = zip(*(batch.calibration for batch in batches))
     nll = np.concatenate(nlls).astype(np.float64)
     return EpisodeScores(right, loss, nll, functools.reduce(add, bins))

@@ -12,40 +12,24 @@ from leo_tf.configs.presets import Accuracy
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.results import Calibration
-from leo_tf.files import finite
 from leo_tf.methods.registry import method_named
 
 
 class Row(NamedTuple):
-    """One method of a comparison.
-
-    Attributes:
-      name: of the method.
-      accuracy: with its 95 % interval over episodes.
-      difference: minus the reference, paired by episode, likewise; None for itself.
-      calibration: whether it is as sure as it is right.
-      parameters: how many numbers meta-steps change.
-      best_step: meta-steps of the checkpoint that was tested.
-      steps: meta-steps made in all, up to the last checkpoint.
-      diverged: whether training ended because steps were no longer finite.
-      seconds_trained: they took.
-      seconds_to_adapt: median over tasks, one at a time.
-      chosen: name -> value of what was chosen on the validation episodes.
-      settings: name -> value of what is this method's own.
-    """
+    """One method of a comparison."""
 
     name: str
-    accuracy: Interval
-    difference: Interval | None
+    accuracy: Interval  # 95 % over episodes
+    difference: Interval | None  # to the reference, paired by episode; None for itself
     calibration: Calibration
-    parameters: int
-    best_step: int
-    steps: int
-    diverged: bool
+    parameters: int  # how many numbers meta-steps change
+    best_step: int  # meta-steps of the checkpoint that was tested
+    steps: int  # meta-steps made in all, up to the last checkpoint
+    diverged: bool  # whether training ended because steps were no longer finite
     seconds_trained: float
-    seconds_to_adapt: float
-    chosen: dict[str, float]
-    settings: dict[str, object]
+    seconds_to_adapt: float  # median over tasks, one at a time
+    chosen: dict[str, float]  # on the validation episodes, by name
+    settings: dict[str, object]  # that are this method's own, by name
 
     @property
     def title(self) -> str:
@@ -63,7 +47,7 @@ class Row(NamedTuple):
             "best_step": self.best_step,
             "steps_trained": self.steps,
             "diverged": self.diverged,
-            "seconds_trained": finite(self.seconds_trained),
+            "seconds_trained": self.seconds_trained,
             "seconds_to_adapt_to_a_task": self.seconds_to_adapt,
             "chosen_on_validation": self.chosen,
             "settings_of_its_own": self.settings,
@@ -71,45 +55,25 @@ class Row(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Methods on the same test episodes.
+    """Methods on the same test episodes."""
 
-    Attributes:
-      rows: one a method, in the order of `METHODS`.
-      reference: the name of the method that differences are to.
-      dataset: its name.
-      shape: way, shot and num_query of the episodes.
-      episodes: how many.
-      samples: draws that predictions are averaged over where a method draws, or 0.
-      given: the settings that were typed.
-      selects: whether checkpoints were selected by validation accuracy.
-      directory: of the comparison.
-    """
-
-    rows: list[Row]
-    reference: str
+    rows: list[Row]  # one a method, in the order of `METHODS`
+    reference: str  # the name of the method that differences are to
     dataset: str
-    shape: dict[str, int]
-    episodes: int
-    samples: int
-    given: Mapping[str, object]
-    selects: bool
+    shape: dict[str, int]  # way, shot and num_query of the episodes
+    episodes: int  # how many
+    samples: int  # draws that predictions are averaged over where a method draws, or 0
+    given: Mapping[str, object]  # the settings that were typed
+    selects: bool  # whether checkpoints were selected by validation accuracy
     directory: pathlib.Path
 
 
 class TestedRun(NamedTuple):
-    """One run of a reproduction and what it scored on its test episodes.
+    """One run of a reproduction and what it scored on its test episodes."""
 
-    Attributes:
-      seed: of training and of the test episodes.
-      trained_on: "train" or "train+val".
-      step: of the checkpoint that was tested.
-      seconds_trained: all its steps took.
-      scores: of its test episodes.
-    """
-
-    seed: int
-    trained_on: str
-    step: int
+    seed: int  # of training and of the test episodes
+    trained_on: str  # "train" or "train+val"
+    step: int  # of the checkpoint that was tested
     seconds_trained: float
     scores: EpisodeScores
 
@@ -120,35 +84,20 @@ class TestedRun(NamedTuple):
 
     def as_dict(self) -> dict:
         """Returns what results.json holds."""
-        return {
-            "seed": self.seed,
-            "trained_on": self.trained_on,
-            "step": self.step,
-            "seconds_trained": finite(self.seconds_trained),
-            "accuracy": self.accuracy.as_dict(),
-            **Calibration.of(self.scores).as_dict(),
-        }
+        values = self._asdict()
+        calibration = Calibration.of(values.pop("scores")).as_dict()
+        return {**values, "accuracy": self.accuracy.as_dict(), **calibration}
 
 
 class Reproduction(NamedTuple):
-    """All runs of the published protocol, and what was published.
+    """All runs of the published protocol, and what was published."""
 
-    Attributes:
-      title: what was tested, in a line.
-      selection: the run that was trained on the training classes alone.
-      runs: those trained on the validation classes too, one a seed.
-      published: accuracies to compare with; empty if there are none.
-      note: what to know when comparing; may be empty.
-      given: the settings that were typed.
-      directory: of the reproduction.
-    """
-
-    title: str
-    selection: TestedRun
-    runs: list[TestedRun]
-    published: tuple[Accuracy, ...]
-    note: str
-    given: Mapping[str, object]
+    title: str  # what was tested, in a line
+    selection: TestedRun  # trained on the training classes alone
+    runs: list[TestedRun]  # trained on the validation classes too, one a seed
+    published: tuple[Accuracy, ...]  # to compare with
+    note: str  # what to know when comparing; may be empty
+    given: Mapping[str, object]  # the settings that were typed
     directory: pathlib.Path
 
     @property
@@ -169,23 +118,14 @@ class Reproduction(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A run of a search, with settings of its own.
+    """A run of a search, with settings of its own."""
 
-    Attributes:
-      settings: name -> value; empty for those that were given.
-      accuracy: of its best validation; None if there was none.
-      best_step: meta-steps until then.
-      steps: meta-steps until the last checkpoint.
-      seconds: they took.
-      diverged: whether it ended because too many steps were not finite.
-    """
-
-    settings: dict[str, float]
-    accuracy: Interval | None
-    best_step: int | None
-    steps: int
-    seconds: float
-    diverged: bool
+    settings: dict[str, float]  # by name; empty for those that were given
+    accuracy: Interval | None  # of its best validation; None if there was none
+    best_step: int | None  # meta-steps until then
+    steps: int  # meta-steps until the last checkpoint
+    seconds: float  # they took
+    diverged: bool  # whether it ended because too many steps were not finite
 
     @property
     def rank(self) -> float:
@@ -201,7 +141,7 @@ class Trial(NamedTuple):
             "validation_accuracy": self.accuracy and self.accuracy.as_dict(),
             "best_step": self.best_step,
             "steps_trained": self.steps,
-            "seconds_trained": finite(self.seconds),
+            "seconds_trained": self.seconds,
             "diverged": self.diverged,
         }
 

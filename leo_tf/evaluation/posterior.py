@@ -2,8 +2,7 @@
 
 In a test LEO takes the means of its latents and weights. The paper claims more: that
 their distributions say how sure it can be of a task (arXiv:1807.05960, section 4.1).
-Here a test draws them (`LEO.draw_posterior`), adapts to each draw, and averages the
-probabilities of the answers.
+Here a test draws them, adapts to each draw, and averages the answers' probabilities.
 
 Shapes: B tasks, N way, K shot, Q queries per class, D embedding size.
 """
@@ -26,11 +25,11 @@ class Draws(NamedTuple):
 def average(
     answer: Callable[[tf.Tensor], tuple[Adapted, tf.Tensor]], count: int
 ) -> tuple[Adapted, tf.Tensor]:
-    """Averages the probabilities of answers over draws.
+    """Averages the probabilities of answers over draws 0 to `count` - 1.
 
     Args:
       answer: number of a draw -> what adaptation gave, and logits [B, N, Q, N].
-      count: of draws, from 0 on.
+      count: of draws.
 
     Returns:
       Means of the penalties, as an `Adapted` of the last draw's classifier; and the
@@ -45,10 +44,9 @@ def average(
         both = tf.stack([log_sums, tf.nn.log_softmax(logits)])
         return number + 1, adapted.classifier, more, tf.reduce_logsumexp(both, axis=0)
 
+    state = (tf.constant(1), adapted.classifier, adapted.penalties, log_sums)
     _, classifier, penalties, log_sums = tf.while_loop(
-        lambda number, *unused: number < count,
-        add,
-        (tf.constant(1), adapted.classifier, adapted.penalties, log_sums),
+        lambda number, *unused: number < count, add, state
     )
     means = tf.nest.map_structure(lambda total: total / count, penalties)
     log_shares = log_sums - tf.math.log(tf.cast(count, log_sums.dtype))

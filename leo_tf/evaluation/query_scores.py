@@ -21,19 +21,12 @@ from leo_tf.model.learner import Learner
 
 
 class ClassRows(NamedTuple):
-    """Which rows of a table each class has, ready for lookups in a graph.
+    """Which rows of a table each class has, ready for lookups in a graph."""
 
-    Attributes:
-      features: [rows, D], the table's.
-      rows: [rows] int32, ordered by class.
-      starts: [C + 1] int32, where in `rows` each class begins, and where the last ends.
-      rank: [rows] int32, the place of each row among those of its class.
-    """
-
-    features: tf.Tensor
-    rows: tf.Tensor
-    starts: tf.Tensor
-    rank: tf.Tensor
+    features: tf.Tensor  # [rows, D]
+    rows: tf.Tensor  # [rows] int32, ordered by class
+    starts: tf.Tensor  # [C + 1] int32, where in `rows` each class begins, the last ends
+    rank: tf.Tensor  # [rows] int32, the place of each row among those of its class
 
     @classmethod
     def of(cls, table: FeatureTable) -> "ClassRows":
@@ -48,14 +41,7 @@ class ClassRows(NamedTuple):
 def query_scores(
     learner: Learner, classifier: tf.Tensor, rows: EpisodeRows, by_class: ClassRows
 ) -> tf.Tensor:
-    """[B, N, Q, N] scores of the queries of episodes.
-
-    Args:
-      learner: what made the classifiers.
-      classifier: [B, N, P].
-      rows: of the episodes.
-      by_class: of the table they come from.
-    """
+    """[B, N, Q, N] scores of queries by their episodes' classifiers [B, N, P]."""
     way, num_query = rows.query.shape[1:]
     pairs = tf.reshape(rows.classes, [-1])  # [B * N]
     order = tf.argsort(pairs, stable=True)  # those of a class side by side

@@ -12,17 +12,10 @@ BASELINE = "centroid"
 
 
 class Calibration(NamedTuple):
-    """Whether a method is as sure as it is right.
+    """Whether a method is as sure as it is right."""
 
-    Attributes:
-      nll: negative log-likelihood of a query in nats, with its 95 % interval over
-        episodes.
-      ece: expected calibration error over all queries, between 0 and 1.
-      bins: what it is made of.
-    """
-
-    nll: Interval
-    ece: float
+    nll: Interval  # of a query, in nats; 95 % over episodes
+    ece: float  # expected calibration error over all queries, of `bins`; 0 to 1
     bins: Bins
 
     @classmethod
@@ -39,33 +32,20 @@ class Calibration(NamedTuple):
 
     def as_dict(self) -> dict:
         """Returns what results.json holds; of the bins, sums over queries (`Bins`)."""
-        bins = {
-            name: list(map(finite, sums)) for name, sums in zip(Bins._fields, self.bins)
-        }
+        bins = {name: [*map(finite, s)] for name, s in self.bins._asdict().items()}
         return {"nll": self.nll.as_dict(), "ece": finite(self.ece), "bins": bins}
 
 
 class Results(NamedTuple):
-    """Test accuracy of a method and of nearest centroid, on the same episodes.
+    """Test accuracy of a method and of nearest centroid, on the same episodes."""
 
-    Attributes:
-      title: what was tested, in a line, e.g. "glyphs, test: 5-way 1-shot, 19 queries a
-        class, step 3000".
-      methods: name -> accuracy with its 95 % interval over episodes; the method that
-        was asked for comes first.
-      losses: name -> mean loss.
-      difference: the method minus nearest centroid, paired by episode, likewise; None
-        if the method is nearest centroid.
-      episodes: how many.
-      calibration: of the method that was asked for; that of the bare cosines beside it
-        says nothing.
-    """
-
+    # What was tested: "glyphs, test: 5-way 1-shot, 19 queries a class, step 3000".
     title: str
-    methods: dict[str, Interval]
-    losses: dict[str, float]
-    difference: Interval | None
-    episodes: int
+    methods: dict[str, Interval]  # 95 % over episodes; the one asked for comes first
+    losses: dict[str, float]  # means, by method
+    difference: Interval | None  # the first minus the other, paired by episode
+    episodes: int  # how many
+    # Of the method asked for; that of the bare cosines beside it says nothing.
     calibration: Calibration
 
     @property

@@ -19,15 +19,10 @@ SCALES = tuple(10.0 ** (i / 8) for i in range(-8, 25))  # 0.1 to 1000
 def choose(
     config: Config, embedding_size: int, episodes: Callable[[], tf.data.Dataset]
 ) -> Config:
-    """Fills in what the method wants chosen on validation episodes, if anything.
+    """Fills in what the method wants chosen on validation episodes, if not given.
 
     First the strength of the penalty by accuracy, then the scale of the scores by
     negative log-likelihood, which accuracy does not depend on.
-
-    Args:
-      config: names the method; what it gives stays.
-      embedding_size: D.
-      episodes: () -> the validation episodes.
 
     Returns:
       `config` with `ridge_strength`, `logistic_strength` or `score_scale` set.

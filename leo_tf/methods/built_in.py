@@ -4,8 +4,8 @@ In the order of the paper's table 2, with what it lacks before.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from leo_tf.configs.schema import ModelConfig
 from leo_tf.methods.method import Method
@@ -22,6 +22,7 @@ _LEO_RANGES = {
 }
 # MAML and Meta-SGD have no penalties, but a first inner rate that matters.
 _GRADIENT_RANGES = {"outer_lr": (1e-4, 3e-2), "adaptation_lr_init": (1.0, 100.0)}
+_untrained = functools.partial(Method, is_trained=False, ranges={})
 # What makes another method is no setting of one.
 _OTHER_METHODS = ("deterministic", "random_prior")
 
@@ -50,12 +51,12 @@ def _leo(title: str, description: str, unused: tuple[str, ...] = (), **pinned):
     )
 
 
-def _maml(title: str, description: str, name: str, learned_rates: bool) -> Method:
+def _maml(title: str, description: str, name: str) -> Method:
     def make(config, unused_embedding_size):
         from leo_tf.methods.maml import MAML
 
-        options = {"name": name, "dtype": config.data.dtype}
-        return MAML(config.episodes.way, config.methods, learned_rates, **options)
+        options = {"learned_rates": name == "meta_sgd", "dtype": config.data.dtype}
+        return MAML(config.episodes.way, config.methods, name=name, **options)
 
     return Method(
         title,
@@ -77,7 +78,7 @@ def _regression(title: str, description: str, fit: str) -> Method:
         numbers = getattr(settings, strength), settings.score_scale
         return linear.LinearRegression(getattr(linear, fit), *numbers)
 
-    return _untrained(title, description, make, strength, "score_scale")
+    return _untrained(title, description, make, chosen=(strength, "score_scale"))
 
 
 def _centroid(title: str, description: str, metric: str) -> Method:
@@ -86,84 +87,62 @@ def _centroid(title: str, description: str, metric: str) -> Method:
 
         return NearestCentroid(metric, config.methods.score_scale)
 
-    return _untrained(title, description, make, "score_scale")
+    return _untrained(title, description, make, chosen=("score_scale",))
 
 
-def _untrained(title: str, description: str, make, *chosen: str) -> Method:
-    return Method(
-        title,
-        description,
-        make,
-        is_trained=False,
-        chosen=chosen,
-        settings=chosen,
-        ranges={},
-    )
-
-
-BUILT_IN: Mapping[str, Method] = MappingProxyType(
-    {
-        "centroid": _centroid(
-            "Nearest centroid", "the class whose mean has the largest cosine", "cosine"
-        ),
-        "centroid_euclidean": _centroid(
-            "Nearest centroid (Euclidean)",
-            "the class whose mean is nearest",
-            "euclidean",
-        ),
-        "ridge": _regression(
-            "Ridge regression",
-            "least squares onto one-hot labels, on the support alone",
-            "ridge",
-        ),
-        "logistic": _regression(
-            "Logistic regression",
-            "softmax regression to convergence, on the support alone",
-            "logistic",
-        ),
-        "maml": _maml(
-            "MAML",
-            "gradient steps on a linear head from a learned start",
-            "maml",
-            learned_rates=False,
-        ),
-        "meta_sgd": _maml(
-            "Meta-SGD",
-            "MAML with a learned rate for every parameter",
-            "meta_sgd",
-            learned_rates=True,
-        ),
-        "generator": _leo(
-            "Conditional generator only",
-            "LEO without any step: the classifier as first decoded",
-            ("inner_lr_init", "finetuning_lr_init", "encoder_penalty_weight"),
-            inner_unroll_length=0,
-            finetuning_unroll_length=0,
-        ),
-        "generator_finetuning": _leo(
-            "Conditional generator + fine-tuning",
-            "LEO without steps in latent space",
-            ("inner_lr_init", "encoder_penalty_weight"),
-            inner_unroll_length=0,
-        ),
-        "leo_random_prior": _leo(
-            "LEO (random prior)",
-            "LEO without encoder: latents begin as draws from N(0, 1)",
-            ("kl_weight", "encoder_penalty_weight"),
-            random_prior=True,
-        ),
-        "leo_deterministic": _leo(
-            "LEO (deterministic)",
-            "LEO trained on the means of latents and weights, without KL",
-            ("kl_weight",),
-            deterministic=True,
-        ),
-        "leo_no_finetuning": _leo(
-            "LEO (no fine-tuning)",
-            "LEO with steps in latent space only",
-            ("finetuning_lr_init",),
-            finetuning_unroll_length=0,
-        ),
-        "leo": _leo("LEO", "Latent Embedding Optimization, as configured"),
-    }
-)
+BUILT_IN: Mapping[str, Method] = {
+    "centroid": _centroid(
+        "Nearest centroid", "the class whose mean has the largest cosine", "cosine"
+    ),
+    "centroid_euclidean": _centroid(
+        "Nearest centroid (Euclidean)", "the class whose mean is nearest", "euclidean"
+    ),
+    "ridge": _regression(
+        "Ridge regression",
+        "least squares onto one-hot labels, on the support alone",
+        "ridge",
+    ),
+    "logistic": _regression(
+        "Logistic regression",
+        "softmax regression to convergence, on the support alone",
+        "logistic",
+    ),
+    "maml": _maml(
+        "MAML", "gradient steps on a linear head from a learned start", "maml"
+    ),
+    "meta_sgd": _maml(
+        "Meta-SGD", "MAML with a learned rate for every parameter", "meta_sgd"
+    ),
+    "generator": _leo(
+        "Conditional generator only",
+        "LEO without any step: the classifier as first decoded",
+        ("inner_lr_init", "finetuning_lr_init", "encoder_penalty_weight"),
+        inner_unroll_length=0,
+        finetuning_unroll_length=0,
+    ),
+    "generator_finetuning": _leo(
+        "Conditional generator + fine-tuning",
+        "LEO without steps in latent space",
+        ("inner_lr_init", "encoder_penalty_weight"),
+        inner_unroll_length=0,
+    ),
+    "leo_random_prior": _leo(
+        "LEO (random prior)",
+        "LEO without encoder: latents begin as draws from N(0, 1)",
+        ("kl_weight", "encoder_penalty_weight"),
+        random_prior=True,
+    ),
+    "leo_deterministic": _leo(
+        "LEO (deterministic)",
+        "LEO trained on the means of latents and weights, without KL",
+        ("kl_weight",),
+        deterministic=True,
+    ),
+    "leo_no_finetuning": _leo(
+        "LEO (no fine-tuning)",
+        "LEO with steps in latent space only",
+        ("finetuning_lr_init",),
+        finetuning_unroll_length=0,
+    ),
+    "leo": _leo("LEO", "Latent Embedding Optimization, as configured"),
+}

@@ -89,10 +89,8 @@ def ridge(inputs: tf.Tensor, targets: tf.Tensor, strength: float) -> tf.Tensor:
 
 def _solve_penalised(gram, right, strength):
     """(gram + strength * I)^-1 right."""
-    identity = tf.eye(tf.shape(gram)[-1], dtype=gram.dtype)
-    return tf.linalg.cholesky_solve(
-        tf.linalg.cholesky(gram + strength * identity), right
-    )
+    penalised = gram + strength * tf.eye(tf.shape(gram)[-1], dtype=gram.dtype)
+    return tf.linalg.cholesky_solve(tf.linalg.cholesky(penalised), right)
 
 
 def logistic(inputs: tf.Tensor, targets: tf.Tensor, strength: float) -> tf.Tensor:
@@ -100,14 +98,7 @@ def logistic(inputs: tf.Tensor, targets: tf.Tensor, strength: float) -> tf.Tenso
 
     Minimises the sum of the examples' softmax cross-entropies + strength / 2 * |W|^2;
     the bias is free, and sums to 0 over the classes. scikit-learn's C is 1 / strength.
-
-    Args:
-      inputs: [B, S, D].
-      targets: [B, S, N], 1 for the class of an example, else 0.
-      strength: above 0.
-
-    Returns:
-      [B, N, P], the minimum.
+    Arguments and result are as of `ridge`.
     """
     # Weights at the minimum are sums of examples: R coordinates are enough for them.
     basis, coordinates = tf.linalg.qr(tf.linalg.matrix_transpose(inputs))

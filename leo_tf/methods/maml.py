@@ -66,14 +66,10 @@ class MAML(keras.layers.Layer, Learner):
 
     def build(self, support_shape: Sequence[Any]) -> None:
         way, size = self.way, support_shape[-1]
-        self.kernel = self.add_weight(
-            name="kernel", shape=[way, size], initializer="zeros"
-        )
-        self.bias = self.add_weight(name="bias", shape=[way, 1], initializer="zeros")
+        self.kernel = self.add_weight([way, size], "zeros", name="kernel")
+        self.bias = self.add_weight([way, 1], "zeros", name="bias")
         if self.learned_rates:
-            self.inner_lr = self.add_weight(
-                name="inner_lr", shape=[way, size + 1], initializer="ones"
-            )
+            self.inner_lr = self.add_weight([way, size + 1], "ones", name="inner_lr")
 
     @property
     def kernels(self) -> list:

@@ -15,34 +15,24 @@ if TYPE_CHECKING:  # it imports TensorFlow
 class Method:
     """A method by name.
 
-    Attributes:
-      title: its name in tables; the paper's, if it is in the paper's table 2.
-      description: one line.
-      make: (configuration, D) -> learner; a layer of Keras need not be built.
-      is_trained: whether it has variables for meta-steps to change.
-      keeps_way: whether it answers episodes of the way it was trained for only.
-      draws: whether its predictions can be averaged over draws in a test.
-      mixed_precision: whether it can compute in bfloat16.
-      chosen: the settings that `validation_tuning.choose` finds if they are not given.
-      family: the method it is a variant of, whose settings suit it; or "".
-      settings: all that make a difference to it, but for the optimizer's, and those of
-        data and episodes, which are the same for all methods.
-      ranges: setting -> (low, high), from where to where a search draws it.
-
     Raises:
       FlagError: if one of the settings is none.
     """
 
-    title: str
-    description: str
+    title: str  # in tables; the paper's, if it is in the paper's table 2
+    description: str  # one line
+    # (configuration, D) -> learner; a layer of Keras need not be built.
     make: Callable[[Config, int], "Learner"]
-    is_trained: bool = True
-    keeps_way: bool = False
-    draws: bool = False
-    mixed_precision: bool = False
-    chosen: tuple[str, ...] = ()
-    family: str = ""
+    is_trained: bool = True  # whether it has variables for meta-steps to change
+    keeps_way: bool = False  # whether it answers no way but that of its training
+    draws: bool = False  # whether a test can average predictions over draws
+    mixed_precision: bool = False  # whether it can compute in bfloat16
+    chosen: tuple[str, ...] = ()  # what `validation_tuning.choose` finds, if not given
+    family: str = ""  # the method it is a variant of, whose settings suit it
+    # All that make a difference to it, but for the optimizer's, and those of data and
+    # episodes, which are the same for all methods.
     settings: tuple[str, ...] = ()
+    # Setting -> (low, high), from where to where a search draws it.
     ranges: Mapping[str, tuple[float, float]] = dataclasses.field(
         default_factory=lambda: {"outer_lr": (1e-4, 3e-2)}
     )
@@ -55,15 +45,10 @@ class Method:
 
 
 def as_method(found: Any, where: str) -> Method:
-    """The entry for what a user gives for a method.
-
-    Args:
-      found: a `Method`; or a class, or function, that makes a learner when called with
-        a configuration and D, and may have the attributes of a `Method`.
-      where: it was found; errors begin with it.
+    """The entry for what a user gives for a method; see `registry.register_method`.
 
     Raises:
-      FlagError: if it is neither.
+      FlagError: beginning with `where`, if it is no such thing.
     """
     if isinstance(found, Method):
         return found

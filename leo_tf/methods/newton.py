@@ -84,13 +84,8 @@ def conjugate_gradients(
 ) -> tf.Tensor:
     """Solves `product(x) = right` for each task, more exactly the smaller `right` is.
 
-    Args:
-      product: maps [B, R, N] to [B, R, N], linear, symmetric, positive.
-      right: [B, R, N].
-      tolerance: residuals well below this are never asked for.
-
-    Returns:
-      [B, R, N].
+    All are [B, R, N]. `product` is linear, symmetric and positive; residuals well below
+    `tolerance` are never asked for.
     """
     size = _norm(right)  # [B, 1, 1]
     enough = tf.maximum(size * tf.minimum(tf.sqrt(size), 0.1), tolerance / 10)
@@ -103,9 +98,8 @@ def conjugate_gradients(
         energy = _inner(direction, image)
         square = _inner(residual, residual)
         # A task that has converged stays where it is.
-        length = tf.where(
-            _norm(residual) > enough, tf.math.divide_no_nan(square, energy), 0.0
-        )
+        length = tf.math.divide_no_nan(square, energy)
+        length = tf.where(_norm(residual) > enough, length, 0.0)
         solution += length * direction
         residual -= length * image
         ratio = tf.math.divide_no_nan(_inner(residual, residual), square)

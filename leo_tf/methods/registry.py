@@ -56,10 +56,9 @@ def register_method(
 def method_named(name: str) -> Method:
     """The method of a name.
 
-    Args:
-      name: of `METHODS`; or of an entry point of the group "leo_tf.methods" that an
-        installed package has; or package.module:Class. The last two are imported, and
-        may name all that `register_method` takes.
+    It is of `METHODS`; or of an entry point of the group "leo_tf.methods" that an
+    installed package has; or package.module:Class. The last two are imported, and may
+    name all that `register_method` takes.
 
     Raises:
       FlagError: if there is none.
@@ -74,7 +73,13 @@ def method_named(name: str) -> Method:
     try:
         module = importlib.import_module(point.module)
     except ImportError as error:
-        raise _import_failed(where, point.module, error) from error
+        received = f"{type(error).__name__}: {error}"
+        hint = f"It was raised while {point.module} was imported."
+        if error.name and f"{point.module}.".startswith(f"{error.name}."):
+            received = f"no module {error.name}"
+            hint = "Python looks for it in the directories of PYTHONPATH, too."
+        expected = f"a module {point.module} to import"
+        raise FlagError(where, expected, received, hint) from error
     try:
         found = functools.reduce(getattr, point.attr.split("."), module)
     except AttributeError as error:
@@ -90,11 +95,7 @@ def is_known(name: str) -> bool:
 
 
 def method_of(config: Config) -> Method:
-    """The method a configuration names.
-
-    Raises:
-      FlagError: if there is none.
-    """
+    """`method_named` of the name in a configuration."""
     return method_named(config.methods.method)
 
 
@@ -119,22 +120,8 @@ def _entry_point(name: str) -> "EntryPoint | None":
     return next(iter(entry_points(group=_GROUP, name=name)), None)
 
 
-def _import_failed(where: str, module: str, error: ImportError) -> FlagError:
-    if error.name and f"{module}.".startswith(f"{error.name}."):
-        received = f"no module {error.name}"
-        hint = "Python looks for it in the directories of PYTHONPATH, too."
-    else:  # of something that it imports
-        received = f"{type(error).__name__}: {error}"
-        hint = f"It was raised while {module} was imported."
-    return FlagError(where, f"a module {module} to import", received, hint)
-
-
 def build(config: Config, embedding_size: int) -> "Learner":
-    """The method a configuration names, with its initial variables.
-
-    Args:
-      config: `config.methods.method` says which.
-      embedding_size: D.
+    """The method a configuration names, for features of D, with initial variables.
 
     Raises:
       FlagError: if it cannot answer the test's way, a setting must be chosen first, or
@@ -161,25 +148,23 @@ def _made(method: Method, config: Config, embedding_size: int) -> "Learner":
 
 def _check_learner(learner, again, method: Method) -> None:
     """Refuses what would fail in the midst of a run, or after it."""
+    where = f"method {method.title}"
     parts = "adapt", "logits", "draw_noise", "kernels", "trainable_variables"
     missing = [part for part in parts if not hasattr(learner, part)]
     if missing:
         received = f"{type(learner).__name__} without {', '.join(missing)}"
         hint = "A subclass of leo_tf.model.learner.Learner has all but `adapt`."
-        raise FlagError(f"method {method.title}", "a learner", received, hint)
+        raise FlagError(where, "a learner", received, hint)
     names, others = ([v.path for v in m.trainable_variables] for m in (learner, again))
     if names != others:
         expected = "variables of the same names whenever it is made"
         received = f"{', '.join(names)}, then {', '.join(others)}"
         hint = 'Names of layers are counted up unless given: `name="..."`.'
-        raise FlagError(f"method {method.title}", expected, received, hint)
+        raise FlagError(where, expected, received, hint)
     if method.is_trained != bool(names):
-        raise FlagError(
-            f"method {method.title}",
-            f"{'some' if method.is_trained else 'no'} variables to train",
-            f"{len(names)}",
-            "Its attribute `is_trained` says whether it has any.",
-        )
+        expected = f"{'some' if method.is_trained else 'no'} variables to train"
+        hint = "Its attribute `is_trained` says whether it has any."
+        raise FlagError(where, expected, f"{len(names)}", hint)
 
 
 def check(config: Config) -> None:
@@ -193,27 +178,21 @@ def check(config: Config) -> None:
         raise FlagError("`config`", "a Config", f"a {type(config).__name__}", hint)
     method, episodes = method_of(config), config.episodes
     if method.keeps_way and episodes.evaluation_way != episodes.way:
-        raise FlagError(
-            "--test_way",
-            f"{episodes.way}, as --way",
-            str(episodes.evaluation_way),
+        hint = (
             f"{method.title} learns where each class of an episode starts from, so "
-            "there is no start for another number of them.",
+            "there is no start for another number of them."
         )
-    if config.run.mixed_precision:
-        _check_mixed_precision(config, method)
+        expected, received = f"{episodes.way}, as --way", str(episodes.evaluation_way)
+        raise FlagError("--test_way", expected, received, hint)
+    if config.run.mixed_precision and config.data.dtype != "float32":
+        expected = "--dtype=float32: it takes the products from there to bfloat16"
+        raise FlagError("--mixed_precision", expected, f"--dtype={config.data.dtype}")
+    if config.run.mixed_precision and not method.mixed_precision:
+        expected = "LEO or one of its ablations, which are made of products"
+        raise FlagError("--mixed_precision", expected, config.methods.method)
     draws = method.draws and not config.model.deterministic
     if config.run.test_samples and not draws:
         drawing = ", ".join(name for name, each in METHODS.items() if each.draws)
         received = f"{config.run.test_samples} for {config.methods.method}"
         hint = f"Those that draw are {drawing}, without --deterministic."
         raise FlagError("--test_samples", "a method that draws", received, hint)
-
-
-def _check_mixed_precision(config: Config, method: Method):
-    if config.data.dtype != "float32":
-        expected = "--dtype=float32: it takes the products from there to bfloat16"
-        raise FlagError("--mixed_precision", expected, f"--dtype={config.data.dtype}")
-    if not method.mixed_precision:
-        expected = "LEO or one of its ablations, which are made of products"
-        raise FlagError("--mixed_precision", expected, config.methods.method)

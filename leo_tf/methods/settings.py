@@ -32,28 +32,25 @@ _DIGITS = 3
 def read(
     source: Mapping[str, Mapping[str, Any]] | str, config: Config
 ) -> dict[str, dict[str, Any]]:
-    """Returns method -> its settings, checked.
+    """Returns method -> its settings, checked against the `config` that they change.
 
-    Args:
-      source: the settings, or the path of a file of them; "" for none.
-      config: what the settings change.
+    `source` is the settings, or the path of a file of them; "" for none.
 
     Raises:
       InputError: if the file cannot be read, or has a field that is unknown or wrong.
     """
-    if isinstance(source, Mapping):
-        return _checked({m: dict(s) for m, s in source.items()}, "settings", config)
     if not source:
         return {}
-    try:
-        found = read_json(pathlib.Path(source), _MOST_BYTES)
-    except (OSError, ValueError) as error:
-        expected = "a JSON file of settings for each method"
-        raise InputError(source, expected, shown(str(error))) from error
-    return _checked(found, source, config)
-
-
-def _checked(found: Any, path: str, config: Config) -> dict[str, dict[str, Any]]:
+    found: Any
+    if isinstance(source, Mapping):
+        found, path = {m: dict(s) for m, s in source.items()}, "settings"
+    else:
+        path = source
+        try:
+            found = read_json(pathlib.Path(path), _MOST_BYTES)
+        except (OSError, ValueError) as error:
+            expected = "a JSON file of settings for each method"
+            raise InputError(path, expected, shown(str(error))) from error
     others = filter(is_known, found) if isinstance(found, dict) else ()
     check_object(found, dict.fromkeys([*METHODS, *others]), path)
     for method, settings in found.items():
@@ -89,11 +86,7 @@ def effective(method: str) -> tuple[str, ...]:
 
 
 def ranges(method: str) -> Mapping[str, tuple[float, float]]:
-    """Setting -> from where to where a search draws it.
-
-    Raises:
-      FlagError: if the method is not trained.
-    """
+    """`Method.ranges`, of a method that is trained; or else raises a FlagError."""
     known = method_named(method)
     if not known.is_trained:
         raise FlagError("--methods", "methods that are trained", method)
@@ -121,11 +114,8 @@ def draw(method: str, seed: int, trial: int) -> dict[str, float]:
 
 
 def _drawn(random: "Generator", name: str, low: float, high: float) -> float:
-    share = random.random()
-    if name in LINEAR:
-        value = low + share * (high - low)
-    else:
-        value = low * (high / low) ** share
+    share, is_linear = random.random(), name in LINEAR
+    value = low + share * (high - low) if is_linear else low * (high / low) ** share
     if isinstance(Config().flat()[name], int):
         return round(value)
     return float(f"{value:.{_DIGITS}g}")

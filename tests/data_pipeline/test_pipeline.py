@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from leo_tf.data_pipeline import pipeline
+from leo_tf.data_pipeline import embeddings
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.pipeline import FeatureTable, episodes
 from leo_tf.data_pipeline.sampler import RowSampler
@@ -163,7 +163,7 @@ def test_a_feature_table_lets_go_of_the_embedding_table():
 @pytest.mark.parametrize("rows_per_block", [1, 8, 35])
 def test_features_moved_in_blocks_are_the_normalised_table(monkeypatch, rows_per_block):
     table = _table()
-    monkeypatch.setattr(pipeline, "_BLOCK_BYTES", rows_per_block * D * 4)
+    monkeypatch.setattr(embeddings, "_BLOCK_BYTES", rows_per_block * D * 4)
     features = FeatureTable.from_embeddings(table).features
     np.testing.assert_array_equal(features, table.normalized())
 

@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 
 from leo_tf.configs.schema import DataConfig
-from leo_tf.data_pipeline.release_layout import dataset_of, load_splits
+from leo_tf.data_pipeline.release_layout import dataset_of
+from leo_tf.data_pipeline.sources import read
 from leo_tf.errors import InputError
 
 _SPLITS = ("train", "val", "test")
+
+
+def _read(path, splits=_SPLITS, **settings):
+    named = DataConfig(dataset_name="mini", data_path=str(path), **settings)
+    return read(named, splits)
 
 
 def _content(split, scale=1.0, classes=None):
@@ -59,7 +65,7 @@ def _lay_out(root, layout, scale=1.0):
 @pytest.mark.parametrize("layout", _LAYOUTS)
 def test_each_layout_of_a_directory_is_found(layout, tmp_path):
     _lay_out(tmp_path, layout)
-    tables = load_splits(tmp_path, "mini", "center", dtype="float64")
+    tables = _read(tmp_path, dtype="float64")
     assert list(tables) == list(_SPLITS)
     for split, table in tables.items():
         assert table.num_classes == 2 and all(split in n for n in table.class_names)
@@ -70,20 +76,20 @@ def test_each_layout_of_a_directory_is_found(layout, tmp_path):
 def test_the_layouts_are_tried_in_the_order_documented(first, tmp_path):
     for scale, layout in enumerate(_LAYOUTS[first:], start=1):
         _lay_out(tmp_path, layout, scale)
-    tables = load_splits(tmp_path, "mini", "center")
+    tables = _read(tmp_path)
     assert {table.embeddings.max() for table in tables.values()} == {1.0}
 
 
 def test_a_file_of_all_splits_needs_neither_name_nor_crop(tmp_path):
     _write_all(tmp_path / "set.npz")
-    tables = load_splits(tmp_path / "set.npz", "", "")
+    tables = _read(tmp_path / "set.npz")
     assert tables["val"].class_names == ("val-1", "val_2")
 
 
 def test_only_the_splits_asked_for_are_read(tmp_path):
     _write(tmp_path / "test.npz", "test")
     (tmp_path / "train.npz").write_bytes(b"not read")
-    assert list(load_splits(tmp_path, "mini", "center", splits=("test",))) == ["test"]
+    assert list(_read(tmp_path, ["test"])) == ["test"]
 
 
 def test_classes_in_two_splits_are_refused_naming_the_files(tmp_path):
@@ -91,7 +97,7 @@ def test_classes_in_two_splits_are_refused_naming_the_files(tmp_path):
         classes = ["a", "b"] if split != "val" else ["c", "b"]
         _write(tmp_path / f"mini/center/{split}_embeddings.pkl", split, classes=classes)
     with pytest.raises(InputError) as caught:
-        load_splits(tmp_path, "mini", "center")
+        _read(tmp_path)
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}/mini/center/val_embeddings.pkl: classes")
     assert "train_embeddings.pkl" in message and "first 'b'" in message
@@ -100,12 +106,12 @@ def test_classes_in_two_splits_are_refused_naming_the_files(tmp_path):
 def test_classes_shared_within_one_file_are_refused(tmp_path):
     _write_all(tmp_path / "set.npz", val={"classes": ["train_2", "x"]})
     with pytest.raises(InputError, match="1 shared, first 'train_2'"):
-        load_splits(tmp_path / "set.npz", "", "")
+        _read(tmp_path / "set.npz")
 
 
 def test_a_directory_without_data_is_refused_with_all_that_was_tried(tmp_path):
     with pytest.raises(InputError) as caught:
-        load_splits(tmp_path, "mini", "center")
+        _read(tmp_path)
     for layout in _LAYOUTS:
         assert layout.format(split="SPLIT") in str(caught.value)
 
@@ -114,13 +120,13 @@ def test_half_a_data_set_is_refused_naming_the_missing_file(tmp_path):
     _lay_out(tmp_path, "{split}.npz")
     _write(tmp_path / "mini/center/train_embeddings.pkl", "train")
     with pytest.raises(InputError, match=r"center/val_embeddings\.pkl: .*other splits"):
-        load_splits(tmp_path, "mini", "center")
+        _read(tmp_path)
 
 
 def test_a_file_of_one_split_is_refused_as_a_whole_data_set(tmp_path):
     _write(tmp_path / "train_embeddings.pkl", "train")
     with pytest.raises(InputError, match="a file of several splits"):
-        load_splits(tmp_path / "train_embeddings.pkl", "mini", "center")
+        _read(tmp_path / "train_embeddings.pkl")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leo_tf.data_pipeline import sampler
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.sampler import (
     ClassIndex,
@@ -190,11 +191,12 @@ def test_a_table_of_just_enough_rows_is_used_up():
     [((620, 640), 1, 600, 599), ((9, 7, 8), 5, 600, 2), ((9, 7, 8), 5, 6, 1)],
 )
 def test_queries_are_what_the_smallest_class_or_the_limit_leaves(
-    sizes, shot, limit, expected
+    monkeypatch, sizes, shot, limit, expected
 ):
+    monkeypatch.setattr(sampler, "RELEASE_EXAMPLES_PER_CLASS", limit)
     table = _table(sizes)
-    assert largest_num_query(table, shot, limit) == expected
-    assert largest_num_query(ClassIndex.of(table), shot, limit) == expected
+    assert largest_num_query(table, shot) == expected
+    assert largest_num_query(ClassIndex.of(table), shot) == expected
 
 
 def test_a_class_that_leaves_no_query_is_named():

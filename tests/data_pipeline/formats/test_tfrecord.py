@@ -8,11 +8,12 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leo_tf.configs.schema import DataConfig
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.feature_files import load
 from leo_tf.data_pipeline.formats.tfrecord import save_tfrecord
 from leo_tf.data_pipeline.formats.tfrecord_framing import is_tfrecord, scan
-from leo_tf.data_pipeline.release_layout import load_splits
+from leo_tf.data_pipeline.sources import read
 from leo_tf.errors import DiskError, InputError
 
 _FEATURES = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
@@ -242,7 +243,7 @@ def test_a_directory_of_three_files_is_found(tmp_path, layout):
         path = tmp_path / layout.format(split)
         path.parent.mkdir(exist_ok=True)
         _write(path, _row(**{"class": _feature(split.encode())}))
-    tables = load_splits(str(tmp_path), "data", "center")
+    tables = read(DataConfig(dataset_name="data", data_path=str(tmp_path)))
     assert {name: table.class_names for name, table in tables.items()} == {
         "train": ("train",),
         "val": ("val",),

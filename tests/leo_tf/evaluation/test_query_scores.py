@@ -9,12 +9,7 @@ import tensorflow as tf
 
 from leo_tf.configs.schema import ModelConfig
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
-from leo_tf.data_pipeline.pipeline import (
-    EpisodesByRow,
-    FeatureTable,
-    episode_rows,
-    gather,
-)
+from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable, gather
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.query_scores import ClassRows, query_scores
 from leo_tf.methods.nearest_centroid import NearestCentroid
@@ -39,8 +34,7 @@ def table() -> FeatureTable:
 def episodes(features, batch_size=5, num_episodes=12, **shape) -> EpisodesByRow:
     shape = {"way": N, "shot": K, "num_query": Q, **shape}
     options = {"batch_size": batch_size, "num_episodes": num_episodes}
-    rows = episode_rows(features, **shape, **options, seed=3, split="test")
-    return EpisodesByRow(features, rows)
+    return EpisodesByRow(features, **shape, **options, seed=3, split="test")
 
 
 def make_leo():
