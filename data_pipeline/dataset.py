@@ -135,9 +135,6 @@ def batch_size_for(
 ) -> int:
     """How many episodes to evaluate at once: bounded by memory, never by `episodes`.
 
-    An episode takes its support, the pairs of the relation network, and the scores of
-    its queries.
-
     Returns:
       B, at most `episodes`, the largest divisor of it that fits where one at least
       half as large does, so that the last batch is not smaller than the others.

@@ -20,8 +20,6 @@ from leo_tf.data_pipeline.release_layout import SPLITS, dataset_of, find_files
 from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.files import AnyPath
 
-_ARRAYS = "arrays"  # name of a data set of them, where none is given
-
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Data(Mapping[str, EmbeddingTable]):
@@ -80,7 +78,7 @@ def load_data(
     """
     named = DataConfig(embedding_crop=embedding_crop, dtype=dtype)  # the glyphs
     if isinstance(source, Mapping):
-        named = dataclasses.replace(named, dataset_name=_ARRAYS)
+        named = dataclasses.replace(named, dataset_name="arrays")
     elif source is not None:
         named = dataclasses.replace(named, data_path=_absolute(source))
         named = dataclasses.replace(named, dataset_name=dataset_of(named))

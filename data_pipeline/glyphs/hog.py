@@ -18,17 +18,12 @@ _ENERGY_FLOOR = 0.1
 
 
 def hog(images: np.ndarray) -> np.ndarray:
-    """Describes each picture by the directions of its edges, cell by cell.
+    """Describes pictures [n, S, S] uint8 by their edges: [n, C * C * O] float64.
 
-    An edge counts the same dark on light and light on dark. Bin k is centred at
-    k * 180 / O degrees of the gradient, so a vertical edge falls into bin 0. Edges
-    between two bins, and pixels between two cells, are shared linearly.
-
-    Args:
-      images: [n, S, S] uint8; S is a multiple of `CELLS`.
-
-    Returns:
-      [n, C * C * O] float64, not negative; cells row by row, then orientations.
+    The numbers are cell by cell, not negative; S is a multiple of C. An edge counts the
+    same dark on light and light on dark. Bin k is centred at k * 180 / O degrees of the
+    gradient, so a vertical edge falls into bin 0. Edges between two bins, and pixels
+    between two cells, are shared linearly.
     """
     pooling = _pooling(images.shape[-1])  # [C, S]
     pooled = [pooling @ bin_ @ pooling.T for bin_ in _orientation_maps(images)]

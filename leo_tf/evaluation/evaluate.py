@@ -37,16 +37,13 @@ def evaluate(
     on_batch: Callable[[int], None] = lambda episodes: None,
     **options: Any,
 ) -> dict[str, EpisodeScores]:
-    """Scores every method on the same episodes.
+    """Scores every built method, by name, on the same episodes, in their order.
 
     Args:
       learners: name -> built method.
       episodes: finitely many, in batches. By row they need no memory for the queries.
       on_batch: called with the number of episodes of each batch, for progress.
       options: of `make_scorer`.
-
-    Returns:
-      name -> `EpisodeScores`, in the episodes' order.
     """
     if isinstance(episodes, EpisodesByRow):
         scorer = make_scorer(learners, episodes.table, **options)
@@ -64,7 +61,7 @@ def make_scorer(
     """A `tf.function` of an Episode and its number among all, for `collect`.
 
     Args:
-      learners: name -> built method.
+      learners: as of `evaluate`.
       table: with it, it is a function of EpisodeRows of that table instead.
       calibrated: whether to see how sure the methods are, too.
       draws: of z and w to average over, for methods that have them; None for means.
