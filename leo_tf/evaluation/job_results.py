@@ -11,7 +11,7 @@ import numpy as np
 from leo_tf.configs.presets import Accuracy
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.intervals import Interval, interval
-from leo_tf.evaluation.results import Calibration
+from leo_tf.evaluation.results import Calibration, remark
 from leo_tf.methods.registry import method_named
 
 
@@ -30,22 +30,24 @@ class Row(NamedTuple):
     seconds_to_adapt: float  # median over tasks, one at a time
     chosen: dict[str, float]  # on the validation episodes, by name
     settings: dict[str, object]  # that are this method's own, by name
+    share_not_finite: float = 0.0  # of the training steps
 
     @property
     def title(self) -> str:
-        """Its name in tables."""
-        return method_named(self.name).title
+        """Its name in tables, and a remark if many of its steps were not finite."""
+        return method_named(self.name).title + remark(self.share_not_finite)
 
     def as_dict(self) -> dict:
         """Returns what results.json holds."""
         return {
-            "title": self.title,
+            "title": method_named(self.name).title,
             "accuracy": self.accuracy.as_dict(),
             "difference": self.difference and self.difference.as_dict(),
             **self.calibration.as_dict(),
             "trainable_parameters": self.parameters,
             "best_step": self.best_step,
             "steps_trained": self.steps,
+            "share_not_finite": self.share_not_finite,
             "diverged": self.diverged,
             "seconds_trained": self.seconds_trained,
             "seconds_to_adapt_to_a_task": self.seconds_to_adapt,
@@ -76,6 +78,7 @@ class TestedRun(NamedTuple):
     step: int  # of the checkpoint that was tested
     seconds_trained: float
     scores: EpisodeScores
+    share_not_finite: float = 0.0  # of the training steps
 
     @property
     def accuracy(self) -> Interval:
@@ -126,6 +129,7 @@ class Trial(NamedTuple):
     steps: int  # meta-steps until the last checkpoint
     seconds: float  # they took
     diverged: bool  # whether it ended because too many steps were not finite
+    share_not_finite: float = 0.0  # of all steps
 
     @property
     def rank(self) -> float:
@@ -141,6 +145,7 @@ class Trial(NamedTuple):
             "validation_accuracy": self.accuracy and self.accuracy.as_dict(),
             "best_step": self.best_step,
             "steps_trained": self.steps,
+            "share_not_finite": self.share_not_finite,
             "seconds_trained": self.seconds,
             "diverged": self.diverged,
         }

@@ -9,6 +9,8 @@ from leo_tf.files import finite
 
 # What every method is tested beside.
 BASELINE = "centroid"
+# Share of the steps of a run that may be not finite without a word beside its result.
+_FEW = 0.02
 
 
 class Calibration(NamedTuple):
@@ -47,6 +49,7 @@ class Results(NamedTuple):
     episodes: int  # how many
     # Of the method asked for; that of the bare cosines beside it says nothing.
     calibration: Calibration
+    share_not_finite: float = 0.0  # of the training steps
 
     @property
     def method(self) -> str:
@@ -59,7 +62,16 @@ class Results(NamedTuple):
         return self.methods[self.method]
 
 
-def results_of(scores: dict[str, EpisodeScores], title: str) -> Results:
+def remark(share_not_finite: float) -> str:
+    """Returns what stands beside a result: of steps not finite, if there were many."""
+    if share_not_finite <= _FEW:
+        return ""
+    return f" ({100 * share_not_finite:.0f} % of steps not finite)"
+
+
+def results_of(
+    scores: dict[str, EpisodeScores], title: str, share_not_finite: float = 0.0
+) -> Results:
     """Sums up what a method, the first, and nearest centroid scored."""
     accuracies = {name: score.accuracy for name, score in scores.items()}
     first, *others = accuracies.values()
@@ -70,4 +82,5 @@ def results_of(scores: dict[str, EpisodeScores], title: str) -> Results:
         difference=interval(first - others[0]) if others else None,
         episodes=len(first),
         calibration=Calibration.of(next(iter(scores.values()))),
+        share_not_finite=share_not_finite,
     )

@@ -16,7 +16,7 @@ from leo_tf.errors import CheckpointError, FlagError, InputError, shown
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.evaluate import evaluate as evaluate_methods
 from leo_tf.evaluation.posterior import Draws
-from leo_tf.evaluation.results import BASELINE, Results, results_of
+from leo_tf.evaluation.results import BASELINE, Results, remark, results_of
 from leo_tf.files import AnyPath
 from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import build, method_named, method_of
@@ -25,6 +25,7 @@ from leo_tf.reports import figures, mosaics
 from leo_tf.reports import results as report
 from leo_tf.runs.manifest import Checkpoint
 from leo_tf.runs.run import Run, load_run
+from leo_tf.runs.training_state import TrainingState
 
 # What `evaluate` may change of the run's own configuration.
 _DATA_FIELDS = ("data_path", "dataset_name", "embedding_crop")
@@ -68,18 +69,22 @@ def evaluate(
     _check_test_data(run, split, run.checkpoints.best(), changes)
     run.learner = build(run.config, split.embedding_size)
     best = run.restore_best()  # the best by now: a training may have moved on
-    return _test(run, split, best)
+    return _test(run, split, best, TrainingState.of(best).share_not_finite)
 
 
 def test_run(run: Run, split: Split) -> None:
     """Tests the best of a run that is open; writes results.json, draws an episode."""
     best, state = run.restore_best(), run.state
-    run.results = _test(run, split, best)
+    run.results = _test(run, split, best, state.share_not_finite)
+    if remark(state.share_not_finite):
+        many = f"{state.non_finite} of {state.step} training steps were not finite."
+        run.console.warn(f"{many} {state.advice(run.config)}")
     more = {
         "test": dataset.evaluation_shape(run.config, split),
         "step": best.step,
         "steps_trained": state.step,
         "steps_not_finite": state.non_finite,
+        "share_not_finite": state.share_not_finite,
         "seconds_trained": round(state.seconds, 1),
         "seed": run.config.run.seed,
         "source": split.source,
@@ -107,7 +112,7 @@ def score(
         return evaluate_methods(learners, episodes, line.advance, **options)
 
 
-def _test(run: Run, split: Split, best: Checkpoint) -> Results:
+def _test(run: Run, split: Split, best: Checkpoint, share: float) -> Results:
     config = run.config
     # The method first: where it is nearest centroid itself, it is not tested twice.
     learners: dict[str, Learner] = {config.methods.method: run.learner}
@@ -115,7 +120,7 @@ def _test(run: Run, split: Split, best: Checkpoint) -> Results:
     scores = score(learners, config, split, run.console)
     shape, samples = dataset.evaluation_shape(config, split), config.run.test_samples
     title = report.title(config.data.dataset_name, shape, samples, best.step)
-    return results_of(scores, title)
+    return results_of(scores, title, share)
 
 
 def _draw_episode(run: Run, split: Split, images: np.ndarray) -> None:

@@ -101,8 +101,9 @@ def _tested(group: RunGroup, name: str, trained_on: str, **settings) -> TestedRu
     run, config = group.finished(name), group.config.replace(**settings)
     learners, split = {name: run.learner}, group.splits["test"]
     scores = score(learners, config, split, group.console, f"test {name}")[name]
-    best, seconds = run.checkpoints.best().step, run.state.seconds
-    return TestedRun(config.run.seed, trained_on, best, seconds, scores)
+    best, state = run.checkpoints.best().step, run.state
+    facts = state.seconds, scores, state.share_not_finite
+    return TestedRun(config.run.seed, trained_on, best, *facts)
 
 
 def _published(config: Config) -> tuple[tuple[Accuracy, ...], str]:

@@ -153,7 +153,8 @@ def _tried(group: RunGroup, method: str, number: int, settings) -> Trial:
     best = {row["step"]: row for row in state.history}.get(state.best_step)
     found = Interval(best["val_accuracy"], best["val_half_width"]) if best else None
     steps = state.best_step, state.step
-    return Trial(settings, found, *steps, state.seconds, diverged)
+    share = state.share_not_finite
+    return Trial(settings, found, *steps, state.seconds, diverged, share)
 
 
 def _diverged_before(mark: pathlib.Path, config: dict) -> bool:

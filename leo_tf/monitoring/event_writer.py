@@ -26,7 +26,7 @@ try:
     from tensorboard.plugins.hparams import api as hparams_api
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
     from tensorboard.plugins.image import metadata as image_metadata
-    from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+    from tensorboard.plugins.scalar import metadata as scalar_metadata
     from tensorboard.plugins.text.summary_v2 import text_pb
     from tensorboard.util.tensor_util import make_tensor_proto
 
@@ -59,9 +59,17 @@ class Monitor:
         `run` tells it from other curves of the same chart. TensorBoard groups tags by
         what is before the first slash, in alphabetical order.
         """
-        describe, items = self._description, values.items()
-        summaries = (scalar_pb(t, float(v), describe(run, t)) for t, v in items)
-        self._show(run, step, summaries)
+
+        def summaries():
+            for tag, value in values.items():
+                # As TensorFlow 1 did: then `EventAccumulator.Scalars` finds it, too.
+                about = "", self._description(run, tag)
+                metadata = scalar_metadata.create_summary_metadata(*about)
+                summary = Summary()
+                summary.value.add(tag=tag, simple_value=value, metadata=metadata)
+                yield summary
+
+        self._show(run, step, summaries())
 
     def histograms(self, run: str, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Shows how the finite entries of each array are distributed."""
@@ -87,9 +95,9 @@ class Monitor:
 
         self._show(run, step, summaries())
 
-    def texts(self, texts: Mapping[str, str]) -> None:
+    def texts(self, texts: Mapping[str, str], step: int = 0) -> None:
         """Shows Markdown."""
-        self._show("", 0, (text_pb(tag, text) for tag, text in texts.items()))
+        self._show("", step, (text_pb(tag, text) for tag, text in texts.items()))
 
     def hyperparameters(
         self,

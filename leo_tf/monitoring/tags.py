@@ -34,7 +34,8 @@ DESCRIPTIONS = {
     "after fine-tuning, `support_loss_drop` what both gain; MAML and Meta-SGD have "
     "`support_loss_before_last_step` instead. `latent_step`: how far latents move. "
     "`stddev_floor_share`: share of latent stddevs at their floor; at 1 latents are "
-    "drawn without noise.",
+    "drawn without noise. `grew`: share of steps in which the support's loss rose in "
+    "the loop that begins with that rate, by more than the loss of guessing: lower it.",
     "inner_loop_steps": "Loss of the support after so many steps: on the latents, then "
     "of fine-tuning.",
     "optimisation": "Means of the learned learning rates.",

@@ -11,6 +11,7 @@ import numpy as np
 
 from leo_tf.configs.schema import Config
 from leo_tf.evaluation.intervals import Interval
+from leo_tf.evaluation.results import remark
 from leo_tf.model.learner import Learner
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.tags import ACCURACY, BEST_ACCURACY, LOSS, NOT_FINITE, tag_of
@@ -90,6 +91,10 @@ class TrainingMonitor:
         if state.best_step is not None:
             scalars[BEST_ACCURACY] = state.best_accuracy
         self.monitor.scalars("validation", state.step, scalars)
+        if remark(state.share_not_finite):
+            many = f"**{state.non_finite} of {state.step} steps were not finite.**"
+            text = f"{many} {state.advice(self.config)}"
+            self.monitor.texts({"steps_not_finite": text}, state.step)
         now = self._snapshot()
         arrays = {f"tensors_variables/{n}": value for n, value in now.variables.items()}
         if before := self._step_before(now):

@@ -1,6 +1,7 @@
 """The outcome of the published protocol: for results.json, in Markdown, printed."""
 
 from leo_tf.evaluation.job_results import Reproduction
+from leo_tf.evaluation.results import remark
 from leo_tf.files import finite
 from leo_tf.reports.results import flags
 from leo_tf.reports.table import Table, document
@@ -31,7 +32,12 @@ def as_dict(found: Reproduction) -> dict:
 def _runs(found: Reproduction) -> Table:
     columns = "trained on", "seed", "step", "accuracy in %"
     rows = [
-        (run.trained_on, str(run.seed), f"{run.step:,}", str(run.accuracy))
+        (
+            run.trained_on,
+            str(run.seed),
+            f"{run.step:,}",
+            str(run.accuracy) + remark(run.share_not_finite),
+        )
         for run in (found.selection, *found.runs)
     ]
     return Table(columns, rows, left=columns[:1])

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leo_tf.evaluation.intervals import Interval
-from leo_tf.evaluation.results import BASELINE, Calibration, Results
+from leo_tf.evaluation.results import BASELINE, Calibration, Results, remark
 from leo_tf.files import finite
 from leo_tf.methods.registry import method_named
 from leo_tf.reports.table import Table
@@ -37,6 +37,7 @@ def terminal(results: Results) -> list[str | Table]:
     for name, accuracy in results.methods.items():
         title = method_named(name).title
         if name == results.method:
+            title += remark(results.share_not_finite)
             rows.append((title, str(accuracy), *surety(results.calibration)))
         else:  # beside, not asked for
             rows.append((title[0].lower() + title[1:], str(accuracy)))

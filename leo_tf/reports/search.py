@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from leo_tf.evaluation.job_results import Trial, best_of
+from leo_tf.evaluation.results import remark
 from leo_tf.methods.registry import method_named
 from leo_tf.methods.settings import LINEAR, ranges
 from leo_tf.reports.figures import BLUE, GREY, ORANGE, new_panels
@@ -35,7 +36,7 @@ def _ranked(trials: list[Trial]) -> list[tuple[int, Trial]]:
 def _cells(trial: Trial) -> tuple[str, str, str]:
     """A row without the trial's number and its settings."""
     accuracy = "-" if trial.accuracy is None else str(trial.accuracy)
-    accuracy += " (diverged)" if trial.diverged else ""
+    accuracy += " (diverged)" if trial.diverged else remark(trial.share_not_finite)
     best = "-" if trial.best_step is None else f"{trial.best_step:,}"
     return accuracy, best, f"{trial.steps:,}"
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+from leo_tf.configs.schema import Config
 from leo_tf.errors import CheckpointError, shown
 from leo_tf.evaluation.intervals import Interval
 from leo_tf.files import finite
@@ -72,6 +73,27 @@ class TrainingState:
                 self.astray[setting] = self.astray.get(setting, 0) + round(value)
         surplus = self.non_finite_surplus + non_finite - (count - non_finite)
         self.non_finite_surplus = max(0, surplus)
+
+    @property
+    def share_not_finite(self) -> float:
+        """Share of all steps that had to be mended."""
+        return self.non_finite / max(1, self.step)
+
+    def advice(self, config: Config) -> str:
+        """Returns what to change, by what most of those steps have in common.
+
+        If it is an inner loop in which the support's loss grew, its rate, else the
+        outer.
+        """
+        astray, rates = self.astray, config.flat()
+        name = max(astray, key=lambda name: astray[name], default="")
+        if 2 * astray.get(name, 0) <= self.non_finite:
+            rate = min(rates["outer_lr"] / 10, Config().optimizer.outer_lr)
+            return f"Try a lower --outer_lr in another --workdir, for example {rate:g}."
+        cause = "The support's loss grew from inner step to inner step: try a lower"
+        rate = (rates[name] or 1.0) / 10 if name in rates else None  # 1 if by default
+        example = f", for example {rate:g}" if rate else ""
+        return f"{cause} --{name} in another --workdir{example}."
 
     def record(
         self, accuracy: Interval, loss: float, training: dict[str, float]

@@ -262,24 +262,9 @@ class Trainer:
                 f"step {state.step}",
                 f"at most {limit} more steps that are not finite than others",
                 f"{state.non_finite_surplus} more ({state.non_finite} in all)",
-                advice(state, self.config),
+                state.advice(self.config),
             )
 
     def _variables(self) -> dict[str, tf.Variable]:
         variables = [*self.learner.trainable_variables, *self.optimizer.variables]
         return {variable.path: variable.value for variable in variables}
-
-
-def advice(state: TrainingState, config: Config) -> str:
-    """What to change where steps are not finite, by what most of those have in common.
-
-    If it is an inner loop in which the support's loss grew, its rate, else the outer.
-    """
-    astray, rates = state.astray, config.flat()
-    name = max(astray, key=lambda name: astray[name], default="")
-    if 2 * astray.get(name, 0) <= state.non_finite:
-        rate = min(rates["outer_lr"] / 10, Config().optimizer.outer_lr)
-        return f"Try a lower --outer_lr in another --workdir, for example {rate:g}."
-    cause = "The support's loss grew from inner step to inner step: try a lower"
-    example = f", for example {rates[name] / 10:g}" if rates.get(name) else ""
-    return f"{cause} --{name} in another --workdir{example}."

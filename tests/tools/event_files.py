@@ -13,9 +13,14 @@ from tensorboard.util.tensor_util import make_ndarray
 
 def read(directory: pathlib.Path) -> dict[str, dict[int, np.ndarray]]:
     """tag -> step -> value, of every event file in a directory."""
-    events = EventAccumulator(str(directory), size_guidance={"tensors": 0})
+    guidance = {"tensors": 0, "scalars": 0}
+    events = EventAccumulator(str(directory), size_guidance=guidance)
     events.Reload()
-    return {
+    scalars = {
+        tag: {event.step: np.float32(event.value) for event in events.Scalars(tag)}
+        for tag in events.Tags()["scalars"]
+    }
+    return scalars | {
         tag: {
             event.step: make_ndarray(event.tensor_proto)
             for event in events.Tensors(tag)

@@ -85,7 +85,7 @@ def test_a_row_in_json_has_each_number_under_its_own_name():
     accuracy, difference = Interval(0.5, 0.1), Interval(-0.2, 0.05)
     chosen, own = {"ridge_strength": 0.5}, {"kl_weight": 1.0}
     costs = 27, 5, 12, True, 3.5, 0.25
-    row = Row("maml", accuracy, difference, calibration, *costs, chosen, own)
+    row = Row("maml", accuracy, difference, calibration, *costs, chosen, own, 0.125)
     assert row.as_dict() == {
         "title": "MAML",
         "accuracy": {"mean": 0.5, "half_width_95": 0.1},
@@ -94,6 +94,7 @@ def test_a_row_in_json_has_each_number_under_its_own_name():
         "trainable_parameters": 27,
         "best_step": 5,
         "steps_trained": 12,
+        "share_not_finite": 0.125,
         "diverged": True,
         "seconds_trained": 3.5,
         "seconds_to_adapt_to_a_task": 0.25,
@@ -122,13 +123,14 @@ def test_the_spread_of_a_reproduction_is_over_runs_and_its_interval_over_episode
 
 
 def test_a_tested_run_in_json_has_each_number_under_its_own_name():
-    run = job_results.TestedRun(4, "train", 15, 2.5, scores(LEO))
+    run = job_results.TestedRun(4, "train", 15, 2.5, scores(LEO), 0.125)
     mean, half_width = by_hand(LEO)
     assert run.as_dict() == {
         "seed": 4,
         "trained_on": "train",
         "step": 15,
         "seconds_trained": 2.5,
+        "share_not_finite": 0.125,
         "accuracy": pytest.approx({"mean": mean, "half_width_95": half_width}),
         **Calibration.of(run.scores).as_dict(),
     }
@@ -136,7 +138,7 @@ def test_a_tested_run_in_json_has_each_number_under_its_own_name():
 
 def trial(mean, diverged=False):
     accuracy = None if mean is None else Interval(mean, 0.1)
-    return Trial({"outer_lr": 0.1}, accuracy, 5, 12, 2.5, diverged)
+    return Trial({"outer_lr": 0.1}, accuracy, 5, 12, 2.5, diverged, 0.125)
 
 
 def test_the_best_trial_is_the_first_of_the_best_that_did_not_diverge():
@@ -151,6 +153,7 @@ def test_a_trial_in_json_has_each_number_under_its_own_name():
         "validation_accuracy": {"mean": 0.5, "half_width_95": 0.1},
         "best_step": 5,
         "steps_trained": 12,
+        "share_not_finite": 0.125,
         "seconds_trained": 2.5,
         "diverged": True,
     }

@@ -12,6 +12,7 @@ import tensorflow as tf
 from event_files import hyperparameter_events, picture, read
 from saved_runs import manifest_of, values_of
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import (
     EventMultiplexer,
 )
@@ -195,3 +196,9 @@ def test_how_often_a_run_is_shown_changes_none_of_its_bits(trained, train, tmp_p
     )
     for record, its in zip(mine["history"], other["history"], strict=True):
         assert record["val_accuracy"] == its["val_accuracy"]
+
+
+def test_curves_are_scalars_for_readers_of_event_files_too(tmp_path):
+    Monitor(tmp_path).scalars("train", 3, {"group/loss": 0.5})
+    events = EventAccumulator(str(tmp_path / "train")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("group/loss")] == [(3, 0.5)]

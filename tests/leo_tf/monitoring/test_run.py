@@ -29,6 +29,8 @@ HEALTH = {
     "support_loss_drop",
     "latent_step",
     "stddev_floor_share",
+    "grew/inner_lr_init",
+    "grew/finetuning_lr_init",
 }
 # One step on latents, one of fine-tuning: before, between and after.
 INNER_STEPS = {f"support_loss_after_{i:02}" for i in range(3)}

@@ -1,7 +1,9 @@
 """Steps that are not finite: what is to blame, and that the advice helps."""
 
+import json
 import re
 
+import event_files
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,10 +11,11 @@ import tensorflow as tf
 import leo_tf
 from leo_tf.configs.schema import Config, ModelConfig
 from leo_tf.errors import DivergedError
+from leo_tf.evaluation.results import remark
 from leo_tf.model.inner_loop import loss_grew
 from leo_tf.model.leo import first_inner_lr
+from leo_tf.reports import results as report
 from leo_tf.runs.training_state import TrainingState
-from leo_tf.training.trainer import advice
 
 SMALL = 8
 QUICK = {
@@ -56,13 +59,13 @@ def test_what_is_to_blame_is_named_and_the_advice_helps(tmp_path, settings, blam
 def test_most_of_the_steps_decide_whether_it_is_an_inner_loop_or_the_outer():
     config = Config().replace(outer_lr=1e-5, adaptation_lr_init=3.0)
     state = TrainingState(non_finite=10, astray={"adaptation_lr_init": 5})
-    assert "lower --outer_lr" in advice(state, config)
-    assert "for example 1e-06." in advice(state, config)
+    assert "lower --outer_lr" in state.advice(config)
+    assert "for example 1e-06." in state.advice(config)
     state.astray["adaptation_lr_init"] = 6
-    assert "lower --adaptation_lr_init" in advice(state, config)
-    assert "for example 0.3." in advice(state, config)
+    assert "lower --adaptation_lr_init" in state.advice(config)
+    assert "for example 0.3." in state.advice(config)
     state.astray = {"rate_of_mine": 10}  # of a user's own method: no setting of ours
-    assert "lower --rate_of_mine in another --workdir." in advice(state, config)
+    assert "lower --rate_of_mine in another --workdir." in state.advice(config)
 
 
 def test_a_loss_grew_that_rose_by_more_than_that_of_guessing_or_is_no_number():
@@ -96,3 +99,24 @@ def test_first_rates_are_the_release_s_but_for_small_embeddings():
 def test_the_defaults_train_on_embeddings_of_any_size(tmp_path, size, seed):
     run = train(tmp_path, size, 300, seed=seed)
     assert run.state.non_finite <= 3
+
+
+def test_a_result_of_many_steps_not_finite_says_so_wherever_it_is_shown(
+    tmp_path, capsys
+):
+    config = Config().replace(num_steps=20, inner_lr_init=1e6, **QUICK)
+    console = leo_tf.Console()
+    run = leo_tf.train(config, tmp_path, data=data(SMALL), console=console)
+    share = run.results.share_not_finite
+    assert share > 0.5 and "lower --inner_lr_init" in capsys.readouterr().err
+    rows = report.terminal(run.results)[1].rows
+    assert rows[0][0] == f"LEO ({100 * share:.0f} % of steps not finite)"
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert saved["share_not_finite"] == share
+    assert leo_tf.evaluate(tmp_path).share_not_finite == share
+    [text] = event_files.read(tmp_path / "events")["steps_not_finite"].values()
+    assert "of 20 steps were not finite" in str(text)
+
+
+def test_a_few_steps_not_finite_are_no_remark():
+    assert remark(0.02) == "" and remark(0.021) == " (2 % of steps not finite)"
