@@ -20,8 +20,9 @@ def run_protocol(small_flags):
 
     def run_protocol(workdir, *flags) -> int:
         mode = "--mode=reproduce", "--seeds=2", "--seed=4", f"--workdir={workdir}"
-        rate = "--outer_lr=0.3"  # far too much: the first validation is the best
-        return command_line.main(["run_leo.py", *small_flags, *mode, rate, *flags])
+        # Far too much: the first validation is the best.
+    rate = "--outer_lr=0.3", "--inner_lr_init=1"
+        return command_line.main(["run_leo.py", *small_flags, *mode, *rate, *flags])
 
     return run_protocol
 
