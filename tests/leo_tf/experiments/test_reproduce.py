@@ -21,7 +21,7 @@ def run_protocol(small_flags):
     def run_protocol(workdir, *flags) -> int:
         mode = "--mode=reproduce", "--seeds=2", "--seed=4", f"--workdir={workdir}"
         # Far too much: the first validation is the best.
-    rate = "--outer_lr=0.3", "--inner_lr_init=1"
+        rate = "--outer_lr=0.3", "--inner_lr_init=1"
         return command_line.main(["run_leo.py", *small_flags, *mode, *rate, *flags])
 
     return run_protocol
