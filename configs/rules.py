@@ -16,7 +16,9 @@ _LIMITS = {
     float: (3.4e38, "finite as a float32"),
 }
 # Control characters, and surrogates: Python's stand-ins for bytes that are no UTF-8.
-_UNFIT_FOR_PATHS = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNFIT_FOR_PATHS = re.compile(
+    "[\0-\x1f\x7f-\x9f\ud800-\udfff]|^[A-Za-z][A-Za-z0-9+.-]+:/"
+)
 # What may stand for each kind; NumPy's scalars are registered with `numbers`.
 _TAKEN_FOR = {int: numbers.Integral, float: numbers.Real, bool: bool, str: str}
 _S = TypeVar("_S", bound="Settings")
@@ -89,9 +91,10 @@ def span() -> Rule:
 def path() -> Rule:
     """A path; that it exists is checked by whoever opens it.
 
-    TensorFlow takes paths in UTF-8 only, and a terminal obeys control characters.
+    TensorFlow takes paths in UTF-8 only, and a terminal obeys control characters. Of a
+    URL a directory of that name would be made here.
     """
-    expected = "a path in UTF-8, without control characters"
+    expected = "a path on this machine, in UTF-8: a bucket must be mounted"
     return Rule(str, expected, lambda value: not _UNFIT_FOR_PATHS.search(value))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from leo_tf.configs import rules
 from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable, check_splits, in_words
@@ -134,6 +135,7 @@ def _absolute(source: object) -> str:
         received = shown(source) if source == "" else type(source).__name__
         expected = "a mapping of splits to arrays, a path, or None"
         raise InputError("`source` of data", expected, received)
+    rules.path().checked(path, "`source` of data")
     return os.path.abspath(os.path.expanduser(path))
 
 

@@ -4,6 +4,7 @@ absl has such files too, but opens what it is given, and reads all of it: a pipe
 without a writer, or /dev/zero.
 """
 
+import codecs
 import os
 import stat
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ _FORMS = (_FLAG, _FLAG[1:])
 # Of all files of a command line together, which may name each other. Thousands of times
 # what the settings take; what comes back to itself ends here too.
 _MOST_BYTES = 2**16
+# How text of Windows PowerShell begins.
+_UTF_16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 
 
 def with_flag_files(arguments: Sequence[str]) -> list[str]:
@@ -52,7 +55,7 @@ def _read(path: str, budget: int) -> str:
         if len(content) > budget:
             expected = f"files of flags of at most {_MOST_BYTES} bytes in all"
             raise FlagError(_FLAG, expected, f"more, with {shown(path)}")
-        return content.decode()
+        return content.decode("utf-16" if content[:2] in _UTF_16 else "utf-8-sig")
     except FlagError:
         raise
     except (OSError, ValueError) as error:  # it cannot be read, or is no text

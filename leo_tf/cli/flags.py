@@ -16,6 +16,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
+import leo_tf
 from leo_tf.cli.flag_files import with_flag_files
 from leo_tf.cli.modes import check_mode
 from leo_tf.cli.options import OPTIONS, REQUIRED, Option
@@ -25,6 +26,21 @@ from leo_tf.errors import FlagError, shown
 
 _OFFICIAL_EMBEDDINGS = "http://storage.googleapis.com/leo-embeddings/embeddings.zip"
 _HELP = frozenset(["-h", "-help", "--help", "-?", "--helpshort", "--helpfull"])
+# What other programs call it, or a way to get it.
+_NAMES_ELSEWHERE = {
+    **dict.fromkeys(("lr", "learning_rate", "meta_lr"), "--outer_lr"),
+    **dict.fromkeys(("epochs", "num_epochs", "iterations", "steps"), "--num_steps"),
+    **dict.fromkeys(("batch_size", "batch", "tasks"), "--meta_batch_size"),
+    **dict.fromkeys(("output", "output_dir", "out", "log_dir", "logdir"), "--workdir"),
+    **dict.fromkeys(("data", "dataset", "data_dir"), "--data_path"),
+    **dict.fromkeys(("gpu", "device", "cuda"), "CUDA_VISIBLE_DEVICES in front of it"),
+    **dict.fromkeys(("eval", "evaluate", "test"), "--mode=evaluate"),
+}
+_EXAMPLES = (
+    ("", "trains and tests on the embedded characters"),
+    ("--data_path=features --shot=5 --num_steps=5000", "on your own features"),
+    ("--mode=evaluate --workdir=runs/glyphs_5way_1shot", "tests the best again"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +86,7 @@ def define_flags(flag_values: absl_flags.FlagValues) -> None:
 
 
 def parse(argv: Sequence[str]) -> RunOptions:
-    """Reads a command line; with `--help` among it, prints help and exits with 0.
+    """Reads a command line; at `--help` or `--version`, prints that and exits with 0.
 
     Args:
       argv: the program's name, then its arguments. A bare `--` is skipped: the
@@ -78,13 +94,16 @@ def parse(argv: Sequence[str]) -> RunOptions:
 
     Raises:
       FlagError: naming the first flag that is wrong, as it was typed.
-      SystemExit: after help.
+      SystemExit: after help or version.
     """
     flag_values = absl_flags.FlagValues()
     define_flags(flag_values)
     arguments = [argument for argument in argv if argument != "--"]
     if not _HELP.isdisjoint(arguments[1:]):
         print(help_text(os.path.basename(arguments[0])), flush=True)
+        sys.exit(0)
+    if "--version" in arguments[1:]:
+        print(f"leo-tf {leo_tf.__version__}", flush=True)
         sys.exit(0)
     try:
         rest = flag_values(with_flag_files(arguments))
@@ -182,9 +201,11 @@ def _as_flag_error(error, flag_values) -> FlagError:
         return error.__context__
     if isinstance(error, absl_flags.UnrecognizedFlagError):
         # Closest by absl's own measure would be private; difflib's is as good.
-        close = difflib.get_close_matches(error.flagname, list(flag_values), n=2)
-        hint = f"Did you mean {' or '.join('--' + match for match in close)}?"
-        where, hint = shown(f"--{error.flagname}")[1:-1], hint if close else ""
+        name = error.flagname
+        close = difflib.get_close_matches(name, list(flag_values), n=2)
+        likely = _NAMES_ELSEWHERE.get(name) or " or ".join(f"--{c}" for c in close)
+        hint = f"Did you mean {likely}?" if likely else "--help lists all."
+        where = shown(f"--{name}")[1:-1]
         return FlagError(where, "a known flag", "an unknown one", hint)
     flag = re.search(r"--?(\w+)", str(error), re.ASCII)
     where = f"--{flag[1]}" if flag else "arguments"
@@ -193,7 +214,10 @@ def _as_flag_error(error, flag_values) -> FlagError:
 
 def help_text(program: str) -> str:
     """What `--help` prints: presets, then all options under headings."""
-    lines = [f"usage: {program} [--name=value ...]", "", "Presets:"]
+    lines = [f"usage: {program} [--name=value ...]", "", "Examples:"]
+    for flags, meaning in _EXAMPLES:
+        lines += [f"  {program} {flags}".rstrip(), f"      {meaning}"]
+    lines += ["", "Presets:"]
     width = max(map(len, PRESETS))
     for preset in PRESETS.values():
         lines.append(f"  {preset.name:{width}}  {preset.description}")

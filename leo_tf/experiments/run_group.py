@@ -15,7 +15,7 @@ from leo_tf.errors import FlagError, InputError, Stopped
 from leo_tf.experiments.train import describe, train_run
 from leo_tf.files import AnyPath, to_json, write_file
 from leo_tf.runs.checkpoints import Checkpoints
-from leo_tf.runs.directory import JOB_FILE, job_of
+from leo_tf.runs.directory import JOB_FILE, RunDirectory, job_of
 from leo_tf.runs.run import Run, default_workdir, load_run, open_run, with_data
 from leo_tf.runs.training_state import TrainingState
 from leo_tf.training.replicas import Replicas, start
@@ -88,7 +88,7 @@ def open_group(
 
     Arguments are those of `train`, and the kind of job, which names its directory too.
     """
-    path = pathlib.Path(workdir or f"{default_workdir(config)}_{_ENDINGS[mode]}")
+    path = RunDirectory(workdir or f"{default_workdir(config)}_{_ENDINGS[mode]}").path
     config = with_data(config, data, path)
     if config.run.strategy == "multi_worker":
         expected = f"none or mirrored with --mode={mode}"

@@ -94,6 +94,7 @@ def version_path(export_dir: AnyPath, version: int | None = None) -> pathlib.Pat
       FlagError: if the version is there already.
       DiskError: if the directory cannot be read.
     """
+    rules.path().checked(os.fspath(export_dir), "export_dir")
     if version is None:
         try:
             names = os.listdir(export_dir)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table
 
+from leo_tf.configs import rules
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.errors import DiskError, InputError, LeoError, shown
@@ -44,6 +45,7 @@ class RunDirectory:
     """A run directory; reading needs nothing, writing goes through `for_training`."""
 
     def __init__(self, path: AnyPath):
+        rules.path().checked(os.fspath(path), "workdir")
         self.path = pathlib.Path(path)
 
     @contextlib.contextmanager

@@ -1,11 +1,13 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from leo_tf.cli.flags import parse
+import leo_tf
+from leo_tf.cli.flags import _EXAMPLES, _NAMES_ELSEWHERE, parse
 from leo_tf.cli.options import OPTIONS
 from leo_tf.configs.presets import PRESETS
 
@@ -81,6 +83,47 @@ def test_flags_are_read_from_a_file_and_a_bad_file_is_refused(tmp_path, refusal)
     bad.write_bytes(b"\xff\xfe--way")
     for path in (bad, tmp_path / "none", tmp_path):
         assert refusal(f"--flagfile={path}").where == "--flagfile"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_of_flags_may_begin_with_the_mark_of_its_encoding(tmp_path, encoding):
+    path = tmp_path / "flags"  # as editors of Windows write it
+    path.write_bytes("--way=3\r\n--workdir=größe\r\n".encode(encoding))
+    options = parse(["run_leo.py", f"--flagfile={path}"])
+    assert options.config.episodes.way == 3 and options.workdir == "größe"
+
+
+def test_a_url_is_no_path_and_the_cure_is_named(refusal):
+    for flag in ("workdir", "data_path"):
+        error = refusal(f"--{flag}=gs://bucket/x")
+        assert error.where == f"--{flag}" and "a bucket must be mounted" in str(error)
+    assert "on this machine" in str(refusal("--mode=export", "--export_dir=s3://b"))
+
+
+def test_names_of_other_programs_are_answered_with_ours(refusal):
+    assert refusal("--lr=0.1").hint == "Did you mean --outer_lr?"
+    assert refusal("--epochs=3").hint == "Did you mean --num_steps?"
+    assert refusal("--batch_size=3").hint == "Did you mean --meta_batch_size?"
+    assert refusal("--qqqqqq=3").hint == "--help lists all."
+
+
+def test_every_name_elsewhere_leads_to_a_flag_of_ours():
+    for name, ours in _NAMES_ELSEWHERE.items():
+        assert name not in OPTIONS
+        flag = re.match(r"--(\w+)", ours)
+        assert flag is None or flag[1] in OPTIONS
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(["run_leo.py", "--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"leo-tf {leo_tf.__version__}\n"
+
+
+def test_the_examples_of_help_are_command_lines():
+    for flags, _ in _EXAMPLES:
+        parse(["run_leo.py", *flags.split()])
 
 
 def flag_file(path, *lines):

@@ -12,8 +12,10 @@ import sys
 
 import pytest
 
+import leo_tf
 from leo_tf.configs.schema import Config
-from leo_tf.errors import DiskError, InputError
+from leo_tf.errors import DiskError, FlagError, InputError
+from leo_tf.export.exporter import version_path
 from leo_tf.runs.directory import RunDirectory
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -171,6 +173,7 @@ def test_with_leave_a_run_goes_on_with_another_configuration(tmp_path):
 
 HOLDS = """
 import sys
+import leo_tf
 from leo_tf.configs.schema import Config
 from leo_tf.runs.directory import RunDirectory
 with RunDirectory(sys.argv[1]).for_training(Config()):
@@ -376,3 +379,18 @@ def test_json_is_written_for_strict_readers_and_replaced_whole(tmp_path):
 def test_a_config_json_of_somebody_else_is_refused_and_stays(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ["mine"]}')
     assert "architectures" in str(refused(tmp_path))
+
+
+def test_a_url_is_refused_before_a_directory_of_its_name_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = Config().replace(num_steps=1)
+    for job in (leo_tf.train, leo_tf.reproduce, leo_tf.search):
+        with pytest.raises(FlagError, match="a bucket must be mounted"):
+            job(config, workdir="gs://bucket/run")
+    with pytest.raises(FlagError, match="a bucket must be mounted"):
+        leo_tf.evaluate(pathlib.Path("gs://bucket/run"))
+    with pytest.raises(FlagError, match="a bucket must be mounted"):
+        version_path("s3://bucket/exports")
+    with pytest.raises(FlagError, match="a bucket must be mounted"):
+        leo_tf.load_data("hdfs://host/features")
+    assert not [*tmp_path.iterdir()]
