@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Where there is no terminal to redraw, a line every so many seconds.
 _LINE_SECONDS = 10.0
+# The first steps are slow: what they foretell is wrong by far.
+_FIRST_SECONDS = 1.0
 # What stands beside the bar; it matters more than the bar.
 _FACTS_WIDTH = 76
 # Wide enough for the first digits of a digest, and for a path cut by `shown`.
@@ -95,7 +97,9 @@ class ProgressLine:
         elapsed = max(now - self._start, 1e-9)
         rate = (self.done - self._first) / elapsed
         left = (self.total - self.done) / rate if rate else 0.0
-        shown = f"{facts}  {rate:.1f} {self.unit}/s  {_clock(left)} left".strip()
+        shown = f"{facts}  {rate:.1f} {self.unit}/s".strip()
+        if elapsed >= _FIRST_SECONDS:
+            shown += f"  {_clock(left)} left"
         self._bar.update(self._task, completed=self.done, facts=shown)
         is_plain = self._bar.disable and not self.quiet
         if is_plain and now - self._last_line >= _LINE_SECONDS:

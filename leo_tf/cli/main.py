@@ -38,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         options = parse(argv)
         debug = options.debug
+        if sys.stderr.isatty() and not options.quiet:
+            streams.say("Loading TensorFlow takes a few seconds.")
         with contextlib.nullcontext() if debug else streams.without_start_up_messages():
             # Takes seconds: not before the flags are known to be right.
             job = _job(options.mode, options.config.run.strategy)

@@ -87,7 +87,7 @@ def search(
         settings = draw(name, group.config.run.seed, number)
         drawn = " ".join(f"--{key}={value}" for key, value in settings.items())
         console.say(
-            f"{method_named(name).title}, trial {number} of {trials - 1}: "
+            f"{method_named(name).title}, trial {number}, {number + 1} of {trials}: "
             f"{drawn or 'settings as given'}{pace.left(name, number)}"
         )
         start = time.monotonic()

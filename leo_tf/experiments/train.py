@@ -146,6 +146,7 @@ def _trainer(run: Run, splits, replicas, callbacks, profile_steps):
 
     scores = evaluate({BASELINE: NearestCentroid()}, episodes)[BASELINE]
     baseline = interval(scores.accuracy)
+    run.console.say(f"Nearest centroid on the validation episodes: {baseline} %.")
     monitor = Monitor(run.path / "events")
     closer = ValidationMonitor(monitor, run.learner, config, validation, baseline.mean)
     with replicas.scope():
@@ -223,6 +224,10 @@ def describe(config: Config, splits: Mapping[str, Split], console: Console) -> N
     queries = "{way}-way {shot}-shot, {num_query} queries a class"
     size = config.episodes.meta_batch_size
     console.say(f"Training episodes: {queries.format(**training)}, {size} a step.")
+    if method_of(config).is_trained:
+        every = "{num_steps:,} steps, validated every {validate_every:,}"
+        every = every.format(**dataclasses.asdict(config.run))
+        console.say(f"Training: {every}; --num_steps and --patience shorten it.")
     for name in ("val", "test"):
         shape = dataset.evaluation_shape(config, splits[name])
         console.say(f"Episodes of {name}: {queries.format(**shape)}.")

@@ -143,3 +143,15 @@ def test_a_full_disk_or_a_closed_pipe_behind_the_log_ends_nothing(monkeypatch, c
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, writer)  # for what is still in the buffer
     os.close(devnull)
+
+
+def test_the_first_second_foretells_nothing(clock, capsys):
+    with ProgressLine("train", total=100) as line:
+        line._last_line -= 10  # a line is due at once
+        clock.now += 0.5
+        line.advance(1)
+        clock.now += 10
+        line.advance(1)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "train 1/100  2.0 steps/s"
+    assert second == "train 2/100  0.2 steps/s  8:34 left"

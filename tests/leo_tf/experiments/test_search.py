@@ -118,8 +118,8 @@ def test_a_longer_search_keeps_the_trials_there_are(searched, search, tmp_path, 
     assert before.items() < after.items()
     new = results_of(workdir)["methods"]["maml"]["trials"]
     assert new[:3] == old["maml"]["trials"] and len(new) == 4
-    assert "MAML, trial 0 of 3: settings as given" in said.err
-    assert "MAML, trial 3 of 3: --outer_lr=" in said.err
+    assert "MAML, trial 0, 1 of 4: settings as given" in said.err
+    assert "MAML, trial 3, 4 of 4: --outer_lr=" in said.err
     assert "MAML: best of 4 trials" in said.out and "(as given)" in said.out
 
 
