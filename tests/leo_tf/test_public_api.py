@@ -13,6 +13,7 @@ from saved_runs import listing, results_of, values_of
 import leo_tf
 from leo_tf.errors import CallbackError, FlagError, InputError, LeoError
 
+pytestmark = pytest.mark.usefixtures("quick_jobs")
 SETTINGS = {
     "way": 3,
     "num_query": 3,
@@ -67,7 +68,7 @@ class Tracker(leo_tf.Callback):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, quick_jobs):
     """A run trained from arrays, and the callback that was told of it."""
     tracker, workdir = Tracker(), tmp_path_factory.mktemp("api") / "run"
     data = leo_tf.load_data(arrays())

@@ -71,6 +71,7 @@ def test_a_workdir_that_cannot_be_made_is_status_5(train, tmp_path, capsys):
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'file' / 'run'}")
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_data_that_do_not_fit_are_refused_before_anything_is_made(
     train, tmp_path, tiny_data, capsys
 ):
@@ -274,6 +275,7 @@ def test_from_the_shell_quiet_is_silent_and_a_killed_run_goes_on_as_if_never_kil
     small_flags, tmp_path
 ):
     endless = [*small_flags, "--num_steps=1000000", "--keep_checkpoints=1000"]
+    endless.append("--method=generator")  # it draws as LEO does, compiled sooner
     killed, terminated = tmp_path / "killed", tmp_path / "terminated"
     processes = [
         program(*endless, "--quiet", f"--workdir={workdir}", cwd=tmp_path)
@@ -313,6 +315,7 @@ def test_another_keras_backend_in_the_environment_does_no_harm(
     tiny_data, small_flags, tmp_path
 ):
     flags = [*small_flags, "--num_steps=1", f"--workdir={tmp_path}", "--quiet"]
+    flags.append("--method=generator")
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     program = [sys.executable, ROOT / "run_leo.py", *flags]
     done = subprocess.run(program, env=environment, capture_output=True, text=True)
@@ -330,6 +333,7 @@ def test_fewer_steps_than_are_done_are_refused(trained_copy, train, capsys):
     assert "--num_steps: expected 12 or more" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_a_damaged_checkpoint_is_told_of_even_if_quiet(trained_copy, train, capsys):
     (trained_copy / "checkpoints/step-00000012/manifest.json").unlink()
     assert train(trained_copy, "--quiet") == 0

@@ -24,11 +24,12 @@ from leo_tf.methods.registry import METHODS, build
 from leo_tf.runs.checkpoints import Checkpoints, restore
 from leo_tf.training import trainer
 
+pytestmark = pytest.mark.usefixtures("quick_jobs")
 NAMES = "leo,ridge,maml"
 
 
 @pytest.fixture(scope="module")
-def compare(small_flags):
+def compare(small_flags, quick_jobs):
     """Compares in a directory; returns the exit status."""
 
     def compare(workdir, *flags) -> int:

@@ -11,11 +11,12 @@ from leo_tf.cli import main as command_line
 from leo_tf.configs.presets import PRESETS
 from leo_tf.experiments import reproduce
 
+pytestmark = pytest.mark.usefixtures("quick_jobs")
 NORMAL_95 = 1.959964
 
 
 @pytest.fixture(scope="module")
-def run_protocol(small_flags):
+def run_protocol(small_flags, quick_jobs):
     """Follows the protocol in a directory; returns the exit status."""
 
     def run_protocol(workdir, *flags) -> int:

@@ -13,6 +13,7 @@ from leo_tf.evaluation import validation_tuning as choices
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
 from leo_tf.methods import registry as methods
 
+pytestmark = pytest.mark.usefixtures("quick_jobs")
 UNTRAINED = [name for name, method in methods.METHODS.items() if not method.is_trained]
 
 
@@ -26,7 +27,7 @@ def evaluated(workdir, *flags):
 
 
 @pytest.fixture(scope="module")
-def runs(train, tmp_path_factory):
+def runs(train, quick_jobs, tmp_path_factory):
     """Name of a method -> the directory of its finished run, made when asked for."""
     made = {}
 
