@@ -281,10 +281,10 @@ def test_from_the_shell_quiet_is_silent_and_a_killed_run_goes_on_as_if_never_kil
         program(*endless, "--quiet", f"--workdir={workdir}", cwd=tmp_path)
         for workdir in (killed, terminated)
     ]
-    for process, workdir in zip(processes, (killed, terminated)):
+    ends = subprocess.Popen.kill, subprocess.Popen.terminate
+    for process, workdir, end in zip(processes, (killed, terminated), ends):
         wait_for(workdir / "checkpoints" / "step-00000010", process)
-    processes[0].kill()
-    processes[1].terminate()
+        end(process)
     for process, status in zip(processes, (-signal.SIGKILL, 128 + signal.SIGTERM)):
         assert process.communicate() == ("", "")
         assert process.returncode == status

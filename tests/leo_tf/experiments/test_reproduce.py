@@ -22,7 +22,9 @@ def run_protocol(small_flags, quick_jobs):
     def run_protocol(workdir, *flags) -> int:
         mode = "--mode=reproduce", "--seeds=2", "--seed=4", f"--workdir={workdir}"
         rate = "--outer_lr=0.3"  # far too much: the first validation is the best
-        return command_line.main(["run_leo.py", *small_flags, *mode, rate, *flags])
+        few = "--num_steps=4", "--validate_every=2"
+        given = [*small_flags, *few, *mode, rate, *flags]
+        return command_line.main(["run_leo.py", *given])
 
     return run_protocol
 
@@ -60,10 +62,10 @@ def test_every_seed_trains_on_both_splits_for_as_many_steps_as_were_selected(
     selection = reproduction / "selection"
     best = json.loads((selection / "best" / "checkpoint.json").read_text())["step"]
     assert config_of(selection)["data"]["train_on_val"] is False
-    history = manifest_of(selection, 12)["progress"]["history"]
+    history = manifest_of(selection, 4)["progress"]["history"]
     accuracies = {record["step"]: record["val_accuracy"] for record in history}
     assert accuracies[best] == max(accuracies.values())
-    assert best == 5 < 12 and accuracies[best] > accuracies[12], "not the last"
+    assert best == 2 < 4 and accuracies[best] > accuracies[4], "not the last"
     digests = [manifest_of(selection, best)["data"]]
     for seed in (4, 5):
         run = reproduction / f"seed_{seed}"

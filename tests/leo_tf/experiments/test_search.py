@@ -17,9 +17,8 @@ from leo_tf.experiments import run_group
 from leo_tf.experiments.search import Pace
 from leo_tf.methods import settings as method_settings
 
-
 # The generator has no inner loop.
-_QUICK = ("--adaptation_steps=1", "--num_steps=8", "--validate_every=4")
+_QUICK = ("--adaptation_steps=1", "--num_steps=4", "--validate_every=2")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,7 @@ def test_every_trial_trained_with_the_settings_drawn_for_it(searched):
             assert trial["settings"].items() <= flat.items()
             accuracy = trial["validation_accuracy"]["mean"]
             assert accuracy == best_validation(directory)
-            assert trial["steps_trained"] == 8 and not trial["diverged"]
+            assert trial["steps_trained"] == 4 and not trial["diverged"]
 
 
 def test_the_best_validation_decides_and_its_settings_fit_a_comparison(
@@ -143,7 +142,8 @@ _DIVERGES = (
     "--outer_lr=1e30",
     "--non_finite_limit=2",
     "--methods=generator",
-    "--num_steps=40",
+    "--num_steps=8",
+    "--validate_every=8",
 )
 
 

@@ -188,15 +188,16 @@ def test_without_its_float32_spots_gradients_stay_near_the_originals(name):
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "jit"),
     [
-        "small_train_dropout",
-        pytest.param("small_train_noise", marks=pytest.mark.slow),
-        pytest.param("medium_train_dropout", marks=pytest.mark.slow),
+        ("small_train_dropout", True),
+        pytest.param("small_train_noise", True, marks=pytest.mark.slow),
+        pytest.param("medium_train_dropout", True, marks=pytest.mark.slow),
+        ("medium_train_dropout", False),
     ],
 )
-def test_adam_steps_with_jit_are_the_originals_too(name):
-    follow_adam(name, jit=True)
+def test_adam_steps_with_jit_and_without_are_the_originals(name, jit):
+    follow_adam(name, jit)
 
 
 @pytest.mark.parametrize("name", sorted(n for n in TRAINED if "clamped" not in n))
