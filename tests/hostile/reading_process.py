@@ -31,11 +31,8 @@ def read_data(path: str) -> str:
 
 def run_program(arguments: list[str]) -> str:
     """As a command line; returns what it printed."""
-    import tensorflow as tf
-
     from leo_tf.cli.main import main
 
-    tf.config.run_functions_eagerly(True)  # no time for graphs of a few steps
     # Standard output is for the answers of this process.
     with (
         contextlib.redirect_stdout(io.StringIO()) as printed,

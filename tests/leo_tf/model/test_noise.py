@@ -162,15 +162,15 @@ def test_no_run_of_words_comes_back_under_another_key():
 
 
 def test_flipping_any_bit_of_a_number_or_its_key_flips_every_bit_half_of_the_time():
-    key = np.random.default_rng(0).integers(0, 2**32, [16, 2], np.uint32)
-    before = words_of(key).reshape(16, -1)
+    key = np.random.default_rng(0).integers(0, 2**32, [64, 2], np.uint32)
+    before = words_of(key).reshape(64, -1)
     for bit in range(10):  # of the number: there are 1,024
         order = np.arange(1024) ^ (1 << bit)
         changed = bit_shares(before ^ before[:, order])
         assert np.abs(changed - 0.5).max() < 0.02, bit
     for bit in range(32):
         flipped = key ^ np.array([1 << bit, 0], np.uint32)
-        changed = bit_shares(before ^ words_of(flipped).reshape(16, -1))
+        changed = bit_shares(before ^ words_of(flipped).reshape(64, -1))
         assert np.abs(changed - 0.5).max() < 0.02, bit
 
 
