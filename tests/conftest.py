@@ -1,5 +1,7 @@
 """A tiny data set, and runs of the whole program on it, in this process."""
 
+import contextlib
+import gc
 import os
 import pathlib
 import shutil
@@ -41,6 +43,15 @@ def _write_split(path: pathlib.Path, split: str, classes: int, seed: int, **chan
     np.savez(path, **{**arrays, **changes})
 
 
+def pytest_collection_finish():
+    """Modules stay for good: the collector of garbage looks at what tests make only.
+
+    It would else take a tenth of the time in which graphs are traced.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 @pytest.fixture
 def write_split():
     """The function that writes one split of a data set like "tiny"."""
@@ -71,6 +82,41 @@ def train(small_flags):
         return main(["run_leo.py", *small_flags, f"--workdir={workdir}", *flags])
 
     return train
+
+
+@contextlib.contextmanager
+def _quick_jobs():
+    import tensorflow as tf
+
+    from leo_tf.experiments import compare
+    from leo_tf.monitoring.validation import ValidationMonitor
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ValidationMonitor, "_show", lambda self, step: None)
+        patch.setattr(compare, "_TIMED", 5)
+        tf.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="module")
+def quick_jobs(trained):
+    """For tests of what jobs do, not of TensorFlow: nothing of theirs is traced.
+
+    A graph for a few steps takes longer than these steps. Validation episodes are not
+    drawn either; tests/leo_tf/monitoring does that. `trained` stays as it is anywhere.
+    """
+    with _quick_jobs():
+        yield
+
+
+@pytest.fixture
+def quick_job(trained):
+    """`quick_jobs` for one test."""
+    with _quick_jobs():
+        yield
 
 
 @pytest.fixture(scope="session")

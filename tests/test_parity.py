@@ -99,6 +99,7 @@ def evaluate(workdir: pathlib.Path, *flags: str):
     return evaluate_run(options.workdir, **options.explicit)
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_evaluation_loads_the_best_checkpoint_and_not_the_latest(trained_copy):
     checkpoints, losses = Checkpoints(trained_copy), {}
     for best in (5, 12):  # 12 is the latest
@@ -119,6 +120,7 @@ def test_evaluation_writes_nothing_into_the_run_directory(trained):
     assert content() == before
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_evaluation_accepts_the_releases_zero_interval_and_does_not_need_it(trained):
     assert evaluate(trained, "--checkpoint_steps=0") == evaluate(trained)
 

@@ -44,6 +44,7 @@ def user(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_the_commands_for_own_features_and_for_the_papers_numbers_run(user, capsys):
     found = commands()
     assert len(found) == 4
@@ -89,11 +90,13 @@ class Recorder:
         return call
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_the_python_of_the_documents_runs_trackers_included(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "python.md").read_text("utf-8")
     first, *callbacks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     few = "num_steps=4, num_val_episodes=9, num_test_episodes=9, jit='off', log_every=2"
+    few += ", inner_unroll_length=1, finetuning_unroll_length=1"
     names = {"wandb": Recorder(), "mlflow": Recorder()}
     exec(first.replace("num_steps=1000", few), names)
     assert (tmp_path / "exported" / "1").is_dir()

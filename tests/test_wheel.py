@@ -142,9 +142,9 @@ def test_the_wheel_has_one_name_every_module_and_no_test(wheel):
 def test_beside_folders_of_our_names_both_theirs_and_ours_work(
     project, installed, small_flags, tiny_data
 ):
-    command = [installed / "leo-tf", "--workdir=run", *small_flags, "--num_steps=5"]
-    told = run(*command, **project)
-    assert "LEO" in told and "Run directory: run" in told
+    flags = [*small_flags, "--num_steps=5", "--method=generator"]
+    told = run(installed / "leo-tf", "--workdir=run", *flags, **project)
+    assert "generator only" in told and "Run directory: run" in told
     features = str(tiny_data / "tiny" / "test.npz")
     told = run(installed / "python", "-c", SESSION, features, **project)
     assert "Export of step 5: exported/1" in told

@@ -13,6 +13,7 @@ from saved_runs import listing, results_of, values_of
 import leo_tf
 from leo_tf.errors import CallbackError, FlagError, InputError, LeoError
 
+pytestmark = pytest.mark.usefixtures("quick_jobs")
 SETTINGS = {
     "way": 3,
     "num_query": 3,
@@ -67,7 +68,7 @@ class Tracker(leo_tf.Callback):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, quick_jobs):
     """A run trained from arrays, and the callback that was told of it."""
     tracker, workdir = Tracker(), tmp_path_factory.mktemp("api") / "run"
     data = leo_tf.load_data(arrays())
@@ -226,20 +227,19 @@ def test_a_run_is_exported_and_the_client_answers(run, tmp_path):
 
 
 def test_methods_are_compared_and_the_comparison_says_where_it_is(tmp_path):
-    found = leo_tf.compare(
-        config(), ["leo", "centroid"], tmp_path / "c", data=leo_tf.load_data(arrays())
-    )
+    data, few = leo_tf.load_data(arrays()), config(num_steps=2)
+    found = leo_tf.compare(few, ["leo", "centroid"], tmp_path / "c", data=data)
     assert [row.name for row in found.rows] == ["centroid", "leo"]
     assert found.directory == tmp_path / "c"
     assert found.rows[0].difference is not None and found.rows[1].difference is None
 
 
 def test_what_a_search_found_is_what_compare_takes(tmp_path):
-    data = leo_tf.load_data(arrays())
-    found = leo_tf.search(config(), ["leo"], tmp_path / "s", trials=2, data=data)
+    data, few = leo_tf.load_data(arrays()), config(num_steps=2)
+    found = leo_tf.search(few, ["leo"], tmp_path / "s", trials=2, data=data)
     assert len(found.trials["leo"]) == 2 and found.trials["leo"][0].settings == {}
     comparison = leo_tf.compare(
-        config(), ["leo"], tmp_path / "c", method_settings=found.best, data=data
+        few, ["leo"], tmp_path / "c", method_settings=found.best, data=data
     )
     assert comparison.rows[0].settings == found.best["leo"]
 
@@ -275,8 +275,8 @@ def test_a_mistake_in_a_call_is_one_line_that_names_the_argument(
 
 
 def test_several_seeds_are_reproduced(tmp_path):
-    data = leo_tf.load_data(arrays())
-    found = leo_tf.reproduce(config(), tmp_path / "r", seeds=2, data=data)
+    data, few = leo_tf.load_data(arrays()), config(num_steps=2)
+    found = leo_tf.reproduce(few, tmp_path / "r", seeds=2, data=data)
     assert [run.seed for run in found.runs] == [0, 1]
     first, second = (run.accuracy.mean for run in found.runs)
     assert first != second and found.mean == pytest.approx((first + second) / 2)

@@ -71,6 +71,7 @@ def test_a_workdir_that_cannot_be_made_is_status_5(train, tmp_path, capsys):
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'file' / 'run'}")
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_data_that_do_not_fit_are_refused_before_anything_is_made(
     train, tmp_path, tiny_data, capsys
 ):
@@ -274,15 +275,16 @@ def test_from_the_shell_quiet_is_silent_and_a_killed_run_goes_on_as_if_never_kil
     small_flags, tmp_path
 ):
     endless = [*small_flags, "--num_steps=1000000", "--keep_checkpoints=1000"]
+    endless.append("--method=generator")  # it draws as LEO does, compiled sooner
     killed, terminated = tmp_path / "killed", tmp_path / "terminated"
     processes = [
         program(*endless, "--quiet", f"--workdir={workdir}", cwd=tmp_path)
         for workdir in (killed, terminated)
     ]
-    for process, workdir in zip(processes, (killed, terminated)):
+    ends = subprocess.Popen.kill, subprocess.Popen.terminate
+    for process, workdir, end in zip(processes, (killed, terminated), ends):
         wait_for(workdir / "checkpoints" / "step-00000010", process)
-    processes[0].kill()
-    processes[1].terminate()
+        end(process)
     for process, status in zip(processes, (-signal.SIGKILL, 128 + signal.SIGTERM)):
         assert process.communicate() == ("", "")
         assert process.returncode == status
@@ -322,6 +324,7 @@ def test_settings_of_other_programs_in_the_environment_do_no_harm(
     (tmp_path / "keras").mkdir()
     (tmp_path / "keras" / "keras.json").write_text('{"floatx": "float64"}')
     flags = [*small_flags, "--num_steps=1", f"--workdir={tmp_path}/run", "--quiet"]
+    flags.append("--method=generator")
     program = [sys.executable, ROOT / "run_leo.py", *flags]
     environment = {**os.environ, **theirs}
     done = subprocess.run(program, env=environment, capture_output=True, text=True)
@@ -358,6 +361,7 @@ def test_fewer_steps_than_are_done_are_refused(trained_copy, train, capsys):
     assert "--num_steps: expected 12 or more" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_a_damaged_checkpoint_is_told_of_even_if_quiet(trained_copy, train, capsys):
     (trained_copy / "checkpoints/step-00000012/manifest.json").unlink()
     assert train(trained_copy, "--quiet") == 0

@@ -25,16 +25,18 @@ from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.variables import restore_variables
 from leo_tf.training import trainer
 
+pytestmark = pytest.mark.usefixtures("quick_jobs")
 NAMES = "leo,ridge,maml"
+_FEW = ("--num_steps=4", "--validate_every=2")
 
 
 @pytest.fixture(scope="module")
-def compare(small_flags):
+def compare(small_flags, quick_jobs):
     """Compares in a directory; returns the exit status."""
 
     def compare(workdir, *flags) -> int:
         mode = "--mode=compare", f"--methods={NAMES}", f"--workdir={workdir}"
-        return command_line.main(["run_leo.py", *small_flags, *mode, *flags])
+        return command_line.main(["run_leo.py", *small_flags, *_FEW, *mode, *flags])
 
     return compare
 
@@ -95,13 +97,13 @@ def test_differences_are_to_leo_and_paired(comparison):
 
 def test_it_says_what_each_method_cost(comparison):
     found = results_of(comparison)["methods"]
-    assert [found[n]["steps_trained"] for n in found] == [0, 12, 12]
+    assert [found[n]["steps_trained"] for n in found] == [0, 4, 4]
     # MAML: 3 classes x (8 weights and a bias). LEO: 8 x 4, 3 x 8 x 8, 4 x 16 and rates.
     assert [found[n]["trainable_parameters"] for n in found] == [0, 27, 300]
     for name, row in found.items():
         pointer = (comparison / name / "best" / "checkpoint.json").read_text()
         assert row["best_step"] == json.loads(pointer)["step"]
-    assert found["maml"]["best_step"] == 5, "neither the last nor the first of all"
+    assert found["maml"]["best_step"] == 2, "not the last"
     assert found["ridge"]["seconds_trained"] == 0.0 < found["leo"]["seconds_trained"]
     assert all(0 < found[n]["seconds_to_adapt_to_a_task"] < 5 for n in found)
     assert found["ridge"]["chosen_on_validation"].keys() == {
@@ -152,7 +154,7 @@ def test_the_directory_holds_the_table_and_two_pictures(comparison):
     found = results_of(comparison)["methods"]
     for row, name in zip(values, ("ridge", "maml", "leo"), strict=True):
         assert dict(zip(titles, row, strict=True)) == cells_of(found[name])
-    assert "-" in values[0] and "5" in values[1]
+    assert "-" in values[0] and "2" in values[1]
     for name in ("accuracy.png", "reliability.png"):
         picture = (comparison / name).read_bytes()
         assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
@@ -184,7 +186,7 @@ def test_interrupted_in_one_method_it_goes_on_there(
     class Line(ProgressLine):
         def advance(self, units, facts=""):
             super().advance(units, facts)
-            if self.title == "train" and self.done == 7:
+            if self.title == "train" and self.done == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(trainer, "_SECONDS_PER_CALL", 0.0)
@@ -193,7 +195,7 @@ def test_interrupted_in_one_method_it_goes_on_there(
         patch.setattr(console, "ProgressLine", Line)
         assert compare(*flags) == 128 + signal.SIGTERM
     told = capsys.readouterr()
-    assert "Stopped and saved at step 7" in told.err and told.out == ""
+    assert "Stopped and saved at step 3" in told.err and told.out == ""
     made = sorted(path.name for path in (tmp_path / "job").iterdir())
     assert made == ["centroid_euclidean", "job.json", "maml", "ridge"]
     assert compare(*flags, "--quiet") == 0
@@ -319,14 +321,14 @@ def test_a_method_that_diverged_after_a_validation_is_tested_at_its_best(
     [line] = (
         r for r in (workdir / "results.md").read_text().splitlines() if "MAML" in r
     )
-    assert "| 12 (diverged) |" in line
+    assert "| 4 (diverged) |" in line
 
 
 def test_the_table_says_what_was_given_and_chosen_and_how_checkpoints_were_selected(
     comparison, compare, tmp_path
 ):
     text, chosen = (comparison / "results.md").read_text(), results_of(comparison)
-    assert "\nGiven: `" in text and " --num_steps=12 " in text
+    assert "\nGiven: `" in text and " --num_steps=4 " in text
     strength = chosen["methods"]["ridge"]["chosen_on_validation"]["ridge_strength"]
     told = f"chosen on validation episodes: `--ridge_strength={strength:.3g} "
     assert f"Ridge regression, {told}" in text

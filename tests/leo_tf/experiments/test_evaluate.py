@@ -81,6 +81,7 @@ def test_evaluating_gives_the_results_of_training_and_writes_nothing(trained):
     assert results.title == f"tiny, test: {title}"
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_it_is_the_best_that_is_evaluated_not_the_latest(trained_copy, tiny_data):
     losses = set()
     for step in (5, 10, 12):
@@ -93,6 +94,7 @@ def test_it_is_the_best_that_is_evaluated_not_the_latest(trained_copy, tiny_data
     assert len(losses) == 3, "else nothing was shown"
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_the_test_may_have_another_shape_and_length(trained):
     flags = ["--test_way=5", "--test_shot=2", "--test_num_query=4"]
     results = evaluated(trained, *flags, "--num_test_episodes=6")
@@ -103,6 +105,7 @@ def test_the_test_may_have_another_shape_and_length(trained):
     assert correct == pytest.approx(round(correct), abs=1e-4)
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_the_test_may_be_of_other_data(trained, tiny_data, tmp_path, write_split):
     data = pathlib.Path(shutil.copytree(tiny_data, tmp_path / "moved"))
     assert evaluated(trained, f"--data_path={data}") == evaluated(trained)
@@ -143,6 +146,7 @@ def test_a_hyperparameter_other_than_the_trained_one_is_refused_by_its_name(
     assert caught.value.received == received
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_the_flags_of_the_training_may_be_repeated(trained, small_flags):
     assert evaluated(trained, *small_flags) == evaluated(trained)
 

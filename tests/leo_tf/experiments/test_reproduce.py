@@ -11,18 +11,21 @@ from leo_tf.cli import main as command_line
 from leo_tf.configs.presets import PRESETS
 from leo_tf.experiments import reproduce
 
+pytestmark = pytest.mark.usefixtures("quick_jobs")
 NORMAL_95 = 1.959964
 
 
 @pytest.fixture(scope="module")
-def run_protocol(small_flags):
+def run_protocol(small_flags, quick_jobs):
     """Follows the protocol in a directory; returns the exit status."""
 
     def run_protocol(workdir, *flags) -> int:
         mode = "--mode=reproduce", "--seeds=2", "--seed=4", f"--workdir={workdir}"
         # Far too much: the first validation is the best.
         rate = "--outer_lr=0.3", "--inner_lr_init=1"
-        return command_line.main(["run_leo.py", *small_flags, *mode, *rate, *flags])
+        few = "--num_steps=4", "--validate_every=2"
+        given = [*small_flags, *few, *mode, *rate, *flags]
+        return command_line.main(["run_leo.py", *given])
 
     return run_protocol
 
@@ -60,10 +63,10 @@ def test_every_seed_trains_on_both_splits_for_as_many_steps_as_were_selected(
     selection = reproduction / "selection"
     best = json.loads((selection / "best" / "checkpoint.json").read_text())["step"]
     assert config_of(selection)["data"]["train_on_val"] is False
-    history = manifest_of(selection, 12)["progress"]["history"]
+    history = manifest_of(selection, 4)["progress"]["history"]
     accuracies = {record["step"]: record["val_accuracy"] for record in history}
     assert accuracies[best] == max(accuracies.values())
-    assert best == 5 < 12 and accuracies[best] > accuracies[12], "not the last"
+    assert best == 2 < 4 and accuracies[best] > accuracies[4], "not the last"
     digests = [manifest_of(selection, best)["data"]]
     for seed in (4, 5):
         run = reproduction / f"seed_{seed}"

@@ -17,14 +17,18 @@ from leo_tf.experiments import run_group
 from leo_tf.experiments.search import Pace
 from leo_tf.methods import settings as method_settings
 
+# The generator has no inner loop.
+_QUICK = ("--adaptation_steps=1", "--num_steps=4", "--validate_every=2")
+
 
 @pytest.fixture(scope="module")
-def search(small_flags):
+def search(small_flags, quick_jobs):
     """Searches in a directory; returns the exit status."""
 
     def search(workdir, *flags) -> int:
-        mode = "--mode=search", "--methods=leo,maml,ridge", f"--workdir={workdir}"
-        return command_line.main(["run_leo.py", *small_flags, *mode, *flags])
+        mode = "--mode=search", "--methods=generator,maml,ridge", f"--workdir={workdir}"
+        given = [*small_flags, *_QUICK, *mode, *flags]
+        return command_line.main(["run_leo.py", *given])
 
     return search
 
@@ -45,7 +49,7 @@ def best_validation(directory) -> float:
 
 def test_every_trial_trained_with_the_settings_drawn_for_it(searched):
     found = results_of(searched)["methods"]
-    assert list(found) == ["maml", "leo"], "ridge is not trained"
+    assert list(found) == ["maml", "generator"], "ridge is not trained"
     for name, result in found.items():
         assert len(result["trials"]) == 3
         for number, trial in enumerate(result["trials"]):
@@ -57,7 +61,7 @@ def test_every_trial_trained_with_the_settings_drawn_for_it(searched):
             assert trial["settings"].items() <= flat.items()
             accuracy = trial["validation_accuracy"]["mean"]
             assert accuracy == best_validation(directory)
-            assert trial["steps_trained"] == 12 and not trial["diverged"]
+            assert trial["steps_trained"] == 4 and not trial["diverged"]
 
 
 def test_the_best_validation_decides_and_its_settings_fit_a_comparison(
@@ -97,8 +101,9 @@ def test_the_best_validation_decides_and_its_settings_fit_a_comparison(
 def test_all_trials_are_in_the_files_best_first(searched):
     text = (searched / "results.md").read_text()
     tables = text.split("# ")[1:]
-    assert [table.splitlines()[0] for table in tables] == ["MAML", "LEO"]
-    for name, table in zip(("maml", "leo"), tables):
+    titles = [table.splitlines()[0] for table in tables]
+    assert titles == ["MAML", "Conditional generator only"]
+    for name, table in zip(("maml", "generator"), tables):
         rows = [line.split(" | ") for line in table.splitlines() if line[:3] > "| -"]
         numbers = [int(row[0].strip("| ")) for row in rows if row[0][2:].isdigit()]
         trials = results_of(searched)["methods"][name]["trials"]
@@ -136,8 +141,9 @@ def test_the_settings_given_are_written_out_where_they_were_best(
 _DIVERGES = (
     "--outer_lr=1e30",
     "--non_finite_limit=2",
-    "--methods=leo",
-    "--num_steps=40",
+    "--methods=generator",
+    "--num_steps=8",
+    "--validate_every=8",
 )
 
 
@@ -146,7 +152,7 @@ def test_a_search_in_which_all_diverges_recommends_nothing_and_is_done_once(
 ):
     workdir = tmp_path / "job"
     assert search(workdir, "--trials=1", *_DIVERGES) == 0
-    result = results_of(workdir)["methods"]["leo"]
+    result = results_of(workdir)["methods"]["generator"]
     assert result["best_trial"] is None and result["trials"][0]["diverged"]
     assert json.loads((workdir / "settings.json").read_text()) == {}
     assert "Every trial diverged" in capsys.readouterr().out
@@ -157,10 +163,10 @@ def test_a_search_in_which_all_diverges_recommends_nothing_and_is_done_once(
     with monkeypatch.context() as patched:
         patched.setattr(run_group.RunGroup, "train", trained_again)
         assert search(workdir, "--trials=1", *_DIVERGES) == 0
-    assert results_of(workdir)["methods"]["leo"] == result
+    assert results_of(workdir)["methods"]["generator"] == result
     # Of other settings nothing is known, and nothing was saved that they would spoil.
     assert search(workdir, "--trials=1", *_DIVERGES, "--outer_lr=1e-3") == 0
-    again = results_of(workdir)["methods"]["leo"]
+    again = results_of(workdir)["methods"]["generator"]
     assert again["best_trial"] == 0 and not again["trials"][0]["diverged"]
 
 
@@ -231,7 +237,7 @@ def test_searching_for_another_method_keeps_what_was_found(search, searched, tmp
     flags = "--trials=1", "--methods=meta_sgd", "--quiet"
     assert search(workdir, *flags) == 0
     after = json.loads((workdir / "settings.json").read_text())
-    assert after.keys() == {"maml", "leo", "meta_sgd"}
+    assert after.keys() == {"maml", "generator", "meta_sgd"}
     assert before.items() <= after.items()
 
 

@@ -94,6 +94,7 @@ def test_a_stopped_run_saves_and_the_same_command_ends_it_as_if_never_stopped(
     assert outcome(workdir) == outcome(trained)
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_an_interrupted_run_says_so_by_its_exit_status(train, tmp_path, stop_at):
     stop_at(1, signal.SIGINT)
     assert train(tmp_path / "run", "--quiet") == 130
@@ -111,6 +112,7 @@ def test_a_compiled_run_resumes_bit_for_bit_too(train, tmp_path, stop_at):
     assert results_of(whole)["jit"] is True
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_going_on_for_longer_does_not_switch_the_compiler(train, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "_JIT_PAYS_AFTER", 2)  # "auto": not up to 2 steps
     for steps in (2, 3):
@@ -131,6 +133,7 @@ def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
     assert (trained_copy / "checkpoints" / "unusable-step-00000012-0").is_dir()
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_with_only_damaged_checkpoints_it_does_not_start_over(trained_copy, train):
     for path in (trained_copy / "checkpoints").iterdir():
         (path / "manifest.json").unlink()
@@ -148,6 +151,7 @@ def test_a_finished_run_started_again_trains_no_further(
     assert sorted((trained_copy / "events").rglob("*")) == before
 
 
+@pytest.mark.usefixtures("quick_job")
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_other_data_under_the_same_flags_is_refused_naming_the_split(
     trained_copy, train, tiny_data, tmp_path, capsys, write_split, split
@@ -162,6 +166,7 @@ def test_other_data_under_the_same_flags_is_refused_naming_the_split(
     assert listing(trained_copy / "checkpoints") == before
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_the_same_data_elsewhere_is_welcome(trained_copy, train, tiny_data, tmp_path):
     data = shutil.copytree(tiny_data, tmp_path / "moved")
     assert train(trained_copy, f"--data_path={data}", "--quiet") == 0
@@ -195,6 +200,7 @@ def test_results_say_all_that_is_needed_to_repeat_them(trained):
     assert results["interval"] == "95 % over episodes"
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_data_with_pictures_gets_one_test_episode_drawn_and_other_data_not(
     train, tmp_path, monkeypatch, trained
 ):
@@ -216,6 +222,7 @@ def test_data_with_pictures_gets_one_test_episode_drawn_and_other_data_not(
     assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_quiet_prints_the_results_and_nothing_else(trained_copy, train, capsys):
     assert train(trained_copy, "--quiet") == 0
     captured = capsys.readouterr()
@@ -226,6 +233,7 @@ def test_quiet_prints_the_results_and_nothing_else(trained_copy, train, capsys):
     assert last[1].endswith(f"-m tensorboard.main --logdir={trained_copy}")
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_it_tells_data_device_shapes_and_how_to_look_at_a_run_of_any_name(
     train, tiny_data, tmp_path, capsys
 ):

@@ -124,6 +124,7 @@ def test_any_number_of_queries_is_answered_none_too(ask):
     assert none["probabilities"].shape == (0, 3) and none["classes"].shape == (0,)
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_a_run_in_float64_answers_in_float32_what_it_computes_in_float64(
     train, tmp_path
 ):

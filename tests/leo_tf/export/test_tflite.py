@@ -87,6 +87,7 @@ def test_the_manifest_says_what_the_file_is(version):
     assert {p.name for p in version.iterdir()} == {"model.tflite", "export.json"}
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_a_run_in_mixed_precision_answers_in_whole_precision(train, tmp_path):
     flags = "--mixed_precision", "--num_steps=2", "--quiet"
     assert train(tmp_path / "run", *flags) == 0

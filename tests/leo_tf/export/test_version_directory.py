@@ -26,20 +26,34 @@ def out(trained, tmp_path_factory) -> pathlib.Path:
     return directory
 
 
+@pytest.fixture(scope="module")
+def plain(train, quick_jobs, tmp_path_factory) -> pathlib.Path:
+    """A run of nearest centroid, which is exported quickly: not to be changed."""
+    workdir = tmp_path_factory.mktemp("plain") / "run"
+    assert train(workdir, "--method=centroid", "--quiet") == 0
+    return workdir
+
+
+@pytest.fixture
+def plain_copy(plain, tmp_path) -> pathlib.Path:
+    """A copy of it, to damage at will."""
+    return pathlib.Path(shutil.copytree(plain, tmp_path / "copy"))
+
+
 def facts_of(version: pathlib.Path) -> dict:
     return json.loads((version / "export.json").read_text("utf-8"))
 
 
 def test_an_export_needs_no_data_and_no_trainer_and_leaves_the_run_as_it_is(
-    trained, tmp_path, monkeypatch, capsys
+    plain, tmp_path, monkeypatch, capsys
 ):
     def refuse(*unused, **also_unused):
         pytest.fail("data was loaded")
 
     monkeypatch.setattr(datasets, "load", refuse)
-    before = listing(trained)
-    assert export(trained, tmp_path / "out") == 0
-    assert listing(trained) == before
+    before = listing(plain)
+    assert export(plain, tmp_path / "out") == 0
+    assert listing(plain) == before
     assert str(tmp_path / "out" / "1") in capsys.readouterr().out
 
 
@@ -106,20 +120,20 @@ def test_the_export_holds_no_path_of_this_machine(out):
 
 
 def test_of_the_embedded_data_the_manifest_says_how_features_are_made(
-    trained_copy, tmp_path
+    plain_copy, tmp_path
 ):
-    config = json.loads((trained_copy / "config.json").read_text())
+    config = json.loads((plain_copy / "config.json").read_text())
     config["data"].update(dataset_name="glyphs", data_path="")
-    (trained_copy / "config.json").write_text(json.dumps(config))
-    assert export(trained_copy, tmp_path) == 0
+    (plain_copy / "config.json").write_text(json.dumps(config))
+    assert export(plain_copy, tmp_path) == 0
     facts = facts_of(tmp_path / "1")
     assert "leo_tf.data_pipeline.glyphs.hog" in facts["embedding"]
     assert facts["trained_on"]["source"] == "embedded"
 
 
 @pytest.mark.parametrize("change", ["step", "data", "model", "missing"])
-def test_results_of_another_checkpoint_are_not_told(change, trained_copy, tmp_path):
-    path = trained_copy / "results.json"
+def test_results_of_another_checkpoint_are_not_told(change, plain_copy, tmp_path):
+    path = plain_copy / "results.json"
     results = json.loads(path.read_text())
     if change == "step":
         results["step"] += 1
@@ -130,29 +144,29 @@ def test_results_of_another_checkpoint_are_not_told(change, trained_copy, tmp_pa
     path.write_text(json.dumps(results))
     if change == "missing":
         path.unlink()
-    assert export(trained_copy, tmp_path) == 0
+    assert export(plain_copy, tmp_path) == 0
     assert facts_of(tmp_path / "1")["test_accuracy"] is None
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])
 def test_damaged_results_are_refused_by_their_path(
-    content, trained_copy, tmp_path, capsys
+    content, plain_copy, tmp_path, capsys
 ):
-    (trained_copy / "results.json").write_text(content)
-    assert export(trained_copy, tmp_path / "out") == 3
-    assert str(trained_copy / "results.json") in capsys.readouterr().err
+    (plain_copy / "results.json").write_text(content)
+    assert export(plain_copy, tmp_path / "out") == 3
+    assert str(plain_copy / "results.json") in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_versions_count_up_and_none_is_written_over(trained, tmp_path, capsys):
+def test_versions_count_up_and_none_is_written_over(plain, tmp_path, capsys):
     out = tmp_path / "out"
-    assert export(trained, out, "--export_version=7") == 0
-    assert export(trained, out) == 0
+    assert export(plain, out, "--export_version=7") == 0
+    assert export(plain, out) == 0
     (out / "10x").mkdir()
     (out / "6").mkdir()  # empty, yet somebody's
     before = listing(out)
     for taken in (6, 7):
-        assert export(trained, out, f"--export_version={taken}") == 2
+        assert export(plain, out, f"--export_version={taken}") == 2
         assert "--export_version: expected" in capsys.readouterr().err
     assert listing(out) == before
     assert {p.name for p in out.iterdir()} == {"6", "7", "8", "10x"}
@@ -182,7 +196,7 @@ def test_a_version_that_another_process_made_meanwhile_is_not_written_over(tmp_p
 
 
 @pytest.mark.parametrize("failing", ["flush_to_disk", "saving"])
-def test_an_export_that_fails_leaves_nothing(failing, trained, tmp_path, monkeypatch):
+def test_an_export_that_fails_leaves_nothing(failing, plain, tmp_path, monkeypatch):
     def fail(*unused, **also_unused):
         if failing == "saving":
             raise tf.errors.ResourceExhaustedError(None, None, "no space left")
@@ -194,7 +208,7 @@ def test_an_export_that_fails_leaves_nothing(failing, trained, tmp_path, monkeyp
         monkeypatch.setattr(tf.saved_model, "save", fail)
     else:
         monkeypatch.setattr(exporter, "flush_to_disk", fail)
-    assert export(trained, out) == DiskError.exit_code
+    assert export(plain, out) == DiskError.exit_code
     assert list(out.iterdir()) == []
 
 
@@ -215,27 +229,27 @@ def test_every_file_is_flushed_before_the_version_has_its_name(tmp_path, monkeyp
     assert flushed[-1] == (tmp_path.name, True)
 
 
-def test_a_file_in_the_place_of_the_directory_is_a_disk_error(trained, tmp_path):
+def test_a_file_in_the_place_of_the_directory_is_a_disk_error(plain, tmp_path):
     (tmp_path / "file").touch()
-    assert export(trained, tmp_path / "file") == DiskError.exit_code
+    assert export(plain, tmp_path / "file") == DiskError.exit_code
 
 
-def test_a_run_that_was_never_validated_is_refused(trained_copy, tmp_path, capsys):
-    shutil.rmtree(trained_copy / "best")
-    assert export(trained_copy, tmp_path / "out") == 4
+def test_a_run_that_was_never_validated_is_refused(plain_copy, tmp_path, capsys):
+    shutil.rmtree(plain_copy / "best")
+    assert export(plain_copy, tmp_path / "out") == 4
     assert "Train first" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["embedding_size", "data"])
 def test_a_checkpoint_that_does_not_tell_what_is_needed_is_refused(
-    name, trained_copy, tmp_path, capsys
+    name, plain_copy, tmp_path, capsys
 ):
-    for path in trained_copy.glob("checkpoints/*/manifest.json"):
+    for path in plain_copy.glob("checkpoints/*/manifest.json"):
         facts = json.loads(path.read_text())
         del facts[name]
         path.write_text(json.dumps(facts))
-    assert export(trained_copy, tmp_path / "out") == CheckpointError.exit_code
+    assert export(plain_copy, tmp_path / "out") == CheckpointError.exit_code
     assert f"`{name}`" in capsys.readouterr().err
 
 

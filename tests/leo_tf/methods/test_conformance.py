@@ -14,6 +14,7 @@ from tiny_cases import B, D, K, N, make_episode, task_of
 from leo_tf.configs.schema import GROUPS, Config
 from leo_tf.methods import registry as methods
 from leo_tf.methods.registry import METHODS
+from leo_tf.methods.settings import effective
 from leo_tf.model.learner import adapt_and_score, uneven_adapt
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.variables import restore_variables
@@ -249,17 +250,18 @@ def test_even_support_given_in_any_order_is_adapted_to_as_an_episode(name):
 
 
 def _changed_settings() -> list[tuple[str, dict]]:
-    """(method, settings): every setting of models and methods, one changed at a time.
+    """(method, settings): every setting of models and methods changed.
 
+    Each that a method has by itself; all others, which it should not heed, at a time.
     They are read from the schema, so that a new one is among them.
     """
     fields = [f for g in ("model", "methods") for f in dataclasses.fields(GROUPS[g])]
-    found = []
+    names, found = {field.name for field in fields} - {"method"}, []
     for name in METHODS:
         usual = {**Config().flat(), **SETTINGS[name]}
-        found.append((name, {}))
-        for setting in (field.name for field in fields if field.name != "method"):
-            found.append((name, {setting: _changed(usual[setting])}))
+        own = sorted(names & set(effective(name)))
+        for settings in ([], *([setting] for setting in own), sorted(names - set(own))):
+            found.append((name, {each: _changed(usual[each]) for each in settings}))
     steps = {"inner_unroll_length": 0, "finetuning_unroll_length": 0}
     return [*found, ("leo", steps)]
 
@@ -273,7 +275,7 @@ def _changed(value):
 @pytest.mark.parametrize(
     ("name", "settings"),
     _changed_settings(),
-    ids=lambda value: value if isinstance(value, str) else ",".join(value) or "usual",
+    ids=lambda value: value if isinstance(value, str) else "+".join(value) or "usual",
 )
 def test_equal_support_gives_an_export_what_was_tested(name, settings):
     given = {"method": name, "way": N, "shot": K, "dtype": "float64"}

@@ -13,6 +13,8 @@ from leo_tf.evaluation import validation_tuning as choices
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
 from leo_tf.methods import registry as methods
 
+pytestmark = pytest.mark.usefixtures("quick_jobs")
+_FEW = ("--num_steps=4", "--validate_every=2")
 UNTRAINED = [name for name, method in methods.METHODS.items() if not method.is_trained]
 
 
@@ -26,14 +28,15 @@ def evaluated(workdir, *flags):
 
 
 @pytest.fixture(scope="module")
-def runs(train, tmp_path_factory):
+def runs(train, quick_jobs, tmp_path_factory):
     """Name of a method -> the directory of its finished run, made when asked for."""
     made = {}
 
     def run(method: str):
         if method not in made:
             made[method] = tmp_path_factory.mktemp(method) / "run"
-            assert train(made[method], f"--method={method}", "--quiet") == 0
+            flags = f"--method={method}", *_FEW, "--quiet"
+            assert train(made[method], *flags) == 0
         return made[method]
 
     return run
@@ -41,8 +44,7 @@ def runs(train, tmp_path_factory):
 
 @pytest.mark.parametrize("method", ["meta_sgd", "leo_random_prior", "generator"])
 def test_it_is_the_method_asked_for_whose_variables_are_trained(runs, method):
-    first = 5
-    before, after = (values_of(runs(method), step) for step in (first, 12))
+    before, after = (values_of(runs(method), step) for step in (2, 4))
     held = {name for name in before if not name.startswith("adam/")}
     config = parse(["run_leo.py", f"--method={method}", "--way=3"]).config
     config = config.replace(num_latents=4)
@@ -94,12 +96,12 @@ def test_choices_are_not_made_again_nor_held_against_the_same_command(
 ):
     before = listing(runs("ridge"))["checkpoints/step-00000000/manifest.json"]
     monkeypatch.setattr(choices, "STRENGTHS", (7.0,))
-    assert train(runs("ridge"), "--method=ridge") == 0
+    assert train(runs("ridge"), "--method=ridge", *_FEW) == 0
     assert "Chosen" not in capsys.readouterr().err
     assert listing(runs("ridge"))["checkpoints/step-00000000/manifest.json"] == before
     strength = config_of(runs("ridge"))["methods"]["ridge_strength"]
     other = f"--ridge_strength={2 * strength}"
-    assert train(runs("ridge"), "--method=ridge", other) == 3
+    assert train(runs("ridge"), "--method=ridge", other, *_FEW) == 3
     assert "ridge_strength is" in capsys.readouterr().err
 
 
@@ -124,7 +126,7 @@ def test_what_is_chosen_is_told_and_what_is_given_stays(train, tmp_path, capsys)
 
 
 def test_another_method_in_the_directory_of_a_run_is_refused(runs, train, capsys):
-    assert train(runs("ridge"), "--method=logistic") == 3
+    assert train(runs("ridge"), "--method=logistic", *_FEW) == 3
     assert "method is 'ridge' there and 'logistic' here" in capsys.readouterr().err
 
 
@@ -163,7 +165,7 @@ def test_a_choice_made_for_other_episodes_is_told_of(runs, evaluate, capsys):
     assert "--logistic_strength and --score_scale: as chosen for 3-way" in told
     for method, flag in (
         ("logistic", "--num_test_episodes=5"),
-        ("leo", "--test_shot=2"),
+        ("maml", "--test_shot=2"),
     ):
         assert evaluate(runs(method), flag) == 0
         assert "as chosen for" not in capsys.readouterr().err

@@ -187,9 +187,14 @@ def test_without_its_float32_spots_gradients_stay_near_the_originals(name):
     assert check(case, raw, ROUNDED[case.dtype]) == 7
 
 
-@pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize(
-    "name", ["small_train_dropout", "small_train_noise", "medium_train_dropout"]
+    ("name", "jit"),
+    [
+        ("small_train_dropout", True),
+        pytest.param("small_train_noise", True, marks=pytest.mark.slow),
+        pytest.param("medium_train_dropout", True, marks=pytest.mark.slow),
+        ("medium_train_dropout", False),
+    ],
 )
 def test_adam_steps_with_jit_and_without_are_the_originals(name, jit):
     follow_adam(name, jit)

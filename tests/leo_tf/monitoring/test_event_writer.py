@@ -178,6 +178,7 @@ def test_text_that_is_no_utf8_costs_the_events_and_not_the_run(tmp_path, caplog)
     assert "TensorBoard gets nothing more" in warning.getMessage()
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_a_run_goes_on_where_it_can_show_nothing(trained_copy, train):
     shutil.rmtree(trained_copy / "events")
     (trained_copy / "events").write_text("in the way")

@@ -10,8 +10,10 @@ from saved_runs import listing, manifest_of, values_of
 from leo_tf.cli.flags import parse
 from leo_tf.console import Console
 from leo_tf.errors import CheckpointError, InputError
+from leo_tf.runs import run
 from leo_tf.runs.directory import Change, RunDirectory, check_changes
 
+pytestmark = pytest.mark.usefixtures("quick_jobs")
 CHANGES = [Change("way", 5, 7), Change("data of val", "a" * 64, "b\x1b[2J" * 100)]
 REFUSAL = InputError("here", "this", "that")
 
@@ -138,10 +140,13 @@ def test_data_of_another_size_is_refused_in_spite_of_the_flag(
     assert listing(trained_copy / "checkpoints") == before
 
 
-def test_a_compiler_is_switched_only_if_the_flags_say_so(trained_copy, train):
+def test_a_compiler_is_switched_only_if_the_flags_say_so(
+    trained_copy, train, monkeypatch
+):
+    monkeypatch.setattr(run, "_JIT_PAYS_AFTER", 12)  # "auto": not up to 12 steps
     assert train(trained_copy, "--allow_changes", "--jit=auto", "--quiet") == 0
-    flags = ("--allow_changes", "--jit=auto", "--num_steps=301")
+    flags = ("--allow_changes", "--jit=auto", "--num_steps=13")
     assert RunDirectory(trained_copy).config().run.jit == "auto"
     assert manifest_of(trained_copy, 12)["jit"] is False
-    assert train(trained_copy, *flags, "--validate_every=300", "--quiet") == 0
-    assert manifest_of(trained_copy, 301)["jit"] is False, "as it began"
+    assert train(trained_copy, *flags, "--quiet") == 0
+    assert manifest_of(trained_copy, 13)["jit"] is False, "as it began"

@@ -16,10 +16,15 @@ PROGRAM = ROOT / "tests" / "tools" / "killed_runs.py"
 
 
 @pytest.mark.parametrize(
-    ("seed", "kills"), [(1, 3), pytest.param(2, 40, marks=pytest.mark.slow)]
+    ("method", "seed", "kills"),
+    [
+        ("generator", 1, 3),  # it draws as LEO does, and is compiled sooner
+        pytest.param("leo", 2, 40, marks=pytest.mark.slow),
+    ],
 )
-def test_a_chain_of_kills_changes_nothing(small_flags, tmp_path, seed, kills):
+def test_a_chain_of_kills_changes_nothing(small_flags, tmp_path, method, seed, kills):
     flags = [flag for flag in small_flags if not flag.startswith("--num_steps")]
+    flags.append(f"--method={method}")
     command = [sys.executable, PROGRAM, tmp_path, str(seed), str(kills), *flags]
     environment = {
         **os.environ,
