@@ -27,23 +27,25 @@ class Metrics:
     """
 
     def __init__(self, versions: Versions, route_of: Callable[[str], str]):
-        self._route_of, self._registry = route_of, prometheus.CollectorRegistry()
-        to = {"registry": self._registry}
+        self._route_of = route_of
+        self._registry = registry = prometheus.CollectorRegistry()
+        says = "Requests answered."
+        labels = "route", "status"
         self._requests = prometheus.Counter(
-            "leo_requests", "Requests answered.", ["route", "status"], **to
+            "leo_requests", says, labels, registry=registry
         )
+        says = "From the head of a request to the end of its answer."
         self._seconds = prometheus.Histogram(
-            *("leo_request_seconds", "From the head of a request to its answer's end."),
-            *(["route"],),
-            buckets=_SECONDS,
-            **to,
+            "leo_request_seconds", says, ["route"], buckets=_SECONDS, registry=registry
         )
-        prometheus.Gauge(
-            "leo_version", "Number of the version that answers; 0 if none does.", **to
-        ).set_function(lambda: versions.current.version if versions.current else 0)
-        prometheus.Gauge(
-            "leo_versions_failed", "Versions that are there and do not work.", **to
-        ).set_function(lambda: sum(bool(why) for _, why in versions.states().values()))
+        says = "Number of the version that answers; 0 if none does."
+        prometheus.Gauge("leo_version", says, registry=registry).set_function(
+            lambda: versions.current.version if versions.current else 0
+        )
+        says = "Versions that are there and do not work."
+        prometheus.Gauge("leo_versions_failed", says, registry=registry).set_function(
+            lambda: sum(bool(wrong) for _, wrong in versions.states().values())
+        )
         prometheus.ProcessCollector(registry=self._registry)  # memory, CPU, files
 
     async def page(self, unused_request: Request) -> Response:

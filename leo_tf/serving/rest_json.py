@@ -22,7 +22,7 @@ from leo_tf.serving.models import refused
 try:
     import orjson
 except ImportError:
-    orjson = None  # type: ignore[assignment]
+    orjson = None  # type: ignore[assignment]  # a module has no other type
 
 _DEFAULT_SIGNATURE = "serving_default"
 # From here on float32 cannot hold every integer, so one written without a decimal

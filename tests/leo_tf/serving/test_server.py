@@ -174,7 +174,7 @@ def test_the_description_names_every_endpoint_and_the_page_needs_no_network(clie
         path = path.replace("{version}", "4")
         for method in methods:
             body = b"{}" if method == "post" else None
-            assert client.ask(method.upper(), path, body)[0] in (200, 400)
+            assert client.send(method.upper(), path, body)[0] in (200, 400)
     reference = description["paths"][PREDICT]["post"]["requestBody"]["$ref"]
     assert reference == "#/components/requestBodies/Predict"
     content = description["components"]["requestBodies"]["Predict"]["content"]
