@@ -11,8 +11,8 @@ VERSION = re.search(
 )[1]
 # Top-level folders that are installed below leo_tf.
 OURS = ["configs", "configs.*", "data_pipeline", "data_pipeline.*"]
-# An ASGI server and the toolkit it runs, for --mode=serve.
-SERVE = ["starlette", "uvicorn"]
+# An ASGI server, the toolkit it runs, its metrics, and faster JSON, for --mode=serve.
+SERVE = ["starlette", "uvicorn", "prometheus_client", "orjson"]
 # scikit-learn is what the baselines are compared with; xdist runs tests side by side;
 # nbclient runs the notebook; a test builds the wheel, with nothing from the network.
 TEST = [

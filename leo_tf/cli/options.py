@@ -7,6 +7,7 @@ ours, so that an error can name what was typed.
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -118,6 +119,24 @@ _EXPORT, _SERVE = ("export",), ("serve",)
 _FORMAT = rules.choice("saved_model", "tflite")
 _HIGHEST = ("default: the highest there is, plus 1",)
 _HOST = Rule(str, "an address or a host name", str.isprintable)
+# As browsers send it, to be compared letter by letter: no path, no capitals, no port
+# that goes without saying.
+_ORIGIN = re.compile(
+    r"(?!http://.*:80\Z|https://.*:443\Z)"
+    r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?"
+)
+
+
+def _are_origins(text: str) -> bool:
+    return all(each == "*" or _ORIGIN.fullmatch(each) for each in text.split(","))
+
+
+_ORIGINS = Rule(
+    str,
+    "origins as browsers send them, https://example.org or http://localhost:3000, "
+    "separated by commas, or *",
+    _are_origins,
+)
 
 _WHAT_TO_DO = [
     Option(
@@ -206,6 +225,11 @@ _SERVING = [
     Option("max_request_bytes", integer(1), _SERVE, 2**25).meaning(
         "Larger requests are refused."
     ),
+    Option(
+        *("cors_origin", _ORIGINS, _SERVE, (), "cors_origins"),
+        facts=("default: nobody's",),
+        convert=lambda text: tuple(text.split(",")),
+    ).meaning("Whose pages may ask from a browser; * for all."),
 ]
 
 

@@ -19,12 +19,14 @@ from hashlib import sha256
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
 
 from leo_tf.configs import rules
 from leo_tf.errors import CheckpointError, DiskError, FlagError
 from leo_tf.export.manifest import manifest
 from leo_tf.export.request_checks import Limits
-from leo_tf.export.signatures import Servable
+from leo_tf.export.signatures import Servable, shape_of
 from leo_tf.files import AnyPath, flush_to_disk, make_directory
 from leo_tf.methods.registry import build
 from leo_tf.model.learner import Learner, uneven_adapt
@@ -80,7 +82,7 @@ def export_model(
         if is_lite:
             (unfinished / "model.tflite").write_bytes(to_tflite(servable))
         else:
-            _save(servable, unfinished)
+            _save(servable, limits, unfinished)
         files = _digests(unfinished)
         facts = manifest(run.path, run.config, best, limits, format, files)
         (unfinished / "export.json").write_text(json.dumps(facts, indent=1))
@@ -181,13 +183,32 @@ def _limits(run: Run, best: Checkpoint, caps: Mapping[str, int]) -> Limits:
     return Limits(size, adapted.classifier.shape[-1], way=way, **caps)
 
 
-def _save(servable: Servable, path: pathlib.Path) -> None:
+def _save(servable: Servable, limits: Limits, path: pathlib.Path) -> None:
     signatures = servable.signatures()
     default = {"serving_default": signatures[_DEFAULT_SIGNATURE]}
     try:
         tf.saved_model.save(servable, str(path), signatures={**signatures, **default})
-    except (RuntimeError, ValueError) as error:  # of the parts that are not Python
+        _tell_shapes(limits, path)
+    # Of the parts that are not Python, and of a file that is not what was written.
+    except (RuntimeError, ValueError, DecodeError) as error:
         raise OSError(str(error)) from error
+
+
+def _tell_shapes(limits: Limits, path: pathlib.Path) -> None:
+    """Writes the inputs' shapes where `saved_model_cli show` and servers read them.
+
+    The graph itself takes any shape: else TensorFlow would refuse a wrong one in words
+    of its own, many lines of them, before our checks run, and could drop these.
+    """
+    file = path / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    for signature in saved.meta_graphs[0].signature_def.values():
+        for name, tensor in signature.inputs.items():
+            shape = tf.TensorShape(shape_of(name, limits))
+            tensor.tensor_shape.CopyFrom(shape.as_proto())
+    file.write_bytes(saved.SerializeToString(deterministic=True))
+    # A digest of what the file was; export.json has those of all files.
+    (path / "fingerprint.pb").unlink(missing_ok=True)
 
 
 def check_convertible(learner: Learner) -> None:

@@ -86,12 +86,16 @@ def described(limits: Limits) -> dict:
     }
 
 
+def shape_of(field: str, limits: Limits) -> list[int | None]:
+    """Returns the sizes of a field's dimensions, None for those that may differ."""
+    known = {"D": limits.embedding_size, "P": limits.parameters}
+    return [known.get(letter) for letter in _FIELDS[field][1:]]
+
+
 def _spec(field: str, limits: Limits, checked: bool) -> tf.TensorSpec:
     """Of unknown shape where the graph checks, so that the error is ours."""
-    dtype, *letters = _FIELDS[field]
-    known = {"D": limits.embedding_size, "P": limits.parameters}
-    shape = None if checked else [known.get(letter) for letter in letters]
-    return tf.TensorSpec(shape, dtype, name=field)
+    shape = None if checked else shape_of(field, limits)
+    return tf.TensorSpec(shape, _FIELDS[field][0], name=field)
 
 
 class _Parts:

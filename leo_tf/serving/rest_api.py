@@ -2,9 +2,10 @@
 
     POST /v1/models/leo[/versions/N]:predict     GET /v1/models/leo[/versions/N]
     GET /v1/models/leo[/versions/N]/metadata     GET /healthz, /openapi.json, /docs
+    GET /monitoring/prometheus/metrics
 
 A request waits in this order: until its body is read, which is quick or ends it; and
-for one of a few threads that read JSON and compute.
+for one of a few threads that inflate, read JSON and compute.
 
 Source: github.com/tensorflow/serving, g3doc/api_rest.md, model_servers/http_rest_api*.
 """
@@ -14,19 +15,23 @@ import concurrent.futures
 import json
 import os
 import re
+from collections.abc import Collection
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from leo_tf.errors import shown
+from leo_tf.serving.metrics import Metrics
 from leo_tf.serving.model_versions import Served, Versions
 from leo_tf.serving.models import RequestError
 from leo_tf.serving.openapi import describe, page
-from leo_tf.serving.rest_json import read_request, write_answer
+from leo_tf.serving.rest_json import inflate, read_request, write_answer
 
 MODEL = "leo"
 # Requests read or waiting; each may hold as many bytes as one may have.
@@ -35,23 +40,52 @@ _SECONDS_TO_READ = 60.0
 _VERSION = "(?:/versions/([0-9]+))?"
 _PREDICT = re.compile(f"/v1/models/([^/:]+){_VERSION}:(classify|regress|predict)")
 _STATUS = re.compile(f"/v1/models(?:/([^/:]+))?{_VERSION}(/metadata)?")
-_NOTHING = re.compile("(?!)")
 _LARGEST_VERSION = 2**63 - 1
-_METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"]
+_METRICS = "/monitoring/prometheus/metrics"  # TensorFlow Serving's path
+_PAGES = ("/", "/docs", "/healthz", "/openapi.json", _METRICS)
+_GZIP = (["gzip"], ["x-gzip"])  # names of one encoding
 
 
-def application(versions: Versions, max_request_bytes: int) -> Starlette:
-    """The application that answers with the current one of `versions`."""
-    rest = Rest(versions, max_request_bytes)
+def application(
+    versions: Versions, max_request_bytes: int, cors_origins: Collection[str] = ()
+) -> ASGIApp:
+    """Returns the application that answers with the current one of `versions`.
+
+    Args:
+      versions: of the exported model.
+      max_request_bytes: larger bodies are refused, inflated ones too.
+      cors_origins: whose pages may ask from a browser; "*" for all.
+    """
+    rest, metrics = Rest(versions, max_request_bytes), Metrics(versions, _route)
     routes = [
-        Route("/v1/{path:path}", rest.answer, methods=_METHODS),
+        Route("/v1/{path:path}", rest),
         Route("/healthz", rest.health),
         Route("/openapi.json", rest.openapi),
         Route("/docs", rest.docs),
         Route("/", rest.docs),
+        Route(_METRICS, metrics.page),
     ]
     handlers = {HTTPException: _as_json, Exception: _our_fault}
-    return Starlette(routes=routes, exception_handlers=handlers)
+    answering: ASGIApp = Starlette(routes=routes, exception_handlers=handlers)
+    # Around it all, so that a browser can read of our own mistakes too.
+    if cors_origins:
+        answering = CORSMiddleware(
+            answering,
+            allow_origins=[*cors_origins],
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["Authorization", "Content-Encoding"],
+            expose_headers=["Retry-After"],
+        )
+    return metrics.of(answering)
+
+
+def _route(path: str) -> str:
+    """What metrics call a path: one of few names, whatever is asked for."""
+    if _PREDICT.fullmatch(path):
+        return "/v1/models/MODEL:predict"
+    if found := _STATUS.fullmatch(path):
+        return f"/v1/models/MODEL{found[3] or ''}"
+    return path if path in _PAGES else "other"
 
 
 def _json(value: Any, status: int = 200, **headers: str) -> Response:
@@ -63,8 +97,12 @@ def _error(status: int, message: str, **headers: str) -> Response:
     return _json({"error": message}, status, **headers)
 
 
-async def _as_json(unused_request: Request, error: Any) -> Response:
-    return _error(error.status_code, error.detail, **(error.headers or {}))
+async def _as_json(request: Request, error: Any) -> Response:
+    headers, said = dict(error.headers or {}), error.detail
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
+        said = f"method: expected {headers['Allow']}, received {request.method[:20]}."
+    return _error(error.status_code, said, **headers)
 
 
 async def _our_fault(unused_request: Request, error: Exception) -> Response:
@@ -80,18 +118,26 @@ class Rest:
         self._waiting = 0
         self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "predict")
 
-    async def answer(self, request: Request) -> Response:
-        """Everything below /v1."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers to everything below /v1, by whatever method."""
+        response = await self._answer(Request(scope, receive))
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
         path, method = request.scope["path"], request.method
-        match = {"POST": _PREDICT, "GET": _STATUS}.get(method, _NOTHING).fullmatch(path)
+        to_predict = _PREDICT.fullmatch(path)
+        match = to_predict or _STATUS.fullmatch(path)
         if not match:
             return _error(400, f"Malformed request: {method} {_inline(path)}")
+        allowed = "POST" if to_predict else "GET, HEAD"
+        if method not in allowed.split(", "):
+            raise HTTPException(405, headers={"Allow": allowed})
         name, number, what = match.groups()
         if number and (len(number) > 19 or int(number) > _LARGEST_VERSION):
             number = _inline(number)
             return _error(400, f"Failed to convert version: {number} to numeric.")
         version = int(number) if number else None
-        if method == "POST":
+        if to_predict:
             return await self._predict(request, name, version, what)
         if not name:
             return _error(400, "Missing model name in request.")
@@ -122,14 +168,20 @@ class Rest:
         try:
             body = await asyncio.wait_for(self._body(request), _SECONDS_TO_READ)
             if body is None:
-                expected = f"{self._most_bytes} bytes or fewer"
-                return _error(413, f"body: expected {expected}, received more.")
+                return _too_long(self._most_bytes)
+            encoding = _encoding(request)
+            if encoding and encoding not in _GZIP:
+                expected = "gzip, identity or none"
+                received = _inline(", ".join(encoding))
+                message = f"Content-Encoding: expected {expected}, received {received}."
+                return _error(415, message, **{"Accept-Encoding": "gzip, identity"})
             served = self._chosen(name, version)
             if method.lower() != "predict":
                 expected = "predict, with the `signature_name` classify"
                 return _error(400, f"method: expected {expected}.")
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, _compute, served, body)
+            work = served, body, self._most_bytes if encoding else None
+            return await loop.run_in_executor(self._threads, _compute, *work)
         except (asyncio.TimeoutError, TimeoutError):
             return _error(408, f"body: expected all within {_SECONDS_TO_READ:.0f} s")
         except ClientDisconnect:
@@ -183,9 +235,25 @@ class Rest:
         return _json({"model_version_status": listed})
 
 
-def _compute(served: Served, body: bytes) -> Response:
-    """In a thread: what a body asks for."""
+def _encoding(request: Request) -> list[str]:
+    """What was done to the body, in order; what changes nothing is left out."""
+    names = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
+    return [name for name in map(str.strip, names) if name not in ("", "identity")]
+
+
+def _too_long(most_bytes: int) -> Response:
+    message = f"body: expected {most_bytes} bytes or fewer, received more."
+    return _error(413, message)
+
+
+def _compute(served: Served, body: bytes, inflate_to: int | None) -> Response:
+    """In a thread: what a body asks for; inflated first if there is a limit to that."""
     try:
+        if inflate_to is not None:
+            inflated = inflate(body, inflate_to)
+            if inflated is None:
+                return _too_long(inflate_to)
+            body = inflated
         signature, inputs, by_rows = read_request(body, served.model.inputs)
         answer = write_answer(served.model(signature, inputs), by_rows)
         return Response(answer, media_type="application/json")

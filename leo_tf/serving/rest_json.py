@@ -1,13 +1,17 @@
 """TensorFlow Serving's JSON: request bodies to arrays, answers to bodies.
 
 Taken and refused are what TensorFlow Serving takes and refuses; the words of a refusal
-are ours, and name the field.
+are ours, and name the field. orjson, where it is installed, only makes it faster: what
+it does not take, or may have rounded, is read again by Python's own reader.
 
 Source: github.com/tensorflow/serving, g3doc/api_rest.md and util/json_tensor.cc.
 """
 
+import codecs
+import contextlib
 import itertools
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,12 +19,49 @@ import numpy as np
 
 from leo_tf.serving.models import refused
 
+try:
+    import orjson
+except ImportError:
+    orjson = None  # type: ignore[assignment]  # a module has no other type
+
 _DEFAULT_SIGNATURE = "serving_default"
 # From here on float32 cannot hold every integer, so one written without a decimal
 # point is refused rather than changed.
 _FLOAT_INTEGERS = 2**24
 _MOST_DIMENSIONS = 8
 _SHOWN_CHARACTERS = 80
+# From here on orjson's floats may be integers of more digits than it takes.
+_INTEGERS_OF_ORJSON = 2.0**63
+_GZIP = 16 + zlib.MAX_WBITS
+# A stream may have several parts; each costs a copy of all after it.
+_MOST_PARTS = 100
+
+
+def inflate(body: bytes, most_bytes: int) -> bytes | None:
+    """Returns what was compressed by gzip, or None if it is more than `most_bytes`.
+
+    It is never inflated further than that.
+
+    Raises:
+      RequestError: if it is damaged.
+    """
+    parts: list[bytes] = []
+    expected, room = "a whole stream of gzip, as Content-Encoding says", most_bytes
+    for _ in range(_MOST_PARTS):
+        reader = zlib.decompressobj(_GZIP)
+        try:
+            parts.append(reader.decompress(body, room + 1))
+        except zlib.error as error:
+            raise refused("body", expected, str(error)) from None
+        room -= len(parts[-1])
+        if room < 0:
+            return None
+        if not reader.eof:
+            raise refused("body", expected, "a part of one")
+        body = reader.unused_data
+        if not body:
+            return b"".join(parts)
+    raise refused("body", expected, f"more than {_MOST_PARTS} of them")
 
 
 def read_request(
@@ -29,7 +70,7 @@ def read_request(
     """Returns the request in a body.
 
     Args:
-      body: JSON, perhaps with NaN and Infinity.
+      body: JSON in UTF-8, perhaps with NaN and Infinity.
       inputs_of: from a signature's name to its inputs, name -> TensorSpec.
 
     Returns:
@@ -39,10 +80,28 @@ def read_request(
     Raises:
       RequestError: for anything else, however odd.
     """
+    body = body.removeprefix(codecs.BOM_UTF8)
+    if orjson:
+        with contextlib.suppress(ValueError):  # then all is read again, refusals too
+            found = _understood(orjson.loads(body), inputs_of)
+            if not any(map(_may_be_rounded, found[1].values())):
+                return found
     try:
         request = json.loads(body.decode())
     except (ValueError, RecursionError) as error:
         raise refused("body", "JSON", str(error) or "what is no JSON") from None
+    return _understood(request, inputs_of)
+
+
+def _may_be_rounded(array: np.ndarray) -> bool:
+    is_float = array.dtype.kind == "f"
+    return is_float and bool(np.any(np.abs(array) >= _INTEGERS_OF_ORJSON))
+
+
+def _understood(
+    request: Any, inputs_of: Callable[[str], Mapping[str, Any]]
+) -> tuple[str, dict[str, np.ndarray], bool]:
+    """As `read_request`, of what has been read."""
     if not isinstance(request, dict):
         raise refused("body", "a JSON object", _shown(request))
     signature = request.get("signature_name", _DEFAULT_SIGNATURE)
@@ -128,20 +187,29 @@ def _numbers(flat: list, dtype: np.dtype, name: str) -> np.ndarray:
 def write_answer(outputs: dict[str, np.ndarray], by_rows: bool) -> bytes:
     """Returns the body that answers with `outputs`, NaN and Infinity by these names.
 
+    The numbers are the same whoever writes them; blanks are not.
+
     Raises:
       RequestError: if rows were asked for, and the outputs are not as many.
     """
     values = {name: value.tolist() for name, value in sorted(outputs.items())}
     only = next(iter(values.values())) if len(values) == 1 else None
+    # orjson would write null for the others.
+    is_finite = all(np.all(np.isfinite(value)) for value in outputs.values())
+    write = orjson.dumps if orjson and is_finite else _written
     if not by_rows:
-        return json.dumps({"outputs": values if only is None else only}).encode()
+        return write({"outputs": values if only is None else only})
     sizes = {name: np.shape(value)[:1] for name, value in outputs.items()}
     if len(set(sizes.values())) != 1 or () in sizes.values():
         words = (f"{name} {list(size)}" for name, size in sorted(sizes.items()))
         expected = "`inputs`, for the outputs have different first dimensions"
         raise refused("instances", expected, f"`instances` ({', '.join(words)})")
     rows = [dict(zip(values, row)) for row in zip(*values.values())]
-    return json.dumps({"predictions": rows if only is None else only}).encode()
+    return write({"predictions": rows if only is None else only})
+
+
+def _written(value: Any) -> bytes:
+    return json.dumps(value).encode()
 
 
 def _shown(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 Starlette on uvicorn: both are small, well kept and pure Python, and the protocol is
 TensorFlow Serving's, so that nothing a larger framework brings would be used. They are
-the extra `serve`; nothing here is imported by training.
+the extra `serve`, with Prometheus's client; nothing here is imported by training.
 """
 
 import contextlib
@@ -12,13 +12,14 @@ import signal
 import socket
 import sys
 import typing
+from collections.abc import Collection
 
 from leo_tf.console import SILENT, Console
 from leo_tf.errors import FlagError
 
 if typing.TYPE_CHECKING:
     import uvicorn
-    from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
     from leo_tf.serving.model_versions import Served
 
@@ -28,7 +29,7 @@ DEFAULT_PORT = 8501  # of TensorFlow Serving's REST interface
 # 14 MB of JSON.
 DEFAULT_MAX_REQUEST_BYTES = 2**25
 
-_PACKAGES = ("starlette", "uvicorn")
+_PACKAGES = ("starlette", "uvicorn", "prometheus_client")
 # How long requests that run may take when the server is asked to stop.
 _SECONDS_TO_FINISH = 30
 # How long an idle connection is kept. One that is closed just when its client sends
@@ -60,6 +61,7 @@ def serve(
     host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
     max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES,
+    cors_origins: Collection[str] = (),
     console: Console = SILENT,
 ) -> None:
     """Answers requests until SIGINT or SIGTERM, and finishes those that run then.
@@ -69,6 +71,8 @@ def serve(
       host: address to listen on; "0.0.0.0" lets other machines in.
       port: port to listen on; 0 for any free one.
       max_request_bytes: larger requests are refused.
+      cors_origins: whose pages may ask from a browser, such as
+        "https://example.org"; "*" for all.
       console: told of the address, and of versions served or passed over.
 
     Raises:
@@ -92,12 +96,13 @@ def serve(
             # Until uvicorn runs, and when it has ended and raises them again.
             signal.signal(number, lambda *unused: sys.exit(0))
         console.say(_described(served, listening))
-        config = configured(application(versions, max_request_bytes))
+        answering = application(versions, max_request_bytes, cors_origins)
+        config = configured(answering)
         with contextlib.closing(versions):
             uvicorn.Server(config).run(sockets=[listening])
 
 
-def configured(application: "Starlette") -> "uvicorn.Config":
+def configured(application: "ASGIApp") -> "uvicorn.Config":
     """Returns uvicorn's configuration: quiet; what runs may finish when it stops."""
     import uvicorn
 

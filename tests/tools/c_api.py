@@ -113,7 +113,7 @@ class CModel:
         return _Output(found, int(index))
 
     def _tensor(self, value):
-        value = np.ascontiguousarray(value)
+        value = np.asarray(value, order="C")
         sizes = (ctypes.c_int64 * value.ndim)(*value.shape)
         tensor = self._library.TF_AllocateTensor(
             _DTYPES[value.dtype], sizes, value.ndim, ctypes.c_size_t(value.nbytes)

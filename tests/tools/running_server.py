@@ -16,7 +16,7 @@ from served_models import clusters, numpy_answers
 from leo_tf.serving import server
 from leo_tf.serving.model_versions import Versions
 
-for _package in ("starlette", "uvicorn"):
+for _package in ("starlette", "uvicorn", "prometheus_client"):
     pytest.importorskip(_package, reason="the extra `serve` is not installed")
 server_app = importlib.import_module("leo_tf.serving.rest_api")
 uvicorn = importlib.import_module("uvicorn")
@@ -34,14 +34,14 @@ GOOD = {"inputs": INPUTS}
 
 
 @contextlib.contextmanager
-def serving(directory, max_request_bytes=2**20):
+def serving(directory, max_request_bytes=2**20, cors_origins=()):
     """Serves a directory; gives the port and the `Versions`."""
     versions = Versions(directory)
     versions.refresh()
     versions.require()
     listening = server.bound("127.0.0.1", 0)
     listening.listen()
-    application = server_app.application(versions, max_request_bytes)
+    application = server_app.application(versions, max_request_bytes, cors_origins)
     running = uvicorn.Server(server.configured(application))
     thread = threading.Thread(target=running.run, args=[[listening]], daemon=True)
     thread.start()
@@ -59,16 +59,21 @@ class Client:
     def __init__(self, port):
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
-    def ask(self, method, path, body=None, **headers):
-        """(status, JSON)."""
-        self.connection.request(method, path, body, headers)
+    def send(self, method, path, body=None, headers=None):
+        """(status, headers, body)."""
+        self.connection.request(method, path, body, headers or {})
         answer = self.connection.getresponse()
-        return answer.status, json.loads(answer.read())
+        return answer.status, answer.headers, answer.read()
 
-    def predict(self, body, path="/v1/models/leo:predict"):
+    def ask(self, method, path, body=None, headers=None):
+        """(status, JSON)."""
+        status, _, content = self.send(method, path, body, headers)
+        return status, json.loads(content)
+
+    def predict(self, body, path="/v1/models/leo:predict", headers=None):
         """(status, JSON) for bytes, or for what JSON can say."""
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.ask("POST", path, body)
+        return self.ask("POST", path, body, headers)
 
 
 def wait_for(condition, seconds=10.0):

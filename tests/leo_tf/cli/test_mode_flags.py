@@ -37,6 +37,7 @@ def test_a_server_listens_on_loopback_at_tensorflow_servings_port_unless_told():
         "host": "127.0.0.1",
         "port": 8501,
         "max_request_bytes": 32 * 2**20,
+        "cors_origins": (),
     }
     options = read(*SERVE, "--host=::", "--port=0", "--max_request_bytes=5")
     assert options.arguments == {
@@ -44,7 +45,44 @@ def test_a_server_listens_on_loopback_at_tensorflow_servings_port_unless_told():
         "host": "::",
         "port": 0,
         "max_request_bytes": 5,
+        "cors_origins": (),
     }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("*", "https://page.example", "http://localhost:3000", "http://[::1]:8080"),
+        *("https://a.example,http://127.0.0.1,*", "chrome-extension://abc", "app://x"),
+        *("https://xn--bcher-kva.example", "http://a.example:443", "https://a:8443"),
+    ],
+)
+def test_origins_of_pages_are_separated_by_commas(text):
+    origins = read(*SERVE, f"--cors_origin={text}").arguments["cors_origins"]
+    assert origins == tuple(text.split(","))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", ",", "page.example", "https://", "https://page.example/", "https://a/b"),
+        *("https://Page.example", "HTTPS://page.example", "https://a.example:443"),
+        *(
+            "http://a.example:80",
+            "https://bücher.example",
+            "https://a.example:",
+            "null",
+        ),
+        *(
+            "https://a.example https://b.example",
+            "https://a.example, https://b.example",
+        ),
+        *("https://*.example", "https://a.example,", "https://me@a.example", "a:b"),
+        *("https://a.example\n", "https://a.example?x", "https://a.example:0"),
+    ],
+)
+def test_an_origin_that_no_browser_would_send_is_refused(text, refusal):
+    assert refusal(*SERVE, f"--cors_origin={text}").where == "--cors_origin"
 
 
 def test_what_to_serve_must_be_said(refusal):
@@ -68,7 +106,9 @@ def test_every_flag_of_some_modes_is_refused_in_the_others(mode, name, refusal):
     if mode in option.modes:
         return
     text = {str: "saved_model", int: "7", bool: "true"}[option.rule.kind]
-    text = {"profile_steps": "3-7", "methods": "leo"}.get(name, text)
+    text = {"profile_steps": "3-7", "methods": "leo", "cors_origin": "*"}.get(
+        name, text
+    )
     error = refusal(f"--mode={mode}", "--workdir=/w", f"--{name}={text}")
     assert error.where == f"--{name}"
     assert (error.expected, error.received) == (

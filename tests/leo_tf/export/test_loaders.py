@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from c_api import CModel
-from exported_models import export, make_request, part, tensors
+from exported_models import D, export, make_request, part, tensors
+
+from leo_tf.serving.model_versions import Versions
+from leo_tf.serving.models import LocalModel
 
 FIELDS = {
     "adapt": ("support", "labels"),
@@ -148,6 +151,79 @@ def test_saved_model_cli_shows_its_signatures(version, tmp_path):
         assert f"signature_def['{name}']" in shown
     for field in ("support", "labels", "queries", "probabilities", "latents_after"):
         assert f"['{field}'] tensor_info" in shown
+    signatures = shown.partition("signature_def['adapt']")[2]
+    signatures = signatures.partition("Concrete Functions")[0]
+    assert "unknown_rank" not in signatures
+    assert f"shape: (-1, {D})" in signatures and "shape: (-1)" in signatures
+
+
+SHAPES = {
+    "support": [-1, D],
+    "labels": [-1],
+    "queries": [-1, D],
+    "classifier": [-1, D],
+}
+
+
+def test_signatures_tell_the_shapes_of_what_goes_in_and_comes_out(version):
+    served = Versions(version.parent)
+    served.refresh()
+    described = served.require().signature_def
+    for name in (*FIELDS, "predict"):
+        for field, tensor in described[name]["inputs"].items():
+            sizes = [int(dim["size"]) for dim in tensor["tensor_shape"]["dim"]]
+            assert (sizes, tensor["tensor_shape"]["unknown_rank"]) == (
+                SHAPES[field],
+                False,
+            )
+        for tensor in described[name]["outputs"].values():
+            assert not tensor["tensor_shape"]["unknown_rank"]
+
+
+WRONG = {
+    "support: expected shape [S, 8], received shape [8]": {"support": (8,)},
+    "support: expected shape [S, 8], received shape []": {"support": ()},
+    "support: expected shape [S, 8], received shape [6 7]": {"support": (6, 7)},
+    "support: expected shape [S, 8], received shape [1 6 8]": {"support": (1, 6, 8)},
+    "labels: expected shape [S], received shape [6 1]": {"labels": (6, 1)},
+    "labels: expected shape [S], received shape []": {"labels": ()},
+    "queries: expected shape [M, 8], received shape [4 8 1]": {"queries": (4, 8, 1)},
+    "queries: expected shape [M, 8], received shape [0]": {"queries": (0,)},
+}
+
+
+def in_session(path):
+    """A SavedModel as programs of TensorFlow 1 load it."""
+    v1 = tf.compat.v1
+    session = v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        signatures = v1.saved_model.load(session, ["serve"], str(path)).signature_def
+
+    def ask(signature, request):
+        infos = signatures[signature]
+        fed = {infos.inputs[name].name: value for name, value in request.items()}
+        return session.run({k: v.name for k, v in infos.outputs.items()}, fed)
+
+    return ask
+
+
+@pytest.mark.parametrize("load", [CModel, LocalModel, in_session])
+def test_whoever_asks_with_a_wrong_shape_is_told_in_our_words(version, load):
+    ask, good = load(version), REQUESTS[1]
+    for words, shapes in WRONG.items():
+        wrong = {k: np.ones(shape, good[k].dtype) for k, shape in shapes.items()}
+        for signature, fields in FIELDS.items():
+            if not set(wrong) <= set(fields):
+                continue
+            with pytest.raises(
+                (RuntimeError, ValueError, tf.errors.InvalidArgumentError)
+            ) as caught:
+                ask(signature, {**part(good, *fields), **wrong})
+            said = [
+                line for line in str(caught.value).splitlines() if "expected" in line
+            ]
+            assert len(said) == 1 and words in said[0], caught.value
+    ask("classify", good)
 
 
 def test_the_c_interface_loads_it_as_tensorflow_serving_does(version, expected):

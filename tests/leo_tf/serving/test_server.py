@@ -136,14 +136,15 @@ def test_it_says_that_it_lives(client):
         ("POST", "/v1/models/leo/versions/5:predict", 404, "Specific(leo, 5)"),
         ("GET", "/v1/models/leo/versions/5/metadata", 404, "Specific(leo, 5)"),
         ("GET", "/v1/models", 400, "Missing model name"),
-        ("GET", PREDICT, 400, "Malformed request: GET /v1/models/leo:predict"),
-        ("DELETE", "/v1/models/leo", 400, "Malformed request: DELETE"),
-        ("POST", "/v1/models/leo", 400, "Malformed request: POST"),
+        ("GET", "/v1/model/leo", 400, "Malformed request: GET /v1/model/leo"),
+        ("DELETE", "/v1/models/leo/4", 400, "Malformed request: DELETE"),
+        ("GET", PREDICT, 405, "method: expected POST, received GET."),
+        ("POST", "/v1/models/leo", 405, "method: expected GET, HEAD, received POST."),
         ("POST", "/v1/models/leo:classify", 400, "signature_name"),
         ("GET", f"/v1/models/leo/versions/{2**63}", 400, "Failed to convert version"),
         ("GET", f"/v1/models/leo/versions/{'9' * 5000}", 400, "Failed to convert"),
         ("GET", "/nothing", 404, "Not Found"),
-        ("POST", "/healthz", 405, "Method Not Allowed"),
+        ("POST", "/healthz", 405, "method: expected GET, HEAD, received POST."),
     ],
 )
 def test_what_is_not_there_is_refused_in_tensorflow_servings_words(
@@ -173,7 +174,7 @@ def test_the_description_names_every_endpoint_and_the_page_needs_no_network(clie
         path = path.replace("{version}", "4")
         for method in methods:
             body = b"{}" if method == "post" else None
-            assert client.ask(method.upper(), path, body)[0] in (200, 400)
+            assert client.send(method.upper(), path, body)[0] in (200, 400)
     reference = description["paths"][PREDICT]["post"]["requestBody"]["$ref"]
     assert reference == "#/components/requestBodies/Predict"
     content = description["components"]["requestBodies"]["Predict"]["content"]
