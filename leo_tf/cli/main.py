@@ -120,7 +120,8 @@ def _do_without_settings_of_others() -> None:
     matplotlibrc may want LaTeX.
     """
     os.environ.update(KERAS_BACKEND="tensorflow", MPLBACKEND="agg")
-    os.environ.pop("TF_FUNCTION_JIT_COMPILE_DEFAULT", None)  # not all can be compiled
+    for name in ("TF_FUNCTION_JIT_COMPILE_DEFAULT", "KERAS_NNX_ENABLED"):
+        os.environ.pop(name, None)  # not all can be compiled; NNX is of JAX
     found = importlib.util.find_spec("matplotlib")
     if found and found.origin:
         own = os.path.join(os.path.dirname(found.origin), "mpl-data", "matplotlibrc")

@@ -320,6 +320,7 @@ def test_settings_of_other_programs_in_the_environment_do_no_harm(
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # a notebook's
         "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"),
         "KERAS_HOME": str(tmp_path / "keras"),
+        "KERAS_NNX_ENABLED": "1",
     }
     (tmp_path / "keras").mkdir()
     (tmp_path / "keras" / "keras.json").write_text('{"floatx": "float64"}')
