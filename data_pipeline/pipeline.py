@@ -13,6 +13,7 @@ import tensorflow as tf
 from leo_tf.data_pipeline.embeddings import EmbeddingTable, blocks
 from leo_tf.data_pipeline.episode import Episode, EpisodeRows
 from leo_tf.data_pipeline.sampler import ClassIndex, RowSampler, check_at_least
+from leo_tf.errors import check_not_forked
 
 # Where an endless pipeline ends. At 10,000 episodes a second it lasts three years,
 # and the sampler's positions stay below 2^63 for any table that fits in memory.
@@ -35,6 +36,7 @@ class FeatureTable:
     @classmethod
     def from_embeddings(cls, table: EmbeddingTable) -> "FeatureTable":
         """Normalises the table; needs twice its memory meanwhile, once afterwards."""
+        check_not_forked()
         with tf.device("CPU:0"):  # where tf.data runs: else a GPU would copy it back
             features = _resident(table.normalized())
         return cls(features, ClassIndex.of(table))

@@ -5,6 +5,10 @@ where it helps, what to do. The command line prints that line and exits with
 `exit_code`; anything else that escapes is a bug of ours.
 """
 
+import os
+import sys
+from typing import Any
+
 _SHOWN_CHARACTERS = 80
 # The longest path that Linux opens is read whole.
 _LONGEST_PART = 4096
@@ -50,6 +54,10 @@ class LeoError(ValueError):
         message = f"{self.where}: expected {self.expected}, received {self.received}."
         super().__init__(f"{message} {self.hint}" if hint else message)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles all parts: a pool that cannot read an error back waits for ever."""
+        return type(self), (self.where, self.expected, self.received, self.hint)
+
 
 class FlagError(LeoError):
     """A flag or a configuration field has a value it cannot have."""
@@ -93,9 +101,63 @@ class CallbackError(LeoError):
     exit_code = 8
 
 
+class ForkError(LeoError):
+    """TensorFlow cannot compute in this process, and would hang."""
+
+
 class Stopped(Exception):
     """A signal, here by its number, has asked the process to stop; all is saved."""
 
     def __init__(self, signal: int):
         super().__init__(f"stopped by signal {signal}")
         self.signal = signal
+
+
+def check_not_forked() -> None:
+    """Call it before TensorFlow computes: its threads do not live on in a fork.
+
+    Raises:
+      ForkError: if TensorFlow had computed anything before this process was forked.
+    """
+    if _is_broken_fork:
+        raise ForkError(
+            "TensorFlow",
+            "a process that was not forked after TensorFlow had computed",
+            f"such a fork, process {os.getpid()}, in which it would hang",
+            'Start processes by multiprocessing.get_context("spawn") or by joblib\'s '
+            '"loky"; fork (a web server: load) before TensorFlow is used; or ask a '
+            'server, Classifier("http://HOST:PORT").',
+        )
+
+
+def _tensorflow_has_computed() -> bool:
+    """Its number of threads can be changed until it starts them."""
+    config = getattr(sys.modules.get("tensorflow"), "config", None)
+    if config is None:
+        return False
+    count = config.threading.get_inter_op_parallelism_threads()
+    try:
+        config.threading.set_inter_op_parallelism_threads(count + 1)
+    except RuntimeError:
+        return True
+    config.threading.set_inter_op_parallelism_threads(count)
+    return False
+
+
+def _note_fork() -> None:
+    global _is_broken_fork
+    _is_broken_fork = _is_broken_fork or _tensorflow_has_computed()
+
+
+def _is_alone() -> bool:
+    """Says whether this process has one thread only; where that is unknown, no."""
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
+
+
+# A fork may have come before this import: then TensorFlow has lost its threads.
+_is_broken_fork = _is_alone() and _tensorflow_has_computed()
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_note_fork)

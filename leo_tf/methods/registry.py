@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from leo_tf.configs.rules import is_method_name
 from leo_tf.configs.schema import Config
-from leo_tf.errors import FlagError, shown
+from leo_tf.errors import FlagError, check_not_forked, shown
 from leo_tf.methods.built_in import BUILT_IN
 from leo_tf.methods.method import Method, as_method
 
@@ -140,6 +140,7 @@ def build(config: Config, embedding_size: int) -> "Learner":
 
 
 def _made(method: Method, config: Config, embedding_size: int) -> "Learner":
+    check_not_forked()
     learner: Any = method.make(config, embedding_size)
     if not getattr(learner, "built", True):  # a layer of Keras
         learner.build([None, None, None, embedding_size])

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from leo_tf.configs.schema import ModelConfig
 from leo_tf.data_pipeline.episode import Episode
+from leo_tf.errors import check_not_forked
 from leo_tf.model import latent, losses, uneven_support
 from leo_tf.model.inner_loop import adapt_latents, loss_report, run_inner_loops
 from leo_tf.model.layers import Decoder, Encoder, RelationNetwork, product
@@ -55,6 +56,7 @@ class LEO(keras.layers.Layer):
     runs_on_litert = True  # see `Learner`
 
     def __init__(self, config: ModelConfig | None = None, seed: int = 0, **kwargs: Any):
+        check_not_forked()
         super().__init__(**{"name": "leo", **kwargs})
         self.config = ModelConfig() if config is None else config
         self.seed = seed

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from leo_tf.data_pipeline.episode import Episode
+from leo_tf.errors import check_not_forked
 from leo_tf.model.learner import Learner, adapt_and_score, loss_parts
 from leo_tf.model.losses import accuracy
 
@@ -162,6 +163,7 @@ def make_meta_step(
       A `tf.function` of an episode, a seed and the number of the step, the last two
       int64 scalars; it returns the metrics of `make_update`, in float64.
     """
+    check_not_forked()
     thresholds: Any = {
         "gradient_threshold": gradient_threshold,
         "gradient_norm_threshold": gradient_norm_threshold,

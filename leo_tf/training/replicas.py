@@ -25,7 +25,7 @@ from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.episode import Episode
 from leo_tf.data_pipeline.sources import Data
 from leo_tf.environment import versions
-from leo_tf.errors import FlagError, shown
+from leo_tf.errors import FlagError, check_not_forked, shown
 from leo_tf.methods.registry import build
 from leo_tf.model.learner import Learner
 from leo_tf.training import meta_step as alone
@@ -115,6 +115,7 @@ def start(config: Config, tell: Callable[[str], None]) -> Replicas:
     Raises:
       FlagError: if TF_CONFIG is missing or wrong, or the meta-batch cannot be split.
     """
+    check_not_forked()
     if config.run.strategy == "none":
         return Replicas()
     replicas = _mirrored(tell) if config.run.strategy == "mirrored" else _workers(tell)

@@ -1,8 +1,10 @@
 """An error is one line that says no more than it should."""
 
+import pickle
+
 import pytest
 
-from leo_tf.errors import InputError, one_line
+from leo_tf.errors import InputError, LeoError, one_line
 
 HOSTILE = "/tmp/\x1b[31mRED\x1b[0m\r\nerror: second\u2028line\u202e\udcff"
 
@@ -28,3 +30,12 @@ def test_the_longest_path_of_linux_is_shown_whole_and_a_longer_text_by_its_ends(
     assert len(str(endless)) < 4300
     assert str(endless).startswith("/beginx") and "x/end: expected" in str(endless)
     assert "(300010 characters)" in str(endless)
+
+
+def test_errors_come_back_from_worker_processes():
+    # multiprocessing.Pool waits for ever for one that cannot be unpickled.
+    for kind in (LeoError, *LeoError.__subclasses__()):
+        error = kind("here", "this", "that", "Do it.")
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is kind and str(again) == str(error)
+        assert vars(again) == vars(error)

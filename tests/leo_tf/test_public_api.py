@@ -1,6 +1,7 @@
 """`import leo_tf`: quick, and enough for a notebook."""
 
 import csv
+import os
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from forks import in_fork
 from saved_runs import listing, results_of, values_of
 
 import leo_tf
@@ -224,6 +226,31 @@ def test_a_run_is_exported_and_the_client_answers(run, tmp_path):
     client = leo_tf.Classifier(str(tmp_path / "exported")).fit(x[:24:2], y[:24:2])
     right = client.predict(x[1:24:2]) == y[1:24:2]
     assert np.mean(right) > 0.5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_in_a_fork_after_tensorflow_nothing_hangs(run, tmp_path):
+    trained, _ = run
+    data = leo_tf.load_data(arrays())
+    table, shape = data["train"], {"way": 3, "shot": 1, "num_query": 2, "batch_size": 2}
+    shape |= {"seed": 0, "split": "train"}
+    for call in (
+        lambda: leo_tf.train(config(), tmp_path / "t", data=data),
+        lambda: leo_tf.evaluate(trained.path),
+        lambda: leo_tf.compare(
+            config(), ["leo", "centroid"], tmp_path / "c", data=data
+        ),
+        lambda: leo_tf.search(config(), ["leo"], tmp_path / "s", trials=1, data=data),
+        lambda: leo_tf.reproduce(config(), tmp_path / "r", seeds=1, data=data),
+        lambda: leo_tf.export_model(trained.path, tmp_path / "exported"),
+        lambda: leo_tf.LEO(),
+        lambda: leo_tf.episodes(table, **shape),
+        lambda: leo_tf.make_meta_step(
+            trained.learner, None, gradient_threshold=0.1, gradient_norm_threshold=0.1
+        ),
+    ):
+        assert in_fork(call).startswith("ForkError: TensorFlow: expected a process")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_methods_are_compared_and_the_comparison_says_where_it_is(tmp_path):
