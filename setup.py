@@ -13,10 +13,11 @@ VERSION = re.search(
 OURS = ["configs", "configs.*", "data_pipeline", "data_pipeline.*"]
 # An ASGI server, the toolkit it runs, its metrics, and faster JSON, for --mode=serve.
 SERVE = ["starlette", "uvicorn", "prometheus_client", "orjson"]
-# scikit-learn is what the baselines are compared with; xdist runs tests side by side;
+# scikit-learn is what the baselines are compared with, and by whose checks the client
+# goes, with data of pandas; xdist runs tests side by side;
 # nbclient runs the notebook; a test builds the wheel, with nothing from the network.
 TEST = [
-    *("pytest", "pytest-xdist", "hypothesis", "scikit-learn", "mypy"),
+    *("pytest", "pytest-xdist", "hypothesis", "scikit-learn", "pandas", "mypy"),
     *("setuptools>=64", "wheel"),
     *("nbclient", "ipykernel", *SERVE),
 ]

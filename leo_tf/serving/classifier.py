@@ -12,17 +12,25 @@ Shapes: S support examples, M queries, N classes, D features, P numbers a class.
 import os
 import pathlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from leo_tf.serving.inputs import checked_features, checked_labels, fit_together
-from leo_tf.serving.models import Source, connect, refused
+from leo_tf.serving.inputs import (
+    check_feature_names,
+    checked_features,
+    checked_labels,
+    feature_names,
+    fit_together,
+)
+from leo_tf.serving.models import Source, connect, refused, without_secrets
 
 # Of what one request may hold; 10 MB as JSON. More queries go in several requests.
 _NUMBERS_PER_REQUEST = 2**19
+_PARAMETERS = ("source", "timeout", "headers")
+_NAMES = "feature_names"  # saved if there are any
 _SAVED = ("classifier", "classes", "support", "support_labels", "support_health")
 
 
@@ -43,29 +51,41 @@ class Classifier:
         is used), one version, or the URL of a server ("http://host:8501", or with its
         model, "http://host:8501/v1/models/leo").
       timeout: seconds until a server must have answered.
+      headers: name -> text, sent to a server with every request, such as
+        {"Authorization": "Bearer ..."}. "http://user:password@host" authenticates,
+        too. Messages, `repr` and `save` leave all of that out; a pickle holds it.
 
     Attributes:
       classes_: [N] the labels, sorted.
       n_features_in_: D.
+      feature_names_in_: [D] the names of the columns, if `fit` saw a DataFrame whose
+        are text: later ones must have the same in this order.
       classifier_: [N, P] what the model made of the examples.
       support_, support_labels_: [S, D] and [S], the examples.
       support_loss_, support_accuracy_: of the classifier on them.
     """
 
-    def __init__(self, source: Source, timeout: float = 60.0):
+    def __init__(
+        self,
+        source: Source,
+        timeout: float = 60.0,
+        headers: Mapping[str, str] | None = None,
+    ):
         self.source = source
         self.timeout = timeout
+        self.headers = headers
 
     def fit(self, features: ArrayLike, labels: ArrayLike) -> "Classifier":
         """Adapts to these examples, and forgets any before them.
 
         Args:
           features: [S, D] numbers.
-          labels: [S] strings, integers, booleans, bytes or dates; two different ones
-            at least, each with any number of examples.
+          labels: [S] strings, whole numbers, booleans, bytes or dates (`datetime`'s,
+            pandas' or NumPy's; the last come back); two different ones at least, each
+            with any number of examples.
         """
-        features = checked_features(features)
-        return self._adapt(features, checked_labels(labels, len(features)))
+        names, features = feature_names(features), checked_features(features)
+        return self._adapt(features, checked_labels(labels, len(features)), names)
 
     def partial_fit(
         self,
@@ -78,25 +98,31 @@ class Classifier:
         If `classes` are given, there may be no other labels. A class is known once it
         has an example. Features and labels are those of `fit`.
         """
-        features = checked_features(features, getattr(self, "n_features_in_", None))
-        labels = checked_labels(labels, len(features))
-        if hasattr(self, "support_"):
-            features = np.concatenate([self.support_, features])
+        if not hasattr(self, "support_"):
+            names, features = feature_names(features), checked_features(features)
+            labels = checked_labels(labels, len(features))
+        else:
+            names, more = self._names(), self._checked(features)
+            labels = checked_labels(labels, len(more), self.classes_)
+            features = np.concatenate([self.support_, more])
             labels = checked_labels([*self.support_labels_, *labels], len(features))
         if classes is not None:
-            unknown = np.setdiff1d(labels, checked_labels(classes, len(classes)))
-            if unknown.size:
+            known = checked_labels(classes, len(classes), labels)
+            unknown = np.setdiff1d(labels, known).tolist()
+            if unknown:
                 raise refused("labels", "only labels among `classes`", unknown[0])
-        return self._adapt(features, labels)
+        return self._adapt(features, labels, names)
 
     def remove_class(self, label: Any) -> "Classifier":
         """Forgets a class; the examples of the others, two at least, stay."""
         self._check_fitted()
-        keep = self.support_labels_ != label
+        removed = checked_labels([label], 1, self.classes_)
+        keep = self.support_labels_ != removed
         if np.all(keep):
-            expected = f"one of {', '.join(map(str, self.classes_))}"
+            expected = f"one of {', '.join(map(repr, self.classes_.tolist()))}"
             raise refused("label", expected, repr(label))
-        return self._adapt(self.support_[keep], self.support_labels_[keep])
+        support, labels = self.support_[keep], self.support_labels_[keep]
+        return self._adapt(support, labels, self._names())
 
     def predict(self, features: ArrayLike) -> np.ndarray:
         """Returns [M] the label of each row of features [M, D]."""
@@ -120,7 +146,7 @@ class Classifier:
     ) -> float:
         """Returns the accuracy, each row counted by its weight."""
         predicted = self.predict(features)
-        labels = checked_labels(labels, len(predicted))
+        labels = checked_labels(labels, len(predicted), self.classes_)
         return float(np.average(predicted == labels, weights=sample_weight))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -132,6 +158,8 @@ class Classifier:
         health = np.array([self.support_loss_, self.support_accuracy_])
         fitted = self.classifier_, self.classes_, self.support_, self.support_labels_
         arrays: dict[str, Any] = dict(zip(_SAVED, (*fitted, health)))
+        if (names := self._names()) is not None:
+            arrays[_NAMES] = names.astype(str)
         target = pathlib.Path(path)
         beside = target.with_name(f".{target.name}.{os.getpid()}")
         try:
@@ -143,34 +171,43 @@ class Classifier:
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], source: Source, timeout: float = 60.0
+        cls,
+        path: str | os.PathLike[str],
+        source: Source,
+        timeout: float = 60.0,
+        headers: Mapping[str, str] | None = None,
     ) -> "Classifier":
         """Returns what `save` wrote, for use with the model at `source`."""
-        self = cls(source, timeout)
+        self = cls(source, timeout, headers)
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = [file[name] for name in _SAVED]
+                names = file[_NAMES].astype(object) if _NAMES in file else None
         except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile):
-            arrays = None
-        if arrays is None or not fit_together(arrays):
+            arrays, names = None, None
+        if arrays is None or not fit_together(arrays, names):
             raise refused(str(path), "a file written by Classifier.save", "another")
-        return self._keep(*arrays)
+        return self._keep(*arrays, names)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Returns the arguments of the constructor, as scikit-learn asks for them."""
-        return {"source": self.source, "timeout": self.timeout}
+        return {name: getattr(self, name) for name in _PARAMETERS}
 
     def set_params(self, **params: Any) -> "Classifier":
         """Changes arguments of the constructor."""
         for name, value in params.items():
-            if name not in self.get_params():
-                raise refused("params", "source or timeout", repr(name))
+            if name not in _PARAMETERS:
+                raise refused("params", f"one of {', '.join(_PARAMETERS)}", repr(name))
             setattr(self, name, value)
         self.__dict__.pop("_model", None)
         return self
 
     def __repr__(self) -> str:
-        return f"Classifier({self.source!r}, timeout={self.timeout!r})"
+        source = self.source
+        if isinstance(source, str):
+            source = without_secrets(source)
+        headers = ", headers=***" if self.headers else ""
+        return f"Classifier({source!r}, timeout={self.timeout!r}{headers})"
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the loaded model, which is found again by `source`."""
@@ -186,27 +223,42 @@ class Classifier:
         tags = ClassifierTags()
         return Tags("classifier", TargetTags(required=True), classifier_tags=tags)
 
-    def _adapt(self, features: np.ndarray, labels: np.ndarray) -> "Classifier":
+    def _adapt(
+        self, features: np.ndarray, labels: np.ndarray, names: np.ndarray | None
+    ) -> "Classifier":
         # A new fit is a new look for the newest version.
-        model = connect(self.source, self.timeout)
+        model = connect(**self.get_params())
         classes, codes = np.unique(labels, return_inverse=True)
         adapted = model("adapt", {"support": features, "labels": codes})
         health = adapted["support_loss"], adapted["support_accuracy"]
         self._model = model
-        return self._keep(adapted["classifier"], classes, features, labels, health)
+        made = adapted["classifier"].astype(np.float32)  # JSON may have whole numbers
+        fitted = made, classes, features, labels
+        return self._keep(*fitted, health, names)
 
     def _keep(self, *arrays: Any) -> "Classifier":
-        """Takes what `_SAVED` names, in its order."""
+        """Takes what `_SAVED` names, in its order, and names of features or None."""
         self.classifier_, self.classes_, self.support_, self.support_labels_ = arrays[
             :4
         ]
         self.support_loss_, self.support_accuracy_ = map(float, arrays[4])
         self.n_features_in_ = self.support_.shape[1]
+        self.__dict__.pop("feature_names_in_", None)
+        if arrays[5] is not None:
+            self.feature_names_in_ = arrays[5]
         return self
+
+    def _names(self) -> np.ndarray | None:
+        return getattr(self, "feature_names_in_", None)
+
+    def _checked(self, features: ArrayLike) -> np.ndarray:
+        """Returns features [rows, D] that are as those of `fit`."""
+        check_feature_names(feature_names(features), self._names())
+        return checked_features(features, self.n_features_in_)
 
     def _answers(self, features: ArrayLike) -> dict[str, np.ndarray]:
         self._check_fitted()
-        features = checked_features(features, self.n_features_in_)
+        features = self._checked(features)
         size = max(1, _NUMBERS_PER_REQUEST // self.n_features_in_)
         rows = np.zeros([0, len(self.classes_)], np.float32)
         # Of no queries, whose columns JSON could not tell.
@@ -215,7 +267,7 @@ class Classifier:
         answers = [none]
         for start in range(0, len(features), size):
             if not hasattr(self, "_model"):
-                self._model = connect(self.source, self.timeout)
+                self._model = connect(**self.get_params())
             queries = features[start : start + size]
             request = {"classifier": self.classifier_, "queries": queries}
             answers.append(self._model("predict", request))

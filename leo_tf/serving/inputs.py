@@ -1,14 +1,19 @@
 """The features and labels that users give a `Classifier`, as plain arrays."""
 
+import datetime
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from leo_tf.serving.models import refused
+from leo_tf.serving.models import RequestError, refused
 
 _KINDS = {"b": "booleans", "i": "numbers", "u": "numbers", "f": "numbers"}
 _KINDS |= {"U": "strings", "S": "bytes", "M": "dates"}
+# What scikit-learn says, which shows as many.
+_NAMES_SHOWN = 5
 
 
 def checked_features(values: ArrayLike, size: int | None = None) -> np.ndarray:
@@ -24,7 +29,7 @@ def checked_features(values: ArrayLike, size: int | None = None) -> np.ndarray:
         try:
             array = array.astype(np.float64)
         except (TypeError, ValueError):
-            received = type(values).__name__
+            received = _text_column(values, array)
             raise refused("features", "numbers", received) from None
     if array.dtype.kind not in "biuf" or array.ndim != 2:
         received = f"an array of {array.dtype} of shape {array.shape}"
@@ -35,8 +40,70 @@ def checked_features(values: ArrayLike, size: int | None = None) -> np.ndarray:
         return array.astype(np.float32)
 
 
-def checked_labels(values: ArrayLike, rows: int) -> np.ndarray:
-    """Returns [rows] labels of one kind as a plain array; ValueError otherwise."""
+def _text_column(values: Any, array: np.ndarray) -> str:
+    """Says where an array of objects has the first that is no number."""
+    columns = array.T if array.ndim == 2 else array[np.newaxis]
+    names = getattr(values, "columns", range(len(columns)))
+    for name, column in zip(names, columns):
+        for each in column:
+            try:
+                float(0 if each is None else each)  # None is NaN
+            except (TypeError, ValueError):
+                kind = type(each).__name__
+                return f"{kind} {repr(each)[:40]} in the column {name!r}"
+    return type(values).__name__
+
+
+def feature_names(values: Any) -> np.ndarray | None:
+    """Returns [D] the names of a DataFrame's columns if they are text, else None.
+
+    Raises:
+      RequestError: if some are and others are not.
+    """
+    names = np.asarray(list(getattr(values, "columns", ())), object)
+    kinds = sorted({type(name).__name__ for name in names})
+    if len(kinds) > 1 and "str" in kinds:
+        raise refused("features", "column names that are all text", ", ".join(kinds))
+    return names if kinds == ["str"] else None
+
+
+def check_feature_names(given: np.ndarray | None, fitted: np.ndarray | None) -> None:
+    """Compares with those of `fit`, and says the same of them as scikit-learn does."""
+    if given is None or fitted is None:
+        message = ""
+        if given is not None:
+            message = "X has feature names, but Classifier was fitted without"
+        elif fitted is not None:
+            message = (
+                "X does not have valid feature names, but Classifier was fitted with"
+            )
+        if message:
+            warnings.warn(f"{message} feature names", UserWarning, stacklevel=4)
+        return
+    if np.array_equal(given, fitted):
+        return
+    said = "The feature names should match those that were passed during fit.\n"
+    unseen, missing = sorted({*given} - {*fitted}), sorted({*fitted} - {*given})
+    for title, names in (
+        ("Feature names unseen at fit time:", unseen),
+        ("Feature names seen at fit time, yet now missing:", missing),
+    ):
+        if names:
+            lines = [f"- {name}" for name in names[:_NAMES_SHOWN]]
+            lines += ["- ..."] * (len(names) > _NAMES_SHOWN)
+            said += "\n".join([title, *lines, ""])
+    if not unseen and not missing:
+        said += "Feature names must be in the same order as they were in fit.\n"
+    raise RequestError(said)
+
+
+def checked_labels(
+    values: ArrayLike, rows: int, like: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns [rows] labels of one kind as a plain array; ValueError otherwise.
+
+    If labels `like` them are given, the kind must be theirs.
+    """
     # NumPy would silently turn the 1 of [1, "a"] into a string.
     array = values if isinstance(values, np.ndarray) else np.asarray(values, object)
     if array.shape != (rows,):
@@ -45,16 +112,24 @@ def checked_labels(values: ArrayLike, rows: int) -> np.ndarray:
     if not rows:
         raise refused("labels", "one or more", "none")
     if array.dtype.kind == "O":
-        _check_kinds({_kind(each) for each in array})
-        array = np.array(array.tolist())
-    _check_kinds({array.dtype.kind})
+        objects = [_plain(each) for each in array]
+        is_list = any(np.asarray(each, object).ndim for each in objects)
+        _check_kinds({"others"} if is_list else {_kind(each) for each in objects})
+        array = np.array(objects)
+        kept = array if array.dtype.kind == "M" else array.tolist()
+        changed = [given for given, held in zip(objects, kept) if given != held]
+        if changed:  # zeros at the end of text and bytes, digits of large integers
+            raise refused("labels", "what a NumPy array can hold", repr(changed[0]))
+    _check_kinds({_kind(array)})
+    if like is not None and _kind(array) != _kind(like):
+        raise refused("labels", f"{_kind(like)}, as at `fit`", _kind(array))
     if array.dtype.kind == "f" and not np.array_equal(array, np.floor(array)):
         received = "numbers with fractions. Unknown label type: continuous"
         raise refused("labels", "classes", received)
     return array
 
 
-def fit_together(arrays: Sequence[np.ndarray]) -> bool:
+def fit_together(arrays: Sequence[np.ndarray], names: np.ndarray | None = None) -> bool:
     """Says whether arrays as `Classifier.save` writes them can be of one classifier."""
     classifier, classes, support, labels, health = arrays
     ranks = [array.ndim for array in arrays]
@@ -63,18 +138,33 @@ def fit_together(arrays: Sequence[np.ndarray]) -> bool:
         and len(classifier) == len(classes)
         and len(support) == len(labels)
         and len(health) == 2
+        and (names is None or names.shape == support.shape[1:])
         and classifier.dtype == support.dtype == np.float32
         and np.array_equal(np.unique(labels), classes)
     )
 
 
-def _kind(label: object) -> str:
-    is_list = np.asarray(label, object).ndim > 0
-    return "O" if is_list else np.asarray(label).dtype.kind
+def _plain(label: Any) -> Any:
+    """Returns a date as NumPy's, and any other label as it is."""
+    if not isinstance(label, datetime.date) or label != label:  # pandas.NaT
+        return label
+    if getattr(label, "tzinfo", None) is not None:
+        expected = "dates without a time zone: it would be lost"
+        raise refused("labels", expected, repr(label))
+    of_pandas = getattr(label, "to_datetime64", None)  # it may have nanoseconds
+    return of_pandas() if of_pandas else np.datetime64(label)
+
+
+def _kind(label: Any) -> str:
+    """Returns the kind of a label, or of an array of them, in words."""
+    array = np.asarray(label)
+    is_missing = label is None or type(label).__name__ in ("NAType", "NaTType")
+    if is_missing or (array.dtype.kind in "fM" and not np.isfinite(array).all()):
+        return "missing values (None, NaN) or infinity"
+    return _KINDS.get(array.dtype.kind, "others")
 
 
 def _check_kinds(kinds: set[str]) -> None:
-    words = {_KINDS.get(kind, "others") for kind in kinds}
-    if len(words) != 1 or "others" in words:
+    if len(kinds) != 1 or not kinds <= {*_KINDS.values()}:
         expected = "all strings, numbers, booleans, bytes or dates"
-        raise refused("labels", expected, " and ".join(sorted(words)))
+        raise refused("labels", expected, " and ".join(sorted(kinds)))

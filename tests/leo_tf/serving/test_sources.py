@@ -97,6 +97,7 @@ def test_none_of_the_training_code_is_imported(exported):
     ours = {name for name in modules if name.split(".")[0] == "leo_tf"}
     assert ours == {
         "leo_tf",
+        "leo_tf.errors",
         "leo_tf.serving",
         "leo_tf.serving.classifier",
         "leo_tf.serving.inputs",
@@ -181,7 +182,7 @@ def test_a_refusal_reads_the_same_from_either_server_and_from_a_path(scripted):
 @pytest.mark.parametrize(
     ("status", "answer", "said"),
     [(404, '{"error": "Servable not found"}', "404, Servable not found"),
-     (500, "<html>", "500"), (200, "no JSON", "Expecting value")],
+     (500, "<html>", "500"), (200, "no JSON", "without `outputs`")],
 )  # fmt: skip
 def test_a_server_that_fails_is_no_mistake_of_the_request(
     scripted, status, answer, said
