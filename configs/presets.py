@@ -120,7 +120,16 @@ _ALL = (
     ),
     *map(_published, range(len(_COLUMNS))),
 )
-PRESETS: Mapping[str, Preset] = MappingProxyType({p.name: p for p in _ALL})
+
+
+class _Presets(dict[str, Preset]):
+    """By name; at another name, the error says which there are."""
+
+    def __missing__(self, name: str) -> Preset:
+        raise KeyError(f"{name}: expected one of {', '.join(self)}")
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(_Presets({p.name: p for p in _ALL}))
 
 
 def given(config: Config) -> dict[str, object]:

@@ -4,6 +4,7 @@ Users import everything about settings from here; `settings.py` lists them.
 """
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -36,6 +37,14 @@ GROUP_OF: Mapping[str, str] = MappingProxyType(
     {f.name: group for group, kind in GROUPS.items() for f in dataclasses.fields(kind)}
 )
 _TEXT = rules.Rule(str, "text", str.isprintable)
+
+
+def unknown(name: str) -> FlagError:
+    """Returns the error of a name that no setting has, with those that are near."""
+    close = difflib.get_close_matches(name, list(GROUP_OF), n=2)
+    hint = f"Did you mean {' or '.join(close)}?" if close else ""
+    expected, received = "the name of a setting", "an unknown one"
+    return FlagError(f"--{shown(name)[1:-1]}", expected, received, hint)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +81,7 @@ class Config:
         preset = settings.pop("preset", self.preset)
         for name in settings:
             if name not in GROUP_OF:
-                raise FlagError(f"--{name}", "the name of a setting", "an unknown one")
+                raise unknown(name)
         for group in GROUPS:
             mine = {n: v for n, v in settings.items() if GROUP_OF[n] == group}
             groups[group] = dataclasses.replace(getattr(self, group), **mine)

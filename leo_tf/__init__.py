@@ -13,6 +13,7 @@ The names below are loaded when asked for: TensorFlow takes seconds.
 
 import importlib
 import pathlib
+import sys
 import typing
 
 __version__ = "0.1.0"
@@ -69,7 +70,9 @@ __all__ = ["__version__", *_MODULES]
 
 def __getattr__(name: str) -> typing.Any:
     if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        message = f"module {__name__!r} has no attribute {name!r}"
+        # With both, Python's traceback asks "Did you mean ...?".
+        raise AttributeError(message, name=name, obj=sys.modules[__name__])
     value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value  # found at once the next time
     return value

@@ -25,7 +25,7 @@ ORDER = (
     "training",
     "experiments",
     "cli",
-    "run_leo benchmarks examples",
+    "run_leo __main__ benchmarks examples",
 )
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names.split()}
 # Imported as leo_tf.configs and leo_tf.data_pipeline.

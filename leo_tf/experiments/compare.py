@@ -30,7 +30,7 @@ from leo_tf.evaluation.results import Calibration
 from leo_tf.experiments.evaluate import score
 from leo_tf.experiments.run_group import RunGroup, open_group
 from leo_tf.files import AnyPath
-from leo_tf.methods.registry import check, in_table_order, method_named
+from leo_tf.methods.registry import check, check_is_config, in_table_order, method_named
 from leo_tf.methods.settings import DEFAULT_METHODS, of, read
 from leo_tf.model.learner import Learner
 from leo_tf.reports import comparison as report
@@ -86,6 +86,7 @@ def _settings(
     config: Config, asked: Sequence[str], own: Mapping[str, Mapping[str, object]] | str
 ) -> dict[str, dict]:
     """Method -> what its run has of its own; all checked before any is trained."""
+    check_is_config(config)
     names = in_table_order(asked)
     own = read(own, config)
     drawing = [name for name in names if method_named(name).draws]

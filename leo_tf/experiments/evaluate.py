@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from leo_tf.configs.schema import EMBEDDED_DATASET, Config
+from leo_tf.configs.schema import EMBEDDED_DATASET, Config, unknown
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
@@ -196,7 +196,7 @@ def _evaluation_config(trained: Config, changes) -> Config:
     have = config.flat()
     for field, value in changes.items():
         if field not in have:
-            raise FlagError(f"--{field}", "the name of a setting", "an unknown one")
+            raise unknown(field)
         if have[field] != value:
             hint = "Only the test can be changed now: its data, episodes and shape."
             expected = f"{have[field]}, as trained"

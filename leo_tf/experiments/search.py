@@ -25,7 +25,7 @@ from leo_tf.evaluation.intervals import Interval
 from leo_tf.evaluation.job_results import Trial, best_of
 from leo_tf.experiments.run_group import RunGroup, open_group
 from leo_tf.files import AnyPath, read_json, to_json, write_file
-from leo_tf.methods.registry import check, in_table_order, method_named
+from leo_tf.methods.registry import check, check_is_config, in_table_order, method_named
 from leo_tf.methods.settings import DEFAULT_METHODS, draw, ranges, read
 from leo_tf.reports import search as report
 from leo_tf.reports.figures import save
@@ -99,6 +99,7 @@ def search(
 
 def _trained(config: Config, asked: Sequence[str]) -> list[str]:
     """Those methods that are trained, checked."""
+    check_is_config(config)
     trained = [name for name in in_table_order(asked) if method_named(name).is_trained]
     if not trained:
         expected = "a method that is trained; others choose for themselves"

@@ -28,7 +28,7 @@ from leo_tf.reports import figures
 from leo_tf.runs.directory import RunDirectory
 from leo_tf.runs.run import Run, default_workdir, open_run
 from leo_tf.runs.training_state import TrainingState
-from leo_tf.training.callback import Callback, HistoryFile, call_all
+from leo_tf.training.callback import Callback, HistoryFile, call_all, check_callbacks
 from leo_tf.training.meta_step import adam
 from leo_tf.training.replicas import Replicas, check_same, follow, start
 from leo_tf.training.trainer import Trainer
@@ -68,6 +68,7 @@ def train(
       LeoError: for anything the user can mend.
     """
     _check_trained(config, profile_steps)
+    check_callbacks(callbacks)
     replicas = start(config, console.say) if replicas is None else replicas
     workers = replicas.workers
     with workers.watched():

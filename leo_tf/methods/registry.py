@@ -168,15 +168,20 @@ def _check_learner(learner, again, method: Method) -> None:
         raise FlagError(where, expected, f"{len(names)}", hint)
 
 
+def check_is_config(config: object) -> None:
+    """Refuses anything but a `Config`: FlagError."""
+    if not isinstance(config, Config):
+        hint = 'PRESETS["glyphs"].config() makes one.'
+        raise FlagError("`config`", "a Config", f"a {type(config).__name__}", hint)
+
+
 def check(config: Config) -> None:
     """Checks, without any data, that the method can do what a configuration asks.
 
     Raises:
       FlagError: if it cannot, or there is no such method.
     """
-    if not isinstance(config, Config):
-        hint = 'PRESETS["glyphs"].config() makes one.'
-        raise FlagError("`config`", "a Config", f"a {type(config).__name__}", hint)
+    check_is_config(config)
     method, episodes = method_of(config), config.episodes
     if method.keeps_way and episodes.evaluation_way != episodes.way:
         hint = (

@@ -23,7 +23,7 @@ from rich.table import Table
 from leo_tf.configs import rules
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
-from leo_tf.errors import DiskError, InputError, LeoError, shown
+from leo_tf.errors import DiskError, FlagError, InputError, LeoError, shown
 from leo_tf.files import AnyPath, make_directory, read_json, to_json, write_file
 
 # Thousands of times what a configuration takes.
@@ -45,6 +45,9 @@ class RunDirectory:
     """A run directory; reading needs nothing, writing goes through `for_training`."""
 
     def __init__(self, path: AnyPath):
+        if not isinstance(path, str | os.PathLike):
+            hint = "A run has it as `run.path`." if hasattr(path, "path") else ""
+            raise FlagError("`workdir`", "a path", type(path).__name__, hint)
         rules.path().checked(os.fspath(path), "workdir")
         self.path = pathlib.Path(path)
 

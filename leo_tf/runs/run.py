@@ -6,7 +6,6 @@ what the run chose when it began, the checkpoint it resumes from, whether XLA co
 
 import contextlib
 import os
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -203,7 +202,7 @@ def with_data(
     if data is not None:
         config = config.replace(**data.settings())
         if data.in_memory:
-            place = pathlib.Path(workdir or default_workdir(config), _DATA)
+            place = RunDirectory(workdir or default_workdir(config)).path / _DATA
             config = config.replace(data_path=str(place))
     if not config.data.data_path:
         return config

@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leo_tf.errors import CallbackError, DiskError, shown
+from leo_tf.errors import CallbackError, DiskError, FlagError, shown
 from leo_tf.files import write_file
 from leo_tf.runs.run import Run
 
@@ -68,6 +68,17 @@ class HistoryFile(Callback):
             write_file(self._run.path / _HISTORY, lines.getvalue().encode())
         except DiskError as error:
             self._run.console.warn(f"no {_HISTORY} this time: {error}")
+
+
+def check_callbacks(callbacks: object) -> None:
+    """Refuses, before anything is done, what is no list of `Callback`s: FlagError."""
+    given = callbacks if isinstance(callbacks, Sequence) else [callbacks]
+    for each in given:
+        if not isinstance(each, Callback) or given is not callbacks:
+            name = each.__name__ if isinstance(each, type) else type(each).__name__
+            received = f"the class {name}" if isinstance(each, type) else f"a {name}"
+            expected = "a list of objects of classes made from leo_tf.Callback"
+            raise FlagError("`callbacks`", expected, received)
 
 
 def call_all(callbacks: Sequence[Callback], hook: str, *arguments: Any) -> bool:

@@ -2,10 +2,13 @@
 
 import csv
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 import time
+import traceback
+import types
 
 import numpy as np
 import pytest
@@ -94,6 +97,24 @@ def test_every_public_name_is_there_and_no_other():
         assert name in dir(leo_tf)
     with pytest.raises(AttributeError, match="unheard_of"):
         _ = leo_tf.unheard_of
+
+
+def test_misspelt_names_get_a_suggestion():
+    with pytest.raises(AttributeError) as caught:
+        _ = leo_tf.trian
+    assert caught.value.name == "trian" and caught.value.obj is leo_tf
+    if sys.version_info >= (3, 12):  # the interpreter itself does it before, too
+        shown = "".join(traceback.format_exception(caught.value))
+        assert "Did you mean: 'train'?" in shown
+    with pytest.raises(KeyError, match="glyph: expected one of glyphs, mini_1shot"):
+        _ = leo_tf.PRESETS["glyph"]
+
+
+def test_python_m_leo_tf_is_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["leo_tf", "--version"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("leo_tf", run_name="__main__")
+    assert capsys.readouterr().out.startswith("leo-tf ")
 
 
 def test_arrays_are_trained_on_without_a_file_or_a_flag_or_a_printed_word(
@@ -289,6 +310,21 @@ def test_what_a_search_found_is_what_compare_takes(tmp_path):
         ),
         (lambda: leo_tf.export_model("no/run", "out"), "no/run"),
         (lambda: leo_tf.evaluate("no/run"), "no/run"),
+        (lambda: config(num_step=3), "--num_step: .*Did you mean num_steps"),
+        (lambda: leo_tf.evaluate(None), "`workdir`: expected a path, .*NoneType"),
+        (
+            lambda: leo_tf.export_model(types.SimpleNamespace(path="r"), "out"),
+            "`workdir`: expected a path, .*run.path",
+        ),
+        (
+            lambda: leo_tf.train(config(), 3, data=leo_tf.load_data(arrays())),
+            "`workdir`: expected a path, received int",
+        ),
+        (lambda: leo_tf.compare(None, ["leo"]), "`config`: expected a Config"),
+        (lambda: leo_tf.search({}, ["leo"]), "`config`: expected a Config"),
+        (lambda: leo_tf.train(config(), callbacks=Tracker()), "`callbacks`: .*a list"),
+        (lambda: leo_tf.train(config(), callbacks=[Tracker]), "the class Tracker"),
+        (lambda: leo_tf.train(config(), callbacks=[print]), "`callbacks`: .*a builtin"),
     ],
 )
 def test_a_mistake_in_a_call_is_one_line_that_names_the_argument(

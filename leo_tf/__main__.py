@@ -1,0 +1,8 @@
+"""`python -m leo_tf`: the same as `leo-tf`."""
+
+import sys
+
+from leo_tf.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
