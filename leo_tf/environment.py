@@ -2,8 +2,10 @@
 
 import contextlib
 import importlib.metadata
+import logging
 import os
 import platform
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +13,22 @@ import leo_tf
 from leo_tf.errors import FlagError
 
 _PACKAGES = ("tensorflow", "tensorflow-probability", "keras", "numpy", "matplotlib")
+
+
+# What makes functions anew for each job, on purpose.
+_MAKERS = re.compile(
+    r"calls to <function "
+    r"(_best_scale|adaptation_seconds|make_meta_step|make_run_steps|make_scorer)\."
+)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a user can act on a record: not if our functions are traced again.
+
+    A filter for TensorFlow's logger; functions of the user's are warned of as ever.
+    """
+    message = str(record.msg)
+    return "tf.function retracing" not in message or not _MAKERS.search(message)
 
 
 def versions() -> dict[str, str]:

@@ -12,11 +12,14 @@ import tensorflow as tf
 
 from leo_tf.data_pipeline.episode import Episode
 from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable, gather
+from leo_tf.environment import is_news
 from leo_tf.evaluation.calibration import Bins, add, count_bins, episode_nll
 from leo_tf.evaluation.posterior import Draws, average
 from leo_tf.evaluation.query_scores import ClassRows, query_scores
 from leo_tf.model.learner import Adapted, Learner, loss_parts
 from leo_tf.model.losses import accuracy
+
+tf.get_logger().addFilter(is_news)  # a notebook trains and evaluates many times
 
 
 class EpisodeScores(NamedTuple):

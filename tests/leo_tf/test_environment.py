@@ -27,6 +27,28 @@ def test_versions_name_what_computed_the_result():
     assert found["python"].startswith("3.") and found["machine"]
 
 
+def test_tensorflow_warns_of_functions_that_are_traced_again_if_they_are_the_users(
+    caplog,
+):
+    from leo_tf.evaluation.evaluate import make_scorer
+    from leo_tf.methods.nearest_centroid import NearestCentroid
+
+    words = "5 out of the last 5 calls to {} triggered tf.function retracing. Tracing"
+    ours = make_scorer({"centroid": NearestCentroid()}).python_function
+    logger = tf.get_logger()
+    logger.addHandler(caplog.handler)
+    try:
+        for function in (ours, python):
+            logger.warning(words.format(function))
+        logger.warning("something else")
+    finally:
+        logger.removeHandler(caplog.handler)
+    said = [record.getMessage() for record in caplog.records]
+    assert any("<function python" in line for line in said)
+    assert any("something else" in line for line in said)
+    assert not any("make_scorer" in line for line in said)
+
+
 def test_the_device_is_what_tensorflow_has():
     has_gpu = bool(tf.config.list_logical_devices("GPU"))
     assert ("GPU" in device()) == has_gpu and ("CPU" in device()) != has_gpu
