@@ -17,6 +17,10 @@ from leo_tf.errors import InputError, shown
 # large table never needs a second copy of itself.
 _BLOCK_BYTES = 1 << 22
 _OFFENDERS_SHOWN = 3
+_ROWS_HINT = (
+    "To leave such rows out: keep = np.isfinite(x).all(axis=1) & x.any(axis=1); "
+    "x, y = x[keep], y[keep]"
+)
 _NUMBERS_HINT = (
     "If the numbers begin anew in each split, make them distinct, for example "
     'labels = [f"train{label}" for label in labels].'
@@ -125,7 +129,8 @@ class EmbeddingTable:
                 finite = np.isfinite(block.sum(dtype=np.float64))
             bad = () if finite else ~np.isfinite(block).all(axis=1)
             self._refuse_rows(bad, first, "finite numbers", "NaN or infinity")
-            self._refuse_rows(~block.any(axis=1), first, "no row of zeros", "zeros")
+            zeros = ~block.any(axis=1)
+            self._refuse_rows(zeros, first, "no row of zeros", "nothing but zeros")
             first += len(block)
         return array
 
@@ -135,8 +140,11 @@ class EmbeddingTable:
         few = ", ".join(str(row) for row in rows[:_OFFENDERS_SHOWN])
         if len(rows) > _OFFENDERS_SHOWN:
             few += f" and {len(rows) - _OFFENDERS_SHOWN} or more others"
-        word = "row" if len(rows) == 1 else "rows"
-        self._require("embeddings", not few, expected, f"{found} in {word} {few}")
+        if few:
+            has = "row {} has" if len(rows) == 1 else "rows {} have"
+            received = f"{has.format(few)} {found}"
+            where = f"{self.source}: `embeddings`"
+            raise InputError(where, expected, received, _ROWS_HINT)
 
     def _checked_labels(self) -> np.ndarray:
         labels, classes = np.asarray(self.labels), self.num_classes

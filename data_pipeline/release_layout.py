@@ -10,6 +10,7 @@ from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
 from leo_tf.errors import InputError
 
 SPLITS = ("train", "val", "test")
+HOLD_OUT_HINT = "--val_classes=N takes N of the classes of train for val."
 # The data set the release reads where only `--data_path` is given.
 _RELEASE_DATASET = "miniImageNet"
 _LAYOUTS = (
