@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from leo_tf.data_pipeline.formats.conversions import rewrite_advice
 from leo_tf.data_pipeline.formats.names import index_classes
 from leo_tf.errors import InputError, shown
 
@@ -128,9 +129,11 @@ class EmbeddingTable:
             with np.errstate(over="ignore", invalid="ignore"):
                 finite = np.isfinite(block.sum(dtype=np.float64))
             bad = () if finite else ~np.isfinite(block).all(axis=1)
-            self._refuse_rows(bad, first, "finite numbers", "NaN or infinity")
+            self._refuse_rows(
+                bad, first, "finite numbers", "not finite, with NaN or infinity"
+            )
             zeros = ~block.any(axis=1)
-            self._refuse_rows(zeros, first, "no row of zeros", "nothing but zeros")
+            self._refuse_rows(zeros, first, "no row of zeros", "all zeros")
             first += len(block)
         return array
 
@@ -141,8 +144,8 @@ class EmbeddingTable:
         if len(rows) > _OFFENDERS_SHOWN:
             few += f" and {len(rows) - _OFFENDERS_SHOWN} or more others"
         if few:
-            has = "row {} has" if len(rows) == 1 else "rows {} have"
-            received = f"{has.format(few)} {found}"
+            verb = "row {} is" if len(rows) == 1 else "rows {} are"
+            received = f"{verb.format(few)} {found}"
             where = f"{self.source}: `embeddings`"
             raise InputError(where, expected, received, _ROWS_HINT)
 
@@ -235,8 +238,21 @@ def check_splits(tables: list[EmbeddingTable]) -> None:
                 few = ", ".join(shown(name) for name in shared[:_OFFENDERS_SHOWN])
                 expected = f"no class of {earlier.source}"
                 received = f"{len(shared)} shared, first {few}"
-                hint = _NUMBERS_HINT if all(map(str.isdecimal, shared)) else ""
+                are_numbers = all(map(str.isdecimal, shared))
+                hint = _numbers_hint(table.source) if are_numbers else ""
                 raise InputError(f"{table.source}: classes", expected, received, hint)
+
+
+def _numbers_hint(source: str) -> str:
+    """How to make the class numbers of a split distinct: its file's, or an array's."""
+    if not source.endswith(".npz"):
+        return _NUMBERS_HINT
+    split = os.path.basename(source).removesuffix(".npz")
+    change = (
+        f".astype(int).astype(str); d['labels'] = np.char.add({split!a}, d['labels'])"
+    )
+    note = "If the numbers begin anew in each split, make them distinct."
+    return f"{note} {rewrite_advice(source, 'labels', change)}"
 
 
 def in_words(class_sizes: np.ndarray) -> str:

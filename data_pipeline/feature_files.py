@@ -119,8 +119,8 @@ def _load_npz(npz: NpzFile, split: str | None, dtype: str) -> EmbeddingTable:
     splits = sorted(name.removeprefix(_SPLIT_PREFIX) for name in starts)
     if not npz.names:
         expected = "an .npz file: a zip of arrays"
-        hint = "Unpack it, and give what is in it."
-        raise InputError(npz.path, expected, "a zip of other files", hint)
+        hint = "If it holds other files, unpack it, and give one of them."
+        raise InputError(npz.path, expected, "a zip without any", hint)
     if "embeddings" in npz.names or not splits:
         have = [name in npz.names for name in ("embeddings", "labels")]
         if not all(have):
@@ -130,7 +130,7 @@ def _load_npz(npz: NpzFile, split: str | None, dtype: str) -> EmbeddingTable:
             raise InputError(npz.path, expected, f"a file with {few}", hint)
         _refuse_split(npz.path, split, conversions.split_advice(npz.path))
         embeddings = npz.read("embeddings", "f")
-        classes = _read_texts(npz, "labels", embeddings, "bfiuSU")
+        classes = _read_texts(npz, "labels", embeddings, "fiuSU")
         named = "names" in npz.names
         names = _read_texts(npz, "names", embeddings) if named else None
         return EmbeddingTable.of(embeddings, classes, names, npz.path, dtype)

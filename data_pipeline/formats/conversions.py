@@ -234,7 +234,7 @@ def npz_advice(path: str, names: list[str]) -> str:
 
 
 def rewrite_advice(path: str, name: str, change: str, trust: bool = False) -> str:
-    """Returns the line that writes an .npz file again with one of its arrays changed."""
+    """Returns the line that writes an .npz file again with an array changed."""
     allow = ", allow_pickle=True" if trust else ""
     code = f"d = dict(np.load({{path}}{allow})); d[{{name}}] = d[{{name}}]{change}; "
     code += "np.savez({path}, **d)"

@@ -51,12 +51,10 @@ def decode_names(names: list[str | bytes]) -> list[str]:
 def names_of_classes(labels: list[Any], where: str) -> list[str]:
     """Returns the class of each row as text; errors begin with `where`.
 
-    Labels are all text, all whole numbers, also as floats, or all booleans.
+    Labels are all text, or all whole numbers, also as floats.
     """
     if all(isinstance(label, (str, bytes)) for label in labels):
         return decode_names(labels)
-    if all(isinstance(label, (bool, np.bool_)) for label in labels):
-        return [str(label) for label in labels]
     for row, label in enumerate(labels):
         if isinstance(label, (bool, np.bool_)) or not isinstance(label, numbers.Real):
             expected = "all integers or all text"

@@ -79,7 +79,7 @@ class NpzFile:
 
         Raises:
           InputError: if it is missing, damaged, of none of these `dtype.kind`s (of
-            "bfiuSU"), or larger than twenty times the file.
+            "fiuSU"), or larger than twenty times the file.
         """
         where = f"{self.path}: `{name}`"
         info = self._member(name, where)
