@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from leo_tf.data_pipeline.formats.conversions import rewrite_advice
 from leo_tf.data_pipeline.formats.names import index_classes
 from leo_tf.errors import InputError, shown
 
@@ -17,6 +18,10 @@ from leo_tf.errors import InputError, shown
 # large table never needs a second copy of itself.
 _BLOCK_BYTES = 1 << 22
 _OFFENDERS_SHOWN = 3
+_ROWS_HINT = (
+    "To leave such rows out: keep = np.isfinite(x).all(axis=1) & x.any(axis=1); "
+    "x, y = x[keep], y[keep]"
+)
 _NUMBERS_HINT = (
     "If the numbers begin anew in each split, make them distinct, for example "
     'labels = [f"train{label}" for label in labels].'
@@ -124,8 +129,11 @@ class EmbeddingTable:
             with np.errstate(over="ignore", invalid="ignore"):
                 finite = np.isfinite(block.sum(dtype=np.float64))
             bad = () if finite else ~np.isfinite(block).all(axis=1)
-            self._refuse_rows(bad, first, "finite numbers", "NaN or infinity")
-            self._refuse_rows(~block.any(axis=1), first, "no row of zeros", "zeros")
+            self._refuse_rows(
+                bad, first, "finite numbers", "not finite, with NaN or infinity"
+            )
+            zeros = ~block.any(axis=1)
+            self._refuse_rows(zeros, first, "no row of zeros", "all zeros")
             first += len(block)
         return array
 
@@ -135,8 +143,11 @@ class EmbeddingTable:
         few = ", ".join(str(row) for row in rows[:_OFFENDERS_SHOWN])
         if len(rows) > _OFFENDERS_SHOWN:
             few += f" and {len(rows) - _OFFENDERS_SHOWN} or more others"
-        word = "row" if len(rows) == 1 else "rows"
-        self._require("embeddings", not few, expected, f"{found} in {word} {few}")
+        if few:
+            verb = "row {} is" if len(rows) == 1 else "rows {} are"
+            received = f"{verb.format(few)} {found}"
+            where = f"{self.source}: `embeddings`"
+            raise InputError(where, expected, received, _ROWS_HINT)
 
     def _checked_labels(self) -> np.ndarray:
         labels, classes = np.asarray(self.labels), self.num_classes
@@ -227,8 +238,21 @@ def check_splits(tables: list[EmbeddingTable]) -> None:
                 few = ", ".join(shown(name) for name in shared[:_OFFENDERS_SHOWN])
                 expected = f"no class of {earlier.source}"
                 received = f"{len(shared)} shared, first {few}"
-                hint = _NUMBERS_HINT if all(map(str.isdecimal, shared)) else ""
+                are_numbers = all(map(str.isdecimal, shared))
+                hint = _numbers_hint(table.source) if are_numbers else ""
                 raise InputError(f"{table.source}: classes", expected, received, hint)
+
+
+def _numbers_hint(source: str) -> str:
+    """How to make the class numbers of a split distinct: its file's, or an array's."""
+    if not source.endswith(".npz"):
+        return _NUMBERS_HINT
+    split = os.path.basename(source).removesuffix(".npz")
+    change = (
+        f".astype(int).astype(str); d['labels'] = np.char.add({split!a}, d['labels'])"
+    )
+    note = "If the numbers begin anew in each split, make them distinct."
+    return f"{note} {rewrite_advice(source, 'labels', change)}"
 
 
 def in_words(class_sizes: np.ndarray) -> str:

@@ -10,13 +10,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.formats import conversions
 from leo_tf.data_pipeline.formats.names import (
     array_to_names,
     check_row_count,
     classes_of_keys,
+    names_of_classes,
 )
 from leo_tf.data_pipeline.formats.npz import NpzFile
-from leo_tf.data_pipeline.formats.tfrecord_framing import HEAD_BYTES, is_tfrecord
+from leo_tf.data_pipeline.formats.tfrecord_framing import is_tfrecord
+from leo_tf.data_pipeline.release_layout import HOLD_OUT_HINT
 from leo_tf.data_pipeline.release_pickle.reader import read_file
 from leo_tf.errors import InputError, shown
 from leo_tf.files import AnyPath, write_file
@@ -47,21 +50,24 @@ def load(
     """
     path = os.fspath(path)
     with open_input(path) as file:
-        start = file.read(HEAD_BYTES)
+        start = file.read(conversions.HEAD_BYTES)
         if is_tfrecord(start):  # first: its length may begin like the others
             # Imports TensorFlow, which takes seconds; the others need none.
             from leo_tf.data_pipeline.formats import tfrecord
 
             _refuse_split(path, split)
             return tfrecord.read_file(file, path, dtype)
+        expected = "an .npz file, a TFRecord file or a pickle of the release"
+        if other := conversions.kind_of(start, path):
+            raise InputError(path, expected, *other)
         if start.startswith(_ZIP_MAGIC):
             return _load_npz(NpzFile(file, path), split, dtype)
         if start.startswith(_PICKLE_STARTS) or path.endswith(_PICKLE_SUFFIXES):
-            _refuse_split(path, split)
+            _refuse_split(path, split, conversions.pickle_advice(file, path))
             return _keyed_table(**read_file(file, path), path=path, dtype=dtype)
     received = f"a file that begins with {shown(start[:8])}"
-    expected = "an .npz file, a TFRecord file or a pickle of the release"
-    raise InputError(path, expected, received)
+    hint = "np.savez(path, embeddings=x, labels=y) writes one of the rows of x."
+    raise InputError(path, expected, received, hint)
 
 
 @contextlib.contextmanager
@@ -84,7 +90,8 @@ def open_input(path: AnyPath) -> Iterator[io.BufferedReader]:
         if not stat.S_ISREG(status.st_mode):
             raise InputError(path, "a file", "a device, a pipe or a socket")
         if not status.st_size:
-            raise InputError(path, "a file with data", "an empty file")
+            hint = "Whatever wrote or copied it did not finish: do that again."
+            raise InputError(path, "a file with data", "an empty file", hint)
         with open(path, "rb") as file:
             yield file
     except FileNotFoundError:
@@ -110,20 +117,31 @@ def save_npz(path: AnyPath, table: EmbeddingTable) -> None:
 def _load_npz(npz: NpzFile, split: str | None, dtype: str) -> EmbeddingTable:
     starts = [name for name in npz.names if name.startswith(_SPLIT_PREFIX)]
     splits = sorted(name.removeprefix(_SPLIT_PREFIX) for name in starts)
+    if not npz.names:
+        expected = "an .npz file: a zip of arrays"
+        hint = "If it holds other files, unpack it, and give one of them."
+        raise InputError(npz.path, expected, "a zip without any", hint)
     if "embeddings" in npz.names or not splits:
-        _refuse_split(npz.path, split)
+        have = [name in npz.names for name in ("embeddings", "labels")]
+        if not all(have):
+            few = ", ".join(map(shown, sorted(npz.names)[:8]))
+            expected = "arrays `embeddings` [rows, D] and `labels` [rows]"
+            hint = conversions.npz_advice(npz.path, npz.names)
+            raise InputError(npz.path, expected, f"a file with {few}", hint)
+        _refuse_split(npz.path, split, conversions.split_advice(npz.path))
         embeddings = npz.read("embeddings", "f")
-        classes = _read_texts(npz, "labels", embeddings, "iuSU")
+        classes = _read_texts(npz, "labels", embeddings, "fiuSU")
         named = "names" in npz.names
         names = _read_texts(npz, "names", embeddings) if named else None
         return EmbeddingTable.of(embeddings, classes, names, npz.path, dtype)
     if split not in splits:
         few = ", ".join(map(shown, splits[:8]))
         received = "none" if split is None else shown(split)
-        raise InputError(npz.path, f"`split` to be one of {few}", received)
+        hint = HOLD_OUT_HINT if split == "val" and "train" in splits else ""
+        raise InputError(npz.path, f"`split` to be one of {few}", received, hint)
     embeddings = npz.read(f"{_SPLIT_PREFIX}{split}", "f")
     keys = _read_texts(npz, f"keys_{split}", embeddings)
-    return _keyed_table(embeddings, keys, npz.path, dtype)
+    return _keyed_table(embeddings, keys, f"{npz.path} ({split})", dtype)
 
 
 def _keyed_table(
@@ -139,15 +157,17 @@ def _read_texts(
     array, where = npz.read(name, kinds), f"{npz.path}: `{name}`"
     # Counted before one is decoded: as an object it takes more memory than here.
     if array.ndim != 1:
-        raise InputError(where, "shape [rows]", f"{array.shape}")
+        change = ".ravel()" if 1 in array.shape else ".argmax(axis=1)"
+        hint = conversions.rewrite_advice(npz.path, name, change)
+        raise InputError(where, "shape [rows]", f"{array.shape}", hint)
     if len(array) != len(embeddings):
         expected = f"{len(embeddings)}, one a row of `embeddings`"
         raise InputError(where, expected, f"{len(array)}")
     refusal = functools.partial(InputError, where)
     check_row_count(len(array), embeddings[:1].nbytes, refusal)
-    if array.dtype.kind in "iu":
-        return [str(number) for number in array.tolist()]
-    return array_to_names(array, refusal)
+    if array.dtype.kind in "SU":
+        return array_to_names(array, refusal)
+    return names_of_classes(array.tolist(), where)
 
 
 def _text_array(names: Sequence[str], source: str) -> np.ndarray:
@@ -159,7 +179,9 @@ def _text_array(names: Sequence[str], source: str) -> np.ndarray:
     return array
 
 
-def _refuse_split(path: str, split: str | None) -> None:
+def _refuse_split(path: str, split: str | None, advice: str = "") -> None:
     if split is not None:
         expected = f"a file of several splits, to read {shown(split)} of it"
-        raise InputError(path, expected, "a file of one split")
+        hint = "Give the directory of train, val and test, a file each."
+        hint = f"{hint} {advice}".strip()
+        raise InputError(path, expected, "a file of one split", hint)

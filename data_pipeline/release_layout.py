@@ -7,11 +7,13 @@ import os
 from collections.abc import Sequence
 
 from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
-from leo_tf.errors import InputError
+from leo_tf.errors import InputError, shown
 
 SPLITS = ("train", "val", "test")
+HOLD_OUT_HINT = "--val_classes=N takes N of the classes of train for val."
 # The data set the release reads where only `--data_path` is given.
 _RELEASE_DATASET = "miniImageNet"
+_NAMES_SHOWN = 5
 _LAYOUTS = (
     "{dataset}/{crop}/{split}_embeddings.pkl",  # of the release
     "{dataset}/{crop}/{split}.npz",
@@ -62,4 +64,8 @@ def find_files(
         if not missing:
             return files, "{split}" not in layout
     tried = ", ".join(layout.format(split="SPLIT", **names) for layout in _LAYOUTS)
-    raise InputError(path, f"one of {tried}", "none of them")
+    there = sorted(os.listdir(path))
+    few = ", ".join(map(shown, there[:_NAMES_SHOWN]))
+    few += f" and {len(there) - _NAMES_SHOWN} more" * (len(there) > _NAMES_SHOWN)
+    hint = "See 'From what you have' in docs/data_formats.md."
+    raise InputError(path, f"one of {tried}", few or "an empty directory", hint)

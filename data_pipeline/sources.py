@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import numbers
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable, check_splits, in_words
 from leo_tf.data_pipeline.feature_files import load, save_npz
-from leo_tf.data_pipeline.formats.names import check_row_count, decode_names
+from leo_tf.data_pipeline.formats.names import check_row_count, names_of_classes
 from leo_tf.data_pipeline.release_layout import SPLITS, dataset_of, find_files
 from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.files import AnyPath
@@ -205,13 +204,4 @@ def _classes(y: Any, where: str, rows: int) -> list[str]:
         raise InputError(where, "a class for each row, shape [rows]", received, hint)
     if len(array) != rows:
         raise InputError(where, f"{rows}, one a row of `embeddings`", f"{len(array)}")
-    values = array.tolist()
-    if all(isinstance(value, (str, bytes)) for value in values):
-        return decode_names(values)
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-            received = f"{shown(value)}, a {type(value).__name__}"
-            hint = "y.astype(int) makes integers of whole numbers."
-            hint = hint if isinstance(value, float) else ""
-            raise InputError(where, "all integers or all text", received, hint)
-    return [str(value) for value in values]
+    return names_of_classes(array.tolist(), where)

@@ -1,7 +1,9 @@
 """Names of examples: from bytes to text, and from a release's key to its class."""
 
+import numbers
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +46,24 @@ def decode_names(names: list[str | bytes]) -> list[str]:
         return decoded("utf-8")
     except UnicodeDecodeError:
         return decoded("latin-1")
+
+
+def names_of_classes(labels: list[Any], where: str) -> list[str]:
+    """Returns the class of each row as text; errors begin with `where`.
+
+    Labels are all text, or all whole numbers, also as floats.
+    """
+    if all(isinstance(label, (str, bytes)) for label in labels):
+        return decode_names(labels)
+    for row, label in enumerate(labels):
+        if isinstance(label, (bool, np.bool_)) or not isinstance(label, numbers.Real):
+            expected = "all integers or all text"
+            received = f"{shown(label)}, a {type(label).__name__}, in row {row}"
+            raise InputError(where, expected, received)
+        if not float(label).is_integer():
+            hint = "Classes are numbers or names; a row without a class is left out."
+            raise InputError(where, "whole numbers", f"{label} in row {row}", hint)
+    return [str(int(label)) for label in labels]
 
 
 def array_to_names(array: np.ndarray, refusal: Refusal) -> list[str]:

@@ -5,16 +5,19 @@ header of each array is checked against the sizes in the zip's directory, and th
 against the size of the file, before anything is allocated.
 """
 
+import functools
 import math
 import os
 import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from typing import IO, BinaryIO
 
 import numpy as np
 
+from leo_tf.data_pipeline.formats.conversions import rewrite_advice
 from leo_tf.errors import InputError, shown
 
 _SUFFIX = ".npy"
@@ -34,9 +37,6 @@ _HEADER = re.compile(
     rb"\{'descr': *'([<>|=])([a-zA-Z])(\d{1,9})', *'fortran_order': *(True|False), *"
     # Commas between the numbers, or this would take forever to fail.
     rb"'shape': *\(((?:\d{1,15}L?, *){0,8}(?:\d{1,15}L?)?)\),? *\} *\n?"
-)
-_OBJECT_HINT = (
-    "Python objects are never read. Write text as np.array(names, dtype=str)."
 )
 # What `zipfile` raises for a damaged zip; RuntimeError for an encrypted one.
 _DAMAGES = (
@@ -85,7 +85,9 @@ class NpzFile:
         info = self._member(name, where)
         try:
             with self._zip.open(info) as member:
-                dtype, shape, fortran = _read_header(member, where, kinds)
+                advice = functools.partial(rewrite_advice, self.path, name)
+                header = _read_header(member, where, kinds, advice)
+                dtype, shape, fortran = header
                 size = math.prod(shape) * dtype.itemsize
                 self._check_size(member.tell(), size, shape, info, where)
                 flat = np.empty(math.prod(shape), dtype)
@@ -140,7 +142,7 @@ class _BoundedReads:
 
 
 def _read_header(
-    member: IO[bytes], where: str, kinds: str
+    member: IO[bytes], where: str, kinds: str, advice: Callable[..., str]
 ) -> tuple[np.dtype, tuple[int, ...], bool]:
     start = member.read(len(_MAGIC) + 2)
     length_format = _LENGTH_FORMATS.get(tuple(start[len(_MAGIC) :]))
@@ -152,12 +154,14 @@ def _read_header(
     match = _HEADER.fullmatch(header)
     if not match:
         # Records have a list where the dtype stands; Python objects have '|O'.
-        hint = _OBJECT_HINT if b"'|O'" in header else ""
+        change = ".astype('float32')" if kinds == "f" else ".astype(str)"
+        hint = advice(change, trust=True) if b"'|O'" in header else ""
         received = f"the header {shown(header[:200])}"
         raise InputError(where, _expected(kinds), received, hint)
     order, kind, count, fortran, axes = (group.decode() for group in match.groups())
     if kind not in kinds:
-        raise InputError(where, _expected(kinds), f"dtype {order}{kind}{count}")
+        hint = advice(".astype('float32')") if kinds == "f" and kind in "biu" else ""
+        raise InputError(where, _expected(kinds), f"dtype {order}{kind}{count}", hint)
     try:
         dtype = np.dtype(f"{order}{kind}{count}")
     except TypeError:
@@ -165,13 +169,16 @@ def _read_header(
     shape = tuple(int(axis) for axis in re.findall(r"\d+", axes))
     if not 1 <= len(shape) <= _MAX_RANK or not dtype.itemsize:
         received = f"{dtype} of shape {shape}"
-        raise InputError(where, "1 or 2 axes of items of some size", received)
+        rows = f".reshape({shape[0]}, {math.prod(shape[1:])})" if shape else ""
+        hint = advice(rows) if len(shape) > _MAX_RANK else ""
+        raise InputError(where, "1 or 2 axes of items of some size", received, hint)
     return dtype, shape, fortran == "True"
 
 
 def _expected(kinds: str) -> str:
     words = {"f": "floats", "i": "integers", "u": "integers", "S": "text", "U": "text"}
-    return "an array of " + " or ".join(dict.fromkeys(words[kind] for kind in kinds))
+    found = dict.fromkeys(words[kind] for kind in kinds if kind in words)
+    return "an array of " + " or ".join(found)
 
 
 def _fill(out: np.ndarray, member: IO[bytes], where: str) -> None:

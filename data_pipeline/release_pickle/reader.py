@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from leo_tf.data_pipeline.formats.conversions import pickle_advice
 from leo_tf.data_pipeline.release_pickle import arrays
 from leo_tf.data_pipeline.release_pickle.arrays import Known
 from leo_tf.data_pipeline.release_pickle.entries import (
@@ -67,7 +68,8 @@ def read_file(file: io.BufferedIOBase, path: AnyPath) -> dict[str, Any]:
     except Unexpected as error:
         where = f"{os.fspath(path)}: byte {machine.start}"
         expected, received = error.args
-        raise InputError(where, expected, received, _HINT) from None
+        hint = pickle_advice(file, os.fspath(path)) or _HINT
+        raise InputError(where, expected, received, hint) from None
 
 
 class _Machine:

@@ -115,10 +115,10 @@ def test_a_split_asked_of_a_file_of_one_is_refused(tmp_path):
     "content, found",
     [
         (b"", "empty"),
-        (b"name,label\n", "begins with"),
-        (b"\x93NUMPY\x01\x00", "NUMPY"),
+        (b"name,label\n", "a table in text"),
+        (b"\x93NUMPY\x01\x00", "one bare array of NumPy"),
         (b"\x89HDF\r\n\x1a\n", "HDF"),
-        (b"class,file\n", "byte 0"),  # begins as a pickle of protocol 0 may
+        (b"class,file\n", "a table in text"),  # begins as a pickle of protocol 0 may
     ],
 )
 def test_a_file_of_another_format_is_refused(content, found, tmp_path):

@@ -1,0 +1,276 @@
+"""Files of other programs: what they are, and the Python lines that make ours of them.
+
+They are known by their first bytes or by their names; no more is read of them, and
+nothing is run. NumPy takes a tenth of a second, so nothing of it here: the command line
+reads this.
+"""
+
+import os
+import pickletools
+import re
+from typing import Any, BinaryIO, NamedTuple
+
+HEAD_BYTES = 512  # a tar file says so at byte 257
+_TAIL_BYTES = 16
+_SPLIT_WORDS = {"base": "train", "valid": "val", "validation": "val", "novel": "test"}
+_FEATURES = ("X", "x", "features", "feats", "feat", "data", "vectors", "arr_0")
+_LABELS = ("y", "Y", "labels", "label", "targets", "target", "classes", "arr_1")
+_OWN_NAMES = "Put the file's own names in place of X and y."
+_PAIR = 'np.savez({out}, embeddings=np.float32(d["X"]), labels=d["y"])'
+_FRAME = (
+    'np.savez({out}, embeddings=np.float32(d.drop(columns="y")), '
+    'labels=d["y"].to_numpy(str))'
+)
+_FRAME_NOTE = "Put the name of the class's column in place of y."
+_UNPACK = "Unpack it, and give what is in it."
+
+
+class _Kind(NamedTuple):
+    """A kind of file: its first bytes, or else its name; how to make an .npz of it."""
+
+    name: str
+    start: bytes  # a regular expression; one that never fits where the name decides
+    suffixes: tuple[str, ...]
+    note: str  # for a person
+    imports: str = ""
+    code: str = ""  # of Python, with {path} and {out}
+
+
+_KINDS = (
+    _Kind(
+        "a pointer of Git LFS in place of the file",
+        rb"version https://git-lfs",
+        (),
+        "`git lfs pull` fetches the file itself.",
+    ),
+    _Kind(
+        "a web page in place of the file",
+        rb"\s*<(?i:!doctype|html|\?xml)",
+        (".html",),
+        "Download the file again: open the address in a browser, where it may ask.",
+    ),
+    _Kind(
+        "a compressed file or an archive",
+        rb"\x1f\x8b|BZh\d|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|.{257}ustar",
+        (".gz", ".bz2", ".xz", ".tar"),
+        _UNPACK,
+    ),
+    _Kind(
+        "a file of PyTorch",
+        rb"PK\x03\x04.{26}[^/]*/(data\.pkl|\.format|byteorder)|"
+        rb"\x80.\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19",
+        (".pt", ".pth"),
+        _OWN_NAMES,
+        "torch",
+        'd = torch.load({path}, map_location="cpu", weights_only=True); ' + _PAIR,
+    ),
+    _Kind(
+        "one bare array of NumPy",
+        rb"\x93NUMPY",
+        (".npy",),
+        "y is the class of each row.",
+        "",
+        "np.savez({out}, embeddings=np.float32(np.load({path})), labels=y)",
+    ),
+    _Kind(
+        "a file of MATLAB 7.3",
+        rb"MATLAB 7\.3",
+        (),
+        _OWN_NAMES,
+        "h5py",
+        "d = h5py.File({path}); np.savez({out}, "
+        'embeddings=np.float32(d["X"]).T, labels=np.array(d["y"]).ravel())',
+    ),
+    _Kind(
+        "a file of MATLAB",
+        rb"MATLAB ",
+        (".mat",),
+        _OWN_NAMES,
+        "scipy.io",
+        "d = scipy.io.loadmat({path}); np.savez({out}, "
+        'embeddings=np.float32(d["X"]), labels=d["y"].ravel())',
+    ),
+    _Kind(
+        "an HDF5 file",
+        rb"\x89HDF",
+        (".h5", ".hdf5"),
+        _OWN_NAMES,
+        "h5py",
+        "d = h5py.File({path}); np.savez({out}, "
+        'embeddings=np.float32(d["X"]), labels=np.array(d["y"]).astype(str))',
+    ),
+    _Kind(
+        "a Parquet file",
+        rb"PAR1",
+        (".parquet",),
+        _FRAME_NOTE,
+        "pandas",
+        f"d = pandas.read_parquet({{path}}); {_FRAME}",
+    ),
+    _Kind(
+        "a safetensors file",
+        rb".{5}\0\0\0\{",
+        (".safetensors",),
+        _OWN_NAMES,
+        "safetensors.numpy",
+        f"d = safetensors.numpy.load_file({{path}}); {_PAIR}",
+    ),
+    _Kind(
+        "an ARFF file",
+        rb"(?i:(%[^\n]*\n|\s)*@relation)",
+        (".arff",),
+        "Put the name of the class's attribute in place of y.",
+        "scipy.io.arff",
+        "d, m = scipy.io.arff.loadarff({path}); np.savez({out}, "
+        'embeddings=np.float32([d[n] for n in m.names() if n != "y"]).T, '
+        'labels=d["y"].astype(str))',
+    ),
+    _Kind(
+        "a JSON file",
+        rb"\s*[\[{]",
+        (".json",),
+        _OWN_NAMES,
+        "json",
+        f"d = json.load(open({{path}})); {_PAIR}",
+    ),
+    _Kind(
+        "a table in text",
+        # A line of characters with a comma, semicolon or tab among them.
+        rb"[^\0-\x08\n]*[,;\t][^\0-\x08\n]*\n",
+        (".csv", ".tsv", ".txt"),
+        "Where the last column is the class; skiprows=1 skips a line of names.",
+        "",
+        'd = np.loadtxt({path}, str, delimiter=",", skiprows=0); '
+        "np.savez({out}, embeddings=np.float32(d[:, :-1]), labels=d[:, -1])",
+    ),
+)
+_CLASSES = (
+    "np.savez({out}, embeddings=np.concatenate(list(d.values())), "
+    "labels=np.repeat(list(d), [len(v) for v in d.values()]))"
+)
+_TRUST = "Only if you trust the file, for it can run anything."
+# Opcodes that say nothing of what is in a pickle; `pickletools` has all names.
+_SILENT = ("PROTO", "FRAME", "MARK", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT")
+_PAIR_END = rb"(?:\x86|t)(?:\x94|q.|r.{4}|p\d+\n)?\.\Z"
+
+
+def kind_of(head: bytes, path: str) -> tuple[str, str] | None:
+    """Returns what a file of another program is, and the next step; None if unknown.
+
+    Args:
+      head: its first `HEAD_BYTES`, of a file that is no TFRecord.
+      path: of it, for the lines to paste.
+    """
+    found = [k for k in _KINDS if re.match(k.start, head, re.DOTALL)]
+    if not found and not head.startswith((b"PK", b"\x80")):  # ours, whatever the name
+        found = [k for k in _KINDS if path.lower().endswith(k.suffixes)]
+    for kind in found:
+        return kind.name, _advice(kind.note, kind.imports, kind.code, path=path)
+    return None
+
+
+def pickle_advice(file: BinaryIO, path: str) -> str:
+    """Returns the lines that turn a pickle of another kind into an .npz; "" if unknown.
+
+    Nothing is unpickled: the first and the last bytes tell dicts, pairs and frames.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    opening = _opening(file.read(HEAD_BYTES))
+    file.seek(max(0, size - _TAIL_BYTES))
+    is_pair = re.search(_PAIR_END, file.read(), re.DOTALL) is not None
+    note, code = _of_pickle(opening, is_pair)
+    if not code:
+        return ""
+    imports = "joblib" if "joblib" in str(opening) else "pickle"
+    source = "{path}" if imports == "joblib" else 'open({path}, "rb")'
+    if path.endswith("_embeddings.pkl"):  # it would be found first
+        note = f"{note} Move the old file away then.".strip()
+    code = f"d = {imports}.load({source}); {code}"
+    return _advice(f"{note} {_TRUST}".strip(), imports, code, path=path)
+
+
+def _opening(head: bytes) -> list[tuple[str, Any]]:
+    """The first opcodes of a pickle, named, with their arguments: nothing is run."""
+    found = []
+    try:
+        for opcode, argument, _ in pickletools.genops(head):
+            if opcode.name not in _SILENT:
+                found.append((opcode.name, argument))
+    except ValueError:  # the end of the head, most likely
+        pass
+    return found
+
+
+def _of_pickle(opening: list[tuple[str, Any]], is_pair: bool) -> tuple[str, str]:
+    """A note, and the code that saves `d`; neither if it is not known what `d` is."""
+    words, first = str(opening), opening[0][0] if opening else ""
+    if "pandas" in words:
+        return _FRAME_NOTE, _FRAME
+    if "defaultdict" in words:
+        return "", _CLASSES
+    if first in ("EMPTY_DICT", "DICT") or "OrderedDict" in words:
+        keys = [argument for name, argument in opening if argument is not None]
+        keys = [k for k in keys if "OrderedDict" not in str(k) and k != "collections"]
+        if not keys or keys[0] in ("embeddings", "keys"):
+            return "", ""  # the release's, and damaged
+        named = keys[0] in (*_FEATURES, *_LABELS)
+        return (_OWN_NAMES, _PAIR) if named else ("", _CLASSES)
+    if is_pair:
+        return "", "np.savez({out}, embeddings=np.float32(d[0]), labels=d[1])"
+    if "numpy" in words:
+        note = "y is the class of each row."
+        return note, "np.savez({out}, embeddings=np.float32(d), labels=y)"
+    return "", ""
+
+
+def npz_advice(path: str, names: list[str]) -> str:
+    """Returns the line that gives the arrays of an .npz file the names that we read."""
+    x = next((n for n in ("embeddings", *_FEATURES) if n in names), "X")
+    y = next((n for n in ("labels", *_LABELS) if n in names), "y")
+    note = "" if {x, y} <= set(names) else _OWN_NAMES
+    code = _PAIR.replace('"X"', f'"{x}"').replace('"y"', f'"{y}"')
+    return _advice(note, "", f"d = np.load({{path}}); {code}", path=path)
+
+
+def rewrite_advice(path: str, name: str, change: str, trust: bool = False) -> str:
+    """Returns the line that writes an .npz file again with an array changed."""
+    allow = ", allow_pickle=True" if trust else ""
+    code = f"d = dict(np.load({{path}}{allow})); d[{{name}}] = d[{{name}}]{change}; "
+    code += "np.savez({path}, **d)"
+    return _advice(_TRUST if trust else "", "", code, path=path, name=name)
+
+
+def split_advice(path: str) -> str:
+    """Returns the lines that share the classes of one .npz file among the splits."""
+    code = (
+        "os.makedirs({folder}, exist_ok=True); d = np.load({path}); "
+        'c = np.random.default_rng(0).permutation(np.unique(d["labels"])); '
+        "[np.savez({folder} + s, **{{k: d[k][np.isin(d['labels'], part)] "
+        "for k in ('embeddings', 'labels')}}) "
+        "for s, part in zip(('train', 'val', 'test'), "
+        "np.split(c, [len(c) * 3 // 5, len(c) * 4 // 5]))]"
+    )
+    note = "To share its classes among train.npz, val.npz and test.npz of a directory:"
+    folder = os.path.join(os.path.dirname(path), "splits", "")
+    return _advice(note, "os", code, path=path, folder=folder)
+
+
+def npz_name(path: str) -> str:
+    """Returns the name of the .npz file for a file: of the split, where it says one."""
+    directory, name = os.path.split(path)
+    stem = name.split(".")[0] or name
+    word = re.split(r"[^A-Za-z]", stem)[0].lower()
+    word = _SPLIT_WORDS.get(word, word)
+    stem = word if word in ("train", "val", "test") else stem
+    return os.path.join(directory, f"{stem}.npz")
+
+
+def _advice(note: str, imports: str, code: str, **texts: str) -> str:
+    """The note, and the code at the end, so that it can be copied."""
+    if not code:
+        return note
+    imports = f"import {imports}, numpy as np" if imports else "import numpy as np"
+    texts.setdefault("out", npz_name(texts["path"]))
+    code = code.format(**{name: ascii(text) for name, text in texts.items()})
+    return f"{note} In Python: {imports}; {code}".strip()

@@ -1,0 +1,159 @@
+"""Files of other programs are named, and the lines that convert them work."""
+
+import collections
+import json
+import os
+import pickle
+import re
+
+import numpy as np
+import pytest
+
+from leo_tf.data_pipeline.feature_files import load
+from leo_tf.data_pipeline.sources import load_data
+from leo_tf.errors import InputError
+
+X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+Y = ["a", "a", "b", "b", "b", "c"]
+
+
+def refused(path, **options) -> InputError:
+    with pytest.raises(InputError) as caught:
+        load(path, **options)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def follow(error: InputError, **names) -> None:
+    """Runs the Python lines at the end of an error, as a user pastes them."""
+    exec(error.hint.split("In Python: ")[1], names)
+
+
+def by_class() -> dict:
+    found = collections.defaultdict(list)
+    for x, y in zip(X, Y):
+        found[y].append(x)
+    return found
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize(
+    "content", [by_class(), dict(by_class()), {"x": X, "y": Y}, (X, Y)], ids=type
+)
+def test_the_lines_for_a_pickle_make_a_file_that_is_read(tmp_path, content, protocol):
+    path = tmp_path / "base_features.plk"
+    path.write_bytes(pickle.dumps(content, protocol))
+    error = refused(path)
+    assert "Only if you trust the file" in error.hint
+    if isinstance(content, dict) and "y" in content:
+        assert "Put the file's own names" in error.hint
+        error.hint = error.hint.replace('"X"', '"x"')
+    follow(error)
+    table = load(tmp_path / "train.npz")
+    assert [table.class_names[label] for label in table.labels] == Y
+    np.testing.assert_array_equal(table.embeddings, X)
+
+
+def test_no_class_of_an_object_is_called_to_tell_what_a_pickle_is(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "made"),)
+
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": [Trap()]}))
+    assert "In Python: " in refused(tmp_path / "a.pkl").hint
+    assert not (tmp_path / "made").exists()
+
+
+def test_the_lines_for_one_array_text_and_json_make_files_that_are_read(tmp_path):
+    np.save(tmp_path / "a.npy", X)
+    rows = [",".join([*map(str, x), y]) for x, y in zip(X.tolist(), Y)]
+    (tmp_path / "b.csv").write_text("\n".join(rows) + "\n")
+    content = {"X": X.tolist(), "y": Y}
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    for name in ("a.npy", "b.csv", "c.json"):
+        follow(refused(tmp_path / name), y=Y)
+        table = load(tmp_path / f"{name[0]}.npz")
+        assert table.class_names == ("a", "b", "c")
+        np.testing.assert_array_equal(table.embeddings, X)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found", "cure"),
+    [
+        ("a", b"PK\3\4" + b"\0" * 26 + b"archive/data.pkl", "PyTorch", "torch.load("),
+        ("a.pth", b"\x05\x06", "PyTorch", "weights_only=True"),
+        ("a", b"\x93NUMPY\1\0", "one bare array", "np.load("),
+        ("a", b"\x89HDF\r\n\x1a\n", "HDF5", "h5py.File("),
+        ("a", b"MATLAB 5.0 MAT-file", "MATLAB", "loadmat("),
+        ("a", b"MATLAB 7.3 MAT-file", "MATLAB 7.3", "h5py.File("),
+        ("a", b"PAR1\x15", "Parquet", "read_parquet("),
+        ("a", b"\x40" + b"\0" * 7 + b'{"a":{}}', "safetensors", "load_file("),
+        ("a", b"\x1f\x8b\x08\0", "compressed", "Unpack it"),
+        ("a", b"version https://git-lfs.github.com/spec/v1\n", "LFS", "git lfs pull"),
+        ("a.npz", b"\n<!DOCTYPE html>\n<html>", "web page", "Download the file again"),
+        ("a", b"f0,f1,class\n", "a table in text", "np.loadtxt("),
+        ("a", b"", "an empty file", "do that again"),
+        ("a", b"\x01\x02\x03", "begins with", "np.savez(path"),
+    ],
+)
+def test_each_kind_of_file_is_named_with_the_next_step(
+    tmp_path, name, content, found, cure
+):
+    (tmp_path / name).write_bytes(content)
+    error = refused(tmp_path / name)
+    assert found in error.received and cure in error.hint
+    if "In Python: " in error.hint:
+        compile(error.hint.split("In Python: ")[1], name, "exec")
+
+
+def test_names_shapes_and_types_of_an_npz_file_have_a_line_that_mends_them(tmp_path):
+    path = tmp_path / "train.npz"
+    for arrays in (
+        {"X": X, "y": Y},
+        {"features": X, "targets": Y},
+        {"embeddings": X.reshape(6, 2, 2), "labels": Y},
+        {"embeddings": X, "labels": np.array(Y, object)},
+        {"embeddings": X, "labels": np.array(Y)[:, np.newaxis]},
+    ):
+        np.savez(path, **arrays)
+        follow(refused(path))
+        table = load(path)
+        assert table.embedding_size == 4 and table.class_names == ("a", "b", "c")
+
+
+def test_labels_of_a_file_may_be_whole_floats(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, embeddings=X, labels=[0.0, 0.0, 10.0, 10.0, 2.0, 2.0])
+    assert load(path).class_names == ("0", "2", "10")
+    np.savez(path, embeddings=X, labels=[0, 0, 1.5, 1, 2, 2])
+    assert refused(path).received == "1.5 in row 2"
+
+
+def test_one_file_without_splits_is_shared_among_them_by_the_lines(tmp_path):
+    path = tmp_path / "all.npz"
+    np.savez(path, embeddings=np.tile(X, (2, 1)), labels=np.repeat(range(6), 2))
+    with pytest.raises(InputError, match="a file of one split") as caught:
+        load_data(path)
+    follow(caught.value)
+    data = load_data(tmp_path / "splits")
+    assert [len(data[split].class_names) for split in data] == [3, 1, 2]
+
+
+def test_numbers_that_begin_anew_in_each_file_are_made_distinct_by_the_lines(tmp_path):
+    for split in ("train", "val", "test"):
+        np.savez(tmp_path / f"{split}.npz", embeddings=X, labels=[0.0, 0, 1, 1, 2, 2])
+    for _ in ("val", "test"):
+        with pytest.raises(InputError, match="3 shared, first '0'") as caught:
+            load_data(tmp_path)
+        follow(caught.value)
+    assert load_data(tmp_path)["test"].class_names == ("test0", "test1", "test2")
+
+
+def test_a_directory_without_data_says_what_is_there(tmp_path):
+    for i in range(7):
+        (tmp_path / f"{i}.plk").touch()
+    with pytest.raises(InputError) as caught:
+        load_data(tmp_path)
+    names = ", ".join(f"'{i}.plk'" for i in range(5))
+    assert caught.value.received == f"{names} and 2 more"
+    assert re.search("docs/data_formats.md", caught.value.hint)
