@@ -47,6 +47,17 @@ class DataConfig(Settings):
         "Train on the validation classes too, as the published numbers do.",
         rules.boolean(),
     )
+    val_classes: int = setting(
+        0,
+        "Classes to take from those of train for val, where the data has no val; "
+        "which ones, their names decide.",
+        _COUNT_OR_ZERO,
+    )
+    drop_small_classes: bool = setting(
+        False,
+        "Leave out classes with too few rows for an episode, naming them.",
+        rules.boolean(),
+    )
     dtype: str = setting(
         "float32",
         "Floating-point type of the embeddings, the variables and all arithmetic.",

@@ -17,7 +17,7 @@ from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable, episodes
 from leo_tf.data_pipeline.release_layout import SPLITS
 from leo_tf.data_pipeline.sampler import RowSampler, largest_num_query
 from leo_tf.data_pipeline.sources import Data, read
-from leo_tf.errors import InputError, one_line
+from leo_tf.errors import InputError, one_line, shown
 
 # A batch of episodes takes about this much memory, whatever the number of queries.
 _BATCH_BYTES = 64 * 2**20
@@ -68,6 +68,8 @@ def load(
     splits = {}
     for name in wanted:
         t = tables.pop(name)
+        if config.data.drop_small_classes:
+            t = _without_small_classes(config, name, t, console)
         resident = FeatureTable.from_embeddings(t)
         split = Split(name, resident, t.class_names, t.images, t.digest, t.source)
         is_train = name == "train"
@@ -148,6 +150,23 @@ def batch_size_for(
     return next(divisors, most)
 
 
+def _without_small_classes(
+    config: Config, name: str, table: EmbeddingTable, console: Console
+) -> EmbeddingTable:
+    """The table without classes that have too few rows for the episodes of a split."""
+    shape = config.episodes
+    least = shape.shot + shape.num_query
+    if name != "train":
+        least = shape.evaluation_shot + (shape.test_num_query or 1)
+    sizes, kept = table.class_sizes, table.class_sizes >= least
+    if kept.all() or not kept.any():  # none is left: refused with the sizes
+        return table
+    small = [f"{shown(table.class_names[c])} ({sizes[c]})" for c in np.where(~kept)[0]]
+    few = f"{len(small)} of {len(sizes)} classes with fewer than {least} rows"
+    console.say(f"{name}: dropped {few}: {', '.join(small)}")
+    return table.with_classes(kept)
+
+
 def _tables(
     config: Config, needed: Sequence[str], data: Data | None, console: Console
 ) -> dict[str, EmbeddingTable]:
@@ -159,6 +178,8 @@ def _tables(
         return read(dataclasses.replace(data.source, dtype=dtype), needed, console)
     if not set(needed) <= set(data):
         hint = "Training learns on train, selects the best step on val, tests on test."
+        if "val" not in data and "train" in data:
+            hint += " load_data(..., val_classes=N) takes N classes of train for val."
         expected, received = (", ".join(names) for names in (needed, data))
         raise InputError("splits of data", expected, received, hint)
     found = {name: data[name] for name in needed}

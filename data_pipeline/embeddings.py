@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from leo_tf.console import Console
 from leo_tf.data_pipeline.formats.conversions import rewrite_advice
 from leo_tf.data_pipeline.formats.names import index_classes
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import FlagError, InputError, shown
 
 # Rows of a table are checked and normalised this many bytes at a time, so that a
 # large table never needs a second copy of itself.
@@ -99,6 +100,22 @@ class EmbeddingTable:
             sha.update(block.data)
         sha.update(self.labels.tobytes())
         return sha.hexdigest()
+
+    def with_classes(self, kept: np.ndarray) -> "EmbeddingTable":
+        """Returns the table of the classes kept, [classes] bool; one at least."""
+        rows = kept[self.labels]
+
+        def of_rows(array):
+            return None if array is None else array[rows]
+
+        return dataclasses.replace(
+            self,
+            embeddings=self.embeddings[rows],
+            labels=(np.cumsum(kept) - 1)[self.labels[rows]],
+            class_names=tuple(np.array(self.class_names, object)[kept]),
+            names=of_rows(self.names),
+            images=of_rows(self.images),
+        )
 
     def normalized(self) -> np.ndarray:
         """[rows, D] embeddings of length 1, a new array.
@@ -219,6 +236,30 @@ def join(tables: list[EmbeddingTable]) -> EmbeddingTable:
         source=" + ".join(table.source for table in tables),
         dtype=tables[0].dtype,
     )
+
+
+def hold_out(
+    table: EmbeddingTable, count: int, console: Console
+) -> tuple[EmbeddingTable, EmbeddingTable]:
+    """Takes `count` classes out of train for val; returns (train, val).
+
+    The digests of their names choose them, so no seed and no order of rows matters.
+
+    Raises:
+      FlagError: if train would keep no class.
+    """
+    if count >= table.num_classes:
+        expected = f"below {table.num_classes}, the classes of {table.source}"
+        raise FlagError("--val_classes", expected, str(count))
+    digests = [hashlib.sha256(n.encode()).digest() for n in table.class_names]
+    taken = np.zeros(table.num_classes, bool)
+    taken[sorted(range(len(digests)), key=digests.__getitem__)[:count]] = True
+    val = dataclasses.replace(
+        table.with_classes(taken), source=f"{table.source} (val_classes)"
+    )
+    names = ", ".join(map(shown, val.class_names))
+    console.say(f"{count} of {table.num_classes} classes of train are val: {names}")
+    return table.with_classes(~taken), val
 
 
 def check_splits(tables: list[EmbeddingTable]) -> None:

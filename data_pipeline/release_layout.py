@@ -60,7 +60,9 @@ def find_files(
         missing = [file for file in files.values() if not os.path.exists(file)]
         if missing and len(missing) < len(splits):
             # Half a data set is a mistake, not a reason to look for another one.
-            raise InputError(missing[0], "a file, as for the other splits", "none")
+            hint = HOLD_OUT_HINT if missing == [files.get("val")] else ""
+            expected = "a file, as for the other splits"
+            raise InputError(missing[0], expected, "none", hint)
         if not missing:
             return files, "{split}" not in layout
     tried = ", ".join(layout.format(split="SPLIT", **names) for layout in _LAYOUTS)

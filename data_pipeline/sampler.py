@@ -75,7 +75,7 @@ class RowSampler:
             check_at_least(1, field, value)
         if split not in SPLITS:
             raise InputError("`split`", ", ".join(SPLITS), shown(split))
-        _check_classes(index, way, shot, num_query)
+        _check_classes(index, way, shot, num_query, split)
         self.way, self.shot, self.num_query = way, shot, num_query
         self._num_classes = len(index.class_sizes)
         self._largest_class = int(index.class_sizes.max())
@@ -151,7 +151,11 @@ def check_at_least(least: int, field: str, value: object) -> None:
 
 
 def _check_classes(
-    table: EmbeddingTable | ClassIndex, way: int, shot: int, num_query: int
+    table: EmbeddingTable | ClassIndex,
+    way: int,
+    shot: int,
+    num_query: int,
+    split: str = "test",
 ) -> None:
     classes = len(table.class_sizes)
     if classes < way:
@@ -168,4 +172,8 @@ def _check_classes(
             f"shot + num_query = {shot} + {num_query} or more rows in every class"
         )
         received = f"{small.size} of {classes} classes with fewer: {few}{more}"
-        raise InputError(f"{table.source}: `labels`", expected, received)
+        fits = int(table.class_sizes.min()) - shot
+        flag = "num_query" if split == "train" else "test_num_query"
+        hint = "--drop_small_classes leaves such classes out."
+        hint = f"--{flag}={fits} fits, or {hint}" if fits > 0 else hint
+        raise InputError(f"{table.source}: `labels`", expected, received, hint)

@@ -13,9 +13,15 @@ import numpy as np
 from leo_tf.configs import rules
 from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
 from leo_tf.console import SILENT, Console
-from leo_tf.data_pipeline.embeddings import EmbeddingTable, check_splits, in_words
-from leo_tf.data_pipeline.feature_files import load, save_npz
+from leo_tf.data_pipeline.embeddings import (
+    EmbeddingTable,
+    check_splits,
+    hold_out,
+    in_words,
+)
+from leo_tf.data_pipeline.feature_files import load, open_input, save_npz
 from leo_tf.data_pipeline.formats.names import check_row_count, names_of_classes
+from leo_tf.data_pipeline.formats.npz import NpzFile
 from leo_tf.data_pipeline.release_layout import SPLITS, dataset_of, find_files
 from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.files import AnyPath
@@ -29,9 +35,9 @@ class Data(Mapping[str, EmbeddingTable]):
     source: DataConfig  # the settings that name the data
     in_memory: bool = False  # whether from arrays, so that no setting reads it again
 
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, Any]:
         """Returns the settings that name this data, for `Config.replace`."""
-        names = ("dataset_name", "data_path", "embedding_crop")
+        names = ("dataset_name", "data_path", "embedding_crop", "val_classes")
         return {name: getattr(self.source, name) for name in names}
 
     def __getitem__(self, name: str) -> EmbeddingTable:
@@ -54,6 +60,7 @@ def load_data(
     dataset_name: str | None = None,
     embedding_crop: str = "center",
     dtype: str = "float32",
+    val_classes: int = 0,
     console: Console = SILENT,
 ) -> Data:
     """Loads the splits of a data set, and checks them.
@@ -67,6 +74,7 @@ def load_data(
       dataset_name: the data set below a path, and its name in reports.
       embedding_crop: "center" or "multiview", in the release's layout.
       dtype: "float32" or "float64", to which the features are converted.
+      val_classes: how many classes of train become val, where there is no val.
       console: where to show progress; by default nothing is printed.
 
     Returns:
@@ -85,7 +93,14 @@ def load_data(
     if dataset_name is not None:
         named = dataclasses.replace(named, dataset_name=dataset_name)
     if isinstance(source, Mapping):
-        return Data(_tables(source, dtype), named, in_memory=True)
+        tables = _tables(source, dtype)
+        if DataConfig(val_classes=val_classes).val_classes:
+            if "train" not in tables or "val" in tables:
+                _refuse_val("arrays with train and without val", ", ".join(tables))
+            train, val = hold_out(tables.pop("train"), val_classes, console)
+            tables = {"train": train, "val": val, **tables}
+        return Data(tables, named, in_memory=True)
+    named = dataclasses.replace(named, val_classes=val_classes)
     return Data(read(named, console=console), named)
 
 
@@ -99,7 +114,11 @@ def read(
         class or differ in embedding size.
       FlagError: if the settings say no place.
     """
+    # Without train and val, as to test on other data, there is nothing to take.
+    held = named.val_classes if {"train", "val"} & set(wanted) else 0
     if named.is_embedded:
+        if held:
+            _refuse_val("data without val", f"{EMBEDDED_DATASET}, which has one")
         from leo_tf.data_pipeline.glyphs.dataset import load_splits
 
         tables = load_splits(dtype=named.dtype, console=console)
@@ -108,12 +127,35 @@ def read(
         expected = f"the directory or file of {named.dataset_name}"
         hint = f"Only {EMBEDDED_DATASET} is embedded."
         raise FlagError("--data_path", expected, "nothing", hint)
-    files, hold_all = find_files(named, wanted)
+    names = [n for n in SPLITS if n in wanted or (held and n == "train")]
+    names = [n for n in names if not (held and n == "val")]
+    files, hold_all = find_files(named, names)
     tables = {
         n: load(f, n if hold_all else None, named.dtype) for n, f in files.items()
     }
     check_splits(list(tables.values()))
-    return tables
+    if held:
+        if _has_val(named):
+            _refuse_val("data without val", f"{named.data_path}, which has one")
+        train, val = hold_out(tables["train"], held, console)
+        tables |= {"train": train, "val": val}
+    return {name: tables[name] for name in wanted}
+
+
+def _has_val(named: DataConfig) -> bool:
+    """Whether data whose train could be read has a val as well."""
+    try:
+        files, hold_all = find_files(named, ("train", "val"))
+    except InputError:
+        return False
+    if not hold_all:
+        return True
+    with open_input(files["val"]) as file:
+        return "embeddings_val" in NpzFile(file, files["val"]).names
+
+
+def _refuse_val(expected: str, received: str) -> None:
+    raise FlagError("--val_classes", expected, received, "Leave --val_classes out.")
 
 
 def write_data(data: Data, directory: AnyPath) -> None:

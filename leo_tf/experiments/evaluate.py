@@ -31,7 +31,7 @@ from leo_tf.runs.training_state import TrainingState
 _DATA_FIELDS = ("data_path", "dataset_name", "embedding_crop")
 _EVALUATION_FIELDS = (
     *(*_DATA_FIELDS, "num_test_episodes", "test_samples"),
-    *("test_way", "test_shot", "test_num_query"),
+    *("test_way", "test_shot", "test_num_query", "drop_small_classes", "val_classes"),
 )
 # What variables a method has, and of which sizes.
 _SHAPES = ("method", "dtype", "num_latents", "random_prior", "way")
@@ -174,7 +174,9 @@ def _check_test_data(run: Run, split: Split, best: Checkpoint, changes) -> None:
     digest = best.fact("data", dict).get("test")
     if split.digest == digest:
         return
-    if not any(field in changes for field in _DATA_FIELDS):
+    # What is dropped depends on the shape of the episodes, which may be another.
+    drops = run.config.data.drop_small_classes
+    if not drops and not any(field in changes for field in _DATA_FIELDS):
         expected = f"the run's own test data, of digest {shown(digest)}"
         received = f"data of digest {shown(split.digest)}"
         hint = "Give --data_path to test on other data."

@@ -62,6 +62,8 @@ EDGES = [  # setting, the last values accepted, the first ones refused
     ("embedding_crop", ["center", "multiview"], ["left", "Center"]),
     ("dtype", ["float32", "float64"], ["float16", "float"]),
     ("train_on_val", [True, False], [1, "true", None]),
+    ("val_classes", [0], [-1]),
+    ("drop_small_classes", [True, False], [1, "true", None]),
     (
         "data_path",
         ["", "/a b/c", "/ä/試行/é"],

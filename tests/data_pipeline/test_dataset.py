@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from leo_tf.configs.schema import Config
+from leo_tf.console import Console
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
@@ -98,6 +99,36 @@ def test_small_classes_are_named(tmp_path, write_split):
         write_split(path, split, 6, seed, labels=labels)
     with pytest.raises(InputError, match=r"1 of 6 classes with fewer: 'test 5' \(1\)"):
         datasets.load(config(tmp_path))
+
+
+def test_small_classes_are_dropped_where_that_is_asked_for_and_said(
+    tmp_path, write_split, capsys
+):
+    for seed, split in enumerate(SPLITS):
+        sizes = [12, 2, 12, 4, 12, 12]
+        labels = np.repeat([f"{split} {i}" for i in range(6)], sizes)
+        rows = np.random.default_rng(seed).normal(size=(len(labels), 8))
+        path = tmp_path / "tiny" / f"{split}.npz"
+        write_split(path, split, 6, seed, embeddings=rows, labels=labels)
+    with pytest.raises(InputError, match="--num_query=1 fits, or --drop_small_classes"):
+        datasets.load(config(tmp_path))
+    with pytest.raises(InputError, match="--test_num_query=1 fits, or --drop_small_c"):
+        datasets.load(config(tmp_path, test_num_query=9), ["test"])
+    with pytest.raises(InputError, match=r"\. --drop_small_classes leaves such"):
+        datasets.load(config(tmp_path, shot=2), ["val"])
+    settings = config(tmp_path, drop_small_classes=True, test_shot=3)
+    splits = datasets.load(settings, console=Console())
+    assert [len(split.class_names) for split in splits.values()] == [4, 5, 5]
+    assert splits["train"].class_names == tuple(f"train {i}" for i in (0, 2, 4, 5))
+    assert splits["train"].table.features.shape == (48, 8)
+    assert capsys.readouterr().err.splitlines() == [
+        "train: dropped 2 of 6 classes with fewer than 5 rows: 'train 1' (2), "
+        "'train 3' (4)",
+        "val: dropped 1 of 6 classes with fewer than 4 rows: 'val 1' (2)",
+        "test: dropped 1 of 6 classes with fewer than 4 rows: 'test 1' (2)",
+    ]
+    with pytest.raises(InputError, match="6 of 6 classes with fewer"):
+        datasets.load(settings.replace(num_query=12))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from leo_tf.configs.schema import Config
+from leo_tf.console import Console
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.feature_files import load
@@ -298,6 +299,7 @@ def test_settings_of_arrays_name_no_path(options, name):
         "dataset_name": name,
         "data_path": "",
         "embedding_crop": "center",
+        "val_classes": 0,
     }
     assert not Config().replace(**settings).data.is_embedded
 
@@ -496,3 +498,83 @@ def test_data_can_be_made_by_hand_of_tables():
     tables = dict(load_data(arrays()))
     made = Data(tables, load_data(arrays()).source, in_memory=True)
     assert dataset.load(config(), data=made).keys() == tables.keys()
+
+
+def names_of(data) -> dict:
+    return {split: set(data[split].class_names) for split in data}
+
+
+def many(split: str, classes: int = 6) -> tuple:
+    y = [f"{split}{i % classes}" for i in range(4 * classes)]
+    return np.random.default_rng(len(split)).normal(size=(len(y), SIZE)), y
+
+
+def test_classes_of_train_are_held_out_for_val_the_same_from_arrays_and_files(tmp_path):
+    given = {"train": many("train"), "test": many("test")}
+    data = load_data(given, val_classes=2)
+    assert list(data) == ["train", "val", "test"]
+    assert data.settings()["val_classes"] == 0  # what is kept of it has a val
+    found = names_of(data)
+    assert [len(names) for names in found.values()] == [4, 2, 6]
+    assert found["train"] | found["val"] == set(given["train"][1])
+    for split, (x, y) in given.items():
+        order = np.random.default_rng(5).permutation(len(y))  # rows in any order
+        np.savez(
+            tmp_path / f"{split}.npz", embeddings=x[order], labels=np.array(y)[order]
+        )
+    read = load_data(tmp_path, val_classes=2)
+    assert read.settings()["val_classes"] == 2 and names_of(read) == found
+    settings = config(**read.settings())
+    for seed in (0, 7):
+        splits = dataset.load(settings.replace(seed=seed))
+        assert names_of(splits) == found
+        assert splits["val"].digest == read["val"].digest
+    assert names_of(dataset.load(settings, ["val"])) == {"val": found["val"]}
+    x, y = given["train"]
+    rows = {name: x[[label == name for label in y]] for name in found["val"]}
+    val = load_data(given, val_classes=2)["val"]
+    for number, name in enumerate(val.class_names):
+        mine = val.embeddings[val.labels == number]
+        np.testing.assert_array_equal(mine, np.float32(rows[name]))
+
+
+def test_what_is_held_out_is_said(capsys):
+    load_data(
+        {"train": many("train"), "test": many("test")},
+        val_classes=1,
+        console=Console(),
+    )
+    assert "1 of 6 classes of train are val: 'train" in capsys.readouterr().err
+
+
+def test_a_missing_val_names_the_setting_and_a_val_that_is_there_refuses_it(tmp_path):
+    given = {"train": many("train"), "test": many("test")}
+    for split, (x, y) in given.items():
+        np.savez(tmp_path / f"{split}.npz", embeddings=x, labels=y)
+    with pytest.raises(InputError, match=r"val\.npz: .* --val_classes=N takes N"):
+        load_data(tmp_path)
+    with pytest.raises(InputError, match=r"load_data\(\.\.\., val_classes=N\)"):
+        dataset.load(config(), data=load_data(given))
+    with pytest.raises(FlagError, match=r"--val_classes: expected below 6, .* 6"):
+        load_data(tmp_path, val_classes=6)
+    x, y = many("val")
+    np.savez(tmp_path / "val.npz", embeddings=x, labels=y)
+    for source in (tmp_path, {**given, "val": (x, y)}, None):
+        with pytest.raises(FlagError, match="Leave --val_classes out"):
+            load_data(source, val_classes=2)
+
+
+def test_one_file_of_splits_without_val_has_classes_held_out(tmp_path):
+    arrays = {}
+    for split in ("train", "test"):
+        x, y = many(split)
+        arrays[f"embeddings_{split}"] = x
+        arrays[f"keys_{split}"] = [f"{i}-{name}-{name}_{i}" for i, name in enumerate(y)]
+    path = tmp_path / "set.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(InputError, match="--val_classes=N takes N"):
+        load_data(path)
+    data = load_data(path, val_classes=2)
+    assert [len(names) for names in names_of(data).values()] == [4, 2, 6]
+    assert not names_of(data)["train"] & names_of(data)["val"]
+    assert set(data["val"].names) < set(arrays["keys_train"])
