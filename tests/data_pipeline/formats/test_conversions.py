@@ -3,6 +3,7 @@
 import collections
 import json
 import os
+import pathlib
 import pickle
 import re
 
@@ -13,6 +14,7 @@ from leo_tf.data_pipeline.feature_files import load
 from leo_tf.data_pipeline.sources import load_data
 from leo_tf.errors import InputError
 
+DOCS = pathlib.Path(__file__).parents[3] / "docs" / "data_formats.md"
 X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 Y = ["a", "a", "b", "b", "b", "c"]
 
@@ -157,3 +159,23 @@ def test_a_directory_without_data_says_what_is_there(tmp_path):
     names = ", ".join(f"'{i}.plk'" for i in range(5))
     assert caught.value.received == f"{names} and 2 more"
     assert re.search("docs/data_formats.md", caught.value.hint)
+
+
+def test_the_lines_of_the_page_from_what_you_have_make_data_that_is_read(
+    tmp_path, monkeypatch
+):
+    page = DOCS.read_text("utf-8").split("## From what you have")[1].split("\n## ")[0]
+    monkeypatch.chdir(tmp_path)
+    content = collections.defaultdict(list, {0: list(X[:2]), 1: list(X[2:])})
+    (tmp_path / "base_features.plk").write_bytes(pickle.dumps(content))
+    np.save("features.npy", X.reshape(6, 2, 2) + 1)
+    np.save("labels.npy", [0.0, 0, 0, 1, 1, 1])
+    rows = [",".join([*map(str, x), y]) for x, y in zip(X.tolist(), Y)]
+    (tmp_path / "features.csv").write_text("\n".join(["f,g,h,i,class", *rows]))
+    lines = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(lines) == 4
+    exec("".join(lines), {})
+    data = load_data(tmp_path)
+    names = [data[split].class_names for split in data]
+    assert names == [("train0", "train1"), ("0", "1"), ("a", "b", "c")]
+    np.testing.assert_array_equal(data["train"].embeddings, X)
