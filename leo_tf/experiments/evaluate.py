@@ -50,8 +50,8 @@ def evaluate(
       workdir, console: as for `train`.
       data: other test data, from `load_data`; None for the run's own.
       changes: settings of the test that are not the run's: its data, `test_way`,
-        `test_shot`, `test_num_query`, `num_test_episodes`, `test_samples`. Others may
-        be given if they are as trained.
+        `test_shot`, `test_num_query`, `num_test_episodes`, `test_samples`,
+        `drop_small_classes`. Others may be given if they are as trained.
 
     Returns:
       Accuracies of the method and of nearest centroid on the same episodes.
