@@ -8,6 +8,7 @@ reads this.
 import os
 import pickletools
 import re
+import warnings
 from typing import Any, BinaryIO, NamedTuple
 
 HEAD_BYTES = 512  # a tar file says so at byte 257
@@ -194,9 +195,11 @@ def _opening(head: bytes) -> list[tuple[str, Any]]:
     """The first opcodes of a pickle, named, with their arguments: nothing is run."""
     found = []
     try:
-        for opcode, argument, _ in pickletools.genops(head):
-            if opcode.name not in _SILENT:
-                found.append((opcode.name, argument))
+        with warnings.catch_warnings():  # of escapes in text that is damaged
+            warnings.simplefilter("ignore")
+            for opcode, argument, _ in pickletools.genops(head):
+                if opcode.name not in _SILENT:
+                    found.append((opcode.name, argument))
     except ValueError:  # the end of the head, most likely
         pass
     return found
