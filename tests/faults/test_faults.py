@@ -17,7 +17,7 @@ from fault_injector import Call, Fault
 
 ROOT = pathlib.Path(__file__).parents[2]
 DRIVER = pathlib.Path(__file__).with_name("fault_driver.py")
-_EVERY = 211  # a prime, so that all kinds of calls have their turn
+_EVERY = 113  # a prime, so that all kinds of calls have their turn
 
 
 @pytest.fixture(scope="module")

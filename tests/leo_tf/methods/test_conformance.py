@@ -52,8 +52,9 @@ def make(name, dtype="float64", seed=0):
 
     Zeros would hide much: MAML's head of zeros looks the same in every order.
     """
+    given = {"inner_lr_init": 1.0, **SETTINGS[name]}  # the release's, whatever D
     config = Config().replace(
-        method=name, way=N, shot=K, dtype=dtype, seed=seed, **SETTINGS[name]
+        method=name, way=N, shot=K, dtype=dtype, seed=seed, **given
     )
     learner = methods.build(config, D)
     random = np.random.default_rng(seed)

@@ -157,5 +157,7 @@ def test_a_path_of_bytes_that_are_no_characters_is_status_2(train, tmp_path, cap
     path = tmp_path / os.fsdecode(b"caf\xe9")
     assert train(path, "--quiet") == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: --workdir: expected a path in UTF-8")
+    assert error.startswith(
+        "error: --workdir: expected a path on this machine, in UTF-8"
+    )
     assert not path.exists()
