@@ -5,6 +5,7 @@ nothing is run. NumPy takes a tenth of a second, so nothing of it here: the comm
 reads this.
 """
 
+import io
 import os
 import pickletools
 import re
@@ -170,7 +171,7 @@ def kind_of(head: bytes, path: str) -> tuple[str, str] | None:
     return None
 
 
-def pickle_advice(file: BinaryIO, path: str) -> str:
+def pickle_advice(file: BinaryIO | io.BufferedIOBase, path: str) -> str:
     """Returns the lines that turn a pickle of another kind into an .npz; "" if unknown.
 
     Nothing is unpickled: the first and the last bytes tell dicts, pairs and frames.
