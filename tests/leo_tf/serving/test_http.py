@@ -18,7 +18,6 @@ from running_server import (
     wait_for,
     with_,
 )
-from served_models import write_model
 
 METRICS = "/monitoring/prometheus/metrics"
 BODY = json.dumps(GOOD).encode()
@@ -27,23 +26,9 @@ PAGE = "https://page.example"
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("served")
-    write_model(directory / "4")
-    return directory
-
-
-@pytest.fixture(scope="module")
 def port(exported):
     with serving(exported, max_request_bytes=MOST) as (port, _):
         yield port
-
-
-@pytest.fixture
-def client(port):
-    client = Client(port)
-    yield client
-    client.connection.close()
 
 
 # Path -> the methods that it knows.

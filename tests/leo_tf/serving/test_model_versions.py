@@ -35,19 +35,6 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("served")
-    write_model(directory / "4")
-    return directory
-
-
-@pytest.fixture(scope="module")
-def port(exported):
-    with serving(exported) as (port, _):
-        yield port
-
-
-@pytest.fixture(scope="module")
 def thrice(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("thrice") / "1", scale=3.0)
 

@@ -25,28 +25,7 @@ from running_server import (
     wait_for,
     with_,
 )
-from served_models import clusters, numpy_answers, write_model
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("served")
-    write_model(directory / "4")
-    return directory
-
-
-@pytest.fixture(scope="module")
-def port(exported):
-    with serving(exported) as (port, _):
-        yield port
-
-
-@pytest.fixture
-def client(port):
-    client = Client(port)
-    yield client
-    client.connection.close()
-
+from served_models import clusters, numpy_answers
 
 REFUSALS = {
     "nothing": (b"", "body: expected JSON"),

@@ -15,35 +15,13 @@ from running_server import (
     LABELS,
     PREDICT,
     SUPPORT,
-    Client,
     check_good,
     refused,
     serving,
     wait_for,
 )
-from served_models import write_model
 
 from leo_tf.serving import server
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("served")
-    write_model(directory / "4")
-    return directory
-
-
-@pytest.fixture(scope="module")
-def port(exported):
-    with serving(exported) as (port, _):
-        yield port
-
-
-@pytest.fixture
-def client(port):
-    client = Client(port)
-    yield client
-    client.connection.close()
 
 
 def test_the_default_signature_answers_by_columns(client):
