@@ -142,7 +142,7 @@ _KINDS = (
         (".csv", ".tsv", ".txt"),
         "Where the last column is the class; skiprows=1 skips a line of names.",
         "",
-        'd = np.loadtxt({path}, str, delimiter=",", skiprows=0); '
+        "d = np.loadtxt({path}, str, delimiter={delimiter}, skiprows=0); "
         "np.savez({out}, embeddings=np.float32(d[:, :-1]), labels=d[:, -1])",
     ),
 )
@@ -166,9 +166,11 @@ def kind_of(head: bytes, path: str) -> tuple[str, str] | None:
     found = [k for k in _KINDS if re.match(k.start, head, re.DOTALL)]
     if not found and not head.startswith((b"PK", b"\x80")):  # ours, whatever the name
         found = [k for k in _KINDS if path.lower().endswith(k.suffixes)]
-    for kind in found:
-        return kind.name, _advice(kind.note, kind.imports, kind.code, path=path)
-    return None
+    if not found:
+        return None
+    name, _, _, note, imports, code = found[0]
+    delimiter = chr(max(b",;\t", key=head.partition(b"\n")[0].count))
+    return name, _advice(note, imports, code, path=path, delimiter=delimiter)
 
 
 def pickle_advice(file: BinaryIO | io.BufferedIOBase, path: str) -> str:
@@ -219,21 +221,26 @@ def _of_pickle(opening: list[tuple[str, Any]], is_pair: bool) -> tuple[str, str]
         if not keys or keys[0] in ("embeddings", "keys"):
             return "", ""  # the release's, and damaged
         named = keys[0] in (*_FEATURES, *_LABELS)
-        return (_OWN_NAMES, _PAIR) if named else ("", _CLASSES)
+        return _pair_of(keys) if named else ("", _CLASSES)
     if is_pair:
         return "", "np.savez({out}, embeddings=np.float32(d[0]), labels=d[1])"
     if "numpy" in words:
-        note = "y is the class of each row."
+        note = "y is the class of each row; of a list [X, y], take d[0] and d[1]."
         return note, "np.savez({out}, embeddings=np.float32(d), labels=y)"
     return "", ""
 
 
-def npz_advice(path: str, names: list[str]) -> str:
-    """Returns the line that gives the arrays of an .npz file the names that we read."""
+def _pair_of(names: list[Any]) -> tuple[str, str]:
+    """A note, and the code that saves the two of the named arrays that we want."""
     x = next((n for n in ("embeddings", *_FEATURES) if n in names), "X")
     y = next((n for n in ("labels", *_LABELS) if n in names), "y")
-    note = "" if {x, y} <= set(names) else _OWN_NAMES
-    code = _PAIR.replace('"X"', f'"{x}"').replace('"y"', f'"{y}"')
+    note = "" if x in names and y in names else _OWN_NAMES
+    return note, _PAIR.replace('"X"', f'"{x}"').replace('"y"', f'"{y}"')
+
+
+def npz_advice(path: str, names: list[str]) -> str:
+    """Returns the line that gives the arrays of an .npz file the names that we read."""
+    note, code = _pair_of(names)
     return _advice(note, "", f"d = np.load({{path}}); {code}", path=path)
 
 
