@@ -68,10 +68,11 @@ def load(
     splits = {}
     for name in wanted:
         t = tables.pop(name)
+        digest = t.digest  # of the data, however many classes fit these episodes
         if config.data.drop_small_classes:
             t = _without_small_classes(config, name, t, console)
         resident = FeatureTable.from_embeddings(t)
-        split = Split(name, resident, t.class_names, t.images, t.digest, t.source)
+        split = Split(name, resident, t.class_names, t.images, digest, t.source)
         is_train = name == "train"
         fits = _training_shape(config) if is_train else evaluation_shape(config, split)
         RowSampler(resident.index, **fits, seed=0, split=name)  # refuses what does not

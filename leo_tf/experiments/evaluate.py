@@ -174,9 +174,7 @@ def _check_test_data(run: Run, split: Split, best: Checkpoint, changes) -> None:
     digest = best.fact("data", dict).get("test")
     if split.digest == digest:
         return
-    # What is dropped depends on the shape of the episodes, which may be another.
-    drops = run.config.data.drop_small_classes
-    if not drops and not any(field in changes for field in _DATA_FIELDS):
+    if not any(field in changes for field in _DATA_FIELDS):
         expected = f"the run's own test data, of digest {shown(digest)}"
         received = f"data of digest {shown(split.digest)}"
         hint = "Give --data_path to test on other data."

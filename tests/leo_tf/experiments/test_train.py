@@ -119,6 +119,9 @@ def test_classes_held_out_and_dropped_are_the_same_when_resumed_and_evaluated(
     assert evaluate(run_dir) == 0
     assert evaluate(run_dir, *flags[1:], "--test_shot=2") == 0
     assert train(run_dir, flags[0], "--val_classes=2", "--num_steps=8") == 3
+    write_split(data / "tiny" / "test.npz", "test", 8, seed=2, labels=labels)
+    assert evaluate(run_dir) == 3  # others, whatever is dropped of them
+    assert "the run's own test data" in capsys.readouterr().err
 
 
 @pytest.mark.slow
