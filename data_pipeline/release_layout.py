@@ -41,6 +41,12 @@ def dataset_of(data: DataConfig) -> str:
     return name
 
 
+def check_exists(path: str) -> None:
+    """Raises InputError where there is no data at a path."""
+    if not os.path.exists(path):
+        raise InputError(path, "a directory of features or an .npz file", "none")
+
+
 def find_files(
     data: DataConfig, splits: Sequence[str] = SPLITS
 ) -> tuple[dict[str, str], bool]:
@@ -50,8 +56,7 @@ def find_files(
       InputError: if none of `_LAYOUTS` is there, or it lacks one of the splits.
     """
     path = data.data_path
-    if not os.path.exists(path):
-        raise InputError(path, "a directory of features or an .npz file", "none")
+    check_exists(path)
     if not os.path.isdir(path):
         return dict.fromkeys(splits, path), True
     names = {"dataset": data.dataset_name, "crop": data.embedding_crop}
@@ -66,7 +71,11 @@ def find_files(
         if not missing:
             return files, "{split}" not in layout
     tried = ", ".join(layout.format(split="SPLIT", **names) for layout in _LAYOUTS)
-    there = sorted(os.listdir(path))
+    try:
+        there = sorted(os.listdir(path))
+    except OSError as error:
+        expected = "a directory that can be read"
+        raise InputError(path, expected, str(error.strerror)) from error
     few = ", ".join(map(shown, there[:_NAMES_SHOWN]))
     few += f" and {len(there) - _NAMES_SHOWN} more" * (len(there) > _NAMES_SHOWN)
     hint = "See 'From what you have' in docs/data_formats.md."

@@ -22,6 +22,7 @@ from leo_tf.cli.modes import check_mode
 from leo_tf.cli.options import OPTIONS, REQUIRED, Option
 from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.schema import EMBEDDED_DATASET, GROUP_OF, Config
+from leo_tf.data_pipeline.release_layout import dataset_of
 from leo_tf.errors import FlagError, shown
 
 _OFFICIAL_EMBEDDINGS = "http://storage.googleapis.com/leo-embeddings/embeddings.zip"
@@ -173,9 +174,6 @@ def _config(given) -> Config:
     config = PRESETS[name].config() if name else Config()
     config = config.replace(**{k: v for k, v in given.items() if k in GROUP_OF})
     if "data_path" in given and "dataset_name" not in given:
-        # With NumPy, which takes a tenth of a second that others need not wait.
-        from leo_tf.data_pipeline.release_layout import dataset_of
-
         config = config.replace(dataset_name=dataset_of(config.data))
     return config
 

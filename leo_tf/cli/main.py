@@ -13,6 +13,7 @@ from collections.abc import Callable
 from leo_tf.cli import streams
 from leo_tf.cli.flags import RunOptions, parse
 from leo_tf.console import Console
+from leo_tf.data_pipeline.release_layout import check_exists
 from leo_tf.errors import DiskError, InputError, LeoError, Stopped, shown
 
 # What a full or failing disk says, whoever writes to it.
@@ -38,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         options = parse(argv)
         debug = options.debug
+        if "data_path" in options.explicit:  # told before TensorFlow is waited for
+            check_exists(os.path.abspath(options.config.data.data_path))
         if sys.stderr.isatty() and not options.quiet:
             streams.say("Loading TensorFlow takes a few seconds.")
         with contextlib.nullcontext() if debug else streams.without_start_up_messages():

@@ -200,6 +200,10 @@ def with_data(
         expected, hint = "what `load_data` gives", "leo_tf.load_data(...) makes it."
         raise InputError("`data`", expected, type(data).__name__, hint)
     if data is not None:
+        given, theirs = config.data.val_classes, data.source.val_classes
+        if given not in (0, theirs):
+            expected = f"{theirs}, as `data` has it from load_data"
+            raise FlagError("--val_classes", expected, str(given))
         config = config.replace(**data.settings())
         if data.in_memory:
             place = RunDirectory(workdir or default_workdir(config)).path / _DATA

@@ -1,5 +1,7 @@
 """The splits of a data set are found in each layout, and refused if they overlap."""
 
+import errno
+import os
 import pathlib
 import pickle
 import subprocess
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from leo_tf.configs.schema import DataConfig
-from leo_tf.data_pipeline.release_layout import dataset_of
+from leo_tf.data_pipeline.release_layout import dataset_of, find_files
 from leo_tf.data_pipeline.sources import read
 from leo_tf.errors import InputError
 
@@ -159,3 +161,15 @@ def test_the_command_line_asks_for_a_name_without_loading_numpy():
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert done.stdout == "False\n", done.stderr
+
+
+def test_a_directory_that_cannot_be_listed_is_refused_by_its_path(
+    tmp_path, monkeypatch
+):
+    def fail(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "listdir", fail)
+    with pytest.raises(InputError, match="can be read, received Permission") as error:
+        find_files(DataConfig(dataset_name="tiny", data_path=str(tmp_path)))
+    assert error.value.where == str(tmp_path)

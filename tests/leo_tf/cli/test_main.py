@@ -367,3 +367,12 @@ def test_a_damaged_checkpoint_is_told_of_even_if_quiet(trained_copy, train, caps
     (trained_copy / "checkpoints/step-00000012/manifest.json").unlink()
     assert train(trained_copy, "--quiet") == 0
     assert "passed over: " in capsys.readouterr().err
+
+
+def test_data_that_are_not_there_are_told_of_before_tensorflow_is_loaded(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(command_line, "_job", None)
+    flags = [f"--data_path={tmp_path}/none", f"--workdir={tmp_path}/run"]
+    assert command_line.main(["run_leo.py", *flags]) == InputError.exit_code
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/none: expected a dir")
