@@ -12,11 +12,12 @@ import tensorflow as tf
 
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
-from leo_tf.data_pipeline.embeddings import EmbeddingTable, in_words, join
+from leo_tf.data_pipeline.embeddings import EmbeddingTable, in_words
 from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable, episodes
 from leo_tf.data_pipeline.release_layout import SPLITS
 from leo_tf.data_pipeline.sampler import RowSampler, largest_num_query
 from leo_tf.data_pipeline.sources import Data, read
+from leo_tf.data_pipeline.splits import join
 from leo_tf.errors import InputError, one_line, shown
 
 # A batch of episodes takes about this much memory, whatever the number of queries.

@@ -13,16 +13,12 @@ import numpy as np
 from leo_tf.configs import rules
 from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
 from leo_tf.console import SILENT, Console
-from leo_tf.data_pipeline.embeddings import (
-    EmbeddingTable,
-    check_splits,
-    hold_out,
-    in_words,
-)
+from leo_tf.data_pipeline.embeddings import EmbeddingTable, in_words
 from leo_tf.data_pipeline.feature_files import load, open_input, save_npz
 from leo_tf.data_pipeline.formats.names import check_row_count, names_of_classes
 from leo_tf.data_pipeline.formats.npz import NpzFile
 from leo_tf.data_pipeline.release_layout import SPLITS, dataset_of, find_files
+from leo_tf.data_pipeline.splits import check_splits, hold_out
 from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.files import AnyPath
 

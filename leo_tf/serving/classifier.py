@@ -25,7 +25,8 @@ from leo_tf.serving.inputs import (
     feature_names,
     fit_together,
 )
-from leo_tf.serving.models import Source, connect, refused, without_secrets
+from leo_tf.serving.models import Source, connect
+from leo_tf.serving.refusals import refused, without_secrets
 
 # Of what one request may hold; 10 MB as JSON. More queries go in several requests.
 _NUMBERS_PER_REQUEST = 2**19

@@ -4,45 +4,20 @@ Both are called with the name of a signature and its inputs, and give its output
 TensorFlow is imported when a model is loaded, and for a server not at all.
 """
 
-import base64
 import functools
-import http.client
-import json
 import os
 import pathlib
 import re
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from leo_tf.errors import check_not_forked, one_line
+from leo_tf.errors import check_not_forked
+from leo_tf.serving.refusals import RequestError, refusal, refused, without_secrets
+from leo_tf.serving.rest_model import RestModel
 
 Source = str | os.PathLike[str]
-_MODEL_PATH = "/v1/models/leo"
-# Which answers of a server tell of a mistake of the request, not of the server.
-_TOO_LARGE = 413
-_REFUSALS = (400, _TOO_LARGE)
-_MOVED = (301, 302, 303, 307, 308)
-_UNKNOWN = (401, 403)
-
-
-class RequestError(ValueError):
-    """What a model or a `Classifier` refuses: the field, the expected, the received."""
-
-
-def refused(field: str, expected: str, received: object) -> RequestError:
-    """Returns the error of a field."""
-    return RequestError(f"{field}: expected {expected}, received {received}.")
-
-
-def without_secrets(source: object) -> str:
-    """Returns a path or URL with *** for user, password and query."""
-    text = re.sub(r"(?s)^(\w+:/+|(?=[\w.%~-]+:)).*@", r"\1***@", str(source))
-    return re.sub(r"(?s)^(\w+:/+[^?]*\?).*", r"\1***", text)
 
 
 def connect(
@@ -141,147 +116,4 @@ def _shown_shape(sizes: Iterable[int | None]) -> str:
     return f"[{', '.join('any' if size is None else str(size) for size in sizes)}]"
 
 
-def refusal(message: str) -> str:
-    """Returns what the model itself said, without where TensorFlow adds it happened."""
-    message = message.rpartition("<stack traces unavailable>\n")[2]
-    message = message.partition("\n\t [[")[0].strip()
-    said = re.fullmatch(r"assertion failed: \[(.*)\]", message, re.DOTALL)
-    return said[1] if said else message
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A POST that is followed becomes a GET, and another host would get the token."""
-
-    def redirect_request(self, *unused: Any) -> None:
-        return None
-
-
-class RestModel:
-    """A model behind TensorFlow Serving's REST interface, whoever answers.
-
-    `url` is the server's, or a model's there, perhaps with "/versions/NUMBER"; for the
-    other arguments see `Classifier`.
-
-    Raises:
-      ValueError: if the URL or the headers cannot be sent.
-    """
-
-    def __init__(
-        self, url: str, timeout: float, headers: Mapping[str, str] | None = None
-    ):
-        self.timeout = timeout
-        try:
-            parts = urllib.parse.urlsplit(url)
-            is_whole = parts.hostname and parts.port != 0 and not re.search(r"\s", url)
-        except ValueError:  # of the port, or of brackets
-            is_whole = False
-        if not is_whole:
-            expected = "http://HOST:PORT, or the URL of a model there"
-            raise refused("source", expected, repr(without_secrets(url)))
-        user, at, host = parts.netloc.rpartition("@")
-        path = parts.path.rstrip("/").removesuffix(":predict") or _MODEL_PATH
-        parts = parts._replace(netloc=host, path=f"{path}:predict", fragment="")
-        self._url, self.url = parts.geturl(), without_secrets(parts.geturl())
-        self._headers = {"Content-Type": "application/json"}
-        if at:
-            basic = base64.b64encode(urllib.parse.unquote(user).encode()).decode()
-            self._headers["Authorization"] = f"Basic {basic}"
-        self._headers |= _checked_headers({} if headers is None else headers)
-        self._opener = urllib.request.build_opener(_NoRedirects)
-
-    def __call__(
-        self, signature: str, inputs: Mapping[str, Any]
-    ) -> dict[str, np.ndarray]:
-        """Returns name -> output of a signature for arrays.
-
-        Raises:
-          RequestError: if the model refuses the inputs, or the server their size.
-          ConnectionError: if the server, or a proxy before it, does not answer.
-        """
-        lists = {name: np.asarray(value).tolist() for name, value in inputs.items()}
-        body = json.dumps({"signature_name": signature, "inputs": lists}).encode()
-        outputs = {n: np.asarray(v) for n, v in self._post(body).items()}
-        return {
-            name: value.astype(np.float32) if value.dtype.kind == "f" else value
-            for name, value in outputs.items()
-        }
-
-    def _post(self, body: bytes) -> dict[str, Any]:
-        request = urllib.request.Request(self._url, body, self._headers)
-        try:
-            with self._opener.open(request, timeout=self.timeout) as answer:
-                outputs = _field(answer.read(), "outputs")
-                kind = answer.headers.get_content_type()
-            if isinstance(outputs, dict):
-                return outputs
-            received = f"{answer.status}, {kind} without `outputs`"
-        except urllib.error.HTTPError as error:
-            said = _field(_body(error), "error")
-            if error.code in _REFUSALS and said is not None:
-                raise RequestError(refusal(str(said))) from None
-            if error.code == _TOO_LARGE:
-                expected = f"fewer bytes by {self.url} or a proxy before it"
-                raise refused("request", expected, str(len(body))) from None
-            received = f"{error.code}, {said or error.reason}"
-            received += self._advice(error)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            received = str(reason or type(error).__name__)
-            if type(reason).__name__ == "SSLCertVerificationError":
-                received += "; SSL_CERT_FILE can name a file of certificates to trust"
-        received = one_line(received + self._proxy())
-        raise ConnectionError(f"{self.url}: expected an answer, received {received}.")
-
-    def _advice(self, error: urllib.error.HTTPError) -> str:
-        if error.code in _MOVED and error.headers["Location"]:
-            target = urllib.parse.urljoin(self._url, error.headers["Location"])
-            target = without_secrets(target.removesuffix(":predict"))
-            return f", moved to {target}: make that the source if you trust it"
-        if error.code in _UNKNOWN:
-            return (
-                "; `headers` of the Classifier, or user:password@ in its URL, say who"
-            )
-        return ""
-
-    def _proxy(self) -> str:
-        parts = urllib.parse.urlsplit(self._url)
-        proxy = urllib.request.getproxies().get(parts.scheme)
-        if not proxy or urllib.request.proxy_bypass(parts.netloc):
-            return ""
-        variable = f"{parts.scheme}_proxy"
-        return f", through the proxy {without_secrets(proxy)} of {variable} (no_proxy=)"
-
-
 Model = LocalModel | RestModel
-
-
-def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Refuses what cannot be sent, without a word of it: it may be a token."""
-    if not isinstance(headers, Mapping):
-        raise refused("headers", "names and texts", type(headers).__name__)
-    for name, value in headers.items():
-        if not isinstance(name, str) or not re.fullmatch(
-            r"[\w!#$%&'*+.^`|~-]+", name, re.A
-        ):
-            raise refused("headers", "names of letters, digits and -", "another")
-        if not isinstance(value, str):
-            raise refused(f"headers: {name}", "text", type(value).__name__)
-        if not re.fullmatch(r"[\t\x20-\x7e\xa0-\xff]*", value):
-            received = "others, or a line break: `.strip()` takes it from a file's end"
-            raise refused(f"headers: {name}", "Latin characters in one line", received)
-    return dict(headers)
-
-
-def _body(error: urllib.error.HTTPError) -> bytes:
-    try:
-        return error.read()
-    except (OSError, http.client.HTTPException):
-        return b""
-
-
-def _field(body: bytes, name: str) -> Any:
-    """Returns a field of a JSON object; None if it is no object, or without it."""
-    try:
-        return json.loads(body)[name]
-    except (ValueError, KeyError, TypeError):
-        return None

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from leo_tf.data_pipeline.embeddings import EmbeddingTable, check_splits, join
+from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.splits import check_splits, join
 from leo_tf.errors import InputError
 
 _FEATURES = np.array([[3.0, 4.0], [0.0, -2.0], [1.0, 0.0]], np.float32)

@@ -12,7 +12,7 @@ import urllib.error
 import pytest
 
 from leo_tf.serving.classifier import Classifier
-from leo_tf.serving.models import RestModel
+from leo_tf.serving.rest_model import RestModel
 
 ROWS, LABELS = [[1.0], [2.0]], [0, 1]
 ANSWER = (

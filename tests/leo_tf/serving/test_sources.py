@@ -13,7 +13,8 @@ from served_models import clusters, write_model
 
 from leo_tf.serving import classifier as serving
 from leo_tf.serving.classifier import Classifier
-from leo_tf.serving.models import LocalModel, refusal
+from leo_tf.serving.models import LocalModel
+from leo_tf.serving.refusals import refusal
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,8 @@ def test_none_of_the_training_code_is_imported(exported):
         "leo_tf.serving.classifier",
         "leo_tf.serving.inputs",
         "leo_tf.serving.models",
+        "leo_tf.serving.refusals",
+        "leo_tf.serving.rest_model",
     }
     assert "tensorflow_probability" not in modules
 
