@@ -28,7 +28,7 @@ def test_an_example_is_short_enough_to_read_at_once(name):
 def test_the_training_loop_learns(capsys):
     example = load("train_leo.py")
     example.TEST_EPISODES = 60
-    untrained, trained = example.main(steps=0), example.main(steps=60)
+    untrained, trained = example.main(steps=0), example.main(steps=40)
     assert untrained + 0.1 < trained, "a fifth is chance"
     assert "over 60 episodes" in capsys.readouterr().out
 
@@ -44,6 +44,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
             few = "num_steps=4, num_test_episodes=20, num_val_episodes=20, jit='off'"
             few += ", inner_unroll_length=1, finetuning_unroll_length=1"
             cell.source = cell.source.replace(steps, few)
+        cell.source = cell.source.replace('"leo", "ridge", "logistic"', '"ridge"')
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
     kernel = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{f}"]}
@@ -51,6 +52,10 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
         notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
     )
     client.create_kernel_manager().kernel_cmd = kernel["argv"]
+    # Graphs of so few steps take longer than the steps.
+    [first, *_] = cells(notebook)
+    first.source += "\nimport tensorflow\n"
+    first.source += "tensorflow.config.run_functions_eagerly(True)"
     client.execute()
     assert (tmp_path / "runs" / "first_steps_exported" / "1").is_dir()
 

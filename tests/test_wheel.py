@@ -28,7 +28,7 @@ PROJECT = {
     "tests/__init__.py": "NAME = 'tests of theirs'",
     "utils.py": "NAME = 'utils of theirs'",
 }
-# Beside a run directory `run`, with a file of features as argument.
+# Arguments: a file of features, then the flags of a training.
 SESSION = """
 import pathlib, sys
 
@@ -47,14 +47,16 @@ from leo_tf.configs.presets import PRESETS
 from leo_tf.model.leo import LEO
 from leo_tf.serving import Classifier
 
+features, *train = sys.argv[1:]
 assert list(leo_tf.__path__) == [str(pathlib.Path(leo_tf.__file__).parent)]
 finders = [f"{finder!r} {type(finder)!r}" for finder in sys.meta_path]
 assert "editable" not in " ".join(finders).lower(), finders
 assert LEO(PRESETS["mini_1shot"].config().model).config.num_latents == 64
+assert main(["leo-tf", "--workdir=run", *train]) == 0
 export = ["leo-tf", "--mode=export", "--workdir=run", "--export_dir=exported"]
 assert main(export) == 0
 
-with np.load(sys.argv[1]) as file:
+with np.load(features) as file:
     features, labels = file["embeddings"][:24], file["labels"][:24]
 client = Classifier("exported").fit(features[::2], labels[::2])
 right = client.predict(features[1::2]) == labels[1::2]
@@ -143,8 +145,8 @@ def test_beside_folders_of_our_names_both_theirs_and_ours_work(
     project, installed, small_flags, tiny_data
 ):
     flags = [*small_flags, "--num_steps=5", "--method=generator"]
-    told = run(installed / "leo-tf", "--workdir=run", *flags, **project)
-    assert "generator only" in told and "Run directory: run" in told
+    assert run(installed / "leo-tf", "--version", **project).startswith("leo-tf ")
     features = str(tiny_data / "tiny" / "test.npz")
-    told = run(installed / "python", "-c", SESSION, features, **project)
+    told = run(installed / "python", "-c", SESSION, features, *flags, **project)
+    assert "generator only" in told and "Run directory: run" in told
     assert "Export of step 5: exported/1" in told

@@ -92,7 +92,7 @@ def _job(mode: str, strategy: str) -> Callable[[RunOptions, Console], None]:
             **options.arguments, console=console
         )
     try:
-        import tensorflow as tf
+        import tensorflow  # noqa: F401
     except (AttributeError, ImportError, RuntimeError, ValueError) as error:
         hint = "A variable of the environment, or the installation, keeps it from that."
         received = f"{type(error).__name__}: {error}"
@@ -101,8 +101,6 @@ def _job(mode: str, strategy: str) -> Callable[[RunOptions, Console], None]:
     from leo_tf.cli.jobs import JOBS
     from leo_tf.environment import device
 
-    # Each method's functions are made anew, on purpose: no news for the user.
-    tf.get_logger().addFilter(lambda record: "tf.function retracing" not in record.msg)
     if strategy != "multi_worker":  # workers must find each other first
         device()
     return JOBS[mode]

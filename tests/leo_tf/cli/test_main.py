@@ -1,9 +1,11 @@
 """The command line as a user meets it: exit codes, one-line errors, signals."""
 
+import csv
 import errno
 import os
 import pathlib
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from saved_runs import outcome, values_of
+from saved_runs import values_of
 
 from leo_tf.cli import jobs, streams
 from leo_tf.cli import main as command_line
@@ -141,43 +143,42 @@ def test_streams_that_take_nothing_do_not_change_the_exit_status(arguments, stat
     assert done.stderr == "" or (status == 5 and done.stderr.count("\n") == 1)
 
 
-def test_results_that_cannot_be_printed_are_status_5(trained):
-    arguments = f"--mode=evaluate --workdir={trained} --quiet > /dev/full"
-    command = f"{sys.executable} {ROOT / 'run_leo.py'} {arguments}"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True)
-    assert done.returncode == 5
-    assert done.stderr.startswith("error: standard output, or a file: expected")
-    assert done.stderr.count("\n") == 1
+@pytest.fixture(scope="module")
+def small_run(train, trained, tmp_path_factory):
+    """A run of a generator, which is soon tested: not to be changed."""
+    workdir = tmp_path_factory.mktemp("small") / "run"
+    tf.config.run_functions_eagerly(True)
+    try:
+        flags = ["--method=generator", "--num_steps=1", "--quiet"]
+        assert train(workdir, *flags) == 0
+    finally:
+        tf.config.run_functions_eagerly(False)
+    return workdir
 
 
-def test_where_nothing_can_be_written_it_tests(trained_copy):
+def test_results_that_cannot_be_printed_are_status_5(
+    small_run, evaluate, monkeypatch, capsys
+):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert evaluate(small_run, "--quiet") == 5
+        monkeypatch.undo()
+    captured = capsys.readouterr().err
+    assert captured.startswith("error: standard output, or a file: expected")
+    assert captured.count("\n") == 1
+
+
+def test_where_nothing_can_be_written_it_tests(small_run, tmp_path):
+    workdir = shutil.copytree(small_run, tmp_path / "run")
     command = (
         f"ulimit -f 0; {sys.executable} {ROOT / 'run_leo.py'} --mode=evaluate "
         "--workdir=. --quiet 2>&1"
     )
     piped = ["bash", "-o", "pipefail", "-c", f"({command}) | cat"]
-    tested = subprocess.run(piped, cwd=trained_copy, capture_output=True, text=True)
+    tested = subprocess.run(piped, cwd=workdir, capture_output=True, text=True)
     assert tested.returncode == 0, tested.stdout
     assert "nearest centroid" in tested.stdout and "Traceback" not in tested.stdout
-    assert not list(trained_copy.glob("*.py")), "TensorFlow's, for want of a place"
-
-
-def test_it_trains_without_a_directory_for_temporary_files(
-    trained, small_flags, tmp_path
-):
-    # Written there by TensorFlow's AutoGraph, were it used.
-    code = (
-        "import sys, tempfile\n"
-        "def none(): raise FileNotFoundError('no usable temporary directory')\n"
-        "tempfile._get_default_tempdir = none\n"
-        "from leo_tf.cli.main import main\n"
-        "sys.exit(main(sys.argv))"
-    )
-    workdir = f"--workdir={tmp_path / 'run'}"
-    command = [sys.executable, "-c", code, *small_flags, workdir]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert outcome(tmp_path / "run", 12) == outcome(trained, 12)
+    assert not list(workdir.glob("*.py")), "TensorFlow's, for want of a place"
 
 
 def test_where_messages_cannot_be_kept_they_are_shown(monkeypatch, capfd):
@@ -271,31 +272,36 @@ def wait_for(path: pathlib.Path, process):
         time.sleep(0.02)
 
 
-def test_from_the_shell_quiet_is_silent_and_a_killed_run_goes_on_as_if_never_killed(
-    small_flags, tmp_path
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        (signal.SIGTERM, 128 + signal.SIGTERM),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
+def test_from_the_shell_quiet_is_silent_and_an_ended_run_goes_on_as_if_never_ended(
+    small_flags, tmp_path, end, status
 ):
     endless = [*small_flags, "--num_steps=1000000", "--keep_checkpoints=1000"]
-    endless.append("--method=generator")  # it draws as LEO does, compiled sooner
-    killed, terminated = tmp_path / "killed", tmp_path / "terminated"
-    processes = [
-        program(*endless, "--quiet", f"--workdir={workdir}", cwd=tmp_path)
-        for workdir in (killed, terminated)
-    ]
-    ends = subprocess.Popen.kill, subprocess.Popen.terminate
-    for process, workdir, end in zip(processes, (killed, terminated), ends):
-        wait_for(workdir / "checkpoints" / "step-00000010", process)
-        end(process)
-    for process, status in zip(processes, (-signal.SIGKILL, 128 + signal.SIGTERM)):
-        assert process.communicate() == ("", "")
-        assert process.returncode == status
-    steps = [newest_step(killed), newest_step(terminated)]
-    assert events_reach(terminated) >= steps[1] - 1, "a stop loses no event"
-    # Both go on, to the same later step.
-    goal = max(steps) + 3
-    for workdir in (killed, terminated):
-        flags = [*endless, f"--num_steps={goal}", "--quiet", f"--workdir={workdir}"]
+    endless += ["--method=generator", "--quiet"]  # it draws as LEO, compiled sooner
+    ended, earlier = tmp_path / "ended", tmp_path / "earlier"
+    process = program(*endless, f"--workdir={ended}", cwd=tmp_path)
+    wait_for(ended / "checkpoints" / "step-00000010", process)
+    process.send_signal(end)
+    assert process.communicate() == ("", "") and process.returncode == status
+    step = newest_step(ended)
+    if end is signal.SIGTERM:
+        assert events_reach(ended) >= step - 1, "a stop loses no event"
+    shutil.copytree(ended, earlier)
+    for path in (earlier / "checkpoints").iterdir():
+        if path.name != "step-00000005":
+            shutil.rmtree(path)
+    # One goes on from where it was ended, one from long before.
+    goal = [f"--num_steps={step + 3}"]
+    for workdir in (ended, earlier):
+        flags = [*endless, *goal, f"--workdir={workdir}"]
         assert command_line.main(["run_leo.py", *flags]) == 0
-    values = [values_of(workdir, goal) for workdir in (killed, terminated)]
+    values = [values_of(workdir, step + 3) for workdir in (ended, earlier)]
     assert len(values[0]) > 7
     for name in values[0]:
         np.testing.assert_array_equal(values[0][name], values[1][name], strict=True)
@@ -311,8 +317,18 @@ def events_reach(workdir) -> int:
     return max(event.step for event in tf.compat.v1.train.summary_iterator(str(path)))
 
 
-def test_settings_of_other_programs_in_the_environment_do_no_harm(
-    tiny_data, small_flags, tmp_path
+# Written there by TensorFlow's AutoGraph, were it used.
+NO_TEMPORARY_DIRECTORY = """
+import sys, tempfile
+def none(): raise FileNotFoundError('no usable temporary directory')
+tempfile._get_default_tempdir = none
+from leo_tf.cli.main import main
+sys.exit(main(sys.argv))
+"""
+
+
+def test_neither_settings_of_others_nor_the_lack_of_a_temporary_directory_do_harm(
+    small_flags, small_run, tmp_path
 ):
     (tmp_path / "matplotlibrc").write_bytes(b"\xff text.usetex: True")
     theirs = {
@@ -324,13 +340,26 @@ def test_settings_of_other_programs_in_the_environment_do_no_harm(
     }
     (tmp_path / "keras").mkdir()
     (tmp_path / "keras" / "keras.json").write_text('{"floatx": "float64"}')
-    flags = [*small_flags, "--num_steps=1", f"--workdir={tmp_path}/run", "--quiet"]
-    flags.append("--method=generator")
-    program = [sys.executable, ROOT / "run_leo.py", *flags]
-    environment = {**os.environ, **theirs}
-    done = subprocess.run(program, env=environment, capture_output=True, text=True)
+    flags = ["--num_steps=1", "--method=generator", "--quiet"]
+    command = [sys.executable, "-c", NO_TEMPORARY_DIRECTORY, *small_flags, *flags]
+    done = subprocess.run(
+        [*command, f"--workdir={tmp_path}/run"],
+        cwd=ROOT,
+        env={**os.environ, **theirs},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "learning_curve.png").exists()
+    [loss, ours] = (history(run)["val_loss"] for run in (tmp_path / "run", small_run))
+    np.testing.assert_allclose(loss, ours, rtol=1e-4)
+
+
+def history(workdir) -> dict[str, list[float]]:
+    """The columns of history.csv, without what is empty."""
+    with (workdir / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return {key: [float(row[key]) for row in rows if row[key]] for key in rows[0]}
 
 
 def test_where_tensorflow_cannot_be_loaded_the_reason_is_a_line(tmp_path):
@@ -344,6 +373,7 @@ def test_where_tensorflow_cannot_be_loaded_the_reason_is_a_line(tmp_path):
     assert "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION nonsense is not supported" in last
 
 
+@pytest.mark.slow
 def test_a_flag_of_xla_s_that_is_unknown_is_named(tmp_path):
     program = [sys.executable, ROOT / "run_leo.py", f"--workdir={tmp_path}"]
     environment = {**os.environ, "TF_XLA_FLAGS": "--no_such_flag"}

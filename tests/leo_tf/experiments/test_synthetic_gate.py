@@ -73,9 +73,11 @@ def test_leo_is_two_and_a_half_points_better_than_its_generator_alone():
     assert percent("leo") >= percent("generator") + 2.5
 
 
+@pytest.mark.slow
 def test_fine_tuning_moves_the_generator_by_no_more_than_a_point():
     assert abs(percent("generator_finetuning") - percent("generator")) <= 1
 
 
+@pytest.mark.slow
 def test_products_in_bfloat16_cost_less_than_a_point():
     assert abs(percent("leo", mixed_precision=True) - percent("leo")) <= 1

@@ -72,6 +72,7 @@ def test_the_steps_of_a_run_move_every_variable(trained):
     assert len(moved) == 7 + 2 * 7 + 1  # variables, their moments, iterations
 
 
+@pytest.mark.slow
 def test_5_steps_and_then_7_more_end_bit_for_bit_like_12_at_once(
     trained, train, tmp_path, capsys
 ):
@@ -100,6 +101,7 @@ def test_an_interrupted_run_says_so_by_its_exit_status(train, tmp_path, stop_at)
     assert train(tmp_path / "run", "--quiet") == 130
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_classes_held_out_and_dropped_are_the_same_when_resumed_and_evaluated(
     train, evaluate, tmp_path, write_split, capsys
 ):

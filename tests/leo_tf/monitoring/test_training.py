@@ -122,7 +122,7 @@ def slow(dataset, seconds):
     return dataset.map(sleep)
 
 
-@pytest.mark.parametrize(("seconds", "low", "high"), [(0.0, 0.0, 0.5), (0.1, 0.8, 1.0)])
+@pytest.mark.parametrize(("seconds", "low", "high"), [(0.0, 0.0, 0.7), (0.1, 0.8, 1.0)])
 def test_time_waiting_for_input_is_the_time_that_input_takes(
     make_trainer, seconds, low, high
 ):

@@ -42,6 +42,7 @@ def train(workdir, size: int, num_steps: int, **settings):
     return leo_tf.train(config, workdir, data=data(size))
 
 
+@pytest.mark.usefixtures("quick_job")
 @pytest.mark.parametrize(
     ("settings", "blamed"),
     [({"inner_lr_init": 1.0}, "inner_lr_init"), ({"outer_lr": 30.0}, "outer_lr")],
@@ -101,6 +102,7 @@ def test_the_defaults_train_on_embeddings_of_any_size(tmp_path, size, seed):
     assert run.state.non_finite <= 3
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_a_result_of_many_steps_not_finite_says_so_wherever_it_is_shown(
     tmp_path, capsys
 ):

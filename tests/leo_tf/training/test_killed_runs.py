@@ -15,11 +15,12 @@ ROOT = pathlib.Path(__file__).parents[3]
 PROGRAM = ROOT / "tests" / "tools" / "killed_runs.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "seed", "kills"),
     [
         ("generator", 1, 3),  # it draws as LEO does, and is compiled sooner
-        pytest.param("leo", 2, 40, marks=pytest.mark.slow),
+        ("leo", 2, 40),
     ],
 )
 def test_a_chain_of_kills_changes_nothing(small_flags, tmp_path, method, seed, kills):
