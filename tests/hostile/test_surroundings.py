@@ -72,11 +72,12 @@ def test_the_network_would_have_ended_that_process(calls, code):
 
 def test_without_tensorboard_a_run_warns_once_and_shows_nothing(small_flags, tmp_path):
     workdir = tmp_path / "run"
-    flags = [*small_flags, "--method=generator", f"--workdir={workdir}"]
+    flags = [*small_flags, "--method=generator", "--num_steps=4", "--log_every=1"]
+    flags.append(f"--workdir={workdir}")
     done = python("-c", WITHOUT_TENSORBOARD, *flags)
     assert done.returncode == 0, done.stderr
     warnings = [line for line in done.stderr.splitlines() if "TensorBoard" in line]
     assert len(warnings) == 1 and "nothing more from this run" in warnings[0]
     assert not list((workdir / "events").rglob("*tfevents*"))
     assert (workdir / "results.json").exists()
-    assert (workdir / "checkpoints/step-00000012/manifest.json").exists()
+    assert (workdir / "checkpoints/step-00000004/manifest.json").exists()

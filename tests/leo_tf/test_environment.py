@@ -54,7 +54,7 @@ def test_the_device_is_what_tensorflow_has():
     assert ("GPU" in device()) == has_gpu and ("CPU" in device()) != has_gpu
 
 
-def test_keras_computes_with_tensorflow_whatever_the_environment_says():
+def test_keras_and_matplotlib_are_ours_whatever_the_environment_says():
     program = """
         import os
         from leo_tf.methods.maml import MAML
@@ -62,9 +62,14 @@ def test_keras_computes_with_tensorflow_whatever_the_environment_says():
         from leo_tf import LEO, episodes
         import keras
         assert LEO() and keras.backend.backend() == "tensorflow"
-        assert os.environ["KERAS_BACKEND"] == "torch"  # others may want it
+        from leo_tf.reports.figures import new_figure, pixels
+        assert pixels(new_figure(1, 1)).shape == (130, 130, 3)
+        # Others may want them.
+        assert os.environ["KERAS_BACKEND"] == "torch"
+        assert os.environ["MPLBACKEND"] == "module://no_such.module"
     """
-    done = python(program, KERAS_BACKEND="torch")
+    theirs = {"KERAS_BACKEND": "torch", "MPLBACKEND": "module://no_such.module"}
+    done = python(program, **theirs)
     assert done.returncode == 0, done.stderr
 
 
@@ -73,17 +78,6 @@ def test_keras_upon_something_else_is_refused_by_its_variable(monkeypatch):
     with pytest.raises(FlagError, match="KERAS_BACKEND: expected tensorflow") as error:
         import_keras()
     assert "received jax. Unset it" in str(error.value)
-
-
-def test_a_backend_of_matplotlib_that_is_not_there_does_no_harm():
-    program = """
-        import os, numpy
-        from leo_tf.reports.figures import new_figure, pixels
-        assert pixels(new_figure(1, 1)).shape == (130, 130, 3)
-        assert os.environ["MPLBACKEND"] == "module://no_such.module"
-    """
-    done = python(program, MPLBACKEND="module://no_such.module")
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_variable_is_as_it_was_after_an_import(monkeypatch):

@@ -91,7 +91,8 @@ def test_steps_that_are_to_be_made_are_not_refused(tmp_path):
 
 
 def test_a_run_writes_a_profile_where_tensorboard_looks_for_it(train, tmp_path):
-    assert train(tmp_path / "run", "--profile_steps=4-6", "--quiet") == 0
+    flags = ["--method=generator", "--profile_steps=4-6", "--quiet"]
+    assert train(tmp_path / "run", *flags) == 0
     profiles = tmp_path / "run" / "events" / "plugins" / "profile"
     [trace] = profiles.glob("*/*.xplane.pb")
     assert trace.stat().st_size > 1000

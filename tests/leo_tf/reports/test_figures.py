@@ -1,9 +1,6 @@
 """The pictures of a run: PNG files that show what they should."""
 
 import math
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -139,20 +136,6 @@ def test_a_file_and_tensorboard_get_the_same_picture(tmp_path):
 def test_letters_that_the_font_lacks_are_no_reason_to_warn(recwarn):
     figures.pixels(figures.reliability_diagrams({"漢字": BINS}, "題"))
     assert not recwarn.list
-
-
-def test_the_backend_that_the_environment_names_is_not_asked_for(tmp_path):
-    code = (
-        "import pathlib\n"
-        "from leo_tf.evaluation.intervals import Interval\n"
-        "from leo_tf.reports import figures\n"
-        f"history = [{record(5)}]\n"
-        "figure = figures.learning_curve(history, Interval(0.6, 0.01))\n"
-        f"figures.save(pathlib.Path({str(tmp_path)!r}, 'curve.png'), figure)\n"
-    )
-    environment = {**os.environ, "MPLBACKEND": "module://nonexistent"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
-    assert count(pixels(tmp_path / "curve.png"), figures.BLUE) > 20
 
 
 def test_a_picture_that_cannot_be_written_is_a_disk_error(tmp_path):
