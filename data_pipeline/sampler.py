@@ -160,7 +160,9 @@ def _check_classes(
     classes = len(table.class_sizes)
     if classes < way:
         expected = f"at least way = {way}"
-        raise InputError(f"{table.source}: classes", expected, str(classes))
+        flag = "way" if split == "train" else "test_way"
+        hint = f"--{flag}={classes} fits." if classes > 1 else ""
+        raise InputError(f"{table.source}: classes", expected, str(classes), hint)
     small = np.flatnonzero(table.class_sizes < shot + num_query)
     if small.size:
         few = ", ".join(

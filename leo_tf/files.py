@@ -17,6 +17,14 @@ from leo_tf.errors import DiskError
 AnyPath = str | os.PathLike[str]
 
 
+def near(path: AnyPath) -> str:
+    """A path as one would write it here: relative, if it is below this directory."""
+    try:
+        return str(pathlib.Path(path).relative_to(os.getcwd()))
+    except (OSError, ValueError):
+        return str(path)
+
+
 def write_file(
     path: AnyPath, content: bytes | memoryview | Callable[[BinaryIO], object]
 ) -> None:

@@ -18,6 +18,7 @@ from leo_tf.experiments.reproduce import reproduce
 from leo_tf.experiments.search import SETTINGS_FILE, search
 from leo_tf.experiments.train import train
 from leo_tf.export.exporter import export_model
+from leo_tf.files import near
 from leo_tf.methods.registry import method_of
 from leo_tf.reports import comparison, reproduction, results
 from leo_tf.reports import search as search_report
@@ -33,10 +34,11 @@ def _train(options: RunOptions, console: Console) -> None:
     if run.results is None:
         return  # of several workers one tells
     show(results.terminal(run.results))
-    print(f"Run directory: {run.path}")
+    path = near(run.path)
+    print(f"Run directory: {path}")
     if method_of(run.config).is_trained:
         python = shlex.quote(os.path.relpath(sys.executable))
-        logdir = shlex.quote(f"--logdir={run.path}")
+        logdir = shlex.quote(f"--logdir={path}")
         print(f"TensorBoard:   {python} -m tensorboard.main {logdir}")
 
 
@@ -55,7 +57,7 @@ def _several_runs(job: Callable, report: Callable, last_line: str) -> Callable:
             options.config, workdir=workdir, console=console, **options.arguments
         )
         show(report(found))
-        print(last_line.format(found.directory))
+        print(last_line.format(near(found.directory)))
 
     return do
 

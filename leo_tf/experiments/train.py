@@ -17,7 +17,7 @@ from leo_tf.evaluation.intervals import interval
 from leo_tf.evaluation.results import BASELINE
 from leo_tf.evaluation.validation_tuning import choose
 from leo_tf.experiments.evaluate import test_run
-from leo_tf.files import AnyPath
+from leo_tf.files import AnyPath, near
 from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import build, check, method_named, method_of
 from leo_tf.monitoring import run_summary
@@ -117,7 +117,7 @@ def train_run(
         run.checkpoints.newest(lambda reason: None, set_aside=True)
         trainer.resume(run.newest, run.console.warn)
         begin = "Trained already, to" if trainer.is_done else "Going on from"
-        run.console.say(f"{begin} step {run.newest.step} in {run.path}.")
+        run.console.say(f"{begin} step {run.newest.step} in {near(run.path)}.")
     run.state, total = trainer.state, run.config.run.num_steps
     trainer.profile.check(run.state.step, total)
     run.write_config()

@@ -49,7 +49,11 @@ class RunDirectory:
             hint = "A run has it as `run.path`." if hasattr(path, "path") else ""
             raise FlagError("`workdir`", "a path", type(path).__name__, hint)
         rules.path().checked(os.fspath(path), "workdir")
-        self.path = pathlib.Path(path)
+        try:  # a callback may change the current directory
+            self.path = pathlib.Path(path).absolute()
+        except FileNotFoundError:
+            received = "a current directory that was removed"
+            raise InputError(str(path), "a path from here", received) from None
 
     @contextlib.contextmanager
     def for_training(

@@ -16,7 +16,7 @@ from leo_tf.data_pipeline.sources import Data, write_data
 from leo_tf.environment import device, versions
 from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.evaluation.results import Results
-from leo_tf.files import AnyPath
+from leo_tf.files import AnyPath, near
 from leo_tf.methods.registry import build, method_named, method_of
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.directory import HINT, Change, RunDirectory, check_changes
@@ -70,7 +70,7 @@ class Run:
 
     def __repr__(self) -> str:
         found = f", test accuracy {self.results.accuracy} %" if self.results else ""
-        return f"Run({str(self.path)!r}, step {self.state.step}{found})"
+        return f"Run({near(self.path)!r}, step {self.state.step}{found})"
 
     @property
     def history(self) -> list[dict[str, Any]]:

@@ -73,8 +73,8 @@ def test_trained_on_val_the_training_split_holds_the_validation_classes_too(tiny
 @pytest.mark.parametrize(
     ("settings", "file", "complaint"),
     [
-        ({"way": 9}, "train", "classes: expected at least way = 9, received 8"),
-        ({"test_way": 7}, "val", "classes: expected at least way = 7, received 6"),
+        ({"way": 9}, "train", "classes: expected at least way = 9, received 8. --way=8 fits."),
+        ({"test_way": 7}, "val", "classes: expected at least way = 7, received 6. --test_way=6 fits."),
         ({"num_query": 12}, "train", "`labels`: expected shot + num_query = 1 + 12"),
         ({"shot": 9}, "train", "`labels`: expected shot + num_query = 9 + 4"),
         ({"test_shot": 12}, "val", "`labels`: expected shot + num_query = 12 + 1"),

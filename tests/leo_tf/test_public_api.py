@@ -110,10 +110,12 @@ def test_misspelt_names_get_a_suggestion():
         _ = leo_tf.PRESETS["glyph"]
 
 
-def test_python_m_leo_tf_is_the_command(monkeypatch, capsys):
+@pytest.mark.parametrize("module", ["leo_tf", "leo_tf.cli.main"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # it is loaded already
+def test_python_m_leo_tf_is_the_command(monkeypatch, capsys, module):
     monkeypatch.setattr(sys, "argv", ["leo_tf", "--version"])
     with pytest.raises(SystemExit, match="0"):
-        runpy.run_module("leo_tf", run_name="__main__")
+        runpy.run_module(module, run_name="__main__")
     assert capsys.readouterr().out.startswith("leo-tf ")
 
 
@@ -190,6 +192,22 @@ def test_a_callback_that_fails_is_named_and_the_checkpoint_stays(tmp_path):
     resumed = leo_tf.train(config(), tmp_path / "run", data=data)
     for mine, its in zip(resumed.history, whole.history, strict=True):
         assert mine == its
+
+
+def test_a_callback_may_change_the_current_directory(tmp_path, monkeypatch):
+    class Mover(leo_tf.Callback):
+        def on_start(self, run):
+            os.chdir(tmp_path / "elsewhere")
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    data, few = leo_tf.load_data(arrays()), config(num_steps=2)
+    run = leo_tf.train(few, "run", data=data, callbacks=[Mover()])
+    assert run.path == tmp_path / "run" and "results.json" in listing(run.path)
+    assert leo_tf.evaluate(run.path).accuracy == run.results.accuracy
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    os.chdir(tmp_path)
+    assert repr(run).startswith("Run('run', step 2")
 
 
 def test_a_run_from_arrays_is_evaluated_without_them(run):

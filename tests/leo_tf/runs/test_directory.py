@@ -52,6 +52,15 @@ def test_any_path_will_do_and_parents_are_made(tmp_path, name):
     assert RunDirectory(tmp_path / name).config() == CONFIG
 
 
+def test_a_path_from_a_directory_that_was_removed_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(InputError, match="run: expected .* that was removed"):
+        RunDirectory("run")
+    assert RunDirectory(tmp_path).path == tmp_path
+
+
 def test_the_same_configuration_may_start_again(tmp_path):
     for _ in range(3):
         begin(tmp_path)
