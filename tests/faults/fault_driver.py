@@ -3,17 +3,19 @@
 TensorFlow is imported once, before it has done anything; every run, and every look at
 what a fault left, is in a process forked from there.
 
-    LD_PRELOAD=fault_injector.so python fault_driver.py DIRECTORY EVERY
+    LD_PRELOAD=fault_injector.so python fault_driver.py DIRECTORY [COUNT]
 
-Of all the faults there are it injects each EVERYth, and writes one line of JSON each
-to DIRECTORY/results-*.jsonl; the log of each scenario without a fault is in
-DIRECTORY/*/calls.
+Of all the faults there are it injects COUNT, as different as can be, or all. It writes
+one line of JSON each to DIRECTORY/results-*.jsonl; the log of each scenario without a
+fault is in DIRECTORY/*/calls.
 """
 
 import functools
+import importlib
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import sys
@@ -215,9 +217,29 @@ def lane(planned: list[tuple], results: pathlib.Path):
             file.flush()
 
 
-def main(directory: pathlib.Path, every: int):
-    # By kind of fault, so that a selection has some of each.
-    planned = sorted(plan(directory), key=lambda item: item[-1].name)[::every]
+def selection(planned: list[tuple], count: int) -> list[tuple]:
+    """So many of all: in turn, the one that has the most of what none before had."""
+    random.Random(0).shuffle(planned)
+    chosen, had = [], set()
+    for _ in range(count):
+        chosen.append(max(planned, key=lambda item: len(_traits(*item) - had)))
+        had |= _traits(*chosen[-1])
+    return chosen
+
+
+@functools.cache
+def _traits(scenario, place, call: Call, fault: Fault) -> frozenset:
+    kind, file = (call.name, call.kind), pathlib.Path(call.path).name
+    singles = {scenario, call.name, kind, fault}
+    pairs = {(scenario, kind), (scenario, fault), (kind, fault), (file, fault)}
+    return frozenset(singles | pairs)
+
+
+def main(directory: pathlib.Path, count: int | None = None):
+    importlib.import_module("leo_tf.methods.maml")  # what exporting needs
+    planned = plan(directory)
+    if count:
+        planned = selection(planned, count)
     children = []
     for number in range(_LANES):
         child = os.fork()
@@ -234,4 +256,4 @@ def main(directory: pathlib.Path, every: int):
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]), int(sys.argv[2]))
+    main(pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -18,9 +18,8 @@ from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.directory import RunDirectory
 from leo_tf.runs.variables import restore_variables
 
-CONFIG = Config().replace(
-    outer_lr=0.0625, num_latents=4, inner_unroll_length=1, finetuning_unroll_length=1
-)
+# Exported sooner than LEO, with variables as LEO is.
+CONFIG = Config().replace(outer_lr=0.0625, method="maml", way=2, adaptation_steps=1)
 _KEEP = 2
 _FOREIGN = [
     "checkpoints/notes.txt",

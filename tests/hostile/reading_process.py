@@ -84,6 +84,9 @@ def work(job: str, argument, allowed: int, seconds: int, answer: int) -> None:
 
 def read_in_child(*request) -> list:
     """Returns [how it ended, error or result, peak in bytes]."""
+    if request[0] == "program":
+        importlib.import_module("leo_tf.cli.jobs")
+        importlib.import_module("leo_tf.model.leo")
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -103,7 +106,6 @@ def read_in_child(*request) -> list:
 def main() -> None:
     if "tensorflow" in sys.argv:
         importlib.import_module("leo_tf.data_pipeline.formats.tfrecord")
-        importlib.import_module("leo_tf.cli.jobs")
     else:
         assert "tensorflow" not in sys.modules
     for line in sys.stdin:

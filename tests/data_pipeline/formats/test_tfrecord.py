@@ -73,7 +73,7 @@ def _tables(draw) -> EmbeddingTable:
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(table=_tables())
 def test_what_is_written_comes_back_bit_for_bit(tmp_path_factory, table):
     path = tmp_path_factory.mktemp("round") / "trip.tfrecord"
@@ -152,7 +152,7 @@ def test_rows_that_are_not_alike_or_not_whole_are_refused(tmp_path, rows, found)
 def test_every_flipped_bit_is_refused_by_a_checksum(tmp_path):
     path = _write(tmp_path / "x.tfrecord", _row(), _row(name=_feature(b"q")))
     content = path.read_bytes()
-    for place in range(0, len(content), 3):
+    for place in range(0, len(content), 5):
         damaged = bytearray(content)
         damaged[place] ^= 1 << place % 8
         path.write_bytes(damaged)

@@ -83,7 +83,8 @@ def test_the_best_validation_decides_and_its_settings_fit_a_comparison(
     names = "leo,generator,ridge,centroid"
     flags = [f"--workdir={workdir}", f"--methods={names}", f"--method_settings={path}"]
     mode = ["--mode=compare", "--quiet", "--kl_weight=0.75"]
-    assert command_line.main(["run_leo.py", *small_flags, *mode, *flags]) == 0
+    given = [*small_flags, *_QUICK, *mode, *flags]
+    assert command_line.main(["run_leo.py", *given]) == 0
     configs = {
         name: json.loads((workdir / name / "config.json").read_text())
         for name in names.split(",")
@@ -142,8 +143,8 @@ _DIVERGES = (
     "--outer_lr=1e30",
     "--non_finite_limit=2",
     "--methods=generator",
-    "--num_steps=8",
-    "--validate_every=8",
+    "--num_steps=5",
+    "--validate_every=5",
 )
 
 

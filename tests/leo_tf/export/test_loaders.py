@@ -129,6 +129,7 @@ def saved_model_cli(*arguments, cwd) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_saved_model_cli_runs_it(version, expected, tmp_path):
     request = REQUESTS[1]
     np.savez(tmp_path / "request.npz", **request)
@@ -208,8 +209,8 @@ def in_session(path):
 
 
 @pytest.mark.parametrize("load", [CModel, LocalModel, in_session])
-def test_whoever_asks_with_a_wrong_shape_is_told_in_our_words(version, load):
-    ask, good = load(version), REQUESTS[1]
+def test_whoever_asks_with_a_wrong_shape_is_told_in_our_words(version, load, model):
+    ask, good = model if load is CModel else load(version), REQUESTS[1]
     for words, shapes in WRONG.items():
         wrong = {k: np.ones(shape, good[k].dtype) for k, shape in shapes.items()}
         for signature, fields in FIELDS.items():
@@ -226,8 +227,12 @@ def test_whoever_asks_with_a_wrong_shape_is_told_in_our_words(version, load):
     ask("classify", good)
 
 
-def test_the_c_interface_loads_it_as_tensorflow_serving_does(version, expected):
-    model = CModel(version)
+@pytest.fixture(scope="module")
+def model(version) -> CModel:
+    return CModel(version)
+
+
+def test_the_c_interface_loads_it_as_tensorflow_serving_does(model, expected):
     for (signature, i), answer in expected.items():
         inputs = part(REQUESTS[i], *FIELDS[signature])
         assert_equal(model(signature, inputs), answer)
@@ -237,8 +242,7 @@ def test_the_c_interface_loads_it_as_tensorflow_serving_does(version, expected):
     assert_equal(model("predict", later), expected["classify", 1])
 
 
-def test_the_c_interface_refuses_bad_requests_and_goes_on(version, expected):
-    model = CModel(version)
+def test_the_c_interface_refuses_bad_requests_and_goes_on(model, expected):
     good = REQUESTS[1]
     bad = [
         ("support: expected shape", {"support": good["support"][0]}),

@@ -4,7 +4,6 @@ Shapes: B tasks in the meta-batch, N way, K shot, Q queries per class, D embeddi
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.variables import restore_variables
 from leo_tf.training.meta_step import adam, make_meta_step
 
-LEO = {"num_latents": 8, "inner_unroll_length": 2, "finetuning_unroll_length": 1}
+LEO = {"num_latents": 8, "inner_unroll_length": 1, "finetuning_unroll_length": 1}
 LEO |= {"finetuning_lr_init": 0.5, "dropout_rate": 0.1, "l2_penalty_weight": 1e-4}
 GRADIENT_HEAD = {"adaptation_steps": 2}
 CENTROID = {"score_scale": 2.0}
@@ -40,11 +39,30 @@ SETTINGS = {
     "centroid_euclidean": CENTROID,
 }
 STEPS = 100
+# They share their code with LEO and the generator.
+ABLATIONS = {n for n in METHODS if METHODS[n].family == "leo"} - {"leo", "generator"}
 
-every_method = pytest.mark.parametrize("name", METHODS)
+
+def usually(names, seldom) -> list:
+    """Parameters: those in `seldom` are slow."""
+    marks = {True: pytest.mark.slow, False: ()}
+    return [pytest.param(name, marks=marks[name in seldom]) for name in names]
+
+
+# What these two leave out of LEO, the generator leaves out as well.
+BETWEEN = {"leo_no_finetuning", "generator_finetuning"}
+every_method = pytest.mark.parametrize("name", usually(METHODS, BETWEEN))
 every_trained_method = pytest.mark.parametrize(
     "name", [name for name, method in METHODS.items() if method.is_trained]
 )
+
+
+@pytest.fixture
+def eagerly():
+    """For a step or two: to trace one takes longer."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 def make(name, dtype="float64", seed=0):
@@ -72,19 +90,17 @@ def named(learner) -> dict:
     return {v.path: v.value for v in learner.trainable_variables}
 
 
-@functools.cache
-def trained(name):
-    """A learner after `STEPS` meta-steps; its variables before and after the first."""
+def trained(name, steps):
+    """A learner after some meta-steps, and its variables before."""
     learner = make(name)
     clipped = {"gradient_threshold": 0.1, "gradient_norm_threshold": 0.1}
     meta_step = make_meta_step(learner, adam(0.02), **clipped)
-    before, after = values_of(learner), None
-    for step in range(STEPS):
+    before = values_of(learner)
+    for step in range(steps):
         seed, number = tf.constant(0, tf.int64), tf.constant(step, tf.int64)
         metrics = meta_step(separable_episode(step), seed, number)
         assert metrics["non_finite"] == 0
-        after = after or values_of(learner)
-    return learner, before, after
+    return learner, before
 
 
 def separable_episode(seed):
@@ -103,9 +119,9 @@ def test_every_method_is_held_to_these_promises():
     assert set(SETTINGS) == set(METHODS)
 
 
-@every_method
+@pytest.mark.parametrize("name", usually(METHODS, ABLATIONS))
 def test_separable_classes_of_new_tasks_are_learned_far_above_chance(name):
-    learner = trained(name)[0] if METHODS[name].is_trained else make(name)
+    learner = trained(name, STEPS)[0] if METHODS[name].is_trained else make(name)
     right = []
     for seed in range(100, 105):
         episode = separable_episode(seed)
@@ -205,8 +221,9 @@ def test_a_checkpoint_brings_back_the_predictions_bit_for_bit(name, tmp_path):
 
 
 @every_trained_method
-def test_a_meta_step_changes_every_trainable_variable(name):
-    _, before, after = trained(name)
+def test_a_meta_step_changes_every_trainable_variable(name, eagerly):
+    learner, before = trained(name, steps=1)
+    after = values_of(learner)
     assert before
     for path, values in before.items():
         assert np.all(after[path] != values), path
@@ -250,7 +267,7 @@ def test_even_support_given_in_any_order_is_adapted_to_as_an_episode(name):
         assert uneven.latents_before.shape == uneven.latents_after.shape
 
 
-def _changed_settings() -> list[tuple[str, dict]]:
+def _changed_settings() -> list:
     """(method, settings): every setting of models and methods changed.
 
     Each that a method has by itself; all others, which it should not heed, at a time.
@@ -262,7 +279,10 @@ def _changed_settings() -> list[tuple[str, dict]]:
         usual = {**Config().flat(), **SETTINGS[name]}
         own = sorted(names & set(effective(name)))
         for settings in ([], *([setting] for setting in own), sorted(names - set(own))):
-            found.append((name, {each: _changed(usual[each]) for each in settings}))
+            changed = {each: _changed(usual[each]) for each in settings}
+            seldom = name in ABLATIONS and len(settings) == 1
+            marks = pytest.mark.slow if seldom else ()
+            found.append(pytest.param(name, changed, marks=marks))
     steps = {"inner_unroll_length": 0, "finetuning_unroll_length": 0}
     return [*found, ("leo", steps)]
 
@@ -286,15 +306,12 @@ def test_equal_support_gives_an_export_what_was_tested(name, settings):
         variable.assign(variable.numpy() + 0.3 * random.normal(size=variable.shape))
     episode = make_episode(tasks=2)
     adapted = learner.adapt(episode.support_inputs, episode.support_labels)
-    for task in range(2):
-        support = tf.reshape(episode.support_inputs[task], [N * K, D])
-        labels = tf.reshape(episode.support_labels[task], [N * K])
-        order = random.permutation(N * K)  # in any order
-        uneven = uneven_adapt(learner)(
-            tf.gather(support, order), tf.gather(labels, order), tf.constant(N)
-        )
-        expected = adapted.classifier[task].numpy()
-        scale = np.abs(expected).max()
-        np.testing.assert_allclose(
-            uneven.classifier, expected, rtol=0, atol=1e-9 * scale
-        )
+    support = tf.reshape(episode.support_inputs[1], [N * K, D])
+    labels = tf.reshape(episode.support_labels[1], [N * K])
+    order = random.permutation(N * K)  # in any order
+    uneven = uneven_adapt(learner)(
+        tf.gather(support, order), tf.gather(labels, order), tf.constant(N)
+    )
+    expected = adapted.classifier[1].numpy()
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(uneven.classifier, expected, rtol=0, atol=1e-9 * scale)

@@ -197,7 +197,7 @@ def test_the_strength_chosen_is_the_most_accurate_and_the_scale_the_likeliest(
 ):
     strengths = (0.001, 0.1, 10.0)
     monkeypatch.setattr(choices, "STRENGTHS", strengths)
-    field, episodes = f"{name}_strength", validation()
+    field, episodes = f"{name}_strength", validation(2)
     chosen = choices.choose(configure(name), D, episodes).flat()
 
     def scores(strength):

@@ -59,14 +59,25 @@ _OTHER_VALUES = {
 def loss(method: str, **settings) -> float:
     """Of a training step on tiny episodes."""
     usual = {**SETTINGS, "method": method, "dtype": "float64", "way": N}
+    usual["inner_unroll_length"] = 1
     learner = build(Config().replace(**{**usual, **settings}), D)
     episode = make_episode()
     noise = learner.draw_noise(episode, tf.constant(1, tf.int64), 0)
     return float(meta_gradients(learner, episode, noise)[0])
 
 
+@pytest.fixture
+def eagerly():
+    """To compile the draws of every setting takes longer than to draw them once."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.mark.parametrize("method", [n for n in METHODS if METHODS[n].family == "leo"])
-def test_a_setting_is_taken_where_it_makes_a_difference_and_nowhere_else(method):
+def test_a_setting_is_taken_where_it_makes_a_difference_and_nowhere_else(
+    method, eagerly
+):
     usual, used = loss(method), method_settings.effective(method)
     for name in GROUPS["model"].__dataclass_fields__:
         if name in ("deterministic", "random_prior"):

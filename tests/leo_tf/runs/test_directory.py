@@ -56,7 +56,7 @@ def test_a_path_from_a_directory_that_was_removed_is_refused(tmp_path, monkeypat
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    with pytest.raises(InputError, match="run: expected .* that was removed"):
+    with pytest.raises(InputError, match=r"run: expected .* that was removed"):
         RunDirectory("run")
     assert RunDirectory(tmp_path).path == tmp_path
 

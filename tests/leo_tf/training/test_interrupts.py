@@ -12,16 +12,45 @@ import pytest
 from leo_tf.training.interrupts import StopRequest
 
 ROOT = pathlib.Path(__file__).parents[3]
+# For each line it reads, a process of its own waits for signals.
 WAITS = """
-import signal, sys, time
+import os, sys, time
 from leo_tf.training.interrupts import StopRequest
-with StopRequest() as request:
-    print("ready", flush=True)
-    while request.signal is None:
-        time.sleep(0.01)
-    print("noted", request.signal, flush=True)
-    time.sleep(60)
+for line in sys.stdin:
+    if child := os.fork():
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print("ended", status, flush=True)
+        continue
+    with StopRequest() as request:
+        print("ready", os.getpid(), flush=True)
+        while request.signal is None:
+            time.sleep(0.01)
+        print("noted", request.signal, flush=True)
+        time.sleep(20)
+    os._exit(0)
 """
+
+
+@pytest.fixture(scope="module")
+def waits():
+    """Function: starts one more process that waits; the answers' file and its id."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITS],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def start():
+        process.stdin.write("\n")
+        process.stdin.flush()
+        ready, number = process.stdout.readline().split()
+        assert ready == "ready"
+        return process.stdout, int(number)
+
+    with process:
+        yield start
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -34,14 +63,12 @@ def test_the_first_signal_is_noted_and_nothing_dies(number):
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_the_process_at_once(first, second):
-    command = [sys.executable, "-c", WAITS]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"ready\n"
-        process.send_signal(first)
-        assert process.stdout.readline() == b"noted %d\n" % first
-        process.send_signal(second)
-        assert process.wait(timeout=20) == -second
+def test_a_second_signal_ends_the_process_at_once(waits, first, second):
+    answers, process = waits()
+    os.kill(process, first)
+    assert answers.readline() == f"noted {first:d}\n"
+    os.kill(process, second)
+    assert answers.readline() == f"ended {-second}\n"
 
 
 @pytest.fixture

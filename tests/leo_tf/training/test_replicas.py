@@ -13,7 +13,7 @@ from leo_tf.model import noise as noise_lib
 
 def test_two_replicas_update_as_one_device_does(tmp_path):
     job = start_job("steps", tmp_path, [])
-    assert_steps_equal(finished(tmp_path, [job]), "float64", 1e-12)
+    assert_steps_equal(finished(tmp_path, [job]), "quick", 1e-12)
 
 
 def test_a_method_that_is_not_trained_has_no_replicas(train, tmp_path, capsys):

@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import pytest
 import saved_runs
+import tensorflow as tf
 import toy_training
 from toy_training import Line, run, send
 
@@ -16,6 +17,20 @@ from leo_tf.errors import CheckpointError, DiskError
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.training import trainer as trainer_module
+
+
+@pytest.fixture(autouse=True)
+def eagerly():
+    """To trace these steps takes longer than they do."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def graphs(eagerly):
+    """Steps are traced all the same, as those of users are."""
+    tf.config.run_functions_eagerly(False)
 
 
 def outcome(trainer) -> dict:
@@ -39,7 +54,9 @@ def test_every_optimizer_slot_is_in_a_checkpoint(make_trainer):
 
 
 @pytest.mark.parametrize("first", [5, 8])
-def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(make_trainer, first):
+def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
+    graphs, make_trainer, first
+):
     whole = run(make_trainer("whole"))
     run(make_trainer("halves"), Line(first, send(signal.SIGTERM)))
     halves = make_trainer("halves")
@@ -49,14 +66,14 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(make_trainer, 
     assert training_means(halves) == pytest.approx(training_means(whole), rel=1e-6)
 
 
-def test_a_compiled_run_resumes_bit_for_bit_too(make_trainer):
+def test_a_compiled_run_resumes_bit_for_bit_too(graphs, make_trainer):
     settings = {"jit": "on", "num_steps": 3}
     whole = run(make_trainer("whole", **settings))
     run(make_trainer("halves", **settings), Line(2, send(signal.SIGTERM)))
     assert outcome(run(make_trainer("halves", **settings))) == outcome(whole)
 
 
-def test_how_many_steps_a_call_makes_changes_nothing(make_trainer, monkeypatch):
+def test_how_many_steps_a_call_makes_changes_nothing(graphs, make_trainer, monkeypatch):
     line = Line()
     single = outcome(run(make_trainer("single", log_every=100), line))
     assert len(line.facts) == 12
