@@ -14,6 +14,7 @@ from leo_tf.configs.settings import EMBEDDED_DATASET as EMBEDDED_DATASET
 from leo_tf.configs.settings import (
     DataConfig,
     EpisodeConfig,
+    FeatureConfig,
     MethodConfig,
     ModelConfig,
     OptimizerConfig,
@@ -24,6 +25,7 @@ from leo_tf.errors import FlagError, InputError, shown
 GROUPS: Mapping[str, type[rules.Settings]] = MappingProxyType(
     {
         "data": DataConfig,
+        "features": FeatureConfig,
         "episodes": EpisodeConfig,
         "methods": MethodConfig,
         "model": ModelConfig,
@@ -52,6 +54,7 @@ class Config:
     """All of it. `preset` is the name of the preset it started from, or empty."""
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    features: FeatureConfig = dataclasses.field(default_factory=FeatureConfig)
     episodes: EpisodeConfig = dataclasses.field(default_factory=EpisodeConfig)
     methods: MethodConfig = dataclasses.field(default_factory=MethodConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)

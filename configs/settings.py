@@ -71,6 +71,44 @@ class DataConfig(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
+class FeatureConfig(Settings):
+    """What is done to features before a method gets them, by the training classes."""
+
+    feature_transform: str = setting(
+        "none",
+        "Take off the training classes' mean (center); then make their scatter within "
+        "classes even (within), keep the first linear discriminants (lda) or weigh all "
+        "of these (soft).",
+        rules.choice("none", "center", "within", "lda", "soft"),
+    )
+    feature_power: float = setting(
+        1.0,
+        "Before that, raise all numbers to this power: 0.5 evens out features that are "
+        "not negative.",
+        rules.above_zero(),
+    )
+    transform_dims: int | None = setting(
+        None,
+        "Discriminants that lda keeps; unless given, chosen on the validation episodes "
+        "or, of a method that is trained, 64 at most.",
+        rules.integer(1, optional=True),
+    )
+    transform_shrinkage: float | None = setting(
+        None,
+        "Share of the scatter within classes, 0 to 1, that is replaced by the same in "
+        "all directions; unless given, chosen on the validation episodes.",
+        Rule(float, "a number from 0 to 1", lambda x: 0 <= x <= 1, optional=True),
+    )
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The settings that make a difference to this transform, if not given."""
+        names = {"lda": ("transform_dims", "transform_shrinkage")}
+        names |= dict.fromkeys(("within", "soft"), ("transform_shrinkage",))
+        return names.get(self.feature_transform, ())
+
+
+@dataclasses.dataclass(frozen=True)
 class EpisodeConfig(Settings):
     """What one few-shot problem is made of."""
 

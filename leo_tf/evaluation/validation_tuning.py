@@ -1,13 +1,18 @@
 """Settings that a method wants chosen on the validation episodes, without training."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
 
 from leo_tf.configs.schema import Config
+from leo_tf.data_pipeline import dataset
+from leo_tf.data_pipeline.dataset import Split
 from leo_tf.evaluation.evaluate import evaluate
+from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import build, method_of
+from leo_tf.methods.transforms import Statistics, Transform, Transformed
 from leo_tf.model.learner import Learner, adapt_and_score
 from leo_tf.model.losses import cross_entropy
 
@@ -16,8 +21,76 @@ STRENGTHS = tuple(10.0 ** (i / 2) for i in range(-6, 5))  # 0.001 to 100
 SCALES = tuple(10.0 ** (i / 8) for i in range(-8, 25))  # 0.1 to 1000
 
 
+# Discriminants and shares of shrinkage that are tried.
+_DIMS = (8, 16, 32, 64, 128, 256)
+_SHRINKAGES = (0.001, 0.01, 0.1, 0.5)
+# With fewer validation classes than this, what is best there is so by chance.
+_ENOUGH_CLASSES = 10
+_USUAL_DIMS, _USUAL_SHRINKAGE = 64, 0.1
+_TRIED_ON = 300  # validation episodes
+
+
+def fit_transform(
+    config: Config, splits: Mapping[str, Split]
+) -> tuple[Config, Transform, str]:
+    """Fits the feature transform to the training classes.
+
+    What is not given is chosen by nearest centroid on the first validation episodes.
+    A method that is trained wants more dims than nearest centroid does: 64, as far as
+    there are as many. Where validation classes are few, or trained on, nothing is
+    chosen: then 64 again, and a shrinkage of 0.1.
+
+    Returns:
+      `config` with `transform_dims` and `transform_shrinkage` as far as they make a
+      difference; the transform; and why these were taken, in words.
+
+    Raises:
+      InputError: see `transforms.Statistics`.
+    """
+    given, train, val = config.features, splits["train"], splits["val"]
+    statistics = Statistics(train.table, given.feature_power)
+    few = len(val.class_names) < _ENOUGH_CLASSES or config.data.train_on_val
+    most = statistics.most_dims
+    usual = min(_USUAL_DIMS, most)
+    is_fixed = few or method_of(config).is_trained
+    dims = [usual] if is_fixed else [*(d for d in _DIMS if d < most), most]
+    options = {
+        "transform_dims": [given.transform_dims] if given.transform_dims else dims,
+        "transform_shrinkage": [_USUAL_SHRINKAGE] if few else _SHRINKAGES,
+    }
+    if given.transform_shrinkage is not None:
+        options["transform_shrinkage"] = [given.transform_shrinkage]
+    options = {name: options[name] for name in given.chosen}
+    tried = [
+        dict(zip(options, values)) for values in itertools.product(*options.values())
+    ]
+    transforms = [
+        statistics.transform(
+            given.feature_transform,
+            each.get("transform_dims"),
+            each.get("transform_shrinkage", 0.0),
+        )
+        for each in tried
+    ]
+    best, reason = 0, "For want of validation classes to choose on"
+    if len(tried) > 1:
+        count = min(_TRIED_ON, config.run.num_val_episodes)
+        episodes = dataset.evaluation_episodes(config, val, count)
+        learners = {
+            str(number): Transformed(NearestCentroid(), transform)
+            for number, transform in enumerate(transforms)
+        }
+        scores = evaluate(learners, episodes).values()
+        best = int(np.argmax([score.accuracy.mean() for score in scores]))
+        reason = "Chosen by nearest centroid on validation episodes"
+    return config.replace(**tried[best]), transforms[best], reason
+
+
 def choose(
-    config: Config, embedding_size: int, episodes: Callable[[], tf.data.Dataset]
+    config: Config,
+    embedding_size: int,
+    episodes: Callable[[], tf.data.Dataset],
+    transform: Transform | None = None,
 ) -> Config:
     """Fills in what the method wants chosen on validation episodes, if not given.
 
@@ -31,12 +104,16 @@ def choose(
     for name in missing:
         if name != "score_scale":
             options = [config.replace(**{name: s}, score_scale=1.0) for s in STRENGTHS]
-            learners = {str(i): build(o, embedding_size) for i, o in enumerate(options)}
+            learners = {
+                str(i): build(option, embedding_size, transform)
+                for i, option in enumerate(options)
+            }
             scores = evaluate(learners, episodes()).values()
             best = int(np.argmax([score.accuracy.mean() for score in scores]))
             config = config.replace(**{name: STRENGTHS[best]})
     if "score_scale" in missing:
-        learner = build(config.replace(score_scale=1.0), embedding_size)
+        unscaled = config.replace(score_scale=1.0)
+        learner = build(unscaled, embedding_size, transform)
         config = config.replace(score_scale=_best_scale(learner, episodes()))
     return config
 

@@ -35,6 +35,7 @@ from leo_tf.methods.settings import DEFAULT_METHODS, of, read
 from leo_tf.model.learner import Learner
 from leo_tf.reports import comparison as report
 from leo_tf.reports.figures import save
+from leo_tf.reports.results import data as data_in_words
 
 # Tasks whose adaptation is timed, after some that only warm up.
 _TIMED, _WARM = 50, 5
@@ -150,7 +151,7 @@ def _tested(
     return Comparison(
         rows,
         reference,
-        config.data.dataset_name,
+        data_in_words(config),
         dataset.evaluation_shape(config, split),
         config.run.num_test_episodes,
         config.run.test_samples,

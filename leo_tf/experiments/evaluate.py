@@ -19,7 +19,7 @@ from leo_tf.evaluation.posterior import Draws
 from leo_tf.evaluation.results import BASELINE, Results, remark, results_of
 from leo_tf.files import AnyPath
 from leo_tf.methods.nearest_centroid import NearestCentroid
-from leo_tf.methods.registry import build, method_named, method_of
+from leo_tf.methods.registry import method_named, method_of
 from leo_tf.model.learner import Learner, adapt_and_score
 from leo_tf.reports import figures, mosaics
 from leo_tf.reports import results as report
@@ -67,7 +67,6 @@ def evaluate(
     split = dataset.load(run.config, ["test"], data=data, console=console)["test"]
     console.say(str(split))
     _check_test_data(run, split, run.checkpoints.best(), changes)
-    run.learner = build(run.config, split.embedding_size)
     best = run.restore_best()  # the best by now: a training may have moved on
     return _test(run, split, best, TrainingState.of(best).share_not_finite)
 
@@ -116,10 +115,10 @@ def _test(run: Run, split: Split, best: Checkpoint, share: float) -> Results:
     config = run.config
     # The method first: where it is nearest centroid itself, it is not tested twice.
     learners: dict[str, Learner] = {config.methods.method: run.learner}
-    learners.setdefault(BASELINE, NearestCentroid())
+    learners.setdefault(BASELINE, run.on_features(NearestCentroid()))
     scores = score(learners, config, split, run.console)
     shape, samples = dataset.evaluation_shape(config, split), config.run.test_samples
-    title = report.title(config.data.dataset_name, shape, samples, best.step)
+    title = report.title(report.data(config), shape, samples, best.step)
     return results_of(scores, title, share)
 
 
@@ -130,7 +129,7 @@ def _draw_episode(run: Run, split: Split, images: np.ndarray) -> None:
     name = run.config.methods.method
     learners: dict[str, Learner] = {method_named(name).title: run.learner}
     if name != BASELINE:
-        learners["centroid"] = NearestCentroid()
+        learners["centroid"] = run.on_features(NearestCentroid())
     answers = {
         title: np.argmax(adapt_and_score(learner, episode)[1][0], axis=-1)  # [N, Q]
         for title, learner in learners.items()

@@ -24,7 +24,7 @@ from leo_tf.experiments.run_group import RunGroup, open_group
 from leo_tf.files import AnyPath
 from leo_tf.methods.registry import check, method_of
 from leo_tf.reports import reproduction as report
-from leo_tf.reports.results import title
+from leo_tf.reports import results
 
 DEFAULT_SEEDS = 5
 _SELECTION = "selection"
@@ -83,7 +83,7 @@ def reproduce(
         group.train(name, splits, **settings)
     shape = dataset.evaluation_shape(config, group.splits["test"])
     found = Reproduction(
-        title(config.data.dataset_name, shape, config.run.test_samples),
+        results.title(results.data(config), shape, config.run.test_samples),
         _tested(group, _SELECTION, "train"),
         [_tested(group, name, "train+val", **runs[name]) for name in runs],
         *_published(config),

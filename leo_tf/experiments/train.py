@@ -15,7 +15,7 @@ from leo_tf.errors import FlagError
 from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer
 from leo_tf.evaluation.intervals import interval
 from leo_tf.evaluation.results import BASELINE
-from leo_tf.evaluation.validation_tuning import choose
+from leo_tf.evaluation.validation_tuning import choose, fit_transform
 from leo_tf.experiments.evaluate import test_run
 from leo_tf.files import AnyPath, near
 from leo_tf.methods.nearest_centroid import NearestCentroid
@@ -102,10 +102,12 @@ def train_run(
     """
     callbacks = (HistoryFile(), *callbacks)
     run.check_data(splits)
+    _fit_transform(run, splits)
     run.config = _tuned(run, splits["val"])
     check_same(replicas, run.config, splits["train"])
+    size = splits["train"].embedding_size
     with replicas.scope():
-        run.learner = build(run.config, splits["train"].embedding_size)
+        run.learner = build(run.config, size, run.transform)
     method = method_of(run.config)
     run.jit = method.is_trained and bool(replicas.workers.from_chief(run.jit))
     run.note_data(splits)
@@ -145,7 +147,8 @@ def _trainer(run: Run, splits, replicas, callbacks, profile_steps):
     def validate(on_batch):
         return collect(scorer, episodes.rows, on_batch)[name]
 
-    scores = evaluate({BASELINE: NearestCentroid()}, episodes)[BASELINE]
+    centroid = run.on_features(NearestCentroid())
+    scores = evaluate({BASELINE: centroid}, episodes)[BASELINE]
     baseline = interval(scores.accuracy)
     run.console.say(f"Nearest centroid on the validation episodes: {baseline} %.")
     monitor = Monitor(run.path / "events")
@@ -206,10 +209,22 @@ def _check_trained(config: Config, profile_steps: tuple[int, int] | None) -> Non
 def _tuned(run: Run, split: Split) -> Config:
     """With what the method wants chosen on the validation episodes."""
     episodes = functools.partial(_validation_episodes, run.config, split)
-    chosen = choose(run.config, split.embedding_size, episodes)
+    chosen = choose(run.config, split.embedding_size, episodes, run.transform)
     for name, value, _ in chosen.differences(run.config):
         run.console.say(f"Chosen on validation episodes: --{name}={value:.3g}.")
     return chosen
+
+
+def _fit_transform(run: Run, splits: Mapping[str, Split]) -> None:
+    """Fits the feature transform to the training classes, when the run begins."""
+    if run.config.features.feature_transform == "none":
+        return
+    if run.newest:
+        return run.read_transform(run.newest)
+    settled, run.transform, reason = fit_transform(run.config, splits)
+    for name, value, _ in settled.differences(run.config):
+        run.console.say(f"{reason}: --{name}={value:.3g}.")
+    run.config = settled
 
 
 def _validation_episodes(config: Config, split: Split):

@@ -28,7 +28,6 @@ from leo_tf.export.manifest import manifest
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable, shape_of
 from leo_tf.files import AnyPath, flush_to_disk, make_directory
-from leo_tf.methods.registry import build
 from leo_tf.model.learner import Learner, uneven_adapt
 from leo_tf.runs.manifest import Checkpoint
 from leo_tf.runs.run import Run, load_run
@@ -68,9 +67,9 @@ def export_model(
     if version is not None:
         version = rules.integer(1).checked(version, "--export_version")
     run, is_lite = load_run(workdir), format == "tflite"
-    size = run.checkpoints.best().fact("embedding_size", int)
+    trained = run.config
     # In whole precision, whatever it was trained in: servers and devices have it.
-    run.learner = build(run.config.replace(mixed_precision=False), size)
+    run.config = trained.replace(mixed_precision=False)
     best = run.restore_best()
     if is_lite:
         check_convertible(run.learner)
@@ -84,7 +83,7 @@ def export_model(
         else:
             _save(servable, limits, unfinished)
         files = _digests(unfinished)
-        facts = manifest(run.path, run.config, best, limits, format, files)
+        facts = manifest(run.path, trained, best, limits, format, files)
         (unfinished / "export.json").write_text(json.dumps(facts, indent=1))
     return path
 

@@ -67,6 +67,10 @@ def manifest(
     }
 
 
+def _trained(config: Config) -> tuple:
+    return config.methods, config.model, config.features
+
+
 def _test_accuracy(
     workdir: pathlib.Path, config: Config, best: Checkpoint
 ) -> dict[str, Any] | None:
@@ -77,7 +81,7 @@ def _test_accuracy(
         if results["step"] != best.step or results["data"] != best.fact("data", dict):
             return None
         tested = Config.from_dict(results["config"], source=str(path))
-        if (tested.methods, tested.model) != (config.methods, config.model):
+        if _trained(tested) != _trained(config):
             return None
         accuracy = results["accuracy"][config.methods.method]
         found = {name: accuracy[name] for name in ("mean", "half_width_95")}

@@ -19,6 +19,7 @@ from leo_tf.methods.method import Method, as_method
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from leo_tf.methods.transforms import Transform
     from leo_tf.model.learner import Learner
 
 _GROUP = "leo_tf.methods"  # of entry points
@@ -120,8 +121,12 @@ def _entry_point(name: str) -> "EntryPoint | None":
     return next(iter(entry_points(group=_GROUP, name=name)), None)
 
 
-def build(config: Config, embedding_size: int) -> "Learner":
+def build(
+    config: Config, embedding_size: int, transform: "Transform | None" = None
+) -> "Learner":
     """The method a configuration names, for features of D, with initial variables.
+
+    With a feature transform it is the method after that.
 
     Raises:
       FlagError: if it cannot answer the test's way, a setting must be chosen first, or
@@ -133,10 +138,15 @@ def build(config: Config, embedding_size: int) -> "Learner":
         if given[name] is None:
             hint = "`validation_tuning.choose` finds one on the validation episodes."
             raise FlagError(f"--{name}", "a number above 0", "nothing", hint)
-    learner = _made(method, config, embedding_size)
+    size = embedding_size if transform is None else transform.output_size
+    learner = _made(method, config, size)
     if method not in BUILT_IN.values():
-        _check_learner(learner, _made(method, config, embedding_size), method)
-    return learner
+        _check_learner(learner, _made(method, config, size), method)
+    if transform is None:
+        return learner
+    from leo_tf.methods.transforms import Transformed
+
+    return Transformed(learner, transform)
 
 
 def _made(method: Method, config: Config, embedding_size: int) -> "Learner":
@@ -196,9 +206,28 @@ def check(config: Config) -> None:
     if config.run.mixed_precision and not method.mixed_precision:
         expected = "LEO or one of its ablations, which are made of products"
         raise FlagError("--mixed_precision", expected, config.methods.method)
+    _check_features(config)
     draws = method.draws and not config.model.deterministic
     if config.run.test_samples and not draws:
         drawing = ", ".join(name for name, each in METHODS.items() if each.draws)
         received = f"{config.run.test_samples} for {config.methods.method}"
         hint = f"Those that draw are {drawing}, without --deterministic."
         raise FlagError("--test_samples", "a method that draws", received, hint)
+
+
+def _check_features(config: Config) -> None:
+    """Refuses settings of a feature transform that make no difference to it."""
+    features, given = config.features, config.flat()
+    for name in ("transform_dims", "transform_shrinkage"):
+        if given[name] is not None and name not in features.chosen:
+            expected = "none with --feature_transform={}"
+            expected = expected.format(features.feature_transform)
+            raise FlagError(f"--{name}", expected, str(given[name]))
+    if features.feature_transform == "none" and features.feature_power != 1:
+        hint = "--feature_transform=center does least besides."
+        expected, received = "1 with --feature_transform=none", features.feature_power
+        raise FlagError("--feature_power", expected, f"{received:g}", hint)
+    if features.feature_transform != "none" and config.run.strategy == "multi_worker":
+        expected = "none with --strategy=multi_worker, whose machines would each fit it"
+        received = features.feature_transform
+        raise FlagError("--feature_transform", expected, received)

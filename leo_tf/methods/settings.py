@@ -79,6 +79,7 @@ def effective(method: str) -> tuple[str, ...]:
     """
     known = method_named(method)
     names = [*known.settings, *known.chosen]
+    names += (n for n, group in GROUP_OF.items() if group == "features")
     if known.is_trained:
         names += known.ranges
         names += (n for n, group in GROUP_OF.items() if group == "optimizer")

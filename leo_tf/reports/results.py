@@ -1,9 +1,11 @@
 """Results of a run: for results.json and a terminal; and texts that reports share."""
 
+import dataclasses
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from leo_tf.configs.schema import Config
 from leo_tf.evaluation.intervals import Interval
 from leo_tf.evaluation.results import BASELINE, Calibration, Results, remark
 from leo_tf.files import finite
@@ -61,6 +63,18 @@ def title(
     text += f", {shape['num_query']} queries a class"
     text += f", step {step}" if step is not None else ""
     return text + (f", mean of {samples} draws" if samples else "")
+
+
+def data(config: Config) -> str:
+    """Returns the name of a data set, with what is done to its features, in words."""
+    features, name = config.features, config.data.dataset_name
+    words, given = [features.feature_transform], dataclasses.asdict(features)
+    if features.feature_power != 1:
+        words.append(f"power {features.feature_power:g}")
+    for setting in features.chosen:
+        if given[setting] is not None:
+            words.append(f"{setting.removeprefix('transform_')} {given[setting]:g}")
+    return name if words == ["none"] else f"{name} ({', '.join(words)})"
 
 
 def flags(settings: Mapping[str, object]) -> str:

@@ -16,8 +16,9 @@ from leo_tf.data_pipeline.sources import Data, write_data
 from leo_tf.environment import device, versions
 from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.evaluation.results import Results
-from leo_tf.files import AnyPath, near
+from leo_tf.files import AnyPath, near, write_file
 from leo_tf.methods.registry import build, method_named, method_of
+from leo_tf.methods.transforms import Transform, Transformed, load, save
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.directory import HINT, Change, RunDirectory, check_changes
 from leo_tf.runs.manifest import Checkpoint
@@ -28,6 +29,7 @@ from leo_tf.runs.variables import restore_variables
 _JIT_PAYS_AFTER = 300
 # Where a run keeps data that came from arrays.
 _DATA = "data"
+_TRANSFORM = "transform.npz"
 
 
 class Run:
@@ -43,6 +45,7 @@ class Run:
       metadata: what every manifest and results.json hold besides: configuration, data
         digests, device, versions.
       state: where training stands.
+      transform: of the features, before the method gets them; None for none.
       learner: a `Learner`, once it is built; at the end, as it validated best.
       results: of the test; None before, or if training was stopped.
       stopped_by: number of the signal that stopped training, or None.
@@ -64,6 +67,7 @@ class Run:
         self.jit = uses_jit(config)
         self.metadata: dict[str, Any] = {}
         self.state = TrainingState()
+        self.transform: Transform | None = None
         self.learner: Any = None
         self.results: Results | None = None
         self.stopped_by: int | None = None
@@ -81,7 +85,8 @@ class Run:
     def chosen(self) -> dict[str, Any]:
         """Setting -> the value that was chosen on the validation episodes."""
         values, method = self.config.flat(), method_of(self.config)
-        return {name: values[name] for name in method.chosen}
+        names = (*self.config.features.chosen, *method.chosen)
+        return {name: values[name] for name in names}
 
     def check_data(self, splits: Mapping[str, Split]) -> None:
         """Refuses data that the run did not begin with, unless changes are allowed."""
@@ -109,13 +114,32 @@ class Run:
             "device": device(),
             "versions": versions(),
         }
+        if self.transform is not None:
+            self.metadata["transform"] = self.transform.digest
 
     def write_config(self) -> None:
         """Writes config.json, before the first checkpoint, and data without a file."""
         is_kept = self.newest is not None and not self.allow_changes
         if self.data is not None and self.data.in_memory and not is_kept:
             write_data(self.data, self.path / _DATA)
+        if self.transform is not None and self.newest is None:
+            write_file(self.path / _TRANSFORM, save(self.transform))
         self.directory.write_config(self.config)
+
+    def read_transform(self, checkpoint: Checkpoint) -> None:
+        """Reads the feature transform that a checkpoint was trained on, if any.
+
+        Raises:
+          CheckpointError: if it is damaged or lost.
+        """
+        if self.config.features.feature_transform != "none":
+            digest = checkpoint.fact("transform", str)
+            self.transform = load(self.path / _TRANSFORM, digest)
+
+    def on_features(self, learner: Any) -> Any:
+        """A learner of the run's features: after its transform, if there is one."""
+        transform = self.transform
+        return learner if transform is None else Transformed(learner, transform)
 
     def restore_best(self) -> Checkpoint:
         """Gives the learner, made if there is none, the best checkpoint's variables.
@@ -125,7 +149,9 @@ class Run:
         """
         best = self.checkpoints.best()
         if self.learner is None:
-            self.learner = build(self.config, best.fact("embedding_size", int))
+            self.read_transform(best)
+            size = best.fact("embedding_size", int)
+            self.learner = build(self.config, size, self.transform)
         mine = {v.path: v.value for v in self.learner.trainable_variables}
         restore_variables(best.path, mine)
         return best
@@ -225,8 +251,14 @@ def _with_choices_of(
         # Whatever is allowed, no variable would fit; and one without any has its own.
         hint = "Train it in another --workdir."
         raise InputError(str(directory.path), f"a run of {mine}", theirs, hint)
-    names, given = method_named(mine).chosen, config.flat()
+    names = (*config.features.chosen, *method_named(mine).chosen)
+    given = config.flat()
     chosen = {name: begun.flat()[name] for name in names if given[name] is None}
     if given["inner_lr_init"] is None and begun.model.inner_lr_init == 1:
         chosen["inner_lr_init"] = 1.0  # once the default, whatever the size
-    return config.replace(**chosen)
+    config = config.replace(**chosen)
+    if allow_changes and config.features != begun.features:
+        hint = "Train it in another --workdir."
+        expected = "the feature transform it began with"
+        raise InputError(str(directory.path), expected, "another", hint)
+    return config

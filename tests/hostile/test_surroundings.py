@@ -25,7 +25,9 @@ eval(sys.argv[3])
 WITHOUT_TENSORBOARD = """
 import sys
 sys.modules["tensorboard"] = None
+import tensorflow
 from leo_tf.cli.main import main
+tensorflow.config.run_functions_eagerly(True)  # sooner than graphs of a few steps
 sys.exit(main(["run_leo.py", *sys.argv[1:]]))
 """
 

@@ -19,6 +19,7 @@ from saved_runs import values_of
 from leo_tf.cli import jobs, streams
 from leo_tf.cli import main as command_line
 from leo_tf.errors import CheckpointError, DiskError, FlagError, InputError
+from leo_tf.monitoring.validation import ValidationMonitor
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -280,8 +281,9 @@ def wait_for(path: pathlib.Path, process):
     ],
 )
 def test_from_the_shell_quiet_is_silent_and_an_ended_run_goes_on_as_if_never_ended(
-    small_flags, tmp_path, end, status
+    small_flags, tmp_path, monkeypatch, end, status
 ):
+    monkeypatch.setattr(ValidationMonitor, "_show", lambda self, step: None)
     endless = [*small_flags, "--num_steps=1000000", "--keep_checkpoints=1000"]
     endless += ["--method=generator", "--quiet"]  # it draws as LEO, compiled sooner
     ended, earlier = tmp_path / "ended", tmp_path / "earlier"

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tiny_cases import make_episode, task_of
 
 from leo_tf.configs.schema import Config, ModelConfig
@@ -14,7 +15,15 @@ from leo_tf.model import noise
 from leo_tf.model.leo import LEO
 
 Z = 5
-STEPS = {"inner_unroll_length": 2, "finetuning_unroll_length": 1}
+STEPS = {"inner_unroll_length": 1, "finetuning_unroll_length": 1}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def eagerly():
+    """A graph takes longer than the few episodes that go through it."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="module")

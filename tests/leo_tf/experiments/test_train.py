@@ -83,16 +83,18 @@ def test_5_steps_and_then_7_more_end_bit_for_bit_like_12_at_once(
     assert outcome(workdir) == outcome(trained)
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_a_stopped_run_saves_and_the_same_command_ends_it_as_if_never_stopped(
-    trained, train, tmp_path, stop_at, capsys
+    train, tmp_path, stop_at, capsys
 ):
-    workdir = tmp_path / "run"
+    workdir, whole = tmp_path / "run", tmp_path / "whole"
+    assert train(whole) == 0
     stop_at(7, signal.SIGTERM)
     assert train(workdir) == 143
     assert "Stopped and saved at step 7;" in capsys.readouterr().err
     assert not (workdir / "results.json").exists()
     assert train(workdir) == 0
-    assert outcome(workdir) == outcome(trained)
+    assert outcome(workdir) == outcome(whole)
 
 
 @pytest.mark.usefixtures("quick_job")

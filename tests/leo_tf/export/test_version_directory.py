@@ -253,6 +253,7 @@ def test_a_checkpoint_that_does_not_tell_what_is_needed_is_refused(
     assert f"`{name}`" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_caps_below_the_only_way_of_a_method_are_refused(train, tmp_path, capsys):
     assert train(tmp_path / "run", "--method=maml", "--num_steps=2", "--quiet") == 0
     for cap in ("max_classes", "max_support"):

@@ -90,6 +90,7 @@ def test_steps_that_are_to_be_made_are_not_refused(tmp_path):
         Profile(tmp_path, steps).check(done=2, num_steps=12)
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_a_run_writes_a_profile_where_tensorboard_looks_for_it(train, tmp_path):
     flags = ["--method=generator", "--profile_steps=4-6", "--quiet"]
     assert train(tmp_path / "run", *flags) == 0

@@ -53,7 +53,7 @@ def test_what_is_to_blame_is_named_and_the_advice_helps(tmp_path, settings, blam
     found = re.search(r"for example (\S+)\.", str(caught.value))
     assert found, caught.value
     mended = {**settings, blamed: float(found[1])}
-    run = train(tmp_path / "two", SMALL, 20, non_finite_limit=5, **mended)
+    run = train(tmp_path / "two", SMALL, 10, non_finite_limit=5, **mended)
     assert run.state.non_finite <= 1
 
 

@@ -1,0 +1,242 @@
+"""Feature transforms, fitted in closed form to the training classes, before a method.
+
+Directions in which a class's examples scatter say little of what class they are of. The
+scatter within the training classes tells which these are, also for classes never seen:
+here features are turned, and stretched, until it is the same all around.
+
+Shapes: C training classes, D embedding size, d size after the transform.
+"""
+
+import io
+import pathlib
+import zipfile
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from leo_tf.data_pipeline.episode import Episode
+from leo_tf.data_pipeline.pipeline import FeatureTable
+from leo_tf.errors import CheckpointError, InputError, shown
+from leo_tf.model.learner import Learner
+
+_NUMBERS_AT_ONCE = 2**22
+# Within-class variances below this part of the largest are none: of no inverse.
+_NO_VARIANCE = 1e-10
+
+
+class Transform(NamedTuple):
+    """What is done to a feature vector of length 1, before a method gets it.
+
+    The entries are raised to `power`, the mean of the training classes is taken off,
+    and the rest multiplied by `kernel`; what results has length 1 again.
+    """
+
+    power: float
+    mean: np.ndarray  # [D] float64
+    kernel: np.ndarray  # [D, d] float64, or [0, 0] for none
+
+    @property
+    def size(self) -> int:
+        """D."""
+        return len(self.mean)
+
+    @property
+    def output_size(self) -> int:
+        """d."""
+        return self.kernel.shape[1] if self.kernel.size else self.size
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all its numbers, in hexadecimal."""
+        numbers = (np.float64(self.power), self.mean, self.kernel)
+        return sha256(b"".join(x.tobytes() for x in numbers)).hexdigest()
+
+    def __call__(self, rows: tf.Tensor) -> tf.Tensor:
+        """[..., d] of length 1, from rows [..., D] of length 1."""
+        rows = _raised(rows, self.power)
+        rows = rows - tf.constant(self.mean, rows.dtype)
+        if self.kernel.size:
+            rows = tf.tensordot(rows, tf.constant(self.kernel, rows.dtype), 1)
+        return tf.math.l2_normalize(rows, axis=-1)
+
+
+def _raised(rows, power: float):
+    """Tukey's power of rows of length 1, then that length again."""
+    if power == 1.0:
+        return rows
+    return tf.math.l2_normalize(tf.maximum(rows, 0) ** power, axis=-1)
+
+
+class Statistics:
+    """Of the training classes, each of which counts alike, in float64.
+
+    Attributes:
+      mean: [D] mean of the classes' means.
+      centres: [C, D] the classes' means, without `mean`.
+      variances: [D] eigenvalues of the covariance within classes, ascending.
+      axes: [D, D] its eigenvectors, in columns.
+    """
+
+    def __init__(self, table: FeatureTable, power: float = 1.0):
+        """Reads the features in blocks: it takes memory for [D, D] and [C, D] only.
+
+        Raises:
+          InputError: if `power` is not 1 and a feature is negative.
+        """
+        sizes, rows = table.index.class_sizes, table.index.rows
+        labels = np.repeat(np.arange(len(sizes)), sizes)  # of `rows`
+        count = max(1, _NUMBERS_AT_ONCE // table.features.shape[1])
+        if power != 1.0 and float(tf.reduce_min(table.features)) < 0:
+            where, expected = f"{table.index.source}: `embeddings`", "none below 0"
+            hint = "Leave out --feature_power: such numbers have no power."
+            raise InputError(where, expected, "negative numbers", hint)
+
+        def parts():
+            for first in range(0, len(rows), count):
+                mine = slice(first, first + count)
+                features = _raised(tf.gather(table.features, rows[mine]), power)
+                yield np.float64(features.numpy()), labels[mine]
+
+        means = np.zeros([len(sizes), table.features.shape[1]])
+        for features, classes in parts():
+            first = np.flatnonzero(np.diff(classes, prepend=-1))
+            means[classes[first]] += np.add.reduceat(features, first)
+        means /= sizes[:, np.newaxis]
+        covariance = np.zeros([means.shape[1]] * 2)
+        for features, classes in parts():
+            apart = features - means[classes]
+            apart /= np.sqrt(len(sizes) * sizes[classes])[:, np.newaxis]
+            covariance += apart.T @ apart
+        self.power, self.source = power, table.index.source
+        self.mean = means.mean(axis=0)
+        self.centres = means - self.mean
+        self.variances, self.axes = np.linalg.eigh(covariance)
+
+    @property
+    def most_dims(self) -> int:
+        """How many discriminants there are: at most C - 1, and at most D."""
+        return min(len(self.centres) - 1, len(self.mean))
+
+    def transform(
+        self, kind: str, dims: int | None = None, shrinkage: float = 0.0
+    ) -> Transform:
+        """The transform of a kind; see `configs.settings.FeatureConfig`.
+
+        Args:
+          kind: "center"; "within", which makes the covariance within classes that of
+            a ball; "lda", the first `dims` linear discriminants of it; "soft", all of
+            them, each times sqrt(b / (b + 1)), where b is its variance between
+            classes, so that there is nothing to choose.
+          dims: d of "lda", at most `most_dims`.
+          shrinkage: from 0 to 1, the share of the covariance within classes that is
+            replaced by a ball of the same trace, as scikit-learn does.
+
+        Raises:
+          InputError: if there is no inverse of that covariance, or are no such dims.
+        """
+        if kind == "center":
+            return Transform(self.power, self.mean, np.zeros([0, 0]))
+        shrunk = (1 - shrinkage) * self.variances + shrinkage * self.variances.mean()
+        if shrunk[0] <= _NO_VARIANCE * shrunk[-1]:
+            expected = "above 0: classes have no variance in some directions"
+            raise InputError("--transform_shrinkage", expected, f"{shrinkage:g}")
+        white = self.axes / np.sqrt(shrunk)  # [D, D]
+        if kind == "within":
+            return Transform(self.power, self.mean, white)
+        # Discriminants are the main axes of the classes' means, where the scatter
+        # within classes is a ball.
+        means = self.centres @ white / np.sqrt(len(self.centres))
+        _, deviations, axes = np.linalg.svd(means, full_matrices=False)
+        count = dims if kind == "lda" and dims else self.most_dims
+        if count > self.most_dims:
+            expected = f"at most {self.most_dims}, of {len(self.centres)} classes"
+            raise InputError("--transform_dims", expected, str(count))
+        kernel = white @ axes[:count].T
+        if kind == "soft":
+            between = deviations[:count] ** 2
+            kernel = kernel * np.sqrt(between / (between + 1))
+        return Transform(self.power, self.mean, kernel)
+
+
+class Transformed(Learner):
+    """A method that gets transformed features: it is asked, and answers, as ever.
+
+    All but features goes to the method itself, and so does what it has besides.
+
+    Args:
+      learner: built, for features of size d.
+    """
+
+    def __init__(self, learner: Learner, transform: Transform):
+        self._learner, self._transform = learner, transform
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # copying asks for these before there is a learner
+            raise AttributeError(name)
+        found, change = getattr(self._learner, name), _CHANGES.get(name)
+        if change is None:
+            return found
+        return lambda first, *rest: found(change(self._transform, first), *rest)
+
+    @property
+    def trainable_variables(self):
+        return self._learner.trainable_variables
+
+    @property
+    def kernels(self):
+        return self._learner.kernels
+
+    def adapt(self, support_inputs, support_labels, training=False, noise=None):
+        inputs = self._transform(support_inputs)
+        return self._learner.adapt(inputs, support_labels, training, noise)
+
+    def logits(self, classifier, inputs, training=False, noise=None):
+        inputs = self._transform(inputs)
+        return self._learner.logits(classifier, inputs, training, noise)
+
+    def draw_noise(self, episode, seed, step, first_task=0):
+        episode = _of_episode(self._transform, episode)  # for its shapes
+        return self._learner.draw_noise(episode, seed, step, first_task)
+
+
+def _of_episode(transform: Transform, episode: Episode) -> Episode:
+    inputs = map(transform, (episode.support_inputs, episode.query_inputs))
+    support_inputs, query_inputs = inputs
+    return episode._replace(support_inputs=support_inputs, query_inputs=query_inputs)
+
+
+# What a method may have besides -> how its first argument is changed.
+_CHANGES: Mapping[str, Callable[[Transform, Any], Any]] = {
+    "adapt_uneven": lambda transform, support: transform(support),
+    "draw_posterior": lambda transform, shape: [*shape[:-1], transform.output_size],
+    "latent_codes": _of_episode,
+}
+
+
+def save(transform: Transform) -> bytes:
+    """Returns the content of transform.npz: the numbers, as they are."""
+    file = io.BytesIO()
+    np.savez(file, **transform._asdict())
+    return file.getvalue()
+
+
+def load(path: pathlib.Path, digest: str) -> Transform:
+    """Reads what `save` gave, of the digest that a checkpoint has.
+
+    Raises:
+      CheckpointError: if it cannot be read, or is another.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            power, mean, kernel = (arrays[name] for name in Transform._fields)
+            found = Transform(float(power), mean, kernel)
+            right = found.digest == digest
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        expected = "the feature transform of the run"
+        raise CheckpointError(str(path), expected, shown(str(error))) from error
+    if not right:
+        raise CheckpointError(str(path), f"digest {digest}", found.digest)
+    return found

@@ -1,0 +1,313 @@
+"""Feature transforms: against scikit-learn, and as a part of any method and any run."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+import leo_tf
+from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.episode import Episode
+from leo_tf.data_pipeline.pipeline import FeatureTable
+from leo_tf.errors import CheckpointError, FlagError, InputError
+from leo_tf.methods import transforms
+from leo_tf.methods.registry import METHODS, build
+from leo_tf.methods.transforms import Statistics, Transformed
+from leo_tf.model.learner import adapt_and_score
+from leo_tf.runs.run import load_run
+
+C, ROWS, D = 7, 30, 10
+KINDS = ("center", "within", "lda", "soft")
+
+
+def table(positive=False, rows=ROWS, dtype="float64") -> FeatureTable:
+    """Seven classes that scatter much more in some directions than in others."""
+    random = np.random.default_rng(0)
+    centres = np.repeat(random.normal(size=(C, D)), rows, axis=0)
+    noise = random.normal(size=centres.shape) @ random.normal(size=(D, D))
+    features, labels = centres + noise, np.repeat(np.arange(C), rows)
+    order = random.permutation(len(labels))
+    features, labels = features[order], labels[order]
+    if positive:
+        features = np.abs(features)
+    names = tuple(f"class {i}" for i in range(C))
+    return FeatureTable.from_embeddings(
+        EmbeddingTable(features, labels, names, source="some.npz", dtype=dtype)
+    )
+
+
+def rows_and_labels(features: FeatureTable):
+    """[rows, D] ordered by class, and their classes."""
+    rows = features.features.numpy()[features.index.rows]
+    return rows, np.repeat(np.arange(C), features.index.class_sizes)
+
+
+def test_discriminants_are_those_of_scikit_learn():
+    features = table()
+    rows, labels = rows_and_labels(features)
+    theirs = LinearDiscriminantAnalysis(solver="eigen").fit(rows, labels)
+    mine = Statistics(features).transform("lda", 3).kernel
+    signs = np.sign(mine[0] / theirs.scalings_[0, :3])
+    np.testing.assert_allclose(mine * signs, theirs.scalings_[:, :3], rtol=1e-9)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.3, 1.0])
+def test_the_nearest_mean_of_all_discriminants_is_scikit_learns_answer(shrinkage):
+    features = table()
+    rows, labels = rows_and_labels(features)
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
+    expected = theirs.fit(rows, labels).decision_function(rows)
+    found = Statistics(features).transform("lda", C - 1, shrinkage)
+    z = (rows - found.mean) @ found.kernel
+    means = np.stack([z[labels == k].mean(axis=0) for k in range(C)])
+    scores = -((z[:, np.newaxis] - means) ** 2).sum(axis=-1) / 2
+    for each in (scores, expected):  # what all classes have is no matter
+        each -= each.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(scores, expected, atol=1e-10)
+
+
+def test_the_scatter_within_classes_is_a_ball_of_radius_1():
+    features = table()
+    rows, labels = rows_and_labels(features)
+    for kind in ("within", "lda"):
+        found = Statistics(features).transform(kind)
+        z = (rows - found.mean) @ found.kernel
+        apart = z - np.stack([z[labels == k].mean(axis=0) for k in labels])
+        ball = apart.T @ apart / len(rows)
+        np.testing.assert_allclose(ball, np.eye(len(ball)), atol=1e-10)
+        np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-10)
+
+
+def test_soft_weighs_discriminants_by_what_of_their_variance_is_between_classes():
+    statistics = Statistics(table())
+    hard, soft = (statistics.transform(kind).kernel for kind in ("lda", "soft"))
+    rows, labels = rows_and_labels(table())
+    z = (rows - statistics.mean) @ hard
+    means = np.stack([z[labels == k].mean(axis=0) for k in range(C)])
+    between = (means**2).mean(axis=0)
+    np.testing.assert_allclose(soft, hard * np.sqrt(between / (between + 1)))
+    assert (np.diff(between) < 0).all()
+
+
+def test_every_class_counts_alike_whatever_its_size():
+    random = np.random.default_rng(1)
+    features = random.normal(size=(40, D))
+    labels = np.repeat([0, 1], [30, 10])
+    names = ("many", "few")
+    found = Statistics(
+        FeatureTable.from_embeddings(
+            EmbeddingTable(features, labels, names, source="s", dtype="float64")
+        )
+    )
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    means = [unit[labels == k].mean(axis=0) for k in (0, 1)]
+    np.testing.assert_allclose(found.mean, np.mean(means, axis=0))
+    covariances = [np.cov(unit[labels == k].T, bias=True) for k in (0, 1)]
+    expected = np.linalg.eigvalsh(np.mean(covariances, axis=0))
+    np.testing.assert_allclose(found.variances, expected, rtol=1e-9)
+
+
+def test_blocks_change_nothing(monkeypatch):
+    whole = Statistics(table()).transform("soft")
+    monkeypatch.setattr(transforms, "_NUMBERS_AT_ONCE", 7 * D)
+    parts = Statistics(table()).transform("soft")
+    np.testing.assert_allclose(np.abs(parts.kernel), np.abs(whole.kernel), rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_come_out_with_length_1_and_their_mean_taken_off(kind):
+    features = table(positive=True)
+    found = Statistics(features, power=0.5).transform(kind)
+    rows = features.features.numpy()
+    raised = np.sqrt(rows) / np.linalg.norm(np.sqrt(rows), axis=1, keepdims=True)
+    expected = raised - found.mean
+    expected = expected @ found.kernel if found.kernel.size else expected
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(found(features.features), expected, atol=1e-12)
+    assert found.output_size == expected.shape[1]
+
+
+def test_what_cannot_be_fitted_is_refused_naming_the_setting():
+    with pytest.raises(InputError, match=r"some.npz: `embeddings`: .*negative"):
+        Statistics(table(), power=0.5)
+    with pytest.raises(InputError, match="--transform_dims: expected at most 6, of 7"):
+        Statistics(table()).transform("lda", 7)
+    flat = Statistics(table(rows=1))  # of one row, no class has any variance
+    with pytest.raises(InputError, match="--transform_shrinkage: expected above 0"):
+        flat.transform("within")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_after_a_transform_answers_as_on_transformed_features(method):
+    features = table(dtype="float32")
+    found = Statistics(features).transform("lda", 4, 0.1)
+    config = leo_tf.Config().replace(
+        method=method,
+        way=3,
+        num_latents=4,
+        inner_unroll_length=1,
+        finetuning_unroll_length=1,
+        ridge_strength=1.0,
+        logistic_strength=1.0,
+        score_scale=1.0,
+    )
+    inner = build(config, found.output_size)
+    outer = build(config, D, found)
+    assert isinstance(outer, Transformed)
+    pairs = zip(inner.trainable_variables, outer.trainable_variables)
+    for mine, its in pairs:
+        assert mine.path == its.path
+        its.assign(mine)
+    raw = tf.reshape(features.features[:30], [2, 3, 5, D])
+    labels = tf.tile(tf.range(3)[:, tf.newaxis], [1, 5])[tf.newaxis]
+    labels = tf.tile(labels, [2, 1, 1])
+
+    def episode(inputs):
+        support, query = inputs[:, :, :2], inputs[:, :, 2:]
+        return Episode(support, labels[..., :2], query, labels[..., 2:])
+
+    seed, step = tf.constant(0, tf.int64), tf.constant(3, tf.int64)
+    for training in (False, True):
+        answers = []
+        for learner, inputs in ((inner, found(raw)), (outer, raw)):
+            each = episode(inputs)
+            noise = learner.draw_noise(each, seed, step) if training else None
+            adapted, logits = adapt_and_score(learner, each, training, noise)
+            answers.append((adapted.classifier, logits))
+        for mine, its in zip(*answers):
+            np.testing.assert_allclose(mine, its, atol=1e-5)
+    if hasattr(inner, "latent_codes"):
+        for mine, its in zip(
+            inner.latent_codes(episode(found(raw))), outer.latent_codes(episode(raw))
+        ):
+            np.testing.assert_allclose(mine, its, atol=1e-5)
+    assert hasattr(outer, "latent_codes") == hasattr(inner, "latent_codes")
+    support, flat = raw[0, :, :2], labels[0, :, :2]
+    support, flat = tf.reshape(support, [6, D]), tf.reshape(flat, [6])
+    uneven = outer.adapt_uneven(support, flat, tf.constant(3)).classifier
+    expected = inner.adapt_uneven(found(support), flat, tf.constant(3)).classifier
+    np.testing.assert_allclose(uneven, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"transform_dims": 3}, "--transform_dims: expected none with .*=none"),
+        (
+            {"feature_transform": "soft", "transform_dims": 3},
+            "--transform_dims: expected none with .*=soft",
+        ),
+        (
+            {"feature_transform": "center", "transform_shrinkage": 0.1},
+            "--transform_shrinkage: expected none with .*=center",
+        ),
+        ({"feature_power": 0.5}, "--feature_power: expected 1 with .*=none"),
+        (
+            {"feature_transform": "lda", "strategy": "multi_worker"},
+            "--feature_transform: expected none with --strategy=multi_worker",
+        ),
+    ],
+)
+def test_settings_that_would_make_no_difference_are_refused(settings, said):
+    with pytest.raises(FlagError, match=said):
+        build(leo_tf.Config().replace(**settings), D)
+
+
+@pytest.fixture(scope="module")
+def run(train, quick_jobs, tmp_path_factory):
+    """A run on features of three discriminants."""
+    workdir = tmp_path_factory.mktemp("transformed") / "run"
+    flags = ["--feature_transform=lda", "--transform_dims=3", "--quiet"]
+    assert train(workdir, *flags) == 0
+    return workdir
+
+
+def accuracy(workdir):
+    return json.loads((workdir / "results.json").read_text())["accuracy"]
+
+
+def test_a_run_keeps_its_transform_and_says_so(run, evaluate, capsys):
+    opened = load_run(run)
+    opened.restore_best()
+    assert opened.transform.size == 8 and opened.transform.output_size == 3
+    # Six validation classes are too few to choose on.
+    assert opened.config.features.transform_shrinkage == 0.1
+    assert accuracy(run)["centroid"] != accuracy(run)["leo"]
+    assert evaluate(run, "--quiet") == 0
+    told = capsys.readouterr().out
+    assert "tiny (lda, dims 3, shrinkage 0.1), test: 3-way" in told
+    assert leo_tf.evaluate(run).accuracy.mean == accuracy(run)["leo"]["mean"]
+
+
+def test_a_resumed_run_keeps_the_transform_it_began_with(run, train, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    before = (copy / "transform.npz").read_bytes()
+    flags = ["--feature_transform=lda", "--transform_dims=3", "--quiet"]
+    assert train(copy, *flags, "--num_steps=14") == 0
+    assert (copy / "transform.npz").read_bytes() == before
+    assert train(copy, "--feature_transform=soft", "--quiet") == 3
+    changed = ["--feature_transform=soft", "--quiet", "--allow_changes"]
+    assert train(copy, *changed) == 3, "no variable would fit"
+
+
+@pytest.mark.parametrize("damage", [b"no zip", None, "another"])
+def test_a_damaged_transform_is_refused_by_its_path(run, tmp_path, damage):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    path = copy / "transform.npz"
+    if damage is None:
+        path.unlink()
+    elif damage == "another":
+        with np.load(path) as arrays:
+            changed = {**arrays, "mean": arrays["mean"] + 1e-9}
+        np.savez(path, **changed)
+    else:
+        path.write_bytes(damage)
+    with pytest.raises(CheckpointError) as caught:
+        leo_tf.evaluate(copy)
+    assert str(caught.value).startswith(f"{path}: expected")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_transform_is_inside_the_export(run, tmp_path, tiny_data):
+    leo_tf.export_model(run, tmp_path / "exported")
+    with np.load(tiny_data / "tiny" / "test.npz") as file:
+        rows, labels = file["embeddings"][:36], file["labels"][:36]
+    client = leo_tf.Classifier(tmp_path / "exported").fit(rows[::4], labels[::4])
+    opened = load_run(run)
+    opened.restore_best()
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    numbers = np.unique(labels, return_inverse=True)[1]
+    adapted = opened.learner.adapt_uneven(
+        tf.constant(unit[::4]), tf.constant(numbers[::4]), tf.constant(3)
+    )
+    classifier = adapted.classifier[tf.newaxis]
+    logits = opened.learner.logits(classifier, tf.constant(unit)[tf.newaxis])[0]
+    np.testing.assert_allclose(client.decision_function(rows), logits, atol=1e-5)
+
+
+def test_methods_on_transforms_of_their_own_are_compared(tmp_path, quick_jobs):
+    random, splits = np.random.default_rng(0), {}
+    for split in ("train", "val", "test"):
+        centres = np.repeat(random.normal(size=(12, 8)), 12, axis=0)
+        noise = random.normal(size=centres.shape) * [5, 5, 5, 5, 0.3, 0.3, 0.3, 0.3]
+        splits[split] = (
+            centres + noise,
+            np.repeat([f"{split}{i}" for i in range(12)], 12),
+        )
+    config = leo_tf.Config().replace(
+        way=3, num_query=3, num_val_episodes=40, num_test_episodes=60
+    )
+    own = {"centroid": {"feature_transform": "lda"}}
+    found = leo_tf.compare(
+        config,
+        ["centroid", "centroid_euclidean"],
+        tmp_path / "c",
+        method_settings=own,
+        data=leo_tf.load_data(splits),
+    )
+    transformed, plain = found.rows
+    assert transformed.accuracy.mean > plain.accuracy.mean + 0.1
+    assert {"transform_dims", "transform_shrinkage"} <= transformed.chosen.keys()
