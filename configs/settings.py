@@ -103,9 +103,9 @@ class FeatureConfig(Settings):
     @property
     def chosen(self) -> tuple[str, ...]:
         """The settings that make a difference to this transform, if not given."""
-        names = {"lda": ("transform_dims", "transform_shrinkage")}
-        names |= dict.fromkeys(("within", "soft"), ("transform_shrinkage",))
-        return names.get(self.feature_transform, ())
+        dims = ("transform_dims",) if self.feature_transform == "lda" else ()
+        inverts = self.feature_transform in ("within", "lda", "soft")
+        return (*dims, "transform_shrinkage") if inverts else ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,6 +43,11 @@ def _write_split(path: pathlib.Path, split: str, classes: int, seed: int, **chan
     np.savez(path, **{**arrays, **changes})
 
 
+def pytest_collection_modifyitems(items):
+    """Whole programs first: one that begins last would keep all others waiting."""
+    items.sort(key=lambda item: item.path.parent != pathlib.Path(__file__).parent)
+
+
 def pytest_collection_finish():
     """Modules stay for good: the collector of garbage looks at what tests make only.
 

@@ -100,7 +100,7 @@ class Option:
 # As `--help` lists them; others that are registered come last.
 _FIRST_METHODS = (
     *("leo", "generator", "generator_finetuning", "leo_no_finetuning"),
-    *("leo_deterministic", "leo_random_prior", "maml", "meta_sgd"),
+    *("leo_deterministic", "leo_random_prior", "maml", "meta_sgd", "protonet", "r2d2"),
     *("ridge", "logistic", "centroid", "centroid_euclidean"),
 )
 _METHOD_NAMES = ", ".join(dict.fromkeys([*_FIRST_METHODS, *METHODS]))

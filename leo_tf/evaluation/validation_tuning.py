@@ -1,5 +1,6 @@
 """Settings that a method wants chosen on the validation episodes, without training."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
 
@@ -19,61 +20,50 @@ from leo_tf.model.losses import cross_entropy
 # What is tried on the validation episodes where a setting is not given.
 STRENGTHS = tuple(10.0 ** (i / 2) for i in range(-6, 5))  # 0.001 to 100
 SCALES = tuple(10.0 ** (i / 8) for i in range(-8, 25))  # 0.1 to 1000
-
-
-# Discriminants and shares of shrinkage that are tried.
+# Discriminants and shares of shrinkage.
 _DIMS = (8, 16, 32, 64, 128, 256)
 _SHRINKAGES = (0.001, 0.01, 0.1, 0.5)
+_USUAL_DIMS, _USUAL_SHRINKAGE = 64, 0.1
 # With fewer validation classes than this, what is best there is so by chance.
 _ENOUGH_CLASSES = 10
-_USUAL_DIMS, _USUAL_SHRINKAGE = 64, 0.1
 _TRIED_ON = 300  # validation episodes
 
 
 def fit_transform(
     config: Config, splits: Mapping[str, Split]
-) -> tuple[Config, Transform, str]:
+) -> tuple[Config, Transform]:
     """Fits the feature transform to the training classes.
 
     What is not given is chosen by nearest centroid on the first validation episodes.
     A method that is trained wants more dims than nearest centroid does: 64, as far as
     there are as many. Where validation classes are few, or trained on, nothing is
-    chosen: then 64 again, and a shrinkage of 0.1.
+    chosen: then it is 64 again, and a shrinkage of 0.1.
 
     Returns:
       `config` with `transform_dims` and `transform_shrinkage` as far as they make a
-      difference; the transform; and why these were taken, in words.
+      difference; and the transform.
 
     Raises:
       InputError: see `transforms.Statistics`.
     """
-    given, train, val = config.features, splits["train"], splits["val"]
-    statistics = Statistics(train.table, given.feature_power)
-    few = len(val.class_names) < _ENOUGH_CLASSES or config.data.train_on_val
+    features, val = config.features, splits["val"]
+    statistics = Statistics(splits["train"].table, features.feature_power)
     most = statistics.most_dims
-    usual = min(_USUAL_DIMS, most)
-    is_fixed = few or method_of(config).is_trained
-    dims = [usual] if is_fixed else [*(d for d in _DIMS if d < most), most]
-    options = {
-        "transform_dims": [given.transform_dims] if given.transform_dims else dims,
-        "transform_shrinkage": [_USUAL_SHRINKAGE] if few else _SHRINKAGES,
+    few = len(val.class_names) < _ENOUGH_CLASSES or config.data.train_on_val
+    dims = (*(d for d in _DIMS if d < most), most)
+    if few or method_of(config).is_trained:
+        dims = (min(_USUAL_DIMS, most),)
+    tried = {
+        "transform_dims": dims,
+        "transform_shrinkage": (_USUAL_SHRINKAGE,) if few else _SHRINKAGES,
     }
-    if given.transform_shrinkage is not None:
-        options["transform_shrinkage"] = [given.transform_shrinkage]
-    options = {name: options[name] for name in given.chosen}
-    tried = [
-        dict(zip(options, values)) for values in itertools.product(*options.values())
-    ]
-    transforms = [
-        statistics.transform(
-            given.feature_transform,
-            each.get("transform_dims"),
-            each.get("transform_shrinkage", 0.0),
-        )
-        for each in tried
-    ]
-    best, reason = 0, "For want of validation classes to choose on"
-    if len(tried) > 1:
+    given = dataclasses.asdict(features)
+    tried |= {name: (given[name],) for name in tried if given[name] is not None}
+    values = itertools.product(*(tried[name] for name in features.chosen))
+    options = [config.replace(**dict(zip(features.chosen, each))) for each in values]
+    transforms = [statistics.transform_of(option.features) for option in options]
+    best = 0
+    if len(options) > 1:
         count = min(_TRIED_ON, config.run.num_val_episodes)
         episodes = dataset.evaluation_episodes(config, val, count)
         learners = {
@@ -82,8 +72,7 @@ def fit_transform(
         }
         scores = evaluate(learners, episodes).values()
         best = int(np.argmax([score.accuracy.mean() for score in scores]))
-        reason = "Chosen by nearest centroid on validation episodes"
-    return config.replace(**tried[best]), transforms[best], reason
+    return options[best], transforms[best]
 
 
 def choose(

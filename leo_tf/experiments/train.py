@@ -25,6 +25,7 @@ from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.profiler import Profile
 from leo_tf.monitoring.validation import ValidationMonitor
 from leo_tf.reports import figures
+from leo_tf.reports import results as report
 from leo_tf.runs.directory import RunDirectory
 from leo_tf.runs.run import Run, default_workdir, open_run
 from leo_tf.runs.training_state import TrainingState
@@ -221,10 +222,8 @@ def _fit_transform(run: Run, splits: Mapping[str, Split]) -> None:
         return
     if run.newest:
         return run.read_transform(run.newest)
-    settled, run.transform, reason = fit_transform(run.config, splits)
-    for name, value, _ in settled.differences(run.config):
-        run.console.say(f"{reason}: --{name}={value:.3g}.")
-    run.config = settled
+    run.config, run.transform = fit_transform(run.config, splits)
+    run.console.say(f"Features: {report.data(run.config)}.")
 
 
 def _validation_episodes(config: Config, split: Split):

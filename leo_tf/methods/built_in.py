@@ -5,6 +5,7 @@ In the order of the paper's table 2, with what it lacks before.
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Mapping
 
 from leo_tf.configs.schema import ModelConfig
@@ -68,6 +69,14 @@ def _maml(title: str, description: str, name: str) -> Method:
     )
 
 
+def _learned_head(title: str, description: str, module: str, name: str) -> Method:
+    def make(config, unused_embedding_size):
+        found = importlib.import_module(f"leo_tf.methods.{module}")
+        return getattr(found, name)(name=module, dtype=config.data.dtype)
+
+    return Method(title, description, make)
+
+
 def _regression(title: str, description: str, fit: str) -> Method:
     strength = f"{fit}_strength"
 
@@ -106,6 +115,15 @@ BUILT_IN: Mapping[str, Method] = {
         "Logistic regression",
         "softmax regression to convergence, on the support alone",
         "logistic",
+    ),
+    "protonet": _learned_head(
+        "Prototypical network",
+        "nearest centroid after a learned linear map",
+        "protonet",
+        "ProtoNet",
+    ),
+    "r2d2": _learned_head(
+        "R2-D2", "ridge regression with a learned penalty and scale", "r2d2", "R2D2"
     ),
     "maml": _maml(
         "MAML", "gradient steps on a linear head from a learned start", "maml"

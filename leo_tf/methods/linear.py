@@ -5,15 +5,16 @@ D embedding size, R = min(S, D), P = D + 1 weights and bias of a class.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from leo_tf.methods.newton import newton
 from leo_tf.model.learner import Adapted, Learner, UnevenAdapted, without_latents
 
+Number: TypeAlias = float | tf.Tensor
 # (inputs [B, S, D], targets [B, S, N], strength) -> classifier [B, N, P]
-Fit = Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor]
+Fit = Callable[[tf.Tensor, tf.Tensor, Number], tf.Tensor]
 
 
 class LinearRegression(Learner):
@@ -25,7 +26,7 @@ class LinearRegression(Learner):
       scale: factor of all scores: how sure the answers are, not which.
     """
 
-    def __init__(self, fit: Fit, strength: float, scale: float = 1.0):
+    def __init__(self, fit: Fit, strength: Number, scale: Number = 1.0):
         self.fit, self.strength, self.scale = fit, strength, scale
 
     def adapt(
@@ -53,7 +54,7 @@ class LinearRegression(Learner):
         return self.scale * self.fit(inputs, targets, self.strength)
 
 
-def ridge(inputs: tf.Tensor, targets: tf.Tensor, strength: float) -> tf.Tensor:
+def ridge(inputs: tf.Tensor, targets: tf.Tensor, strength: Number) -> tf.Tensor:
     """Least squares onto one-hot targets, penalised, in closed form.
 
     Minimises |Y - X W - b|^2 + strength * |W|^2; the bias is free.
@@ -93,7 +94,7 @@ def _solve_penalised(gram, right, strength):
     return tf.linalg.cholesky_solve(tf.linalg.cholesky(penalised), right)
 
 
-def logistic(inputs: tf.Tensor, targets: tf.Tensor, strength: float) -> tf.Tensor:
+def logistic(inputs: tf.Tensor, targets: tf.Tensor, strength: Number) -> tf.Tensor:
     """Multinomial logistic regression, penalised, to convergence.
 
     Minimises the sum of the examples' softmax cross-entropies + strength / 2 * |W|^2;

@@ -218,16 +218,17 @@ def check(config: Config) -> None:
 def _check_features(config: Config) -> None:
     """Refuses settings of a feature transform that make no difference to it."""
     features, given = config.features, config.flat()
+    kind = features.feature_transform
     for name in ("transform_dims", "transform_shrinkage"):
         if given[name] is not None and name not in features.chosen:
-            expected = "none with --feature_transform={}"
-            expected = expected.format(features.feature_transform)
+            expected = f"none with --feature_transform={kind}"
             raise FlagError(f"--{name}", expected, str(given[name]))
-    if features.feature_transform == "none" and features.feature_power != 1:
+    if kind == "none" and features.feature_power != 1:
         hint = "--feature_transform=center does least besides."
-        expected, received = "1 with --feature_transform=none", features.feature_power
-        raise FlagError("--feature_power", expected, f"{received:g}", hint)
-    if features.feature_transform != "none" and config.run.strategy == "multi_worker":
+        expected = "1 with --feature_transform=none"
+        raise FlagError(
+            "--feature_power", expected, f"{features.feature_power:g}", hint
+        )
+    if kind != "none" and config.run.strategy == "multi_worker":
         expected = "none with --strategy=multi_worker, whose machines would each fit it"
-        received = features.feature_transform
-        raise FlagError("--feature_transform", expected, received)
+        raise FlagError("--feature_transform", expected, kind)

@@ -10,17 +10,18 @@ Shapes: C training classes, D embedding size, d size after the transform.
 import io
 import pathlib
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from leo_tf.configs.settings import FeatureConfig
 from leo_tf.data_pipeline.episode import Episode
 from leo_tf.data_pipeline.pipeline import FeatureTable
 from leo_tf.errors import CheckpointError, InputError, shown
-from leo_tf.model.learner import Learner
+from leo_tf.model.learner import Adapted, Count, Learner
 
 _NUMBERS_AT_ONCE = 2**22
 # Within-class variances below this part of the largest are none: of no inverse.
@@ -120,6 +121,12 @@ class Statistics:
         """How many discriminants there are: at most C - 1, and at most D."""
         return min(len(self.centres) - 1, len(self.mean))
 
+    def transform_of(self, features: FeatureConfig) -> Transform:
+        """The transform that settings ask for, all of them given."""
+        shrinkage = features.transform_shrinkage or 0.0
+        kind, dims = features.feature_transform, features.transform_dims
+        return self.transform(kind, dims, shrinkage)
+
     def transform(
         self, kind: str, dims: int | None = None, shrinkage: float = 0.0
     ) -> Transform:
@@ -182,30 +189,45 @@ class Transformed(Learner):
         return lambda first, *rest: found(change(self._transform, first), *rest)
 
     @property
-    def trainable_variables(self):
+    def trainable_variables(self) -> Sequence[Any]:
         return self._learner.trainable_variables
 
     @property
-    def kernels(self):
+    def kernels(self) -> Sequence[Any]:
         return self._learner.kernels
 
-    def adapt(self, support_inputs, support_labels, training=False, noise=None):
+    def adapt(
+        self,
+        support_inputs: tf.Tensor,
+        support_labels: tf.Tensor,
+        training: bool = False,
+        noise: Any = None,
+    ) -> Adapted:
         inputs = self._transform(support_inputs)
         return self._learner.adapt(inputs, support_labels, training, noise)
 
-    def logits(self, classifier, inputs, training=False, noise=None):
+    def logits(
+        self,
+        classifier: tf.Tensor,
+        inputs: tf.Tensor,
+        training: bool = False,
+        noise: Any = None,
+    ) -> tf.Tensor:
         inputs = self._transform(inputs)
         return self._learner.logits(classifier, inputs, training, noise)
 
-    def draw_noise(self, episode, seed, step, first_task=0):
+    def draw_noise(
+        self, episode: Episode, seed: tf.Tensor, step: tf.Tensor, first_task: Count = 0
+    ) -> Any:
         episode = _of_episode(self._transform, episode)  # for its shapes
         return self._learner.draw_noise(episode, seed, step, first_task)
 
 
 def _of_episode(transform: Transform, episode: Episode) -> Episode:
-    inputs = map(transform, (episode.support_inputs, episode.query_inputs))
-    support_inputs, query_inputs = inputs
-    return episode._replace(support_inputs=support_inputs, query_inputs=query_inputs)
+    return episode._replace(
+        support_inputs=transform(episode.support_inputs),
+        query_inputs=transform(episode.query_inputs),
+    )
 
 
 # What a method may have besides -> how its first argument is changed.

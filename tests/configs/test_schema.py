@@ -69,6 +69,10 @@ EDGES = [  # setting, the last values accepted, the first ones refused
         ["", "/a b/c", "/ä/試行/é"],
         ["a\0b", "a\nb", "\x1b[31m", "\x9b", "\udcff", None, 3],
     ),
+    ("feature_transform", ["none", "center", "within", "lda", "soft"], ["pca", None]),
+    ("feature_power", [1e-9], [0.0, -1.0]),
+    ("transform_dims", [1, None], [0, -1]),
+    ("transform_shrinkage", [0.0, 1.0, None], [-0.1, 1.1]),
     ("dataset_name", ["glyphs", "my-set_2.1"], ["", "a/b", "..", ".", "a\\b", " a"]),
 ]
 

@@ -31,6 +31,8 @@ SETTINGS = {
     "leo_no_finetuning": LEO,
     "leo_deterministic": LEO,
     "leo_random_prior": LEO,
+    "protonet": {},
+    "r2d2": {},
     "maml": GRADIENT_HEAD,
     "meta_sgd": GRADIENT_HEAD,
     "ridge": {"ridge_strength": 0.1, "score_scale": 3.0},

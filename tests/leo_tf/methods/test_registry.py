@@ -42,6 +42,8 @@ SIZES = {  # trained scalars
     "generator": KERNELS,
     "maml": HEAD,
     "meta_sgd": 2 * HEAD,
+    "protonet": D * D + 1,
+    "r2d2": 2,
     "ridge": 0,
     "logistic": 0,
     "centroid": 0,
