@@ -65,7 +65,7 @@ def alone(train, tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.mark.parametrize(
-    ("case", "tolerance"), [("maml", 1e-12), ("float32", 1e-6), ("compiled", 1e-10)]
+    ("case", "tolerance"), [("maml", 1e-12), ("float32", 3e-5), ("compiled", 1e-10)]
 )
 def test_two_replicas_update_as_one_device_does(devices, case, tolerance):
     assert_steps_equal(devices, case, tolerance)
