@@ -3,6 +3,8 @@
     classifier = Classifier("exported").fit(features, ["cat", "dog", "cat"])
     classifier.predict(new_features)
 
+`Classifier("lda")`, "ridge" and "centroid" need no model, and NumPy alone.
+
 Only TensorFlow and NumPy are needed, and for a model on a server NumPy alone; none of
 the code that trained the model.
 
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from leo_tf.errors import refused, without_secrets
 from leo_tf.serving.inputs import (
     check_feature_names,
     checked_features,
@@ -26,7 +29,6 @@ from leo_tf.serving.inputs import (
     fit_together,
 )
 from leo_tf.serving.models import Source, connect
-from leo_tf.serving.refusals import refused, without_secrets
 
 # Of what one request may hold; 10 MB as JSON. More queries go in several requests.
 _NUMBERS_PER_REQUEST = 2**19
@@ -50,7 +52,8 @@ class Classifier:
     Args:
       source: a directory of versions that `--mode=export` wrote (the newest at the time
         is used), one version, or the URL of a server ("http://host:8501", or with its
-        model, "http://host:8501/v1/models/leo").
+        model, "http://host:8501/v1/models/leo"). Or "centroid", "ridge" or "lda", which
+        need no model at all: see `closed_forms.py`.
       timeout: seconds until a server must have answered.
       headers: name -> text, sent to a server with every request, such as
         {"Authorization": "Bearer ..."}. "http://user:password@host" authenticates,

@@ -1,6 +1,6 @@
-"""Where a `Classifier` gets its answers: from an exported model here, or a server.
+"""Where a `Classifier` gets its answers: an exported model here, a server, a formula.
 
-Both are called with the name of a signature and its inputs, and give its outputs.
+All are called with the name of a signature and its inputs, and give its outputs.
 TensorFlow is imported when a model is loaded, and for a server not at all.
 """
 
@@ -13,8 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from leo_tf.errors import check_not_forked
-from leo_tf.serving.refusals import RequestError, refusal, refused, without_secrets
+from leo_tf.errors import (
+    RequestError,
+    check_not_forked,
+    refusal,
+    refused,
+    without_secrets,
+)
+from leo_tf.serving.closed_forms import CLOSED_FORMS, ClosedForm
 from leo_tf.serving.rest_model import RestModel
 
 Source = str | os.PathLike[str]
@@ -31,6 +37,8 @@ def connect(
     """
     if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         return RestModel(source, timeout, headers)
+    if isinstance(source, str) and source in CLOSED_FORMS and not os.path.isdir(source):
+        return ClosedForm(source)
     return _loaded(str(newest(source).resolve()))
 
 
@@ -47,7 +55,8 @@ def newest(source: Source) -> pathlib.Path:
         return path
     found = versions(path)
     if not found:
-        expected = "a directory of exported versions, one of them, or http://HOST:PORT"
+        expected = "a directory of exported versions, one of them, http://HOST:PORT, "
+        expected += " or ".join(CLOSED_FORMS)
         raise refused("source", expected, repr(without_secrets(source)))
     return found[max(found)]
 
@@ -116,4 +125,4 @@ def _shown_shape(sizes: Iterable[int | None]) -> str:
     return f"[{', '.join('any' if size is None else str(size) for size in sizes)}]"
 
 
-Model = LocalModel | RestModel
+Model = LocalModel | RestModel | ClosedForm

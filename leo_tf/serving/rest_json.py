@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from leo_tf.serving.refusals import refused
+from leo_tf.errors import refused
 
 try:
     import orjson

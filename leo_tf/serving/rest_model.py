@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from leo_tf.errors import one_line
-from leo_tf.serving.refusals import RequestError, refusal, refused, without_secrets
+from leo_tf.errors import RequestError, one_line, refusal, refused, without_secrets
 
 _MODEL_PATH = "/v1/models/leo"
 # Which answers of a server tell of a mistake of the request, not of the server.

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from running_server import GOOD, INPUTS, with_
 
+from leo_tf.errors import RequestError, refused
 from leo_tf.serving import rest_json
-from leo_tf.serving.refusals import RequestError, refused
 
 pytest.importorskip("orjson", reason="orjson is not installed")
 ROWS, INTEGERS = tf.TensorSpec([None, 3]), tf.TensorSpec([None], tf.int64)

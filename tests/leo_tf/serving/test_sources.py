@@ -11,10 +11,10 @@ import pytest
 from exported_models import export
 from served_models import clusters, write_model
 
+from leo_tf.errors import refusal
 from leo_tf.serving import classifier as serving
 from leo_tf.serving.classifier import Classifier
 from leo_tf.serving.models import LocalModel
-from leo_tf.serving.refusals import refusal
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +101,9 @@ def test_none_of_the_training_code_is_imported(exported):
         "leo_tf.errors",
         "leo_tf.serving",
         "leo_tf.serving.classifier",
+        "leo_tf.serving.closed_forms",
         "leo_tf.serving.inputs",
         "leo_tf.serving.models",
-        "leo_tf.serving.refusals",
         "leo_tf.serving.rest_model",
     }
     assert "tensorflow_probability" not in modules
