@@ -31,6 +31,7 @@ class Row(NamedTuple):
     chosen: dict[str, float]  # on the validation episodes, by name
     settings: dict[str, object]  # that are this method's own, by name
     share_not_finite: float = 0.0  # of the training steps
+    validation: Interval | None = None  # accuracy of that checkpoint there
 
     @property
     def title(self) -> str:
@@ -42,6 +43,7 @@ class Row(NamedTuple):
         return {
             "title": method_named(self.name).title,
             "accuracy": self.accuracy.as_dict(),
+            "validation": self.validation and self.validation.as_dict(),
             "difference": self.difference and self.difference.as_dict(),
             **self.calibration.as_dict(),
             "trainable_parameters": self.parameters,
@@ -68,6 +70,14 @@ class Comparison(NamedTuple):
     given: Mapping[str, object]  # the settings that were typed
     selects: bool  # whether checkpoints were selected by validation accuracy
     directory: pathlib.Path
+
+    @property
+    def best(self) -> Row | None:
+        """The row that validated best; None if validation classes were trained on."""
+        found = [(row.validation.mean, row) for row in self.rows if row.validation]
+        if not self.selects or not found:
+            return None
+        return max(found, key=lambda pair: pair[0])[1]
 
 
 class TestedRun(NamedTuple):

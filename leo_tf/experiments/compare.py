@@ -145,6 +145,7 @@ def _tested(
             seconds_to_adapt=adaptation_seconds(run.learner, config, split),
             chosen=run.chosen,
             share_not_finite=run.state.share_not_finite,
+            validation=run.state.best_validation,
             settings={k: v for k, v in settings[name].items() if k not in _NOT_SHOWN},
         )
         rows.append(row)

@@ -1,10 +1,12 @@
 """A comparison of methods: for results.json, in Markdown, printed, in pictures."""
 
+import shlex
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from leo_tf.evaluation.job_results import Comparison, Row
+from leo_tf.files import near
 from leo_tf.methods.registry import method_named
 from leo_tf.reports import results as report
 from leo_tf.reports.figures import BLUE, ORANGE, new_figure, reliability_diagrams
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 def as_dict(comparison: Comparison) -> dict:
     """Returns what results.json holds."""
     return {
+        "best_on_validation": comparison.best and comparison.best.name,
         "methods": {row.name: row.as_dict() for row in comparison.rows},
         "difference_to": comparison.reference,
         "test": comparison.shape,
@@ -63,7 +66,25 @@ def terminal(comparison: Comparison) -> list[str | Table]:
     """Returns what a terminal shows: a table of what methods reach, one of costs."""
     reached, costs = slice(4), slice(4, None)  # columns after the name
     tables = _table(comparison, reached), _table(comparison, costs)
-    return [f"\n{title(comparison)}", *tables]
+    parts: list[str | Table] = [f"\n{title(comparison)}", *tables]
+    if best := comparison.best:
+        directory = shlex.quote(f"--workdir={near(comparison.directory / best.name)}")
+        command = f"run_leo.py --mode=export {directory} --export_dir=exported"
+        parts.append(f"{advice(comparison)} To export it:\n    python {command}\n")
+    return parts
+
+
+def advice(comparison: Comparison) -> str:
+    """Returns which method to take, by validation, in a sentence; "" if none did."""
+    best = comparison.best
+    if best is None or best.validation is None:
+        return ""
+    found = (row.validation.mean for row in comparison.rows if row.validation)
+    others = sorted(found, reverse=True)
+    said = f"Best on the validation episodes: {best.title}, {best.validation} %"
+    if len(others) > 1:
+        said += f", {100 * (others[0] - others[1]):.2f} points above the next"
+    return f"{said}; {best.accuracy} % in the test."
 
 
 def markdown(comparison: Comparison) -> str:
@@ -79,6 +100,7 @@ def markdown(comparison: Comparison) -> str:
         f"the expected calibration error in 15 bins. {tested} was tested. Training is "
         "the time of all steps, compiling included. A task's time to adapt is the "
         "median of 50 tasks, one at a time.",
+        advice(comparison),
         f"Given: `{report.flags(comparison.given)}`",
     ]
     for row in comparison.rows:

@@ -75,6 +75,14 @@ class TrainingState:
         self.non_finite_surplus = max(0, surplus)
 
     @property
+    def best_validation(self) -> Interval | None:
+        """The accuracy of the best validation; None before the first."""
+        for row in self.history:
+            if row["step"] == self.best_step:
+                return Interval(row["val_accuracy"], row["val_half_width"] or math.inf)
+        return None
+
+    @property
     def share_not_finite(self) -> float:
         """Share of all steps that had to be mended."""
         return self.non_finite / max(1, self.step)

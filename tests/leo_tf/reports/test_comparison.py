@@ -49,6 +49,34 @@ def comparison(**changes):
     return Comparison(*values, pathlib.Path("job"))._replace(**changes)
 
 
+def validated(*accuracies, **changes):
+    """The comparison after validations of these accuracies, in the order of rows."""
+    rows = [
+        row._replace(validation=Interval(accuracy, 0.005))
+        for row, accuracy in zip((RIDGE, MAML, LEO), accuracies)
+    ]
+    return comparison(rows=rows, **changes)
+
+
+def test_it_ends_with_the_method_that_validated_best_and_how_to_export_it():
+    found = validated(0.71, 0.68, 0.66, directory=pathlib.Path("a job"))
+    sentence = (
+        "Best on the validation episodes: Ridge regression, 71.00 ± 0.50 %, 3.00 "
+        "points above the next; 61.23 ± 1.23 % in the test."
+    )
+    command = "python run_leo.py --mode=export '--workdir=a job/ridge' "
+    last = report.terminal(found)[-1]
+    assert last == (f"{sentence} To export it:\n    {command}--export_dir=exported\n")
+    assert sentence in report.markdown(found)
+    assert report.as_dict(found)["best_on_validation"] == "ridge"
+
+
+def test_without_validation_classes_of_their_own_none_is_the_best():
+    for found in (comparison(), validated(0.7, 0.6, 0.5, selects=False)):
+        assert report.advice(found) == "" and len(report.terminal(found)) == 3
+        assert report.as_dict(found)["best_on_validation"] is None
+
+
 def test_a_terminal_shows_what_methods_reach_and_what_they_cost(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     show(report.terminal(comparison()))
@@ -122,6 +150,7 @@ def test_draws_the_reference_and_an_unselected_checkpoint_are_told():
 def test_json_says_what_was_tested_and_each_method_under_its_name():
     found = report.as_dict(comparison(samples=3))
     assert found == {
+        "best_on_validation": None,
         "methods": {row.name: row.as_dict() for row in (RIDGE, MAML, LEO)},
         "difference_to": "leo",
         "test": SHAPE,
