@@ -101,7 +101,7 @@ class Option:
 _FIRST_METHODS = (
     *("leo", "generator", "generator_finetuning", "leo_no_finetuning"),
     *("leo_deterministic", "leo_random_prior", "maml", "meta_sgd", "protonet", "r2d2"),
-    *("ridge", "logistic", "centroid", "centroid_euclidean"),
+    *("ridge", "logistic", "lda", "simpleshot", "centroid", "centroid_euclidean"),
 )
 _METHOD_NAMES = ", ".join(dict.fromkeys([*_FIRST_METHODS, *METHODS]))
 _METHOD_NAMES += ", or package.module:Class"

@@ -90,13 +90,14 @@ def _regression(title: str, description: str, fit: str) -> Method:
     return _untrained(title, description, make, chosen=(strength, "score_scale"))
 
 
-def _centroid(title: str, description: str, metric: str) -> Method:
+def _centroid(title: str, description: str, metric: str, transform: str = "") -> Method:
     def make(config, unused_embedding_size):
         from leo_tf.methods.nearest_centroid import NearestCentroid
 
         return NearestCentroid(metric, config.methods.score_scale)
 
-    return _untrained(title, description, make, chosen=("score_scale",))
+    chosen = ("score_scale",)
+    return _untrained(title, description, make, chosen=chosen, transform=transform)
 
 
 BUILT_IN: Mapping[str, Method] = {
@@ -105,6 +106,18 @@ BUILT_IN: Mapping[str, Method] = {
     ),
     "centroid_euclidean": _centroid(
         "Nearest centroid (Euclidean)", "the class whose mean is nearest", "euclidean"
+    ),
+    "simpleshot": _centroid(
+        "SimpleShot",
+        "the class whose mean is nearest, of centred features",
+        "euclidean",
+        "center",
+    ),
+    "lda": _centroid(
+        "LDA + nearest centroid",
+        "nearest centroid on linear discriminants of the training classes",
+        "cosine",
+        "lda",
     ),
     "ridge": _regression(
         "Ridge regression",

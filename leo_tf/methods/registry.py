@@ -90,6 +90,14 @@ def method_named(name: str) -> Method:
     return as_method(found, where)
 
 
+def with_transform(config: Config) -> Config:
+    """Returns `config` with the transform its method is defined by, unless given."""
+    own = method_of(config).transform
+    if not own or config.features.feature_transform != "none":
+        return config
+    return config.replace(feature_transform=own)
+
+
 def is_known(name: str) -> bool:
     """Whether `method_named` would find something, or has to import it to know."""
     return name in METHODS or _entry_point(name) is not None
@@ -217,6 +225,7 @@ def check(config: Config) -> None:
 
 def _check_features(config: Config) -> None:
     """Refuses settings of a feature transform that make no difference to it."""
+    config = with_transform(config)
     features, given = config.features, config.flat()
     kind = features.feature_transform
     for name in ("transform_dims", "transform_shrinkage"):

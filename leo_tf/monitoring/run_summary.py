@@ -52,13 +52,13 @@ def title(run: pathlib.Path) -> str:
 def _hyperparameters(config: Config) -> dict[str, bool | float | str]:
     """The settings that TensorBoard compares runs by.
 
-    Those of other methods than LEO only if they are not the default, and nothing that
-    is not given.
+    Those of other methods than LEO, and of features, only if they are not the
+    default, and nothing that is not given.
     """
     defaults, compared = Config().flat(), {}
     for name, value in config.flat().items():
         group = GROUP_OF.get(name)
-        is_changed = group == "methods" and value != defaults[name]
+        is_changed = group in ("methods", "features") and value != defaults[name]
         wanted = name in _COMPARED or group in _COMPARED_GROUPS or is_changed
         if wanted and value is not None:
             compared[name] = value

@@ -17,7 +17,12 @@ from leo_tf.environment import device, versions
 from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.evaluation.results import Results
 from leo_tf.files import AnyPath, near, write_file
-from leo_tf.methods.registry import build, method_named, method_of
+from leo_tf.methods.registry import (
+    build,
+    method_named,
+    method_of,
+    with_transform,
+)
 from leo_tf.methods.transforms import Transform, Transformed, load, save
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.directory import HINT, Change, RunDirectory, check_changes
@@ -186,7 +191,7 @@ def open_run(
       FlagError: if more steps are done than asked for.
       DiskError: if it cannot be written.
     """
-    config = with_data(config, data, workdir)
+    config = with_transform(with_data(config, data, workdir))
     directory = RunDirectory(workdir or default_workdir(config))
     config = _with_choices_of(directory, config, allow_changes)
     with directory.for_training(config, allow_changes, console):

@@ -39,6 +39,8 @@ SETTINGS = {
     "logistic": {"logistic_strength": 0.1, "score_scale": 1.0},
     "centroid": CENTROID,
     "centroid_euclidean": CENTROID,
+    "simpleshot": CENTROID,
+    "lda": CENTROID,
 }
 STEPS = 100
 # They share their code with LEO and the generator.

@@ -44,6 +44,8 @@ SIZES = {  # trained scalars
     "meta_sgd": 2 * HEAD,
     "protonet": D * D + 1,
     "r2d2": 2,
+    "simpleshot": 0,
+    "lda": 0,
     "ridge": 0,
     "logistic": 0,
     "centroid": 0,
@@ -102,7 +104,7 @@ SCALED = [name for name, method in METHODS.items() if "score_scale" in method.ch
 
 @pytest.mark.parametrize("name", SCALED)
 def test_scores_are_multiples_of_the_scale(name):
-    assert len(SCALED) == 4
+    assert {"centroid", "ridge", "logistic", "lda"} <= set(SCALED)
     once, twice = (build(name, score_scale=scale) for scale in (1.0, 2.0))
     episode = make_episode()
     scores = adapt_and_score(once, episode)[1].numpy()

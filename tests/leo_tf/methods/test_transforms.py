@@ -288,6 +288,26 @@ def test_the_transform_is_inside_the_export(run, tmp_path, tiny_data):
     np.testing.assert_allclose(client.decision_function(rows), logits, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["lda", "simpleshot"])
+def test_a_method_may_be_defined_by_its_transform(
+    method, train, quick_jobs, tmp_path, tiny_data
+):
+    assert train(tmp_path / "run", f"--method={method}", "--quiet") == 0
+    opened = load_run(tmp_path / "run")
+    opened.restore_best()
+    kind = {"lda": "lda", "simpleshot": "center"}[method]
+    assert opened.config.features.feature_transform == kind
+    features = leo_tf.load_data(tiny_data / "tiny")["train"]
+    fitted = Statistics(FeatureTable.from_embeddings(features))
+    expected = fitted.transform_of(opened.config.features)
+    np.testing.assert_array_equal(opened.transform.mean, expected.mean)
+    # Another transform that is asked for takes its place.
+    soft = ["--feature_transform=soft", "--quiet"]
+    assert train(tmp_path / "soft", f"--method={method}", *soft) == 0
+    opened = load_run(tmp_path / "soft")
+    assert opened.config.features.feature_transform == "soft"
+
+
 def test_methods_on_transforms_of_their_own_are_compared(tmp_path, quick_jobs):
     random, splits = np.random.default_rng(0), {}
     for split in ("train", "val", "test"):
