@@ -22,7 +22,7 @@ STRENGTHS = tuple(10.0 ** (i / 2) for i in range(-6, 5))  # 0.001 to 100
 SCALES = tuple(10.0 ** (i / 8) for i in range(-8, 25))  # 0.1 to 1000
 # Discriminants and shares of shrinkage.
 _DIMS = (8, 16, 32, 64, 128, 256)
-_SHRINKAGES = (0.001, 0.01, 0.1, 0.5)
+_SHRINKAGES = (0.001, 0.01, 0.1, 0.5, 0.9)
 _USUAL_DIMS, _USUAL_SHRINKAGE = 64, 0.1
 # With fewer validation classes than this, what is best there is so by chance.
 _ENOUGH_CLASSES = 10
