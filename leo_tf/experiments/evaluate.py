@@ -20,6 +20,7 @@ from leo_tf.evaluation.results import BASELINE, Results, remark, results_of
 from leo_tf.files import AnyPath
 from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import method_named, method_of
+from leo_tf.methods.transforms import check_fits
 from leo_tf.model.learner import Learner, adapt_and_score
 from leo_tf.reports import figures, mosaics
 from leo_tf.reports import results as report
@@ -68,6 +69,8 @@ def evaluate(
     console.say(str(split))
     _check_test_data(run, split, run.checkpoints.best(), changes)
     best = run.restore_best()  # the best by now: a training may have moved on
+    if run.transform is not None:
+        check_fits(run.transform, split.table)
     return _test(run, split, best, TrainingState.of(best).share_not_finite)
 
 

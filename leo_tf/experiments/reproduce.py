@@ -25,6 +25,7 @@ from leo_tf.files import AnyPath
 from leo_tf.methods.registry import check, method_of
 from leo_tf.reports import reproduction as report
 from leo_tf.reports import results
+from leo_tf.runs.run import load_run
 
 DEFAULT_SEEDS = 5
 _SELECTION = "selection"
@@ -73,9 +74,11 @@ def reproduce(
         config.replace(train_on_val=True), ["train", "val"], data=data, console=console
     )
     splits = {**group.splits, "train": joined["train"]}
+    common = {"train_on_val": True, "num_steps": steps}
+    chosen = load_run(group.path / _SELECTION).config  # its features are those of all
+    common |= {name: chosen.flat()[name] for name in chosen.features.chosen}
     runs: dict[str, dict[str, Any]] = {
-        f"seed_{seed}": {"seed": seed, "train_on_val": True, "num_steps": steps}
-        for seed in range(first, first + seeds)
+        f"seed_{seed}": {"seed": seed, **common} for seed in range(first, first + seeds)
     }
     for name, settings in runs.items():
         seed = settings["seed"]

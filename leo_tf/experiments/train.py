@@ -20,6 +20,7 @@ from leo_tf.experiments.evaluate import test_run
 from leo_tf.files import AnyPath, near
 from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import build, check, method_named, method_of
+from leo_tf.methods.transforms import check_fits
 from leo_tf.monitoring import run_summary
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.profiler import Profile
@@ -221,9 +222,13 @@ def _fit_transform(run: Run, splits: Mapping[str, Split]) -> None:
     if run.config.features.feature_transform == "none":
         return
     if run.newest:
-        return run.read_transform(run.newest)
-    run.config, run.transform = fit_transform(run.config, splits)
-    run.console.say(f"Features: {report.data(run.config)}.")
+        run.read_transform(run.newest)
+    else:
+        run.config, run.transform = fit_transform(run.config, splits)
+        run.console.say(f"Features: {report.data(run.config)}.")
+    for split in splits.values():
+        if run.transform is not None:
+            check_fits(run.transform, split.table)
 
 
 def _validation_episodes(config: Config, split: Split):

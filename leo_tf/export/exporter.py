@@ -218,7 +218,7 @@ def check_convertible(learner: Learner) -> None:
     """
     if not getattr(learner, "runs_on_litert", False):
         expected = "saved_model, for TensorFlow Lite lacks operators of this method"
-        received = f"tflite for {type(learner).__name__}"
+        received = f"tflite for {type(getattr(learner, 'learner', learner)).__name__}"
         raise FlagError("--export_format", expected, received)
 
 

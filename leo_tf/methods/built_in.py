@@ -97,7 +97,9 @@ def _centroid(title: str, description: str, metric: str, transform: str = "") ->
         return NearestCentroid(metric, config.methods.score_scale)
 
     chosen = ("score_scale",)
-    return _untrained(title, description, make, chosen=chosen, transform=transform)
+    return _untrained(
+        title, description, make, chosen=chosen, feature_transform=transform
+    )
 
 
 BUILT_IN: Mapping[str, Method] = {

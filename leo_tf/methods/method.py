@@ -28,7 +28,7 @@ class Method:
     draws: bool = False  # whether a test can average predictions over draws
     mixed_precision: bool = False  # whether it can compute in bfloat16
     chosen: tuple[str, ...] = ()  # what `validation_tuning.choose` finds, if not given
-    transform: str = ""  # of its features, unless another is asked for
+    feature_transform: str = ""  # what it does to features first, if it is made of that
     family: str = ""  # the method it is a variant of, whose settings suit it
     # All that make a difference to it, but for the optimizer's, and those of data and
     # episodes, which are the same for all methods.

@@ -91,10 +91,17 @@ def method_named(name: str) -> Method:
 
 
 def with_transform(config: Config) -> Config:
-    """Returns `config` with the transform its method is defined by, unless given."""
-    own = method_of(config).transform
-    if not own or config.features.feature_transform != "none":
+    """Returns `config` with the feature transform that its method is made of, if any.
+
+    FlagError if another is asked for: then it would be another method.
+    """
+    own, given = method_of(config).feature_transform, config.features.feature_transform
+    if not own:
         return config
+    if given not in ("none", own):
+        hint = "--method=centroid takes any."
+        expected = f"{own}, which {config.methods.method} is made of"
+        raise FlagError("--feature_transform", expected, given, hint)
     return config.replace(feature_transform=own)
 
 

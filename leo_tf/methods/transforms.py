@@ -32,7 +32,8 @@ class Transform(NamedTuple):
     """What is done to a feature vector of length 1, before a method gets it.
 
     The entries are raised to `power`, the mean of the training classes is taken off,
-    and the rest multiplied by `kernel`; what results has length 1 again.
+    and the rest multiplied by `kernel`; what results has length 1 again. Entries below
+    0 have no power: data is refused for them, and in a request to an export they are 0.
     """
 
     power: float
@@ -90,10 +91,7 @@ class Statistics:
         sizes, rows = table.index.class_sizes, table.index.rows
         labels = np.repeat(np.arange(len(sizes)), sizes)  # of `rows`
         count = max(1, _NUMBERS_AT_ONCE // table.features.shape[1])
-        if power != 1.0 and float(tf.reduce_min(table.features)) < 0:
-            where, expected = f"{table.index.source}: `embeddings`", "none below 0"
-            hint = "Leave out --feature_power: such numbers have no power."
-            raise InputError(where, expected, "negative numbers", hint)
+        _check_power(power, table)
 
         def parts():
             for first in range(0, len(rows), count):
@@ -147,6 +145,9 @@ class Statistics:
         if kind == "center":
             return Transform(self.power, self.mean, np.zeros([0, 0]))
         shrunk = (1 - shrinkage) * self.variances + shrinkage * self.variances.mean()
+        if self.variances[-1] < _NO_VARIANCE:
+            where, expected = f"{self.source}: classes", "rows that differ in a class"
+            raise InputError(where, expected, "equal ones in every class")
         if shrunk[0] <= _NO_VARIANCE * shrunk[-1]:
             expected = "above 0: classes have no variance in some directions"
             raise InputError("--transform_shrinkage", expected, f"{shrinkage:g}")
@@ -168,6 +169,23 @@ class Statistics:
         return Transform(self.power, self.mean, kernel)
 
 
+def check_fits(transform: Transform, table: FeatureTable) -> None:
+    """Refuses a table of features that a transform cannot be applied to: InputError."""
+    size = table.features.shape[1]
+    if size != transform.size:
+        where = f"{table.index.source}: `embeddings`"
+        expected = f"D = {transform.size}, as the run's feature transform"
+        raise InputError(where, expected, f"D = {size}")
+    _check_power(transform.power, table)
+
+
+def _check_power(power: float, table: FeatureTable) -> None:
+    if power != 1.0 and float(tf.reduce_min(table.features)) < 0:
+        where, expected = f"{table.index.source}: `embeddings`", "none below 0"
+        hint = "Leave out --feature_power: such numbers have no power."
+        raise InputError(where, expected, "negative numbers", hint)
+
+
 class Transformed(Learner):
     """A method that gets transformed features: it is asked, and answers, as ever.
 
@@ -178,23 +196,23 @@ class Transformed(Learner):
     """
 
     def __init__(self, learner: Learner, transform: Transform):
-        self._learner, self._transform = learner, transform
+        self.learner, self._transform = learner, transform
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # copying asks for these before there is a learner
             raise AttributeError(name)
-        found, change = getattr(self._learner, name), _CHANGES.get(name)
+        found, change = getattr(self.learner, name), _CHANGES.get(name)
         if change is None:
             return found
         return lambda first, *rest: found(change(self._transform, first), *rest)
 
     @property
     def trainable_variables(self) -> Sequence[Any]:
-        return self._learner.trainable_variables
+        return self.learner.trainable_variables
 
     @property
     def kernels(self) -> Sequence[Any]:
-        return self._learner.kernels
+        return self.learner.kernels
 
     def adapt(
         self,
@@ -204,7 +222,7 @@ class Transformed(Learner):
         noise: Any = None,
     ) -> Adapted:
         inputs = self._transform(support_inputs)
-        return self._learner.adapt(inputs, support_labels, training, noise)
+        return self.learner.adapt(inputs, support_labels, training, noise)
 
     def logits(
         self,
@@ -214,13 +232,13 @@ class Transformed(Learner):
         noise: Any = None,
     ) -> tf.Tensor:
         inputs = self._transform(inputs)
-        return self._learner.logits(classifier, inputs, training, noise)
+        return self.learner.logits(classifier, inputs, training, noise)
 
     def draw_noise(
         self, episode: Episode, seed: tf.Tensor, step: tf.Tensor, first_task: Count = 0
     ) -> Any:
         episode = _of_episode(self._transform, episode)  # for its shapes
-        return self._learner.draw_noise(episode, seed, step, first_task)
+        return self.learner.draw_noise(episode, seed, step, first_task)
 
 
 def _of_episode(transform: Transform, episode: Episode) -> Episode:
@@ -245,6 +263,10 @@ def save(transform: Transform) -> bytes:
     return file.getvalue()
 
 
+# What NumPy and zipfile raise for damaged files.
+_UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError)
+
+
 def load(path: pathlib.Path, digest: str) -> Transform:
     """Reads what `save` gave, of the digest that a checkpoint has.
 
@@ -256,7 +278,7 @@ def load(path: pathlib.Path, digest: str) -> Transform:
             power, mean, kernel = (arrays[name] for name in Transform._fields)
             found = Transform(float(power), mean, kernel)
             right = found.digest == digest
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (*_UNREADABLE, zipfile.BadZipFile) as error:
         expected = "the feature transform of the run"
         raise CheckpointError(str(path), expected, shown(str(error))) from error
     if not right:

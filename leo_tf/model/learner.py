@@ -176,7 +176,8 @@ def uneven_adapt(learner: Learner) -> Callable[..., UnevenAdapted]:
     """The method's own `adapt_uneven`, see `Learner`; an InputError if it has none."""
     if hasattr(learner, "adapt_uneven"):
         return learner.adapt_uneven
-    raise InputError("method", "one with `adapt_uneven`", type(learner).__name__)
+    inner = getattr(learner, "learner", learner)  # after a feature transform
+    raise InputError("method", "one with `adapt_uneven`", type(inner).__name__)
 
 
 def without_latents(classifier: tf.Tensor) -> UnevenAdapted:

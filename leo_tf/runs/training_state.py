@@ -79,7 +79,10 @@ class TrainingState:
         """The accuracy of the best validation; None before the first."""
         for row in self.history:
             if row["step"] == self.best_step:
-                return Interval(row["val_accuracy"], row["val_half_width"] or math.inf)
+                width = row["val_half_width"]
+                return Interval(
+                    row["val_accuracy"], math.inf if width is None else width
+                )
         return None
 
     @property

@@ -18,6 +18,8 @@ from leo_tf.errors import refused
 _SCALE = 10.0
 # Of ridge regression: on rows of length 1 that is much, as few examples want it.
 _STRENGTH = 1.0
+# Squared distances of rows of length 1 to their mean, below which all are equal.
+_NO_SCATTER = 1e-12
 
 
 def centroid(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -48,12 +50,12 @@ def lda(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     The covariance within classes is that of the support around its classes' means,
     shrunk to a ball as far as Ledoit and Wolf (2004) find best. With one example a
-    class it has no scatter, and the answer is the nearest mean's.
+    class, or equal ones, it has no scatter, and the answer is the nearest mean's.
     """
     means = _means(rows, labels)  # [N, D]
     apart = rows - means[labels]
     shrinkage, level = _ledoit_wolf(apart)
-    if level == 0:
+    if level * apart.shape[1] < _NO_SCATTER:
         return _with_bias(_SCALE * means, -_SCALE / 2 * _squares(means))
     # ((1 - a) X'X / S + a l I)^-1 means, by a system of S equations in place of D.
     ball, part = shrinkage * level, (1 - shrinkage) / len(apart)

@@ -135,9 +135,19 @@ def test_what_cannot_be_fitted_is_refused_naming_the_setting():
         Statistics(table(), power=0.5)
     with pytest.raises(InputError, match="--transform_dims: expected at most 6, of 7"):
         Statistics(table()).transform("lda", 7)
-    flat = Statistics(table(rows=1))  # of one row, no class has any variance
+    few = Statistics(table(rows=2))  # seven directions of ten
     with pytest.raises(InputError, match="--transform_shrinkage: expected above 0"):
-        flat.transform("within")
+        few.transform("within")
+    assert np.isfinite(few.transform("within", shrinkage=0.1).kernel).all()
+    equal = Statistics(table(rows=1))  # of one row, no class has any variance
+    with pytest.raises(InputError, match=r"some.npz: classes: .*rows that differ"):
+        equal.transform("lda", shrinkage=0.1)
+    positive = Statistics(table(positive=True), power=0.5).transform("center")
+    transforms.check_fits(positive, table(positive=True))
+    with pytest.raises(InputError, match="`embeddings`: expected none below 0"):
+        transforms.check_fits(positive, table())
+    with pytest.raises(InputError, match="`embeddings`: expected D = 3"):
+        transforms.check_fits(positive._replace(mean=np.zeros(3)), table())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -253,7 +263,7 @@ def test_a_resumed_run_keeps_the_transform_it_began_with(run, train, tmp_path):
     assert train(copy, *changed) == 3, "no variable would fit"
 
 
-@pytest.mark.parametrize("damage", [b"no zip", None, "another"])
+@pytest.mark.parametrize("damage", [b"no zip", b"", None, "another"])
 def test_a_damaged_transform_is_refused_by_its_path(run, tmp_path, damage):
     copy = shutil.copytree(run, tmp_path / "copy")
     path = copy / "transform.npz"
@@ -290,7 +300,7 @@ def test_the_transform_is_inside_the_export(run, tmp_path, tiny_data):
 
 @pytest.mark.parametrize("method", ["lda", "simpleshot"])
 def test_a_method_may_be_defined_by_its_transform(
-    method, train, quick_jobs, tmp_path, tiny_data
+    method, train, quick_jobs, tmp_path, tiny_data, capsys
 ):
     assert train(tmp_path / "run", f"--method={method}", "--quiet") == 0
     opened = load_run(tmp_path / "run")
@@ -301,11 +311,31 @@ def test_a_method_may_be_defined_by_its_transform(
     fitted = Statistics(FeatureTable.from_embeddings(features))
     expected = fitted.transform_of(opened.config.features)
     np.testing.assert_array_equal(opened.transform.mean, expected.mean)
-    # Another transform that is asked for takes its place.
     soft = ["--feature_transform=soft", "--quiet"]
-    assert train(tmp_path / "soft", f"--method={method}", *soft) == 0
-    opened = load_run(tmp_path / "soft")
-    assert opened.config.features.feature_transform == "soft"
+    assert train(tmp_path / "soft", f"--method={method}", *soft) == 2
+    assert f"expected {kind}, which {method} is made of" in capsys.readouterr().err
+
+
+def test_seeds_are_reproduced_on_the_features_that_were_selected(tmp_path, quick_jobs):
+    random, splits = np.random.default_rng(0), {}
+    for split, classes in {"train": 9, "val": 11, "test": 6}.items():
+        centres = np.repeat(random.normal(size=(classes, 16)), 12, axis=0)
+        labels = np.repeat([f"{split}{i}" for i in range(classes)], 12)
+        splits[split] = centres + random.normal(size=centres.shape), labels
+    config = leo_tf.Config().replace(
+        method="r2d2",
+        feature_transform="lda",
+        **{"way": 3, "num_query": 3, "num_steps": 2, "validate_every": 2, "jit": "off"},
+        **{"num_val_episodes": 4, "num_test_episodes": 4},
+    )
+    data = leo_tf.load_data(splits)
+    leo_tf.reproduce(config, tmp_path / "r", seeds=1, data=data)
+    chosen = [
+        load_run(tmp_path / "r" / name).config.features
+        for name in ("selection", "seed_0")
+    ]
+    # On training and validation classes together there would be 16.
+    assert chosen[0] == chosen[1] and chosen[0].transform_dims == 8
 
 
 def test_methods_on_transforms_of_their_own_are_compared(tmp_path, quick_jobs):

@@ -109,6 +109,18 @@ def test_one_example_a_class_is_enough_and_one_class_is_not(name):
             classifier.predict(wrong)
 
 
+def test_of_equal_examples_lda_is_the_nearest_mean():
+    rows, _ = examples(32, shots=(1, 1, 1))
+    several, labels = np.repeat(rows, 5, axis=0), np.repeat([0, 1, 2], 5)
+    queries = examples(32, shots=(40, 40, 40), seed=1)[0]
+    found = Classifier("lda").fit(several, labels)
+    np.testing.assert_array_equal(
+        found.predict(queries),
+        Classifier("centroid").fit(rows, [0, 1, 2]).predict(queries),
+    )
+    assert np.abs(found.decision_function(queries)).max() < 20
+
+
 def test_a_directory_of_that_name_is_a_model_as_before(tmp_path, monkeypatch):
     write_model(tmp_path / "ridge" / "1", scale=3.0)
     monkeypatch.chdir(tmp_path)
