@@ -85,10 +85,13 @@ def test_a_row_in_json_has_each_number_under_its_own_name():
     accuracy, difference = Interval(0.5, 0.1), Interval(-0.2, 0.05)
     chosen, own = {"ridge_strength": 0.5}, {"kl_weight": 1.0}
     costs = 27, 5, 12, True, 3.5, 0.25
-    row = Row("maml", accuracy, difference, calibration, *costs, chosen, own, 0.125)
+    validation = Interval(0.75, 0.01)
+    rest = chosen, own, 0.125, validation
+    row = Row("maml", accuracy, difference, calibration, *costs, *rest)
     assert row.as_dict() == {
         "title": "MAML",
         "accuracy": {"mean": 0.5, "half_width_95": 0.1},
+        "validation": {"mean": 0.75, "half_width_95": 0.01},
         "difference": {"mean": -0.2, "half_width_95": 0.05},
         **calibration.as_dict(),
         "trainable_parameters": 27,
@@ -101,7 +104,8 @@ def test_a_row_in_json_has_each_number_under_its_own_name():
         "chosen_on_validation": chosen,
         "settings_of_its_own": own,
     }
-    assert row._replace(difference=None).as_dict()["difference"] is None
+    for name in ("difference", "validation"):
+        assert row._replace(**{name: None}).as_dict()[name] is None
 
 
 def reproduction(*accuracies):
