@@ -9,7 +9,6 @@ Shapes: C training classes, D embedding size, d size after the transform.
 
 import io
 import pathlib
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ import tensorflow as tf
 
 from leo_tf.configs.settings import FeatureConfig
 from leo_tf.data_pipeline.episode import Episode
+from leo_tf.data_pipeline.formats.npz import NpzFile
 from leo_tf.data_pipeline.pipeline import FeatureTable
 from leo_tf.errors import CheckpointError, InputError, shown
 from leo_tf.model.learner import Adapted, Count, Learner
@@ -52,9 +52,12 @@ class Transform(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all its numbers, in hexadecimal."""
-        numbers = (np.float64(self.power), self.mean, self.kernel)
-        return sha256(b"".join(x.tobytes() for x in numbers)).hexdigest()
+        """SHA-256 of all its numbers and shapes, in hexadecimal."""
+        sha = sha256()
+        for numbers in (np.float64(self.power), self.mean, self.kernel):
+            sha.update(f"{numbers.shape}".encode())
+            sha.update(numbers.tobytes())
+        return sha.hexdigest()
 
     def __call__(self, rows: tf.Tensor) -> tf.Tensor:
         """[..., d] of length 1, from rows [..., D] of length 1."""
@@ -258,13 +261,9 @@ _CHANGES: Mapping[str, Callable[[Transform, Any], Any]] = {
 
 def save(transform: Transform) -> bytes:
     """Returns the content of transform.npz: the numbers, as they are."""
-    file = io.BytesIO()
-    np.savez(file, **transform._asdict())
+    file, arrays = io.BytesIO(), transform._asdict()
+    np.savez(file, **{**arrays, "power": np.array([transform.power])})
     return file.getvalue()
-
-
-# What NumPy and zipfile raise for damaged files.
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError)
 
 
 def load(path: pathlib.Path, digest: str) -> Transform:
@@ -274,13 +273,16 @@ def load(path: pathlib.Path, digest: str) -> Transform:
       CheckpointError: if it cannot be read, or is another.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            power, mean, kernel = (arrays[name] for name in Transform._fields)
-            found = Transform(float(power), mean, kernel)
-            right = found.digest == digest
-    except (*_UNREADABLE, zipfile.BadZipFile) as error:
+        with path.open("rb") as file:
+            arrays = NpzFile(file, str(path))
+            read = (arrays.read(name, "f") for name in Transform._fields)
+            power, mean, kernel = read
+    except OSError as error:
         expected = "the feature transform of the run"
         raise CheckpointError(str(path), expected, shown(str(error))) from error
-    if not right:
+    except InputError as error:
+        raise CheckpointError(error.where, error.expected, error.received) from error
+    found = Transform(float(power.sum()), mean, kernel)
+    if found.digest != digest:
         raise CheckpointError(str(path), f"digest {digest}", found.digest)
     return found

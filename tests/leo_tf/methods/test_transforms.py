@@ -263,21 +263,28 @@ def test_a_resumed_run_keeps_the_transform_it_began_with(run, train, tmp_path):
     assert train(copy, *changed) == 3, "no variable would fit"
 
 
-@pytest.mark.parametrize("damage", [b"no zip", b"", None, "another"])
+@pytest.mark.parametrize("damage", [b"no zip", b"", None, "another", "shape", "huge"])
 def test_a_damaged_transform_is_refused_by_its_path(run, tmp_path, damage):
     copy = shutil.copytree(run, tmp_path / "copy")
     path = copy / "transform.npz"
     if damage is None:
         path.unlink()
-    elif damage == "another":
+    elif damage in ("another", "shape", "huge"):
         with np.load(path) as arrays:
-            changed = {**arrays, "mean": arrays["mean"] + 1e-9}
-        np.savez(path, **changed)
+            mean, kernel = arrays["mean"], arrays["kernel"]
+            changed = {
+                "another": {"mean": mean + 1e-9},
+                "shape": {"kernel": kernel.reshape(kernel.shape[::-1])},
+                "huge": {"kernel": np.zeros([4000, 4000])},
+            }
+            whole = {**arrays, **changed[damage]}
+        np.savez_compressed(path, **whole)
     else:
         path.write_bytes(damage)
     with pytest.raises(CheckpointError) as caught:
         leo_tf.evaluate(copy)
-    assert str(caught.value).startswith(f"{path}: expected")
+    said = str(caught.value)
+    assert said.startswith(f"{path}: ") and ": expected " in said
     assert "\n" not in str(caught.value)
 
 
