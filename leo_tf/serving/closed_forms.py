@@ -16,8 +16,7 @@ from leo_tf.errors import refused
 
 # How sure answers are, not which: cosines alone are never sure.
 _SCALE = 10.0
-# Of ridge regression: on rows of length 1 that is much, as few examples want it.
-_STRENGTH = 1.0
+_STRENGTH = 1.0  # of ridge regression's penalty
 # Squared distances of rows of length 1 to their mean, below which all are equal.
 _NO_SCATTER = 1e-12
 
