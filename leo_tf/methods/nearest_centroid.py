@@ -4,6 +4,7 @@ Shapes: B tasks in the meta-batch, N way, K shot, S examples of one uneven suppo
 D embedding size, P = D, or D + 1 with a bias.
 """
 
+import abc
 from typing import Any
 
 import tensorflow as tf
@@ -11,7 +12,36 @@ import tensorflow as tf
 from leo_tf.model.learner import Adapted, Learner, UnevenAdapted, without_latents
 
 
-class NearestCentroid(Learner):
+class ClassMeans(Learner):
+    """A method whose classifier is made of the classes' means alone.
+
+    A subclass makes it in `_classifier`: [..., N, P] of means [..., N, D].
+    """
+
+    runs_on_litert = True
+
+    def adapt(
+        self,
+        support_inputs: tf.Tensor,
+        support_labels: tf.Tensor,
+        training: bool = False,
+        noise: Any = None,
+    ) -> Adapted:
+        """`Adapted` with the classifier [B, N, P], from inputs [B, N, K, D]."""
+        return Adapted(self._classifier(tf.reduce_mean(support_inputs, axis=2)))
+
+    def adapt_uneven(
+        self, support: tf.Tensor, labels: tf.Tensor, way: tf.Tensor
+    ) -> UnevenAdapted:
+        """The same from support [S, D] with labels [S]: each class's own mean."""
+        means = tf.math.unsorted_segment_mean(support, labels, way)  # [N, D]
+        return without_latents(self._classifier(means))
+
+    @abc.abstractmethod
+    def _classifier(self, means): ...
+
+
+class NearestCentroid(ClassMeans):
     """Scores a query by its likeness to the mean of each class's support.
 
     Args:
@@ -21,34 +51,16 @@ class NearestCentroid(Learner):
         length.
       scale: factor of all scores: how sure the answers are, not which.
 
+    P is D + 1 if Euclidean, else D.
+
     Source: the baseline of Snell et al., 2017 (arXiv:1703.05175), on given features;
     its equation 8 is the linear form of the Euclidean metric.
     """
-
-    runs_on_litert = True
 
     def __init__(self, metric: str = "cosine", scale: float = 1.0):
         if metric not in ("cosine", "euclidean"):
             raise ValueError(f"`metric` must be cosine or euclidean, got {metric!r}.")
         self.metric, self.scale = metric, scale
-
-    def adapt(
-        self,
-        support_inputs: tf.Tensor,
-        support_labels: tf.Tensor,
-        training: bool = False,
-        noise: Any = None,
-    ) -> Adapted:
-        """`Adapted` with the classifier [B, N, P]: P is D + 1 if Euclidean."""
-        means = tf.reduce_mean(support_inputs, axis=2)  # [B, N, D]
-        return Adapted(self._classifier(means))
-
-    def adapt_uneven(
-        self, support: tf.Tensor, labels: tf.Tensor, way: tf.Tensor
-    ) -> UnevenAdapted:
-        """The same from support [S, D] with labels [S]: each class's own mean."""
-        means = tf.math.unsorted_segment_mean(support, labels, way)  # [N, D]
-        return without_latents(self._classifier(means))
 
     def _classifier(self, means):
         """[..., N, P] of class means [..., N, D]."""

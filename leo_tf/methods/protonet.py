@@ -13,12 +13,12 @@ import leo_tf.model  # noqa: F401, first: it sees to it that Keras is upon Tenso
 import keras
 import tensorflow as tf
 
-from leo_tf.model.learner import Adapted, Learner, UnevenAdapted, without_latents
+from leo_tf.methods.nearest_centroid import ClassMeans
 
 _FIRST_SCALE = 10.0  # of scores: cosines alone are never sure
 
 
-class ProtoNet(keras.layers.Layer, Learner):
+class ProtoNet(keras.layers.Layer, ClassMeans):
     """Scores a query by its distance to class means, both after a learned map.
 
     The network of the paper is the embedding's, made beforehand; the map begins as the
@@ -27,8 +27,6 @@ class ProtoNet(keras.layers.Layer, Learner):
 
     Source: Snell et al., 2017 (arXiv:1703.05175), equations 1, 2 and 8.
     """
-
-    runs_on_litert = True
 
     def build(self, support_shape: Sequence[Any]) -> None:
         size = support_shape[-1]
@@ -39,23 +37,6 @@ class ProtoNet(keras.layers.Layer, Learner):
     @property
     def kernels(self) -> list:
         return [self.kernel]
-
-    def adapt(
-        self,
-        support_inputs: tf.Tensor,
-        support_labels: tf.Tensor,
-        training: bool = False,
-        noise: Any = None,
-    ) -> Adapted:
-        """`Adapted` with the classifier [B, N, P], from inputs [B, N, K, D]."""
-        return Adapted(self._classifier(tf.reduce_mean(support_inputs, axis=2)))
-
-    def adapt_uneven(
-        self, support: tf.Tensor, labels: tf.Tensor, way: tf.Tensor
-    ) -> UnevenAdapted:
-        """The same from support [S, D] with labels [S]: each class's own mean."""
-        means = tf.math.unsorted_segment_mean(support, labels, way)  # [N, D]
-        return without_latents(self._classifier(means))
 
     def _classifier(self, means):
         """[..., N, P] of class means [..., N, D]; the map is linear, as means are.
