@@ -98,14 +98,20 @@ def _training_shape(config: Config) -> dict[str, Any]:
     return {"way": shape.way, "shot": shape.shot, "num_query": shape.num_query}
 
 
-def evaluation_episodes(config: Config, split: Split, count: int) -> EpisodesByRow:
-    """The first `count` episodes of validation or test, in batches that fit memory."""
+def evaluation_episodes(
+    config: Config, split: Split, count: int, together: bool = False
+) -> EpisodesByRow:
+    """The first `count` episodes of validation or test, in batches that fit memory.
+
+    `together` tells whether a method answers the queries of an episode together.
+    """
     shape = evaluation_shape(config, split)
     batch_size = batch_size_for(
         count,
         **shape,
         embedding_size=split.embedding_size,
         num_latents=config.model.num_latents,
+        together=together,
         itemsize=split.table.features.dtype.size,
     )
     sampled: dict[str, Any] = {**shape, "seed": config.run.seed, "split": split.name}
@@ -136,6 +142,7 @@ def batch_size_for(
     embedding_size: int,
     num_latents: int = 0,
     itemsize: int = 4,
+    together: bool = False,
 ) -> int:
     """How many episodes to evaluate at once: bounded by memory, never by `episodes`.
 
@@ -146,6 +153,9 @@ def batch_size_for(
     examples = way * shot * embedding_size
     scores = _LIVE_SCORES * way * num_query * way
     pairs = _LIVE_PAIRS * (way * shot) ** 2 * 2 * num_latents
+    if together:  # with their embeddings, and compared with each other
+        queries = way * num_query
+        pairs += _LIVE_PAIRS * queries * (embedding_size + queries)
     fitting = _BATCH_BYTES // (itemsize * (examples + scores + pairs))
     most = max(1, min(episodes, fitting))
     divisors = (b for b in range(most, most // 2, -1) if episodes % b == 0)

@@ -16,7 +16,7 @@ from leo_tf.environment import is_news
 from leo_tf.evaluation.calibration import Bins, add, count_bins, episode_nll
 from leo_tf.evaluation.posterior import Draws, average
 from leo_tf.evaluation.query_scores import ClassRows, query_scores
-from leo_tf.model.learner import Adapted, Learner, loss_parts
+from leo_tf.model.learner import Adapted, AnyLearner, adapt_and_score, loss_parts
 from leo_tf.model.losses import accuracy
 
 tf.get_logger().addFilter(is_news)  # a notebook trains and evaluates many times
@@ -35,7 +35,7 @@ class EpisodeScores(NamedTuple):
 
 
 def evaluate(
-    learners: Mapping[str, Learner],
+    learners: Mapping[str, AnyLearner],
     episodes: EpisodesByRow | Iterable[Episode],
     on_batch: Callable[[int], None] = lambda episodes: None,
     **options: Any,
@@ -55,7 +55,7 @@ def evaluate(
 
 
 def make_scorer(
-    learners: Mapping[str, Learner],
+    learners: Mapping[str, AnyLearner],
     table: FeatureTable | None = None,
     *,
     calibrated: bool = False,
@@ -73,7 +73,8 @@ def make_scorer(
 
     @tf.function(autograph=False)
     def score(batch, first):
-        # By row, nothing wants the queries' embeddings: so they are not gathered.
+        # By row, only methods that answer them together want the queries' embeddings:
+        # otherwise they are not gathered.
         episode = gather(by_class.features, batch) if by_class else batch
         support = episode.support_inputs
 
@@ -91,7 +92,9 @@ def make_scorer(
 
         scores = {}
         for name, learner in learners.items():
-            if draws is not None and getattr(learner, "has_posterior", False):
+            if hasattr(learner, "answer"):
+                adapted, logits = adapt_and_score(learner, episode)
+            elif draws is not None and getattr(learner, "has_posterior", False):
                 drawn = functools.partial(answer_draw, learner, draws.seed)
                 adapted, logits = average(drawn, draws.count)
             else:

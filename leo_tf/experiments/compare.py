@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from leo_tf.configs.presets import given
@@ -22,6 +21,7 @@ from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.pipeline import gather
 from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import CheckpointError, DivergedError
 from leo_tf.evaluation.intervals import interval
@@ -32,7 +32,7 @@ from leo_tf.experiments.run_group import RunGroup, open_group
 from leo_tf.files import AnyPath
 from leo_tf.methods.registry import check, check_is_config, in_table_order, method_named
 from leo_tf.methods.settings import DEFAULT_METHODS, of, read
-from leo_tf.model.learner import Learner
+from leo_tf.model.learner import AnyLearner, adapt_and_score
 from leo_tf.reports import comparison as report
 from leo_tf.reports.figures import save
 from leo_tf.reports.results import data as data_in_words
@@ -162,21 +162,23 @@ def _tested(
     )
 
 
-def adaptation_seconds(learner: Learner, config: Config, split: Split) -> float:
-    """Median time of adapting to one task, in a graph; one task after the other."""
+def adaptation_seconds(learner: AnyLearner, config: Config, split: Split) -> float:
+    """Median time of adapting to one task, in a graph; one task after the other.
+
+    A method that answers queries together is timed until it has answered them.
+    """
     episodes = dataset.evaluation_episodes(config, split, _TIMED + _WARM)
-    rows = np.concatenate([batch.support for batch in episodes.rows])  # [B, N, K]
-    shape = rows.shape[1:]
-    labels = tf.broadcast_to(tf.range(shape[0])[:, tf.newaxis], [1, *shape])
 
     @tf.function(autograph=False)
-    def adapt(support):
-        return learner.adapt(support, labels).classifier
+    def adapt(episode):
+        if hasattr(learner, "answer"):
+            return adapt_and_score(learner, episode)[1]
+        return learner.adapt(episode.support_inputs, episode.support_labels).classifier
 
     seconds = []
-    for support in rows:
-        support = tf.gather(split.table.features, support[np.newaxis])  # [1, N, K, D]
+    for rows in episodes.rows.unbatch().batch(1):
+        episode = gather(split.table.features, rows)
         start = time.perf_counter()
-        adapt(support).numpy()  # waits
+        adapt(episode).numpy()  # waits
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[_WARM:])

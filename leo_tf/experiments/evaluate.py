@@ -108,7 +108,8 @@ def score(
     """Scores methods on the test episodes of a configuration, calibration included."""
     run, count = config.run, config.run.num_test_episodes
     draws = Draws(run.test_samples, run.seed) if run.test_samples else None
-    episodes = dataset.evaluation_episodes(config, split, count)
+    together = any(hasattr(learner, "answer") for learner in learners.values())
+    episodes = dataset.evaluation_episodes(config, split, count, together)
     with console.progress(title, count, unit="episodes") as line:
         options: Any = {"calibrated": True, "draws": draws}
         return evaluate_methods(learners, episodes, line.advance, **options)

@@ -232,7 +232,8 @@ def _fit_transform(run: Run, splits: Mapping[str, Split]) -> None:
 
 
 def _validation_episodes(config: Config, split: Split):
-    return dataset.evaluation_episodes(config, split, config.run.num_val_episodes)
+    count, together = config.run.num_val_episodes, method_of(config).query_aware
+    return dataset.evaluation_episodes(config, split, count, together)
 
 
 def describe(config: Config, splits: Mapping[str, Split], console: Console) -> None:

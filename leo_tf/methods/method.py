@@ -25,6 +25,8 @@ class Method:
     make: Callable[[Config, int], "Learner"]
     is_trained: bool = True  # whether it has variables for meta-steps to change
     keeps_way: bool = False  # whether it answers no way but that of its training
+    query_aware: bool = False  # whether it has `answer`: see `learner.QueryAware`
+    transductive: bool = False  # whether it learns from a task's queries, too
     draws: bool = False  # whether a test can average predictions over draws
     mixed_precision: bool = False  # whether it can compute in bfloat16
     chosen: tuple[str, ...] = ()  # what `validation_tuning.choose` finds, if not given

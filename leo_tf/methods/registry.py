@@ -175,7 +175,8 @@ def _made(method: Method, config: Config, embedding_size: int) -> "Learner":
 def _check_learner(learner, again, method: Method) -> None:
     """Refuses what would fail in the midst of a run, or after it."""
     where = f"method {method.title}"
-    parts = "adapt", "logits", "draw_noise", "kernels", "trainable_variables"
+    does = ("answer",) if method.query_aware else ("adapt", "logits", "draw_noise")
+    parts = *does, "kernels", "trainable_variables"
     missing = [part for part in parts if not hasattr(learner, part)]
     if missing:
         received = f"{type(learner).__name__} without {', '.join(missing)}"

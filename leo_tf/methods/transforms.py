@@ -207,7 +207,7 @@ class Transformed(Learner):
         found, change = getattr(self.learner, name), _CHANGES.get(name)
         if change is None:
             return found
-        return lambda first, *rest: found(change(self._transform, first), *rest)
+        return lambda *arguments: found(*change(self._transform, *arguments))
 
     @property
     def trainable_variables(self) -> Sequence[Any]:
@@ -251,11 +251,18 @@ def _of_episode(transform: Transform, episode: Episode) -> Episode:
     )
 
 
-# What a method may have besides -> how its first argument is changed.
-_CHANGES: Mapping[str, Callable[[Transform, Any], Any]] = {
-    "adapt_uneven": lambda transform, support: transform(support),
-    "draw_posterior": lambda transform, shape: [*shape[:-1], transform.output_size],
-    "latent_codes": _of_episode,
+# What a method may have besides -> how its arguments are changed.
+_CHANGES: Mapping[str, Callable[..., tuple]] = {
+    "adapt_uneven": lambda change, support, *rest: (change(support), *rest),
+    "answer": lambda change, support, targets, queries: (
+        *(change(support), targets),
+        change(queries),
+    ),
+    "draw_posterior": lambda change, shape, *rest: (
+        [*shape[:-1], change.output_size],
+        *rest,
+    ),
+    "latent_codes": lambda change, episode: (_of_episode(change, episode),),
 }
 
 

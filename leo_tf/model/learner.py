@@ -114,16 +114,57 @@ class Learner(Protocol):
         return None
 
 
+class QueryAware(abc.ABC):
+    """A method that has `answer` in place of a `Learner`'s `adapt` and `logits`.
+
+    It gets all queries of a task at once, and may learn from them, as transductive
+    methods do: then an answer depends on what else is asked. It is not trained.
+    """
+
+    trainable_variables: Sequence[Any] = ()
+    kernels: Sequence[Any] = ()
+
+    @abc.abstractmethod
+    def answer(
+        self, support: tf.Tensor, targets: tf.Tensor, queries: tf.Tensor
+    ) -> tf.Tensor:
+        """[B, M, N] logits of queries [B, M, D].
+
+        Args:
+          support: [B, S, D] of length 1, any number of examples a class, in any order.
+          targets: [B, S, N], 1 for the class of an example, else 0.
+          queries: [B, M, D] of length 1.
+        """
+
+
+# What a method of the registry makes.
+AnyLearner: TypeAlias = Learner | QueryAware
+
+
 def adapt_and_score(
-    learner: Learner, episode: Episode, training: bool = False, noise: Any = None
+    learner: AnyLearner, episode: Episode, training: bool = False, noise: Any = None
 ) -> tuple[Adapted, tf.Tensor]:
     """Adapts to a meta-batch's supports, then scores the queries: [B, N, Q, N] logits.
 
-    When `training`, samples are drawn with `noise` from `learner.draw_noise`.
+    When `training`, samples are drawn with `noise` from `learner.draw_noise`. A
+    `QueryAware` method has no classifier: `Adapted` holds [B, N, 0] of it.
     """
+    if hasattr(learner, "answer"):
+        return _answered(learner, episode)
     mode = {"training": training, "noise": noise}
     adapted = learner.adapt(episode.support_inputs, episode.support_labels, **mode)
     return adapted, learner.logits(adapted.classifier, episode.query_inputs, **mode)
+
+
+def _answered(learner, episode: Episode):
+    _, way, shot, size = episode.support_inputs.shape
+    support = tf.reshape(episode.support_inputs, [-1, way * shot, size])
+    labels = tf.reshape(episode.support_labels, [-1, way * shot])
+    queries = tf.reshape(episode.query_inputs, [tf.shape(support)[0], -1, size])
+    targets = tf.one_hot(labels, way, dtype=support.dtype)
+    logits = learner.answer(support, targets, queries)  # [B, N * Q, N]
+    shape = tf.concat([tf.shape(episode.query_labels), [way]], axis=0)
+    return Adapted(support[:, :way, :0]), tf.reshape(logits, shape)
 
 
 def loss_parts(
