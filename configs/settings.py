@@ -234,6 +234,17 @@ class MethodConfig(Settings):
         "validation episodes.",
         rules.above_zero(optional=True),
     )
+    ensemble: str = setting(
+        "none",
+        "Add to the scores of a method that is trained those of a closed form.",
+        rules.choice("none", "centroid", "centroid_euclidean", "ridge", "logistic"),
+    )
+    ensemble_share: float | None = setting(
+        None,
+        "How much the closed form counts, 0 to 1; unless given, chosen on the "
+        "validation episodes after training.",
+        Rule(float, "a number from 0 to 1", lambda x: 0 <= x <= 1, optional=True),
+    )
     score_scale: float | None = setting(
         None,
         "Factor of the scores of methods that are not trained, which decides how "

@@ -43,9 +43,8 @@ def _train(options: RunOptions, console: Console) -> None:
 
 
 def _evaluate(options: RunOptions, console: Console) -> None:
-    show(
-        results.terminal(evaluate(options.workdir, console=console, **options.explicit))
-    )
+    asked = {**options.arguments, **options.explicit}
+    show(results.terminal(evaluate(options.workdir, console=console, **asked)))
 
 
 def _several_runs(job: Callable, report: Callable, last_line: str) -> Callable:

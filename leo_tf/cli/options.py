@@ -175,6 +175,10 @@ _WHAT_TO_DO = [
         "File of settings for one method each, such as --mode=search writes; they "
         "count more than flags, which are for all methods."
     ),
+    Option("open_set", boolean(), ("evaluate", "compare"), default=False).meaning(
+        "Test how well queries of classes outside an episode are told, too, and what "
+        "sets of classes come to."
+    ),
     Option("trials", integer(1), ("search",), default=16).meaning(
         "Runs to train for each method, with settings drawn by --seed; the first "
         "has those given."

@@ -25,13 +25,16 @@ tf.get_logger().addFilter(is_news)  # a notebook trains and evaluates many times
 class EpisodeScores(NamedTuple):
     """What one method scored on E episodes; while they are B of a batch, in tensors.
 
-    The last two say how sure its answers were, and how right, if that was asked for.
+    The others say how sure its answers were, and how right, if that was asked for; the
+    last two with logits divided by the method's temperature, if it has one.
     """
 
     accuracy: np.ndarray  # [E]
     loss: float  # the mean
     nll: np.ndarray | None = None  # [E] of an episode's queries, mean, in nats
     bins: Bins | None = None
+    scaled_nll: np.ndarray | None = None
+    scaled_bins: Bins | None = None
 
 
 def evaluate(
@@ -60,6 +63,7 @@ def make_scorer(
     *,
     calibrated: bool = False,
     draws: Draws | None = None,
+    temperatures: Mapping[str, float] | None = None,
 ) -> Callable:
     """A `tf.function` of an Episode and its number among all, for `collect`.
 
@@ -68,6 +72,7 @@ def make_scorer(
       table: with it, it is a function of EpisodeRows of that table instead.
       calibrated: whether to see how sure the methods are, too.
       draws: of z and w to average over, for methods that have them; None for means.
+      temperatures: method -> what to divide its logits by, to see what that changes.
     """
     by_class = None if table is None else ClassRows.of(table)
 
@@ -100,7 +105,12 @@ def make_scorer(
             else:
                 adapted, logits = answer(learner)
             labels = episode.query_labels
-            scores[name] = _batch_scores(adapted, logits, labels, calibrated)
+            found = _batch_scores(adapted, logits, labels, calibrated)
+            if temperatures and name in temperatures:
+                scaled = logits / temperatures[name]
+                nll, bins = episode_nll(scaled, labels), count_bins(scaled, labels)
+                found = found._replace(scaled_nll=nll, scaled_bins=bins)
+            scores[name] = found
         return scores
 
     return score
@@ -139,11 +149,20 @@ def _to_numpy(tensor):
 
 def _joined(batches: list[EpisodeScores]) -> EpisodeScores:
     """The scores of all batches together."""
-    accuracies, losses, nlls, bins = zip(*batches)
+    accuracies, losses, *more = zip(*batches)
     sizes = list(map(len, accuracies))
     loss = sum(float(loss) * size for loss, size in zip(losses, sizes)) / sum(sizes)
     right = np.concatenate(accuracies).astype(np.float64)
-    if bins[0] is None:
-        return EpisodeScores(right, loss)
-    nll = np.concatenate(nlls).astype(np.float64)
-    return EpisodeScores(right, loss, nll, functools.reduce(add, bins))
+    nll, bins, scaled_nll, scaled_bins = more
+    return EpisodeScores(
+        *(right, loss, _concatenated(nll), _added(bins)),
+        *(_concatenated(scaled_nll), _added(scaled_bins)),
+    )
+
+
+def _concatenated(parts) -> np.ndarray | None:
+    return None if parts[0] is None else np.concatenate(parts).astype(np.float64)
+
+
+def _added(parts) -> Bins | None:
+    return None if parts[0] is None else functools.reduce(add, parts)

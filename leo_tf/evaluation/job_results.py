@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from leo_tf.configs.presets import Accuracy
+from leo_tf.evaluation.confidence import OpenSet
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.results import Calibration, remark
@@ -32,6 +33,7 @@ class Row(NamedTuple):
     settings: dict[str, object]  # that are this method's own, by name
     share_not_finite: float = 0.0  # of the training steps
     validation: Interval | None = None  # accuracy of that checkpoint there
+    open_set: OpenSet | None = None  # if asked for
 
     @property
     def title(self) -> str:
@@ -46,6 +48,7 @@ class Row(NamedTuple):
             "validation": self.validation and self.validation.as_dict(),
             "difference": self.difference and self.difference.as_dict(),
             **self.calibration.as_dict(),
+            **({"open_set": self.open_set.as_dict()} if self.open_set else {}),
             "trainable_parameters": self.parameters,
             "best_step": self.best_step,
             "steps_trained": self.steps,

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from leo_tf.evaluation.calibration import Bins, expected_calibration_error
+from leo_tf.evaluation.confidence import OpenSet
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.files import finite
@@ -19,10 +20,16 @@ class Calibration(NamedTuple):
     nll: Interval  # of a query, in nats; 95 % over episodes
     ece: float  # expected calibration error over all queries, of `bins`; 0 to 1
     bins: Bins
+    # With logits divided by the temperature that suits validation episodes, if any.
+    temperature: float | None = None
+    scaled_nll: Interval | None = None
+    scaled_ece: float | None = None
 
     @classmethod
-    def of(cls, scores: EpisodeScores) -> "Calibration":
-        """Sums up scores.
+    def of(
+        cls, scores: EpisodeScores, temperature: float | None = None
+    ) -> "Calibration":
+        """Sums up scores; `temperature` is what their scaled numbers are of.
 
         Raises:
           ValueError: if they are not those of a calibrated evaluation.
@@ -30,12 +37,22 @@ class Calibration(NamedTuple):
         if scores.nll is None or scores.bins is None:
             raise ValueError("`scores`: expected `nll` and `bins`, received None")
         bins = Bins(*(tuple(map(float, sums)) for sums in scores.bins))
-        return cls(interval(scores.nll), expected_calibration_error(bins), bins)
+        found = cls(interval(scores.nll), expected_calibration_error(bins), bins)
+        if temperature is None or scores.scaled_nll is None:
+            return found
+        nll = interval(scores.scaled_nll)
+        ece = expected_calibration_error(scores.scaled_bins)
+        return found._replace(temperature=temperature, scaled_nll=nll, scaled_ece=ece)
 
     def as_dict(self) -> dict:
         """Returns what results.json holds; of the bins, sums over queries (`Bins`)."""
         bins = {name: [*map(finite, s)] for name, s in self.bins._asdict().items()}
-        return {"nll": self.nll.as_dict(), "ece": finite(self.ece), "bins": bins}
+        found = {"nll": self.nll.as_dict(), "ece": finite(self.ece), "bins": bins}
+        if self.scaled_nll is not None:
+            found["temperature"] = self.temperature
+            found["nll_scaled"] = self.scaled_nll.as_dict()
+            found["ece_scaled"] = finite(self.scaled_ece)
+        return found
 
 
 class Results(NamedTuple):
@@ -50,6 +67,7 @@ class Results(NamedTuple):
     # Of the method asked for; that of the bare cosines beside it says nothing.
     calibration: Calibration
     share_not_finite: float = 0.0  # of the training steps
+    open_set: OpenSet | None = None  # of the method asked for, if that was
 
     @property
     def method(self) -> str:
@@ -70,9 +88,16 @@ def remark(share_not_finite: float) -> str:
 
 
 def results_of(
-    scores: dict[str, EpisodeScores], title: str, share_not_finite: float = 0.0
+    scores: dict[str, EpisodeScores],
+    title: str,
+    share_not_finite: float = 0.0,
+    temperature: float | None = None,
+    open_set: OpenSet | None = None,
 ) -> Results:
-    """Sums up what a method, the first, and nearest centroid scored."""
+    """Sums up what a method, the first, and nearest centroid scored.
+
+    The last two are of the method, as in `Results`, and `Calibration`.
+    """
     accuracies = {name: score.accuracy for name, score in scores.items()}
     first, *others = accuracies.values()
     return Results(
@@ -81,6 +106,7 @@ def results_of(
         losses={name: score.loss for name, score in scores.items()},
         difference=interval(first - others[0]) if others else None,
         episodes=len(first),
-        calibration=Calibration.of(next(iter(scores.values()))),
+        calibration=Calibration.of(next(iter(scores.values())), temperature),
         share_not_finite=share_not_finite,
+        open_set=open_set,
     )

@@ -1,7 +1,9 @@
 """Settings that a method wants chosen on the validation episodes, without training."""
 
 import dataclasses
+import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -10,14 +12,18 @@ import tensorflow as tf
 from leo_tf.configs.schema import Config
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
+from leo_tf.evaluation.confidence import answers, best_temperature, open_episodes
 from leo_tf.evaluation.evaluate import evaluate
+from leo_tf.evaluation.intervals import interval
+from leo_tf.methods.ensemble import Mix
 from leo_tf.methods.nearest_centroid import NearestCentroid
-from leo_tf.methods.registry import build, method_of
+from leo_tf.methods.registry import build, ensemble, method_of, other_config
 from leo_tf.methods.transforms import Statistics, Transform, Transformed
 from leo_tf.model.learner import Learner, adapt_and_score
 from leo_tf.model.losses import cross_entropy
 
 # What is tried on the validation episodes where a setting is not given.
+SHARES = tuple(i / 20 for i in range(21))
 STRENGTHS = tuple(10.0 ** (i / 2) for i in range(-6, 5))  # 0.001 to 100
 SCALES = tuple(10.0 ** (i / 8) for i in range(-8, 25))  # 0.1 to 1000
 # Discriminants and shares of shrinkage.
@@ -105,6 +111,50 @@ def choose(
         learner = build(unscaled, embedding_size, transform)
         config = config.replace(score_scale=_best_scale(learner, episodes()))
     return config
+
+
+def fit_ensemble(
+    learner: Learner,
+    config: Config,
+    split: Split,
+    step: int,
+    transform: Transform | None = None,
+) -> Mix:
+    """How to mix a trained method with the closed form that `config` asks for.
+
+    First the closed form's settings are chosen as ever, then temperatures by negative
+    log-likelihood, and then the share by accuracy.
+
+    Args:
+      learner: as it validated best, after `transform`.
+      split: the validation data.
+      step: of its checkpoint.
+    """
+    val = functools.partial(
+        dataset.evaluation_episodes, config, split, config.run.num_val_episodes
+    )
+    option = choose(other_config(config), split.embedding_size, val, transform)
+    names = method_of(option).chosen
+    settings = {name: option.flat()[name] for name in names}
+    both = {"mine": learner, "other": build(option, split.embedding_size, transform)}
+    way = config.episodes.evaluation_way
+    episodes = open_episodes(config, split, config.run.num_val_episodes, outside=0)
+    mine, others = (found.inside for found in answers(both, episodes, way).values())
+    temperatures = best_temperature(mine), best_temperature(others)
+    share = config.methods.ensemble_share
+    if share is None:
+        mine, others = mine / temperatures[0], others / temperatures[1]
+        right = np.arange(way)[:, np.newaxis]  # [N, 1]
+        accuracies = [
+            np.mean(np.argmax((1 - s) * mine + s * others, axis=-1) == right)
+            for s in SHARES
+        ]
+        share = SHARES[int(np.argmax(accuracies))]
+    unknown = math.nan, math.nan
+    mix = Mix(step, split.digest, settings, share, *temperatures, unknown)
+    joined = ensemble(learner, config, mix, split.embedding_size, transform)
+    accuracy = interval(evaluate({"": joined}, val())[""].accuracy)
+    return mix._replace(validation=tuple(accuracy))
 
 
 def _best_scale(learner: Learner, episodes: tf.data.Dataset) -> float:

@@ -26,8 +26,7 @@ from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import CheckpointError, DivergedError
 from leo_tf.evaluation.intervals import interval
 from leo_tf.evaluation.job_results import Comparison, Row
-from leo_tf.evaluation.results import Calibration
-from leo_tf.experiments.evaluate import score
+from leo_tf.experiments.evaluate import calibration, score, score_open
 from leo_tf.experiments.run_group import RunGroup, open_group
 from leo_tf.files import AnyPath
 from leo_tf.methods.registry import check, check_is_config, in_table_order, method_named
@@ -49,6 +48,7 @@ def compare(
     workdir: AnyPath | None = None,
     *,
     method_settings: Mapping[str, Mapping[str, object]] | str = "",
+    open_set: bool = False,
     data: Data | None = None,
     allow_changes: bool = False,
     console: Console = SILENT,
@@ -61,6 +61,8 @@ def compare(
       config: of all methods.
       methods: their names; differences are to LEO, or without it to the last.
       method_settings: method -> settings of its own, or the path of such a file.
+      open_set: whether to test how well each tells queries of other classes, and what
+        sets of classes come to.
       workdir, data, allow_changes, console: as for `train`.
 
     Returns:
@@ -76,7 +78,7 @@ def compare(
         title = method_named(name).title
         console.say(f"{title} ({number} of {len(settings)})")
         diverged[name] = _train(group, name, settings[name])
-    found = _tested(group, settings, diverged)
+    found = _tested(group, settings, diverged, open_set)
     group.write("test", report.as_dict(found), report.markdown(found))
     save(group.path / "accuracy.png", report.accuracies(found))
     save(group.path / "reliability.png", report.reliabilities(found))
@@ -103,7 +105,7 @@ def _settings(
 def _train(group: RunGroup, name: str, settings: Mapping[str, Any]) -> bool:
     """Trains one method; returns whether it diverged after its best validation."""
     try:
-        group.train(name, **settings)
+        group.train(name, to_test=True, **settings)
         return False
     except DivergedError as error:
         where = f"{method_named(name).title}, {error.where}"
@@ -120,13 +122,20 @@ def _train(group: RunGroup, name: str, settings: Mapping[str, Any]) -> bool:
 
 
 def _tested(
-    group: RunGroup, settings: Mapping[str, Mapping], diverged: Mapping[str, bool]
+    group: RunGroup,
+    settings: Mapping[str, Mapping],
+    diverged: Mapping[str, bool],
+    open_set: bool,
 ) -> Comparison:
     """Everything the tables say, of all methods on the same test episodes."""
     config, split = group.config, group.splits["test"]
     runs = {name: group.finished(name) for name in settings}
     learners = {name: run.learner for name, run in runs.items()}
-    scores = score(learners, config, split, group.console)
+    fitted = {
+        name: run.confidence(run.checkpoints.best()) for name, run in runs.items()
+    }
+    scores = score(learners, config, split, group.console, fitted=fitted)
+    found = score_open(learners, config, split, group.console, fitted, open_set)
     reference = "leo" if "leo" in runs else [*runs][-1]
     rows = []
     for name, run in runs.items():
@@ -136,7 +145,8 @@ def _tested(
             name=name,
             accuracy=interval(scores[name].accuracy),
             difference=None if name == reference else interval(difference),
-            calibration=Calibration.of(scores[name]),
+            calibration=calibration(scores[name], fitted[name]),
+            open_set=found.get(name),
             parameters=sum(math.prod(v.shape) for v in run.learner.trainable_variables),
             best_step=run.checkpoints.best().step,
             steps=run.state.step,
@@ -145,7 +155,7 @@ def _tested(
             seconds_to_adapt=adaptation_seconds(run.learner, config, split),
             chosen=run.chosen,
             share_not_finite=run.state.share_not_finite,
-            validation=run.state.best_validation,
+            validation=run.validation,
             settings={k: v for k, v in settings[name].items() if k not in _NOT_SHOWN},
         )
         rows.append(row)

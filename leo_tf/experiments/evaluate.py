@@ -1,7 +1,8 @@
 """Tests what a run directory holds, or what training has just made."""
 
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,15 +14,23 @@ from leo_tf.data_pipeline.pipeline import gather
 from leo_tf.data_pipeline.release_layout import dataset_of
 from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import CheckpointError, FlagError, InputError, shown
+from leo_tf.evaluation import confidence
+from leo_tf.evaluation.confidence import Confidence, OpenSet
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.evaluate import evaluate as evaluate_methods
 from leo_tf.evaluation.posterior import Draws
-from leo_tf.evaluation.results import BASELINE, Results, remark, results_of
+from leo_tf.evaluation.results import (
+    BASELINE,
+    Calibration,
+    Results,
+    remark,
+    results_of,
+)
 from leo_tf.files import AnyPath
 from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import method_named, method_of
 from leo_tf.methods.transforms import check_fits
-from leo_tf.model.learner import Learner, adapt_and_score
+from leo_tf.model.learner import AnyLearner, Learner, adapt_and_score
 from leo_tf.reports import figures, mosaics
 from leo_tf.reports import results as report
 from leo_tf.runs.manifest import Checkpoint
@@ -34,6 +43,7 @@ _EVALUATION_FIELDS = (
     *(*_DATA_FIELDS, "num_test_episodes", "test_samples"),
     *("test_way", "test_shot", "test_num_query", "drop_small_classes", "val_classes"),
 )
+Fitted: TypeAlias = Mapping[str, Confidence | None]  # by method
 # What variables a method has, and of which sizes.
 _SHAPES = ("method", "dtype", "num_latents", "random_prior", "way")
 
@@ -42,6 +52,7 @@ def evaluate(
     workdir: AnyPath,
     *,
     data: Data | None = None,
+    open_set: bool = False,
     console: Console = SILENT,
     **changes: Any,
 ) -> Results:
@@ -49,6 +60,8 @@ def evaluate(
 
     Args:
       workdir, console: as for `train`.
+      open_set: whether to test how well it tells queries of other classes, too, and
+        what sets of classes come to.
       data: other test data, from `load_data`; None for the run's own.
       changes: settings of the test that are not the run's: its data, `test_way`,
         `test_shot`, `test_num_query`, `num_test_episodes`, `test_samples`,
@@ -71,7 +84,7 @@ def evaluate(
     best = run.restore_best()  # the best by now: a training may have moved on
     if run.transform is not None:
         check_fits(run.transform, split.table)
-    return _test(run, split, best, TrainingState.of(best).share_not_finite)
+    return _test(run, split, best, TrainingState.of(best).share_not_finite, open_set)
 
 
 def test_run(run: Run, split: Split) -> None:
@@ -99,31 +112,85 @@ def test_run(run: Run, split: Split) -> None:
 
 
 def score(
-    learners: Mapping[str, Learner],
+    learners: Mapping[str, AnyLearner],
     config: Config,
     split: Split,
     console: Console,
     title: str = "test",
+    fitted: Fitted = MappingProxyType({}),
 ) -> dict[str, EpisodeScores]:
-    """Scores methods on the test episodes of a configuration, calibration included."""
+    """Scores methods on the test episodes of a configuration, calibration included.
+
+    `fitted` has what was fitted to each, if anything was. Temperatures are of means of
+    latents and weights, so with draws they have no part.
+    """
     run, count = config.run, config.run.num_test_episodes
     draws = Draws(run.test_samples, run.seed) if run.test_samples else None
     together = any(hasattr(learner, "answer") for learner in learners.values())
     episodes = dataset.evaluation_episodes(config, split, count, together)
+    temperatures = {n: c.temperature for n, c in fitted.items() if c and not draws}
     with console.progress(title, count, unit="episodes") as line:
         options: Any = {"calibrated": True, "draws": draws}
+        options["temperatures"] = temperatures
         return evaluate_methods(learners, episodes, line.advance, **options)
 
 
-def _test(run: Run, split: Split, best: Checkpoint, share: float) -> Results:
+def calibration(scores: EpisodeScores, fitted: Confidence | None) -> Calibration:
+    """Sums up how sure a method is, before and after what was fitted to it."""
+    return Calibration.of(scores, fitted.temperature if fitted else None)
+
+
+def score_open(
+    learners: Mapping[str, AnyLearner],
+    config: Config,
+    split: Split,
+    console: Console,
+    fitted: Fitted,
+    wanted: bool,
+) -> dict[str, OpenSet]:
+    """What "none of these" and sets of classes come to in the test, if that is wanted.
+
+    Raises:
+      FlagError: if there is no class outside an episode, or nothing was fitted.
+    """
+    if not wanted:
+        return {}
+    if confidence.outside_of(config, split) < 1:
+        expected = f"more than {config.episodes.evaluation_way} test classes with it"
+        raise FlagError("--open_set", expected, str(len(split.class_names)))
+    for name in learners:
+        if fitted[name] is None:
+            received = f"{name}, to which nothing was fitted on validation episodes"
+            expected = "validation classes outside an episode, and not trained on"
+            hint = "For an older run, give the command that trained it again."
+            raise FlagError("--open_set", expected, received, hint)
+    found = {}
+    way, count = config.episodes.evaluation_way, config.run.num_test_episodes
+    with console.progress("other classes", len(learners), unit="methods") as line:
+        for name, learner in learners.items():
+            episodes = confidence.open_episodes(config, split, count)
+            answers = confidence.answers({name: learner}, episodes, way)[name]
+            found[name] = confidence.tested(answers, fitted[name])
+            line.advance(1)
+    return found
+
+
+def _test(
+    run: Run, split: Split, best: Checkpoint, share: float, open_set: bool = False
+) -> Results:
     config = run.config
     # The method first: where it is nearest centroid itself, it is not tested twice.
     learners: dict[str, Learner] = {config.methods.method: run.learner}
     learners.setdefault(BASELINE, run.on_features(NearestCentroid()))
-    scores = score(learners, config, split, run.console)
+    name, known = config.methods.method, run.confidence(best)
+    mine = {name: known}
+    scores = score(learners, config, split, run.console, fitted=mine)
+    found = {name: run.learner}, config, split, run.console, mine, open_set
+    others = score_open(*found).get(name)
     shape, samples = dataset.evaluation_shape(config, split), config.run.test_samples
     title = report.title(report.data(config), shape, samples, best.step)
-    return results_of(scores, title, share)
+    temperature = known.temperature if known else None
+    return results_of(scores, title, share, temperature, others)
 
 
 def _draw_episode(run: Run, split: Split, images: np.ndarray) -> None:

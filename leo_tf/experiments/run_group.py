@@ -49,16 +49,24 @@ class RunGroup:
         write_file(self.path / "results.md", markdown.encode())
 
     def train(
-        self, name: str, splits: Mapping[str, Split] | None = None, **settings: Any
+        self,
+        name: str,
+        splits: Mapping[str, Split] | None = None,
+        *,
+        to_test: bool = False,
+        **settings: Any,
     ) -> None:
         """Trains a run, or resumes it, or finds it done; `Stopped` if a signal came.
 
-        `splits` and `settings` are its own, where they are not the job's.
+        `splits` and `settings` are its own, where they are not the job's. How sure it
+        may be is fitted only if it is going to be tested.
         """
         config, workdir = self.config.replace(**settings), self.path / name
         options: Any = {"allow_changes": self.allow_changes, "console": self.console}
         with open_run(config, workdir, **options) as run:
             train_run(run, self.splits if splits is None else splits, self.replicas)
+            if to_test and run.stopped_by is None:
+                run.fit_confidence(self.splits["val"])
         if run.stopped_by is not None:
             raise Stopped(run.stopped_by)
 

@@ -85,6 +85,7 @@ def train(
             describe(run.config, splits, console)
             train_run(run, splits, replicas, callbacks, profile_steps)
             if run.stopped_by is None:
+                run.fit_confidence(splits["val"])
                 test_run(run, splits["test"])
             call_all(callbacks, "on_end", run)
         workers.from_chief(run.stopped_by or 0)

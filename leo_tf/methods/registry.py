@@ -19,6 +19,7 @@ from leo_tf.methods.method import Method, as_method
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from leo_tf.methods.ensemble import Mix
     from leo_tf.methods.transforms import Transform
     from leo_tf.model.learner import Learner
 
@@ -164,6 +165,28 @@ def build(
     return Transformed(learner, transform)
 
 
+def other_config(config: Config) -> Config:
+    """The configuration of the closed form of an ensemble."""
+    return config.replace(method=config.methods.ensemble, ensemble="none")
+
+
+def ensemble(
+    learner: "Learner",
+    config: Config,
+    mix: "Mix",
+    embedding_size: int,
+    transform: "Transform | None" = None,
+) -> "Learner":
+    """A built method with the closed form that `config` asks for, as `mix` says."""
+    from leo_tf.methods.ensemble import together, without_other
+
+    size = embedding_size if transform is None else transform.output_size
+    option = other_config(config).replace(**mix.settings)
+    other = _made(method_of(option), option, size)
+    biased = option.methods.method != "centroid"
+    return together(without_other(learner), other, size + biased, mix)
+
+
 def _made(method: Method, config: Config, embedding_size: int) -> "Learner":
     check_not_forked()
     learner: Any = method.make(config, embedding_size)
@@ -223,6 +246,12 @@ def check(config: Config) -> None:
         expected = "LEO or one of its ablations, which are made of products"
         raise FlagError("--mixed_precision", expected, config.methods.method)
     _check_features(config)
+    if config.methods.ensemble != "none":
+        where, expected = "--ensemble", "none with --train_on_val: it is chosen there"
+        if not method.is_trained:
+            expected = f"none with {config.methods.method}, which is not trained"
+        if config.data.train_on_val or not method.is_trained:
+            raise FlagError(where, expected, config.methods.ensemble)
     draws = method.draws and not config.model.deterministic
     if config.run.test_samples and not draws:
         drawing = ", ".join(name for name, each in METHODS.items() if each.draws)

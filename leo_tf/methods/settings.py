@@ -81,7 +81,7 @@ def effective(method: str) -> tuple[str, ...]:
     names = [*known.settings, *known.chosen]
     names += (n for n, group in GROUP_OF.items() if group == "features")
     if known.is_trained:
-        names += known.ranges
+        names += (*known.ranges, "ensemble", "ensemble_share")
         names += (n for n, group in GROUP_OF.items() if group == "optimizer")
     return tuple(dict.fromkeys(names))
 

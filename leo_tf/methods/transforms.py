@@ -199,7 +199,7 @@ class Transformed(Learner):
     """
 
     def __init__(self, learner: Learner, transform: Transform):
-        self.learner, self._transform = learner, transform
+        self.learner, self.transform = learner, transform
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # copying asks for these before there is a learner
@@ -207,7 +207,7 @@ class Transformed(Learner):
         found, change = getattr(self.learner, name), _CHANGES.get(name)
         if change is None:
             return found
-        return lambda *arguments: found(*change(self._transform, *arguments))
+        return lambda *arguments: found(*change(self.transform, *arguments))
 
     @property
     def trainable_variables(self) -> Sequence[Any]:
@@ -224,7 +224,7 @@ class Transformed(Learner):
         training: bool = False,
         noise: Any = None,
     ) -> Adapted:
-        inputs = self._transform(support_inputs)
+        inputs = self.transform(support_inputs)
         return self.learner.adapt(inputs, support_labels, training, noise)
 
     def logits(
@@ -234,14 +234,20 @@ class Transformed(Learner):
         training: bool = False,
         noise: Any = None,
     ) -> tf.Tensor:
-        inputs = self._transform(inputs)
+        inputs = self.transform(inputs)
         return self.learner.logits(classifier, inputs, training, noise)
 
     def draw_noise(
         self, episode: Episode, seed: tf.Tensor, step: tf.Tensor, first_task: Count = 0
     ) -> Any:
-        episode = _of_episode(self._transform, episode)  # for its shapes
+        episode = _of_episode(self.transform, episode)  # for its shapes
         return self.learner.draw_noise(episode, seed, step, first_task)
+
+
+def beside(learner: Any, other: Learner) -> Learner:
+    """Another method on the features that a method gets."""
+    changed = isinstance(learner, Transformed)
+    return Transformed(other, learner.transform) if changed else other
 
 
 def _of_episode(transform: Transform, episode: Episode) -> Episode:

@@ -64,14 +64,21 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def terminal(comparison: Comparison) -> list[str | Table]:
     """Returns what a terminal shows: a table of what methods reach, one of costs."""
-    reached, costs = slice(4), slice(4, None)  # columns after the name
+    reached, costs = slice(5), slice(5, None)  # columns after the name
     tables = _table(comparison, reached), _table(comparison, costs)
     parts: list[str | Table] = [f"\n{title(comparison)}", *tables]
+    parts += _open_set(comparison)
     if best := comparison.best:
         directory = shlex.quote(f"--workdir={near(comparison.directory / best.name)}")
         command = f"run_leo.py --mode=export {directory} --export_dir=exported"
         parts.append(f"{advice(comparison)} To export it:\n    python {command}\n")
     return parts
+
+
+def _open_set(comparison: Comparison) -> list[str | Table]:
+    """The table of queries of other classes and its legend, if that was asked for."""
+    found = {row.title: row.open_set for row in comparison.rows if row.open_set}
+    return [report.open_set(found), report.open_set_in_words()] if found else []
 
 
 def advice(comparison: Comparison) -> str:
@@ -97,9 +104,11 @@ def markdown(comparison: Comparison) -> str:
         _table(comparison, heading=title(comparison)),
         f"All methods answered the same episodes. Differences to {reference} are "
         "paired by episode. NLL is the negative log-likelihood of a query in nats, ECE "
-        f"the expected calibration error in 15 bins. {tested} was tested. Training is "
+        "the expected calibration error in 15 bins; at T that of logits divided by the "
+        f"temperature that suits validation episodes, for equal answers. {tested} was tested. Training is "
         "the time of all steps, compiling included. A task's time to adapt is the "
         "median of 50 tasks, one at a time.",
+        *_open_set(comparison),
         advice(comparison),
         f"Given: `{report.flags(comparison.given)}`",
     ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leo_tf.configs.schema import Config
+from leo_tf.evaluation.confidence import COVERAGE, FALSE_ALARMS, SCORES, OpenSet
 from leo_tf.evaluation.intervals import Interval
 from leo_tf.evaluation.results import BASELINE, Calibration, Results, remark
 from leo_tf.files import finite
@@ -13,7 +14,18 @@ from leo_tf.methods.registry import method_named
 from leo_tf.reports.table import Table
 
 # Columns of `surety`.
-SURETY = "NLL", "ECE in %"
+SURETY = "NLL", "ECE in %", "at T"
+# Of `open_set`.
+_OPEN_SET = (
+    "method",
+    "score",
+    *SCORES,
+    "FPR",
+    "false alarms",
+    "found",
+    "in set",
+    "size",
+)
 
 
 def as_json(results: Results, **facts: Any) -> dict:
@@ -23,6 +35,8 @@ def as_json(results: Results, **facts: Any) -> dict:
         for name, accuracy in results.methods.items()
     }
     methods[results.method].update(results.calibration.as_dict())
+    if results.open_set is not None:
+        methods[results.method]["open_set"] = results.open_set.as_dict()
     name, difference = f"{results.method}_minus_{BASELINE}", results.difference
     return {
         "accuracy": methods,
@@ -48,7 +62,11 @@ def terminal(results: Results) -> list[str | Table]:
     columns, sections = ("method", "accuracy in %", *SURETY), (len(results.methods),)
     table = Table(columns, rows, left=("method",), sections=sections)
     scope = f"± is the 95 % interval over {results.episodes} episodes"
-    return [f"\n{results.title}; {scope}", table]
+    parts: list[str | Table] = [f"\n{results.title}; {scope}", table]
+    if results.open_set is not None:
+        title = method_named(results.method).title
+        parts += [open_set({title: results.open_set}), open_set_in_words()]
+    return parts
 
 
 def title(
@@ -93,8 +111,38 @@ def signed(difference: Interval) -> str:
     return f"{mean:+.2f} ± {half_width:.2f}"
 
 
-def surety(calibration: Calibration) -> tuple[str, str]:
-    """Returns the cells of `SURETY`: NLL in nats, however large, and the ECE."""
-    nll = calibration.nll.mean
+def surety(calibration: Calibration) -> tuple[str, str, str]:
+    """Returns the cells of `SURETY`: NLL in nats, however large, and the ECE.
+
+    The last is with logits divided by the temperature of validation episodes.
+    """
+    nll, scaled = calibration.nll.mean, calibration.scaled_ece
     text = f"{nll:.2g}" if nll >= 1000 else f"{nll:.3f}"
-    return text, f"{100 * calibration.ece:.1f}"
+    with_it = "-" if scaled is None else f"{100 * scaled:.1f}"
+    return text, f"{100 * calibration.ece:.1f}", with_it
+
+
+def open_set(found: Mapping[str, OpenSet]) -> Table:
+    """Returns a table of how well methods, by title, tell queries of other classes."""
+    rows = []
+    for method, each in found.items():
+        auroc = (f"{100 * each.auroc[score].mean:.1f}" for score in SCORES)
+        fpr = f"{100 * each.fpr[each.score].mean:.1f}"
+        shares = each.false_alarms, each.found, each.coverage
+        cells = (f"{100 * share.mean:.1f}" for share in shares)
+        size = f"{each.size.mean:.2f}"
+        rows.append((method, each.score, *auroc, fpr, *cells, size))
+    return Table(_OPEN_SET, rows, ("method", "score"))
+
+
+def open_set_in_words() -> str:
+    """Returns what the columns of `open_set` mean."""
+    return (
+        "Queries of as many classes outside an episode, in %. AUROC of telling them by "
+        f"{', '.join(SCORES)}; of the three from logits, the one that was best on "
+        "validation episodes counts from here on. FPR: others taken for known where "
+        "95 % of an episode's own are. Called none: own queries called none of these, "
+        f"where {100 * FALSE_ALARMS:.0f} % of validation's were; found: others that "
+        "are. Held: sets of classes that hold the right one, where "
+        f"{100 * COVERAGE:.0f} % were to; size: classes of a set."
+    )

@@ -3,6 +3,8 @@
 config.json         what runs here
 checkpoints/        step-NNNNNNNN, see `checkpoints.py`
 best/               which of them validated best
+ensemble.json       how it is mixed with a closed form, if it is
+confidence.json     how sure its answers may be, see `evaluation/confidence.py`
 events/             for TensorBoard
 results.json        test accuracy, written at the end
 learning_curve.png, episode.png

@@ -14,11 +14,17 @@ from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.sources import Data, write_data
 from leo_tf.environment import device, versions
-from leo_tf.errors import FlagError, InputError, shown
+from leo_tf.errors import CheckpointError, FlagError, InputError, shown
+from leo_tf.evaluation import confidence
+from leo_tf.evaluation.confidence import Confidence
+from leo_tf.evaluation.intervals import Interval
 from leo_tf.evaluation.results import Results
-from leo_tf.files import AnyPath, near, write_file
+from leo_tf.evaluation.validation_tuning import fit_ensemble
+from leo_tf.files import AnyPath, near, read_json, write_file
+from leo_tf.methods.ensemble import Mix, without_other
 from leo_tf.methods.registry import (
     build,
+    ensemble,
     method_named,
     method_of,
     with_transform,
@@ -35,6 +41,8 @@ _JIT_PAYS_AFTER = 300
 # Where a run keeps data that came from arrays.
 _DATA = "data"
 _TRANSFORM = "transform.npz"
+_CONFIDENCE, _ENSEMBLE = "confidence.json", "ensemble.json"
+_MOST_CONFIDENCE_BYTES = 2**20  # tens of times what it takes
 
 
 class Run:
@@ -87,11 +95,26 @@ class Run:
         return self.state.history
 
     @property
+    def validation(self) -> Interval | None:
+        """Accuracy of the best checkpoint on the validation episodes, if there is any.
+
+        An ensemble's is that of both methods.
+        """
+        found = self.mix(self.checkpoints.best())
+        return (
+            self.state.best_validation if found is None else Interval(*found.validation)
+        )
+
+    @property
     def chosen(self) -> dict[str, Any]:
         """Setting -> the value that was chosen on the validation episodes."""
         values, method = self.config.flat(), method_of(self.config)
         names = (*self.config.features.chosen, *method.chosen)
-        return {name: values[name] for name in names}
+        found = {name: values[name] for name in names}
+        if self.config.methods.ensemble != "none":
+            mix = self.mix(self.checkpoints.best())
+            found |= {**mix.settings, "ensemble_share": mix.share} if mix else {}
+        return found
 
     def check_data(self, splits: Mapping[str, Split]) -> None:
         """Refuses data that the run did not begin with, unless changes are allowed."""
@@ -141,13 +164,82 @@ class Run:
             digest = checkpoint.fact("transform", str)
             self.transform = load(self.path / _TRANSFORM, digest)
 
+    def confidence(self, best: Checkpoint) -> Confidence | None:
+        """What was fitted to a checkpoint, a temperature and two tables; or None.
+
+        Raises:
+          InputError: if the file is damaged.
+        """
+        path = self.path / _CONFIDENCE
+        try:
+            found = Confidence.from_dict(read_json(path, _MOST_CONFIDENCE_BYTES))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            hint = "Remove it: the command that trained the run makes it anew."
+            expected = "what was fitted to validation episodes"
+            raise InputError(str(path), expected, shown(str(error)), hint) from error
+        return found if found.step == best.step else None
+
+    def fit_confidence(self, split: Split) -> None:
+        """Fits that to the best checkpoint on validation data, if it was not yet.
+
+        An ensemble is made before. Classes that were trained on tell nothing of new
+        ones: of these nothing is kept.
+        """
+        if self.config.data.train_on_val:
+            return
+        best = self.restore_best(alone=True)
+        if self.config.methods.ensemble != "none":
+            self._fit_ensemble(split, best)
+            self.restore_best()
+        known = self.confidence(best)
+        if known is None or known.source != split.digest:
+            found = confidence.fit(self.learner, self.config, split, best.step)
+            if found is not None:
+                self.directory.write_json(_CONFIDENCE, found.as_dict())
+
+    def mix(self, best: Checkpoint) -> Mix | None:
+        """How a checkpoint is mixed with a closed form; None if nobody asked for that.
+
+        Raises:
+          CheckpointError: if it is not known.
+        """
+        if self.config.methods.ensemble == "none":
+            return None
+        path, hint = self.path / _ENSEMBLE, "The command that trained the run makes it."
+        expected = f"the ensemble of step {best.step}"
+        try:
+            found = Mix.from_dict(read_json(path, _MOST_CONFIDENCE_BYTES))
+        except (OSError, ValueError) as error:
+            received = shown(str(error))
+            raise CheckpointError(str(path), expected, received, hint) from error
+        if found.step != best.step:
+            raise CheckpointError(str(path), expected, f"of step {found.step}", hint)
+        return found
+
     def on_features(self, learner: Any) -> Any:
         """A learner of the run's features: after its transform, if there is one."""
         transform = self.transform
         return learner if transform is None else Transformed(learner, transform)
 
-    def restore_best(self) -> Checkpoint:
+    def _fit_ensemble(self, split: Split, best: Checkpoint) -> None:
+        try:
+            known = self.mix(best)
+        except CheckpointError:
+            known = None
+        if known is None or known.source != split.digest:
+            given = self.learner, self.config, split, best.step, self.transform
+            found = fit_ensemble(*given)
+            self.directory.write_json(_ENSEMBLE, found.as_dict())
+            text = f"With {100 * found.share:.0f} % of {self.config.methods.ensemble}: "
+            accuracy = Interval(*found.validation)
+            self.console.say(f"{text}validation accuracy {accuracy} %.")
+
+    def restore_best(self, alone: bool = False) -> Checkpoint:
         """Gives the learner, made if there is none, the best checkpoint's variables.
+
+        With its closed form, if it has one, unless `alone`.
 
         Raises:
           CheckpointError: if there is none, or it is damaged or does not fit.
@@ -159,6 +251,12 @@ class Run:
             self.learner = build(self.config, size, self.transform)
         mine = {v.path: v.value for v in self.learner.trainable_variables}
         restore_variables(best.path, mine)
+        found = None if alone else self.mix(best)
+        self.learner = without_other(self.learner)
+        if found is not None:
+            size = best.fact("embedding_size", int)
+            given = self.learner, self.config, found, size, self.transform
+            self.learner = ensemble(*given)
         return best
 
 

@@ -25,6 +25,8 @@ EDGES = [  # setting, the last values accepted, the first ones refused
     ("test_shot", [1, 65_536, None], [0, 65_537]),
     ("test_num_query", [1, 65_536, None], [0, 65_537]),
     ("num_latents", [1, 4096], [0, 4097]),
+    ("ensemble", ["centroid", "centroid_euclidean", "ridge", "logistic"], ["leo"]),
+    ("ensemble_share", [0.0, 1.0, None], [-0.1, 1.1]),
     ("inner_unroll_length", [0, 1000], [-1, 1001]),
     ("finetuning_unroll_length", [0, 1000], [-1, 1001]),
     ("inner_lr_init", [1e-9], [0.0, -1.0]),

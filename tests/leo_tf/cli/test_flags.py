@@ -33,6 +33,7 @@ OTHER_TEXTS = {
     "data_path": "/e",
     "embedding_crop": "multiview",
     "dtype": "float64",
+    "ensemble": "ridge",
     "feature_transform": "lda",
     "jit": "off",
     "method": "maml",

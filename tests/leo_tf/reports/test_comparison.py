@@ -35,7 +35,7 @@ LEO = Row(
     "leo",
     Interval(0.7, 0.01),
     None,
-    Calibration(Interval(0.75, 0.1), 0.021, BINS),
+    Calibration(Interval(0.75, 0.1), 0.021, BINS, 0.5, Interval(0.7, 0.1), 0.0123),
     *(172736, 2000, 3000, False, 180.0, 0.0105),
     {},
     {},
@@ -86,11 +86,11 @@ def test_a_terminal_shows_what_methods_reach_and_what_they_cost(capsys, monkeypa
         "glyphs, test: 5-way 1-shot, 19 queries a class; "
         "± is the 95 % interval over 400 episodes",
         "",
-        "  method             accuracy in %      minus LEO       NLL   ECE in %",
-        " " + "━" * 70,
-        "  Ridge regression    61.23 ± 1.23   -8.77 ± 0.51     1.250        8.8",
-        "  MAML                65.00 ± 1.10   -5.00 ± 0.20   2.3e+03       31.0",
-        "  LEO                 70.00 ± 1.00                    0.750        2.1",
+        "  method             accuracy in %      minus LEO       NLL   ECE in %   at T",
+        " " + "━" * 77,
+        "  Ridge regression    61.23 ± 1.23   -8.77 ± 0.51     1.250        8.8      -",
+        "  MAML                65.00 ± 1.10   -5.00 ± 0.20   2.3e+03       31.0      -",
+        "  LEO                 70.00 ± 1.00                    0.750        2.1    1.2",
         "",
         "",
         "  method             parameters   best step              steps   training   "
@@ -112,22 +112,23 @@ def test_markdown_has_all_columns_in_one_table_and_says_what_they_are():
         "# glyphs, test: 5-way 1-shot, 19 queries a class; "
         "± is the 95 % interval over 400 episodes",
         "",
-        "| method | accuracy in % | minus LEO | NLL | ECE in % | parameters "
+        "| method | accuracy in % | minus LEO | NLL | ECE in % | at T | parameters "
         "| best step | steps | training | ms to adapt |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
-        "| Ridge regression | 61.23 ± 1.23 | -8.77 ± 0.51 | 1.250 | 8.8 | 0 "
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| Ridge regression | 61.23 ± 1.23 | -8.77 ± 0.51 | 1.250 | 8.8 | - | 0 "
         "| - | - | - | 1.23 |",
-        "| MAML | 65.00 ± 1.10 | -5.00 ± 0.20 | 2.3e+03 | 31.0 | 1,234 "
+        "| MAML | 65.00 ± 1.10 | -5.00 ± 0.20 | 2.3e+03 | 31.0 | - | 1,234 "
         "| 500 | 1,500 (diverged) | 99 s | 4.20 |",
-        "| LEO | 70.00 ± 1.00 |  | 0.750 | 2.1 | 172,736 "
+        "| LEO | 70.00 ± 1.00 |  | 0.750 | 2.1 | 1.2 | 172,736 "
         "| 2,000 | 3,000 | 3.0 min | 10.50 |",
         "",
         "All methods answered the same episodes. Differences to LEO are paired by "
         "episode. NLL is the negative log-likelihood of a query in nats, ECE the "
-        "expected calibration error in 15 bins. The best step is that of the "
-        "checkpoint with the best validation, which was tested. Training is the time "
-        "of all steps, compiling included. A task's time to adapt is the median of 50 "
-        "tasks, one at a time.",
+        "expected calibration error in 15 bins; at T that of logits divided by the "
+        "temperature that suits validation episodes, for equal answers. The best step "
+        "is that of the checkpoint with the best validation, which was tested. "
+        "Training is the time of all steps, compiling included. A task's time to adapt "
+        "is the median of 50 tasks, one at a time.",
         "",
         "Given: `--preset=glyphs --first_order=true`",
         "",

@@ -83,9 +83,9 @@ def test_a_terminal_shows_methods_intervals_and_the_signed_difference(capsys):
     ]
     assert [line.rstrip() for line in lines[2:]] == [
         "",
-        "  method                accuracy in %     NLL   ECE in %",
-        " ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
-        "  LEO                   62.50 ± 31.63   1.250       40.0",
+        "  method                accuracy in %     NLL   ECE in %   at T",
+        " ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━",
+        "  LEO                   62.50 ± 31.63   1.250       40.0      -",
         "  nearest centroid      43.75 ± 23.46",
         "",
         "  difference, paired   +18.75 ± 23.46",
@@ -110,7 +110,7 @@ def test_a_loss_that_explodes_does_not_break_a_table():
     def surety(nll):
         return report.surety(Calibration(Interval(nll, 0.1), 0.0875, BINS))
 
-    assert surety(1.23456) == ("1.235", "8.8")
+    assert surety(1.23456) == ("1.235", "8.8", "-")
     assert surety(4.1e75)[0] == "4.1e+75"
     assert surety(float("nan"))[0] == "nan"
 

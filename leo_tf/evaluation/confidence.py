@@ -1,0 +1,311 @@
+"""How sure answers are after training: temperature, "none of these", sets of classes.
+
+All three are fitted to one checkpoint on validation episodes, to which queries of
+classes outside of them are added: those that "none of these" is for. A test tells what
+they come to on other classes.
+
+Shapes: E episodes, N way, Q queries per class, U classes outside an episode, L levels
+of a table.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from leo_tf.configs.schema import Config
+from leo_tf.data_pipeline import dataset
+from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.episode import Episode
+from leo_tf.data_pipeline.pipeline import EpisodesByRow
+from leo_tf.evaluation.intervals import Interval, interval
+from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.methods.transforms import beside
+from leo_tf.model.learner import AnyLearner, adapt_and_score
+
+# Shares of queries: what the tables of a `Confidence` have a number for.
+LEVELS = np.arange(201) / 200
+# How much a query looks as if it were of a class of the episode. The last is no matter
+# of logits: the largest cosine of the query with a class mean.
+SCORES = "probability", "logit", "energy", "cosine"
+FROM_LOGITS = SCORES[:3]
+FALSE_ALARMS, COVERAGE = 0.05, 0.9  # of which tests tell what they come to
+_FITTED_ON = 500  # episodes
+_QUERIES = 15  # of a class
+_MOST_LOGITS = 2**25
+# The search for the temperature: from where to where, and golden sections of that.
+_COLDEST, _HOTTEST, _SECTIONS = 1e-3, 1e3, 40
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+class Answers(NamedTuple):
+    """Of one method to E episodes: to queries of their classes, and of U others."""
+
+    inside: np.ndarray  # [E, N, Q, N] logits
+    outside: np.ndarray  # [E, U, Q, N]
+    cosine_inside: np.ndarray  # [E, N, Q], the largest with a class mean
+    cosine_outside: np.ndarray  # [E, U, Q]
+
+
+class Confidence(NamedTuple):
+    """What is kept of a checkpoint: confidence.json, and the tables of an export."""
+
+    step: int  # of the checkpoint
+    source: str  # digest of the validation data
+    way: int
+    shot: int
+    episodes: int
+    temperature: float  # logits are divided by it
+    score: str  # of `FROM_LOGITS`, which tells classes outside best
+    auroc: dict[str, float]  # of each of `SCORES`, on validation episodes
+    known: tuple[float, ...]  # [L] quantiles of that score, of queries inside
+    least: tuple[float, ...]  # [L] least probability of a class in the set
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns what confidence.json holds."""
+        return {**self._asdict(), "known": [*self.known], "least": [*self.least]}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "Confidence":
+        """Returns what `as_dict` gave.
+
+        Raises:
+          ValueError: if it did not.
+        """
+        try:
+            found = cls(**values)
+            tables = found.known, found.least
+            numbers = found.temperature, *tables[0], *tables[1], *found.auroc.values()
+            counts = found.step, found.way, found.shot, found.episodes
+            is_right = (
+                all(type(number) in (int, float) for number in numbers)
+                and np.all(np.isfinite(numbers))
+                and found.temperature > 0
+                and all(type(count) is int for count in counts)
+                and all(len(table) == len(LEVELS) for table in tables)
+                and found.score in FROM_LOGITS
+                and set(found.auroc) == set(SCORES)
+            )
+        except (TypeError, AttributeError, OverflowError) as error:
+            raise ValueError(str(error)) from error
+        if not is_right:
+            raise ValueError("a field of another kind")
+        return found._replace(known=tuple(found.known), least=tuple(found.least))
+
+
+class OpenSet(NamedTuple):
+    """What "none of these" and sets of classes came to in a test; 95 % over episodes.
+
+    Shares are of an episode's queries of its own classes, or of those of others.
+    """
+
+    auroc: dict[str, Interval]  # of each of `SCORES`
+    fpr: dict[str, Interval]  # others taken for known where 95 % of the own are
+    score: str  # which of them was best on validation episodes
+    false_alarms: Interval  # own called none, where validation had `FALSE_ALARMS`
+    found: Interval  # others called none, there
+    coverage: Interval  # sets that hold the right class, where it is to be `COVERAGE`
+    size: Interval  # classes of such a set
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns what results.json holds."""
+        return {
+            name: value.as_dict()
+            if isinstance(value, Interval)
+            else {score: each.as_dict() for score, each in value.items()}
+            if isinstance(value, dict)
+            else value
+            for name, value in self._asdict().items()
+        }
+
+
+def outside_of(config: Config, split: Split) -> int:
+    """U: as many classes outside an episode as inside, or as many as there are."""
+    way = config.episodes.evaluation_way
+    return min(way, len(split.class_names) - way)
+
+
+def open_episodes(
+    config: Config, split: Split, count: int, outside: int | None = None
+) -> EpisodesByRow:
+    """Episodes of N + U classes, of which the first N are to be told apart.
+
+    U is `outside`, or that of `outside_of`.
+    """
+    inside = config.episodes.evaluation_way
+    way = inside + (outside_of(config, split) if outside is None else outside)
+    shape = dataset.evaluation_shape(config, split)
+    queries = min(_QUERIES, shape["num_query"])
+    wide = config.replace(test_way=way, test_num_query=queries)
+    count = max(1, min(count, _MOST_LOGITS // (way * queries * inside)))
+    return dataset.evaluation_episodes(wide, split, count, together=True)
+
+
+def answers(
+    learners: Mapping[str, AnyLearner], episodes: EpisodesByRow, way: int
+) -> dict[str, Answers]:
+    """What methods answer to `open_episodes`; deterministic, and without a graph.
+
+    To trace one would take longer than the few batches that there are.
+    """
+    parts: dict[str, list[Answers]] = {}
+    for wide in episodes:
+        for name, learner in learners.items():
+            logits = _scores(learner, wide, way)
+            cosines = _scores(beside(learner, NearestCentroid()), wide, way).max(-1)
+            halves = (logits[:, :way], logits[:, way:])
+            halves += (cosines[:, :way], cosines[:, way:])
+            parts.setdefault(name, []).append(Answers(*halves))
+    return {
+        name: Answers(*(np.concatenate(arrays) for arrays in zip(*each)))
+        for name, each in parts.items()
+    }
+
+
+def _scores(learner, wide: Episode, way: int) -> np.ndarray:
+    """[B, N + U, Q, N] logits in float64, of queries of all classes."""
+    episode = wide._replace(
+        support_inputs=wide.support_inputs[:, :way],
+        support_labels=wide.support_labels[:, :way],
+    )
+    return adapt_and_score(learner, episode)[1].numpy().astype(np.float64)
+
+
+def fit(
+    learner: AnyLearner, config: Config, split: Split, step: int
+) -> Confidence | None:
+    """Fits all to a method's answers to validation episodes; None if not all can be.
+
+    `step` is that of its checkpoint. Classes outside episodes must be left, and logits
+    be finite.
+    """
+    count, shape = min(_FITTED_ON, config.run.num_val_episodes), config.episodes
+    if outside_of(config, split) < 1:
+        return None
+    episodes = open_episodes(config, split, count)
+    found = answers({"": learner}, episodes, shape.evaluation_way)[""]
+    if not all(np.isfinite(each).all() for each in found):
+        return None
+    episodes_are = shape.evaluation_way, shape.evaluation_shot, len(found.inside)
+    return Confidence(step, split.digest, *episodes_are, *fit_to(found))
+
+
+def fit_to(found: Answers) -> tuple[float, str, dict[str, float], tuple, tuple]:
+    """The last five fields of a `Confidence`, from answers to validation episodes.
+
+    Sets are conformal: of the shares of the right class, those of all episodes weigh
+    alike, and one more episode is assumed to have the worst. Then, if validation and
+    new episodes are of a kind, a set holds the right class as often as asked for, or
+    more often (Fisch et al., 2021, arXiv:2102.08898, have tasks for examples; the
+    weights are those of Lee et al., 2023, arXiv:2306.06342).
+    """
+    temperature = best_temperature(found.inside)
+    auroc = {
+        name: float(_auroc(*_sides(found, name, temperature)).mean()) for name in SCORES
+    }
+    score = max(FROM_LOGITS, key=lambda name: auroc[name])
+    inside, _ = _sides(found, score, temperature)
+    shares = np.sort(_of_right(_softmax(found.inside / temperature)), axis=None)
+    # Of the shares, the lowest so many may be left out; some of a level too high.
+    episodes = len(found.inside)
+    most = (1 - LEVELS * (episodes + 1) / episodes) * len(shares)  # [L]
+    at = np.clip(np.floor(most), 0, len(shares) - 1).astype(int)
+    least = np.where(most < 0, 0.0, shares[at])
+    known = np.quantile(inside, LEVELS)
+    tables = (tuple(map(float, table)) for table in (known, least))
+    return temperature, score, auroc, *tables
+
+
+def tested(found: Answers, fitted: Confidence) -> OpenSet:
+    """What a method's tables come to on other episodes."""
+    sides = {name: _sides(found, name, fitted.temperature) for name in SCORES}
+    inside, outside = sides[fitted.score]
+    threshold = np.interp(FALSE_ALARMS, LEVELS, fitted.known)
+    shares = _softmax(found.inside / fitted.temperature)  # [E, N, Q, N]
+    least = np.interp(COVERAGE, LEVELS, fitted.least)
+    # The answer is in its set, however unlikely it is.
+    chosen = (shares >= least) | (shares == shares.max(axis=-1, keepdims=True))
+    holds, size = _of_right(chosen), chosen.sum(axis=-1)
+    return OpenSet(
+        {name: interval(_auroc(*pair)) for name, pair in sides.items()},
+        {name: interval(_fpr(*pair)) for name, pair in sides.items()},
+        fitted.score,
+        *(_mean(each) for each in (inside < threshold, outside < threshold)),
+        *(_mean(each) for each in (holds, size)),
+    )
+
+
+def _mean(values: np.ndarray) -> Interval:
+    """Of [E, ...], with its interval over episodes."""
+    return interval(values.reshape([len(values), -1]).mean(axis=1))
+
+
+def _sides(found: Answers, name: str, temperature: float) -> tuple:
+    """[E, N * Q] and [E, U * Q] values of one of `SCORES`."""
+    if name == "cosine":
+        sides = found.cosine_inside, found.cosine_outside
+    else:
+        logits = found.inside / temperature, found.outside / temperature
+        score = {
+            "probability": lambda x: _softmax(x).max(axis=-1),
+            "logit": lambda x: x.max(axis=-1),
+            "energy": lambda x: _log_sum(x)[..., 0],
+        }[name]
+        sides = score(logits[0]), score(logits[1])
+    return tuple(side.reshape([len(side), -1]) for side in sides)
+
+
+def _auroc(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """[E] chances that a query inside scores higher than one outside; ties count half.
+
+    By ranks: the number of pairs is not a matter of memory.
+    """
+    both = np.concatenate([inside, outside], axis=1)  # [E, I + O]
+    order = np.argsort(both, axis=1)
+    ascending = np.take_along_axis(both, order, axis=1)
+    places = np.broadcast_to(np.arange(both.shape[1]), both.shape)
+    begins = np.diff(ascending, axis=1, prepend=-np.inf) > 0
+    ends = np.diff(ascending, axis=1, append=np.inf) > 0
+    first = np.maximum.accumulate(np.where(begins, places, 0), axis=1)
+    last = np.where(ends, places, both.shape[1])
+    last = np.minimum.accumulate(last[:, ::-1], axis=1)[:, ::-1]
+    ranks = np.empty_like(both)  # from 0 on; of equal ones, their mean
+    np.put_along_axis(ranks, order, (first + last) / 2, axis=1)
+    count = inside.shape[1]
+    above = ranks[:, :count].sum(axis=1) - count * (count - 1) / 2
+    return above / (count * outside.shape[1])
+
+
+def _fpr(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """[E] shares of queries outside above what 95 % of those inside are."""
+    threshold = np.quantile(inside, 1 - 0.95, axis=1, keepdims=True)
+    return (outside >= threshold).mean(axis=1)
+
+
+def best_temperature(logits: np.ndarray) -> float:
+    """That of the least negative log-likelihood; it is convex in 1 / temperature."""
+
+    def nll(log_temperature):
+        scaled = logits / np.exp(log_temperature)
+        return float(np.mean(_log_sum(scaled)[..., 0] - _of_right(scaled)))
+
+    low, high = np.log([_COLDEST, _HOTTEST])
+    for _ in range(_SECTIONS):
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        low, high = (low, right) if nll(left) <= nll(right) else (left, high)
+    return float(np.exp((low + high) / 2))
+
+
+def _of_right(values: np.ndarray) -> np.ndarray:
+    """[E, N, Q] of the right class, of values [E, N, Q, N]."""
+    return np.moveaxis(np.diagonal(values, axis1=1, axis2=3), -1, 1)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    return np.exp(logits - _log_sum(logits))
+
+
+def _log_sum(logits: np.ndarray) -> np.ndarray:
+    """[..., 1] logarithm of the sum of exponentials."""
+    largest = logits.max(axis=-1, keepdims=True)
+    return largest + np.log(np.exp(logits - largest).sum(axis=-1, keepdims=True))

@@ -1,0 +1,149 @@
+"""A trained method and a closed form together: their scores are added.
+
+What training has learned of classes in general, and what a closed form makes of these
+examples, go wrong in different places.
+
+Shapes: B tasks in the meta-batch, N way, K shot, S support examples of a task, D
+embedding size, P numbers of a class in a classifier.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from leo_tf.data_pipeline.episode import Episode
+from leo_tf.methods.transforms import Transformed
+from leo_tf.model.learner import (
+    Adapted,
+    Count,
+    Learner,
+    UnevenAdapted,
+    uneven_adapt,
+)
+
+
+class Mix(NamedTuple):
+    """How two methods are mixed: kept in ensemble.json."""
+
+    step: int  # of the learner's checkpoint
+    source: str  # digest of the validation data
+    settings: dict[str, float]  # of the other, by name, as chosen
+    share: float  # of the other, 0 to 1
+    temperature: float  # of the learner, and of the other: they make both as sure as
+    other_temperature: float  # they are right before they are added
+    validation: tuple[float, float]  # accuracy of both there, and its half-width
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns what ensemble.json holds."""
+        return {**self._asdict(), "validation": [*self.validation]}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "Mix":
+        """Returns what `as_dict` gave.
+
+        Raises:
+          ValueError: if it did not.
+        """
+        try:
+            found = cls(**values)
+            mean, half_width = found.validation  # None of a single episode
+            width = math.inf if half_width is None else half_width
+            found = found._replace(validation=(mean, width))
+            above = found.temperature, found.other_temperature, *found.settings.values()
+            numbers = found.share, *found.validation, *above
+            is_right = (
+                all(type(number) in (int, float) for number in numbers)
+                and all(0 < number < math.inf for number in above)
+                and 0 <= found.share <= 1
+                and type(found.step) is int
+            )
+        except (TypeError, AttributeError) as error:
+            raise ValueError(str(error)) from error
+        if not is_right:
+            raise ValueError("a field of another kind")
+        return found
+
+
+class Ensemble(Learner):
+    """Scores of a learner and of another method, added: the mean of log-probabilities.
+
+    A classifier holds both, the other's `size` numbers last. All else is the learner's.
+    """
+
+    def __init__(self, learner: Learner, other: Learner, size: int, mix: Mix):
+        self.learner, self.other, self.size, self.mix = learner, other, size, mix
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # copying asks for these before there is a learner
+            raise AttributeError(name)
+        return getattr(self.learner, name)
+
+    @property
+    def runs_on_litert(self) -> bool:
+        both = self.learner, self.other
+        return all(getattr(each, "runs_on_litert", False) for each in both)
+
+    @property
+    def trainable_variables(self) -> Sequence[Any]:
+        return self.learner.trainable_variables
+
+    @property
+    def kernels(self) -> Sequence[Any]:
+        return self.learner.kernels
+
+    def adapt(
+        self,
+        support_inputs: tf.Tensor,
+        support_labels: tf.Tensor,
+        training: bool = False,
+        noise: Any = None,
+    ) -> Adapted:
+        given = support_inputs, support_labels
+        adapted = self.learner.adapt(*given, training, noise)
+        other = self.other.adapt(*given).classifier
+        both = tf.concat([adapted.classifier, other], axis=-1)
+        return adapted._replace(classifier=both)
+
+    def adapt_uneven(
+        self, support: tf.Tensor, labels: tf.Tensor, way: tf.Tensor
+    ) -> UnevenAdapted:
+        adapted = uneven_adapt(self.learner)(support, labels, way)
+        other = uneven_adapt(self.other)(support, labels, way).classifier
+        both = tf.concat([adapted.classifier, other], axis=-1)
+        return adapted._replace(classifier=both)
+
+    def logits(
+        self,
+        classifier: tf.Tensor,
+        inputs: tf.Tensor,
+        training: bool = False,
+        noise: Any = None,
+    ) -> tf.Tensor:
+        mine, others = classifier[..., : -self.size], classifier[..., -self.size :]
+        scores = self.learner.logits(mine, inputs, training, noise)
+        others = self.other.logits(others, inputs)
+        mix = self.mix
+        scores = (1 - mix.share) / mix.temperature * scores
+        return scores + mix.share / mix.other_temperature * others
+
+    def draw_noise(
+        self, episode: Episode, seed: tf.Tensor, step: tf.Tensor, first_task: Count = 0
+    ) -> Any:
+        return self.learner.draw_noise(episode, seed, step, first_task)
+
+
+def together(learner: Learner, other: Learner, size: int, mix: Mix) -> Learner:
+    """The `Ensemble` of two methods, on the features that the learner gets."""
+    if isinstance(learner, Transformed):
+        inner = Ensemble(learner.learner, other, size, mix)
+        return Transformed(inner, learner.transform)
+    return Ensemble(learner, other, size, mix)
+
+
+def without_other(learner: Any) -> Any:
+    """The method without the other, if it is an ensemble."""
+    if isinstance(learner, Transformed):
+        return Transformed(without_other(learner.learner), learner.transform)
+    return learner.learner if isinstance(learner, Ensemble) else learner
