@@ -1,0 +1,251 @@
+"""Temperature, "none of these" and sets of classes: against loops and by simulation.
+
+Shapes: E episodes, N way, Q queries per class, U classes outside an episode.
+"""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from saved_runs import results_of
+from tiny_cases import make_leo
+
+from leo_tf.configs.schema import Config
+from leo_tf.data_pipeline import dataset
+from leo_tf.errors import FlagError, InputError
+from leo_tf.evaluation import confidence
+from leo_tf.evaluation.confidence import LEVELS, Answers, Confidence
+from leo_tf.experiments.evaluate import evaluate as evaluate_run
+from leo_tf.methods.linear import LinearRegression, ridge
+from leo_tf.model.learner import adapt_and_score
+from leo_tf.runs.run import load_run
+
+N, Q, U = 4, 6, 3
+
+
+def make_answers(episodes, seed=0, too_sure=1.0, apart=1.0):
+    """Labels drawn from the softmax of logits, which then are made too sure."""
+    random = np.random.default_rng(seed)
+    logits = 2 * random.normal(size=[episodes, N, Q, N])
+    # All classes are alike: whichever is drawn takes the place of the right one.
+    noise = random.gumbel(size=logits.shape)
+    drawn = (logits + noise).argmax(axis=-1)  # [E, N, Q], of the softmax
+    right = np.arange(N)[:, np.newaxis]
+    turned = (np.arange(N) + (drawn - right)[..., np.newaxis]) % N
+    inside = np.take_along_axis(logits, turned, axis=-1)
+    outside = random.normal(size=[episodes, U, Q, N])
+    cosines = random.random([episodes, N, Q]) + apart, random.random([episodes, U, Q])
+    return Answers(too_sure * inside, too_sure * outside, *cosines)
+
+
+def fit(found):
+    return Confidence(7, "digest", N, 1, len(found.inside), *confidence.fit_to(found))
+
+
+def test_the_temperature_is_what_the_logits_are_too_large_by():
+    for too_sure in (0.2, 1.0, 5.0):
+        found = fit(make_answers(400, too_sure=too_sure))
+        assert found.temperature == pytest.approx(too_sure, rel=0.05)
+
+
+def test_the_temperature_is_best_of_all():
+    logits = make_answers(50, too_sure=3.0).inside
+    best = confidence.best_temperature(logits)
+
+    def nll(temperature):
+        scaled = logits / temperature
+        losses = [
+            np.log(np.exp(scaled[e, n, q]).sum()) - scaled[e, n, q, n]
+            for e, n, q in np.ndindex(*scaled.shape[:3])
+        ]
+        return np.mean(losses)
+
+    for other in (0.97 * best, 1.03 * best):
+        assert nll(best) < nll(other)
+
+
+def test_the_area_counts_pairs_and_half_of_ties():
+    random = np.random.default_rng(0)
+    inside = random.integers(0, 6, size=[5, 8]).astype(float)
+    outside = random.integers(0, 5, size=[5, 7]).astype(float)
+    pairs = inside[:, :, np.newaxis] - outside[:, np.newaxis]
+    expected = ((pairs > 0) + 0.5 * (pairs == 0)).mean(axis=(1, 2))
+    np.testing.assert_allclose(confidence._auroc(inside, outside), expected, rtol=1e-12)
+    same = np.ones([2, 3])
+    np.testing.assert_allclose(confidence._auroc(same, same), 0.5)
+
+
+def test_scores_and_rates_equal_loops_over_queries():
+    found, other = make_answers(30), make_answers(20, seed=1)
+    fitted = fit(found)
+    tested = confidence.tested(other, fitted)
+    scaled = other.inside / fitted.temperature
+    strange = other.outside / fitted.temperature
+    sides = {
+        "probability": [
+            np.exp(x - np.log(np.exp(x).sum(-1, keepdims=True))).max(-1)
+            for x in (scaled, strange)
+        ],
+        "logit": [x.max(-1) for x in (scaled, strange)],
+        "energy": [np.log(np.exp(x).sum(-1)) for x in (scaled, strange)],
+        "cosine": [other.cosine_inside, other.cosine_outside],
+    }
+    for name, (inside, outside) in sides.items():
+        areas, rates = [], []
+        for mine, others in zip(inside, outside):
+            mine, others = mine.ravel(), others.ravel()
+            areas.append(np.mean(mine[:, np.newaxis] > others))
+            rates.append(np.mean(others >= np.quantile(mine, 0.05)))
+        assert tested.auroc[name].mean == pytest.approx(np.mean(areas))
+        assert tested.fpr[name].mean == pytest.approx(np.mean(rates))
+    assert tested.auroc["cosine"].mean == 1.0  # apart, as made
+    inside, outside = sides[fitted.score]
+    threshold = fitted.known[10]  # the quantile of 5 %
+    assert tested.false_alarms.mean == pytest.approx((inside < threshold).mean())
+    assert tested.found.mean == pytest.approx((outside < threshold).mean())
+
+
+def test_the_best_score_of_those_from_logits_is_taken():
+    found = make_answers(40)
+    # Those outside have one large logit beside others: their largest does not tell
+    # them, and their probability is larger than of any inside.
+    outside = np.full_like(found.outside, -30.0)
+    outside[..., 0] = 3.0
+    fitted = fit(found._replace(outside=outside))
+    assert fitted.score == max(
+        confidence.FROM_LOGITS, key=lambda name: fitted.auroc[name]
+    )
+    assert fitted.auroc["probability"] < 0.1 < fitted.auroc[fitted.score]
+
+
+def test_false_alarms_on_what_was_fitted_are_as_many_as_asked_for():
+    found = make_answers(100)
+    tested = confidence.tested(found, fit(found))
+    assert tested.false_alarms.mean == pytest.approx(0.05, abs=0.002)
+
+
+@pytest.mark.parametrize("episodes", [4, 30])
+def test_sets_hold_the_right_class_as_often_as_asked_for_in_new_episodes(episodes):
+    """The promise is of the mean over what may be fitted to, also where that is few."""
+    held, sizes = [], []
+    for seed in range(60):
+        fitted = fit(make_answers(episodes, seed=2 * seed))
+        tested = confidence.tested(make_answers(20, seed=2 * seed + 1), fitted)
+        held.append(tested.coverage.mean)
+        sizes.append(tested.size.mean)
+    assert 0.895 < np.mean(held) < 0.9 + 1.5 / episodes + 0.01
+    assert 1 < np.mean(sizes) <= N
+
+
+def test_a_set_that_must_hold_the_right_class_holds_all():
+    assert fit(make_answers(30)).least[-1] == 0.0
+    # With four episodes nothing is known of what happens once in ten.
+    few = fit(make_answers(4)).least
+    assert few[LEVELS.tolist().index(0.9)] == 0.0 < few[LEVELS.tolist().index(0.5)]
+    assert np.all(np.diff(few) <= 0)
+
+
+def config_of(tiny_data, **changes):
+    given = {"dataset_name": "tiny", "data_path": str(tiny_data), "dtype": "float64"}
+    given |= {"way": 3, "test_num_query": 2, "num_val_episodes": 6}
+    return Config().replace(**{**given, **changes})
+
+
+def test_answers_are_those_to_episodes_of_the_first_classes(tiny_data):
+    config = config_of(tiny_data, way=2)
+    split = dataset.load(config, ["val"])["val"]
+    size = split.embedding_size
+    learner = LinearRegression(ridge, 1.0)
+    drawn = confidence.open_episodes(config, split, 6)
+    [wide] = drawn
+    assert wide.query_inputs.shape == [6, 4, 2, size]
+    found = confidence.answers({"ridge": learner}, drawn, 2)["ridge"]
+    narrow = wide._replace(
+        support_inputs=wide.support_inputs[:, :2],
+        support_labels=wide.support_labels[:, :2],
+        query_inputs=wide.query_inputs[:, :2],
+    )
+    logits = adapt_and_score(learner, narrow)[1].numpy()
+    np.testing.assert_allclose(found.inside, logits, rtol=1e-9)
+    strange = narrow._replace(query_inputs=wide.query_inputs[:, 2:])
+    logits = adapt_and_score(learner, strange)[1].numpy()
+    np.testing.assert_allclose(found.outside, logits, rtol=1e-9)
+    means = wide.support_inputs.numpy()[:, :2, 0]  # one shot
+    cosines = np.einsum("bnqd,bmd->bnqm", wide.query_inputs, means).max(-1)
+    np.testing.assert_allclose(found.cosine_inside, cosines[:, :2], rtol=1e-9)
+    np.testing.assert_allclose(found.cosine_outside, cosines[:, 2:], rtol=1e-9)
+
+
+def test_nothing_is_fitted_where_no_class_is_outside_or_answers_are_not_finite(
+    tiny_data,
+):
+    config = config_of(tiny_data)
+    split = dataset.load(config, ["val"])["val"]
+    leo = make_leo(size=split.embedding_size)
+    classes = len(split.class_names)
+    assert confidence.fit(leo, config, split, 3).step == 3
+    whole = config.replace(test_way=classes)
+    assert confidence.fit(leo, whole, split, 3) is None
+    leo.decoder.kernel.assign(math.nan * leo.decoder.kernel)
+    assert confidence.fit(leo, config, split, 3) is None
+
+
+def test_what_is_kept_is_read_again_and_nothing_else_is():
+    fitted = fit(make_answers(10))
+    values = json.loads(json.dumps(fitted.as_dict()))
+    assert Confidence.from_dict(values) == fitted
+    for change in (
+        {"temperature": 0.0},
+        {"temperature": "1"},
+        {"known": [1.0]},
+        {"known": [math.nan] * len(LEVELS)},
+        {"least": None},
+        {"score": "cosine"},
+        {"auroc": {"logit": 0.5}},
+        {"step": 1.5},
+    ):
+        with pytest.raises(ValueError):
+            Confidence.from_dict({**values, **change})
+    for wrong in (None, [], {}, {**values, "more": 1}):
+        with pytest.raises(ValueError):
+            Confidence.from_dict(wrong)
+
+
+def test_a_run_keeps_it_and_tells_what_the_temperature_changes(trained):
+    run = load_run(trained)
+    best = run.checkpoints.best()
+    fitted = run.confidence(best)
+    assert fitted.step == best.step and fitted.episodes > 1
+    results = results_of(trained)["accuracy"]["leo"]
+    assert results["temperature"] == fitted.temperature
+    assert results["nll_scaled"] != results["nll"]
+
+
+def test_of_another_checkpoint_than_the_best_nothing_is_kept(trained_copy):
+    run = load_run(trained_copy)
+    path = trained_copy / "confidence.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "step": values["step"] + 1}))
+    assert run.confidence(run.checkpoints.best()) is None
+    path.write_text("{")
+    with pytest.raises(InputError) as caught:
+        run.confidence(run.checkpoints.best())
+    assert str(path) in str(caught.value) and "Remove it" in str(caught.value)
+    path.unlink()
+    with pytest.raises(FlagError) as caught:
+        evaluate_run(trained_copy, open_set=True)
+    assert "nothing was fitted" in str(caught.value)
+
+
+def test_a_test_tells_how_well_other_classes_are_told(trained):
+    found = evaluate_run(trained, open_set=True).open_set
+    assert set(found.auroc) == set(confidence.SCORES)
+    assert 0 < found.auroc["cosine"].mean < 1 and found.coverage.mean > 0.5
+    assert evaluate_run(trained).open_set is None
+
+
+def test_without_classes_outside_an_episode_it_cannot_be_tested(trained):
+    with pytest.raises(FlagError) as caught:
+        evaluate_run(trained, open_set=True, test_way=7)
+    assert caught.value.where == "--open_set" and "more than 7" in str(caught.value)
