@@ -74,7 +74,8 @@ def export_model(
     if is_lite:
         check_convertible(run.learner)
     limits = _limits(run, best, caps)
-    servable = Servable(run.learner, limits, run.config.data.dtype, checked=not is_lite)
+    fitted, dtype = run.confidence(best), run.config.data.dtype
+    servable = Servable(run.learner, limits, dtype, not is_lite, fitted)
     _check_one_format(export_dir, is_lite)
     path = version_path(export_dir, version)
     with whole_directory(path) as unfinished:
@@ -83,7 +84,7 @@ def export_model(
         else:
             _save(servable, limits, unfinished)
         files = _digests(unfinished)
-        facts = manifest(run.path, trained, best, limits, format, files)
+        facts = manifest(run.path, trained, best, limits, format, files, fitted)
         (unfinished / "export.json").write_text(json.dumps(facts, indent=1))
     return path
 

@@ -7,6 +7,7 @@ from typing import Any
 from leo_tf.configs.schema import Config
 from leo_tf.environment import versions
 from leo_tf.errors import InputError, shown
+from leo_tf.evaluation.confidence import Confidence
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import described
 from leo_tf.files import read_json
@@ -31,10 +32,12 @@ def manifest(
     limits: Limits,
     export_format: str,
     files: dict[str, str],
+    fitted: Confidence | None = None,
 ) -> dict[str, Any]:
     """Returns what export.json says of the checkpoint `best` of the run in `workdir`.
 
-    The format is "saved_model" or "tflite"; `files` are path -> SHA-256, those beside.
+    The format is "saved_model" or "tflite"; `files` are path -> SHA-256, those beside;
+    `fitted` is what was fitted to the checkpoint on validation episodes, if anything.
 
     Raises:
       CheckpointError: if the checkpoint does not tell its data.
@@ -51,7 +54,8 @@ def manifest(
         "way": limits.way,
         "max_classes": limits.max_classes,
         "max_support": limits.max_support,
-        "signatures": described(limits),
+        "signatures": described(limits, fitted is not None),
+        "fitted_on_validation": fitted and _in_short(fitted),
         "trained_on": {
             "dataset_name": data.dataset_name,
             "source": data.data_path or "embedded",
@@ -65,6 +69,12 @@ def manifest(
         "files": files,
         "config": config.to_dict(),
     }
+
+
+def _in_short(fitted: Confidence) -> dict[str, Any]:
+    """What readers can use: the tables are in the graph."""
+    names = "episodes", "way", "shot", "temperature", "score", "auroc"
+    return {name: getattr(fitted, name) for name in names}
 
 
 def _trained(config: Config) -> tuple:

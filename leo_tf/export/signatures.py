@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from leo_tf.evaluation.confidence import Confidence
 from leo_tf.export import request_checks as checks
 from leo_tf.export.request_checks import Limits, Request
 from leo_tf.model.learner import Learner, UnevenAdapted, uneven_adapt
@@ -24,10 +25,14 @@ _FIELDS = {
     "probabilities": ("float32", "M", "N"),
     "logits": ("float32", "M", "N"),
     "classes": ("int64", "M"),
+    "known": ("float32", "M"),
+    "plausible": ("float32", "M", "N"),
     "latents_before": ("float32", "N", "Z"),
     "latents_after": ("float32", "N", "Z"),
 }
 _ANSWERS = ("probabilities", "logits", "classes")
+# Of these there are some only where they were fitted; see `_Parts.answer`.
+_FITTED = ("known", "plausible")
 _EXAMPLES = ("support", "labels")
 _HEALTH = ("support_loss", "support_accuracy")
 _SIGNATURES = {
@@ -47,18 +52,24 @@ class Servable(tf.Module):
 
     Args:
       learner: built, its variables as they are to be exported.
+      fitted: what was fitted to it on validation episodes, if anything.
       dtype: of the learner: "float32" or "float64". Requests and answers are float32.
       checked: whether to check requests in the graph. TensorFlow Lite cannot: it drops
         assertions, so without them the functions take the right shapes only.
     """
 
     def __init__(
-        self, learner: Learner, limits: Limits, dtype: str, checked: bool = True
+        self,
+        learner: Learner,
+        limits: Limits,
+        dtype: str,
+        checked: bool = True,
+        fitted: Confidence | None = None,
     ):
         super().__init__(name="servable")
         held = getattr(learner, "variables", learner.trainable_variables)
         self.learned = [getattr(variable, "value", variable) for variable in held]
-        parts = _Parts(learner, limits, dtype, checked)
+        parts = _Parts(learner, limits, dtype, checked, fitted)
         for name, (inputs, _) in _SIGNATURES.items():
             specs = [_spec(field, limits, checked) for field in inputs]
             traced = tf.function(input_signature=specs, autograph=False)
@@ -69,8 +80,11 @@ class Servable(tf.Module):
         return {name: getattr(self, name) for name in _SIGNATURES}
 
 
-def described(limits: Limits) -> dict:
-    """Signature -> inputs and outputs -> field -> type and shape, in words."""
+def described(limits: Limits, is_fitted: bool = False) -> dict:
+    """Signature -> inputs and outputs -> field -> type and shape, in words.
+
+    `is_fitted` tells whether anything was, see `Servable`.
+    """
     known = {"D": f"{limits.embedding_size}", "P": f"{limits.parameters}"}
 
     def words(name):
@@ -79,7 +93,11 @@ def described(limits: Limits) -> dict:
 
     return {
         signature: {
-            side: {name: words(name) for name in fields}
+            side: {
+                name: words(name)
+                for name in (*fields, *(_FITTED if fields is _ANSWERS else ()))
+                if is_fitted or name not in _FITTED
+            }
             for side, fields in zip(("inputs", "outputs"), sides)
         }
         for signature, sides in _SIGNATURES.items()
@@ -101,9 +119,9 @@ def _spec(field: str, limits: Limits, checked: bool) -> tf.TensorSpec:
 class _Parts:
     """The functions before they are traced; arguments and results as in `_FIELDS`."""
 
-    def __init__(self, learner, limits, dtype, checked):
+    def __init__(self, learner, limits, dtype, checked, fitted):
         self._adapt, self._limits, self._dtype = uneven_adapt(learner), limits, dtype
-        self._learner, self._checked = learner, checked
+        self._learner, self._checked, self._fitted = learner, checked, fitted
 
     def adapt(self, support, labels):
         request = self._support({"support": support, "labels": labels})
@@ -158,13 +176,48 @@ class _Parts:
         return adapted._replace(classifier=tf.ensure_shape(adapted.classifier, shape))
 
     def _logits(self, classifier, inputs):
-        """[M, N] scores by the method's own head, of one task."""
-        return self._learner.logits(classifier[tf.newaxis], inputs[tf.newaxis])[0]
+        """[M, N] scores by the method's own head, of one task, at its temperature."""
+        logits = self._learner.logits(classifier[tf.newaxis], inputs[tf.newaxis])[0]
+        return logits / self._fitted.temperature if self._fitted else logits
 
     def _answer(self, classifier, queries):
+        """What is asked for, and two tables looked up.
+
+        `known` is the share of validation queries that looked less as if they were of a
+        class of their episode: a query below 0.05 is of none of these, if 5 % false
+        alarms may be. Classes that are `plausible` by 0.1 or more are a set that holds
+        the right one in 90 % of cases.
+        """
         logits = self._logits(classifier, queries)  # [M, N]
-        return {
-            "probabilities": tf.cast(tf.nn.softmax(logits), tf.float32),
+        probabilities = tf.nn.softmax(logits)
+        answer = {
+            "probabilities": tf.cast(probabilities, tf.float32),
             "logits": tf.cast(logits, tf.float32),
             "classes": tf.argmax(logits, axis=1),
         }
+        if self._fitted:
+            likeness = _likeness(logits, self._fitted.score)  # [M]
+            answer["known"] = self._rank(likeness, self._fitted.known)
+            answer["plausible"] = self._rank(probabilities, self._fitted.least[::-1])
+        return answer
+
+    def _rank(self, values, table):
+        """Where values are in an ascending table: from 0 to 1, in float32."""
+        steps, table = len(table) - 1, tf.constant(table, self._dtype)
+        if self._checked:
+            flat = tf.reshape(values, [-1])
+            place = tf.searchsorted(table, flat, side="right")
+            place = tf.reshape(place, tf.shape(values))
+        else:  # TensorFlow Lite has no search
+            is_above = tf.expand_dims(values, -1) >= table
+            place = tf.reduce_sum(tf.cast(is_above, tf.int32), axis=-1)
+        return tf.cast(tf.maximum(place - 1, 0), tf.float32) / steps
+
+
+def _likeness(logits, score):
+    """[M] of logits [M, N]: one of the scores of `evaluation.confidence`."""
+    if score == "probability":
+        logits = tf.nn.softmax(logits)
+    if score == "energy":
+        return tf.reduce_logsumexp(logits, axis=1)
+    return tf.reduce_max(logits, axis=1)

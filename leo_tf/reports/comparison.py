@@ -105,9 +105,9 @@ def markdown(comparison: Comparison) -> str:
         f"All methods answered the same episodes. Differences to {reference} are "
         "paired by episode. NLL is the negative log-likelihood of a query in nats, ECE "
         "the expected calibration error in 15 bins; at T that of logits divided by the "
-        f"temperature that suits validation episodes, for equal answers. {tested} was tested. Training is "
-        "the time of all steps, compiling included. A task's time to adapt is the "
-        "median of 50 tasks, one at a time.",
+        "temperature that suits validation episodes, for equal answers. "
+        f"{tested} was tested. Training is the time of all steps, compiling included. "
+        "A task's time to adapt is the median of 50 tasks, one at a time.",
         *_open_set(comparison),
         advice(comparison),
         f"Given: `{report.flags(comparison.given)}`",

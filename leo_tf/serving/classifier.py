@@ -11,6 +11,7 @@ the code that trained the model.
 Shapes: S support examples, M queries, N classes, D features, P numbers a class.
 """
 
+import numbers
 import os
 import pathlib
 import zipfile
@@ -32,7 +33,10 @@ from leo_tf.serving.models import Source, connect
 
 # Of what one request may hold; 10 MB as JSON. More queries go in several requests.
 _NUMBERS_PER_REQUEST = 2**19
-_PARAMETERS = ("source", "timeout", "headers")
+_PARAMETERS = ("source", "timeout", "headers", "unknown", "false_alarms")
+# What an export tells on top if it was fitted on validation episodes: the share of
+# queries less like any class, and of each class the coverage that leaves it out.
+_STEPS, _ROUNDING = 200, 1e-6
 _NAMES = "feature_names"  # saved if there are any
 _SAVED = ("classifier", "classes", "support", "support_labels", "support_health")
 
@@ -58,6 +62,11 @@ class Classifier:
       headers: name -> text, sent to a server with every request, such as
         {"Authorization": "Bearer ..."}. "http://user:password@host" authenticates,
         too. Messages, `repr` and `save` leave all of that out; a pickle holds it.
+      unknown: what `predict` says of a row that looks like no class, a label of the
+        classes' kind, such as "other" or -1; None for always a class. It takes an
+        export of a run with validation classes.
+      false_alarms: then, the share of rows of known classes, 0 to 1, that it may be
+        said of; as it came out on validation episodes.
 
     Attributes:
       classes_: [N] the labels, sorted.
@@ -74,10 +83,14 @@ class Classifier:
         source: Source,
         timeout: float = 60.0,
         headers: Mapping[str, str] | None = None,
+        unknown: Any = None,
+        false_alarms: float = 0.05,
     ):
         self.source = source
         self.timeout = timeout
         self.headers = headers
+        self.unknown = unknown
+        self.false_alarms = false_alarms
 
     def fit(self, features: ArrayLike, labels: ArrayLike) -> "Classifier":
         """Adapts to these examples, and forgets any before them.
@@ -129,9 +142,36 @@ class Classifier:
         return self._adapt(support, labels, self._names())
 
     def predict(self, features: ArrayLike) -> np.ndarray:
-        """Returns [M] the label of each row of features [M, D]."""
-        found = self._answers(features)["classes"]
-        return self.classes_[found]
+        """Returns [M] the label of each row of features [M, D], or `unknown`."""
+        answers = self._answers(features)
+        labels = self.classes_[answers["classes"]]
+        if self.unknown is None:
+            return labels
+        unknown = checked_labels([self.unknown], 1, self.classes_, "unknown")
+        if self.unknown in self.classes_:
+            raise refused("unknown", "a label of no class", repr(self.unknown))
+        share = self._checked_share("false_alarms", self.false_alarms)
+        is_unknown = self._fitted(answers, "known") < share - _ROUNDING
+        return np.where(is_unknown, unknown, labels)
+
+    def predict_set(
+        self, features: ArrayLike, coverage: float = 0.9
+    ) -> list[np.ndarray]:
+        """Returns of each row the labels that it may have: sorted, one at least.
+
+        In new episodes like those of validation, of the same way and shot, the right
+        label is among them in a share `coverage` of cases, or more. It takes an export
+        of a run with validation classes.
+
+        Source: conformal prediction, calibrated over episodes; see
+        `leo_tf.evaluation.confidence`.
+        """
+        share = self._checked_share("coverage", coverage)
+        answers = self._answers(features)
+        left_out = np.floor((1 - share) * _STEPS + _ROUNDING) / _STEPS
+        chosen = self._fitted(answers, "plausible") >= left_out - _ROUNDING
+        chosen[np.arange(len(chosen)), answers["classes"]] = True
+        return [self.classes_[row] for row in chosen]
 
     def predict_proba(self, features: ArrayLike) -> np.ndarray:
         """Returns [M, N] probabilities, in the order of `classes_`."""
@@ -180,9 +220,13 @@ class Classifier:
         source: Source,
         timeout: float = 60.0,
         headers: Mapping[str, str] | None = None,
+        **options: Any,
     ) -> "Classifier":
-        """Returns what `save` wrote, for use with the model at `source`."""
-        self = cls(source, timeout, headers)
+        """Returns what `save` wrote, for use with the model at `source`.
+
+        Other arguments are those of the constructor.
+        """
+        self = cls(source, timeout, headers, **options)
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = [file[name] for name in _SAVED]
@@ -211,7 +255,10 @@ class Classifier:
         if isinstance(source, str):
             source = without_secrets(source)
         headers = ", headers=***" if self.headers else ""
-        return f"Classifier({source!r}, timeout={self.timeout!r}{headers})"
+        unknown = ""
+        if self.unknown is not None:
+            unknown = f", unknown={self.unknown!r}, false_alarms={self.false_alarms!r}"
+        return f"Classifier({source!r}, timeout={self.timeout!r}{headers}{unknown})"
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the loaded model, which is found again by `source`."""
@@ -231,7 +278,7 @@ class Classifier:
         self, features: np.ndarray, labels: np.ndarray, names: np.ndarray | None
     ) -> "Classifier":
         # A new fit is a new look for the newest version.
-        model = connect(**self.get_params())
+        model = connect(self.source, self.timeout, self.headers)
         classes, codes = np.unique(labels, return_inverse=True)
         adapted = model("adapt", {"support": features, "labels": codes})
         health = adapted["support_loss"], adapted["support_accuracy"]
@@ -271,13 +318,26 @@ class Classifier:
         answers = [none]
         for start in range(0, len(features), size):
             if not hasattr(self, "_model"):
-                self._model = connect(**self.get_params())
+                self._model = connect(self.source, self.timeout, self.headers)
             queries = features[start : start + size]
             request = {"classifier": self.classifier_, "queries": queries}
             answers.append(self._model("predict", request))
-        return {
-            name: np.concatenate([answer[name] for answer in answers]) for name in none
-        }
+        several = answers[1:] or answers
+        return {n: np.concatenate([each[n] for each in several]) for n in several[0]}
+
+    def _fitted(self, answers: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+        """What was fitted on validation episodes, of answers."""
+        if not len(answers["classes"]):
+            return answers["probabilities" if name == "plausible" else "classes"]
+        if name not in answers:
+            expected = "an export of a run with validation classes outside an episode"
+            raise refused("source", expected, "a model that was fitted to none")
+        return np.asarray(answers[name])
+
+    def _checked_share(self, name: str, share: Any) -> float:
+        if not isinstance(share, numbers.Real) or not 0 <= share <= 1:
+            raise refused(name, "a number from 0 to 1", repr(share))
+        return float(share)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "classes_"):

@@ -98,7 +98,7 @@ def check_feature_names(given: np.ndarray | None, fitted: np.ndarray | None) -> 
 
 
 def checked_labels(
-    values: ArrayLike, rows: int, like: np.ndarray | None = None
+    values: ArrayLike, rows: int, like: np.ndarray | None = None, name: str = "labels"
 ) -> np.ndarray:
     """Returns [rows] labels of one kind as a plain array; ValueError otherwise.
 
@@ -108,9 +108,9 @@ def checked_labels(
     array = values if isinstance(values, np.ndarray) else np.asarray(values, object)
     if array.shape != (rows,):
         received = f"an array of shape {array.shape}"
-        raise refused("labels", f"{rows} labels", received)
+        raise refused(name, f"{rows} labels", received)
     if not rows:
-        raise refused("labels", "one or more", "none")
+        raise refused(name, "one or more", "none")
     if array.dtype.kind == "O":
         objects = [_plain(each) for each in array]
         is_list = any(np.asarray(each, object).ndim for each in objects)
@@ -119,13 +119,13 @@ def checked_labels(
         kept = array if array.dtype.kind == "M" else array.tolist()
         changed = [given for given, held in zip(objects, kept) if given != held]
         if changed:  # zeros at the end of text and bytes, digits of large integers
-            raise refused("labels", "what a NumPy array can hold", repr(changed[0]))
+            raise refused(name, "what a NumPy array can hold", repr(changed[0]))
     _check_kinds({_kind(array)})
     if like is not None and _kind(array) != _kind(like):
-        raise refused("labels", f"{_kind(like)}, as at `fit`", _kind(array))
+        raise refused(name, f"{_kind(like)}, as at `fit`", _kind(array))
     if array.dtype.kind == "f" and not np.array_equal(array, np.floor(array)):
         received = "numbers with fractions. Unknown label type: continuous"
-        raise refused("labels", "classes", received)
+        raise refused(name, "classes", received)
     return array
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from leo_tf.methods.registry import build
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.directory import RunDirectory
+from leo_tf.runs.run import load_run
 from leo_tf.runs.variables import restore_variables
 
 D = 8  # of the run of the fixture `trained`
@@ -46,7 +47,15 @@ def best_learner(workdir: pathlib.Path):
     return learner
 
 
-def training_answers(learner, way: int, shot: int, request) -> dict[str, np.ndarray]:
+def temperature_of(workdir: pathlib.Path) -> float:
+    """What an export of a run divides logits by."""
+    run = load_run(workdir)
+    return run.confidence(run.checkpoints.best()).temperature
+
+
+def training_answers(
+    learner, way: int, shot: int, request, temperature: float = 1.0
+) -> dict[str, np.ndarray]:
     """Classifier and logits as the training code computes them, from unit rows."""
     support, queries = (
         tf.constant(rows / np.linalg.norm(rows, axis=1, keepdims=True))
@@ -57,7 +66,10 @@ def training_answers(learner, way: int, shot: int, request) -> dict[str, np.ndar
         tf.reshape(request["labels"], [1, way, shot]),
     )
     logits = learner.logits(adapted.classifier, queries[tf.newaxis])
-    return {"classifier": adapted.classifier[0].numpy(), "logits": logits[0].numpy()}
+    return {
+        "classifier": adapted.classifier[0].numpy(),
+        "logits": logits[0].numpy() / temperature,
+    }
 
 
 def tensors(request) -> dict[str, tf.Tensor]:

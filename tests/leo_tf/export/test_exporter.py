@@ -1,5 +1,7 @@
 """Answers of an export, in this process; see test_export_loaders.py for others."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,16 +12,19 @@ from exported_models import (
     export,
     make_request,
     part,
+    temperature_of,
     tensors,
     training_answers,
 )
 
 from leo_tf.configs.schema import MethodConfig
+from leo_tf.evaluation.confidence import LEVELS
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable
 from leo_tf.methods.linear import LinearRegression, logistic, ridge
 from leo_tf.methods.maml import MAML
 from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.runs.run import load_run
 
 SUPPORT = ("support", "labels")
 MAX_CLASSES, MAX_SUPPORT = 7, 30
@@ -48,11 +53,14 @@ def ask(loaded):
 @pytest.mark.parametrize("way,shot", SHAPES)
 def test_answers_are_those_of_the_training_code(way, shot, ask, trained):
     request = make_request(way, shot)
-    expected = training_answers(best_learner(trained), way, shot, request)
+    temperature = temperature_of(trained)
+    assert not 0.9 < temperature < 1.1
+    given = best_learner(trained), way, shot, request
+    expected = training_answers(*given, temperature)
     adapted = ask("adapt", part(request, *SUPPORT))
     answer = ask("classify", request)
     np.testing.assert_allclose(adapted["classifier"], expected["classifier"], atol=1e-6)
-    np.testing.assert_allclose(answer["logits"], expected["logits"], atol=1e-6)
+    np.testing.assert_allclose(answer["logits"], expected["logits"], atol=1e-5)
     probabilities = tf.nn.softmax(expected["logits"])
     np.testing.assert_allclose(answer["probabilities"], probabilities, atol=1e-6)
     assert np.array_equal(answer["classes"], expected["logits"].argmax(axis=1))
@@ -65,10 +73,47 @@ def test_adapt_then_predict_is_classify_and_the_default(ask):
     once = ask("classify", request)
     by_default = ask("serving_default", request)
     later = ask("predict", {"classifier": classifier, "queries": request["queries"]})
-    assert set(once) == {"probabilities", "logits", "classes"}
+    answers = {"probabilities", "logits", "classes", "known", "plausible"}
+    assert set(once) == answers
     for name, value in once.items():
         assert np.array_equal(value, later[name])
         assert np.array_equal(value, by_default[name])
+
+
+def test_answers_say_how_a_query_and_classes_compare_with_validation(ask, trained):
+    run = load_run(trained)
+    fitted = run.confidence(run.checkpoints.best())
+    answer = ask("classify", make_request(queries=40))
+    logits, shares = (
+        answer[name].astype(float) for name in ("logits", "probabilities")
+    )
+    likeness = {
+        "probability": shares.max(axis=1),
+        "logit": logits.max(axis=1),
+        "energy": np.log(np.exp(logits).sum(axis=1)),
+    }[fitted.score]
+    for m, score in enumerate(likeness):
+        lower = sum(score >= quantile for quantile in fitted.known)
+        assert answer["known"][m] == pytest.approx(max(lower - 1, 0) / 200, abs=1e-6)
+    assert 0 < answer["known"].mean() < 1
+    for level, least in list(zip(LEVELS, fitted.least))[::20]:
+        in_set = answer["plausible"] >= 1 - level - 1e-6
+        np.testing.assert_array_equal(in_set, shares >= np.float32(least))
+    assert 0 < answer["plausible"].mean() < 1
+
+
+def test_what_nothing_was_fitted_to_is_exported_without(trained_copy, tmp_path):
+    (trained_copy / "confidence.json").unlink()
+    assert export(trained_copy, tmp_path) == 0
+    exported = tf.saved_model.load(str(tmp_path / "1"))
+    request = make_request()
+    answer = exported.signatures["classify"](**tensors(request))
+    assert set(answer) == {"probabilities", "logits", "classes"}
+    logits = training_answers(best_learner(trained_copy), 3, 2, request)["logits"]
+    np.testing.assert_allclose(answer["logits"], logits, atol=1e-6)
+    facts = json.loads((tmp_path / "1" / "export.json").read_text())
+    assert facts["fitted_on_validation"] is None
+    assert "known" not in facts["signatures"]["classify"]["outputs"]
 
 
 def test_adapt_tells_loss_and_accuracy_on_the_support_afterwards(ask):
@@ -135,7 +180,8 @@ def test_a_run_in_float64_answers_in_float32_what_it_computes_in_float64(
     request = make_request()
     wide = {k: v.astype(float) if k != "labels" else v for k, v in request.items()}
     learner = best_learner(tmp_path / "run")
-    logits = training_answers(learner, 3, 2, wide)["logits"]
+    temperature = temperature_of(tmp_path / "run")
+    logits = training_answers(learner, 3, 2, wide, temperature)["logits"]
     assert logits.dtype == np.float64
     given = signature(**tensors(request))["logits"].numpy()
     assert given.dtype == np.float32

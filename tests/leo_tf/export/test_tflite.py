@@ -13,6 +13,7 @@ from exported_models import (
     export,
     make_request,
     part,
+    temperature_of,
     training_answers,
 )
 
@@ -47,7 +48,8 @@ def test_every_way_and_shot_is_answered_as_by_the_training_code(
     way, shot, interpreter, trained
 ):
     request = make_request(way, shot, queries=way + 3)
-    expected = training_answers(best_learner(trained), way, shot, request)
+    given = best_learner(trained), way, shot, request
+    expected = training_answers(*given, temperature_of(trained))
     adapted = interpreter.get_signature_runner("adapt")(**part(request, *SUPPORT))
     answer = interpreter.get_signature_runner("classify")(**request)
     later = interpreter.get_signature_runner("predict")(
@@ -68,7 +70,9 @@ def test_uneven_shots_are_answered_as_by_the_saved_model(
     signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
     request = part(make_request(3, 2), *SUPPORT)
     request["labels"] = np.array([2, 0, 1, 2, 2, 1])
-    for name in ("adapt", "embed"):
+    for name in ("adapt", "embed", "classify"):
+        if name == "classify":
+            request["queries"] = make_request(queries=20)["queries"]
         given = interpreter.get_signature_runner(name)(**request)
         for field, value in signatures[name](**request).items():
             np.testing.assert_allclose(given[field], value, atol=1e-5)
@@ -100,9 +104,10 @@ def test_a_run_in_mixed_precision_answers_in_whole_precision(train, tmp_path):
     whole.build([None, 3, 2, D])
     for variable, its in zip(whole.variables, mixed.variables, strict=True):
         variable.assign(its)
-    expected = training_answers(whole, 3, 2, request)["logits"]
+    temperature = temperature_of(tmp_path / "run")
+    expected = training_answers(whole, 3, 2, request, temperature)["logits"]
     np.testing.assert_allclose(given, expected, atol=1e-5)
-    rounded = training_answers(mixed, 3, 2, request)["logits"]
+    rounded = training_answers(mixed, 3, 2, request, temperature)["logits"]
     assert np.abs(rounded - expected).max() > 1e-4
 
 

@@ -1,0 +1,108 @@
+""" "None of these" and sets of labels from the client, by path and by URL."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from exported_models import export, make_request, part, tensors
+
+from leo_tf.serving.classifier import Classifier
+
+REQUEST = make_request(queries=200)
+LABELS = np.array(["ant", "bee", "cat"])[REQUEST["labels"]]
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("exported")
+    assert export(trained, directory) == 0
+    return directory
+
+
+@pytest.fixture(scope="module", params=["path", "url"])
+def source(request, exported):
+    if request.param == "path":
+        yield exported
+        return
+    pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
+    from running_server import serving as running
+
+    with running(exported) as (port, _):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def answer(exported):
+    """What the export itself says."""
+    signature = tf.saved_model.load(str(exported / "1")).signatures["classify"]
+    return {
+        name: value.numpy() for name, value in signature(**tensors(REQUEST)).items()
+    }
+
+
+def fitted(source, **options):
+    return Classifier(source, **options).fit(*part(REQUEST, "support").values(), LABELS)
+
+
+def test_rows_that_look_like_no_class_get_the_label_for_unknown(source, answer):
+    plain = fitted(source).predict(REQUEST["queries"])
+    for false_alarms in (0.0, 0.05, 0.5):
+        classifier = fitted(source, unknown="none of these", false_alarms=false_alarms)
+        given = classifier.predict(REQUEST["queries"])
+        is_unknown = np.round(200 * answer["known"]) < 200 * false_alarms
+        np.testing.assert_array_equal(given == "none of these", is_unknown)
+        np.testing.assert_array_equal(given[~is_unknown], plain[~is_unknown])
+    assert 0 < is_unknown.mean() < 1
+
+
+def test_a_set_holds_what_is_plausible_and_the_answer(source, answer):
+    classifier, queries = fitted(source), REQUEST["queries"]
+    answers = classifier.predict(queries)
+    sizes = []
+    for coverage in (0.0, 0.5, 0.9, 0.913, 1.0):
+        sets = classifier.predict_set(queries, coverage)
+        most = np.floor(200 * (1 - coverage) + 1e-6)
+        for row, (labels, mine) in enumerate(zip(sets, answers)):
+            chosen = np.round(200 * answer["plausible"][row]) >= most
+            assert set(labels) == {*np.array(["ant", "bee", "cat"])[chosen], mine}
+        sizes.append(np.mean([len(labels) for labels in sets]))
+    assert sizes == sorted(sizes) and sizes[-1] == 3 > sizes[0]
+    assert classifier.predict_set(queries[:0]) == []
+
+
+@pytest.mark.parametrize(
+    "options,field",
+    [
+        ({"unknown": "bee"}, "unknown: expected a label of no class"),
+        ({"unknown": -1}, "unknown: expected strings"),
+        ({"unknown": "other", "false_alarms": 2}, "false_alarms: expected a number"),
+        (
+            {"unknown": "other", "false_alarms": "5 %"},
+            "false_alarms: expected a number",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(exported, options, field):
+    classifier = fitted(exported, **options)
+    with pytest.raises(ValueError, match=field):
+        classifier.predict(REQUEST["queries"])
+
+
+def test_a_coverage_that_is_no_share_is_refused(exported):
+    with pytest.raises(ValueError, match="coverage: expected a number from 0 to 1"):
+        fitted(exported).predict_set(REQUEST["queries"], 90)
+
+
+def test_what_was_fitted_to_no_validation_classes_says_so():
+    classifier = fitted("ridge", unknown="other")
+    for ask in (classifier.predict, classifier.predict_set):
+        with pytest.raises(ValueError, match="source: expected an export of a run"):
+            ask(REQUEST["queries"])
+
+
+def test_labels_that_are_numbers_have_a_number_for_unknown(exported):
+    classifier = Classifier(exported, unknown=-1, false_alarms=0.3)
+    classifier.fit(REQUEST["support"], REQUEST["labels"])
+    given = classifier.predict(REQUEST["queries"])
+    assert given.dtype.kind == "i" and set(given) == {-1, 0, 1, 2}
+    assert "unknown=-1, false_alarms=0.3" in repr(classifier)
+    assert classifier.get_params()["unknown"] == -1
