@@ -18,7 +18,8 @@ _PACKAGES = ("tensorflow", "tensorflow-probability", "keras", "numpy", "matplotl
 # What makes functions anew for each job, on purpose.
 _MAKERS = re.compile(
     r"calls to <(bound method Workers|function "
-    r"(_best_scale|adaptation_seconds|make_meta_step|make_run_steps|make_scorer))\."
+    r"(_best_scale|_centroid_accuracies|adaptation_seconds|make_meta_step"
+    r"|make_run_steps|make_scorer))\."
 )
 
 

@@ -12,6 +12,7 @@ from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.sources import Data, write_data
 from leo_tf.environment import device, versions
 from leo_tf.errors import FlagError, InputError, Stopped
+from leo_tf.evaluation.validation_tuning import Fitted
 from leo_tf.experiments.train import describe, train_run
 from leo_tf.files import AnyPath, to_json, write_file
 from leo_tf.runs.checkpoints import Checkpoints
@@ -49,18 +50,25 @@ class RunGroup:
         write_file(self.path / "results.md", markdown.encode())
 
     def train(
-        self, name: str, splits: Mapping[str, Split] | None = None, **settings: Any
-    ) -> None:
+        self,
+        name: str,
+        splits: Mapping[str, Split] | None = None,
+        fitted: Fitted | None = None,
+        **settings: Any,
+    ) -> Run:
         """Trains a run, or resumes it, or finds it done; `Stopped` if a signal came.
 
-        `splits` and `settings` are its own, where they are not the job's.
+        `splits` and `settings` are its own, where they are not the job's; `fitted` is
+        as of `train_run`.
         """
         config, workdir = self.config.replace(**settings), self.path / name
         options: Any = {"allow_changes": self.allow_changes, "console": self.console}
         with open_run(config, workdir, **options) as run:
-            train_run(run, self.splits if splits is None else splits, self.replicas)
+            data = self.splits if splits is None else splits
+            train_run(run, data, self.replicas, fitted=fitted)
         if run.stopped_by is not None:
             raise Stopped(run.stopped_by)
+        return run
 
     def finished(self, name: str) -> Run:
         """Returns a run that is done, its learner as it validated best."""

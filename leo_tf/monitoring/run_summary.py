@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from leo_tf.configs.presets import given
 from leo_tf.configs.schema import GROUP_OF, GROUPS, Config
 from leo_tf.data_pipeline.dataset import Split, evaluation_shape
-from leo_tf.methods.registry import is_known
+from leo_tf.methods.variants import is_known
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.tags import ACCURACY, BEST_ACCURACY, LOSS
 from leo_tf.reports.results import flags
