@@ -4,13 +4,18 @@ import contextlib
 import importlib.metadata
 import logging
 import os
+import pathlib
 import platform
 import re
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import leo_tf
 from leo_tf.errors import FlagError
+from leo_tf.files import near
 
 _PACKAGES = ("tensorflow", "tensorflow-probability", "keras", "numpy", "matplotlib")
 
@@ -37,6 +42,23 @@ def versions() -> dict[str, str]:
     found = {"leo-tf": leo_tf.__version__}
     found |= {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {**found, "python": platform.python_version(), "machine": platform.machine()}
+
+
+def python() -> str:
+    """Returns this Python as a shell finds it here, quoted."""
+    found, mine = shutil.which("python"), pathlib.Path(sys.executable)
+    # By directory: that of a virtual environment may be a link to another's.
+    if found and pathlib.Path(found).parent == mine.parent:
+        return "python"
+    return shlex.quote(near(mine))
+
+
+def program() -> str:
+    """Returns what to type here for our command line: as printed commands begin."""
+    script = pathlib.Path(leo_tf.__file__).parents[1] / "run_leo.py"
+    if script.exists():  # in a checkout, wherever it is
+        return f"{python()} {shlex.quote(os.path.relpath(script))}"
+    return f"{python()} -m leo_tf"
 
 
 def import_keras() -> None:

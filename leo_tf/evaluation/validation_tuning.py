@@ -2,8 +2,8 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -12,11 +12,13 @@ from leo_tf.configs.schema import Config
 from leo_tf.configs.settings import FeatureConfig
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.episode import Episode
 from leo_tf.data_pipeline.pipeline import EpisodesByRow, gather
-from leo_tf.evaluation.evaluate import evaluate
+from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer
+from leo_tf.methods.linear import LinearRegression
 from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import build, method_of
-from leo_tf.methods.transforms import Statistics, Transform
+from leo_tf.methods.transforms import Statistics, Transform, check_can_fit
 from leo_tf.model.learner import Learner, adapt_and_score
 from leo_tf.model.losses import accuracy, cross_entropy
 
@@ -49,9 +51,10 @@ def fit_transform(config: Config, splits: Mapping[str, Split]) -> Fitted:
     good it is the one of the fewest dims, then of the most shrinkage.
 
     Raises:
-      InputError: see `transforms.Statistics`.
+      InputError: see `transforms.Statistics` and `transforms.check_can_fit`.
     """
     features, val = config.features, splits["val"]
+    check_can_fit(features.feature_transform, splits["train"].table)
     statistics = Statistics(splits["train"].table, features.feature_power)
     most = statistics.most_dims
     few = len(val.class_names) < _ENOUGH_CLASSES or config.data.train_on_val
@@ -116,18 +119,37 @@ def choose(
     for name in missing:
         if name != "score_scale":
             options = [config.replace(**{name: s}, score_scale=1.0) for s in STRENGTHS]
-            learners = {
-                str(i): build(option, embedding_size, transform)
-                for i, option in enumerate(options)
-            }
-            scores = evaluate(learners, episodes()).values()
-            best = int(np.argmax([score.accuracy.mean() for score in scores]))
+            made = [build(option, embedding_size, transform) for option in options]
+            best = int(np.argmax(_accuracies(made, episodes(), config.data.dtype)))
             config = config.replace(**{name: STRENGTHS[best]})
     if "score_scale" in missing:
         unscaled = config.replace(score_scale=1.0)
         learner = build(unscaled, embedding_size, transform)
         config = config.replace(score_scale=_best_scale(learner, episodes()))
     return config
+
+
+def _accuracies(
+    learners: Sequence[Any], episodes: EpisodesByRow | Iterable[Episode], dtype: str
+) -> list[float]:
+    """Mean accuracy on episodes of learners that differ in their strength alone."""
+    regressions = [getattr(each, "learner", each) for each in learners]  # transformed
+    if not all(isinstance(each, LinearRegression) for each in regressions):
+        named = {str(number): each for number, each in enumerate(learners)}
+        scores = evaluate(named, episodes).values()
+        return [score.accuracy.mean() for score in scores]
+    # One graph for all of them: to trace it takes longer than to run it.
+    table, batches = None, episodes
+    if isinstance(episodes, EpisodesByRow):
+        table, batches = episodes.table, list(episodes.rows)
+    strengths = [each.strength for each in regressions]
+    regressions[0].strength = tf.Variable(strengths[0], dtype=dtype)
+    scorer = make_scorer({"method": learners[0]}, table)
+    found = []
+    for strength in strengths:
+        regressions[0].strength.assign(strength)
+        found.append(collect(scorer, batches)["method"].accuracy.mean())
+    return found
 
 
 def _best_scale(learner: Learner, episodes: tf.data.Dataset) -> float:

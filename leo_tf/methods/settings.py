@@ -35,10 +35,12 @@ def compared(shared: str) -> list[str]:
 
     First what needs no training, on each of the transforms that help most.
     """
-    untrained = [with_transforms(name, _TRANSFORMS, shared) for name in _UNTRAINED]
+    names = []
+    for method in _UNTRAINED:
+        names += with_transforms(method, _TRANSFORMS, shared)
     leo, *others = SEARCHED
-    with_lda = with_transforms(leo, ("lda",) if shared != "lda" else ("none",), shared)
-    return [*sum(untrained, []), "simpleshot", *with_lda, *others]
+    for_leo = "none" if shared == "lda" else "lda"
+    return [*names, "simpleshot", *with_transforms(leo, [for_leo], shared), *others]
 
 
 def read(
