@@ -15,7 +15,6 @@ from typing import Any
 
 import leo_tf
 from leo_tf.errors import FlagError
-from leo_tf.files import near
 
 _PACKAGES = ("tensorflow", "tensorflow-probability", "keras", "numpy", "matplotlib")
 
@@ -50,7 +49,7 @@ def python() -> str:
     # By directory: that of a virtual environment may be a link to another's.
     if found and pathlib.Path(found).parent == mine.parent:
         return "python"
-    return shlex.quote(near(mine))
+    return shlex.quote(min(os.path.relpath(mine), str(mine), key=len))
 
 
 def program() -> str:

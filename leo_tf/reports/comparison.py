@@ -20,6 +20,7 @@ def as_dict(comparison: Comparison) -> dict:
     """Returns what results.json holds."""
     return {
         "best_on_validation": comparison.best and comparison.best.name,
+        "lead": comparison.lead and comparison.lead.as_dict(),
         "methods": {row.name: row.as_dict() for row in comparison.rows},
         "difference_to": comparison.reference,
         "test": comparison.shape,
