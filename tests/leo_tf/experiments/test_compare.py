@@ -332,9 +332,8 @@ def test_a_method_that_diverged_after_a_validation_is_tested_at_its_best(
     for name, row in found.items():
         assert row["diverged"] == (name == "maml") and not before[name]["diverged"]
         assert row["accuracy"] == before[name]["accuracy"]
-    [line] = (
-        r for r in (workdir / "results.md").read_text().splitlines() if "MAML" in r
-    )
+    lines = (workdir / "results.md").read_text().splitlines()
+    [line] = (line for line in lines if line.startswith("| MAML"))
     assert "| 4 (diverged) |" in line
 
 
