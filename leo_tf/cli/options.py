@@ -178,8 +178,8 @@ _WHAT_TO_DO = [
         ("search", "compare"),
         None,
         facts=(
-            f"default of search: {','.join(SEARCHED)}",
-            f"default of compare: {','.join(compared('none'))}",
+            f"default of search: {', '.join(SEARCHED)}",
+            f"default of compare: {', '.join(compared('none'))}",
         ),
         convert=_names,
     ).meaning(
