@@ -70,6 +70,10 @@ class DataConfig(Settings):
         return self.dataset_name == EMBEDDED_DATASET and not self.data_path
 
 
+# What `feature_transform` may be.
+TRANSFORMS = ("none", "center", "within", "lda", "soft")
+
+
 @dataclasses.dataclass(frozen=True)
 class FeatureConfig(Settings):
     """What is done to features before a method gets them, by the training classes."""
@@ -79,7 +83,7 @@ class FeatureConfig(Settings):
         "Take off the training classes' mean (center); then make their scatter within "
         "classes even (within), keep the first linear discriminants (lda) or weigh all "
         "of these (soft).",
-        rules.choice("none", "center", "within", "lda", "soft"),
+        rules.choice(*TRANSFORMS),
     )
     feature_power: float = setting(
         1.0,
@@ -106,6 +110,13 @@ class FeatureConfig(Settings):
         dims = ("transform_dims",) if self.feature_transform == "lda" else ()
         inverts = self.feature_transform in ("within", "lda", "soft")
         return (*dims, "transform_shrinkage") if inverts else ()
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The settings that make no difference to this transform."""
+        power = () if self.feature_transform == "none" else ("feature_power",)
+        used = ("feature_transform", *power, *self.chosen)
+        return tuple(f.name for f in dataclasses.fields(self) if f.name not in used)
 
 
 @dataclasses.dataclass(frozen=True)

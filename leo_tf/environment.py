@@ -4,8 +4,12 @@ import contextlib
 import importlib.metadata
 import logging
 import os
+import pathlib
 import platform
 import re
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +22,8 @@ _PACKAGES = ("tensorflow", "tensorflow-probability", "keras", "numpy", "matplotl
 # What makes functions anew for each job, on purpose.
 _MAKERS = re.compile(
     r"calls to <(bound method Workers|function "
-    r"(_best_scale|adaptation_seconds|make_meta_step|make_run_steps|make_scorer))\."
+    r"(_best_scale|_centroid_accuracies|adaptation_seconds|make_meta_step"
+    r"|make_run_steps|make_scorer))\."
 )
 
 
@@ -36,6 +41,23 @@ def versions() -> dict[str, str]:
     found = {"leo-tf": leo_tf.__version__}
     found |= {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {**found, "python": platform.python_version(), "machine": platform.machine()}
+
+
+def python() -> str:
+    """Returns this Python as a shell finds it here, quoted."""
+    found, mine = shutil.which("python"), pathlib.Path(sys.executable)
+    # By directory: that of a virtual environment may be a link to another's.
+    if found and pathlib.Path(found).parent == mine.parent:
+        return "python"
+    return shlex.quote(min(os.path.relpath(mine), str(mine), key=len))
+
+
+def program() -> str:
+    """Returns what to type here for our command line: as printed commands begin."""
+    script = pathlib.Path(leo_tf.__file__).parents[1] / "run_leo.py"
+    if script.exists():  # in a checkout, wherever it is
+        return f"{python()} {shlex.quote(os.path.relpath(script))}"
+    return f"{python()} -m leo_tf"
 
 
 def import_keras() -> None:

@@ -4,13 +4,12 @@ Nothing below this package prints results or makes exit statuses.
 """
 
 import json
-import os
 import shlex
-import sys
 from collections.abc import Callable
 
 from leo_tf.cli.flags import RunOptions
 from leo_tf.console import Console
+from leo_tf.environment import python
 from leo_tf.errors import Stopped
 from leo_tf.experiments.compare import compare
 from leo_tf.experiments.evaluate import evaluate
@@ -37,9 +36,8 @@ def _train(options: RunOptions, console: Console) -> None:
     path = near(run.path)
     print(f"Run directory: {path}")
     if method_of(run.config).is_trained:
-        python = shlex.quote(os.path.relpath(sys.executable))
         logdir = shlex.quote(f"--logdir={path}")
-        print(f"TensorBoard:   {python} -m tensorboard.main {logdir}")
+        print(f"TensorBoard:   {python()} -m tensorboard.main {logdir}")
 
 
 def _evaluate(options: RunOptions, console: Console) -> None:

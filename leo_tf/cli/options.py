@@ -16,9 +16,11 @@ from leo_tf.configs import rules
 from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.rules import LARGEST_INTEGER, Rule, boolean, integer
 from leo_tf.configs.schema import GROUPS
+from leo_tf.configs.settings import TRANSFORMS
 from leo_tf.errors import FlagError, shown
 from leo_tf.methods.registry import METHODS, is_known
-from leo_tf.methods.settings import DEFAULT_METHODS
+from leo_tf.methods.settings import SEARCHED, compared
+from leo_tf.methods.variants import method_part, variant_named
 
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 _READERS: Mapping[type, Callable[[str], Any]] = MappingProxyType(
@@ -109,11 +111,20 @@ _METHOD_NAMES += ", or package.module:Class"
 
 def _are_known(text: str) -> bool:
     names = text.split(",")
-    return len(set(names)) == len(names) and all(map(is_known, names))
+    known = all(is_known(method_part(name)) for name in names)
+    return known and len(set(names)) == len(names)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        variant_named(name)  # says what is wrong with its transform
+    return names
 
 
 _METHOD = Rule(str, f"one of {_METHOD_NAMES}", is_known)
-_LIST = f"names among {_METHOD_NAMES}, each once, separated by commas"
+_LIST = f"names among {_METHOD_NAMES}, each once, separated by commas; also "
+_LIST += f"METHOD@TRANSFORM, of {', '.join(TRANSFORMS)}"
 _JOBS = ("train", "search", "compare", "reproduce")
 _EXPORT, _SERVE = ("export",), ("serve",)
 _FORMAT = rules.choice("saved_model", "tflite")
@@ -165,11 +176,16 @@ _WHAT_TO_DO = [
         "methods",
         Rule(str, _LIST, _are_known),
         ("search", "compare"),
-        DEFAULT_METHODS,
-        convert=lambda text: tuple(text.split(",")),
+        None,
+        facts=(
+            f"default of search: {', '.join(SEARCHED)}",
+            f"default of compare: {', '.join(compared('none'))}",
+        ),
+        convert=_names,
     ).meaning(
-        "What to search settings for, or to train and test on the same episodes; "
-        "differences are to LEO, or without it to the last."
+        "What to search settings for, or to train and test on the same episodes, each "
+        "on --feature_transform or, as ridge@soft, on one of its own; differences are "
+        "to LEO, or without it to the last."
     ),
     Option("method_settings", _PATH, ("compare",), default="").meaning(
         "File of settings for one method each, such as --mode=search writes; they "

@@ -13,13 +13,13 @@ from leo_tf.evaluation.confidence import OpenSet
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.results import Calibration, remark
-from leo_tf.methods.registry import method_named
+from leo_tf.methods.variants import variant_named
 
 
 class Row(NamedTuple):
     """One method of a comparison."""
 
-    name: str
+    name: str  # METHOD or METHOD@TRANSFORM
     accuracy: Interval  # 95 % over episodes
     difference: Interval | None  # to the reference, paired by episode; None for itself
     calibration: Calibration
@@ -34,16 +34,42 @@ class Row(NamedTuple):
     share_not_finite: float = 0.0  # of the training steps
     validation: Interval | None = None  # accuracy of that checkpoint there
     open_set: OpenSet | None = None  # if asked for
+    transform: str = "none"  # of the features that it stands on
+    shared: bool = True  # whether all rows stand on that one
+    ensemble: str = "none"  # the closed form that it is mixed with
+
+    @property
+    def plain_title(self) -> str:
+        """Its name, and its transform where that is not the one of all."""
+        variant = variant_named(self.name)
+        other = self.ensemble
+        title = variant.title if other == "none" else f"{variant.title} + {other}"
+        own = variant.transform or variant.entry.feature_transform
+        if self.shared or own or self.transform == "none":
+            return title
+        return f"{title}, {self.transform}"
+
+    @property
+    def words(self) -> str:
+        """Its method and its transform, in a sentence."""
+        method = variant_named(self.name).entry
+        if method.feature_transform:
+            return method.title
+        features = "features as they are"
+        if self.transform != "none":
+            features = f"{self.transform} features"
+        return f"{method.title} on {features}"
 
     @property
     def title(self) -> str:
         """Its name in tables, and a remark if many of its steps were not finite."""
-        return method_named(self.name).title + remark(self.share_not_finite)
+        return self.plain_title + remark(self.share_not_finite)
 
     def as_dict(self) -> dict:
         """Returns what results.json holds."""
         return {
-            "title": method_named(self.name).title,
+            "title": self.plain_title,
+            "feature_transform": self.transform,
             "accuracy": self.accuracy.as_dict(),
             "validation": self.validation and self.validation.as_dict(),
             "difference": self.difference and self.difference.as_dict(),
@@ -64,8 +90,8 @@ class Row(NamedTuple):
 class Comparison(NamedTuple):
     """Methods on the same test episodes."""
 
-    rows: list[Row]  # one a method, in the order of `METHODS`
-    reference: str  # the name of the method that differences are to
+    rows: list[Row]  # variants of a method side by side, in the order of `METHODS`
+    reference: str  # the name of the row that differences are to
     dataset: str
     shape: dict[str, int]  # way, shot and num_query of the episodes
     episodes: int  # how many
@@ -73,14 +99,28 @@ class Comparison(NamedTuple):
     given: Mapping[str, object]  # the settings that were typed
     selects: bool  # whether checkpoints were selected by validation accuracy
     directory: pathlib.Path
+    lead: Interval | None = None  # of `best` to the next, paired by validation episode
+
+    @property
+    def reference_title(self) -> str:
+        """The name of the reference in tables."""
+        return {row.name: row.plain_title for row in self.rows}[self.reference]
 
     @property
     def best(self) -> Row | None:
         """The row that validated best; None if validation classes were trained on."""
+        return next(iter(self.ranked), None)
+
+    @property
+    def ranked(self) -> list[Row]:
+        """Rows by validation, the best first; of equal ones, as tables list them.
+
+        Empty if validation classes were trained on.
+        """
+        if not self.selects:
+            return []
         found = [(row.validation.mean, row) for row in self.rows if row.validation]
-        if not self.selects or not found:
-            return None
-        return max(found, key=lambda pair: pair[0])[1]
+        return [row for _, row in sorted(found, key=lambda pair: -pair[0])]
 
 
 class TestedRun(NamedTuple):

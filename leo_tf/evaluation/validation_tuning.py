@@ -4,55 +4,63 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from leo_tf.configs.schema import Config
+from leo_tf.configs.settings import FeatureConfig
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.episode import Episode
+from leo_tf.data_pipeline.pipeline import EpisodesByRow, gather
 from leo_tf.evaluation.confidence import answers, best_temperature, open_episodes
-from leo_tf.evaluation.evaluate import evaluate
+from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer
 from leo_tf.evaluation.intervals import interval
 from leo_tf.methods.ensemble import Mix
+from leo_tf.methods.linear import LinearRegression
 from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import build, ensemble, method_of, other_config
-from leo_tf.methods.transforms import Statistics, Transform, Transformed
+from leo_tf.methods.transforms import Statistics, Transform, check_can_fit
 from leo_tf.model.learner import Learner, adapt_and_score
-from leo_tf.model.losses import cross_entropy
+from leo_tf.model.losses import accuracy, cross_entropy
 
 # What is tried on the validation episodes where a setting is not given.
 SHARES = tuple(i / 20 for i in range(21))
 STRENGTHS = tuple(10.0 ** (i / 2) for i in range(-6, 5))  # 0.001 to 100
 SCALES = tuple(10.0 ** (i / 8) for i in range(-8, 25))  # 0.1 to 1000
-# Discriminants and shares of shrinkage.
+# Discriminants and shares of shrinkage; the first of the best are taken.
 _DIMS = (8, 16, 32, 64, 128, 256)
-_SHRINKAGES = (0.001, 0.01, 0.1, 0.5, 0.9)
+_SHRINKAGES = (0.9, 0.5, 0.1, 0.01, 0.001)
 _USUAL_DIMS, _USUAL_SHRINKAGE = 64, 0.1
 # With fewer validation classes than this, what is best there is so by chance.
 _ENOUGH_CLASSES = 10
 _TRIED_ON = 300  # validation episodes
 
 
-def fit_transform(
-    config: Config, splits: Mapping[str, Split]
-) -> tuple[Config, Transform]:
+class Fitted(NamedTuple):
+    """A feature transform, fitted, and the settings of it."""
+
+    features: FeatureConfig  # with what was chosen
+    transform: Transform
+
+
+def fit_transform(config: Config, splits: Mapping[str, Split]) -> Fitted:
     """Fits the feature transform to the training classes.
 
     What is not given is chosen by nearest centroid on the first validation episodes.
     A method that is trained wants more dims than nearest centroid does: 64, as far as
     there are as many. Where validation classes are few, or trained on, nothing is
-    chosen: then it is 64 again, and a shrinkage of 0.1.
-
-    Returns:
-      `config` with `transform_dims` and `transform_shrinkage` as far as they make a
-      difference; and the transform.
+    chosen: then it is 64 again, and a shrinkage of 0.1. Of those that are equally
+    good it is the one of the fewest dims, then of the most shrinkage.
 
     Raises:
-      InputError: see `transforms.Statistics`.
+      InputError: see `transforms.Statistics` and `transforms.check_can_fit`.
     """
     features, val = config.features, splits["val"]
+    check_can_fit(features.feature_transform, splits["train"].table)
     statistics = Statistics(splits["train"].table, features.feature_power)
     most = statistics.most_dims
     few = len(val.class_names) < _ENOUGH_CLASSES or config.data.train_on_val
@@ -71,14 +79,32 @@ def fit_transform(
     best = 0
     if len(options) > 1:
         count = min(_TRIED_ON, config.run.num_val_episodes)
-        episodes = dataset.evaluation_episodes(config, val, count)
-        learners = {
-            str(number): Transformed(NearestCentroid(), transform)
-            for number, transform in enumerate(transforms)
-        }
-        scores = evaluate(learners, episodes).values()
-        best = int(np.argmax([score.accuracy.mean() for score in scores]))
-    return options[best], transforms[best]
+        episodes = dataset.evaluation_episodes(config, val, count, together=True)
+        best = int(np.argmax(_centroid_accuracies(transforms, episodes)))
+    return Fitted(options[best].features, transforms[best])
+
+
+def _centroid_accuracies(
+    transforms: Sequence[Transform], episodes: EpisodesByRow
+) -> list[float]:
+    """Mean accuracy of nearest centroid on episodes after each of the transforms.
+
+    The whole table is transformed once: episodes have the same rows many times.
+    """
+    centroid, batches = NearestCentroid(), list(episodes.rows)
+
+    @tf.function(autograph=False)
+    def right(features, rows):
+        episode = gather(features, rows)
+        logits = adapt_and_score(centroid, episode)[1]
+        return accuracy(logits, episode.query_labels)  # [B]
+
+    def mean(transform):
+        features = transform(episodes.table.features)  # [rows, d]
+        found = [right(features, rows).numpy() for rows in batches]
+        return float(np.concatenate(found).mean(dtype=np.float64))
+
+    return [mean(transform) for transform in transforms]
 
 
 def choose(
@@ -99,12 +125,8 @@ def choose(
     for name in missing:
         if name != "score_scale":
             options = [config.replace(**{name: s}, score_scale=1.0) for s in STRENGTHS]
-            learners = {
-                str(i): build(option, embedding_size, transform)
-                for i, option in enumerate(options)
-            }
-            scores = evaluate(learners, episodes()).values()
-            best = int(np.argmax([score.accuracy.mean() for score in scores]))
+            made = [build(option, embedding_size, transform) for option in options]
+            best = int(np.argmax(_accuracies(made, episodes(), config.data.dtype)))
             config = config.replace(**{name: STRENGTHS[best]})
     if "score_scale" in missing:
         unscaled = config.replace(score_scale=1.0)
@@ -153,8 +175,31 @@ def fit_ensemble(
     unknown = math.nan, math.nan
     mix = Mix(step, split.digest, settings, share, *temperatures, unknown)
     joined = ensemble(learner, config, mix, split.embedding_size, transform)
-    accuracy = interval(evaluate({"": joined}, val())[""].accuracy)
-    return mix._replace(validation=tuple(accuracy))
+    reached = interval(evaluate({"": joined}, val())[""].accuracy)
+    return mix._replace(validation=tuple(reached))
+
+
+def _accuracies(
+    learners: Sequence[Any], episodes: EpisodesByRow | Iterable[Episode], dtype: str
+) -> list[float]:
+    """Mean accuracy on episodes of learners that differ in their strength alone."""
+    regressions = [getattr(each, "learner", each) for each in learners]  # transformed
+    if not all(isinstance(each, LinearRegression) for each in regressions):
+        named = {str(number): each for number, each in enumerate(learners)}
+        scores = evaluate(named, episodes).values()
+        return [score.accuracy.mean() for score in scores]
+    # One graph for all of them: to trace it takes longer than to run it.
+    table, batches = None, episodes
+    if isinstance(episodes, EpisodesByRow):
+        table, batches = episodes.table, list(episodes.rows)
+    strengths = [each.strength for each in regressions]
+    regressions[0].strength = tf.Variable(strengths[0], dtype=dtype)
+    scorer = make_scorer({"method": learners[0]}, table)
+    found = []
+    for strength in strengths:
+        regressions[0].strength.assign(strength)
+        found.append(collect(scorer, batches)["method"].accuracy.mean())
+    return found
 
 
 def _best_scale(learner: Learner, episodes: tf.data.Dataset) -> float:

@@ -3,7 +3,7 @@
 results.json, results.md     the table
 accuracy.png                 accuracies with their intervals
 reliability.png              how sure each method is, and how right
-METHOD/                      the run directory of each method
+METHOD/, METHOD@TRANSFORM/   the run directory of each
 
 Shapes: B tasks in a batch, N way, K shot, D embedding size.
 """
@@ -23,18 +23,23 @@ from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.pipeline import gather
 from leo_tf.data_pipeline.sources import Data
-from leo_tf.errors import CheckpointError, DivergedError
-from leo_tf.evaluation.intervals import interval
+from leo_tf.errors import CheckpointError, DivergedError, InputError
+from leo_tf.evaluation.evaluate import evaluate
+from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.job_results import Comparison, Row
+from leo_tf.evaluation.validation_tuning import Fitted
 from leo_tf.experiments.evaluate import calibration, score, score_open
 from leo_tf.experiments.run_group import RunGroup, open_group
 from leo_tf.files import AnyPath
-from leo_tf.methods.registry import check, check_is_config, in_table_order, method_named
-from leo_tf.methods.settings import DEFAULT_METHODS, of, read
+from leo_tf.methods.registry import check, check_is_config
+from leo_tf.methods.settings import compared, of, read, with_shared
+from leo_tf.methods.transforms import check_can_fit
+from leo_tf.methods.variants import in_running_order, in_table_order, variant_named
 from leo_tf.model.learner import AnyLearner, adapt_and_score
 from leo_tf.reports import comparison as report
 from leo_tf.reports.figures import save
 from leo_tf.reports.results import data as data_in_words
+from leo_tf.runs.run import Run
 
 # Tasks whose adaptation is timed, after some that only warm up.
 _TIMED, _WARM = 50, 5
@@ -44,7 +49,7 @@ _NOT_SHOWN = ("method", "test_samples")
 
 def compare(
     config: Config,
-    methods: Sequence[str] = DEFAULT_METHODS,
+    methods: Sequence[str] | None = None,
     workdir: AnyPath | None = None,
     *,
     method_settings: Mapping[str, Mapping[str, object]] | str = "",
@@ -55,12 +60,15 @@ def compare(
 ) -> Comparison:
     """Trains each method in a run directory of its own, then tests all of them.
 
-    Calling it again with the same arguments goes on with the method it was at.
+    Those that are not trained come first: what they reach is known in seconds. Calling
+    it again with the same arguments goes on with the method it was at.
 
     Args:
       config: of all methods.
-      methods: their names; differences are to LEO, or without it to the last.
-      method_settings: method -> settings of its own, or the path of such a file.
+      methods: their names, or METHOD@TRANSFORM for one on a feature transform of its
+        own; differences are to LEO, or without it to the last. By default those of
+        `compared`, as far as the data allows their transforms.
+      method_settings: name -> settings of its own, or the path of such a file.
       open_set: whether to test how well each tells queries of other classes, and what
         sets of classes come to.
       workdir, data, allow_changes, console: as for `train`.
@@ -71,13 +79,13 @@ def compare(
     Raises:
       Stopped, LeoError: as `search`.
     """
-    settings = _settings(config, methods, method_settings)
+    check_is_config(config)
+    shared = config.features.feature_transform
+    names = compared(shared) if methods is None else methods
+    settings = _settings(config, names, method_settings)
     group = open_group("compare", config, workdir, data, allow_changes, console)
-    diverged = {}
-    for number, name in enumerate(settings, start=1):
-        title = method_named(name).title
-        console.say(f"{title} ({number} of {len(settings)})")
-        diverged[name] = _train(group, name, settings[name])
+    settings = _that_fit(group, settings, was_asked=methods is not None)
+    diverged = _trained(group, settings)
     found = _tested(group, settings, diverged, open_set)
     group.write("test", report.as_dict(found), report.markdown(found))
     save(group.path / "accuracy.png", report.accuracies(found))
@@ -88,27 +96,67 @@ def compare(
 def _settings(
     config: Config, asked: Sequence[str], own: Mapping[str, Mapping[str, object]] | str
 ) -> dict[str, dict]:
-    """Method -> what its run has of its own; all checked before any is trained."""
-    check_is_config(config)
-    names = in_table_order(asked)
+    """Name -> what its run has of its own; all checked before any is trained."""
+    variants = {name: variant_named(name) for name in in_table_order(asked)}
     own = read(own, config)
-    drawing = [name for name in names if method_named(name).draws]
+    drawing = [name for name, each in variants.items() if each.entry.draws]
     settings: dict[str, dict] = {}
-    for name in names:
-        settings[name] = {**of(own, name), "method": name}
+    for name, variant in variants.items():
+        settings[name] = {**of(own, name), **variant.settings}
         if drawing and name not in drawing:  # its means, beside draws of the others
             settings[name]["test_samples"] = 0
-        check(config.replace(**settings[name]))
-    return settings
+    settings = with_shared(config, settings)
+    for each in settings.values():
+        check(config.replace(**each))
+    return {name: settings[name] for name in in_running_order(dict.fromkeys(asked))}
 
 
-def _train(group: RunGroup, name: str, settings: Mapping[str, Any]) -> bool:
-    """Trains one method; returns whether it diverged after its best validation."""
+def _that_fit(
+    group: RunGroup, settings: Mapping[str, dict], was_asked: bool
+) -> dict[str, dict]:
+    """Those whose transform the data allows; one that was asked for must be."""
+    found = {}
+    for name, own in settings.items():
+        kind = group.config.replace(**own).features.feature_transform
+        try:
+            check_can_fit(kind, group.splits["train"].table)
+        except InputError as error:
+            if was_asked or name == variant_named(name).method:
+                where = f"{name}: {error.where}"
+                raise InputError(where, error.expected, error.received) from error
+            group.console.warn(f"{variant_named(name).title} is left out: {error}")
+            continue
+        found[name] = own
+    return found
+
+
+def _trained(group: RunGroup, settings: Mapping[str, dict]) -> dict[str, bool]:
+    """Trains all, one after the other; name -> whether it diverged.
+
+    A transform is fitted, and tuned, by the first that stands on it.
+    """
+    diverged = {}
+    fitted: dict[tuple, Fitted] = {}
+    for number, (name, own) in enumerate(settings.items(), start=1):
+        variant = variant_named(name)
+        group.console.say(f"{variant.title} ({number} of {len(settings)})")
+        # Of one that is trained, dims are not chosen alike.
+        like = group.config.replace(**own).features, variant.entry.is_trained
+        run = _train(group, name, own, fitted.get(like))
+        diverged[name] = run is None
+        if run is not None and run.transform is not None:
+            fitted[like] = Fitted(run.config.features, run.transform)
+    return diverged
+
+
+def _train(
+    group: RunGroup, name: str, settings: Mapping[str, Any], fitted: Fitted | None
+) -> Run | None:
+    """Trains one method; returns None if it diverged after its best validation."""
     try:
-        group.train(name, to_test=True, **settings)
-        return False
+        return group.train(name, to_test=True, fitted=fitted, **settings)
     except DivergedError as error:
-        where = f"{method_named(name).title}, {error.where}"
+        where = f"{variant_named(name).title}, {error.where}"
         try:
             best = group.checkpoints(name).best()
         except CheckpointError:
@@ -118,7 +166,7 @@ def _train(group: RunGroup, name: str, settings: Mapping[str, Any]) -> bool:
             raise DivergedError(*parts) from error
         best_is = f"its best, of step {best.step}, is tested."
         group.console.say(f"{where}: diverged; {best_is}")
-        return True
+        return None
 
 
 def _tested(
@@ -129,24 +177,25 @@ def _tested(
 ) -> Comparison:
     """Everything the tables say, of all methods on the same test episodes."""
     config, split = group.config, group.splits["test"]
-    runs = {name: group.finished(name) for name in settings}
+    runs = {name: group.finished(name) for name in in_table_order(settings)}
     learners = {name: run.learner for name, run in runs.items()}
-    fitted = {
-        name: run.confidence(run.checkpoints.best()) for name, run in runs.items()
-    }
-    scores = score(learners, config, split, group.console, fitted=fitted)
-    found = score_open(learners, config, split, group.console, fitted, open_set)
-    reference = "leo" if "leo" in runs else [*runs][-1]
+    known = {n: run.confidence(run.checkpoints.best()) for n, run in runs.items()}
+    scores = score(learners, config, split, group.console, fitted=known)
+    others = score_open(learners, config, split, group.console, known, open_set)
+    of_leo = [name for name in runs if variant_named(name).method == "leo"]
+    reference = (of_leo or [*runs][-1:])[0]
+    of_all = config.features
+    shared = all(config.replace(**own).features == of_all for own in settings.values())
     rows = []
     for name, run in runs.items():
-        group.console.say(f"Timing the adaptation of {method_named(name).title}.")
+        group.console.say(f"Timing the adaptation of {variant_named(name).title}.")
         difference = scores[name].accuracy - scores[reference].accuracy
         row = Row(
             name=name,
             accuracy=interval(scores[name].accuracy),
             difference=None if name == reference else interval(difference),
-            calibration=calibration(scores[name], fitted[name]),
-            open_set=found.get(name),
+            calibration=calibration(scores[name], known[name]),
+            open_set=others.get(name),
             parameters=sum(math.prod(v.shape) for v in run.learner.trainable_variables),
             best_step=run.checkpoints.best().step,
             steps=run.state.step,
@@ -156,13 +205,20 @@ def _tested(
             chosen=run.chosen,
             share_not_finite=run.state.share_not_finite,
             validation=run.validation,
-            settings={k: v for k, v in settings[name].items() if k not in _NOT_SHOWN},
+            transform=run.config.features.feature_transform,
+            shared=shared,
+            ensemble=run.config.methods.ensemble,
+            settings={
+                setting: value
+                for setting, value in settings[name].items()
+                if setting not in _NOT_SHOWN and value is not None
+            },
         )
         rows.append(row)
-    return Comparison(
+    found = Comparison(
         rows,
         reference,
-        data_in_words(config),
+        data_in_words(config) if shared else config.data.dataset_name,
         dataset.evaluation_shape(config, split),
         config.run.num_test_episodes,
         config.run.test_samples,
@@ -170,6 +226,23 @@ def _tested(
         selects=not config.data.train_on_val,
         directory=group.path,
     )
+    return found._replace(lead=_lead(group, learners, found))
+
+
+def _lead(
+    group: RunGroup, learners: Mapping[str, AnyLearner], found: Comparison
+) -> Interval | None:
+    """By how much the best is above the next, paired by validation episode."""
+    if len(found.ranked) < 2:
+        return None
+    config, count = group.config, group.config.run.num_val_episodes
+    two = {row.name: learners[row.name] for row in found.ranked[:2]}
+    together = any(hasattr(learner, "answer") for learner in two.values())
+    split = group.splits["val"]
+    episodes = dataset.evaluation_episodes(config, split, count, together)
+    with group.console.progress("validation", count, unit="episodes") as line:
+        best, other = evaluate(two, episodes, line.advance).values()
+    return interval(best.accuracy - other.accuracy)
 
 
 def adaptation_seconds(learner: AnyLearner, config: Config, split: Split) -> float:

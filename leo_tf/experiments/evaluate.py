@@ -181,7 +181,7 @@ def _test(
     config = run.config
     # The method first: where it is nearest centroid itself, it is not tested twice.
     learners: dict[str, Learner] = {config.methods.method: run.learner}
-    learners.setdefault(BASELINE, run.on_features(NearestCentroid()))
+    learners.setdefault(BASELINE, _beside(run))
     name, known = config.methods.method, run.confidence(best)
     mine = {name: known}
     scores = score(learners, config, split, run.console, fitted=mine)
@@ -189,8 +189,20 @@ def _test(
     others = score_open(*found).get(name)
     shape, samples = dataset.evaluation_shape(config, split), config.run.test_samples
     title = report.title(report.data(config), shape, samples, best.step)
+    if (mix := run.mix(best)) is not None:
+        title += f", with {100 * mix.share:.0f} % of {config.methods.ensemble}"
     temperature = known.temperature if known else None
     return results_of(scores, title, share, temperature, others)
+
+
+def _beside(run: Run) -> Learner:
+    """Nearest centroid on the run's features, which differ in the method alone.
+
+    A method that is made of a transform may be just that: beside it they are as they
+    are.
+    """
+    made_of_one = method_of(run.config).feature_transform
+    return NearestCentroid() if made_of_one else run.on_features(NearestCentroid())
 
 
 def _draw_episode(run: Run, split: Split, images: np.ndarray) -> None:
@@ -200,7 +212,7 @@ def _draw_episode(run: Run, split: Split, images: np.ndarray) -> None:
     name = run.config.methods.method
     learners: dict[str, Learner] = {method_named(name).title: run.learner}
     if name != BASELINE:
-        learners["centroid"] = run.on_features(NearestCentroid())
+        learners["centroid"] = _beside(run)
     answers = {
         title: np.argmax(adapt_and_score(learner, episode)[1][0], axis=-1)  # [N, Q]
         for title, learner in learners.items()

@@ -12,6 +12,7 @@ from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.sources import Data, write_data
 from leo_tf.environment import device, versions
 from leo_tf.errors import FlagError, InputError, Stopped
+from leo_tf.evaluation.validation_tuning import Fitted
 from leo_tf.experiments.train import describe, train_run
 from leo_tf.files import AnyPath, to_json, write_file
 from leo_tf.runs.checkpoints import Checkpoints
@@ -54,21 +55,24 @@ class RunGroup:
         splits: Mapping[str, Split] | None = None,
         *,
         to_test: bool = False,
+        fitted: Fitted | None = None,
         **settings: Any,
-    ) -> None:
+    ) -> Run:
         """Trains a run, or resumes it, or finds it done; `Stopped` if a signal came.
 
-        `splits` and `settings` are its own, where they are not the job's. How sure it
-        may be is fitted only if it is going to be tested.
+        `splits` and `settings` are its own, where they are not the job's; `fitted` is
+        as of `train_run`. How sure it may be is fitted only if it is to be tested.
         """
         config, workdir = self.config.replace(**settings), self.path / name
         options: Any = {"allow_changes": self.allow_changes, "console": self.console}
         with open_run(config, workdir, **options) as run:
-            train_run(run, self.splits if splits is None else splits, self.replicas)
+            data = self.splits if splits is None else splits
+            train_run(run, data, self.replicas, fitted=fitted)
             if to_test and run.stopped_by is None:
                 run.fit_confidence(self.splits["val"])
         if run.stopped_by is not None:
             raise Stopped(run.stopped_by)
+        return run
 
     def finished(self, name: str) -> Run:
         """Returns a run that is done, its learner as it validated best."""

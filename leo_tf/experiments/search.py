@@ -25,8 +25,9 @@ from leo_tf.evaluation.intervals import Interval
 from leo_tf.evaluation.job_results import Trial, best_of
 from leo_tf.experiments.run_group import RunGroup, open_group
 from leo_tf.files import AnyPath, read_json, to_json, write_file
-from leo_tf.methods.registry import check, check_is_config, in_table_order, method_named
-from leo_tf.methods.settings import DEFAULT_METHODS, draw, ranges, read
+from leo_tf.methods.registry import check, check_is_config
+from leo_tf.methods.settings import SEARCHED, draw, ranges, read, with_shared
+from leo_tf.methods.variants import in_table_order, variant_named
 from leo_tf.reports import search as report
 from leo_tf.reports.figures import save
 from leo_tf.runs.training_state import TrainingState
@@ -55,7 +56,7 @@ class SearchResult(NamedTuple):
 
 def search(
     config: Config,
-    methods: Sequence[str] = DEFAULT_METHODS,
+    methods: Sequence[str] | None = None,
     workdir: AnyPath | None = None,
     *,
     trials: int = DEFAULT_TRIALS,
@@ -67,7 +68,8 @@ def search(
 
     Args:
       config: what the first trial has; the others change some of it.
-      methods: names; those that are not trained are passed over.
+      methods: names, METHOD or METHOD@TRANSFORM; those that are not trained are
+        passed over. By default `SEARCHED`.
       trials: runs to train for each method.
       workdir, data, allow_changes, console: as for `train`.
 
@@ -76,37 +78,39 @@ def search(
       LeoError: for anything the user can mend.
     """
     trials = rules.integer(1).checked(trials, "--trials")
-    names = _trained(config, methods)
+    own = _settings(config, SEARCHED if methods is None else methods)
     group = open_group("search", config, workdir, data, allow_changes, console)
     # What it has found before, for other methods than those asked for now, too.
     path = group.path / SETTINGS_FILE
     before = read(str(path) if path.exists() else "", group.config)
-    found: dict[str, list[Trial]] = {name: [] for name in names}
-    pace = Pace(names, trials)
-    for name, number in ((n, i) for n in names for i in range(trials)):
+    found: dict[str, list[Trial]] = {name: [] for name in own}
+    pace = Pace([*own], trials)
+    for name, number in ((n, i) for n in own for i in range(trials)):
         settings = draw(name, group.config.run.seed, number)
         drawn = " ".join(f"--{key}={value}" for key, value in settings.items())
         console.say(
-            f"{method_named(name).title}, trial {number}, {number + 1} of {trials}: "
+            f"{variant_named(name).title}, trial {number}, {number + 1} of {trials}: "
             f"{drawn or 'settings as given'}{pace.left(name, number)}"
         )
         start = time.monotonic()
-        trial = _tried(group, name, number, settings)
+        trial = _tried(group, f"{name}/trial_{number:02}", own[name], settings)
         pace.add(name, time.monotonic() - start, trial.seconds)
         found[name].append(trial)
     return _write(group, found, before)
 
 
-def _trained(config: Config, asked: Sequence[str]) -> list[str]:
-    """Those methods that are trained, checked."""
+def _settings(config: Config, asked: Sequence[str]) -> dict[str, dict]:
+    """Of those methods that are trained, what all their trials have; checked."""
     check_is_config(config)
-    trained = [name for name in in_table_order(asked) if method_named(name).is_trained]
+    variants = {name: variant_named(name) for name in in_table_order(asked)}
+    trained = [name for name, each in variants.items() if each.entry.is_trained]
     if not trained:
         expected = "a method that is trained; others choose for themselves"
         raise FlagError("--methods", expected, ",".join(asked))
-    for name in trained:
-        check(config.replace(method=name))
-    return trained
+    settings = with_shared(config, {n: variants[n].settings for n in trained})
+    for own in settings.values():
+        check(config.replace(**own))
+    return settings
 
 
 class Pace:
@@ -135,15 +139,15 @@ class Pace:
         return f" (about {minutes:.0f} min left)" if minutes >= 1 else ""
 
 
-def _tried(group: RunGroup, method: str, number: int, settings) -> Trial:
+def _tried(group: RunGroup, name: str, own: dict, drawn: dict) -> Trial:
     """A trial that is done; one that diverged is a result, too."""
-    name = f"{method}/trial_{number:02}"
-    config = group.config.replace(method=method, **settings).to_dict()
+    settings = {**own, **drawn}
+    config = group.config.replace(**settings).to_dict()
     mark = group.path / name / _DIVERGED
     diverged = _diverged_before(mark, config)
     if not diverged:
         try:
-            group.train(name, method=method, **settings)
+            group.train(name, **settings)
         except DivergedError as error:
             group.console.say(str(error))
             # So that it is not trained again by whoever goes on with the search.
@@ -155,7 +159,7 @@ def _tried(group: RunGroup, method: str, number: int, settings) -> Trial:
     found = Interval(best["val_accuracy"], best["val_half_width"]) if best else None
     steps = state.best_step, state.step
     share = state.share_not_finite
-    return Trial(settings, found, *steps, state.seconds, diverged, share)
+    return Trial(drawn, found, *steps, state.seconds, diverged, share)
 
 
 def _diverged_before(mark: pathlib.Path, config: dict) -> bool:

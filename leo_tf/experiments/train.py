@@ -15,7 +15,7 @@ from leo_tf.errors import FlagError
 from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer
 from leo_tf.evaluation.intervals import interval
 from leo_tf.evaluation.results import BASELINE
-from leo_tf.evaluation.validation_tuning import choose, fit_transform
+from leo_tf.evaluation.validation_tuning import Fitted, choose, fit_transform
 from leo_tf.experiments.evaluate import test_run
 from leo_tf.files import AnyPath, near
 from leo_tf.methods.nearest_centroid import NearestCentroid
@@ -98,14 +98,16 @@ def train_run(
     replicas: Replicas,
     callbacks: Sequence[Callback] = (),
     profile_steps: tuple[int, int] | None = None,
+    fitted: Fitted | None = None,
 ) -> None:
     """Trains a run that is open to its last step, or until a signal; does not test it.
 
-    Arguments are those of `train`.
+    Arguments are those of `train`, and the feature transform to begin with, if it is
+    fitted to these splits already.
     """
     callbacks = (HistoryFile(), *callbacks)
     run.check_data(splits)
-    _fit_transform(run, splits)
+    _fit_transform(run, splits, fitted)
     run.config = _tuned(run, splits["val"])
     check_same(replicas, run.config, splits["train"])
     size = splits["train"].embedding_size
@@ -218,14 +220,18 @@ def _tuned(run: Run, split: Split) -> Config:
     return chosen
 
 
-def _fit_transform(run: Run, splits: Mapping[str, Split]) -> None:
+def _fit_transform(
+    run: Run, splits: Mapping[str, Split], fitted: Fitted | None
+) -> None:
     """Fits the feature transform to the training classes, when the run begins."""
     if run.config.features.feature_transform == "none":
         return
     if run.newest:
         run.read_transform(run.newest)
     else:
-        run.config, run.transform = fit_transform(run.config, splits)
+        fitted = fitted or fit_transform(run.config, splits)
+        run.config = dataclasses.replace(run.config, features=fitted.features)
+        run.transform = fitted.transform
         run.console.say(f"Features: {report.data(run.config)}.")
     for split in splits.values():
         if run.transform is not None:

@@ -6,7 +6,7 @@ name stands for is imported when it is made.
 
 import functools
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -114,17 +114,6 @@ def is_known(name: str) -> bool:
 def method_of(config: Config) -> Method:
     """`method_named` of the name in a configuration."""
     return method_named(config.methods.method)
-
-
-def in_table_order(names: Iterable[str]) -> list[str]:
-    """Names as tables list them: those of `METHODS` in its order, then others.
-
-    Raises:
-      FlagError: if there are none, or a text in place of a list of texts.
-    """
-    if isinstance(names, str) or not (names := list(names)):
-        raise FlagError("`methods`", 'names in a list: ["leo", "ridge"]', repr(names))
-    return [n for n in METHODS if n in names] + [n for n in names if n not in METHODS]
 
 
 def _entry_point(name: str) -> "EntryPoint | None":
@@ -263,18 +252,15 @@ def check(config: Config) -> None:
 def _check_features(config: Config) -> None:
     """Refuses settings of a feature transform that make no difference to it."""
     config = with_transform(config)
-    features, given = config.features, config.flat()
-    kind = features.feature_transform
-    for name in ("transform_dims", "transform_shrinkage"):
-        if given[name] is not None and name not in features.chosen:
-            expected = f"none with --feature_transform={kind}"
-            raise FlagError(f"--{name}", expected, str(given[name]))
-    if kind == "none" and features.feature_power != 1:
-        hint = "--feature_transform=center does least besides."
-        expected = "1 with --feature_transform=none"
-        raise FlagError(
-            "--feature_power", expected, f"{features.feature_power:g}", hint
-        )
+    features, given, defaults = config.features, config.flat(), Config().flat()
+    kind, method = features.feature_transform, config.methods.method
+    for name in features.unused:
+        if given[name] != defaults[name]:
+            is_power = name == "feature_power"
+            usual = "1" if is_power else "none"
+            expected = f"{usual} with --feature_transform={kind}, as {method} has"
+            hint = "--feature_transform=center does least besides." if is_power else ""
+            raise FlagError(f"--{name}", expected, f"{given[name]:g}", hint)
     if kind != "none" and config.run.strategy == "multi_worker":
         expected = "none with --strategy=multi_worker, whose machines would each fit it"
         raise FlagError("--feature_transform", expected, kind)

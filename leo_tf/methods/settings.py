@@ -5,7 +5,7 @@ The file is a JSON object, a field a method:
     {"leo": {"outer_lr": 3e-4, "dropout_rate": 0.5}, "maml": {"outer_lr": 1e-3}}
 
 LEO's count for its ablations too, as far as they make use of them, unless they have a
-field of their own.
+field of their own; and a method's for METHOD@TRANSFORM, likewise.
 """
 
 import pathlib
@@ -16,23 +16,37 @@ from leo_tf.configs.rules import check_object
 from leo_tf.configs.schema import GROUP_OF, Config
 from leo_tf.errors import FlagError, InputError, LeoError, shown
 from leo_tf.files import read_json
-from leo_tf.methods.registry import METHODS, is_known, method_named
+from leo_tf.methods.registry import METHODS
+from leo_tf.methods.variants import is_known, variant_named, with_transforms
 
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-# What is compared, and searched for, unless others are named.
-_DEFAULT_METHODS = "leo generator meta_sgd maml ridge logistic centroid"
-DEFAULT_METHODS = tuple(_DEFAULT_METHODS.split())
+# What is searched for unless others are named; and compared, after the untrained.
+SEARCHED = ("leo", "generator", "meta_sgd", "maml")
+_UNTRAINED, _TRANSFORMS = ("centroid", "ridge", "logistic"), ("none", "soft", "lda")
 _MOST_BYTES = 2**20
 LINEAR = frozenset(["dropout_rate"])  # drawn evenly; all others in their logarithm
 _DIGITS = 3
 
 
+def compared(shared: str) -> list[str]:
+    """What is compared unless others are named, where `shared` is the transform of all.
+
+    First what needs no training, on each of the transforms that help most.
+    """
+    names = []
+    for method in _UNTRAINED:
+        names += with_transforms(method, _TRANSFORMS, shared)
+    leo, *others = SEARCHED
+    for_leo = "none" if shared == "lda" else "lda"
+    return [*names, "simpleshot", *with_transforms(leo, [for_leo], shared), *others]
+
+
 def read(
     source: Mapping[str, Mapping[str, Any]] | str, config: Config
 ) -> dict[str, dict[str, Any]]:
-    """Returns method -> its settings, checked against the `config` that they change.
+    """Returns name -> its settings, checked against the `config` that they change.
 
     `source` is the settings, or the path of a file of them; "" for none.
 
@@ -51,65 +65,101 @@ def read(
         except (OSError, ValueError) as error:
             expected = "a JSON file of settings for each method"
             raise InputError(path, expected, shown(str(error))) from error
-    others = filter(is_known, found) if isinstance(found, dict) else ()
+    names = found if isinstance(found, dict) else ()
+    for name in names:
+        try:
+            variant_named(name)
+        except FlagError as error:
+            where = f"{path}: `{error.where}`"
+            raise InputError(where, error.expected, error.received) from error
+    others = filter(is_known, names)
     check_object(found, dict.fromkeys([*METHODS, *others]), path)
-    for method, settings in found.items():
-        check_object(settings, effective(method), f"{path}: `{method}`")
+    for name, settings in found.items():
+        check_object(settings, effective(name), f"{path}: `{name}`")
         try:
             config.replace(**settings)
         except LeoError as error:
-            where = f"{path}: `{method}.{error.where.lstrip('-')}`"
+            where = f"{path}: `{name}.{error.where.lstrip('-')}`"
             raise InputError(where, error.expected, error.received) from error
     return found
 
 
-def of(settings: Mapping[str, dict], method: str) -> dict:
-    """Those of one method, or else of the method whose ablation it is."""
-    if method in settings:
-        return settings[method]
-    inherited = settings.get(method_named(method).family, {})
-    used = effective(method)
-    return {name: value for name, value in inherited.items() if name in used}
+def of(settings: Mapping[str, dict], name: str) -> dict:
+    """Those of a name, or else of its method, or of that whose ablation it is."""
+    variant = variant_named(name)
+    if name in settings:
+        return settings[name]
+    inherited = settings.get(variant.method)
+    if inherited is None:
+        inherited = settings.get(variant.entry.family, {})
+    used = effective(name)
+    return {key: value for key, value in inherited.items() if key in used}
 
 
-def effective(method: str) -> tuple[str, ...]:
-    """The settings that make a difference to a method, but for data and episodes.
+def with_shared(
+    config: Config, settings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Returns name -> settings that make its configuration out of that of all.
+
+    What all share of features, but is of no use on its transform, is not for it; of no
+    use to any, it stays, and is refused.
+    """
+    shared, usual = config.flat(), Config().flat()
+    unused = {
+        name: {*config.replace(**own).features.unused} - own.keys()
+        for name, own in settings.items()
+    }
+    found = {}
+    for name, own in settings.items():
+        others = unused[name] - set.intersection(*unused.values())
+        reset = {n: usual[n] for n in sorted(others) if shared[n] != usual[n]}
+        found[name] = {**reset, **own}
+    return found
+
+
+def effective(name: str) -> tuple[str, ...]:
+    """The settings that make a difference to a variant, but for data and episodes.
 
     Those are the same for all methods, or they could not be compared.
     """
-    known = method_named(method)
+    variant = variant_named(name)
+    known, pinned = variant.entry, variant.settings
+    unused = Config().replace(**pinned).features.unused if len(pinned) > 1 else ()
     names = [*known.settings, *known.chosen]
     names += (n for n, group in GROUP_OF.items() if group == "features")
+    names = [n for n in names if n not in pinned and n not in unused]
     if known.is_trained:
         names += (*known.ranges, "ensemble", "ensemble_share")
         names += (n for n, group in GROUP_OF.items() if group == "optimizer")
     return tuple(dict.fromkeys(names))
 
 
-def ranges(method: str) -> Mapping[str, tuple[float, float]]:
+def ranges(name: str) -> Mapping[str, tuple[float, float]]:
     """`Method.ranges`, of a method that is trained; or else raises a FlagError."""
-    known = method_named(method)
+    known = variant_named(name).entry
     if not known.is_trained:
-        raise FlagError("--methods", "methods that are trained", method)
+        raise FlagError("--methods", "methods that are trained", name)
     return known.ranges
 
 
-def draw(method: str, seed: int, trial: int) -> dict[str, float]:
+def draw(name: str, seed: int, trial: int) -> dict[str, float]:
     """The settings of a trial; those of trial 0 are the configuration's own.
 
-    They depend on nothing but the arguments, so a search can be made longer.
+    They depend on nothing but the arguments, so a search can be made longer. Whatever
+    transform a method stands on, it gets the same.
 
     Raises:
       FlagError: if the method is not trained.
     """
-    wanted = ranges(method)
+    wanted = ranges(name)
     if trial == 0:
         return {}
     from numpy.random import default_rng  # not before: the flags read this module
 
     random = default_rng([seed, trial])
     # All of them, so that a method and its ablations get the same: no luck is between.
-    family = {**ranges(method_named(method).family or method), **wanted}
+    method = variant_named(name)
+    family = {**ranges(method.entry.family or method.method), **wanted}
     drawn = {name: _drawn(random, name, *limits) for name, limits in family.items()}
     return {name: drawn[name] for name in wanted}
 

@@ -26,6 +26,10 @@ from leo_tf.model.learner import Adapted, Count, Learner
 _NUMBERS_AT_ONCE = 2**22
 # Within-class variances below this part of the largest are none: of no inverse.
 _NO_VARIANCE = 1e-10
+# The transforms that turn the scatter within classes into a ball; those that then ask
+# how classes lie: two would leave one number, of length 1.
+_WITHIN_CLASSES, _BETWEEN_CLASSES = ("within", "lda", "soft"), ("lda", "soft")
+_FEWEST_CLASSES = 3
 
 
 class Transform(NamedTuple):
@@ -73,6 +77,35 @@ def _raised(rows, power: float):
     if power == 1.0:
         return rows
     return tf.math.l2_normalize(tf.maximum(rows, 0) ** power, axis=-1)
+
+
+def check_can_fit(kind: str, table: FeatureTable) -> None:
+    """Refuses training classes that tell nothing for a transform of this kind.
+
+    Raises:
+      InputError: if they are too few, or have no scatter, so that it cannot be fitted
+        whatever the settings.
+    """
+    index = table.index
+    if kind in _BETWEEN_CLASSES and len(index.class_sizes) < _FEWEST_CLASSES:
+        expected = f"{_FEWEST_CLASSES} or more for --feature_transform={kind}"
+        raise InputError(
+            f"{index.source}: classes", expected, f"{len(index.class_sizes)}"
+        )
+    if kind in _WITHIN_CLASSES:
+        first, scatter = 0, 0.0
+        for size in index.class_sizes:  # of most data, the first says it
+            mine = tf.gather(table.features, index.rows[first : first + size])
+            scatter += float(np.var(np.float64(mine), axis=0).sum())
+            first += size
+            if scatter / len(index.class_sizes) > _NO_VARIANCE:
+                return
+        raise _no_scatter(index.source)
+
+
+def _no_scatter(source: str) -> InputError:
+    expected = "rows that differ in a class"
+    return InputError(f"{source}: classes", expected, "equal ones in every class")
 
 
 class Statistics:
@@ -149,8 +182,7 @@ class Statistics:
             return Transform(self.power, self.mean, np.zeros([0, 0]))
         shrunk = (1 - shrinkage) * self.variances + shrinkage * self.variances.mean()
         if self.variances[-1] < _NO_VARIANCE:
-            where, expected = f"{self.source}: classes", "rows that differ in a class"
-            raise InputError(where, expected, "equal ones in every class")
+            raise _no_scatter(self.source)
         if shrunk[0] <= _NO_VARIANCE * shrunk[-1]:
             expected = "above 0: classes have no variance in some directions"
             raise InputError("--transform_shrinkage", expected, f"{shrinkage:g}")

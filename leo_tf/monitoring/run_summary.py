@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from leo_tf.configs.presets import given
 from leo_tf.configs.schema import GROUP_OF, GROUPS, Config
 from leo_tf.data_pipeline.dataset import Split, evaluation_shape
-from leo_tf.methods.registry import is_known
+from leo_tf.environment import program
+from leo_tf.methods.variants import is_known
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.tags import ACCURACY, BEST_ACCURACY, LOSS
 from leo_tf.reports.results import flags
@@ -36,7 +37,7 @@ def show(
     name, settings = title(workdir.resolve()), given(config)
     first = _FIRST | settings.keys()
     monitor.hyperparameters(name, _hyperparameters(config), METRICS, first)
-    command = f"python run_leo.py {flags({**settings, 'workdir': workdir})}"
+    command = f"{program()} {flags({**settings, 'workdir': workdir})}"
     texts = {"configuration": _configuration(config), "data": _data(config, splits)}
     monitor.texts({**texts, "command_line": f"    {command}"})
 

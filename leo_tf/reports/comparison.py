@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leo_tf.environment import program
 from leo_tf.evaluation.job_results import Comparison, Row
 from leo_tf.files import near
-from leo_tf.methods.registry import method_named
 from leo_tf.reports import results as report
 from leo_tf.reports.figures import BLUE, ORANGE, new_figure, reliability_diagrams
 from leo_tf.reports.table import Table, document
@@ -20,6 +20,7 @@ def as_dict(comparison: Comparison) -> dict:
     """Returns what results.json holds."""
     return {
         "best_on_validation": comparison.best and comparison.best.name,
+        "lead": comparison.lead and comparison.lead.as_dict(),
         "methods": {row.name: row.as_dict() for row in comparison.rows},
         "difference_to": comparison.reference,
         "test": comparison.shape,
@@ -38,7 +39,7 @@ def title(comparison: Comparison) -> str:
 
 
 def _table(comparison: Comparison, shown=slice(None), heading: str = "") -> Table:
-    minus = f"minus {method_named(comparison.reference).title}"
+    minus = f"minus {comparison.reference_title}"
     reached = "accuracy in %", minus, *report.SURETY
     columns = *reached, "parameters", "best step", "steps", "training", "ms to adapt"
     rows = [(row.title, *_cells(row)[shown]) for row in comparison.rows]
@@ -70,8 +71,8 @@ def terminal(comparison: Comparison) -> list[str | Table]:
     parts += _open_set(comparison)
     if best := comparison.best:
         directory = shlex.quote(f"--workdir={near(comparison.directory / best.name)}")
-        command = f"run_leo.py --mode=export {directory} --export_dir=exported"
-        parts.append(f"{advice(comparison)} To export it:\n    python {command}\n")
+        command = f"{program()} --mode=export {directory} --export_dir=exported"
+        parts.append(f"{advice(comparison)} To export it:\n    {command}\n")
     return parts
 
 
@@ -82,21 +83,22 @@ def _open_set(comparison: Comparison) -> list[str | Table]:
 
 
 def advice(comparison: Comparison) -> str:
-    """Returns which method to take, by validation, in a sentence; "" if none did."""
-    best = comparison.best
-    if best is None or best.validation is None:
+    """Returns which method to take, by validation, in two sentences; "" if none did."""
+    best, lead = comparison.best, comparison.lead
+    if best is None:
         return ""
-    found = (row.validation.mean for row in comparison.rows if row.validation)
-    others = sorted(found, reverse=True)
-    said = f"Best on the validation episodes: {best.title}, {best.validation} %"
-    if len(others) > 1:
-        said += f", {100 * (others[0] - others[1]):.2f} points above the next"
-    return f"{said}; {best.accuracy} % in the test."
+    said = f"Best on the validation episodes: {best.words}, {best.validation} %"
+    if lead is not None:
+        level = round(100 * lead.mean, 2) == 0
+        how = "level with" if level else f"{lead} points above"
+        said += f", {how} {comparison.ranked[1].words}"
+        said += "" if level else ", paired by episode"
+    return f"{said}. In the test it has {best.accuracy} %."
 
 
 def markdown(comparison: Comparison) -> str:
     """Returns the whole table, and what its columns mean."""
-    reference = method_named(comparison.reference).title
+    reference = comparison.reference_title
     tested = "The best step is that of the checkpoint with the best validation, which"
     if not comparison.selects:
         tested = "The validation classes were trained on, too: the last checkpoint"

@@ -56,7 +56,10 @@ def terminal(results: Results) -> list[str | Table]:
             title += remark(results.share_not_finite)
             rows.append((title, str(accuracy), *surety(results.calibration)))
         else:  # beside, not asked for
-            rows.append((title[0].lower() + title[1:], str(accuracy)))
+            made_of_one = method_named(results.method).feature_transform
+            features = " on features as they are" if made_of_one else ""
+            title = f"{title[0].lower()}{title[1:]}{features}"
+            rows.append((title, str(accuracy)))
     if results.difference is not None:
         rows.append(("difference, paired", signed(results.difference)))
     columns, sections = ("method", "accuracy in %", *SURETY), (len(results.methods),)

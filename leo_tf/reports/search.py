@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from leo_tf.evaluation.job_results import Trial, best_of
 from leo_tf.evaluation.results import remark
-from leo_tf.methods.registry import method_named
 from leo_tf.methods.settings import LINEAR, ranges
+from leo_tf.methods.variants import variant_named
 from leo_tf.reports.figures import BLUE, GREY, ORANGE, new_panels
 from leo_tf.reports.results import flags
 from leo_tf.reports.table import Table, document
@@ -54,7 +54,7 @@ def terminal(found: dict[str, list[Trial]]) -> list[str | Table]:
         conclusion = "Every trial diverged: no settings are recommended."
         if best is not None:
             conclusion = flags(trials[best].settings) or "The settings given were best."
-        heading = f"\n{method_named(name).title}: best of {len(trials)} trials"
+        heading = f"\n{variant_named(name).title}: best of {len(trials)} trials"
         parts += [heading, Table(_COLUMNS, rows), conclusion]
     return parts
 
@@ -68,7 +68,7 @@ def markdown(found: dict[str, list[Trial]], given: Mapping[str, object]) -> str:
         for number, trial in _ranked(trials):
             settings = f"`{flags(trial.settings)}`" if trial.settings else _AS_GIVEN
             rows.append((str(number), *_cells(trial), settings))
-        parts.append(Table(columns, rows, columns[-1:], method_named(name).title))
+        parts.append(Table(columns, rows, columns[-1:], variant_named(name).title))
     scope = "± is the 95 % interval over the validation episodes, the same for all."
     return document([*parts, scope, f"Given: `{flags(given)}`"])
 
@@ -87,7 +87,7 @@ def picture(found: dict[str, list[Trial]]) -> "Figure":
         axes.set(xscale=scale, xlim=ranges(name)[setting])  # all that was drawn from
         axes.set_xlabel(setting, fontsize=8)
         axes.set_ylabel("accuracy in %", fontsize=8)
-        axes.set_title(method_named(name).title, fontsize=8, parse_math=False)
+        axes.set_title(variant_named(name).title, fontsize=8, parse_math=False)
         axes.tick_params(labelsize=7)
         axes.tick_params(which="minor", labelbottom=False)
         axes.grid(alpha=0.3)

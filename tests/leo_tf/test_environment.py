@@ -9,6 +9,7 @@ import keras
 import pytest
 import tensorflow as tf
 
+from leo_tf import environment
 from leo_tf.environment import device, import_keras, import_matplotlib, versions
 from leo_tf.errors import FlagError
 
@@ -47,6 +48,29 @@ def test_tensorflow_warns_of_functions_that_are_traced_again_if_they_are_the_use
     assert any("<function python" in line for line in said)
     assert any("something else" in line for line in said)
     assert not any("make_scorer" in line for line in said)
+
+
+def test_a_printed_command_works_where_it_is_printed(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command = f"{environment.program()} --version"
+    told = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert told.stdout == f"leo-tf {environment.leo_tf.__version__}\n", told.stderr
+
+
+def test_a_printed_command_is_short_in_a_checkout_and_needs_none(monkeypatch, tmp_path):
+    places = {"PATH": str(tmp_path / "bin")}, str(tmp_path / "bin" / "python3")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").write_text("#!/bin/sh")
+    (tmp_path / "bin" / "python").chmod(0o755)
+    monkeypatch.setattr(environment.leo_tf, "__file__", f"{tmp_path}/leo_tf/a.py")
+    monkeypatch.setattr(sys, "executable", places[1])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    assert environment.program() == "bin/python3 -m leo_tf"
+    monkeypatch.setenv("PATH", places[0]["PATH"])
+    assert environment.program() == "python -m leo_tf"
+    (tmp_path / "run_leo.py").touch()
+    assert environment.program() == "python run_leo.py"
 
 
 def test_the_device_is_what_tensorflow_has():

@@ -126,13 +126,30 @@ def test_values_beyond_the_edge_are_refused(flag, refusal):
 
 
 def test_what_to_compare_is_some_methods_each_once(refusal):
-    assert read("--mode=compare").arguments["methods"][0] == "leo"
-    assert read("--mode=compare", "--methods=maml,leo").arguments["methods"] == (
-        "maml",
-        "leo",
-    )
-    for names in ("", "leo,", "leo,leo", "LEO", "leo ridge", "svm"):
+    assert read("--mode=compare").arguments["methods"] is None, "those of `compared`"
+    for mode in ("compare", "search"):
+        names = read(f"--mode={mode}", "--methods=maml,leo@lda").arguments["methods"]
+        assert names == ("maml", "leo@lda")
+    for names in ("", "leo,", "leo,leo", "leo@lda,leo@lda", "LEO", "leo ridge", "svm"):
         assert refusal("--mode=compare", f"--methods={names}").where == "--methods"
+    assert refusal("--mode=compare", "--methods=svm@lda").where == "--methods"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ridge@pca", "none, center, within, lda, soft, received 'pca'."),
+        ("ridge@", "none, center, within, lda, soft, received ''."),
+        ("ridge@lda@soft", "received 'lda@soft'."),
+        ("lda@soft", "expected lda alone, which is made of lda, received @soft. cent"),
+        ("simpleshot@center", "expected simpleshot alone, which is made of center, "),
+    ],
+)
+def test_a_transform_that_a_method_cannot_stand_on_is_refused_by_its_name(
+    name, said, refusal
+):
+    error = refusal("--mode=compare", f"--methods=leo,{name}")
+    assert error.where == name and said in str(error)
 
 
 def test_a_reproduction_has_five_seeds_unless_told(refusal):

@@ -15,15 +15,18 @@ from leo_tf.cli import main as command_line
 from leo_tf.cli.flags import parse
 from leo_tf.console import ProgressLine
 from leo_tf.data_pipeline import dataset as datasets
+from leo_tf.environment import program
 from leo_tf.errors import DivergedError
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.intervals import interval
 from leo_tf.experiments import compare as compare_job
 from leo_tf.experiments import run_group
+from leo_tf.experiments import train as train_job
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
 from leo_tf.files import near
 from leo_tf.methods.registry import METHODS, build
 from leo_tf.runs.checkpoints import Checkpoints
+from leo_tf.runs.run import load_run
 from leo_tf.runs.variables import restore_variables
 from leo_tf.training import trainer
 
@@ -147,6 +150,7 @@ def cells_of(found: dict) -> dict[str, str]:
         "minus LEO": percent(found["difference"], "+") if found["difference"] else "",
         "NLL": f"{found['nll']['mean']:.3f}",
         "ECE in %": f"{100 * found['ece']:.1f}",
+        "at T": f"{100 * found['ece_scaled']:.1f}",
         "parameters": str(found["trainable_parameters"]),
         **trained,
         "ms to adapt": f"{1000 * found['seconds_to_adapt_to_a_task']:.2f}",
@@ -317,9 +321,10 @@ def test_a_method_that_diverged_after_a_validation_is_tested_at_its_best(
     train = run_group.RunGroup.train
 
     def diverging(self, name, **settings):
-        train(self, name, **settings)
+        run = train(self, name, **settings)
         if name == "maml":
             raise DivergedError("step 17", "few", "many")
+        return run
 
     monkeypatch.setattr(run_group.RunGroup, "train", diverging)
     workdir = pathlib.Path(shutil.copytree(comparison, tmp_path / "copy"))
@@ -328,9 +333,8 @@ def test_a_method_that_diverged_after_a_validation_is_tested_at_its_best(
     for name, row in found.items():
         assert row["diverged"] == (name == "maml") and not before[name]["diverged"]
         assert row["accuracy"] == before[name]["accuracy"]
-    [line] = (
-        r for r in (workdir / "results.md").read_text().splitlines() if "MAML" in r
-    )
+    lines = (workdir / "results.md").read_text().splitlines()
+    [line] = (line for line in lines if line.startswith("| MAML"))
     assert "| 4 (diverged) |" in line
 
 
@@ -349,3 +353,190 @@ def test_the_table_says_what_was_given_and_chosen_and_how_checkpoints_were_selec
     assert "--train_on_val=true" in text and "--first_order=true" in text
     assert "trained on, too: the last checkpoint" in text
     assert "best validation" not in text
+
+
+VARIANTS = "leo@lda,centroid@lda,ridge@lda,ridge,leo"
+
+
+@pytest.fixture(scope="module")
+def on_transforms(compare, tmp_path_factory):
+    """A comparison of methods on transforms; and its transforms that were fitted."""
+    workdir, fitted = tmp_path_factory.mktemp("on_transforms") / "job", []
+    fit = train_job.fit_transform
+
+    def counted(config, splits):
+        fitted.append(config.methods.method)
+        return fit(config, splits)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_job, "fit_transform", counted)
+        flags = f"--methods={VARIANTS}", "--transform_dims=3"
+        assert compare(workdir, *flags, "--quiet") == 0
+    return workdir, fitted
+
+
+def test_every_method_stands_on_every_transform_in_one_comparison(on_transforms):
+    workdir, _ = on_transforms
+    rows = results_of(workdir)["methods"]
+    assert list(rows) == ["centroid@lda", "ridge", "ridge@lda", "leo", "leo@lda"]
+    assert [row["title"] for row in rows.values()] == [
+        *("Nearest centroid, lda", "Ridge regression", "Ridge regression, lda"),
+        *("LEO", "LEO, lda"),
+    ]
+    for name, row in rows.items():
+        config = config_of(workdir / name)
+        method, _, transform = name.partition("@")
+        assert config.methods.method == method
+        assert config.features.feature_transform == (transform or "none")
+        assert config.features.transform_dims == (3 if transform else None)
+        alone = evaluated(workdir / name)
+        assert row["accuracy"]["mean"] == alone.methods[method].mean
+        assert row["feature_transform"] == (transform or "none")
+        own = {"feature_transform": "lda"} if transform else {}
+        assert row["settings_of_its_own"] == own
+    text = (workdir / "results.md").read_text()
+    assert text.startswith("# tiny, test: 3-way") and "minus LEO |" in text
+    assert "Ridge regression, lda: `--feature_transform=lda`" in text
+    assert "None" not in text
+
+
+def test_a_transform_is_fitted_once_for_all_that_are_not_trained(on_transforms):
+    workdir, fitted = on_transforms
+    assert fitted == ["centroid", "leo"], "LEO may want other dims"
+    kept = [
+        (workdir / name / "transform.npz").read_bytes()
+        for name in ("centroid@lda", "ridge@lda")
+    ]
+    assert kept[0] == kept[1]
+
+
+def test_resumed_it_fits_no_transform_again(
+    on_transforms, compare, tmp_path, monkeypatch
+):
+    workdir = pathlib.Path(shutil.copytree(on_transforms[0], tmp_path / "copy"))
+    shutil.rmtree(workdir / "ridge@lda")
+    before = results_of(workdir)["methods"]["ridge@lda"]
+
+    def refitted(*unused):
+        pytest.fail("it was fitted")
+
+    monkeypatch.setattr(train_job, "fit_transform", refitted)
+    flags = f"--methods={VARIANTS}", "--transform_dims=3", "--quiet"
+    assert compare(workdir, *flags) == 0
+    again = results_of(workdir)["methods"]["ridge@lda"]
+    assert again["accuracy"] == before["accuracy"]
+
+
+def test_the_lead_of_the_best_is_paired_by_validation_episode(on_transforms):
+    workdir, _ = on_transforms
+    found = results_of(workdir)
+    rows = found["methods"]
+    ranked = sorted(rows, key=lambda name: -rows[name]["validation"]["mean"])
+    assert ranked[0] == found["best_on_validation"]
+    best, other = (validated(workdir / name) for name in ranked[:2])
+    assert interval(best).mean == pytest.approx(rows[ranked[0]]["validation"]["mean"])
+    expected = interval(best - other)
+    assert found["lead"]["mean"] == pytest.approx(expected.mean)
+    assert found["lead"]["half_width_95"] == pytest.approx(expected.half_width)
+    assert "points above" in (workdir / "results.md").read_text()
+
+
+def validated(workdir) -> np.ndarray:
+    """Accuracies of the validation episodes, [E], by the best checkpoint of a run."""
+    run = load_run(workdir)
+    run.restore_best()
+    split = datasets.load(run.config, ["val"])["val"]
+    count = run.config.run.num_val_episodes
+    episodes = datasets.evaluation_episodes(run.config, split, count)
+    return evaluate({"method": run.learner}, episodes)["method"].accuracy
+
+
+def test_what_needs_no_training_runs_first_and_is_told_so(compare, tmp_path, capsys):
+    flags = "--methods=maml,centroid@soft,ridge", "--num_steps=2"
+    assert compare(tmp_path / "job", *flags) == 0
+    told = capsys.readouterr().err
+    lines = [line for line in told.splitlines() if line.endswith(" of 3)")]
+    assert lines == [
+        "Nearest centroid, soft (1 of 3)",
+        "Ridge regression (2 of 3)",
+        "MAML (3 of 3)",
+    ]
+
+
+@pytest.fixture
+def two_classes(write_split, tiny_data, tmp_path):
+    """Flags of a data set with two classes to train on."""
+    shutil.copytree(tiny_data, tmp_path / "data")
+    write_split(tmp_path / "data" / "tiny" / "train.npz", "train", 2, 5)
+    return f"--data_path={tmp_path / 'data'}", "--way=2"
+
+
+class _WouldTrain(Exception):
+    pass
+
+
+def would_train(small_flags, *flags):
+    """The names that a comparison would train, in this order."""
+    names = []
+
+    def instead(unused_group, settings):
+        names.extend(settings)
+        raise _WouldTrain
+
+    options = parse(["run_leo.py", "--mode=compare", *small_flags, *flags])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare_job, "_trained", instead)
+        with pytest.raises(_WouldTrain):
+            compare_job.compare(
+                options.config, workdir=options.workdir, **options.arguments
+            )
+    return names
+
+
+def test_without_names_it_compares_what_helps_most_the_untrained_first(
+    small_flags, tmp_path
+):
+    assert would_train(small_flags, f"--workdir={tmp_path}") == [
+        *("centroid", "centroid@soft", "centroid@lda"),
+        *("ridge", "ridge@soft", "ridge@lda"),
+        *("logistic", "logistic@soft", "logistic@lda"),
+        *("simpleshot", "leo", "leo@lda", "generator", "meta_sgd", "maml"),
+    ]
+
+
+def test_a_default_that_the_data_does_not_allow_is_left_out_and_told(
+    small_flags, two_classes, tmp_path, caplog
+):
+    names = would_train(small_flags, *two_classes, f"--workdir={tmp_path / 'job'}")
+    plain = ["centroid", "ridge", "logistic", "simpleshot"]
+    assert names == [*plain, "leo", "generator", "meta_sgd", "maml"]
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("is left out: " in line for line in told) == 7
+    line = next(line for line in told if "Ridge regression, soft" in line)
+    assert (
+        "classes: expected 3 or more for --feature_transform=soft, received 2" in line
+    )
+
+
+def test_one_that_was_asked_for_and_cannot_be_is_an_error_before_any_is_trained(
+    compare, two_classes, tmp_path, capsys
+):
+    flags = *two_classes, "--methods=centroid,leo,ridge@soft", "--quiet"
+    assert compare(tmp_path / "job", *flags) == 3
+    told = capsys.readouterr().err
+    assert told.startswith("error: ridge@soft: ") and "expected 3 or more" in told
+    assert [path.name for path in (tmp_path / "job").iterdir()] == ["job.json"]
+    shared = *two_classes, "--feature_transform=soft", "--quiet"
+    assert compare(tmp_path / "shared", *shared, "--methods=centroid") == 3
+    assert capsys.readouterr().err.startswith("error: centroid: ")
+
+
+def test_the_command_it_ends_with_exports_the_best(on_transforms, compare, capsys):
+    workdir, _ = on_transforms
+    flags = f"--methods={VARIANTS}", "--transform_dims=3", "--quiet"
+    assert compare(workdir, *flags) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = next(i for i, line in enumerate(lines) if "To export it:" in line)
+    best = results_of(workdir)["best_on_validation"]
+    command = f"{program()} --mode=export --workdir={workdir / best} "
+    assert lines[at + 1] == f"    {command}--export_dir=exported"

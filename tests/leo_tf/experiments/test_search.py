@@ -99,6 +99,28 @@ def test_the_best_validation_decides_and_its_settings_fit_a_comparison(
     assert "LEO: `--kl_weight=0.25`" in (workdir / "results.md").read_text()
 
 
+def test_a_method_is_searched_for_on_a_transform_of_its_own(
+    searched, search, tmp_path, capsys
+):
+    workdir = pathlib.Path(shutil.copytree(searched, tmp_path / "copy"))
+    flags = "--methods=generator@soft,ridge@soft", "--trials=2", "--feature_power=1"
+    assert search(workdir, *flags) == 0
+    settings = json.loads((workdir / "settings.json").read_text())
+    assert settings.keys() == {"generator", "maml", "generator@soft"}
+    names = settings["generator"].keys()
+    assert settings["generator@soft"].keys() == names, "its transform is in its name"
+    for number in (0, 1):
+        trial = workdir / "generator@soft" / f"trial_{number:02}"
+        config = Config.from_dict(json.loads((trial / "config.json").read_text()))
+        assert config.methods.method == "generator"
+        assert config.features.feature_transform == "soft"
+        drawn = method_settings.draw("generator", 0, number)
+        assert drawn.items() <= config.flat().items(), "as on any other transform"
+    told = capsys.readouterr()
+    assert "Conditional generator only, soft, trial 1, 2 of 2: --outer_lr" in told.err
+    assert "Conditional generator only, soft: best of 2 trials" in told.out
+
+
 def test_all_trials_are_in_the_files_best_first(searched):
     text = (searched / "results.md").read_text()
     tables = text.split("# ")[1:]

@@ -52,6 +52,7 @@ def test_a_finished_run_leaves_what_it_promises_and_nothing_half_written(trained
     assert {path.name for path in trained.iterdir()} == {
         ".lock",
         "config.json",
+        "confidence.json",
         "checkpoints",
         "best",
         "events",

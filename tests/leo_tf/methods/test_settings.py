@@ -11,7 +11,8 @@ from tiny_cases import SETTINGS, D, N, make_episode
 from leo_tf.configs.schema import GROUPS, Config
 from leo_tf.errors import FlagError, InputError
 from leo_tf.methods import settings as method_settings
-from leo_tf.methods.registry import METHODS, build
+from leo_tf.methods.registry import METHODS, build, check
+from leo_tf.methods.variants import variant_named
 from leo_tf.training.meta_step import meta_gradients
 
 
@@ -44,6 +45,53 @@ def test_leos_settings_count_for_its_ablations_unless_they_have_their_own(writte
         "generator_finetuning": {"outer_lr": 0.5, "kl_weight": 0.25},
         "maml": {"adaptation_steps": 2},
     }
+
+
+def test_a_variant_has_its_own_settings_or_its_methods_or_its_familys(written):
+    leo, own = {"outer_lr": 0.5, "kl_weight": 0.25}, {"outer_lr": 0.125}
+    values = {"leo": leo, "leo@soft": own, "generator@lda": {"kl_weight": 0.5}}
+    settings = method_settings.read(written(values), Config())
+    found = {
+        name: method_settings.of(settings, name)
+        for name in ("leo@lda", "leo@soft", "generator@soft", "generator@lda")
+    }
+    assert found == {
+        "leo@lda": leo,
+        "leo@soft": own,
+        "generator@soft": leo,
+        "generator@lda": {"kl_weight": 0.5},
+    }
+
+
+def test_a_transform_of_its_own_takes_of_a_methods_features_what_it_can_use(written):
+    features = {"feature_transform": "lda", "transform_dims": 3}
+    values = {"leo": {**features, "transform_shrinkage": 0.5}}
+    settings = method_settings.read(written(values), Config())
+    assert method_settings.of(settings, "leo@soft") == {"transform_shrinkage": 0.5}
+    assert method_settings.of(settings, "leo@none") == {}
+    assert method_settings.of(settings, "leo@lda")["transform_dims"] == 3
+
+
+def test_what_all_share_is_for_those_that_can_use_it():
+    config = Config().replace(transform_dims=3, feature_power=0.5)
+    variants = {n: variant_named(n).settings for n in ("leo", "leo@soft", "leo@lda")}
+    found = method_settings.with_shared(config, variants)
+    features = {n: config.replace(**own).features for n, own in found.items()}
+    dims = {n: each.transform_dims for n, each in features.items()}
+    assert dims == {"leo": None, "leo@soft": None, "leo@lda": 3}
+    powers = {n: each.feature_power for n, each in features.items()}
+    assert powers == {"leo": 1, "leo@soft": 0.5, "leo@lda": 0.5}
+    for own in found.values():
+        check(config.replace(**own))
+
+
+def test_what_no_method_can_use_is_refused_naming_one():
+    config = Config().replace(transform_dims=3)
+    for name in ("ridge", "ridge@soft"):
+        variants = {name: variant_named(name).settings}
+        [settings] = method_settings.with_shared(config, variants).values()
+        with pytest.raises(FlagError, match=r"--transform_dims: .*, as ridge has"):
+            check(config.replace(**settings))
 
 
 _OTHER_VALUES = {
@@ -102,6 +150,12 @@ def test_a_setting_is_taken_where_it_makes_a_difference_and_nowhere_else(
         ({"ridge": {"outer_lr": 1.0}}, ": `ridge`", "outer_lr"),
         ({"generator": {"inner_lr_init": 1.0}}, ": `generator`", "inner_lr_init"),
         ({"leo": {"outer_lr": -1.0}}, ": `leo.outer_lr`", "-1"),
+        ({"leo@pca": {}}, ": `leo@pca`", "'pca'"),
+        ({"svm@lda": {}}, "", "svm@lda"),
+        ({"lda@soft": {}}, ": `lda@soft`", "lda alone"),
+        ({"leo@soft": {"feature_transform": "lda"}}, ": `leo@soft`", "feature_trans"),
+        ({"leo@soft": {"transform_dims": 3}}, ": `leo@soft`", "transform_dims"),
+        ({"lda": {"feature_transform": "soft"}}, ": `lda`", "feature_transform"),
         ({"leo": {"outer_lr": "x" * 999}}, ": `leo.outer_lr`", "number"),
     ],
 )
@@ -124,6 +178,7 @@ def test_the_first_trial_has_the_settings_given_and_later_ones_their_own():
     assert trials == [method_settings.draw("leo", 0, n) for n in range(1, 9)]
     assert len({trial["kl_weight"] for trial in trials}) == 8
     assert method_settings.draw("leo", 1, 1) != trials[0]
+    assert method_settings.draw("leo@lda", 0, 1) == trials[0]
 
 
 def test_an_ablation_draws_what_leo_draws():

@@ -9,13 +9,18 @@ import tensorflow as tf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 import leo_tf
+from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.episode import Episode
 from leo_tf.data_pipeline.pipeline import FeatureTable
 from leo_tf.errors import CheckpointError, FlagError, InputError
+from leo_tf.evaluation import validation_tuning
+from leo_tf.evaluation.evaluate import evaluate as evaluate_all
+from leo_tf.evaluation.validation_tuning import fit_transform
 from leo_tf.methods import transforms
+from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import METHODS, build
-from leo_tf.methods.transforms import Statistics, Transformed
+from leo_tf.methods.transforms import Statistics, Transformed, check_can_fit
 from leo_tf.model.learner import adapt_and_score
 from leo_tf.runs.run import load_run
 
@@ -302,13 +307,15 @@ def test_the_transform_is_inside_the_export(run, tmp_path, tiny_data):
     )
     classifier = adapted.classifier[tf.newaxis]
     logits = opened.learner.logits(classifier, tf.constant(unit)[tf.newaxis])[0]
-    np.testing.assert_allclose(client.decision_function(rows), logits, atol=1e-5)
+    logits = logits / opened.confidence(opened.checkpoints.best()).temperature
+    np.testing.assert_allclose(client.decision_function(rows), logits, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["lda", "simpleshot"])
 def test_a_method_may_be_defined_by_its_transform(
-    method, train, quick_jobs, tmp_path, tiny_data, capsys
+    method, train, quick_jobs, tmp_path, tiny_data, capsys, monkeypatch
 ):
+    monkeypatch.setenv("COLUMNS", "120")
     assert train(tmp_path / "run", f"--method={method}", "--quiet") == 0
     opened = load_run(tmp_path / "run")
     opened.restore_best()
@@ -318,6 +325,14 @@ def test_a_method_may_be_defined_by_its_transform(
     fitted = Statistics(FeatureTable.from_embeddings(features))
     expected = fitted.transform_of(opened.config.features)
     np.testing.assert_array_equal(opened.transform.mean, expected.mean)
+    told = capsys.readouterr().out
+    assert "nearest centroid on features as they are" in told
+    plain = ["--method=centroid", "--quiet"]
+    assert train(tmp_path / "plain", *plain) == 0
+    assert (
+        accuracy(tmp_path / "run")["centroid"]["mean"]
+        == (accuracy(tmp_path / "plain")["centroid"]["mean"])
+    )
     soft = ["--feature_transform=soft", "--quiet"]
     assert train(tmp_path / "soft", f"--method={method}", *soft) == 2
     assert f"expected {kind}, which {method} is made of" in capsys.readouterr().err
@@ -368,3 +383,87 @@ def test_methods_on_transforms_of_their_own_are_compared(tmp_path, quick_jobs):
     transformed, plain = found.rows
     assert transformed.accuracy.mean > plain.accuracy.mean + 0.1
     assert {"transform_dims", "transform_shrinkage"} <= transformed.chosen.keys()
+    assert [row.title for row in found.rows] == [
+        "Nearest centroid, lda",
+        "Nearest centroid (Euclidean)",
+    ]
+
+
+def test_a_table_is_named_by_a_transform_only_if_all_rows_stand_on_that(
+    tmp_path, quick_jobs, tiny_data
+):
+    config = leo_tf.Config().replace(
+        **{"dataset_name": "tiny", "data_path": str(tiny_data), "way": 3},
+        **{"num_query": 3, "num_val_episodes": 4, "num_test_episodes": 4},
+        **{"feature_transform": "lda", "transform_dims": 3},
+    )
+    named = {"a": {}, "b": {"centroid": {"transform_dims": 2}}}
+    named["c"] = {"centroid": {"feature_transform": "none"}}
+    methods = ["centroid", "centroid_euclidean"]
+    found = {
+        name: leo_tf.compare(config, methods, tmp_path / name, method_settings=own)
+        for name, own in named.items()
+    }
+    assert found["a"].dataset == "tiny (lda, dims 3)"
+    assert found["b"].dataset == found["c"].dataset == "tiny"
+    titles = {name: [row.title for row in each.rows] for name, each in found.items()}
+    assert titles["a"] == [METHODS[name].title for name in methods]
+    assert titles["b"] == [f"{title}, lda" for title in titles["a"]]
+    assert titles["c"] == [titles["a"][0], titles["b"][1]]
+
+
+def test_of_equally_good_transforms_the_most_regularised_is_taken(
+    monkeypatch, tiny_data
+):
+    config = leo_tf.Config().replace(
+        **{"dataset_name": "tiny", "data_path": str(tiny_data), "way": 3},
+        **{"num_query": 3, "method": "centroid", "feature_transform": "lda"},
+    )
+    splits = dataset.load(config)
+    monkeypatch.setattr(validation_tuning, "_ENOUGH_CLASSES", 2)
+    monkeypatch.setattr(validation_tuning, "_DIMS", (2, 3))
+    tried = []
+
+    def level(transforms, unused_episodes):
+        tried.extend(transforms)
+        return [0.5] * len(transforms)
+
+    monkeypatch.setattr(validation_tuning, "_centroid_accuracies", level)
+    found = fit_transform(config, splits)
+    assert len(tried) == 3 * 5, "two of these dims, or all seven"
+    assert found.features.transform_dims == 2
+    assert found.features.transform_shrinkage == 0.9
+
+
+def test_transforms_are_tried_by_the_accuracy_of_nearest_centroid(tiny_data):
+    config = leo_tf.Config().replace(
+        **{"dataset_name": "tiny", "data_path": str(tiny_data), "way": 3},
+    )
+    config = config.replace(num_query=3)
+    splits = dataset.load(config)
+    statistics = Statistics(splits["train"].table)
+    tried = [statistics.transform("lda", dims, 0.1) for dims in (2, 5)]
+    episodes = dataset.evaluation_episodes(config, splits["val"], 20)
+    learners = {str(i): Transformed(NearestCentroid(), t) for i, t in enumerate(tried)}
+    expected = [s.accuracy.mean() for s in evaluate_all(learners, episodes).values()]
+    found = validation_tuning._centroid_accuracies(tried, episodes)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found[0] != found[1]
+
+
+def test_classes_that_tell_nothing_are_refused_for_a_transform_that_asks_them():
+    random = np.random.default_rng(0)
+    labels, names = np.repeat([0, 1], 5), ("a", "b")
+    two = EmbeddingTable(random.normal(size=(10, D)), labels, names, source="two.npz")
+    few = FeatureTable.from_embeddings(two)
+    for kind in ("lda", "soft"):
+        with pytest.raises(InputError, match=f"classes: .* 3 or more for .*={kind}"):
+            check_can_fit(kind, few)
+    for kind in ("none", "center", "within"):
+        check_can_fit(kind, few)
+    equal = table(rows=1)
+    for kind in ("within", "lda", "soft"):
+        with pytest.raises(InputError, match=r"some.npz: classes: .*rows that differ"):
+            check_can_fit(kind, equal)
+        check_can_fit(kind, table())
+    check_can_fit("center", equal)

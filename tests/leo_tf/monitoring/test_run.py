@@ -8,6 +8,7 @@ from event_files import hyperparameter_events, picture, read, under
 from saved_runs import manifest_of, values_of
 
 from leo_tf.data_pipeline import dataset as datasets
+from leo_tf.environment import program
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.methods.nearest_centroid import NearestCentroid
 from leo_tf.monitoring import run_summary as monitor_facts
@@ -179,7 +180,7 @@ def test_texts_tell_configuration_data_and_the_command_to_go_on(trained, tiny_da
     assert {"configuration", "data", "command_line"} <= set(texts)
     [command] = texts["command_line"].values()
     command = command.item().decode()
-    assert command.startswith("    python run_leo.py ")
+    assert command.startswith(f"    {program()} --")
     assert f"--workdir={trained}" in command and "--outer_lr=0.02" in command
     [configuration] = texts["configuration"].values()
     assert b"| outer_lr | 0.02 | optimizer |" in configuration.item()

@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from leo_tf.environment import program
 from leo_tf.evaluation.calibration import Bins
 from leo_tf.evaluation.intervals import Interval
 from leo_tf.evaluation.job_results import Comparison, Row
@@ -60,15 +61,63 @@ def validated(*accuracies, **changes):
 
 def test_it_ends_with_the_method_that_validated_best_and_how_to_export_it():
     found = validated(0.71, 0.68, 0.66, directory=pathlib.Path("a job"))
-    sentence = (
-        "Best on the validation episodes: Ridge regression, 71.00 ± 0.50 %, 3.00 "
-        "points above the next; 61.23 ± 1.23 % in the test."
+    found = found._replace(lead=Interval(0.03, 0.004))
+    sentences = (
+        "Best on the validation episodes: Ridge regression on features as they are, "
+        "71.00 ± 0.50 %, 3.00 ± 0.40 points above MAML on features as they are, paired "
+        "by episode. In the test it has 61.23 ± 1.23 %."
     )
-    command = "python run_leo.py --mode=export '--workdir=a job/ridge' "
+    command = f"{program()} --mode=export '--workdir=a job/ridge' "
     last = report.terminal(found)[-1]
-    assert last == (f"{sentence} To export it:\n    {command}--export_dir=exported\n")
-    assert sentence in report.markdown(found)
-    assert report.as_dict(found)["best_on_validation"] == "ridge"
+    assert last == f"{sentences} To export it:\n    {command}--export_dir=exported\n"
+    assert sentences in report.markdown(found)
+    json = report.as_dict(found)
+    assert json["best_on_validation"] == "ridge"
+    assert json["lead"] == {"mean": 0.03, "half_width_95": 0.004}
+
+
+@pytest.mark.parametrize("lead", [0.0, 0.00004, -0.00004])
+def test_two_that_validated_alike_are_level(lead):
+    rows = [
+        RIDGE._replace(name="ridge@soft", transform="soft"),
+        MAML._replace(transform="lda"),
+        LEO._replace(name="lda", transform="lda"),
+    ]
+    rows = [row._replace(validation=Interval(0.7, 0.005)) for row in rows]
+    found = comparison(rows=rows, reference="lda", lead=Interval(lead, 0.001))
+    assert report.advice(found) == (
+        "Best on the validation episodes: Ridge regression on soft features, 70.00 ± "
+        "0.50 %, level with MAML on lda features. In the test it has 61.23 ± 1.23 %."
+    )
+    assert found.ranked[2].words == "LDA + nearest centroid", "it says that itself"
+
+
+def test_of_one_method_there_is_nothing_to_lead():
+    found = validated(0.71)._replace(reference="ridge")
+    assert "71.00 ± 0.50 %. In the test it has" in report.advice(found)
+
+
+def test_a_row_names_its_transform_where_not_all_stand_on_one():
+    def titles(shared):
+        rows = [
+            RIDGE._replace(transform="soft", shared=shared),
+            RIDGE._replace(name="ridge@lda", transform="lda", shared=shared),
+            RIDGE._replace(name="ridge@none", shared=shared),
+            MAML._replace(shared=shared),
+            LEO._replace(name="simpleshot", transform="center", shared=shared),
+        ]
+        return [row.title for row in rows]
+
+    named = ["Ridge regression, lda", "Ridge regression, none", "MAML", "SimpleShot"]
+    assert titles(shared=False) == ["Ridge regression, soft", *named]
+    assert titles(shared=True) == ["Ridge regression", *named]
+
+
+def test_the_reference_is_called_as_its_row():
+    rows = [RIDGE, LEO._replace(name="leo@lda", transform="lda", shared=False)]
+    found = comparison(rows=rows, reference="leo@lda")
+    assert "| minus LEO, lda |" in report.markdown(found)
+    assert "Differences to LEO, lda are paired" in report.markdown(found)
 
 
 def test_without_validation_classes_of_their_own_none_is_the_best():
@@ -152,6 +201,7 @@ def test_json_says_what_was_tested_and_each_method_under_its_name():
     found = report.as_dict(comparison(samples=3))
     assert found == {
         "best_on_validation": None,
+        "lead": None,
         "methods": {row.name: row.as_dict() for row in (RIDGE, MAML, LEO)},
         "difference_to": "leo",
         "test": SHAPE,

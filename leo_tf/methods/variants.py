@@ -1,0 +1,108 @@
+"""METHOD@TRANSFORM: a method on a feature transform of its own, beside others.
+
+Nothing else reads such a name, or writes one. No TensorFlow is imported, and no module
+of a method: the command line looks names up before.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from leo_tf.configs.settings import TRANSFORMS
+from leo_tf.errors import FlagError, shown
+from leo_tf.methods import registry
+from leo_tf.methods.method import Method
+from leo_tf.methods.registry import METHODS
+
+_MARK = "@"
+
+
+class Variant(NamedTuple):
+    """A method as a comparison or a search has it."""
+
+    method: str
+    transform: str = ""  # of its own; "" for the one that all share
+
+    @property
+    def entry(self) -> Method:
+        """The method itself; FlagError if there is none."""
+        return registry.method_named(self.method)
+
+    @property
+    def title(self) -> str:
+        """Its name in tables: "Ridge regression, soft"."""
+        title = self.entry.title
+        return f"{title}, {self.transform}" if self.transform else title
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What its configuration has, whatever all share."""
+        transform = self.transform or self.entry.feature_transform
+        own = {"feature_transform": transform} if transform else {}
+        return {"method": self.method, **own}
+
+
+def method_part(name: str) -> str:
+    """The METHOD of METHOD@TRANSFORM, known or not."""
+    return name.partition(_MARK)[0]
+
+
+def variant_named(name: str) -> Variant:
+    """The variant that METHOD or METHOD@TRANSFORM names.
+
+    Raises:
+      FlagError: if there is no such transform, or the method is made of one. That
+        there is such a method is seen when it is asked for.
+    """
+    if not isinstance(name, str):
+        raise FlagError("`methods`", 'names: ["leo", "ridge@soft"]', repr(name))
+    method, mark, transform = name.partition(_MARK)
+    where = shown(name)[1:-1]
+    if mark and transform not in TRANSFORMS:
+        expected = f"a feature transform after {_MARK}: {', '.join(TRANSFORMS)}"
+        raise FlagError(where, expected, shown(transform))
+    own = METHODS[method].feature_transform if method in METHODS else ""
+    if mark and own:
+        hint = f"centroid{_MARK}{transform} takes any."
+        expected = f"{method} alone, which is made of {own}"
+        raise FlagError(where, expected, f"{_MARK}{transform}", hint)
+    return Variant(method, transform)
+
+
+def is_known(name: str) -> bool:
+    """Whether `variant_named` would find something, or has to import it to know."""
+    try:
+        return registry.is_known(variant_named(name).method)
+    except FlagError:
+        return False
+
+
+def with_transforms(method: str, transforms: Iterable[str], shared: str) -> list[str]:
+    """Names of a method on transforms; its own name stands for the `shared` one."""
+    others = (t for t in transforms if t != shared)
+    return [method, *(f"{method}{_MARK}{transform}" for transform in others)]
+
+
+def in_table_order(names: Iterable[str]) -> list[str]:
+    """Names as tables list them: variants of a method side by side.
+
+    Methods are in the order of `METHODS`, then others.
+
+    Raises:
+      FlagError: if there are none, or a text in place of a list of texts.
+    """
+    if isinstance(names, str) or not (names := list(dict.fromkeys(names))):
+        raise FlagError("`methods`", 'names in a list: ["leo", "ridge"]', repr(names))
+    variants = {name: variant_named(name) for name in names}
+    methods = [*METHODS, *(variant.method for variant in variants.values())]
+    transforms = ("", *TRANSFORMS)
+
+    def place(name):
+        method, transform = variants[name]
+        return methods.index(method), transforms.index(transform)
+
+    return sorted(names, key=place)
+
+
+def in_running_order(names: Iterable[str]) -> list[str]:
+    """Names as they were given, but first those of methods that are not trained."""
+    return sorted(names, key=lambda name: variant_named(name).entry.is_trained)
