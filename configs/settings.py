@@ -234,6 +234,19 @@ class MethodConfig(Settings):
         "validation episodes.",
         rules.above_zero(optional=True),
     )
+    assignment_sharpness: float | None = setting(
+        None,
+        "Soft k-means: factor of squared distances before queries are assigned by a "
+        "softmax; unless given, chosen on the validation episodes.",
+        rules.above_zero(optional=True),
+    )
+    laplacian_weight: float | None = setting(
+        None,
+        "LaplacianShot: weight of a query's neighbours; unless given, chosen on the "
+        "validation episodes.",
+        rules.above_zero(optional=True),
+        "lambda",
+    )
     score_scale: float | None = setting(
         None,
         "Factor of the scores of methods that are not trained, which decides how "

@@ -102,6 +102,7 @@ _FIRST_METHODS = (
     *("leo", "generator", "generator_finetuning", "leo_no_finetuning"),
     *("leo_deterministic", "leo_random_prior", "maml", "meta_sgd", "protonet", "r2d2"),
     *("ridge", "logistic", "lda", "simpleshot", "centroid", "centroid_euclidean"),
+    *("soft_kmeans", "bd_cspn", "laplacian_shot", "pt_map"),
 )
 _METHOD_NAMES = ", ".join(dict.fromkeys([*_FIRST_METHODS, *METHODS]))
 _METHOD_NAMES += ", or package.module:Class"

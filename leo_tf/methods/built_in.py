@@ -102,6 +102,24 @@ def _centroid(title: str, description: str, metric: str, transform: str = "") ->
     )
 
 
+def _transductive(title: str, description: str, name: str, *numbers: str) -> Method:
+    numbers = (*numbers, "score_scale")
+
+    def make(config, unused_embedding_size):
+        from leo_tf.methods.query_aware import transductive
+
+        return getattr(transductive, name)(*(config.flat()[n] for n in numbers))
+
+    return _untrained(
+        title,
+        description,
+        make,
+        query_aware=True,
+        transductive=True,
+        chosen=numbers,
+    )
+
+
 BUILT_IN: Mapping[str, Method] = {
     "centroid": _centroid(
         "Nearest centroid", "the class whose mean has the largest cosine", "cosine"
@@ -130,6 +148,24 @@ BUILT_IN: Mapping[str, Method] = {
         "Logistic regression",
         "softmax regression to convergence, on the support alone",
         "logistic",
+    ),
+    "soft_kmeans": _transductive(
+        "Soft k-means",
+        "nearest mean, refined by soft assignments of the queries",
+        "SoftKMeans",
+        "assignment_sharpness",
+    ),
+    "bd_cspn": _transductive(
+        "BD-CSPN", "nearest mean by cosine, rectified by sure queries", "BDCSPN"
+    ),
+    "laplacian_shot": _transductive(
+        "LaplacianShot",
+        "nearest rectified mean, alike for queries that are neighbours",
+        "LaplacianShot",
+        "laplacian_weight",
+    ),
+    "pt_map": _transductive(
+        "PT-MAP", "means moved by a transport of as many queries to each", "PTMAP"
     ),
     "protonet": _learned_head(
         "Prototypical network",

@@ -42,6 +42,8 @@ EDGES = [  # setting, the last values accepted, the first ones refused
     ("first_order", [True, False], [1, "true", None]),
     ("ridge_strength", [1e-9, None], [0.0, -1.0]),
     ("logistic_strength", [1e-9, None], [0.0, -1.0]),
+    ("assignment_sharpness", [1e-9, None], [0.0, -1.0]),
+    ("laplacian_weight", [1e-9, None], [0.0, -1.0]),
     ("score_scale", [1e-9, None], [0.0, -1.0]),
     ("outer_lr", [1e-9], [0.0, -1.0]),
     ("gradient_threshold", [0.0], [-0.1]),

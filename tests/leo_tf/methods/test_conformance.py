@@ -41,6 +41,10 @@ SETTINGS = {
     "centroid_euclidean": CENTROID,
     "simpleshot": CENTROID,
     "lda": CENTROID,
+    "soft_kmeans": {"assignment_sharpness": 5.0, "score_scale": 2.0},
+    "bd_cspn": {"score_scale": 5.0},
+    "laplacian_shot": {"laplacian_weight": 0.7, "score_scale": 2.0},
+    "pt_map": {"score_scale": 0.5},
 }
 STEPS = 100
 # They share their code with LEO and the generator.
