@@ -165,7 +165,7 @@ class PTMAP(QueryAware):
         return self.scale * tf.math.log(tf.maximum(plan, smallest))
 
 
-@tf.function(autograph=False, reduce_retracing=True)  # eager loops take minutes
+@tf.function(autograph=False)  # eagerly it would take minutes
 def _transport(queries, centres):
     """[B, M, N] shares: 1 of each query, equally much in all for each class."""
     costs = _TRANSPORT_SCALE * _distances(queries, centres)
@@ -182,8 +182,9 @@ def _transport(queries, centres):
         kept = (tf.where(moves, new, old) for new, old in pairs)
         return *kept, moves & (change > _TOLERANCE)  # [B, 1, 1]
 
-    rows, columns = tf.ones_like(kernel[..., :1]), tf.ones_like(centres[..., :1])
-    moves = tf.ones_like(kernel[:, :1, :1], tf.bool)
+    rows = tf.ones_like(tf.reduce_sum(costs, axis=2, keepdims=True))  # [B, M, 1]
+    columns = tf.ones_like(tf.reduce_sum(centres, axis=2, keepdims=True))  # [B, N, 1]
+    moves = tf.ones_like(tf.reduce_sum(columns, axis=1, keepdims=True), tf.bool)
     rows, columns, _, _ = tf.while_loop(
         lambda rows, columns, sums, moves: tf.reduce_any(moves),
         step,
