@@ -21,6 +21,13 @@ _COUNT, _COUNT_OR_ZERO = rules.integer(1), rules.integer(0)
 _WEIGHT = Rule(float, "a number of 0 or more", lambda value: value >= 0)
 # A probability that is not 1: kept values are divided by 1 - rate.
 _RATE = Rule(float, "a number of 0 or more and below 1", lambda rate: 0 <= rate < 1)
+
+
+# Below, all queries are of one class but for rounding; above, classes have as many.
+def _is_concentration(value: float) -> bool:
+    return 0.01 <= value <= 1000
+
+
 _NAME = "a name without /, \\, .., outer blanks or control characters"
 _METHOD = "a name such as leo, or package.module:Class"  # `methods.registry` finds it
 
@@ -132,6 +139,13 @@ class EpisodeConfig(Settings):
         "Query examples of a class of a validation or test episode; unless given, "
         "all that the smallest class has left, at most 600 with the support.",
         rules.integer(1, _MOST_EXAMPLES, optional=True),
+    )
+    query_dirichlet: float | None = setting(
+        None,
+        "Concentration of a Dirichlet distribution that shares out the queries of a "
+        "validation or test episode among its classes, 2 is usual; unless given, each "
+        "has as many. With it --test_num_query is as --num_query unless given.",
+        Rule(float, "a number from 0.01 to 1000", _is_concentration, optional=True),
     )
 
     @property

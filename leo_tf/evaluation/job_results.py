@@ -64,7 +64,7 @@ class Comparison(NamedTuple):
     rows: list[Row]  # one a method, in the order of `METHODS`
     reference: str  # the name of the method that differences are to
     dataset: str
-    shape: dict[str, int]  # way, shot and num_query of the episodes
+    shape: Mapping[str, object]  # of the episodes: see `dataset.evaluation_shape`
     episodes: int  # how many
     samples: int  # draws that predictions are averaged over where a method draws, or 0
     given: Mapping[str, object]  # the settings that were typed

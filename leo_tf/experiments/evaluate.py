@@ -32,7 +32,8 @@ from leo_tf.runs.training_state import TrainingState
 _DATA_FIELDS = ("data_path", "dataset_name", "embedding_crop")
 _EVALUATION_FIELDS = (
     *(*_DATA_FIELDS, "num_test_episodes", "test_samples"),
-    *("test_way", "test_shot", "test_num_query", "drop_small_classes", "val_classes"),
+    *("test_way", "test_shot", "test_num_query", "query_dirichlet"),
+    *("drop_small_classes", "val_classes"),
 )
 # What variables a method has, and of which sizes.
 _SHAPES = ("method", "dtype", "num_latents", "random_prior", "way")
@@ -94,7 +95,8 @@ def test_run(run: Run, split: Split) -> None:
     for key in ("data", "device", "jit", "versions", "config"):
         more[key] = run.metadata[key]
     run.directory.write_json("results.json", report.as_json(run.results, **more))
-    if split.images is not None:
+    by_class = run.config.episodes.query_dirichlet is None  # as pictures have them
+    if split.images is not None and by_class:
         _draw_episode(run, split, split.images)
 
 

@@ -251,4 +251,4 @@ def describe(config: Config, splits: Mapping[str, Split], console: Console) -> N
         console.say(f"Training: {every}; --num_steps and --patience shorten it.")
     for name in ("val", "test"):
         shape = dataset.evaluation_shape(config, splits[name])
-        console.say(f"Episodes of {name}: {queries.format(**shape)}.")
+        console.say(f"Episodes of {name}: {report.episodes(shape)}.")

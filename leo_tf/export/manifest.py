@@ -2,6 +2,7 @@
 
 import datetime
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from leo_tf.configs.schema import Config
@@ -31,10 +32,12 @@ def manifest(
     limits: Limits,
     export_format: str,
     files: dict[str, str],
+    signatures: Sequence[str],
 ) -> dict[str, Any]:
     """Returns what export.json says of the checkpoint `best` of the run in `workdir`.
 
-    The format is "saved_model" or "tflite"; `files` are path -> SHA-256, those beside.
+    The format is "saved_model" or "tflite"; `files` are path -> SHA-256, those beside;
+    `signatures` are the names of those it has.
 
     Raises:
       CheckpointError: if the checkpoint does not tell its data.
@@ -47,11 +50,11 @@ def manifest(
         "method": config.methods.method,
         "embedding_size": limits.embedding_size,
         "embedding": _EMBEDDED_KIND if data.is_embedded else None,
-        "parameters_per_class": limits.parameters,
+        "parameters_per_class": limits.parameters or None,
         "way": limits.way,
         "max_classes": limits.max_classes,
         "max_support": limits.max_support,
-        "signatures": described(limits),
+        "signatures": described(limits, signatures),
         "trained_on": {
             "dataset_name": data.dataset_name,
             "source": data.data_path or "embedded",

@@ -24,6 +24,7 @@ EDGES = [  # setting, the last values accepted, the first ones refused
     ("test_way", [2, 65_536, None], [1, 65_537]),
     ("test_shot", [1, 65_536, None], [0, 65_537]),
     ("test_num_query", [1, 65_536, None], [0, 65_537]),
+    ("query_dirichlet", [0.01, 1000.0, None], [0.0, 0.009, 1001.0, -1.0]),
     ("num_latents", [1, 4096], [0, 4097]),
     ("inner_unroll_length", [0, 1000], [-1, 1001]),
     ("finetuning_unroll_length", [0, 1000], [-1, 1001]),
