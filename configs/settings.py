@@ -29,7 +29,8 @@ def _is_concentration(value: float) -> bool:
 
 
 _NAME = "a name without /, \\, .., outer blanks or control characters"
-_METHOD = "a name such as leo, or package.module:Class"  # `methods.registry` finds it
+# `methods.registry` finds it.
+_METHOD = "a name such as leo, package.module:Class or sklearn:package.module.Class"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,12 +262,24 @@ class MethodConfig(Settings):
         rules.above_zero(optional=True),
         "lambda",
     )
+    sklearn_parameters: str = setting(
+        "",
+        "JSON file of the parameters of the class that --method=sklearn:CLASS names; "
+        "its content is kept.",
+        dataclasses.replace(rules.path(), expected="the path of a JSON file"),
+    )
     score_scale: float | None = setting(
         None,
         "Factor of the scores of methods that are not trained, which decides how "
         "sure they are; unless given, chosen on the validation episodes.",
         rules.above_zero(optional=True),
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = "sklearn_parameters"
+        content = rules.read_parameters(getattr(self, name), f"--{name}")
+        object.__setattr__(self, name, content)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -105,7 +105,7 @@ _FIRST_METHODS = (
     *("soft_kmeans", "bd_cspn", "laplacian_shot", "pt_map"),
 )
 _METHOD_NAMES = ", ".join(dict.fromkeys([*_FIRST_METHODS, *METHODS]))
-_METHOD_NAMES += ", or package.module:Class"
+_METHOD_NAMES += ", package.module:Class or sklearn:package.module.Class"
 
 
 def _are_known(text: str) -> bool:

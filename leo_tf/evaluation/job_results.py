@@ -38,10 +38,16 @@ class Row(NamedTuple):
         """Its name in tables, and a remark if many of its steps were not finite."""
         return method_named(self.name).title + remark(self.share_not_finite)
 
+    @property
+    def is_transductive(self) -> bool:
+        """Whether the method learns from an episode's queries, too."""
+        return method_named(self.name).transductive
+
     def as_dict(self) -> dict:
         """Returns what results.json holds."""
         return {
             "title": method_named(self.name).title,
+            "transductive": self.is_transductive,
             "accuracy": self.accuracy.as_dict(),
             "validation": self.validation and self.validation.as_dict(),
             "difference": self.difference and self.difference.as_dict(),
@@ -72,9 +78,26 @@ class Comparison(NamedTuple):
     directory: pathlib.Path
 
     @property
+    def inductive(self) -> list[Row]:
+        """The rows of methods that answer each query by itself."""
+        return [row for row in self.rows if not row.is_transductive]
+
+    @property
+    def transductive(self) -> list[Row]:
+        """The rows of methods that learn from an episode's queries, too."""
+        return [row for row in self.rows if row.is_transductive]
+
+    @property
     def best(self) -> Row | None:
-        """The row that validated best; None if validation classes were trained on."""
-        found = [(row.validation.mean, row) for row in self.rows if row.validation]
+        """The inductive row that validated best; None if there is no telling.
+
+        There is not where the validation classes were trained on.
+        """
+        return self.best_of(self.inductive)
+
+    def best_of(self, rows: list[Row]) -> Row | None:
+        """The one of these rows that validated best, as `best`."""
+        found = [(row.validation.mean, row) for row in rows if row.validation]
         if not self.selects or not found:
             return None
         return max(found, key=lambda pair: pair[0])[1]

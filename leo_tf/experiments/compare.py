@@ -59,7 +59,8 @@ def compare(
 
     Args:
       config: of all methods.
-      methods: their names; differences are to LEO, or without it to the last.
+      methods: their names; differences are to LEO, or without it to the last
+        that is not transductive.
       method_settings: method -> settings of its own, or the path of such a file.
       workdir, data, allow_changes, console: as for `train`.
 
@@ -127,7 +128,8 @@ def _tested(
     runs = {name: group.finished(name) for name in settings}
     learners = {name: run.learner for name, run in runs.items()}
     scores = score(learners, config, split, group.console)
-    reference = "leo" if "leo" in runs else [*runs][-1]
+    inductive = [name for name in runs if not method_named(name).transductive]
+    reference = "leo" if "leo" in runs else [*runs, *inductive][-1]
     rows = []
     for name, run in runs.items():
         group.console.say(f"Timing the adaptation of {method_named(name).title}.")

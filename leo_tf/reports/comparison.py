@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_SEEN = "Transductive methods, which see all queries of an episode together:"
+
+
 def as_dict(comparison: Comparison) -> dict:
     """Returns what results.json holds."""
     return {
@@ -37,12 +40,18 @@ def title(comparison: Comparison) -> str:
     return f"{tested}; ± is the 95 % interval over {comparison.episodes} episodes"
 
 
-def _table(comparison: Comparison, shown=slice(None), heading: str = "") -> Table:
+def _tables(comparison: Comparison, shown=slice(None)) -> list[str | Table]:
+    """A table of inductive methods and, below a line that says so, one of others."""
     minus = f"minus {method_named(comparison.reference).title}"
     reached = "accuracy in %", minus, *report.SURETY
     columns = *reached, "parameters", "best step", "steps", "training", "ms to adapt"
-    rows = [(row.title, *_cells(row)[shown]) for row in comparison.rows]
-    return Table(("method", *columns[shown]), rows, ("method",), heading)
+    parts: list[str | Table] = []
+    for said, rows in ("", comparison.inductive), (_SEEN, comparison.transductive):
+        if rows:
+            cells = [(row.title, *_cells(row)[shown]) for row in rows]
+            table = Table(("method", *columns[shown]), cells, ("method",))
+            parts += [said, table] if said else [table]
+    return parts
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -65,8 +74,8 @@ def _cells(row: Row) -> tuple[str, ...]:
 def terminal(comparison: Comparison) -> list[str | Table]:
     """Returns what a terminal shows: a table of what methods reach, one of costs."""
     reached, costs = slice(4), slice(4, None)  # columns after the name
-    tables = _table(comparison, reached), _table(comparison, costs)
-    parts: list[str | Table] = [f"\n{title(comparison)}", *tables]
+    parts: list[str | Table] = [f"\n{title(comparison)}"]
+    parts += [*_tables(comparison, reached), *_tables(comparison, costs)]
     if best := comparison.best:
         directory = shlex.quote(f"--workdir={near(comparison.directory / best.name)}")
         command = f"run_leo.py --mode=export {directory} --export_dir=exported"
@@ -75,16 +84,25 @@ def terminal(comparison: Comparison) -> list[str | Table]:
 
 
 def advice(comparison: Comparison) -> str:
-    """Returns which method to take, by validation, in a sentence; "" if none did."""
+    """Returns which method to take, by validation; "" if none did.
+
+    It is one that answers each query by itself; of one that sees all of them together,
+    and validated better, a sentence tells.
+    """
     best = comparison.best
     if best is None or best.validation is None:
         return ""
-    found = (row.validation.mean for row in comparison.rows if row.validation)
+    found = (row.validation.mean for row in comparison.inductive if row.validation)
     others = sorted(found, reverse=True)
     said = f"Best on the validation episodes: {best.title}, {best.validation} %"
     if len(others) > 1:
         said += f", {100 * (others[0] - others[1]):.2f} points above the next"
-    return f"{said}; {best.accuracy} % in the test."
+    said += f"; {best.accuracy} % in the test."
+    other = comparison.best_of(comparison.transductive)
+    if other and other.validation and other.validation.mean > best.validation.mean:
+        said += f" Where all queries come together, {other.title} validated better: "
+        said += f"{other.validation} %; {other.accuracy} % in the test."
+    return said
 
 
 def markdown(comparison: Comparison) -> str:
@@ -94,7 +112,8 @@ def markdown(comparison: Comparison) -> str:
     if not comparison.selects:
         tested = "The validation classes were trained on, too: the last checkpoint"
     parts: list[str | Table] = [
-        _table(comparison, heading=title(comparison)),
+        f"# {title(comparison)}",
+        *_tables(comparison),
         f"All methods answered the same episodes. Differences to {reference} are "
         "paired by episode. NLL is the negative log-likelihood of a query in nats, ECE "
         f"the expected calibration error in 15 bins. {tested} was tested. Training is "
@@ -114,7 +133,7 @@ def markdown(comparison: Comparison) -> str:
 
 def accuracies(comparison: Comparison) -> "Figure":
     """Draws a dot for each method, with the 95 % interval over episodes."""
-    rows = comparison.rows
+    rows = [*comparison.inductive, *comparison.transductive]
     figure = new_figure(7, 1.4 + 0.35 * len(rows), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
@@ -123,7 +142,8 @@ def accuracies(comparison: Comparison) -> "Figure":
         width = width if np.isfinite(width) else 0.0
         axes.errorbar(mean, place, xerr=width, fmt="o", color=colour, capsize=3)
         axes.text(mean, place - 0.15, f"{mean:.2f}", ha="center", fontsize=7)
-    axes.set_yticks(range(len(rows)), [row.title for row in rows])
+    titles = [f"{row.title}{' (transductive)' * row.is_transductive}" for row in rows]
+    axes.set_yticks(range(len(rows)), titles)
     axes.set_ylim(len(rows) - 0.5, -0.7)  # the table's order, with room for numbers
     axes.set_xlabel("accuracy in %")
     axes.grid(axis="x", alpha=0.3)

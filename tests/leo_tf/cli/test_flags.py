@@ -36,6 +36,7 @@ OTHER_TEXTS = {
     "feature_transform": "lda",
     "jit": "off",
     "method": "maml",
+    "sklearn_parameters": '{"c": 1}',
     "strategy": "mirrored",
 }
 

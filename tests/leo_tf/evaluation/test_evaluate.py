@@ -133,7 +133,8 @@ def test_the_pairs_of_the_relation_network_count_too():
 def test_unbalanced_episodes_by_row_are_scored_as_their_episodes_are():
     random, sizes = np.random.default_rng(0), [9, 12, 10, 11]
     labels = np.repeat(np.arange(4), sizes)
-    rows = random.normal(size=[4, D])[labels] + random.normal(size=[len(labels), D])
+    rows = 2 * random.normal(size=[4, 7])[labels]
+    rows += random.normal(size=rows.shape)
     table = EmbeddingTable(rows, labels, tuple("abcd"), dtype="float64")
     shape = {"way": 3, "shot": 2, "num_query": 4, "seed": 1, "split": "test"}
     shape |= {"batch_size": 5, "num_episodes": 12, "query_dirichlet": 0.5}

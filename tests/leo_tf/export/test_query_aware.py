@@ -11,7 +11,7 @@ import tensorflow as tf
 from exported_models import D, export, make_request, tensors
 
 from leo_tf.errors import RequestError
-from leo_tf.methods.query_aware.transductive import BDCSPN
+from leo_tf.methods.query_aware import transductive
 from leo_tf.serving.classifier import Classifier
 
 pytestmark = pytest.mark.usefixtures("quick_jobs")
@@ -48,7 +48,7 @@ def test_it_has_the_one_signature_that_fits_and_answers_as_the_method(out):
     inputs = (request[name][np.newaxis] for name in ("support", "queries"))
     support, queries = (x / np.linalg.norm(x, axis=2, keepdims=True) for x in inputs)
     targets = tf.one_hot(request["labels"][np.newaxis], 3)
-    expected = BDCSPN(5.0).answer(support, targets, queries)[0]
+    expected = transductive.BDCSPN(5.0).answer(support, targets, queries)[0]
     for name in ("classify", "serving_default"):
         answer = loaded.signatures[name](**tensors(request))
         np.testing.assert_allclose(answer["logits"], expected, atol=1e-5)
@@ -67,7 +67,10 @@ def test_bad_requests_are_refused_in_our_words(out):
         loaded.signatures["classify"](**tensors(request))
 
 
-def test_pt_map_is_exported_too_whose_loops_are_of_any_size(train, tmp_path):
+def test_pt_map_is_exported_too_whose_loops_are_of_any_size(
+    train, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(transductive, "_MOST_SINKHORN_STEPS", 1000)
     tf.config.run_functions_eagerly(False)
     try:
         flags = "--method=pt_map", "--score_scale=1", "--quiet"

@@ -332,6 +332,8 @@ def _changed_settings() -> list:
 def _changed(value):
     if isinstance(value, bool):
         return not value
+    if isinstance(value, str):
+        return "{}"
     return value + 1 if isinstance(value, int) else 0.6 * (value or 1.0)
 
 
