@@ -119,7 +119,9 @@ class RowSampler:
                 rows = tf.gather(self._rows, starts + taken)  # [B, N, K + Q]
                 support, query = rows[..., : self.shot], rows[..., self.shot :]
                 return EpisodeRows(support, query, classes)
-            counts = self._counts(first, count, sizes[..., 0] - self.shot)
+            words = self._words(first, count, self.way, _UNBALANCED)
+            shares = _dirichlet(words, self._dirichlet)
+            counts = self._counts(shares, sizes[..., 0] - self.shot)
             # A class of fewer rows than others ends in rows that are not its own:
             # they are never among the first `counts` of it.
             places = tf.minimum(starts + taken, len(self._rows) - 1)
@@ -134,16 +136,12 @@ class RowSampler:
             return self.num_query
         return min(self.way * self.num_query, self._largest_class - self.shot)
 
-    def _counts(self, first, count, left):
-        """[B, N] int32 queries of each class, of `left` [B, N] at most."""
-        words = self._words(first, count, self.way, _UNBALANCED)
-        shares = _dirichlet(words, self._dirichlet)  # [B, N]
+    def _counts(self, shares, left):
+        """[B, N] int32 queries of each class by its share, and of `left` at most."""
         total = self.way * self.num_query
-        ends = tf.cast(tf.round(total * tf.cumsum(shares, axis=1)), tf.int64)
-        ends = tf.concat(
-            [ends[:, :-1], tf.fill([count, 1], tf.constant(total, tf.int64))], 1
-        )
-        counts, left = _between(ends), tf.cast(left, tf.int64)
+        ends = tf.round(total * tf.cumsum(shares, axis=1))  # the last is the total
+        ends, left = tf.cast(ends, tf.int64), tf.cast(left, tf.int64)
+        counts = _between(ends)
         given = tf.minimum(counts, left)
         excess = tf.reduce_sum(counts - given, axis=1, keepdims=True)  # [B, 1]
         room = tf.cumsum(left - given, axis=1)
