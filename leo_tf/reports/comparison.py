@@ -79,7 +79,8 @@ def terminal(comparison: Comparison) -> list[str | Table]:
     if best := comparison.best:
         directory = shlex.quote(f"--workdir={near(comparison.directory / best.name)}")
         command = f"run_leo.py --mode=export {directory} --export_dir=exported"
-        parts.append(f"{advice(comparison)} To export it:\n    python {command}\n")
+        said = f"{advice(comparison)} To export {best.title}:"
+        parts.append(f"{said}\n    python {command}\n")
     return parts
 
 

@@ -73,7 +73,9 @@ def test_it_ends_with_the_method_that_validated_best_and_how_to_export_it():
     )
     command = "python run_leo.py --mode=export '--workdir=a job/ridge' "
     last = report.terminal(found)[-1]
-    assert last == (f"{sentence} To export it:\n    {command}--export_dir=exported\n")
+    assert last == (
+        f"{sentence} To export Ridge regression:\n    {command}--export_dir=exported\n"
+    )
     assert sentence in report.markdown(found)
     assert report.as_dict(found)["best_on_validation"] == "ridge"
 
