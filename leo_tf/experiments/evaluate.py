@@ -52,8 +52,9 @@ def evaluate(
       workdir, console: as for `train`.
       data: other test data, from `load_data`; None for the run's own.
       changes: settings of the test that are not the run's: its data, `test_way`,
-        `test_shot`, `test_num_query`, `num_test_episodes`, `test_samples`,
-        `drop_small_classes`. Others may be given if they are as trained.
+        `test_shot`, `test_num_query`, `query_dirichlet`, `num_test_episodes`,
+        `test_samples`, `drop_small_classes`. Others may be given if they are as
+        trained.
 
     Returns:
       Accuracies of the method and of nearest centroid on the same episodes.
@@ -149,11 +150,18 @@ def _draw_episode(run: Run, split: Split, images: np.ndarray) -> None:
 def _say_choices_are_others(run: Run, trained: Config) -> None:
     """Says that what a run chose for its own episodes is used for others."""
     chosen = method_of(trained).chosen
-    mine, theirs = run.config.episodes, trained.episodes
-    way, shot = theirs.evaluation_way, theirs.evaluation_shot
-    if chosen and (mine.evaluation_way, mine.evaluation_shot) != (way, shot):
+    mine, theirs = (
+        (each.evaluation_way, each.evaluation_shot, each.query_dirichlet)
+        for each in (run.config.episodes, trained.episodes)
+    )
+    if chosen and mine != theirs:
         names = " and ".join(f"--{name}" for name in chosen)
-        text = f"{names}: as chosen for {way}-way {shot}-shot; --mode=compare chooses "
+        way, shot, dirichlet = theirs
+        episodes = f"{way}-way {shot}-shot"
+        if mine[2] != dirichlet:
+            kind = "balanced" if dirichlet is None else f"Dirichlet {dirichlet:g}"
+            episodes += f", {kind}"
+        text = f"{names}: as chosen for {episodes}; --mode=compare chooses "
         run.console.say(f"{text}anew for other episodes.")
 
 
