@@ -55,6 +55,7 @@ setuptools.setup(
     ],
     extras_require={
         "serve": SERVE,
+        "sklearn": ["scikit-learn"],  # for --method=sklearn:...
         "test": TEST,
         "dev": [*TEST, "ruff", "schemathesis"],
         # What benchmarks/peers_speed.py compares with.

@@ -1,12 +1,15 @@
 """What one setting accepts: its type, its range, and the words for both."""
 
 import dataclasses
+import json
 import numbers
+import pathlib
 import re
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from leo_tf.errors import FlagError, InputError, LeoError, shown
+from leo_tf.files import read_json
 
 LARGEST_INTEGER = 2**31 - 1  # int32: steps and counts go through TensorFlow
 # Beyond its kind's limit a number is refused, whatever the rule: a larger float is
@@ -21,6 +24,7 @@ _UNFIT_FOR_PATHS = re.compile(
 )
 # What may stand for each kind; NumPy's scalars are registered with `numbers`.
 _TAKEN_FOR = {int: numbers.Integral, float: numbers.Real, bool: bool, str: str}
+_MOST_PARAMETER_BYTES = 2**16
 _S = TypeVar("_S", bound="Settings")
 
 
@@ -98,14 +102,42 @@ def path() -> Rule:
     return Rule(str, expected, lambda value: not _UNFIT_FOR_PATHS.search(value))
 
 
+def read_parameters(value: str, where: str) -> str:
+    """Returns a JSON object in a line: `value` itself, or what a file of it holds.
+
+    So a configuration holds what the file held, whatever becomes of that.
+
+    Raises:
+      FlagError: beginning with `where`, if it is none.
+    """
+    if not value:
+        return ""
+    expected = "a JSON file of an object: a field for each parameter"
+    try:
+        if not value.startswith("{"):
+            found = read_json(pathlib.Path(value), _MOST_PARAMETER_BYTES)
+        else:
+            found = json.loads(value)
+    except (OSError, ValueError) as error:
+        raise FlagError(where, expected, shown(str(error))) from error
+    if not isinstance(found, dict):
+        raise FlagError(where, expected, _described(found))
+    return json.dumps(found, sort_keys=True)
+
+
 def _is_span(value: str) -> bool:
     match = re.fullmatch(r"(\d{1,10})-(\d{1,10})", value, re.ASCII)
     return match is not None and 1 <= int(match[1]) <= int(match[2])
 
 
 def is_method_name(value: str) -> bool:
-    """Whether text has the shape of a method's name, or of package.module:Class."""
+    """Whether text has the shape of a method's name, or of package.module:Class.
+
+    Or of sklearn:package.module.Class.
+    """
     module, colon, name = value.rpartition(":")
+    if module == "sklearn":
+        return all(map(str.isidentifier, name.split(".")))
     return all(map(str.isidentifier, [*(module.split(".") if colon else ()), name]))
 
 

@@ -21,8 +21,16 @@ _COUNT, _COUNT_OR_ZERO = rules.integer(1), rules.integer(0)
 _WEIGHT = Rule(float, "a number of 0 or more", lambda value: value >= 0)
 # A probability that is not 1: kept values are divided by 1 - rate.
 _RATE = Rule(float, "a number of 0 or more and below 1", lambda rate: 0 <= rate < 1)
+
+
+# Below, all queries are of one class but for rounding; above, classes have as many.
+def _is_concentration(value: float) -> bool:
+    return 0.01 <= value <= 1000
+
+
 _NAME = "a name without /, \\, .., outer blanks or control characters"
-_METHOD = "a name such as leo, or package.module:Class"  # `methods.registry` finds it
+# `methods.registry` finds it.
+_METHOD = "a name such as leo, package.module:Class or sklearn:package.module.Class"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +152,13 @@ class EpisodeConfig(Settings):
         "all that the smallest class has left, at most 600 with the support.",
         rules.integer(1, _MOST_EXAMPLES, optional=True),
     )
+    query_dirichlet: float | None = setting(
+        None,
+        "Concentration of a Dirichlet distribution that shares out the queries of a "
+        "validation or test episode among its classes, 2 is usual; unless given, each "
+        "has as many. With it --test_num_query is as --num_query unless given.",
+        Rule(float, "a number from 0.01 to 1000", _is_concentration, optional=True),
+    )
 
     @property
     def evaluation_way(self) -> int:
@@ -256,12 +271,37 @@ class MethodConfig(Settings):
         "validation episodes after training.",
         Rule(float, "a number from 0 to 1", lambda x: 0 <= x <= 1, optional=True),
     )
+    assignment_sharpness: float | None = setting(
+        None,
+        "Soft k-means: factor of squared distances before queries are assigned by a "
+        "softmax; unless given, chosen on the validation episodes.",
+        rules.above_zero(optional=True),
+    )
+    laplacian_weight: float | None = setting(
+        None,
+        "LaplacianShot: weight of a query's neighbours; unless given, chosen on the "
+        "validation episodes.",
+        rules.above_zero(optional=True),
+        "lambda",
+    )
+    sklearn_parameters: str = setting(
+        "",
+        "JSON file of the parameters of the class that --method=sklearn:CLASS names; "
+        "its content is kept.",
+        dataclasses.replace(rules.path(), expected="the path of a JSON file"),
+    )
     score_scale: float | None = setting(
         None,
         "Factor of the scores of methods that are not trained, which decides how "
         "sure they are; unless given, chosen on the validation episodes.",
         rules.above_zero(optional=True),
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = "sklearn_parameters"
+        content = rules.read_parameters(getattr(self, name), f"--{name}")
+        object.__setattr__(self, name, content)
 
 
 @dataclasses.dataclass(frozen=True)

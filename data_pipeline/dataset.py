@@ -106,12 +106,14 @@ def evaluation_episodes(
     `together` tells whether a method answers the queries of an episode together.
     """
     shape = evaluation_shape(config, split)
+    unbalanced = shape.get("query_dirichlet") is not None  # such queries are gathered
+    sizes = {name: shape[name] for name in ("way", "shot", "num_query")}
     batch_size = batch_size_for(
         count,
-        **shape,
+        **sizes,
         embedding_size=split.embedding_size,
         num_latents=config.model.num_latents,
-        together=together,
+        together=together or unbalanced,
         itemsize=split.table.features.dtype.size,
     )
     sampled: dict[str, Any] = {**shape, "seed": config.run.seed, "split": split.name}
@@ -120,18 +122,23 @@ def evaluation_episodes(
     )
 
 
-def evaluation_shape(config: Config, split: Split) -> dict[str, int]:
+def evaluation_shape(config: Config, split: Split) -> dict[str, Any]:
     """way, shot and num_query of the validation or test episodes of a split.
+
+    And `query_dirichlet`, if their queries are unbalanced.
 
     Raises:
       InputError: if a class has no row left after the support.
     """
     shape = config.episodes
-    num_query = shape.test_num_query
+    num_query, dirichlet = shape.test_num_query, shape.query_dirichlet
+    if num_query is None and dirichlet is not None:
+        num_query = shape.num_query  # of all that there are, no class could have more
     if num_query is None:
         num_query = largest_num_query(split.table.index, shape.evaluation_shot)
     way, shot = shape.evaluation_way, shape.evaluation_shot
-    return {"way": way, "shot": shot, "num_query": num_query}
+    sizes: dict[str, Any] = {"way": way, "shot": shot, "num_query": num_query}
+    return sizes if dirichlet is None else {**sizes, "query_dirichlet": dirichlet}
 
 
 def batch_size_for(
@@ -169,7 +176,8 @@ def _without_small_classes(
     shape = config.episodes
     least = shape.shot + shape.num_query
     if name != "train":
-        least = shape.evaluation_shot + (shape.test_num_query or 1)
+        unbalanced = shape.num_query if shape.query_dirichlet else 1
+        least = shape.evaluation_shot + (shape.test_num_query or unbalanced)
     sizes, kept = table.class_sizes, table.class_sizes >= least
     if kept.all() or not kept.any():  # none is left: refused with the sizes
         return table

@@ -31,3 +31,5 @@ class EpisodeRows(NamedTuple):
     support: tf.Tensor  # [B, N, K] int32, rows of the table
     query: tf.Tensor  # [B, N, Q] int32, rows of the table; none is in `support`
     classes: tf.Tensor  # [B, N] int32, the table's class behind label n
+    # [B, N, Q] int32, the labels of `query` where these are not n in row n.
+    labels: tf.Tensor | None = None

@@ -144,11 +144,12 @@ def episodes(
 def gather(features: tf.Tensor, rows: EpisodeRows) -> Episode:
     """The `Episode` whose examples are these rows of features [rows, D]."""
     labels = tf.range(rows.classes.shape[-1])[:, tf.newaxis]  # [N, 1]
+    asked = tf.zeros_like(rows.query) + labels if rows.labels is None else rows.labels
     return Episode(
         support_inputs=tf.gather(features, rows.support),  # [B, N, K, D]
         support_labels=tf.zeros_like(rows.support) + labels,  # [B, N, K]
         query_inputs=tf.gather(features, rows.query),  # [B, N, Q, D]
-        query_labels=tf.zeros_like(rows.query) + labels,  # [B, N, Q]
+        query_labels=asked,  # [B, N, Q]
     )
 
 

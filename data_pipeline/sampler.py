@@ -4,7 +4,6 @@ Shapes: B episodes, N way, K shot, Q queries per class, C classes of the table, 
 of its largest class.
 """
 
-import math
 import numbers
 from typing import NamedTuple
 
@@ -22,6 +21,11 @@ RELEASE_EXAMPLES_PER_CLASS = 600
 _PHILOX = 1  # `alg` of the raw random ops
 _WORDS_PER_COUNTER = 4  # Philox-4x32 yields four 32-bit words a count
 _OFFENDERS_SHOWN = 3
+# Added to the split's number: the stream of words that unbalanced queries take.
+_UNBALANCED = 2**32
+# Logarithms of gamma variates, of shapes from 0.01 to 1000, are found between these, by
+# halving so often.
+_LOGARITHMS, _HALVINGS = (-740.0, 12.0), 60
 
 
 class ClassIndex(NamedTuple):
@@ -50,11 +54,18 @@ class RowSampler:
     once, so a batch of neighbouring episodes costs a single draw, no two episodes of
     any seed or split share a word, and neither batch size nor start matters.
 
+    With `query_dirichlet` there are N * Q queries in all, and how many of each class is
+    drawn, by N more words of another such stream: classes and support stay the same.
+    Proportions are Dirichlet, of one concentration for all classes, as in Veilleux et
+    al., 2021 (arXiv:2204.11181), section 4. What a class has not left is made up by
+    the others, in proportion to what these have.
+
     Args:
       index: of the table to draw from.
       way, shot, num_query: N, K and Q.
       seed: any 64-bit integer.
       split: "train", "val" or "test"; splits draw independently.
+      query_dirichlet: the concentration, or None for Q queries of every class.
 
     Raises:
       InputError: if a number is below 1, the split is unknown, the table has fewer
@@ -70,6 +81,7 @@ class RowSampler:
         num_query: int,
         seed: int,
         split: str,
+        query_dirichlet: float | None = None,
     ):
         for field, value in (("way", way), ("shot", shot), ("num_query", num_query)):
             check_at_least(1, field, value)
@@ -77,10 +89,9 @@ class RowSampler:
             raise InputError("`split`", ", ".join(SPLITS), shown(split))
         _check_classes(index, way, shot, num_query, split)
         self.way, self.shot, self.num_query = way, shot, num_query
+        self._dirichlet = query_dirichlet
         self._num_classes = len(index.class_sizes)
         self._largest_class = int(index.class_sizes.max())
-        words = self._num_classes + way * self._largest_class
-        self._counters_per_episode = -(-words // _WORDS_PER_COUNTER)
         ends = np.cumsum(index.class_sizes)
         with tf.device("CPU:0"):  # where tf.data runs: else a GPU would copy them back
             self._key = tf.constant([seed % 2**64], tf.uint64)
@@ -102,23 +113,100 @@ class RowSampler:
             # position: a position past the class's end cannot win.
             exists = tf.range(self._largest_class) < sizes  # [B, N, M]
             row_keys = tf.where(exists, row_keys, tf.zeros_like(row_keys))
-            _, taken = tf.math.top_k(row_keys, self.shot + self.num_query)
+            _, taken = tf.math.top_k(row_keys, self.shot + self._most_queries)
             starts = tf.gather(self._starts, classes)[..., tf.newaxis]  # [B, N, 1]
-            rows = tf.gather(self._rows, starts + taken)  # [B, N, K + Q]
-        return EpisodeRows(rows[..., : self.shot], rows[..., self.shot :], classes)
+            if self._dirichlet is None:
+                rows = tf.gather(self._rows, starts + taken)  # [B, N, K + Q]
+                support, query = rows[..., : self.shot], rows[..., self.shot :]
+                return EpisodeRows(support, query, classes)
+            words = self._words(first, count, self.way, _UNBALANCED)
+            shares = _dirichlet(words, self._dirichlet)
+            counts = self._counts(shares, sizes[..., 0] - self.shot)
+            # A class of fewer rows than others ends in rows that are not its own:
+            # they are never among the first `counts` of it.
+            places = tf.minimum(starts + taken, len(self._rows) - 1)
+            rows = tf.gather(self._rows, places)
+            query, labels = self._in_turn(rows[..., self.shot :], counts)
+        return EpisodeRows(rows[..., : self.shot], query, classes, labels)
+
+    @property
+    def _most_queries(self) -> int:
+        """Of one class."""
+        if self._dirichlet is None:
+            return self.num_query
+        return min(self.way * self.num_query, self._largest_class - self.shot)
+
+    def _counts(self, shares, left):
+        """[B, N] int32 queries of each class by its share, and of `left` at most."""
+        total = self.way * self.num_query
+        ends = tf.round(total * tf.cumsum(shares, axis=1))  # the last is the total
+        ends, left = tf.cast(ends, tf.int64), tf.cast(left, tf.int64)
+        counts = _between(ends)
+        given = tf.minimum(counts, left)
+        excess = tf.reduce_sum(counts - given, axis=1, keepdims=True)  # [B, 1]
+        room = tf.cumsum(left - given, axis=1)
+        # Rounded down everywhere, so that no class gets more than its room.
+        more = _between(excess * room // tf.maximum(room[:, -1:], 1))
+        return tf.cast(given + more, tf.int32)
+
+    def _in_turn(self, rows, counts):
+        """[B, N, Q] rows and their labels: the first `counts` of each class, in turn.
+
+        They are of rows [B, N, R]; counts [B, N] sum to N * Q.
+        """
+        total, ends = self.way * self.num_query, tf.cumsum(counts, axis=1)
+        places = tf.tile(tf.range(total)[tf.newaxis], [tf.shape(counts)[0], 1])
+        labels = tf.searchsorted(ends, places, side="right")  # [B, N * Q]
+        rank = places - tf.gather(ends - counts, labels, batch_dims=1)
+        query = tf.gather_nd(rows, tf.stack([labels, rank], axis=-1), batch_dims=1)
+        shape = [-1, self.way, self.num_query]
+        return tf.reshape(query, shape), tf.reshape(labels, shape)
 
     def _draw(self, first, count):
-        position = tf.cast(first, tf.int64) * self._counters_per_episode
-        keys = tf.raw_ops.StatelessRandomUniformFullIntV2(
-            shape=[count, self._counters_per_episode * _WORDS_PER_COUNTER],
+        words = self._num_classes + self.way * self._largest_class
+        keys = self._words(first, count, words)
+        shape = [count, self.way, self._largest_class]
+        classes = self._num_classes
+        return keys[:, :classes], tf.reshape(keys[:, classes:], shape)
+
+    def _words(self, first, count, number, stream=0):
+        """[B, number] uint32 of episodes from `first` on, of one of their streams."""
+        counters = -(-number // _WORDS_PER_COUNTER)
+        position = tf.cast(first, tf.int64) * counters
+        words = tf.raw_ops.StatelessRandomUniformFullIntV2(
+            shape=[count, counters * _WORDS_PER_COUNTER],
             key=self._key,
-            counter=tf.stack([tf.cast(position, tf.uint64), self._split]),
+            counter=tf.stack([tf.cast(position, tf.uint64), self._split + stream]),
             alg=_PHILOX,
             dtype=tf.uint32,
         )
-        shape = [count, self.way, self._largest_class]
-        classes, words = self._num_classes, self._num_classes + math.prod(shape[1:])
-        return keys[:, :classes], tf.reshape(keys[:, classes:words], shape)
+        return words[:, :number]
+
+
+def _dirichlet(words, concentration: float):
+    """[B, N] float64 proportions from random words [B, N].
+
+    Those of gamma variates, each the quantile of a uniform number. They are halved for
+    in logarithms, where none is too small to be told from 0.
+    """
+    uniform = (tf.cast(words, tf.float64) + 0.5) / 2.0**32
+    shape = tf.constant(concentration, tf.float64)
+
+    def halve(number, low, high):
+        middle = (low + high) / 2
+        is_below = tf.math.igamma(shape, tf.exp(middle)) < uniform
+        low, high = tf.where(is_below, middle, low), tf.where(is_below, high, middle)
+        return number + 1, low, high
+
+    limits = (tf.fill(tf.shape(words), tf.constant(x, tf.float64)) for x in _LOGARITHMS)
+    state = 0, *limits
+    _, low, _ = tf.while_loop(lambda number, *_: number < _HALVINGS, halve, state)
+    return tf.nn.softmax(low)
+
+
+def _between(ends):
+    """[B, N] differences of ends [B, N], the first from 0."""
+    return ends - tf.pad(ends[:, :-1], [[0, 0], [1, 0]])
 
 
 def largest_num_query(table: EmbeddingTable | ClassIndex, shot: int) -> int:

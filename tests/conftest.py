@@ -94,11 +94,13 @@ def _quick_jobs():
     import tensorflow as tf
 
     from leo_tf.experiments import compare
+    from leo_tf.methods.query_aware import transductive
     from leo_tf.monitoring.validation import ValidationMonitor
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ValidationMonitor, "_show", lambda self, step: None)
         patch.setattr(compare, "_TIMED", 5)
+        patch.setattr(transductive, "_MOST_SINKHORN_STEPS", 3)
         tf.config.run_functions_eagerly(True)
         try:
             yield

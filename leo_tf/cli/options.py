@@ -104,9 +104,10 @@ _FIRST_METHODS = (
     *("leo", "generator", "generator_finetuning", "leo_no_finetuning"),
     *("leo_deterministic", "leo_random_prior", "maml", "meta_sgd", "protonet", "r2d2"),
     *("ridge", "logistic", "lda", "simpleshot", "centroid", "centroid_euclidean"),
+    *("soft_kmeans", "bd_cspn", "laplacian_shot", "pt_map"),
 )
 _METHOD_NAMES = ", ".join(dict.fromkeys([*_FIRST_METHODS, *METHODS]))
-_METHOD_NAMES += ", or package.module:Class"
+_METHOD_NAMES += ", package.module:Class or sklearn:package.module.Class"
 
 
 def _are_known(text: str) -> bool:

@@ -19,7 +19,7 @@ from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.episode import Episode
 from leo_tf.data_pipeline.pipeline import EpisodesByRow
 from leo_tf.evaluation.intervals import Interval, interval
-from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.transforms import beside
 from leo_tf.model.learner import AnyLearner, adapt_and_score
 
@@ -136,7 +136,8 @@ def open_episodes(
     way = inside + (outside_of(config, split) if outside is None else outside)
     shape = dataset.evaluation_shape(config, split)
     queries = min(_QUERIES, shape["num_query"])
-    wide = config.replace(test_way=way, test_num_query=queries)
+    alike = {"test_num_query": queries, "query_dirichlet": None}
+    wide = config.replace(test_way=way, **alike)
     count = max(1, min(count, _MOST_LOGITS // (way * queries * inside)))
     return dataset.evaluation_episodes(wide, split, count, together=True)
 

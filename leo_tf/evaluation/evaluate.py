@@ -78,15 +78,15 @@ def make_scorer(
 
     @tf.function(autograph=False)
     def score(batch, first):
-        # By row, only methods that answer them together want the queries' embeddings:
-        # otherwise they are not gathered.
+        # By row, only methods that answer them together want the queries' embeddings,
+        # and episodes whose queries are not by class: otherwise they are not gathered.
         episode = gather(by_class.features, batch) if by_class else batch
         support = episode.support_inputs
 
         def answer(learner, **mode):
             adapted = learner.adapt(support, episode.support_labels, **mode)
             classifier = adapted.classifier
-            if by_class is None:
+            if by_class is None or batch.labels is not None:
                 return adapted, learner.logits(classifier, episode.query_inputs)
             return adapted, query_scores(learner, classifier, batch, by_class)
 

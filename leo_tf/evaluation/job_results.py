@@ -65,10 +65,16 @@ class Row(NamedTuple):
         """Its name in tables, and a remark if many of its steps were not finite."""
         return self.plain_title + remark(self.share_not_finite)
 
+    @property
+    def is_transductive(self) -> bool:
+        """Whether the method learns from an episode's queries, too."""
+        return variant_named(self.name).entry.transductive
+
     def as_dict(self) -> dict:
         """Returns what results.json holds."""
         return {
             "title": self.plain_title,
+            "transductive": self.is_transductive,
             "feature_transform": self.transform,
             "accuracy": self.accuracy.as_dict(),
             "validation": self.validation and self.validation.as_dict(),
@@ -93,7 +99,7 @@ class Comparison(NamedTuple):
     rows: list[Row]  # variants of a method side by side, in the order of `METHODS`
     reference: str  # the name of the row that differences are to
     dataset: str
-    shape: dict[str, int]  # way, shot and num_query of the episodes
+    shape: Mapping[str, object]  # of the episodes: see `dataset.evaluation_shape`
     episodes: int  # how many
     samples: int  # draws that predictions are averaged over where a method draws, or 0
     given: Mapping[str, object]  # the settings that were typed
@@ -107,19 +113,31 @@ class Comparison(NamedTuple):
         return {row.name: row.plain_title for row in self.rows}[self.reference]
 
     @property
-    def best(self) -> Row | None:
-        """The row that validated best; None if validation classes were trained on."""
-        return next(iter(self.ranked), None)
+    def inductive(self) -> list[Row]:
+        """The rows of methods that answer each query by itself."""
+        return [row for row in self.rows if not row.is_transductive]
 
     @property
-    def ranked(self) -> list[Row]:
+    def transductive(self) -> list[Row]:
+        """The rows of methods that learn from an episode's queries, too."""
+        return [row for row in self.rows if row.is_transductive]
+
+    @property
+    def best(self) -> Row | None:
+        """The inductive row that validated best; None if there is no telling.
+
+        There is not where the validation classes were trained on.
+        """
+        return next(iter(self.ranked(self.inductive)), None)
+
+    def ranked(self, rows: list[Row]) -> list[Row]:
         """Rows by validation, the best first; of equal ones, as tables list them.
 
         Empty if validation classes were trained on.
         """
         if not self.selects:
             return []
-        found = [(row.validation.mean, row) for row in self.rows if row.validation]
+        found = [(row.validation.mean, row) for row in rows if row.validation]
         return [row for _, row in sorted(found, key=lambda pair: -pair[0])]
 
 

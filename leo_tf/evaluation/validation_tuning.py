@@ -20,16 +20,18 @@ from leo_tf.evaluation.confidence import answers, best_temperature, open_episode
 from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer
 from leo_tf.evaluation.intervals import interval
 from leo_tf.methods.ensemble import Mix
-from leo_tf.methods.linear import LinearRegression
-from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.methods.inductive.linear import LinearRegression
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import build, ensemble, method_of, other_config
 from leo_tf.methods.transforms import Statistics, Transform, check_can_fit
-from leo_tf.model.learner import Learner, adapt_and_score
+from leo_tf.model.learner import AnyLearner, Learner, adapt_and_score
 from leo_tf.model.losses import accuracy, cross_entropy
 
 # What is tried on the validation episodes where a setting is not given.
 SHARES = tuple(i / 20 for i in range(21))
 STRENGTHS = tuple(10.0 ** (i / 2) for i in range(-6, 5))  # 0.001 to 100
+# Those of Ziko et al., 2020, section 4.
+LAPLACIAN_WEIGHTS = (0.1, 0.3, 0.5, 0.7, 0.8, 1.0, 1.2, 1.5)
 SCALES = tuple(10.0 ** (i / 8) for i in range(-8, 25))  # 0.1 to 1000
 # Discriminants and shares of shrinkage; the first of the best are taken.
 _DIMS = (8, 16, 32, 64, 128, 256)
@@ -115,19 +117,20 @@ def choose(
 ) -> Config:
     """Fills in what the method wants chosen on validation episodes, if not given.
 
-    First the strength of the penalty by accuracy, then the scale of the scores by
-    negative log-likelihood, which accuracy does not depend on.
+    First what accuracy depends on, such as the strength of a penalty, by accuracy; then
+    the scale of the scores by negative log-likelihood.
 
     Returns:
-      `config` with `ridge_strength`, `logistic_strength` or `score_scale` set.
+      `config` with all that the method has in `Method.chosen` set.
     """
     missing = [n for n in method_of(config).chosen if config.flat()[n] is None]
     for name in missing:
         if name != "score_scale":
-            options = [config.replace(**{name: s}, score_scale=1.0) for s in STRENGTHS]
+            tried = LAPLACIAN_WEIGHTS if name == "laplacian_weight" else STRENGTHS
+            options = [config.replace(**{name: s}, score_scale=1.0) for s in tried]
             made = [build(option, embedding_size, transform) for option in options]
             best = int(np.argmax(_accuracies(made, episodes(), config.data.dtype)))
-            config = config.replace(**{name: STRENGTHS[best]})
+            config = config.replace(**{name: tried[best]})
     if "score_scale" in missing:
         unscaled = config.replace(score_scale=1.0)
         learner = build(unscaled, embedding_size, transform)
@@ -202,7 +205,7 @@ def _accuracies(
     return found
 
 
-def _best_scale(learner: Learner, episodes: tf.data.Dataset) -> float:
+def _best_scale(learner: AnyLearner, episodes: tf.data.Dataset) -> float:
     """Of `SCALES`, that of the least cross-entropy of scale * scores."""
 
     @tf.function(autograph=False)

@@ -66,8 +66,8 @@ def compare(
     Args:
       config: of all methods.
       methods: their names, or METHOD@TRANSFORM for one on a feature transform of its
-        own; differences are to LEO, or without it to the last. By default those of
-        `compared`, as far as the data allows their transforms.
+        own; differences are to LEO, or without it to the last that is not transductive.
+        By default those of `compared`, as far as the data allows their transforms.
       method_settings: name -> settings of its own, or the path of such a file.
       open_set: whether to test how well each tells queries of other classes, and what
         sets of classes come to.
@@ -183,7 +183,8 @@ def _tested(
     scores = score(learners, config, split, group.console, fitted=known)
     others = score_open(learners, config, split, group.console, known, open_set)
     of_leo = [name for name in runs if variant_named(name).method == "leo"]
-    reference = (of_leo or [*runs][-1:])[0]
+    inductive = [n for n in runs if not variant_named(n).entry.transductive]
+    reference = (of_leo or [*runs, *inductive][-1:])[0]
     of_all = config.features
     shared = all(config.replace(**own).features == of_all for own in settings.values())
     rows = []
@@ -233,10 +234,11 @@ def _lead(
     group: RunGroup, learners: Mapping[str, AnyLearner], found: Comparison
 ) -> Interval | None:
     """By how much the best is above the next, paired by validation episode."""
-    if len(found.ranked) < 2:
+    ranked = found.ranked(found.inductive)
+    if len(ranked) < 2:
         return None
     config, count = group.config, group.config.run.num_val_episodes
-    two = {row.name: learners[row.name] for row in found.ranked[:2]}
+    two = {row.name: learners[row.name] for row in ranked[:2]}
     together = any(hasattr(learner, "answer") for learner in two.values())
     split = group.splits["val"]
     episodes = dataset.evaluation_episodes(config, split, count, together)

@@ -27,7 +27,7 @@ from leo_tf.evaluation.results import (
     results_of,
 )
 from leo_tf.files import AnyPath
-from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import method_named, method_of
 from leo_tf.methods.transforms import check_fits
 from leo_tf.model.learner import AnyLearner, Learner, adapt_and_score
@@ -41,7 +41,8 @@ from leo_tf.runs.training_state import TrainingState
 _DATA_FIELDS = ("data_path", "dataset_name", "embedding_crop")
 _EVALUATION_FIELDS = (
     *(*_DATA_FIELDS, "num_test_episodes", "test_samples"),
-    *("test_way", "test_shot", "test_num_query", "drop_small_classes", "val_classes"),
+    *("test_way", "test_shot", "test_num_query", "query_dirichlet"),
+    *("drop_small_classes", "val_classes"),
 )
 Fitted: TypeAlias = Mapping[str, Confidence | None]  # by method
 # What variables a method has, and of which sizes.
@@ -64,8 +65,9 @@ def evaluate(
         what sets of classes come to.
       data: other test data, from `load_data`; None for the run's own.
       changes: settings of the test that are not the run's: its data, `test_way`,
-        `test_shot`, `test_num_query`, `num_test_episodes`, `test_samples`,
-        `drop_small_classes`. Others may be given if they are as trained.
+        `test_shot`, `test_num_query`, `query_dirichlet`, `num_test_episodes`,
+        `test_samples`, `drop_small_classes`. Others may be given if they are as
+        trained.
 
     Returns:
       Accuracies of the method and of nearest centroid on the same episodes.
@@ -107,7 +109,8 @@ def test_run(run: Run, split: Split) -> None:
     for key in ("data", "device", "jit", "versions", "config"):
         more[key] = run.metadata[key]
     run.directory.write_json("results.json", report.as_json(run.results, **more))
-    if split.images is not None:
+    by_class = run.config.episodes.query_dirichlet is None  # as pictures have them
+    if split.images is not None and by_class:
         _draw_episode(run, split, split.images)
 
 
@@ -226,11 +229,18 @@ def _draw_episode(run: Run, split: Split, images: np.ndarray) -> None:
 def _say_choices_are_others(run: Run, trained: Config) -> None:
     """Says that what a run chose for its own episodes is used for others."""
     chosen = method_of(trained).chosen
-    mine, theirs = run.config.episodes, trained.episodes
-    way, shot = theirs.evaluation_way, theirs.evaluation_shot
-    if chosen and (mine.evaluation_way, mine.evaluation_shot) != (way, shot):
+    mine, theirs = (
+        (each.evaluation_way, each.evaluation_shot, each.query_dirichlet)
+        for each in (run.config.episodes, trained.episodes)
+    )
+    if chosen and mine != theirs:
         names = " and ".join(f"--{name}" for name in chosen)
-        text = f"{names}: as chosen for {way}-way {shot}-shot; --mode=compare chooses "
+        way, shot, dirichlet = theirs
+        episodes = f"{way}-way {shot}-shot"
+        if mine[2] != dirichlet:
+            kind = "balanced" if dirichlet is None else f"Dirichlet {dirichlet:g}"
+            episodes += f", {kind}"
+        text = f"{names}: as chosen for {episodes}; --mode=compare chooses "
         run.console.say(f"{text}anew for other episodes.")
 
 

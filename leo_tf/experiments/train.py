@@ -18,7 +18,7 @@ from leo_tf.evaluation.results import BASELINE
 from leo_tf.evaluation.validation_tuning import Fitted, choose, fit_transform
 from leo_tf.experiments.evaluate import test_run
 from leo_tf.files import AnyPath, near
-from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import build, check, method_named, method_of
 from leo_tf.methods.transforms import check_fits
 from leo_tf.monitoring import run_summary
@@ -258,4 +258,4 @@ def describe(config: Config, splits: Mapping[str, Split], console: Console) -> N
         console.say(f"Training: {every}; --num_steps and --patience shorten it.")
     for name in ("val", "test"):
         shape = dataset.evaluation_shape(config, splits[name])
-        console.say(f"Episodes of {name}: {queries.format(**shape)}.")
+        console.say(f"Episodes of {name}: {report.episodes(shape)}.")

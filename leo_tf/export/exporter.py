@@ -26,9 +26,9 @@ from leo_tf.configs import rules
 from leo_tf.errors import CheckpointError, DiskError, FlagError
 from leo_tf.export.manifest import manifest
 from leo_tf.export.request_checks import Limits
-from leo_tf.export.signatures import Servable, shape_of
+from leo_tf.export.signatures import Servable, names_for, shape_of
 from leo_tf.files import AnyPath, flush_to_disk, make_directory
-from leo_tf.model.learner import Learner, uneven_adapt
+from leo_tf.model.learner import AnyLearner, uneven_adapt
 from leo_tf.runs.manifest import Checkpoint
 from leo_tf.runs.run import Run, load_run
 
@@ -71,6 +71,7 @@ def export_model(
     # In whole precision, whatever it was trained in: servers and devices have it.
     run.config = trained.replace(mixed_precision=False)
     best = run.restore_best()
+    _check_exportable(run)
     if is_lite:
         check_convertible(run.learner)
     limits = _limits(run, best, caps)
@@ -84,7 +85,9 @@ def export_model(
         else:
             _save(servable, limits, unfinished)
         files = _digests(unfinished)
-        facts = manifest(run.path, trained, best, limits, format, files, fitted)
+        names = names_for(run.learner)
+        given = run.path, trained, best, limits, format, files, names, fitted
+        facts = manifest(*given)
         (unfinished / "export.json").write_text(json.dumps(facts, indent=1))
     return path
 
@@ -166,6 +169,15 @@ def _check_one_format(export_dir: AnyPath, is_lite: bool) -> None:
         raise FlagError("--export_dir", expected, f"{file} there")
 
 
+def _check_exportable(run: Run) -> None:
+    """Refuses a method that is no computation of TensorFlow's: FlagError."""
+    if not getattr(run.learner, "is_exportable", True):
+        name = run.config.methods.method
+        expected = "a method that is computed by TensorFlow"
+        hint = "Keep the estimator itself, by scikit-learn's own means."
+        raise FlagError("--mode=export", expected, name, hint)
+
+
 def _limits(run: Run, best: Checkpoint, caps: Mapping[str, int]) -> Limits:
     """What the export takes; P and whether it works is seen by trying."""
     size, way = best.fact("embedding_size", int), getattr(run.learner, "way", None)
@@ -173,6 +185,8 @@ def _limits(run: Run, best: Checkpoint, caps: Mapping[str, int]) -> Limits:
         if way and most < way:
             expected = f"{way} or more, the classes this method was trained for"
             raise FlagError(f"--{name}", expected, f"{most}")
+    if hasattr(run.learner, "answer"):  # it has no classifier
+        return Limits(size, 0, **caps)
     labels = tf.range(way or 2, dtype=tf.int64)
     unit = tf.constant(size**-0.5, run.config.data.dtype)
     support = tf.fill([len(labels), size], unit)
@@ -211,7 +225,7 @@ def _tell_shapes(limits: Limits, path: pathlib.Path) -> None:
     (path / "fingerprint.pb").unlink(missing_ok=True)
 
 
-def check_convertible(learner: Learner) -> None:
+def check_convertible(learner: AnyLearner) -> None:
     """Refuses methods that need operators TensorFlow Lite has not: FlagError.
 
     Those are factorisations of matrices, and gradients of element-wise products of

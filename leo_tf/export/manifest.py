@@ -2,6 +2,7 @@
 
 import datetime
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from leo_tf.configs.schema import Config
@@ -32,12 +33,14 @@ def manifest(
     limits: Limits,
     export_format: str,
     files: dict[str, str],
+    signatures: Sequence[str],
     fitted: Confidence | None = None,
 ) -> dict[str, Any]:
     """Returns what export.json says of the checkpoint `best` of the run in `workdir`.
 
     The format is "saved_model" or "tflite"; `files` are path -> SHA-256, those beside;
-    `fitted` is what was fitted to the checkpoint on validation episodes, if anything.
+    `signatures` are the names of those it has, and `fitted` is what was fitted to the
+    checkpoint on validation episodes, if anything.
 
     Raises:
       CheckpointError: if the checkpoint does not tell its data.
@@ -50,11 +53,11 @@ def manifest(
         "method": config.methods.method,
         "embedding_size": limits.embedding_size,
         "embedding": _EMBEDDED_KIND if data.is_embedded else None,
-        "parameters_per_class": limits.parameters,
+        "parameters_per_class": limits.parameters or None,
         "way": limits.way,
         "max_classes": limits.max_classes,
         "max_support": limits.max_support,
-        "signatures": described(limits, fitted is not None),
+        "signatures": described(limits, signatures, fitted is not None),
         "fitted_on_validation": fitted and _in_short(fitted),
         "trained_on": {
             "dataset_name": data.dataset_name,

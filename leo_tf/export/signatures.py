@@ -4,14 +4,14 @@ Shapes: S support examples, M queries, N way, D embedding size, Z latent size, P
 of a class in the classifier. All but D and P may differ from request to request.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from leo_tf.evaluation.confidence import Confidence
 from leo_tf.export import request_checks as checks
 from leo_tf.export.request_checks import Limits, Request
-from leo_tf.model.learner import Learner, UnevenAdapted, uneven_adapt
+from leo_tf.model.learner import AnyLearner, UnevenAdapted, uneven_adapt
 
 # Field -> type and shape, as export.json tells it and `specs` reads it.
 _FIELDS = {
@@ -43,6 +43,11 @@ _SIGNATURES = {
 }
 
 
+def names_for(learner: AnyLearner) -> tuple[str, ...]:
+    """Returns the signatures of a method: without a classifier, only `classify`."""
+    return ("classify",) if hasattr(learner, "answer") else tuple(_SIGNATURES)
+
+
 class Servable(tf.Module):
     """What is saved: raw variables, and the functions as attributes.
 
@@ -60,27 +65,29 @@ class Servable(tf.Module):
 
     def __init__(
         self,
-        learner: Learner,
+        learner: AnyLearner,
         limits: Limits,
         dtype: str,
         checked: bool = True,
         fitted: Confidence | None = None,
     ):
         super().__init__(name="servable")
+        self._names = names_for(learner)
         held = getattr(learner, "variables", learner.trainable_variables)
         self.learned = [getattr(variable, "value", variable) for variable in held]
         parts = _Parts(learner, limits, dtype, checked, fitted)
-        for name, (inputs, _) in _SIGNATURES.items():
+        for name in self._names:
+            inputs, _ = _SIGNATURES[name]
             specs = [_spec(field, limits, checked) for field in inputs]
             traced = tf.function(input_signature=specs, autograph=False)
             setattr(self, name, traced(getattr(parts, name)))
 
     def signatures(self) -> dict[str, Callable]:
         """Name -> function."""
-        return {name: getattr(self, name) for name in _SIGNATURES}
+        return {name: getattr(self, name) for name in self._names}
 
 
-def described(limits: Limits, is_fitted: bool = False) -> dict:
+def described(limits: Limits, names: Sequence[str], is_fitted: bool = False) -> dict:
     """Signature -> inputs and outputs -> field -> type and shape, in words.
 
     `is_fitted` tells whether anything was, see `Servable`.
@@ -98,9 +105,9 @@ def described(limits: Limits, is_fitted: bool = False) -> dict:
                 for name in (*fields, *(_FITTED if fields is _ANSWERS else ()))
                 if is_fitted or name not in _FITTED
             }
-            for side, fields in zip(("inputs", "outputs"), sides)
+            for side, fields in zip(("inputs", "outputs"), _SIGNATURES[signature])
         }
-        for signature, sides in _SIGNATURES.items()
+        for signature in names
     }
 
 
@@ -120,8 +127,8 @@ class _Parts:
     """The functions before they are traced; arguments and results as in `_FIELDS`."""
 
     def __init__(self, learner, limits, dtype, checked, fitted):
-        self._adapt, self._limits, self._dtype = uneven_adapt(learner), limits, dtype
-        self._learner, self._checked, self._fitted = learner, checked, fitted
+        self._learner, self._limits = learner, limits
+        self._dtype, self._checked, self._fitted = dtype, checked, fitted
 
     def adapt(self, support, labels):
         request = self._support({"support": support, "labels": labels})
@@ -151,8 +158,10 @@ class _Parts:
         request = self._support(request)
         if self._checked:
             request = checks.check_queries(request, self._limits)
-        classifier = self._adapted(request).classifier
-        return self._answer(classifier, self._unit(request["queries"]))
+        queries = self._unit(request["queries"])
+        if hasattr(self._learner, "answer"):
+            return self._answers(self._answered(request, queries))
+        return self._answer(self._adapted(request).classifier, queries)
 
     def embed(self, support, labels):
         request = self._support({"support": support, "labels": labels})
@@ -171,16 +180,30 @@ class _Parts:
 
     def _adapted(self, request: Request) -> UnevenAdapted:
         support = self._unit(request["support"])
-        adapted = self._adapt(support, request["labels"], request["way"])
+        adapt = uneven_adapt(self._learner)
+        adapted = adapt(support, request["labels"], request["way"])
         shape = [None, self._limits.parameters]  # [N, P]
         return adapted._replace(classifier=tf.ensure_shape(adapted.classifier, shape))
 
     def _logits(self, classifier, inputs):
         """[M, N] scores by the method's own head, of one task, at its temperature."""
         logits = self._learner.logits(classifier[tf.newaxis], inputs[tf.newaxis])[0]
-        return logits / self._fitted.temperature if self._fitted else logits
+        return self._at_temperature(logits)
 
     def _answer(self, classifier, queries):
+        return self._answers(self._logits(classifier, queries))
+
+    def _answered(self, request, queries):
+        """[M, N] scores of a method that sees all queries together."""
+        support = self._unit(request["support"])
+        targets = tf.one_hot(request["labels"], request["way"], dtype=self._dtype)
+        inputs = (x[tf.newaxis] for x in (support, targets, queries))
+        return self._at_temperature(self._learner.answer(*inputs)[0])
+
+    def _at_temperature(self, logits):
+        return logits / self._fitted.temperature if self._fitted else logits
+
+    def _answers(self, logits):
         """What is asked for, and two tables looked up.
 
         `known` is the share of validation queries that looked less as if they were of a
@@ -188,7 +211,6 @@ class _Parts:
         alarms may be. Classes that are `plausible` by 0.1 or more are a set that holds
         the right one in 90 % of cases.
         """
-        logits = self._logits(classifier, queries)  # [M, N]
         probabilities = tf.nn.softmax(logits)
         answer = {
             "probabilities": tf.cast(probabilities, tf.float32),

@@ -54,7 +54,7 @@ def _leo(title: str, description: str, unused: tuple[str, ...] = (), **pinned):
 
 def _maml(title: str, description: str, name: str) -> Method:
     def make(config, unused_embedding_size):
-        from leo_tf.methods.maml import MAML
+        from leo_tf.methods.inductive.maml import MAML
 
         options = {"learned_rates": name == "meta_sgd", "dtype": config.data.dtype}
         return MAML(config.episodes.way, config.methods, name=name, **options)
@@ -71,7 +71,7 @@ def _maml(title: str, description: str, name: str) -> Method:
 
 def _learned_head(title: str, description: str, module: str, name: str) -> Method:
     def make(config, unused_embedding_size):
-        found = importlib.import_module(f"leo_tf.methods.{module}")
+        found = importlib.import_module(f"leo_tf.methods.inductive.{module}")
         return getattr(found, name)(name=module, dtype=config.data.dtype)
 
     return Method(title, description, make)
@@ -81,7 +81,7 @@ def _regression(title: str, description: str, fit: str) -> Method:
     strength = f"{fit}_strength"
 
     def make(config, unused_embedding_size):
-        from leo_tf.methods import linear
+        from leo_tf.methods.inductive import linear
 
         settings = config.methods
         numbers = getattr(settings, strength), settings.score_scale
@@ -92,13 +92,31 @@ def _regression(title: str, description: str, fit: str) -> Method:
 
 def _centroid(title: str, description: str, metric: str, transform: str = "") -> Method:
     def make(config, unused_embedding_size):
-        from leo_tf.methods.nearest_centroid import NearestCentroid
+        from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 
         return NearestCentroid(metric, config.methods.score_scale)
 
     chosen = ("score_scale",)
     return _untrained(
         title, description, make, chosen=chosen, feature_transform=transform
+    )
+
+
+def _transductive(title: str, description: str, name: str, *numbers: str) -> Method:
+    numbers = (*numbers, "score_scale")
+
+    def make(config, unused_embedding_size):
+        from leo_tf.methods.query_aware import transductive
+
+        return getattr(transductive, name)(*(config.flat()[n] for n in numbers))
+
+    return _untrained(
+        title,
+        description,
+        make,
+        query_aware=True,
+        transductive=True,
+        chosen=numbers,
     )
 
 
@@ -130,6 +148,24 @@ BUILT_IN: Mapping[str, Method] = {
         "Logistic regression",
         "softmax regression to convergence, on the support alone",
         "logistic",
+    ),
+    "soft_kmeans": _transductive(
+        "Soft k-means",
+        "nearest mean, refined by soft assignments of the queries",
+        "SoftKMeans",
+        "assignment_sharpness",
+    ),
+    "bd_cspn": _transductive(
+        "BD-CSPN", "nearest mean by cosine, rectified by sure queries", "BDCSPN"
+    ),
+    "laplacian_shot": _transductive(
+        "LaplacianShot",
+        "nearest rectified mean, alike for queries that are neighbours",
+        "LaplacianShot",
+        "laplacian_weight",
+    ),
+    "pt_map": _transductive(
+        "PT-MAP", "means moved by a transport of as many queries to each", "PTMAP"
     ),
     "protonet": _learned_head(
         "Prototypical network",

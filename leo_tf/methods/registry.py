@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from leo_tf.model.learner import Learner
 
 _GROUP = "leo_tf.methods"  # of entry points
+_SKLEARN = "sklearn:"
 _methods = dict(BUILT_IN)
 METHODS: Mapping[str, Method] = MappingProxyType(_methods)
 
@@ -60,7 +61,8 @@ def method_named(name: str) -> Method:
 
     It is of `METHODS`; or of an entry point of the group "leo_tf.methods" that an
     installed package has; or package.module:Class. The last two are imported, and may
-    name all that `register_method` takes.
+    name all that `register_method` takes. Or it is "sklearn:" and a classifier of
+    scikit-learn, or of its conventions.
 
     Raises:
       FlagError: if there is none.
@@ -68,8 +70,13 @@ def method_named(name: str) -> Method:
     if name in METHODS:
         return METHODS[name]
     point, where = _entry_point(name), f"--method={shown(name)[1:-1]}"
+    if point is not None and name.startswith(_SKLEARN):
+        from leo_tf.methods.query_aware.estimators import method_for
+
+        return method_for(name.removeprefix(_SKLEARN), where)
     if point is None:
-        expected = f"one of {', '.join(METHODS)}, or package.module:Class"
+        expected = f"one of {', '.join(METHODS)}, package.module:Class"
+        expected += f" or {_SKLEARN}package.module.Class"
         hint = "`register_method` adds a name in the process that calls it."
         raise FlagError("--method", expected, shown(name), hint)
     try:

@@ -105,7 +105,8 @@ class ValidationMonitor:
     def _episodes(self) -> tuple[EpisodeRows, Episode]:
         """The same in every look; once, as TensorFlow never forgets a dataset."""
         count = min(_EPISODES, self.config.run.num_val_episodes)
-        dataset = datasets.evaluation_episodes(self.config, self.split, count)
+        by_class = self.config.replace(query_dirichlet=None)  # as pictures have them
+        dataset = datasets.evaluation_episodes(by_class, self.split, count)
         rows = next(iter(dataset.rows))
         rows = rows._replace(query=rows.query[:, :, :_QUERIES])
         return rows, gather(self.split.table.features, rows)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_SEEN = "Transductive methods, which see all queries of an episode together:"
+
+
 def as_dict(comparison: Comparison) -> dict:
     """Returns what results.json holds."""
     return {
@@ -38,12 +41,18 @@ def title(comparison: Comparison) -> str:
     return f"{tested}; ± is the 95 % interval over {comparison.episodes} episodes"
 
 
-def _table(comparison: Comparison, shown=slice(None), heading: str = "") -> Table:
+def _tables(comparison: Comparison, shown=slice(None)) -> list[str | Table]:
+    """A table of inductive methods and, below a line that says so, one of others."""
     minus = f"minus {comparison.reference_title}"
     reached = "accuracy in %", minus, *report.SURETY
     columns = *reached, "parameters", "best step", "steps", "training", "ms to adapt"
-    rows = [(row.title, *_cells(row)[shown]) for row in comparison.rows]
-    return Table(("method", *columns[shown]), rows, ("method",), heading)
+    parts: list[str | Table] = []
+    for said, rows in ("", comparison.inductive), (_SEEN, comparison.transductive):
+        if rows:
+            cells = [(row.title, *_cells(row)[shown]) for row in rows]
+            table = Table(("method", *columns[shown]), cells, ("method",))
+            parts += [said, table] if said else [table]
+    return parts
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -66,13 +75,14 @@ def _cells(row: Row) -> tuple[str, ...]:
 def terminal(comparison: Comparison) -> list[str | Table]:
     """Returns what a terminal shows: a table of what methods reach, one of costs."""
     reached, costs = slice(5), slice(5, None)  # columns after the name
-    tables = _table(comparison, reached), _table(comparison, costs)
-    parts: list[str | Table] = [f"\n{title(comparison)}", *tables]
+    parts: list[str | Table] = [f"\n{title(comparison)}"]
+    parts += [*_tables(comparison, reached), *_tables(comparison, costs)]
     parts += _open_set(comparison)
     if best := comparison.best:
         directory = shlex.quote(f"--workdir={near(comparison.directory / best.name)}")
         command = f"{program()} --mode=export {directory} --export_dir=exported"
-        parts.append(f"{advice(comparison)} To export it:\n    {command}\n")
+        said = f"{advice(comparison)} To export {best.title}:"
+        parts.append(f"{said}\n    {command}\n")
     return parts
 
 
@@ -83,17 +93,26 @@ def _open_set(comparison: Comparison) -> list[str | Table]:
 
 
 def advice(comparison: Comparison) -> str:
-    """Returns which method to take, by validation, in two sentences; "" if none did."""
+    """Returns which method to take, by validation; "" if none did.
+
+    It is one that answers each query by itself; of one that sees all of them together,
+    and validated better, a sentence tells.
+    """
     best, lead = comparison.best, comparison.lead
-    if best is None:
+    if best is None or best.validation is None:
         return ""
     said = f"Best on the validation episodes: {best.words}, {best.validation} %"
     if lead is not None:
         level = round(100 * lead.mean, 2) == 0
         how = "level with" if level else f"{lead} points above"
-        said += f", {how} {comparison.ranked[1].words}"
+        said += f", {how} {comparison.ranked(comparison.inductive)[1].words}"
         said += "" if level else ", paired by episode"
-    return f"{said}. In the test it has {best.accuracy} %."
+    said += f". In the test it has {best.accuracy} %."
+    other = next(iter(comparison.ranked(comparison.transductive)), None)
+    if other and other.validation and other.validation.mean > best.validation.mean:
+        said += f" Where all queries come together, {other.words} validated better: "
+        said += f"{other.validation} %; {other.accuracy} % in the test."
+    return said
 
 
 def markdown(comparison: Comparison) -> str:
@@ -103,7 +122,8 @@ def markdown(comparison: Comparison) -> str:
     if not comparison.selects:
         tested = "The validation classes were trained on, too: the last checkpoint"
     parts: list[str | Table] = [
-        _table(comparison, heading=title(comparison)),
+        f"# {title(comparison)}",
+        *_tables(comparison),
         f"All methods answered the same episodes. Differences to {reference} are "
         "paired by episode. NLL is the negative log-likelihood of a query in nats, ECE "
         "the expected calibration error in 15 bins; at T that of logits divided by the "
@@ -125,7 +145,7 @@ def markdown(comparison: Comparison) -> str:
 
 def accuracies(comparison: Comparison) -> "Figure":
     """Draws a dot for each method, with the 95 % interval over episodes."""
-    rows = comparison.rows
+    rows = [*comparison.inductive, *comparison.transductive]
     figure = new_figure(7, 1.4 + 0.35 * len(rows), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
@@ -134,7 +154,8 @@ def accuracies(comparison: Comparison) -> "Figure":
         width = width if np.isfinite(width) else 0.0
         axes.errorbar(mean, place, xerr=width, fmt="o", color=colour, capsize=3)
         axes.text(mean, place - 0.15, f"{mean:.2f}", ha="center", fontsize=7)
-    axes.set_yticks(range(len(rows)), [row.title for row in rows])
+    titles = [f"{row.title}{' (transductive)' * row.is_transductive}" for row in rows]
+    axes.set_yticks(range(len(rows)), titles)
     axes.set_ylim(len(rows) - 0.5, -0.7)  # the table's order, with room for numbers
     axes.set_xlabel("accuracy in %")
     axes.grid(axis="x", alpha=0.3)

@@ -72,16 +72,24 @@ def terminal(results: Results) -> list[str | Table]:
     return parts
 
 
+def episodes(shape: Mapping[str, Any]) -> str:
+    """Returns the shape of test episodes, as `dataset.evaluation_shape` has it."""
+    way, shot, num_query = (shape[name] for name in ("way", "shot", "num_query"))
+    text, dirichlet = f"{way}-way {shot}-shot", shape.get("query_dirichlet")
+    if dirichlet is None:
+        return f"{text}, {num_query} queries a class"
+    return f"{text}, {way * num_query} queries unbalanced (Dirichlet {dirichlet:g})"
+
+
 def title(
-    dataset: str, shape: Mapping[str, int], samples: int, step: int | None = None
+    dataset: str, shape: Mapping[str, Any], samples: int, step: int | None = None
 ) -> str:
     """Returns what was tested, in a line.
 
-    `shape` is way, shot and num_query of the episodes; `samples` are the draws that
-    predictions were averaged over, or 0.
+    `shape` is that of the episodes; `samples` are the draws that predictions were
+    averaged over, or 0.
     """
-    text = f"{dataset}, test: {shape['way']}-way {shape['shot']}-shot"
-    text += f", {shape['num_query']} queries a class"
+    text = f"{dataset}, test: {episodes(shape)}"
     text += f", step {step}" if step is not None else ""
     return text + (f", mean of {samples} draws" if samples else "")
 

@@ -18,7 +18,8 @@ from leo_tf.serving.models import LocalModel, Source, versions
 
 _POLL_SECONDS = 2.0
 _SHOWN_CHARACTERS = 400  # a long path, and then what is wrong with it
-_NEEDED = ("adapt", "predict", "serving_default")
+_DEFAULT = "serving_default"
+_NEEDED = ("adapt", "predict", _DEFAULT)
 
 
 class Served(NamedTuple):
@@ -133,7 +134,9 @@ def _files(directory: pathlib.Path) -> list[tuple[str, int, int]]:
 def _load(version: int, path: pathlib.Path) -> Served:
     """Loads a version and sees that it is whole and answers, or fails in any way."""
     facts, model = _checked_facts(path), LocalModel(path)
-    for signature in _NEEDED:
+    # Of a method that sees all queries together there is no more.
+    only = set(model.signatures) == {"classify", _DEFAULT}
+    for signature in (_DEFAULT,) if only else _NEEDED:
         model.inputs(signature)
     _try(model, facts)
     graph = (path / "saved_model.pb").read_bytes()
@@ -158,15 +161,17 @@ def _checked_facts(path: pathlib.Path) -> dict[str, Any]:
 
 def _try(model: LocalModel, facts: Mapping[str, Any]) -> None:
     """A first request of each kind, which takes the longest, before any user's."""
-    size = model.inputs("adapt")["support"].shape[-1] or facts.get("embedding_size")
+    size = model.inputs(_DEFAULT)["support"].shape[-1] or facts.get("embedding_size")
     if not size:
         return
     way = facts.get("way") or 2  # some methods know only one
     support = np.random.default_rng(0).normal(size=(way, size)).astype(np.float32)
     inputs = {"support": support, "labels": np.arange(way)}
+    model(_DEFAULT, {**inputs, "queries": support})
+    if "adapt" not in model.signatures:
+        return
     classifier = model("adapt", inputs)["classifier"]
     model("predict", {"classifier": classifier, "queries": support})
-    model("serving_default", {**inputs, "queries": support})
     if "embed" in model.signatures:
         model("embed", inputs)
 

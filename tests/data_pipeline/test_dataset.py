@@ -204,3 +204,17 @@ def test_a_directory_without_the_data_set_is_named(tmp_path):
     with pytest.raises(InputError) as caught:
         datasets.load(config(tmp_path))
     assert caught.value.where == str(tmp_path)
+
+
+def test_unbalanced_test_episodes_have_the_queries_of_training_unless_given(tiny_data):
+    both = config(tiny_data, query_dirichlet=2.0, num_query=3)
+    splits = datasets.load(both)
+    shape = datasets.evaluation_shape(both, splits["test"])
+    assert shape["num_query"] == 3 and shape["query_dirichlet"] == 2.0
+    given = both.replace(test_num_query=5)
+    assert datasets.evaluation_shape(given, splits["test"])["num_query"] == 5
+    [rows] = datasets.evaluation_episodes(both, splits["test"], count=6).rows
+    counts = [np.bincount(x.numpy().ravel(), minlength=3) for x in rows.labels]
+    assert len({tuple(x) for x in counts}) > 2 and {x.sum() for x in counts} == {9}
+    training = next(iter(datasets.training_episodes(both, splits["train"], start=0)))
+    assert np.all(training.query_labels == np.arange(3)[:, np.newaxis])

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from leo_tf.data_pipeline import embeddings
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
-from leo_tf.data_pipeline.pipeline import FeatureTable, episodes
+from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable, episodes
 from leo_tf.data_pipeline.sampler import RowSampler
 from leo_tf.errors import InputError
 
@@ -35,7 +35,8 @@ def _episodes(table=None, **options):
 
 
 def _arrays(dataset, batches):
-    return [[np.asarray(x) for x in tf.nest.flatten(b)] for b in dataset.take(batches)]
+    found = map(tf.nest.flatten, dataset.take(batches))
+    return [[np.asarray(x) for x in batch if x is not None] for batch in found]
 
 
 def _assert_same(batches, expected):
@@ -194,3 +195,28 @@ def test_pipelines_share_one_copy_of_the_features():
     used = resident() - start
     assert len(warm + pipelines) == 4  # all are alive
     assert 0.5 < built < 1.3 and 0.5 < used < 1.3, f"{built} tables built, {used} used"
+
+
+def test_unbalanced_queries_come_with_their_own_labels_whatever_the_batches():
+    table = FeatureTable.from_embeddings(_table())
+    shape = {"way": 3, "shot": 2, "num_query": 4, "seed": 1, "split": "val"}
+    shape |= {"num_episodes": 7, "query_dirichlet": 0.5}
+    by_two, by_five = (
+        EpisodesByRow(table, batch_size=size, **shape) for size in (2, 5)
+    )
+    rows = [_joined(_arrays(each.rows, 9)) for each in (by_two, by_five)]
+    _assert_same(*rows)
+    [[support, query, classes, labels]] = rows[0]
+    of_row = np.empty(len(table.features), int)
+    of_row[table.index.rows] = np.repeat(
+        np.arange(len(table.index.class_sizes)), table.index.class_sizes
+    )
+    episodes = list(by_two)
+    given = np.concatenate([each.query_labels for each in episodes])
+    np.testing.assert_array_equal(given, labels)
+    truth = np.take_along_axis(classes, labels.reshape(7, -1), axis=1)
+    np.testing.assert_array_equal(of_row[query].reshape(7, -1), truth)
+    assert np.all(of_row[support] == classes[..., np.newaxis])
+    assert np.any(labels != np.arange(3)[:, np.newaxis])
+    queries = np.concatenate([each.query_inputs for each in episodes])
+    np.testing.assert_array_equal(queries, table.features.numpy()[query])

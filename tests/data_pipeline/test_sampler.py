@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leo_tf.data_pipeline import sampler
+from leo_tf.data_pipeline import sampler as sampler_module
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.sampler import (
     ClassIndex,
@@ -32,7 +32,9 @@ def _table(sizes, names=None):
     )
 
 
-def _sampler(sizes=SIZES, *, way=3, shot=1, num_query=2, seed=5, split="train"):
+def _sampler(
+    sizes=SIZES, *, way=3, shot=1, num_query=2, seed=5, split="train", dirichlet=None
+):
     return RowSampler(
         ClassIndex.of(_table(sizes)),
         way=way,
@@ -40,11 +42,12 @@ def _sampler(sizes=SIZES, *, way=3, shot=1, num_query=2, seed=5, split="train"):
         num_query=num_query,
         seed=seed,
         split=split,
+        query_dirichlet=dirichlet,
     )
 
 
 def _as_arrays(rows):
-    return [np.asarray(part) for part in rows]
+    return [np.asarray(part) for part in rows if part is not None]
 
 
 def _assert_same(rows, expected):
@@ -193,7 +196,7 @@ def test_a_table_of_just_enough_rows_is_used_up():
 def test_queries_are_what_the_smallest_class_or_the_limit_leaves(
     monkeypatch, sizes, shot, limit, expected
 ):
-    monkeypatch.setattr(sampler, "RELEASE_EXAMPLES_PER_CLASS", limit)
+    monkeypatch.setattr(sampler_module, "RELEASE_EXAMPLES_PER_CLASS", limit)
     table = _table(sizes)
     assert largest_num_query(table, shot) == expected
     assert largest_num_query(ClassIndex.of(table), shot) == expected
@@ -218,3 +221,72 @@ def test_names_are_those_of_the_rows():
 def test_names_of_a_table_without_names_are_refused():
     with pytest.raises(InputError, match=r"some.npz: `names`: .* received none"):
         episode_names(_table(SIZES), _sampler()(0, 1))
+
+
+@settings(max_examples=40, deadline=None)
+@given(_setups(), st.integers(0, 2**40 - 5), st.sampled_from([0.01, 0.3, 2.0, 1000.0]))
+def test_unbalanced_queries_are_as_many_and_none_is_taken_twice(setup, first, alpha):
+    sizes, way, shot, num_query = setup
+    shape = {"way": way, "shot": shot, "num_query": num_query}
+    sampler = _sampler(sizes, **shape, dirichlet=alpha)
+    truth = _table(sizes).labels
+    support, query, classes, labels = _as_arrays(sampler(first, 4))
+    assert query.shape == labels.shape == (4, way, num_query)
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(
+        truth[query.reshape(4, -1)],
+        np.take_along_axis(classes, labels.reshape(4, -1), axis=1),
+    )
+    for mine, its in zip(support, query):
+        taken = [*mine.ravel(), *its.ravel()]
+        assert len(set(taken)) == len(taken)  # so no class gives more than it has
+    balanced = _sampler(sizes, **shape)(first, 4)
+    np.testing.assert_array_equal(support, balanced.support)
+    np.testing.assert_array_equal(classes, balanced.classes)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 2.0, 30.0])
+def test_shares_of_classes_have_the_moments_of_the_dirichlet_distribution(alpha):
+    way, num_query, count = 3, 400, 4000
+    sampler = _sampler((1500,) * 3, way=way, num_query=num_query, dirichlet=alpha)
+    words = sampler._words(0, count, way, sampler_module._UNBALANCED)
+    shares = sampler_module._dirichlet(words, alpha).numpy()
+    expected = np.random.default_rng(0).dirichlet([alpha] * way, size=200_000)
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0, rtol=1e-12)
+    for moment in (
+        lambda x: x.mean(axis=0),
+        lambda x: x.var(axis=0),
+        lambda x: ((x - 1 / way) ** 3).mean(axis=0),
+        lambda x: [np.cov(x.T)[0, 1]],
+        lambda x: np.quantile(x, [0.1, 0.5, 0.9], axis=0).ravel(),
+    ):
+        mine, its = moment(shares), moment(expected)
+        np.testing.assert_allclose(mine, its, atol=0.025, rtol=0.08)
+    labels = sampler(0, 50).labels.numpy().reshape(50, -1)
+    counts = np.stack([np.bincount(row, minlength=way) for row in labels])
+    assert np.abs(counts - shares[:50] * way * num_query).max() <= 1
+
+
+def test_what_a_class_has_not_is_made_up_by_the_others_room():
+    sampler = _sampler((3, 40, 7), way=3, shot=1, num_query=2, dirichlet=0.05)
+    left = np.array([2, 39, 6])
+    _, _, classes, labels = _as_arrays(sampler(0, 300))
+    counts = np.stack([np.bincount(x.ravel(), minlength=3) for x in labels])
+    assert np.all(counts <= left[classes]) and np.all(counts.sum(axis=1) == 6)
+    full = counts[classes == 0]  # most of one class are wanted often, and are not there
+    assert np.mean(full == 2) > 0.2 and np.mean(full == 0) > 0.3
+
+
+def test_an_unbalanced_episode_is_the_same_in_every_batch_and_in_a_graph():
+    sampler = _sampler(dirichlet=2.0)
+    together = sampler(10, 7)
+    for i in range(7):
+        alone = sampler(10 + i, 1)
+        _assert_same(alone, [part[i : i + 1] for part in together])
+    graph = tf.function(sampler)
+    _assert_same(graph(tf.constant(10), tf.constant(7)), together)
+    for other in (
+        _sampler(dirichlet=2.0, seed=6),
+        _sampler(dirichlet=2.0, split="val"),
+    ):
+        assert np.any(other(10, 7).labels != together.labels)

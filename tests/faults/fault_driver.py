@@ -236,7 +236,7 @@ def _traits(scenario, place, call: Call, fault: Fault) -> frozenset:
 
 
 def main(directory: pathlib.Path, count: int | None = None):
-    importlib.import_module("leo_tf.methods.maml")  # what exporting needs
+    importlib.import_module("leo_tf.methods.inductive.maml")  # what exporting needs
     planned = plan(directory)
     if count:
         planned = selection(planned, count)

@@ -32,7 +32,7 @@ def test_tensorflow_warns_of_functions_that_are_traced_again_if_they_are_the_use
     caplog,
 ):
     from leo_tf.evaluation.evaluate import make_scorer
-    from leo_tf.methods.nearest_centroid import NearestCentroid
+    from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 
     words = "5 out of the last 5 calls to {} triggered tf.function retracing. Tracing"
     ours = make_scorer({"centroid": NearestCentroid()}).python_function
@@ -81,7 +81,7 @@ def test_the_device_is_what_tensorflow_has():
 def test_keras_and_matplotlib_are_ours_whatever_the_environment_says():
     program = """
         import os
-        from leo_tf.methods.maml import MAML
+        from leo_tf.methods.inductive.maml import MAML
         from leo_tf.training.meta_step import adam
         from leo_tf import LEO, episodes
         import keras

@@ -21,7 +21,7 @@ from tiny_cases import D, K, N, make_episode, make_leo
 
 from leo_tf.cli import main as command_line
 from leo_tf.configs.schema import Config
-from leo_tf.methods.maml import MAML
+from leo_tf.methods.inductive.maml import MAML
 from leo_tf.training.meta_step import adam
 from leo_tf.training.replicas import Replicas, make_meta_step, start
 

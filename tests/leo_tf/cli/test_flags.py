@@ -37,6 +37,7 @@ OTHER_TEXTS = {
     "feature_transform": "lda",
     "jit": "off",
     "method": "maml",
+    "sklearn_parameters": '{"c": 1}',
     "strategy": "mirrored",
 }
 

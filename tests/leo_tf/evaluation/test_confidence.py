@@ -17,7 +17,7 @@ from leo_tf.errors import FlagError, InputError
 from leo_tf.evaluation import confidence
 from leo_tf.evaluation.confidence import LEVELS, Answers, Confidence
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
-from leo_tf.methods.linear import LinearRegression, ridge
+from leo_tf.methods.inductive.linear import LinearRegression, ridge
 from leo_tf.model.learner import adapt_and_score
 from leo_tf.runs.run import load_run
 

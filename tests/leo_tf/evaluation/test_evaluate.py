@@ -12,9 +12,12 @@ from tiny_cases import make_episode, make_leo
 
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import batch_size_for
+from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.intervals import Interval, interval
-from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
+from leo_tf.methods.query_aware.transductive import BDCSPN
 from leo_tf.model.learner import adapt_and_score
 
 
@@ -125,3 +128,22 @@ def test_the_pairs_of_the_relation_network_count_too():
     # 20-way 20-shot: 400 * 400 pairs of 128 numbers are 82 MB, thrice.
     few = batch_size_for(1000, 20, 20, 10, 640, num_latents=64)
     assert few == 1 < batch_size_for(1000, 20, 20, 10, 640)
+
+
+def test_unbalanced_episodes_by_row_are_scored_as_their_episodes_are():
+    random, sizes = np.random.default_rng(0), [9, 12, 10, 11]
+    labels = np.repeat(np.arange(4), sizes)
+    rows = 2 * random.normal(size=[4, 7])[labels]
+    rows += random.normal(size=rows.shape)
+    table = EmbeddingTable(rows, labels, tuple("abcd"), dtype="float64")
+    shape = {"way": 3, "shot": 2, "num_query": 4, "seed": 1, "split": "test"}
+    shape |= {"batch_size": 5, "num_episodes": 12, "query_dirichlet": 0.5}
+    episodes = EpisodesByRow(FeatureTable.from_embeddings(table), **shape)
+    learners = {"centroid": NearestCentroid(), "bd_cspn": BDCSPN()}
+    by_row = evaluate(learners, episodes, calibrated=True)
+    gathered = evaluate(learners, list(episodes), calibrated=True)
+    for name in learners:
+        mine, its = by_row[name], gathered[name]
+        np.testing.assert_array_equal(mine.accuracy, its.accuracy)
+        np.testing.assert_allclose(mine.nll, its.nll, rtol=1e-9)
+        assert np.mean(mine.accuracy) > 0.5

@@ -10,7 +10,7 @@ from leo_tf.errors import FlagError
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.posterior import Draws, average
 from leo_tf.methods import registry as methods
-from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.model import noise
 from leo_tf.model.leo import LEO
 
@@ -107,8 +107,8 @@ def test_methods_beside_that_draw_nothing_are_scored_as_ever(leo, episode):
 
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_a_method_says_whether_it_draws_and_is_refused_if_not(name):
-    given = {"ridge_strength": 1.0, "logistic_strength": 1.0, "score_scale": 1.0}
-    config = Config().replace(method=name, num_latents=Z, **given)
+    chosen = dict.fromkeys(methods.METHODS[name].chosen, 1.0)
+    config = Config().replace(method=name, num_latents=Z, **chosen)
     learner = methods.build(config, 7)
     has_posterior = getattr(learner, "has_posterior", False)
     assert has_posterior == methods.METHODS[name].draws

@@ -12,7 +12,7 @@ from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable, gather
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.query_scores import ClassRows, query_scores
-from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.model.learner import adapt_and_score, class_scores
 from leo_tf.model.leo import LEO
 

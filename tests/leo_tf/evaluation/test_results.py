@@ -90,6 +90,7 @@ def test_a_row_in_json_has_each_number_under_its_own_name():
     row = Row("maml", accuracy, difference, calibration, *costs, *rest)
     assert row.as_dict() == {
         "title": "MAML",
+        "transductive": False,
         "feature_transform": "none",
         "accuracy": {"mean": 0.5, "half_width_95": 0.1},
         "validation": {"mean": 0.75, "half_width_95": 0.01},

@@ -536,7 +536,7 @@ def test_the_command_it_ends_with_exports_the_best(on_transforms, compare, capsy
     flags = f"--methods={VARIANTS}", "--transform_dims=3", "--quiet"
     assert compare(workdir, *flags) == 0
     lines = capsys.readouterr().out.splitlines()
-    at = next(i for i, line in enumerate(lines) if "To export it:" in line)
+    at = next(i for i, line in enumerate(lines) if "To export " in line)
     best = results_of(workdir)["best_on_validation"]
     command = f"{program()} --mode=export --workdir={workdir / best} "
     assert lines[at + 1] == f"    {command}--export_dir=exported"

@@ -10,7 +10,7 @@ from exported_models import D, export, make_request, part, tensors
 from leo_tf.configs.schema import MethodConfig
 from leo_tf.export.request_checks import Limits, unit_rows
 from leo_tf.export.signatures import Servable
-from leo_tf.methods.maml import MAML
+from leo_tf.methods.inductive.maml import MAML
 
 MAX_CLASSES, MAX_SUPPORT = 4, 12
 SIGNATURES = {

@@ -21,9 +21,9 @@ from leo_tf.errors import FlagError
 from leo_tf.export.exporter import check_convertible, to_tflite
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable
-from leo_tf.methods.linear import LinearRegression, logistic, ridge
-from leo_tf.methods.maml import MAML
-from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.methods.inductive.linear import LinearRegression, logistic, ridge
+from leo_tf.methods.inductive.maml import MAML
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.model.leo import LEO
 
 SUPPORT = ("support", "labels")

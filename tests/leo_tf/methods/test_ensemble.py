@@ -19,8 +19,8 @@ from leo_tf.evaluation.validation_tuning import SHARES
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
 from leo_tf.export.exporter import export_model
 from leo_tf.methods.ensemble import Ensemble, Mix, together, without_other
-from leo_tf.methods.linear import LinearRegression, ridge
-from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.methods.inductive.linear import LinearRegression, ridge
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import check
 from leo_tf.methods.transforms import Transform, Transformed
 from leo_tf.model.learner import adapt_and_score

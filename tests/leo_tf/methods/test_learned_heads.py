@@ -6,8 +6,8 @@ import tensorflow as tf
 from tiny_cases import D, make_episode
 
 from leo_tf.configs.schema import Config
-from leo_tf.methods.linear import LinearRegression, ridge
-from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.methods.inductive.linear import LinearRegression, ridge
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import build
 from leo_tf.model.learner import adapt_and_score
 

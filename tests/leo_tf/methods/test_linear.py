@@ -9,7 +9,7 @@ import tensorflow as tf
 from sklearn.linear_model import LogisticRegression, Ridge
 from tiny_cases import B, make_episode
 
-from leo_tf.methods.linear import LinearRegression, logistic, ridge
+from leo_tf.methods.inductive.linear import LinearRegression, logistic, ridge
 from leo_tf.model.learner import adapt_and_score
 
 WIDE, TALL = {"shot": 2, "size": 11}, {"shot": 9, "size": 7}  # S < D, and S > D

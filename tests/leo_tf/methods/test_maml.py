@@ -9,7 +9,7 @@ import tensorflow as tf
 from tiny_cases import B, D, K, N, make_episode
 
 from leo_tf.configs.schema import MethodConfig
-from leo_tf.methods.maml import MAML
+from leo_tf.methods.inductive.maml import MAML
 from leo_tf.model.learner import adapt_and_score
 from leo_tf.training.meta_step import meta_gradients
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tiny_cases import make_episode
 
-from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.model.learner import adapt_and_score
 
 

@@ -171,7 +171,7 @@ def test_an_entry_point_of_an_installed_package_is_found(module):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("unheard_of", "one of centroid, .* or package.module:Class"),
+        ("unheard_of", "one of centroid, .* package.module:Class or sklearn:"),
         ("no_such_module:Class", "no module no_such_module"),
         ("their_methods:Missing", "no 'Missing' in .*their_methods.py"),
         ("their_methods:number", "a value of type int"),

@@ -16,13 +16,14 @@ from leo_tf.errors import FlagError
 from leo_tf.evaluation import validation_tuning as choices
 from leo_tf.evaluation.validation_tuning import SCALES
 from leo_tf.methods import registry as methods
-from leo_tf.methods.maml import MAML
+from leo_tf.methods.inductive.maml import MAML
 from leo_tf.methods.registry import METHODS
 from leo_tf.model.learner import adapt_and_score
 from leo_tf.model.losses import accuracy, cross_entropy
 from leo_tf.training.meta_step import meta_gradients
 
 GIVEN = {"ridge_strength": 0.1, "logistic_strength": 0.1, "score_scale": 2.0}
+GIVEN |= {"assignment_sharpness": 5.0, "laplacian_weight": 0.7}
 ABLATIONS = {  # the settings of LEO that each row of the paper's table 2 stands for
     "leo": {},
     "leo_no_finetuning": {"finetuning_unroll_length": 0},
@@ -50,6 +51,10 @@ SIZES = {  # trained scalars
     "logistic": 0,
     "centroid": 0,
     "centroid_euclidean": 0,
+    "soft_kmeans": 0,
+    "bd_cspn": 0,
+    "laplacian_shot": 0,
+    "pt_map": 0,
 }
 
 

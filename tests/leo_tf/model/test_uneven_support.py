@@ -6,9 +6,9 @@ from tiny_cases import D, F, U, Z, make_episode, make_leo
 
 from leo_tf.configs.schema import MethodConfig
 from leo_tf.errors import InputError
-from leo_tf.methods.linear import LinearRegression, logistic, ridge
-from leo_tf.methods.maml import MAML
-from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.methods.inductive.linear import LinearRegression, logistic, ridge
+from leo_tf.methods.inductive.maml import MAML
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.model import uneven_support
 from leo_tf.model.learner import uneven_adapt
 

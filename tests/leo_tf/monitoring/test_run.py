@@ -10,7 +10,7 @@ from saved_runs import manifest_of, values_of
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.environment import program
 from leo_tf.evaluation.evaluate import evaluate
-from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.monitoring import run_summary as monitor_facts
 from leo_tf.runs.directory import RunDirectory
 

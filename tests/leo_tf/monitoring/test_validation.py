@@ -17,7 +17,7 @@ from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.episode import EpisodeRows
 from leo_tf.data_pipeline.pipeline import FeatureTable
 from leo_tf.errors import DiskError
-from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.tags import ACCURACY
 from leo_tf.monitoring.validation import (

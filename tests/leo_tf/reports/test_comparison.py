@@ -41,6 +41,13 @@ LEO = Row(
     {},
     {},
 )
+PT_MAP = RIDGE._replace(
+    name="pt_map",
+    accuracy=Interval(0.8, 0.01),
+    difference=Interval(0.1, 0.01),
+    validation=Interval(0.77, 0.005),
+    chosen={},
+)
 SHAPE = {"way": 5, "shot": 1, "num_query": 19}
 
 
@@ -69,7 +76,8 @@ def test_it_ends_with_the_method_that_validated_best_and_how_to_export_it():
     )
     command = f"{program()} --mode=export '--workdir=a job/ridge' "
     last = report.terminal(found)[-1]
-    assert last == f"{sentences} To export it:\n    {command}--export_dir=exported\n"
+    said = f"{sentences} To export Ridge regression:\n    "
+    assert last == f"{said}{command}--export_dir=exported\n"
     assert sentences in report.markdown(found)
     json = report.as_dict(found)
     assert json["best_on_validation"] == "ridge"
@@ -89,7 +97,7 @@ def test_two_that_validated_alike_are_level(lead):
         "Best on the validation episodes: Ridge regression on soft features, 70.00 ± "
         "0.50 %, level with MAML on lda features. In the test it has 61.23 ± 1.23 %."
     )
-    assert found.ranked[2].words == "LDA + nearest centroid", "it says that itself"
+    assert found.ranked(rows)[2].words == "LDA + nearest centroid"
 
 
 def test_of_one_method_there_is_nothing_to_lead():
@@ -239,3 +247,51 @@ def test_the_reliability_picture_has_a_panel_for_each_method():
     assert titles == [f"{row.title}\nECE 8.8 %" for row in (RIDGE, MAML, LEO)]
     assert figure.get_suptitle() == "glyphs, test: 5-way 1-shot, 19 queries a class"
     pixels(figure)
+
+
+def test_transductive_methods_have_a_table_of_their_own_that_says_what_they_see(
+    capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "100")
+    found = comparison(rows=[RIDGE, PT_MAP, LEO])
+    said = "Transductive methods, which see all queries of an episode together:"
+    show(report.terminal(found))
+    printed = capsys.readouterr().out
+    assert printed.count(said) == 2  # what is reached, and what it costs
+    first, second, *_ = printed.split(said)
+    assert "PT-MAP" not in first and "Ridge regression" in first and "LEO" in first
+    assert "PT-MAP" in second.split("Ridge")[0]
+    before, after = report.markdown(found).split(said)
+    assert "PT-MAP" not in before and "| Ridge regression |" in before
+    assert after.startswith("\n\n| method | accuracy in %")
+    assert "| PT-MAP | 80.00" in after and "| LEO |" not in after
+    assert report.as_dict(found)["methods"]["pt_map"]["transductive"] is True
+    assert said not in report.markdown(comparison())
+    [axes] = report.accuracies(found).axes
+    titles = [label.get_text() for label in axes.get_yticklabels()]
+    assert titles == ["Ridge regression", "LEO", "PT-MAP (transductive)"]
+
+
+def test_the_best_answers_each_query_by_itself_and_a_better_transductive_is_told():
+    rows = [*validated(0.71, 0.68, 0.66).rows, PT_MAP]
+    found = comparison(rows=rows)
+    assert found.best.name == "ridge"
+    assert report.as_dict(found)["best_on_validation"] == "ridge"
+    sentence = (
+        "Best on the validation episodes: Ridge regression on features as they are, "
+        "71.00 ± 0.50 %. In the test it has 61.23 ± 1.23 %. Where all queries come "
+        "together, PT-MAP on features as they are validated better: 77.00 ± 0.50 %; "
+        "80.00 ± 1.00 % in the test."
+    )
+    assert report.advice(found) == sentence
+    worse = PT_MAP._replace(validation=Interval(0.7, 0.005))
+    assert "PT-MAP" not in report.advice(comparison(rows=[*rows[:-1], worse]))
+    assert comparison(rows=[PT_MAP]).best is None
+
+
+def test_the_title_says_that_queries_are_unbalanced():
+    shape = {"way": 5, "shot": 1, "num_query": 15, "query_dirichlet": 2.0}
+    said = report.title(comparison(shape=shape))
+    assert said.startswith(
+        "glyphs, test: 5-way 1-shot, 75 queries unbalanced (Dirichlet 2); ± is"
+    )

@@ -10,8 +10,8 @@ from served_models import clusters, write_model
 from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from leo_tf.methods import linear
-from leo_tf.methods.nearest_centroid import NearestCentroid
+from leo_tf.methods.inductive import linear
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.serving import Classifier, closed_forms
 from leo_tf.serving.closed_forms import CLOSED_FORMS
 

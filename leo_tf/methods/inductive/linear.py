@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from leo_tf.methods.newton import newton
+from leo_tf.methods.inductive.newton import newton
 from leo_tf.model.learner import Adapted, Learner, UnevenAdapted, without_latents
 
 Number: TypeAlias = float | tf.Tensor

@@ -13,7 +13,7 @@ import leo_tf.model  # noqa: F401, first: it sees to it that Keras is upon Tenso
 import keras
 import tensorflow as tf
 
-from leo_tf.methods.linear import LinearRegression, ridge
+from leo_tf.methods.inductive.linear import LinearRegression, ridge
 from leo_tf.model.learner import Adapted, Learner, UnevenAdapted
 
 _FIRST_SCALE = 10.0

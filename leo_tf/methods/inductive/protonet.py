@@ -13,7 +13,7 @@ import leo_tf.model  # noqa: F401, first: it sees to it that Keras is upon Tenso
 import keras
 import tensorflow as tf
 
-from leo_tf.methods.nearest_centroid import ClassMeans
+from leo_tf.methods.inductive.nearest_centroid import ClassMeans
 
 _FIRST_SCALE = 10.0  # of scores: cosines alone are never sure
 

@@ -1,0 +1,1 @@
+"""The arithmetic of methods that answer each query by itself, but for LEO."""

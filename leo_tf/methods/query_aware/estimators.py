@@ -1,0 +1,162 @@
+"""Classifiers of scikit-learn's conventions, fitted on the host, in worker processes.
+
+It imports no TensorFlow: workers import it, and the command line.
+
+Shapes: B tasks, N way, S support examples and M queries of a task, D embedding size.
+"""
+
+import importlib
+import importlib.util
+import json
+import warnings
+from typing import Any
+
+import numpy as np
+
+from leo_tf.configs.schema import Config
+from leo_tf.errors import FlagError
+from leo_tf.methods.method import Method
+
+# Probabilities are no less, or their logarithms would not be finite.
+_LEAST_SHARE = 1e-12
+_SETTING = "sklearn_parameters"
+# Whatever a class of others raises for what it cannot do.
+_REFUSALS = (TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
+
+
+def method_for(name: str, where: str) -> Method:
+    """Returns the method of a class, such as sklearn.svm.SVC.
+
+    Raises:
+      FlagError: beginning with `where`, if there is no such class, it is no classifier,
+        or scikit-learn is not installed.
+    """
+    kind = _class_of(name, where)
+
+    def make(config, embedding_size):
+        from leo_tf.methods.query_aware.scikit import ScikitLearn
+
+        estimator = _estimator(kind, config)
+        _try(estimator, config, embedding_size)
+        return ScikitLearn(estimator, config.methods.score_scale)
+
+    return Method(
+        f"{kind.__name__} (scikit-learn)",
+        f"the classifier {name}, fitted to the support alone",
+        make,
+        is_trained=False,
+        query_aware=True,
+        chosen=("score_scale",),
+        settings=(_SETTING,),
+        ranges={},
+    )
+
+
+def answer_all(
+    estimator: Any,
+    support: np.ndarray,
+    labels: np.ndarray,
+    queries: np.ndarray,
+    way: int,
+) -> np.ndarray:
+    """[B, M, N] logits of queries [B, M, D], each task by an estimator of its own.
+
+    Args:
+      estimator: it is copied, and stays as it is.
+      support: [B, S, D].
+      labels: [B, S].
+      queries: [B, M, D].
+      way: N.
+    """
+    # Its processes are not forked, as TensorFlow wants; of one processor there is none.
+    from joblib import Parallel, delayed
+
+    tasks = zip(support, labels, queries)
+    jobs = (delayed(answer_one)(estimator, *task, way) for task in tasks)
+    return np.stack(Parallel(n_jobs=-1)(jobs)).astype(queries.dtype)
+
+
+def answer_one(
+    estimator: Any,
+    support: np.ndarray,
+    labels: np.ndarray,
+    queries: np.ndarray,
+    way: int,
+) -> np.ndarray:
+    """[M, N] logarithms of probabilities, or else the decision function, of one task.
+
+    Two classes have one decision: half of it, and minus half.
+    """
+    from sklearn.base import clone
+
+    fitted = clone(estimator).fit(support, labels)
+    if hasattr(fitted, "predict_proba"):
+        found = np.log(np.clip(fitted.predict_proba(queries), _LEAST_SHARE, 1.0))
+    else:
+        found = np.asarray(fitted.decision_function(queries))
+        if found.ndim == 1:
+            found = found[:, np.newaxis] * [-0.5, 0.5]
+    logits = np.full([len(queries), way], np.log(_LEAST_SHARE))
+    logits[:, fitted.classes_] = found
+    return logits
+
+
+def _class_of(name: str, where: str) -> Any:
+    if importlib.util.find_spec("sklearn") is None:
+        hint = "pip install 'leo-tf[sklearn]' brings it."
+        raise FlagError(where, "scikit-learn", "no such package", hint)
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        expected = "a class to import, such as sklearn:sklearn.svm.SVC"
+        raise FlagError(where, expected, str(error)) from error
+    scores = ("predict_proba", "decision_function")
+    is_one = isinstance(found, type) and hasattr(found, "fit")
+    if not is_one or not any(hasattr(found, each) for each in scores):
+        expected = "a classifier with `fit`, and `predict_proba` or `decision_function`"
+        raise FlagError(where, expected, f"{attribute}, which is none")
+    return found
+
+
+def _estimator(kind: Any, config: Config) -> Any:
+    """One with the parameters of the configuration, and its seed if it draws."""
+    given = json.loads(config.methods.sklearn_parameters or "{}")
+    try:
+        estimator = kind(**given)
+        names = estimator.get_params()
+    except _REFUSALS as error:
+        expected = f"parameters of {kind.__name__}"
+        raise FlagError(f"--{_SETTING}", expected, str(error)) from error
+    if names.get("decision_function_shape") == "ovo":
+        # Of three classes these are three numbers, too: they would be taken for scores.
+        expected = "scores of classes, not of pairs of them"
+        raise FlagError(f"--{_SETTING}", expected, "decision_function_shape ovo")
+    if "random_state" in names and "random_state" not in given:
+        estimator.set_params(random_state=config.run.seed)
+    return estimator
+
+
+def _try(estimator: Any, config: Config, embedding_size: int) -> None:
+    """Fits it to a support set of random features, to see whether it can.
+
+    FlagError if not: then a run would fail in its midst.
+    """
+    episodes, random = config.episodes, np.random.default_rng(0)
+    labels = np.repeat(np.arange(episodes.evaluation_way), episodes.evaluation_shot)
+    rows = random.normal(size=[len(labels), embedding_size])
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(
+        config.data.dtype
+    )
+    name = type(estimator).__name__
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of random features
+            logits = answer_one(estimator, rows, labels, rows, episodes.evaluation_way)
+    except _REFUSALS as error:
+        shape = f"{episodes.evaluation_way}-way {episodes.evaluation_shot}-shot"
+        expected = f"parameters with which {name} can be fitted to a {shape} support"
+        raise FlagError(f"--{_SETTING}", expected, str(error)) from error
+    if not np.all(np.isfinite(logits)):
+        expected = f"parameters with which {name} gives finite scores"
+        raise FlagError(f"--{_SETTING}", expected, "NaN or infinity")

@@ -1,0 +1,120 @@
+"""Exports of methods that see all queries together: `classify`, and nothing else.
+
+Shapes: S support examples, M queries, N way, D features.
+"""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from exported_models import D, export, make_request, temperature_of, tensors
+
+from leo_tf.errors import RequestError
+from leo_tf.methods.query_aware import transductive
+from leo_tf.serving.classifier import Classifier
+
+pytestmark = pytest.mark.usefixtures("quick_jobs")
+
+
+@pytest.fixture(scope="module")
+def run(train, quick_jobs, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("bd_cspn") / "run"
+    flags = "--method=bd_cspn", "--score_scale=5", "--quiet"
+    assert train(workdir, *flags) == 0
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def out(run, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("exports")
+    assert export(run, directory) == 0
+    return directory
+
+
+def test_it_has_the_one_signature_that_fits_and_answers_as_the_method(out, run):
+    loaded = tf.saved_model.load(str(out / "1"))
+    assert set(loaded.signatures) == {"classify", "serving_default"}
+    facts = json.loads((out / "1" / "export.json").read_text())
+    assert list(facts["signatures"]) == ["classify"]
+    assert facts["parameters_per_class"] is None and facts["method"] == "bd_cspn"
+    request = make_request(3, 4)
+    keep = [0, 1, 3, 5, 6, 7, 8, 11]  # uneven
+    request = {
+        **request,
+        "support": request["support"][keep],
+        "labels": request["labels"][keep],
+    }
+    inputs = (request[name][np.newaxis] for name in ("support", "queries"))
+    support, queries = (x / np.linalg.norm(x, axis=2, keepdims=True) for x in inputs)
+    targets = tf.one_hot(request["labels"][np.newaxis], 3)
+    expected = transductive.BDCSPN(5.0).answer(support, targets, queries)[0]
+    expected = expected / temperature_of(run)
+    for name in ("classify", "serving_default"):
+        answer = loaded.signatures[name](**tensors(request))
+        np.testing.assert_allclose(answer["logits"], expected, atol=1e-5)
+        np.testing.assert_array_equal(answer["classes"], np.argmax(expected, axis=1))
+        shares = tf.nn.softmax(expected)
+        np.testing.assert_allclose(answer["probabilities"], shares, atol=1e-6)
+    none = {**request, "queries": request["queries"][:0]}
+    assert loaded.signatures["classify"](**tensors(none))["logits"].shape == [0, 3]
+
+
+def test_bad_requests_are_refused_in_our_words(out):
+    loaded = tf.saved_model.load(str(out / "1"))
+    request = make_request(3, 2)
+    request["labels"] = request["labels"] * 2
+    with pytest.raises(tf.errors.InvalidArgumentError, match="received none of 1"):
+        loaded.signatures["classify"](**tensors(request))
+
+
+def test_pt_map_is_exported_too_whose_loops_are_of_any_size(
+    train, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(transductive, "_MOST_SINKHORN_STEPS", 1000)
+    tf.config.run_functions_eagerly(False)
+    try:
+        flags = "--method=pt_map", "--score_scale=1", "--quiet"
+        assert train(tmp_path / "run", *flags) == 0
+        assert export(tmp_path / "run", tmp_path / "out") == 0
+    finally:
+        tf.config.run_functions_eagerly(True)
+    temperature = temperature_of(tmp_path / "run")
+    loaded = tf.saved_model.load(str(tmp_path / "out" / "1"))
+    for way, shot in ((2, 1), (5, 3)):
+        request = make_request(way, shot)
+        answer = loaded.signatures["classify"](**tensors(request))
+        shares = tf.nn.softmax(temperature * answer["logits"])
+        each = len(request["queries"]) / way
+        np.testing.assert_allclose(np.sum(shares, axis=0), each, rtol=1e-3)
+
+
+def test_the_client_says_which_signatures_there_are(out):
+    features, labels = np.eye(D, dtype=np.float32)[:4], [0, 0, 1, 1]
+    said = "signature_name: expected one of classify, serving_default, received 'adapt'"
+    with pytest.raises(RequestError, match=said):
+        Classifier(out).fit(features, labels)
+
+
+def test_a_server_serves_it(out):
+    pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
+    from running_server import serving as running
+
+    from leo_tf.serving.rest_model import RestModel
+
+    request = make_request(3, 2)
+    with running(out) as (port, _):
+        model = RestModel(f"http://127.0.0.1:{port}", 30.0)
+        answer = model("classify", request)
+        with pytest.raises(RequestError, match="expected one of classify"):
+            model("adapt", {k: request[k] for k in ("support", "labels")})
+    loaded = tf.saved_model.load(str(out / "1"))
+    expected = loaded.signatures["classify"](**tensors(request))
+    np.testing.assert_allclose(answer["logits"], expected["logits"], atol=1e-5)
+
+
+def test_tensorflow_lite_is_refused_in_a_line(run, tmp_path, capsys):
+    assert export(run, tmp_path / "lite", "--export_format=tflite") == 2
+    said = capsys.readouterr().err
+    assert "expected saved_model, for TensorFlow Lite lacks operators" in said
+    assert "tflite for BDCSPN" in said and not (tmp_path / "lite").exists()
