@@ -29,6 +29,7 @@ LEVELS = np.arange(201) / 200
 # of logits: the largest cosine of the query with a class mean.
 SCORES = "probability", "logit", "energy", "cosine"
 FROM_LOGITS = SCORES[:3]
+_USUAL_SCORE = "logit"  # where no classes are left outside to choose by
 FALSE_ALARMS, COVERAGE = 0.05, 0.9  # of which tests tell what they come to
 _FITTED_ON = 500  # episodes
 _QUERIES = 15  # of a class
@@ -57,7 +58,7 @@ class Confidence(NamedTuple):
     episodes: int
     temperature: float  # logits are divided by it
     score: str  # of `FROM_LOGITS`, which tells classes outside best
-    auroc: dict[str, float]  # of each of `SCORES`, on validation episodes
+    auroc: dict[str, float]  # of each of `SCORES` there; empty without other classes
     known: tuple[float, ...]  # [L] quantiles of that score, of queries inside
     least: tuple[float, ...]  # [L] least probability of a class in the set
 
@@ -84,7 +85,7 @@ class Confidence(NamedTuple):
                 and all(type(count) is int for count in counts)
                 and all(len(table) == len(LEVELS) for table in tables)
                 and found.score in FROM_LOGITS
-                and set(found.auroc) == set(SCORES)
+                and set(found.auroc) in (set(), set(SCORES))
             )
         except (TypeError, AttributeError, OverflowError) as error:
             raise ValueError(str(error)) from error
@@ -175,14 +176,11 @@ def _scores(learner, wide: Episode, way: int) -> np.ndarray:
 def fit(
     learner: AnyLearner, config: Config, split: Split, step: int
 ) -> Confidence | None:
-    """Fits all to a method's answers to validation episodes; None if not all can be.
+    """Fits all to a method's answers to validation episodes; None if not finite.
 
-    `step` is that of its checkpoint. Classes outside episodes must be left, and logits
-    be finite.
+    `step` is that of its checkpoint.
     """
     count, shape = min(_FITTED_ON, config.run.num_val_episodes), config.episodes
-    if outside_of(config, split) < 1:
-        return None
     episodes = open_episodes(config, split, count)
     found = answers({"": learner}, episodes, shape.evaluation_way)[""]
     if not all(np.isfinite(each).all() for each in found):
@@ -201,10 +199,11 @@ def fit_to(found: Answers) -> tuple[float, str, dict[str, float], tuple, tuple]:
     weights are those of Lee et al., 2023, arXiv:2306.06342).
     """
     temperature = best_temperature(found.inside)
-    auroc = {
-        name: float(_auroc(*_sides(found, name, temperature)).mean()) for name in SCORES
-    }
-    score = max(FROM_LOGITS, key=lambda name: auroc[name])
+    auroc, score = {}, _USUAL_SCORE
+    if found.outside.size:
+        sides = {name: _sides(found, name, temperature) for name in SCORES}
+        auroc = {name: float(_auroc(*pair).mean()) for name, pair in sides.items()}
+        score = max(FROM_LOGITS, key=lambda name: auroc[name])
     inside, _ = _sides(found, score, temperature)
     shares = np.sort(_of_right(_softmax(found.inside / temperature)), axis=None)
     # Of the shares, the lowest so many may be left out; some of a level too high.

@@ -14,6 +14,7 @@ Shapes: S support examples, M queries, N classes, D features, P numbers a class.
 import numbers
 import os
 import pathlib
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,6 +37,7 @@ _NUMBERS_PER_REQUEST = 2**19
 _PARAMETERS = ("source", "timeout", "headers", "unknown", "false_alarms")
 # What an export tells on top if it was fitted on validation episodes: the share of
 # queries less like any class, and of each class the coverage that leaves it out.
+_FITTED = "known", "plausible"
 _STEPS, _ROUNDING = 200, 1e-6
 _NAMES = "feature_names"  # saved if there are any
 _SAVED = ("classifier", "classes", "support", "support_labels", "support_health")
@@ -280,6 +282,7 @@ class Classifier:
         # A new fit is a new look for the newest version.
         model = connect(self.source, self.timeout, self.headers)
         classes, codes = np.unique(labels, return_inverse=True)
+        _warn_beyond(getattr(model, "tested", None), len(classes))
         adapted = model("adapt", {"support": features, "labels": codes})
         health = adapted["support_loss"], adapted["support_accuracy"]
         self._model = model
@@ -323,7 +326,8 @@ class Classifier:
             request = {"classifier": self.classifier_, "queries": queries}
             answers.append(self._model("predict", request))
         several = answers[1:] or answers
-        return {n: np.concatenate([each[n] for each in several]) for n in several[0]}
+        names = [name for name in (*none, *_FITTED) if name in several[0]]
+        return {n: np.concatenate([each[n] for each in several]) for n in names}
 
     def _fitted(self, answers: Mapping[str, np.ndarray], name: str) -> np.ndarray:
         """What was fitted on validation episodes, of answers."""
@@ -344,3 +348,13 @@ class Classifier:
             raise NotFittedError(
                 "Classifier: expected `fit` first, received no labels."
             )
+
+
+def _warn_beyond(tested: tuple[int, int] | None, way: int) -> None:
+    """Warns of more classes than the model's test had: how good it is, nobody saw."""
+    if tested is not None and way > tested[0]:
+        text = (
+            f"{way} classes; the model was tested on {tested[0]}-way {tested[1]}-shot "
+        )
+        text += f"episodes. `--mode=evaluate --test_way={way}` tells what to expect."
+        warnings.warn(text, stacklevel=4)

@@ -20,9 +20,11 @@ from leo_tf.errors import (
     refused,
     without_secrets,
 )
+from leo_tf.files import read_json
 from leo_tf.serving.closed_forms import CLOSED_FORMS, ClosedForm
 from leo_tf.serving.rest_model import RestModel
 
+_MOST_FACTS_BYTES = 2**22  # hundreds of times what they take
 Source = str | os.PathLike[str]
 
 
@@ -72,7 +74,12 @@ def versions(directory: Source) -> dict[int, pathlib.Path]:
 
 
 class LocalModel:
-    """An exported model in this process; OSError if `path`, a version, is not one."""
+    """An exported model in this process; OSError if `path`, a version, is not one.
+
+    Attributes:
+      signatures: name -> function.
+      tested: way and shot of the test that export.json tells of; None if it does not.
+    """
 
     def __init__(self, path: Source):
         check_not_forked()
@@ -82,6 +89,7 @@ class LocalModel:
         # Held whole: its functions do not keep its variables alive.
         self._loaded = tf.saved_model.load(str(path))
         self.signatures = self._loaded.signatures
+        self.tested = _tested(pathlib.Path(path))
 
     def inputs(self, signature: str) -> dict[str, Any]:
         """Returns name -> TensorSpec of a signature's inputs.
@@ -116,6 +124,14 @@ class LocalModel:
         except self._tf.errors.InvalidArgumentError as error:
             raise RequestError(refusal(error.message)) from None
         return {name: value.numpy() for name, value in outputs.items()}
+
+
+def _tested(path: pathlib.Path) -> tuple[int, int] | None:
+    try:
+        test = read_json(path / "export.json", _MOST_FACTS_BYTES)["test_accuracy"]
+        return int(test["test"]["way"]), int(test["test"]["shot"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a SavedModel is one without it
 
 
 _loaded = functools.lru_cache(maxsize=4)(LocalModel)  # shared by classifiers

@@ -144,4 +144,9 @@ def _described(served: "Served", listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     where = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     method = served.facts.get("method", "model")
-    return f"Serving {method}, version {served.version}, on {where} ({where}/docs)."
+    tested = ""
+    if served.model.tested is not None:
+        way, shot = served.model.tested
+        tested = f", tested at {way}-way {shot}-shot"
+    version = f"version {served.version}{tested}"
+    return f"Serving {method}, {version}, on {where} ({where}/docs)."

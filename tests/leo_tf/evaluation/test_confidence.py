@@ -177,7 +177,7 @@ def test_answers_are_those_to_episodes_of_the_first_classes(tiny_data):
     np.testing.assert_allclose(found.cosine_outside, cosines[:, 2:], rtol=1e-9)
 
 
-def test_nothing_is_fitted_where_no_class_is_outside_or_answers_are_not_finite(
+def test_without_other_classes_no_score_is_chosen_and_nothing_without_numbers(
     tiny_data,
 ):
     config = config_of(tiny_data)
@@ -186,7 +186,9 @@ def test_nothing_is_fitted_where_no_class_is_outside_or_answers_are_not_finite(
     classes = len(split.class_names)
     assert confidence.fit(leo, config, split, 3).step == 3
     whole = config.replace(test_way=classes)
-    assert confidence.fit(leo, whole, split, 3) is None
+    alone = confidence.fit(leo, whole, split, 3)
+    assert alone.auroc == {} and alone.score == "logit" and alone.temperature > 0
+    assert Confidence.from_dict(alone.as_dict()) == alone
     leo.decoder.kernel.assign(math.nan * leo.decoder.kernel)
     assert confidence.fit(leo, config, split, 3) is None
 
@@ -249,3 +251,11 @@ def test_without_classes_outside_an_episode_it_cannot_be_tested(trained):
     with pytest.raises(FlagError) as caught:
         evaluate_run(trained, open_set=True, test_way=7)
     assert caught.value.where == "--open_set" and "more than 7" in str(caught.value)
+
+
+def test_the_command_prints_the_table_that_was_asked_for(trained, evaluate, capsys):
+    assert evaluate(trained, "--open_set") == 0
+    told = capsys.readouterr().out
+    assert "Queries of as many classes outside an episode" in told
+    assert evaluate(trained) == 0
+    assert "outside an episode" not in capsys.readouterr().out

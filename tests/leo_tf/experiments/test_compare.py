@@ -540,3 +540,35 @@ def test_the_command_it_ends_with_exports_the_best(on_transforms, compare, capsy
     best = results_of(workdir)["best_on_validation"]
     command = f"{program()} --mode=export --workdir={workdir / best} "
     assert lines[at + 1] == f"    {command}--export_dir=exported"
+
+
+def test_queries_of_other_classes_are_asked_of_every_method_if_wanted(
+    compare, comparison, tmp_path, capsys
+):
+    workdir = tmp_path / "job"
+    shutil.copytree(comparison, workdir)
+    assert compare(workdir, "--open_set", "--quiet") == 0
+    told = capsys.readouterr().out
+    assert "Queries of as many classes outside an episode" in told
+    found, before = results_of(workdir)["methods"], results_of(comparison)["methods"]
+    assert "Queries of as many" in (workdir / "results.md").read_text()
+    for name in ("leo", "ridge", "maml"):
+        rates = found[name].pop("open_set")
+        assert 0 < rates["auroc"]["cosine"]["mean"] < 1
+        assert "open_set" not in before[name]
+        assert found[name]["accuracy"] == before[name]["accuracy"]
+    assert found["ridge"]["ece_scaled"] is not None
+
+
+def test_an_ensemble_is_compared_under_the_names_of_both(compare, tmp_path):
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"leo": {"ensemble": "ridge"}}))
+    workdir = tmp_path / "job"
+    flags = "--quiet", "--methods=leo,ridge", f"--method_settings={settings}"
+    assert compare(workdir, *flags) == 0
+    rows = results_of(workdir)["methods"]
+    assert rows["leo"]["title"] == "LEO + ridge"
+    chosen = rows["leo"]["chosen_on_validation"]
+    assert chosen.keys() == {"ridge_strength", "score_scale", "ensemble_share"}
+    mix = load_run(workdir / "leo").validation
+    assert rows["leo"]["validation"]["mean"] == pytest.approx(mix.mean)

@@ -106,3 +106,14 @@ def test_labels_that_are_numbers_have_a_number_for_unknown(exported):
     assert given.dtype.kind == "i" and set(given) == {-1, 0, 1, 2}
     assert "unknown=-1, false_alarms=0.3" in repr(classifier)
     assert classifier.get_params()["unknown"] == -1
+
+
+def test_more_classes_than_were_tested_are_warned_of(exported):
+    request = make_request(way=5)
+    with pytest.warns(UserWarning, match=r"5 classes; .* 3-way 1-shot episodes"):
+        Classifier(exported).fit(request["support"], request["labels"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_as_many_classes_as_were_tested_are_not(exported):
+    Classifier(exported).fit(REQUEST["support"], REQUEST["labels"])
