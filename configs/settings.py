@@ -262,7 +262,7 @@ class MethodConfig(Settings):
     )
     ensemble: str = setting(
         "none",
-        "Add to the scores of a method that is trained those of a closed form.",
+        "Closed form whose scores are added to those of a trained method.",
         rules.choice("none", "centroid", "centroid_euclidean", "ridge", "logistic"),
     )
     ensemble_share: float | None = setting(

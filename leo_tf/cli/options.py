@@ -193,8 +193,8 @@ _WHAT_TO_DO = [
         "count more than flags, which are for all methods."
     ),
     Option("open_set", boolean(), ("evaluate", "compare"), default=False).meaning(
-        "Test how well queries of classes outside an episode are told, too, and what "
-        "sets of classes come to."
+        "Also test how well queries of other classes are recognised, and how often "
+        "prediction sets hold the right class."
     ),
     Option("trials", integer(1), ("search",), default=16).meaning(
         "Runs to train for each method, with settings drawn by --seed; the first "
@@ -257,7 +257,10 @@ _SERVING = [
 def _of_setting(field: dataclasses.Field) -> Option:
     rule, text, symbol = (field.metadata[key] for key in ("rule", "help", "symbol"))
     rule = {"method": _METHOD, "data_path": _PATH}.get(field.name, rule)
-    return Option(field.name, rule, facts=_facts(field.default, symbol), help=text)
+    option = Option(field.name, rule, facts=_facts(field.default, symbol), help=text)
+    if field.name == "sklearn_parameters":  # a path, too
+        return dataclasses.replace(option, convert=os.path.expanduser)
+    return option
 
 
 def _all_options() -> Mapping[str, Option]:

@@ -1,4 +1,4 @@
-"""How sure answers are after training: temperature, "none of these", sets of classes.
+"""Fits how sure answers are: temperature, "none of these", sets of classes.
 
 All three are fitted to one checkpoint on validation episodes, to which queries of
 classes outside of them are added: those that "none of these" is for. A test tells what
@@ -25,8 +25,8 @@ from leo_tf.model.learner import AnyLearner, adapt_and_score
 
 # Shares of queries: what the tables of a `Confidence` have a number for.
 LEVELS = np.arange(201) / 200
-# How much a query looks as if it were of a class of the episode. The last is no matter
-# of logits: the largest cosine of the query with a class mean.
+# How much a query looks as if it were of a class of the episode. The last does not come
+# from logits: the largest cosine of the query with a class mean.
 SCORES = "probability", "logit", "energy", "cosine"
 FROM_LOGITS = SCORES[:3]
 _USUAL_SCORE = "logit"  # where no classes are left outside to choose by
@@ -43,16 +43,17 @@ class Answers(NamedTuple):
     """Of one method to E episodes: to queries of their classes, and of U others."""
 
     inside: np.ndarray  # [E, N, Q, N] logits
+    mixed: np.ndarray  # the same, of queries that were asked with those outside
     outside: np.ndarray  # [E, U, Q, N]
     cosine_inside: np.ndarray  # [E, N, Q], the largest with a class mean
     cosine_outside: np.ndarray  # [E, U, Q]
 
 
 class Confidence(NamedTuple):
-    """What is kept of a checkpoint: confidence.json, and the tables of an export."""
+    """Holds what confidence.json keeps of a checkpoint, and exports have as tables."""
 
     step: int  # of the checkpoint
-    source: str  # digest of the validation data
+    basis: str  # digest of what it was made of: see `Run.basis`
     way: int
     shot: int
     episodes: int
@@ -95,9 +96,10 @@ class Confidence(NamedTuple):
 
 
 class OpenSet(NamedTuple):
-    """What "none of these" and sets of classes came to in a test; 95 % over episodes.
+    """Reports "none of these" and sets of classes in a test; 95 % over episodes.
 
-    Shares are of an episode's queries of its own classes, or of those of others.
+    Shares are of an episode's queries of its own classes, or of those of others. They
+    are balanced, and of means where a method draws.
     """
 
     auroc: dict[str, Interval]  # of each of `SCORES`
@@ -107,6 +109,9 @@ class OpenSet(NamedTuple):
     found: Interval  # others called none, there
     coverage: Interval  # sets that hold the right class, where it is to be `COVERAGE`
     size: Interval  # classes of such a set
+    episodes: int
+    num_query: int  # of a class
+    outside: int  # classes outside an episode
 
     def as_dict(self) -> dict[str, Any]:
         """Returns what results.json holds."""
@@ -146,22 +151,32 @@ def open_episodes(
 def answers(
     learners: Mapping[str, AnyLearner], episodes: EpisodesByRow, way: int
 ) -> dict[str, Answers]:
-    """What methods answer to `open_episodes`; deterministic, and without a graph.
+    """Asks methods `open_episodes`; deterministic, and without a graph.
 
-    To trace one would take longer than the few batches that there are.
+    To trace one would take longer than the few batches that there are. A method that
+    learns from queries is asked those inside alone, too, as a test asks it.
     """
     parts: dict[str, list[Answers]] = {}
     for wide in episodes:
         for name, learner in learners.items():
             logits = _scores(learner, wide, way)
             cosines = _scores(beside(learner, NearestCentroid()), wide, way).max(-1)
-            halves = (logits[:, :way], logits[:, way:])
-            halves += (cosines[:, :way], cosines[:, way:])
-            parts.setdefault(name, []).append(Answers(*halves))
+            mixed = inside = logits[:, :way]
+            if hasattr(learner, "answer"):
+                inside = _scores(learner, _of_first(wide, way), way)
+            near, far = cosines[:, :way], cosines[:, way:]
+            found = Answers(inside, mixed, logits[:, way:], near, far)
+            parts.setdefault(name, []).append(found)
     return {
         name: Answers(*(np.concatenate(arrays) for arrays in zip(*each)))
         for name, each in parts.items()
     }
+
+
+def _of_first(wide: Episode, way: int) -> Episode:
+    """Without the queries of other classes."""
+    queries, labels = wide.query_inputs[:, :way], wide.query_labels[:, :way]
+    return wide._replace(query_inputs=queries, query_labels=labels)
 
 
 def _scores(learner, wide: Episode, way: int) -> np.ndarray:
@@ -174,11 +189,11 @@ def _scores(learner, wide: Episode, way: int) -> np.ndarray:
 
 
 def fit(
-    learner: AnyLearner, config: Config, split: Split, step: int
+    learner: AnyLearner, config: Config, split: Split, step: int, basis: str = ""
 ) -> Confidence | None:
     """Fits all to a method's answers to validation episodes; None if not finite.
 
-    `step` is that of its checkpoint.
+    `step` and `basis` are as in `Confidence`.
     """
     count, shape = min(_FITTED_ON, config.run.num_val_episodes), config.episodes
     episodes = open_episodes(config, split, count)
@@ -186,7 +201,7 @@ def fit(
     if not all(np.isfinite(each).all() for each in found):
         return None
     episodes_are = shape.evaluation_way, shape.evaluation_shot, len(found.inside)
-    return Confidence(step, split.digest, *episodes_are, *fit_to(found))
+    return Confidence(step, basis, *episodes_are, *fit_to(found))
 
 
 def fit_to(found: Answers) -> tuple[float, str, dict[str, float], tuple, tuple]:
@@ -204,7 +219,7 @@ def fit_to(found: Answers) -> tuple[float, str, dict[str, float], tuple, tuple]:
         sides = {name: _sides(found, name, temperature) for name in SCORES}
         auroc = {name: float(_auroc(*pair).mean()) for name, pair in sides.items()}
         score = max(FROM_LOGITS, key=lambda name: auroc[name])
-    inside, _ = _sides(found, score, temperature)
+    inside, _ = _sides(found._replace(mixed=found.inside), score, temperature)
     shares = np.sort(_of_right(_softmax(found.inside / temperature)), axis=None)
     # Of the shares, the lowest so many may be left out; some of a level too high.
     episodes = len(found.inside)
@@ -217,7 +232,7 @@ def fit_to(found: Answers) -> tuple[float, str, dict[str, float], tuple, tuple]:
 
 
 def tested(found: Answers, fitted: Confidence) -> OpenSet:
-    """What a method's tables come to on other episodes."""
+    """Tests what was fitted to a method on other episodes."""
     sides = {name: _sides(found, name, fitted.temperature) for name in SCORES}
     inside, outside = sides[fitted.score]
     threshold = np.interp(FALSE_ALARMS, LEVELS, fitted.known)
@@ -232,6 +247,7 @@ def tested(found: Answers, fitted: Confidence) -> OpenSet:
         fitted.score,
         *(_mean(each) for each in (inside < threshold, outside < threshold)),
         *(_mean(each) for each in (holds, size)),
+        *(len(found.outside), found.outside.shape[2], found.outside.shape[1]),
     )
 
 
@@ -245,7 +261,7 @@ def _sides(found: Answers, name: str, temperature: float) -> tuple:
     if name == "cosine":
         sides = found.cosine_inside, found.cosine_outside
     else:
-        logits = found.inside / temperature, found.outside / temperature
+        logits = found.mixed / temperature, found.outside / temperature
         score = {
             "probability": lambda x: _softmax(x).max(axis=-1),
             "logit": lambda x: x.max(axis=-1),
@@ -283,16 +299,33 @@ def _fpr(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
 
 
 def best_temperature(logits: np.ndarray) -> float:
-    """That of the least negative log-likelihood; it is convex in 1 / temperature."""
+    """That of the least negative log-likelihood; it is convex in 1 / temperature.
+
+    As if one query more had been answered by chance: else answers without a mistake
+    would be as good as certain.
+    """
+    queries = logits.size / logits.shape[-1]
 
     def nll(log_temperature):
         scaled = logits / np.exp(log_temperature)
-        return float(np.mean(_log_sum(scaled)[..., 0] - _of_right(scaled)))
+        by_chance = scaled.mean(axis=-1)
+        right = _of_right(scaled)
+        right = right + (by_chance - right) / (queries + 1)
+        return float(np.mean(_log_sum(scaled)[..., 0] - right))
 
     low, high = np.log([_COLDEST, _HOTTEST])
+    step = _GOLDEN * (high - low)
+    left, right = high - step, low + step
+    at_left, at_right = nll(left), nll(right)
     for _ in range(_SECTIONS):
-        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        low, high = (low, right) if nll(left) <= nll(right) else (left, high)
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - _GOLDEN * (high - low)
+            at_left = nll(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + _GOLDEN * (high - low)
+            at_right = nll(right)
     return float(np.exp((low + high) / 2))
 
 

@@ -37,6 +37,7 @@ class Row(NamedTuple):
     transform: str = "none"  # of the features that it stands on
     shared: bool = True  # whether all rows stand on that one
     ensemble: str = "none"  # the closed form that it is mixed with
+    is_exportable: bool = True
 
     @property
     def plain_title(self) -> str:
@@ -53,12 +54,13 @@ class Row(NamedTuple):
     def words(self) -> str:
         """Its method and its transform, in a sentence."""
         method = variant_named(self.name).entry
+        other = "" if self.ensemble == "none" else f" + {self.ensemble}"
         if method.feature_transform:
             return method.title
         features = "features as they are"
         if self.transform != "none":
             features = f"{self.transform} features"
-        return f"{method.title} on {features}"
+        return f"{method.title}{other} on {features}"
 
     @property
     def title(self) -> str:

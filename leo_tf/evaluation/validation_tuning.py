@@ -143,9 +143,10 @@ def fit_ensemble(
     config: Config,
     split: Split,
     step: int,
+    basis: str = "",
     transform: Transform | None = None,
 ) -> Mix:
-    """How to mix a trained method with the closed form that `config` asks for.
+    """Mixes a trained method with the closed form that `config` asks for.
 
     First the closed form's settings are chosen as ever, then temperatures by negative
     log-likelihood, and then the share by accuracy.
@@ -153,7 +154,7 @@ def fit_ensemble(
     Args:
       learner: as it validated best, after `transform`.
       split: the validation data.
-      step: of its checkpoint.
+      step, basis: as in `Mix`.
     """
     val = functools.partial(
         dataset.evaluation_episodes, config, split, config.run.num_val_episodes
@@ -176,7 +177,8 @@ def fit_ensemble(
         ]
         share = SHARES[int(np.argmax(accuracies))]
     unknown = math.nan, math.nan
-    mix = Mix(step, split.digest, settings, share, *temperatures, unknown)
+    name = option.methods.method
+    mix = Mix(step, basis, name, settings, share, *temperatures, unknown)
     joined = ensemble(learner, config, mix, split.embedding_size, transform)
     reached = interval(evaluate({"": joined}, val())[""].accuracy)
     return mix._replace(validation=tuple(reached))

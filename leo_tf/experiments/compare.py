@@ -28,14 +28,19 @@ from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.job_results import Comparison, Row
 from leo_tf.evaluation.validation_tuning import Fitted
-from leo_tf.experiments.evaluate import calibration, score, score_open
+from leo_tf.experiments.evaluate import (
+    calibration,
+    check_open_set,
+    score,
+    score_open,
+)
 from leo_tf.experiments.run_group import RunGroup, open_group
 from leo_tf.files import AnyPath
 from leo_tf.methods.registry import check, check_is_config
 from leo_tf.methods.settings import compared, of, read, with_shared
 from leo_tf.methods.transforms import check_can_fit
 from leo_tf.methods.variants import in_running_order, in_table_order, variant_named
-from leo_tf.model.learner import AnyLearner, adapt_and_score
+from leo_tf.model.learner import AnyLearner, adapt_and_score, is_exportable
 from leo_tf.reports import comparison as report
 from leo_tf.reports.figures import save
 from leo_tf.reports.results import data as data_in_words
@@ -84,6 +89,8 @@ def compare(
     names = compared(shared) if methods is None else methods
     settings = _settings(config, names, method_settings)
     group = open_group("compare", config, workdir, data, allow_changes, console)
+    if open_set:
+        check_open_set(group.config, group.splits["test"])
     settings = _that_fit(group, settings, was_asked=methods is not None)
     diverged = _trained(group, settings)
     found = _tested(group, settings, diverged, open_set)
@@ -209,6 +216,7 @@ def _tested(
             transform=run.config.features.feature_transform,
             shared=shared,
             ensemble=run.config.methods.ensemble,
+            is_exportable=is_exportable(run.learner),
             settings={
                 setting: value
                 for setting, value in settings[name].items()

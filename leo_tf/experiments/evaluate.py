@@ -86,6 +86,13 @@ def evaluate(
     best = run.restore_best()  # the best by now: a training may have moved on
     if run.transform is not None:
         check_fits(run.transform, split.table)
+    if open_set:
+        check_open_set(run.config, split)
+        if run.confidence(best) is None:
+            hint = "For an older run, give the command that trained it again."
+            expected = "a run that was fitted to validation episodes"
+            raise FlagError("--open_set", expected, "one that was not", hint)
+    _say_fitted_to_others(run, best)
     return _test(run, split, best, TrainingState.of(best).share_not_finite, open_set)
 
 
@@ -106,6 +113,8 @@ def test_run(run: Run, split: Split) -> None:
         "seed": run.config.run.seed,
         "source": split.source,
     }
+    if (mix := run.mix(best)) is not None:
+        more["ensemble"] = mix.as_dict()
     for key in ("data", "device", "jit", "versions", "config"):
         more[key] = run.metadata[key]
     run.directory.write_json("results.json", report.as_json(run.results, **more))
@@ -131,7 +140,11 @@ def score(
     draws = Draws(run.test_samples, run.seed) if run.test_samples else None
     together = any(hasattr(learner, "answer") for learner in learners.values())
     episodes = dataset.evaluation_episodes(config, split, count, together)
-    temperatures = {n: c.temperature for n, c in fitted.items() if c and not draws}
+    temperatures = {
+        name: known.temperature
+        for name, known in fitted.items()
+        if known and not (draws and getattr(learners[name], "has_posterior", False))
+    }
     with console.progress(title, count, unit="episodes") as line:
         options: Any = {"calibrated": True, "draws": draws}
         options["temperatures"] = temperatures
@@ -151,31 +164,36 @@ def score_open(
     fitted: Fitted,
     wanted: bool,
 ) -> dict[str, OpenSet]:
-    """What "none of these" and sets of classes come to in the test, if that is wanted.
+    """Tests "none of these" and sets of classes, if that is wanted.
 
-    Raises:
-      FlagError: if there is no class outside an episode, or nothing was fitted.
+    Methods to which nothing was fitted are left out.
     """
     if not wanted:
         return {}
+    found = {}
+    way, count = config.episodes.evaluation_way, config.run.num_test_episodes
+    episodes = confidence.open_episodes(config, split, count)
+    with console.progress("other classes", len(learners), unit="methods") as line:
+        for name, learner in learners.items():
+            if (known := fitted[name]) is not None:
+                answers = confidence.answers({name: learner}, episodes, way)[name]
+                found[name] = confidence.tested(answers, known)
+            line.advance(1)
+    return found
+
+
+def check_open_set(config: Config, split: Split) -> None:
+    """Checks that "none of these" can be tested on test data.
+
+    Raises:
+      FlagError: if there is no class outside an episode, or nothing to fit it to.
+    """
+    if config.data.train_on_val:
+        received = "--train_on_val"
+        raise FlagError("--open_set", "validation classes to fit it to", received)
     if confidence.outside_of(config, split) < 1:
         expected = f"more than {config.episodes.evaluation_way} test classes with it"
         raise FlagError("--open_set", expected, str(len(split.class_names)))
-    for name in learners:
-        if fitted[name] is None:
-            received = f"{name}, to which nothing was fitted on validation episodes"
-            expected = "validation classes outside an episode, and not trained on"
-            hint = "For an older run, give the command that trained it again."
-            raise FlagError("--open_set", expected, received, hint)
-    found = {}
-    way, count = config.episodes.evaluation_way, config.run.num_test_episodes
-    with console.progress("other classes", len(learners), unit="methods") as line:
-        for name, learner in learners.items():
-            episodes = confidence.open_episodes(config, split, count)
-            answers = confidence.answers({name: learner}, episodes, way)[name]
-            found[name] = confidence.tested(answers, fitted[name])
-            line.advance(1)
-    return found
 
 
 def _test(
@@ -244,6 +262,18 @@ def _say_choices_are_others(run: Run, trained: Config) -> None:
         run.console.say(f"{text}anew for other episodes.")
 
 
+def _say_fitted_to_others(run: Run, best: Checkpoint) -> None:
+    """Says that temperature and tables of one kind of episode are used for another."""
+    known, shape = run.confidence(best), run.config.episodes
+    asked = shape.evaluation_way, shape.evaluation_shot
+    if known is not None and (known.way, known.shot) != asked:
+        parts = "Temperature, thresholds and sets"
+        if run.config.methods.ensemble != "none":
+            parts += " and the ensemble's share"
+        episodes = f"{known.way}-way {known.shot}-shot"
+        run.console.say(f"{parts}: as fitted to {episodes} validation episodes.")
+
+
 def _check_shapes(run: Run, best: Checkpoint) -> None:
     """Variables of a size that no checkpoint has are not even made."""
     where = f"{best.path}: `config`"
@@ -289,6 +319,8 @@ def _evaluation_config(trained: Config, changes) -> Config:
     for field, value in changes.items():
         if field not in have:
             raise unknown(field)
+        if field == "sklearn_parameters" and value:  # a path: its content is kept
+            value = Config().replace(sklearn_parameters=value).flat()[field]
         if have[field] != value:
             hint = "Only the test can be changed now: its data, episodes and shape."
             expected = f"{have[field]}, as trained"

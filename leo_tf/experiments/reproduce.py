@@ -65,6 +65,9 @@ def reproduce(
     method = config.methods.method
     if not method_of(config).is_trained:
         raise FlagError("--method", "a method that is trained", method)
+    if config.methods.ensemble != "none":
+        expected = "none with --mode=reproduce: validation classes are trained on"
+        raise FlagError("--ensemble", expected, config.methods.ensemble)
     group = open_group("reproduce", config, workdir, data, allow_changes, console)
     config, first = group.config, group.config.run.seed
     console.say("Selecting the number of steps on the validation classes.")

@@ -1,5 +1,6 @@
 """Jobs made of several runs: each in a directory of its own, below that of the job."""
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from leo_tf.data_pipeline.sources import Data, write_data
 from leo_tf.environment import device, versions
 from leo_tf.errors import FlagError, InputError, Stopped
 from leo_tf.evaluation.validation_tuning import Fitted
-from leo_tf.experiments.train import describe, train_run
+from leo_tf.experiments.train import describe, fitting_confidence, train_run
 from leo_tf.files import AnyPath, to_json, write_file
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.directory import JOB_FILE, RunDirectory, job_of
@@ -61,15 +62,16 @@ class RunGroup:
         """Trains a run, or resumes it, or finds it done; `Stopped` if a signal came.
 
         `splits` and `settings` are its own, where they are not the job's; `fitted` is
-        as of `train_run`. How sure it may be is fitted only if it is to be tested.
+        as of `train_run`. Confidence is fitted only if `to_test`.
         """
         config, workdir = self.config.replace(**settings), self.path / name
         options: Any = {"allow_changes": self.allow_changes, "console": self.console}
         with open_run(config, workdir, **options) as run:
             data = self.splits if splits is None else splits
-            train_run(run, data, self.replicas, fitted=fitted)
-            if to_test and run.stopped_by is None:
-                run.fit_confidence(self.splits["val"])
+            with contextlib.ExitStack() as stack:
+                if to_test:
+                    stack.enter_context(fitting_confidence(run, data["val"]))
+                train_run(run, data, self.replicas, fitted=fitted)
         if run.stopped_by is not None:
             raise Stopped(run.stopped_by)
         return run

@@ -102,6 +102,9 @@ def search(
 def _settings(config: Config, asked: Sequence[str]) -> dict[str, dict]:
     """Of those methods that are trained, what all their trials have; checked."""
     check_is_config(config)
+    if config.methods.ensemble != "none":
+        expected = "none with --mode=search, which ranks methods alone"
+        raise FlagError("--ensemble", expected, config.methods.ensemble)
     variants = {name: variant_named(name) for name in in_table_order(asked)}
     trained = [name for name, each in variants.items() if each.entry.is_trained]
     if not trained:

@@ -1,8 +1,9 @@
 """One run: trains in its directory, from where it stands, then tests the best."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from leo_tf.configs.schema import Config
@@ -11,7 +12,7 @@ from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.sources import Data
 from leo_tf.environment import device
-from leo_tf.errors import FlagError
+from leo_tf.errors import CheckpointError, DivergedError, FlagError
 from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer
 from leo_tf.evaluation.intervals import interval
 from leo_tf.evaluation.results import BASELINE
@@ -83,13 +84,26 @@ def train(
         with open_run(config, workdir, data=data, **options) as run:
             splits = dataset.load(run.config, data=data, console=console)
             describe(run.config, splits, console)
-            train_run(run, splits, replicas, callbacks, profile_steps)
+            with fitting_confidence(run, splits["val"]):
+                train_run(run, splits, replicas, callbacks, profile_steps)
             if run.stopped_by is None:
-                run.fit_confidence(splits["val"])
                 test_run(run, splits["test"])
             call_all(callbacks, "on_end", run)
         workers.from_chief(run.stopped_by or 0)
         return run
+
+
+@contextlib.contextmanager
+def fitting_confidence(run: Run, split: Split) -> Iterator[None]:
+    """Fits confidence to the best checkpoint after training, also if that diverged."""
+    try:
+        yield
+    except DivergedError:
+        with contextlib.suppress(CheckpointError):  # there may be none yet
+            run.fit_confidence(split)
+        raise
+    if run.stopped_by is None:
+        run.fit_confidence(split)
 
 
 def train_run(

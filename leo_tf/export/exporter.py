@@ -16,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -28,6 +29,7 @@ from leo_tf.export.manifest import manifest
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable, names_for, shape_of
 from leo_tf.files import AnyPath, flush_to_disk, make_directory
+from leo_tf.methods.ensemble import Ensemble
 from leo_tf.model.learner import AnyLearner, uneven_adapt
 from leo_tf.runs.manifest import Checkpoint
 from leo_tf.runs.run import Run, load_run
@@ -87,7 +89,7 @@ def export_model(
         files = _digests(unfinished)
         names = names_for(run.learner)
         given = run.path, trained, best, limits, format, files, names, fitted
-        facts = manifest(*given)
+        facts = manifest(*given, run.mix(best))
         (unfinished / "export.json").write_text(json.dumps(facts, indent=1))
     return path
 
@@ -233,7 +235,10 @@ def check_convertible(learner: AnyLearner) -> None:
     """
     if not getattr(learner, "runs_on_litert", False):
         expected = "saved_model, for TensorFlow Lite lacks operators of this method"
-        received = f"tflite for {type(getattr(learner, 'learner', learner)).__name__}"
+        inner: Any = getattr(learner, "learner", learner)  # after a feature transform
+        parts = (inner.learner, inner.other) if isinstance(inner, Ensemble) else [inner]
+        parts = [p for p in parts if not getattr(p, "runs_on_litert", False)]
+        received = f"tflite for {type(parts[0]).__name__}"
         raise FlagError("--export_format", expected, received)
 
 

@@ -12,6 +12,7 @@ from leo_tf.evaluation.confidence import Confidence
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import described
 from leo_tf.files import read_json
+from leo_tf.methods.ensemble import Mix
 from leo_tf.runs.checkpoints import Checkpoint
 
 # To be raised when a field that readers rely on changes.
@@ -35,12 +36,14 @@ def manifest(
     files: dict[str, str],
     signatures: Sequence[str],
     fitted: Confidence | None = None,
+    mix: Mix | None = None,
 ) -> dict[str, Any]:
     """Returns what export.json says of the checkpoint `best` of the run in `workdir`.
 
     The format is "saved_model" or "tflite"; `files` are path -> SHA-256, those beside;
     `signatures` are the names of those it has, and `fitted` is what was fitted to the
-    checkpoint on validation episodes, if anything.
+    checkpoint on validation episodes, if anything, and `mix` how it is mixed with a
+    closed form, if it is.
 
     Raises:
       CheckpointError: if the checkpoint does not tell its data.
@@ -59,6 +62,7 @@ def manifest(
         "max_support": limits.max_support,
         "signatures": described(limits, signatures, fitted is not None),
         "fitted_on_validation": fitted and _in_short(fitted),
+        "ensemble": mix and mix.as_dict(),
         "trained_on": {
             "dataset_name": data.dataset_name,
             "source": data.data_path or "embedded",

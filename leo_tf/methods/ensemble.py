@@ -28,7 +28,8 @@ class Mix(NamedTuple):
     """How two methods are mixed: kept in ensemble.json."""
 
     step: int  # of the learner's checkpoint
-    source: str  # digest of the validation data
+    basis: str  # digest of what it was made of: see `Run.basis`
+    other: str  # the closed form
     settings: dict[str, float]  # of the other, by name, as chosen
     share: float  # of the other, 0 to 1
     temperature: float  # of the learner, and of the other: they make both as sure as

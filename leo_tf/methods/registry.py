@@ -163,7 +163,8 @@ def build(
 
 def other_config(config: Config) -> Config:
     """The configuration of the closed form of an ensemble."""
-    return config.replace(method=config.methods.ensemble, ensemble="none")
+    alone = {"ensemble": "none", "ensemble_share": None}
+    return config.replace(method=config.methods.ensemble, **alone)
 
 
 def ensemble(
@@ -243,11 +244,15 @@ def check(config: Config) -> None:
         raise FlagError("--mixed_precision", expected, config.methods.method)
     _check_features(config)
     if config.methods.ensemble != "none":
-        where, expected = "--ensemble", "none with --train_on_val: it is chosen there"
+        where = "--ensemble"
+        expected = "none with --train_on_val: its share is chosen on validation classes"
         if not method.is_trained:
             expected = f"none with {config.methods.method}, which is not trained"
         if config.data.train_on_val or not method.is_trained:
             raise FlagError(where, expected, config.methods.ensemble)
+    elif config.methods.ensemble_share is not None:
+        received = f"{config.methods.ensemble_share:g}"
+        raise FlagError("--ensemble_share", "none without --ensemble", received)
     draws = method.draws and not config.model.deterministic
     if config.run.test_samples and not draws:
         drawing = ", ".join(name for name, each in METHODS.items() if each.draws)

@@ -28,6 +28,7 @@ _UNTRAINED, _TRANSFORMS = ("centroid", "ridge", "logistic"), ("none", "soft", "l
 _MOST_BYTES = 2**20
 LINEAR = frozenset(["dropout_rate"])  # drawn evenly; all others in their logarithm
 _DIGITS = 3
+_OF_ENSEMBLES = "ensemble", "ensemble_share", "ridge_strength", "logistic_strength"
 
 
 def compared(shared: str) -> list[str]:
@@ -112,6 +113,8 @@ def with_shared(
     found = {}
     for name, own in settings.items():
         others = unused[name] - set.intersection(*unused.values())
+        if not variant_named(name).entry.is_trained:
+            others |= {"ensemble", "ensemble_share"} - own.keys()
         reset = {n: usual[n] for n in sorted(others) if shared[n] != usual[n]}
         found[name] = {**reset, **own}
     return found
@@ -129,7 +132,7 @@ def effective(name: str) -> tuple[str, ...]:
     names += (n for n, group in GROUP_OF.items() if group == "features")
     names = [n for n in names if n not in pinned and n not in unused]
     if known.is_trained:
-        names += (*known.ranges, "ensemble", "ensemble_share")
+        names += (*known.ranges, *_OF_ENSEMBLES)
         names += (n for n, group in GROUP_OF.items() if group == "optimizer")
     return tuple(dict.fromkeys(names))
 

@@ -221,6 +221,12 @@ def uneven_adapt(learner: Learner) -> Callable[..., UnevenAdapted]:
     raise InputError("method", "one with `adapt_uneven`", type(inner).__name__)
 
 
+def is_exportable(learner: AnyLearner) -> bool:
+    """Tells whether an export can be made of a method."""
+    does = hasattr(learner, "answer") or hasattr(learner, "adapt_uneven")
+    return does and getattr(learner, "is_exportable", True)
+
+
 def without_latents(classifier: tf.Tensor) -> UnevenAdapted:
     """`UnevenAdapted` of a classifier [N, P] that was made without latents."""
     return UnevenAdapted(classifier, classifier[:, :0], classifier[:, :0])

@@ -78,18 +78,22 @@ def terminal(comparison: Comparison) -> list[str | Table]:
     parts: list[str | Table] = [f"\n{title(comparison)}"]
     parts += [*_tables(comparison, reached), *_tables(comparison, costs)]
     parts += _open_set(comparison)
-    if best := comparison.best:
-        directory = shlex.quote(f"--workdir={near(comparison.directory / best.name)}")
+    said, ranked = advice(comparison), comparison.ranked(comparison.inductive)
+    if row := next((row for row in ranked if row.is_exportable), None):
+        directory = shlex.quote(f"--workdir={near(comparison.directory / row.name)}")
         command = f"{program()} --mode=export {directory} --export_dir=exported"
-        said = f"{advice(comparison)} To export {best.title}:"
-        parts.append(f"{said}\n    {command}\n")
+        if row is not ranked[0]:
+            said += f" {ranked[0].title} cannot be exported."
+        parts.append(f"{said} To export {row.title}:\n    {command}\n")
+    elif said:
+        parts.append(f"{said}\n")
     return parts
 
 
 def _open_set(comparison: Comparison) -> list[str | Table]:
-    """The table of queries of other classes and its legend, if that was asked for."""
+    """Returns what tests of queries of other classes came to, if that was asked for."""
     found = {row.title: row.open_set for row in comparison.rows if row.open_set}
-    return [report.open_set(found), report.open_set_in_words()] if found else []
+    return report.open_set(found) if found else []
 
 
 def advice(comparison: Comparison) -> str:

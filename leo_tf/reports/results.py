@@ -16,16 +16,7 @@ from leo_tf.reports.table import Table
 # Columns of `surety`.
 SURETY = "NLL", "ECE in %", "at T"
 # Of `open_set`.
-_OPEN_SET = (
-    "method",
-    "score",
-    *SCORES,
-    "FPR",
-    "false alarms",
-    "found",
-    "in set",
-    "size",
-)
+_RATES = "method", "by", "FPR", "false alarms", "found", "coverage", "size"
 
 
 def as_json(results: Results, **facts: Any) -> dict:
@@ -68,7 +59,7 @@ def terminal(results: Results) -> list[str | Table]:
     parts: list[str | Table] = [f"\n{results.title}; {scope}", table]
     if results.open_set is not None:
         title = method_named(results.method).title
-        parts += [open_set({title: results.open_set}), open_set_in_words()]
+        parts += open_set({title: results.open_set})
     return parts
 
 
@@ -133,27 +124,28 @@ def surety(calibration: Calibration) -> tuple[str, str, str]:
     return text, f"{100 * calibration.ece:.1f}", with_it
 
 
-def open_set(found: Mapping[str, OpenSet]) -> Table:
-    """Returns a table of how well methods, by title, tell queries of other classes."""
-    rows = []
+def open_set(found: Mapping[str, OpenSet]) -> list[str | Table]:
+    """Returns tables of how well methods, by title, recognise other classes."""
+    areas = [
+        (method, *(str(each.auroc[score]) for score in SCORES))
+        for method, each in found.items()
+    ]
+    rates = []
     for method, each in found.items():
-        auroc = (f"{100 * each.auroc[score].mean:.1f}" for score in SCORES)
-        fpr = f"{100 * each.fpr[each.score].mean:.1f}"
-        shares = each.false_alarms, each.found, each.coverage
-        cells = (f"{100 * share.mean:.1f}" for share in shares)
-        size = f"{each.size.mean:.2f}"
-        rows.append((method, each.score, *auroc, fpr, *cells, size))
-    return Table(_OPEN_SET, rows, ("method", "score"))
-
-
-def open_set_in_words() -> str:
-    """Returns what the columns of `open_set` mean."""
-    return (
-        "Queries of as many classes outside an episode, in %. AUROC of telling them by "
-        f"{', '.join(SCORES)}; of the three from logits, the one that was best on "
-        "validation episodes counts from here on. FPR: others taken for known where "
-        "95 % of an episode's own are. Called none: own queries called none of these, "
-        f"where {100 * FALSE_ALARMS:.0f} % of validation's were; found: others that "
-        "are. Held: sets of classes that hold the right one, where "
-        f"{100 * COVERAGE:.0f} % were to; size: classes of a set."
-    )
+        shares = each.fpr[each.score], each.false_alarms, each.found, each.coverage
+        size = f"{each.size.mean:.2f} ± {each.size.half_width:.2f}"
+        rates.append((method, each.score, *map(str, shares), size))
+    one = next(iter(found.values()))
+    asked = f"{one.episodes} episodes, {one.num_query} queries of a class, balanced; "
+    return [
+        f"Queries of {one.outside} classes outside each episode. {asked}"
+        "AUROC in % of recognising them by",
+        Table(("method", *SCORES), areas, ("method",)),
+        "By the one of the first three that was best on validation episodes, in %:",
+        Table(_RATES, rates, ("method", "by")),
+        "FPR: others taken for known where 95 % of an episode's own are. False alarms: "
+        "own queries called none of these, where "
+        f"{100 * FALSE_ALARMS:.0f} % of validation's were. Found: others called that. "
+        "Coverage: prediction sets that hold the right class, where "
+        f"{100 * COVERAGE:.0f} % were to. Size: classes of a set.",
+    ]

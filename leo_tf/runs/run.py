@@ -5,8 +5,10 @@ what the run chose when it began, the checkpoint it resumes from, whether XLA co
 """
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from typing import Any
 
 from leo_tf.configs.schema import Config
@@ -98,12 +100,20 @@ class Run:
     def validation(self) -> Interval | None:
         """Accuracy of the best checkpoint on the validation episodes, if there is any.
 
-        An ensemble's is that of both methods.
+        An ensemble's is that of both methods, once it is made.
         """
-        found = self.mix(self.checkpoints.best())
-        return (
-            self.state.best_validation if found is None else Interval(*found.validation)
-        )
+        found = self._mix_if_any()
+        if found is None:
+            return self.state.best_validation
+        return Interval(*found.validation)
+
+    def _mix_if_any(self) -> Mix | None:
+        if self.config.methods.ensemble == "none":
+            return None
+        try:
+            return self.mix(self.checkpoints.best())
+        except CheckpointError:  # it is made when training has ended
+            return None
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -111,9 +121,8 @@ class Run:
         values, method = self.config.flat(), method_of(self.config)
         names = (*self.config.features.chosen, *method.chosen)
         found = {name: values[name] for name in names}
-        if self.config.methods.ensemble != "none":
-            mix = self.mix(self.checkpoints.best())
-            found |= {**mix.settings, "ensemble_share": mix.share} if mix else {}
+        mix = self._mix_if_any()
+        found |= {**mix.settings, "ensemble_share": mix.share} if mix else {}
         return found
 
     def check_data(self, splits: Mapping[str, Split]) -> None:
@@ -165,7 +174,7 @@ class Run:
             self.transform = load(self.path / _TRANSFORM, digest)
 
     def confidence(self, best: Checkpoint) -> Confidence | None:
-        """What was fitted to a checkpoint, a temperature and two tables; or None.
+        """Returns what was fitted to a checkpoint after training; None if nothing was.
 
         Raises:
           InputError: if the file is damaged.
@@ -182,7 +191,7 @@ class Run:
         return found if found.step == best.step else None
 
     def fit_confidence(self, split: Split) -> None:
-        """Fits that to the best checkpoint on validation data, if it was not yet.
+        """Fits confidence to the best checkpoint on validation data, if not done yet.
 
         An ensemble is made before. Classes that were trained on tell nothing of new
         ones: of these nothing is kept.
@@ -193,30 +202,43 @@ class Run:
         if self.config.methods.ensemble != "none":
             self._fit_ensemble(split, best)
             self.restore_best()
-        known = self.confidence(best)
-        if known is None or known.source != split.digest:
-            found = confidence.fit(self.learner, self.config, split, best.step)
+        known, basis = self.confidence(best), self.basis(split, best)
+        if known is None or known.basis != basis:
+            found = confidence.fit(self.learner, self.config, split, best.step, basis)
             if found is not None:
                 self.directory.write_json(_CONFIDENCE, found.as_dict())
+            elif known is not None:
+                (self.path / _CONFIDENCE).unlink()
 
     def mix(self, best: Checkpoint) -> Mix | None:
-        """How a checkpoint is mixed with a closed form; None if nobody asked for that.
+        """Returns how a checkpoint is mixed with a closed form; None if it is not.
 
         Raises:
           CheckpointError: if it is not known.
         """
         if self.config.methods.ensemble == "none":
             return None
-        path, hint = self.path / _ENSEMBLE, "The command that trained the run makes it."
-        expected = f"the ensemble of step {best.step}"
+        path = self.path / _ENSEMBLE
+        hint = "The command that trained the run makes it, when training has ended."
+        other = self.config.methods.ensemble
+        expected = f"the ensemble of step {best.step} with {other}"
         try:
             found = Mix.from_dict(read_json(path, _MOST_CONFIDENCE_BYTES))
         except (OSError, ValueError) as error:
             received = shown(str(error))
             raise CheckpointError(str(path), expected, received, hint) from error
-        if found.step != best.step:
-            raise CheckpointError(str(path), expected, f"of step {found.step}", hint)
+        theirs = f"of step {found.step} with {found.other}"
+        if (found.step, found.other) != (best.step, self.config.methods.ensemble):
+            raise CheckpointError(str(path), expected, theirs, hint)
         return found
+
+    def basis(self, split: Split, best: Checkpoint) -> str:
+        """Digest of all that decides what is fitted to a checkpoint after training."""
+        config = self.config.to_dict()
+        parts = [best.step, split.digest, self.config.run.num_val_episodes]
+        parts += [self.config.run.seed, config["methods"], config["features"]]
+        text = json.dumps([*parts, config["episodes"]], sort_keys=True)
+        return sha256(text.encode()).hexdigest()
 
     def on_features(self, learner: Any) -> Any:
         """A learner of the run's features: after its transform, if there is one."""
@@ -228,8 +250,9 @@ class Run:
             known = self.mix(best)
         except CheckpointError:
             known = None
-        if known is None or known.source != split.digest:
-            given = self.learner, self.config, split, best.step, self.transform
+        basis = self.basis(split, best)
+        if known is None or known.basis != basis:
+            given = self.learner, self.config, split, best.step, basis, self.transform
             found = fit_ensemble(*given)
             self.directory.write_json(_ENSEMBLE, found.as_dict())
             text = f"With {100 * found.share:.0f} % of {self.config.methods.ensemble}: "

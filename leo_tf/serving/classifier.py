@@ -68,7 +68,8 @@ class Classifier:
         classes' kind, such as "other" or -1; None for always a class. It takes an
         export of a run with validation classes.
       false_alarms: then, the share of rows of known classes, 0 to 1, that it may be
-        said of; as it came out on validation episodes.
+        said of; as it came out on validation episodes, in steps of 0.005. `save` keeps
+        neither.
 
     Attributes:
       classes_: [N] the labels, sorted.
@@ -79,6 +80,9 @@ class Classifier:
       support_, support_labels_: [S, D] and [S], the examples.
       support_loss_, support_accuracy_: of the classifier on them.
     """
+
+    unknown: Any = None  # of a pickle that has none
+    false_alarms = 0.05
 
     def __init__(
         self,
@@ -146,15 +150,13 @@ class Classifier:
     def predict(self, features: ArrayLike) -> np.ndarray:
         """Returns [M] the label of each row of features [M, D], or `unknown`."""
         answers = self._answers(features)
-        labels = self.classes_[answers["classes"]]
         if self.unknown is None:
-            return labels
-        unknown = checked_labels([self.unknown], 1, self.classes_, "unknown")
-        if self.unknown in self.classes_:
-            raise refused("unknown", "a label of no class", repr(self.unknown))
+            return self.classes_[answers["classes"]]
+        every = self._with_unknown(self.classes_)  # [N + 1]
         share = self._checked_share("false_alarms", self.false_alarms)
-        is_unknown = self._fitted(answers, "known") < share - _ROUNDING
-        return np.where(is_unknown, unknown, labels)
+        least = np.floor(share * _STEPS + _ROUNDING) / _STEPS
+        is_unknown = self._fitted(answers, "known") < least - _ROUNDING
+        return every[np.where(is_unknown, len(self.classes_), answers["classes"])]
 
     def predict_set(
         self, features: ArrayLike, coverage: float = 0.9
@@ -282,6 +284,8 @@ class Classifier:
         # A new fit is a new look for the newest version.
         model = connect(self.source, self.timeout, self.headers)
         classes, codes = np.unique(labels, return_inverse=True)
+        if self.unknown is not None:
+            self._with_unknown(classes)
         _warn_beyond(getattr(model, "tested", None), len(classes))
         adapted = model("adapt", {"support": features, "labels": codes})
         health = adapted["support_loss"], adapted["support_accuracy"]
@@ -334,9 +338,23 @@ class Classifier:
         if not len(answers["classes"]):
             return answers["probabilities" if name == "plausible" else "classes"]
         if name not in answers:
-            expected = "an export of a run with validation classes outside an episode"
-            raise refused("source", expected, "a model that was fitted to none")
+            expected = "an export that was fitted to validation episodes"
+            raise refused("source", expected, "a model that was not")
         return np.asarray(answers[name])
+
+    def _with_unknown(self, classes: np.ndarray) -> np.ndarray:
+        """Returns [N + 1] the classes and then `unknown`, none of them changed."""
+        unknown = checked_labels([self.unknown], 1, classes, "unknown")
+        try:
+            every = np.concatenate([classes, unknown])
+            kept = every[:-1].astype(classes.dtype), every[-1:].astype(unknown.dtype)
+            is_kept = all(map(np.array_equal, kept, (classes, unknown)))
+        except (TypeError, ValueError, OverflowError):
+            is_kept = False
+        if not is_kept or every[-1] in every[:-1]:
+            expected = "a label of no class that an array of them can hold"
+            raise refused("unknown", expected, repr(self.unknown))
+        return every
 
     def _checked_share(self, name: str, share: Any) -> float:
         if not isinstance(share, numbers.Real) or not 0 <= share <= 1:

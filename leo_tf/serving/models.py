@@ -5,6 +5,7 @@ TensorFlow is imported when a model is loaded, and for a server not at all.
 """
 
 import functools
+import json
 import os
 import pathlib
 import re
@@ -20,7 +21,6 @@ from leo_tf.errors import (
     refused,
     without_secrets,
 )
-from leo_tf.files import read_json
 from leo_tf.serving.closed_forms import CLOSED_FORMS, ClosedForm
 from leo_tf.serving.rest_model import RestModel
 
@@ -128,9 +128,11 @@ class LocalModel:
 
 def _tested(path: pathlib.Path) -> tuple[int, int] | None:
     try:
-        test = read_json(path / "export.json", _MOST_FACTS_BYTES)["test_accuracy"]
-        return int(test["test"]["way"]), int(test["test"]["shot"])
-    except (OSError, ValueError, KeyError, TypeError):
+        with (path / "export.json").open("rb") as file:
+            facts = json.loads(file.read(_MOST_FACTS_BYTES))
+        test = facts["test_accuracy"]["test"]
+        return int(test["way"]), int(test["shot"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # a SavedModel is one without it
 
 

@@ -13,11 +13,13 @@ from tiny_cases import make_leo
 
 from leo_tf.configs.schema import Config
 from leo_tf.data_pipeline import dataset
+from leo_tf.data_pipeline.episode import Episode
 from leo_tf.errors import FlagError, InputError
 from leo_tf.evaluation import confidence
 from leo_tf.evaluation.confidence import LEVELS, Answers, Confidence
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
 from leo_tf.methods.inductive.linear import LinearRegression, ridge
+from leo_tf.methods.query_aware.transductive import BDCSPN
 from leo_tf.model.learner import adapt_and_score
 from leo_tf.runs.run import load_run
 
@@ -36,7 +38,8 @@ def make_answers(episodes, seed=0, too_sure=1.0, apart=1.0):
     inside = np.take_along_axis(logits, turned, axis=-1)
     outside = random.normal(size=[episodes, U, Q, N])
     cosines = random.random([episodes, N, Q]) + apart, random.random([episodes, U, Q])
-    return Answers(too_sure * inside, too_sure * outside, *cosines)
+    inside, outside = too_sure * inside, too_sure * outside
+    return Answers(inside, inside, outside, *cosines)
 
 
 def fit(found):
@@ -237,7 +240,7 @@ def test_of_another_checkpoint_than_the_best_nothing_is_kept(trained_copy):
     path.unlink()
     with pytest.raises(FlagError) as caught:
         evaluate_run(trained_copy, open_set=True)
-    assert "nothing was fitted" in str(caught.value)
+    assert "a run that was fitted" in str(caught.value)
 
 
 def test_a_test_tells_how_well_other_classes_are_told(trained):
@@ -256,6 +259,51 @@ def test_without_classes_outside_an_episode_it_cannot_be_tested(trained):
 def test_the_command_prints_the_table_that_was_asked_for(trained, evaluate, capsys):
     assert evaluate(trained, "--open_set") == 0
     told = capsys.readouterr().out
-    assert "Queries of as many classes outside an episode" in told
+    assert "classes outside each episode" in told
     assert evaluate(trained) == 0
-    assert "outside an episode" not in capsys.readouterr().out
+    assert "outside each episode" not in capsys.readouterr().out
+
+
+def test_answers_without_a_mistake_are_not_as_good_as_certain():
+    logits = np.zeros([20, N, Q, N])
+    for n in range(N):
+        logits[:, n, :, n] = 3.0
+    # Of 480 queries and one by chance, a wrong class has a share of 1 in 4 * 481.
+    expected = 3.0 / math.log(4 * 481 - 3)
+    assert confidence.best_temperature(logits) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_method_that_learns_from_queries_is_asked_those_inside_alone_too(tiny_data):
+    config = config_of(tiny_data, way=2)
+    split = dataset.load(config, ["val"])["val"]
+    drawn, method = confidence.open_episodes(config, split, 6), BDCSPN(5.0)
+    [wide] = drawn
+    found = confidence.answers({"": method}, drawn, 2)[""]
+    narrow = Episode(*(part[:, :2] for part in wide))
+    alone = adapt_and_score(method, narrow)[1].numpy()
+    np.testing.assert_allclose(found.inside, alone, rtol=1e-9)
+    together = narrow._replace(
+        query_inputs=wide.query_inputs, query_labels=wide.query_labels
+    )
+    both = adapt_and_score(method, together)[1].numpy()
+    np.testing.assert_allclose(found.mixed, both[:, :2], rtol=1e-9)
+    np.testing.assert_allclose(found.outside, both[:, 2:], rtol=1e-9)
+    assert np.abs(found.mixed - found.inside).max() > 0.01
+
+
+@pytest.mark.parametrize("mode", ["compare", "evaluate"])
+def test_what_cannot_be_tested_is_refused_before_anything_is_trained(
+    mode, train, trained, tmp_path, capsys
+):
+    flags = [f"--workdir={trained}", "--mode=evaluate", "--test_way=7"]
+    said = "--open_set: expected more than 7 test classes"
+    if mode == "compare":
+        flags = [f"--workdir={tmp_path}/job", "--mode=compare", "--train_on_val"]
+        said = "--open_set: expected validation classes to fit it to"
+        assert train(tmp_path / "job", *flags, "--open_set") != 0
+    else:
+        from leo_tf.cli.main import main
+
+        assert main(["run_leo.py", *flags, "--open_set"]) != 0
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "job" / "leo").exists()

@@ -549,9 +549,9 @@ def test_queries_of_other_classes_are_asked_of_every_method_if_wanted(
     shutil.copytree(comparison, workdir)
     assert compare(workdir, "--open_set", "--quiet") == 0
     told = capsys.readouterr().out
-    assert "Queries of as many classes outside an episode" in told
+    assert "classes outside each episode" in told
     found, before = results_of(workdir)["methods"], results_of(comparison)["methods"]
-    assert "Queries of as many" in (workdir / "results.md").read_text()
+    assert "classes outside each episode" in (workdir / "results.md").read_text()
     for name in ("leo", "ridge", "maml"):
         rates = found[name].pop("open_set")
         assert 0 < rates["auroc"]["cosine"]["mean"] < 1
@@ -572,3 +572,13 @@ def test_an_ensemble_is_compared_under_the_names_of_both(compare, tmp_path):
     assert chosen.keys() == {"ridge_strength", "score_scale", "ensemble_share"}
     mix = load_run(workdir / "leo").validation
     assert rows["leo"]["validation"]["mean"] == pytest.approx(mix.mean)
+
+
+def test_an_ensemble_for_all_is_for_those_that_are_trained(compare, tmp_path):
+    flags = "--quiet", "--methods=leo,ridge", "--ensemble=ridge"
+    assert compare(tmp_path / "job", *flags) == 0
+    rows = results_of(tmp_path / "job")["methods"]
+    assert [row["title"] for row in rows.values()] == [
+        "Ridge regression",
+        "LEO + ridge",
+    ]

@@ -4,6 +4,7 @@ Shapes: B tasks in the meta-batch, N way, K shot, Q queries per class, D embeddi
 """
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from tiny_cases import D, N, make_episode, make_leo
 
 from leo_tf.configs.schema import Config
 from leo_tf.data_pipeline import dataset
-from leo_tf.errors import CheckpointError, FlagError
+from leo_tf.errors import CheckpointError, DivergedError, FlagError
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.validation_tuning import SHARES
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
+from leo_tf.experiments.train import fitting_confidence
 from leo_tf.export.exporter import export_model
 from leo_tf.methods.ensemble import Ensemble, Mix, together, without_other
 from leo_tf.methods.inductive.linear import LinearRegression, ridge
@@ -28,7 +30,7 @@ from leo_tf.runs.run import load_run
 
 
 def mix(share=0.3, temperature=0.5, other=2.0):
-    return Mix(4, "digest", {}, share, temperature, other, (0.5, 0.1))
+    return Mix(4, "digest", "ridge", {}, share, temperature, other, (0.5, 0.1))
 
 
 def scores_of(learner, episode):
@@ -146,9 +148,60 @@ def test_a_share_of_nothing_changes_no_answer_and_a_given_one_is_kept(
     assert load_run(workdir).chosen["ensemble_share"] == 0
 
 
-def test_without_its_file_a_run_says_how_to_make_it(ensemble_run, tmp_path):
-    import shutil
+def test_another_ensemble_is_made_anew_and_so_is_what_was_fitted_to_it(
+    ensemble_run, train, tmp_path
+):
+    copy = tmp_path / "copy"
+    shutil.copytree(ensemble_run, copy)
+    before = load_run(copy)
+    mixed, fitted = (
+        f(before.checkpoints.best()) for f in (before.mix, before.confidence)
+    )
+    asked = "--quiet", "--allow_changes", "--ensemble=centroid", "--ensemble_share=0.9"
+    assert train(copy, *asked) == 0
+    after = load_run(copy)
+    again, anew = (f(after.checkpoints.best()) for f in (after.mix, after.confidence))
+    assert (again.other, again.share) == ("centroid", 0.9) != (mixed.other, mixed.share)
+    assert anew.temperature != fitted.temperature
+    assert results_of(copy)["ensemble"]["share"] == 0.9
+    assert train(copy, *asked) == 0  # and then it is known
+    assert load_run(copy).mix(after.checkpoints.best()) == again
 
+
+def test_a_run_that_diverged_has_the_ensemble_of_its_best(ensemble_run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(ensemble_run, copy)
+    (copy / "ensemble.json").unlink()
+    run = load_run(copy)
+    split = dataset.load(run.config, ["val"])["val"]
+    with pytest.raises(DivergedError), fitting_confidence(run, split):
+        raise DivergedError("step 9", "finite numbers", "NaN")
+    assert load_run(copy).mix(run.checkpoints.best()).share >= 0
+
+
+@pytest.mark.parametrize(
+    "flags,said",
+    [
+        (
+            ["--mode=search", "--ensemble=ridge"],
+            "--ensemble: expected none with --mode",
+        ),
+        (["--mode=reproduce", "--ensemble=ridge"], "--ensemble: expected none with"),
+        (
+            ["--ensemble_share=0.5"],
+            "--ensemble_share: expected none without --ensemble",
+        ),
+    ],
+)
+def test_an_ensemble_that_would_be_ignored_is_refused_at_once(
+    flags, said, train, tmp_path, capsys
+):
+    assert train(tmp_path / "run", *flags) != 0
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_its_file_a_run_says_how_to_make_it(ensemble_run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(ensemble_run, copy)
     (copy / "ensemble.json").unlink()

@@ -146,7 +146,7 @@ def test_a_setting_is_taken_where_it_makes_a_difference_and_nowhere_else(
         ({"leo": {"shot": 5}}, ": `leo`", "shot"),
         ({"leo": {"method": "maml"}}, ": `leo`", "method"),
         ({"leo": {"random_prior": True}}, ": `leo`", "random_prior"),
-        ({"leo": {"ridge_strength": 1.0}}, ": `leo`", "ridge_strength"),
+        ({"leo": {"assignment_sharpness": 1.0}}, ": `leo`", "assignment_sharpness"),
         ({"ridge": {"outer_lr": 1.0}}, ": `ridge`", "outer_lr"),
         ({"generator": {"inner_lr_init": 1.0}}, ": `generator`", "inner_lr_init"),
         ({"leo": {"outer_lr": -1.0}}, ": `leo.outer_lr`", "-1"),

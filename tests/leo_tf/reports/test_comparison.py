@@ -295,3 +295,14 @@ def test_the_title_says_that_queries_are_unbalanced():
     assert said.startswith(
         "glyphs, test: 5-way 1-shot, 75 queries unbalanced (Dirichlet 2); ± is"
     )
+
+
+def test_a_best_that_cannot_be_exported_says_so_and_names_the_best_that_can():
+    found = validated(0.71, 0.68, 0.66)
+    rows = [found.rows[0]._replace(is_exportable=False), *found.rows[1:]]
+    last = report.terminal(found._replace(rows=rows))[-1]
+    assert "Ridge regression cannot be exported. To export MAML:" in last
+    assert "job/maml" in last
+    none = [row._replace(is_exportable=False) for row in rows]
+    last = report.terminal(found._replace(rows=none))[-1]
+    assert last.startswith("Best on the") and "To export" not in last

@@ -1,5 +1,7 @@
 """ "None of these" and sets of labels from the client, by path and by URL."""
 
+from datetime import datetime
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -82,9 +84,8 @@ def test_a_set_holds_what_is_plausible_and_the_answer(source, answer):
     ],
 )
 def test_what_cannot_be_is_refused_by_name(exported, options, field):
-    classifier = fitted(exported, **options)
     with pytest.raises(ValueError, match=field):
-        classifier.predict(REQUEST["queries"])
+        fitted(exported, **options).predict(REQUEST["queries"])
 
 
 def test_a_coverage_that_is_no_share_is_refused(exported):
@@ -95,7 +96,9 @@ def test_a_coverage_that_is_no_share_is_refused(exported):
 def test_what_was_fitted_to_no_validation_classes_says_so():
     classifier = fitted("ridge", unknown="other")
     for ask in (classifier.predict, classifier.predict_set):
-        with pytest.raises(ValueError, match="source: expected an export of a run"):
+        with pytest.raises(
+            ValueError, match="source: expected an export that was fitted"
+        ):
             ask(REQUEST["queries"])
 
 
@@ -117,3 +120,51 @@ def test_more_classes_than_were_tested_are_warned_of(exported):
 @pytest.mark.filterwarnings("error")
 def test_as_many_classes_as_were_tested_are_not(exported):
     Classifier(exported).fit(REQUEST["support"], REQUEST["labels"])
+
+
+LARGE = 2**60 + 1
+
+
+@pytest.mark.parametrize(
+    "labels,unknown",
+    [
+        (np.array([LARGE, 5], np.uint64), -1),
+        (np.array([LARGE, 5]), -1.0),
+        (np.array([True, False]), True),
+        (np.array(["2020-01-01", "2020-01-02"], "M8[D]"), datetime(2020, 1, 1)),
+        (
+            np.array(["0001-01-01", "2020-01-02"], "M8[D]"),
+            np.datetime64("2020-01-01T00:00:00.000000001"),
+        ),
+    ],
+)
+def test_no_label_is_changed_for_the_one_of_unknown(exported, labels, unknown):
+    rows = REQUEST["support"][:2]
+    with pytest.raises(ValueError, match="unknown: expected a label of no class"):
+        Classifier(exported, unknown=unknown).fit(rows, labels)
+
+
+def test_a_label_for_unknown_may_be_longer_and_another_date(exported):
+    rows = REQUEST["support"][:2]
+    for labels, unknown in (
+        (np.array(["a", "b"]), "something else"),
+        (np.array([b"a", b"b"]), b"something else"),
+        (np.array(["2020-01-01", "2020-01-02"], "M8[D]"), datetime(1970, 1, 1)),
+    ):
+        classifier = Classifier(exported, unknown=unknown, false_alarms=1.0)
+        given = set(classifier.fit(rows, labels).predict(REQUEST["queries"]).tolist())
+        assert {*np.array([unknown], labels.dtype.char).tolist()} & given or (
+            unknown in given
+        )
+
+
+def test_false_alarms_are_rounded_to_the_safe_side(exported, answer):
+    classifier = fitted(exported, unknown="other", false_alarms=0.0049)
+    assert "other" not in classifier.predict(REQUEST["queries"])
+
+
+def test_a_pickle_from_before_there_was_unknown_answers_as_ever(exported):
+    classifier = fitted(exported)
+    del classifier.__dict__["unknown"], classifier.__dict__["false_alarms"]
+    assert len(classifier.predict(REQUEST["queries"])) == 200
+    assert "unknown" not in repr(classifier)
