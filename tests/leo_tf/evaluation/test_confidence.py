@@ -243,6 +243,7 @@ def test_of_another_checkpoint_than_the_best_nothing_is_kept(trained_copy):
     assert "a run that was fitted" in str(caught.value)
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_a_test_tells_how_well_other_classes_are_told(trained):
     found = evaluate_run(trained, open_set=True).open_set
     assert set(found.auroc) == set(confidence.SCORES)
@@ -250,12 +251,14 @@ def test_a_test_tells_how_well_other_classes_are_told(trained):
     assert evaluate_run(trained).open_set is None
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_without_classes_outside_an_episode_it_cannot_be_tested(trained):
     with pytest.raises(FlagError) as caught:
         evaluate_run(trained, open_set=True, test_way=7)
     assert caught.value.where == "--open_set" and "more than 7" in str(caught.value)
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_the_command_prints_the_table_that_was_asked_for(trained, evaluate, capsys):
     assert evaluate(trained, "--open_set") == 0
     told = capsys.readouterr().out

@@ -68,6 +68,7 @@ def test_bad_requests_are_refused_in_our_words(out):
         loaded.signatures["classify"](**tensors(request))
 
 
+@pytest.mark.slow
 def test_pt_map_is_exported_too_whose_loops_are_of_any_size(
     train, tmp_path, monkeypatch
 ):

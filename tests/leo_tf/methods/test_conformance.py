@@ -59,7 +59,9 @@ def usually(names, seldom) -> list:
 
 # What these two leave out of LEO, the generator leaves out as well.
 BETWEEN = {"leo_no_finetuning", "generator_finetuning"}
-every_method = pytest.mark.parametrize("name", usually(METHODS, BETWEEN))
+# Its loops take seconds; test_transductive.py holds it to its formulas.
+SELDOM = BETWEEN | {"pt_map"}
+every_method = pytest.mark.parametrize("name", usually(METHODS, SELDOM))
 every_learner = pytest.mark.parametrize(
     "name", usually([n for n in METHODS if not METHODS[n].query_aware], BETWEEN)
 )
@@ -314,7 +316,7 @@ def _changed_settings() -> list:
     They are read from the schema, so that a new one is among them.
     """
     fields = [f for g in ("model", "methods") for f in dataclasses.fields(GROUPS[g])]
-    others = {"method", "ensemble"}  # of an ensemble: test_ensemble.py
+    others = {"method", "ensemble", "ensemble_share"}  # see test_ensemble.py
     names, found = {field.name for field in fields} - others, []
     for name in METHODS:
         if METHODS[name].query_aware:  # an export has the same function as a test
