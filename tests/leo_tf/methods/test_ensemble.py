@@ -28,7 +28,6 @@ from leo_tf.methods.transforms import Transform, Transformed
 from leo_tf.model.learner import adapt_and_score
 from leo_tf.runs.run import load_run
 
-
 pytestmark = pytest.mark.usefixtures("quick_jobs")
 
 
