@@ -53,7 +53,7 @@ class Confidence(NamedTuple):
     """Holds what confidence.json keeps of a checkpoint, and exports have as tables."""
 
     step: int  # of the checkpoint
-    basis: str  # digest of what it was made of: see `Run.basis`
+    basis: str  # digest of what it was made of: see `runs.fitted.basis_of`
     way: int
     shot: int
     episodes: int
@@ -201,11 +201,11 @@ def fit(
     if not all(np.isfinite(each).all() for each in found):
         return None
     episodes_are = shape.evaluation_way, shape.evaluation_shot, len(found.inside)
-    return Confidence(step, basis, *episodes_are, *fit_to(found))
+    return Confidence(step, basis, *episodes_are, **fit_to(found))
 
 
-def fit_to(found: Answers) -> tuple[float, str, dict[str, float], tuple, tuple]:
-    """The last five fields of a `Confidence`, from answers to validation episodes.
+def fit_to(found: Answers) -> dict[str, Any]:
+    """Returns fields of a `Confidence`, fitted to answers to validation episodes.
 
     Sets are conformal: of the shares of the right class, those of all episodes weigh
     alike, and one more episode is assumed to have the worst. Then, if validation and
@@ -227,8 +227,13 @@ def fit_to(found: Answers) -> tuple[float, str, dict[str, float], tuple, tuple]:
     at = np.clip(np.floor(most), 0, len(shares) - 1).astype(int)
     least = np.where(most < 0, 0.0, shares[at])
     known = np.quantile(inside, LEVELS)
-    tables = (tuple(map(float, table)) for table in (known, least))
-    return temperature, score, auroc, *tables
+    return {
+        "temperature": temperature,
+        "score": score,
+        "auroc": auroc,
+        "known": tuple(map(float, known)),
+        "least": tuple(map(float, least)),
+    }
 
 
 def tested(found: Answers, fitted: Confidence) -> OpenSet:
@@ -245,9 +250,13 @@ def tested(found: Answers, fitted: Confidence) -> OpenSet:
         {name: interval(_auroc(*pair)) for name, pair in sides.items()},
         {name: interval(_fpr(*pair)) for name, pair in sides.items()},
         fitted.score,
-        *(_mean(each) for each in (inside < threshold, outside < threshold)),
-        *(_mean(each) for each in (holds, size)),
-        *(len(found.outside), found.outside.shape[2], found.outside.shape[1]),
+        false_alarms=_mean(inside < threshold),
+        found=_mean(outside < threshold),
+        coverage=_mean(holds),
+        size=_mean(size),
+        episodes=len(found.outside),
+        num_query=found.outside.shape[2],
+        outside=found.outside.shape[1],
     )
 
 

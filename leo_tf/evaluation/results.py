@@ -38,7 +38,7 @@ class Calibration(NamedTuple):
             raise ValueError("`scores`: expected `nll` and `bins`, received None")
         bins = Bins(*(tuple(map(float, sums)) for sums in scores.bins))
         found = cls(interval(scores.nll), expected_calibration_error(bins), bins)
-        if temperature is None or scores.scaled_nll is None:
+        if temperature is None or scores.scaled_nll is None or not scores.scaled_bins:
             return found
         nll = interval(scores.scaled_nll)
         ece = expected_calibration_error(scores.scaled_bins)

@@ -181,7 +181,7 @@ def fit_ensemble(
     mix = Mix(step, basis, name, settings, share, *temperatures, unknown)
     joined = ensemble(learner, config, mix, split.embedding_size, transform)
     reached = interval(evaluate({"": joined}, val())[""].accuracy)
-    return mix._replace(validation=tuple(reached))
+    return mix._replace(validation=(reached.mean, reached.half_width))
 
 
 def _accuracies(

@@ -28,12 +28,8 @@ from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.job_results import Comparison, Row
 from leo_tf.evaluation.validation_tuning import Fitted
-from leo_tf.experiments.evaluate import (
-    calibration,
-    check_open_set,
-    score,
-    score_open,
-)
+from leo_tf.experiments.evaluate import calibration, score
+from leo_tf.experiments.open_set import check_open_set, score_open
 from leo_tf.experiments.run_group import RunGroup, open_group
 from leo_tf.files import AnyPath
 from leo_tf.methods.registry import check, check_is_config

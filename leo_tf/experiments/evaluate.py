@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from leo_tf.data_pipeline.pipeline import gather
 from leo_tf.data_pipeline.release_layout import dataset_of
 from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import CheckpointError, FlagError, InputError, shown
-from leo_tf.evaluation import confidence
-from leo_tf.evaluation.confidence import Confidence, OpenSet
+from leo_tf.evaluation.confidence import Confidence
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.evaluate import evaluate as evaluate_methods
 from leo_tf.evaluation.posterior import Draws
@@ -26,6 +25,7 @@ from leo_tf.evaluation.results import (
     remark,
     results_of,
 )
+from leo_tf.experiments.open_set import Fitted, check_open_set, score_open
 from leo_tf.files import AnyPath
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import method_named, method_of
@@ -44,7 +44,6 @@ _EVALUATION_FIELDS = (
     *("test_way", "test_shot", "test_num_query", "query_dirichlet"),
     *("drop_small_classes", "val_classes"),
 )
-Fitted: TypeAlias = Mapping[str, Confidence | None]  # by method
 # What variables a method has, and of which sizes.
 _SHAPES = ("method", "dtype", "num_latents", "random_prior", "way")
 
@@ -154,46 +153,6 @@ def score(
 def calibration(scores: EpisodeScores, fitted: Confidence | None) -> Calibration:
     """Sums up how sure a method is, before and after what was fitted to it."""
     return Calibration.of(scores, fitted.temperature if fitted else None)
-
-
-def score_open(
-    learners: Mapping[str, AnyLearner],
-    config: Config,
-    split: Split,
-    console: Console,
-    fitted: Fitted,
-    wanted: bool,
-) -> dict[str, OpenSet]:
-    """Tests "none of these" and sets of classes, if that is wanted.
-
-    Methods to which nothing was fitted are left out.
-    """
-    if not wanted:
-        return {}
-    found = {}
-    way, count = config.episodes.evaluation_way, config.run.num_test_episodes
-    episodes = confidence.open_episodes(config, split, count)
-    with console.progress("other classes", len(learners), unit="methods") as line:
-        for name, learner in learners.items():
-            if (known := fitted[name]) is not None:
-                answers = confidence.answers({name: learner}, episodes, way)[name]
-                found[name] = confidence.tested(answers, known)
-            line.advance(1)
-    return found
-
-
-def check_open_set(config: Config, split: Split) -> None:
-    """Checks that "none of these" can be tested on test data.
-
-    Raises:
-      FlagError: if there is no class outside an episode, or nothing to fit it to.
-    """
-    if config.data.train_on_val:
-        received = "--train_on_val"
-        raise FlagError("--open_set", "validation classes to fit it to", received)
-    if confidence.outside_of(config, split) < 1:
-        expected = f"more than {config.episodes.evaluation_way} test classes with it"
-        raise FlagError("--open_set", expected, str(len(split.class_names)))
 
 
 def _test(

@@ -28,7 +28,7 @@ class Mix(NamedTuple):
     """How two methods are mixed: kept in ensemble.json."""
 
     step: int  # of the learner's checkpoint
-    basis: str  # digest of what it was made of: see `Run.basis`
+    basis: str  # digest of what it was made of: see `runs.fitted.basis_of`
     other: str  # the closed form
     settings: dict[str, float]  # of the other, by name, as chosen
     share: float  # of the other, 0 to 1

@@ -8,6 +8,7 @@ LEO's count for its ablations too, as far as they make use of them, unless they 
 field of their own; and a method's for METHOD@TRANSFORM, likewise.
 """
 
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -106,13 +107,14 @@ def with_shared(
     use to any, it stays, and is refused.
     """
     shared, usual = config.flat(), Config().flat()
-    unused = {
+    unused: dict[str, set[str]] = {
         name: {*config.replace(**own).features.unused} - own.keys()
         for name, own in settings.items()
     }
+    unused_by_all = functools.reduce(set.intersection, unused.values())
     found = {}
     for name, own in settings.items():
-        others = unused[name] - set.intersection(*unused.values())
+        others: set[str] = unused[name] - unused_by_all
         if not variant_named(name).entry.is_trained:
             others |= {"ensemble", "ensemble_share"} - own.keys()
         reset = {n: usual[n] for n in sorted(others) if shared[n] != usual[n]}

@@ -21,7 +21,7 @@ _RATES = "method", "by", "FPR", "false alarms", "found", "coverage", "size"
 
 def as_json(results: Results, **facts: Any) -> dict:
     """Returns what results.json holds: numbers with intervals, then the `facts`."""
-    methods = {
+    methods: dict[str, dict[str, Any]] = {
         name: {**accuracy.as_dict(), "loss": finite(results.losses[name])}
         for name, accuracy in results.methods.items()
     }

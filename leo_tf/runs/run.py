@@ -5,10 +5,8 @@ what the run chose when it began, the checkpoint it resumes from, whether XLA co
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Mapping
-from hashlib import sha256
 from typing import Any
 
 from leo_tf.configs.schema import Config
@@ -22,7 +20,7 @@ from leo_tf.evaluation.confidence import Confidence
 from leo_tf.evaluation.intervals import Interval
 from leo_tf.evaluation.results import Results
 from leo_tf.evaluation.validation_tuning import fit_ensemble
-from leo_tf.files import AnyPath, near, read_json, write_file
+from leo_tf.files import AnyPath, near, write_file
 from leo_tf.methods.ensemble import Mix, without_other
 from leo_tf.methods.registry import (
     build,
@@ -34,6 +32,13 @@ from leo_tf.methods.registry import (
 from leo_tf.methods.transforms import Transform, Transformed, load, save
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.directory import HINT, Change, RunDirectory, check_changes
+from leo_tf.runs.fitted import (
+    CONFIDENCE,
+    ENSEMBLE,
+    basis_of,
+    read_confidence,
+    read_mix,
+)
 from leo_tf.runs.manifest import Checkpoint
 from leo_tf.runs.training_state import TrainingState
 from leo_tf.runs.variables import restore_variables
@@ -43,8 +48,6 @@ _JIT_PAYS_AFTER = 300
 # Where a run keeps data that came from arrays.
 _DATA = "data"
 _TRANSFORM = "transform.npz"
-_CONFIDENCE, _ENSEMBLE = "confidence.json", "ensemble.json"
-_MOST_CONFIDENCE_BYTES = 2**20  # tens of times what it takes
 
 
 class Run:
@@ -179,16 +182,7 @@ class Run:
         Raises:
           InputError: if the file is damaged.
         """
-        path = self.path / _CONFIDENCE
-        try:
-            found = Confidence.from_dict(read_json(path, _MOST_CONFIDENCE_BYTES))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            hint = "Remove it: the command that trained the run makes it anew."
-            expected = "what was fitted to validation episodes"
-            raise InputError(str(path), expected, shown(str(error)), hint) from error
-        return found if found.step == best.step else None
+        return read_confidence(self.path, best.step)
 
     def fit_confidence(self, split: Split) -> None:
         """Fits confidence to the best checkpoint on validation data, if not done yet.
@@ -202,13 +196,13 @@ class Run:
         if self.config.methods.ensemble != "none":
             self._fit_ensemble(split, best)
             self.restore_best()
-        known, basis = self.confidence(best), self.basis(split, best)
+        known, basis = self.confidence(best), basis_of(self.config, split, best.step)
         if known is None or known.basis != basis:
             found = confidence.fit(self.learner, self.config, split, best.step, basis)
             if found is not None:
-                self.directory.write_json(_CONFIDENCE, found.as_dict())
+                self.directory.write_json(CONFIDENCE, found.as_dict())
             elif known is not None:
-                (self.path / _CONFIDENCE).unlink()
+                (self.path / CONFIDENCE).unlink()
 
     def mix(self, best: Checkpoint) -> Mix | None:
         """Returns how a checkpoint is mixed with a closed form; None if it is not.
@@ -218,27 +212,7 @@ class Run:
         """
         if self.config.methods.ensemble == "none":
             return None
-        path = self.path / _ENSEMBLE
-        hint = "The command that trained the run makes it, when training has ended."
-        other = self.config.methods.ensemble
-        expected = f"the ensemble of step {best.step} with {other}"
-        try:
-            found = Mix.from_dict(read_json(path, _MOST_CONFIDENCE_BYTES))
-        except (OSError, ValueError) as error:
-            received = shown(str(error))
-            raise CheckpointError(str(path), expected, received, hint) from error
-        theirs = f"of step {found.step} with {found.other}"
-        if (found.step, found.other) != (best.step, self.config.methods.ensemble):
-            raise CheckpointError(str(path), expected, theirs, hint)
-        return found
-
-    def basis(self, split: Split, best: Checkpoint) -> str:
-        """Digest of all that decides what is fitted to a checkpoint after training."""
-        config = self.config.to_dict()
-        parts = [best.step, split.digest, self.config.run.num_val_episodes]
-        parts += [self.config.run.seed, config["methods"], config["features"]]
-        text = json.dumps([*parts, config["episodes"]], sort_keys=True)
-        return sha256(text.encode()).hexdigest()
+        return read_mix(self.path, best.step, self.config.methods.ensemble)
 
     def on_features(self, learner: Any) -> Any:
         """A learner of the run's features: after its transform, if there is one."""
@@ -250,11 +224,11 @@ class Run:
             known = self.mix(best)
         except CheckpointError:
             known = None
-        basis = self.basis(split, best)
+        basis = basis_of(self.config, split, best.step)
         if known is None or known.basis != basis:
             given = self.learner, self.config, split, best.step, basis, self.transform
             found = fit_ensemble(*given)
-            self.directory.write_json(_ENSEMBLE, found.as_dict())
+            self.directory.write_json(ENSEMBLE, found.as_dict())
             text = f"With {100 * found.share:.0f} % of {self.config.methods.ensemble}: "
             accuracy = Interval(*found.validation)
             self.console.say(f"{text}validation accuracy {accuracy} %.")

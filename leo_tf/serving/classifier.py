@@ -11,7 +11,6 @@ the code that trained the model.
 Shapes: S support examples, M queries, N classes, D features, P numbers a class.
 """
 
-import numbers
 import os
 import pathlib
 import warnings
@@ -27,8 +26,10 @@ from leo_tf.serving.inputs import (
     check_feature_names,
     checked_features,
     checked_labels,
+    checked_share,
     feature_names,
     fit_together,
+    with_unknown,
 )
 from leo_tf.serving.models import Source, connect
 
@@ -152,8 +153,8 @@ class Classifier:
         answers = self._answers(features)
         if self.unknown is None:
             return self.classes_[answers["classes"]]
-        every = self._with_unknown(self.classes_)  # [N + 1]
-        share = self._checked_share("false_alarms", self.false_alarms)
+        every = with_unknown(self.classes_, self.unknown)  # [N + 1]
+        share = checked_share("false_alarms", self.false_alarms)
         least = np.floor(share * _STEPS + _ROUNDING) / _STEPS
         is_unknown = self._fitted(answers, "known") < least - _ROUNDING
         return every[np.where(is_unknown, len(self.classes_), answers["classes"])]
@@ -170,7 +171,7 @@ class Classifier:
         Source: conformal prediction, calibrated over episodes; see
         `leo_tf.evaluation.confidence`.
         """
-        share = self._checked_share("coverage", coverage)
+        share = checked_share("coverage", coverage)
         answers = self._answers(features)
         left_out = np.floor((1 - share) * _STEPS + _ROUNDING) / _STEPS
         chosen = self._fitted(answers, "plausible") >= left_out - _ROUNDING
@@ -285,7 +286,7 @@ class Classifier:
         model = connect(self.source, self.timeout, self.headers)
         classes, codes = np.unique(labels, return_inverse=True)
         if self.unknown is not None:
-            self._with_unknown(classes)
+            with_unknown(classes, self.unknown)
         _warn_beyond(getattr(model, "tested", None), len(classes))
         adapted = model("adapt", {"support": features, "labels": codes})
         health = adapted["support_loss"], adapted["support_accuracy"]
@@ -341,25 +342,6 @@ class Classifier:
             expected = "an export that was fitted to validation episodes"
             raise refused("source", expected, "a model that was not")
         return np.asarray(answers[name])
-
-    def _with_unknown(self, classes: np.ndarray) -> np.ndarray:
-        """Returns [N + 1] the classes and then `unknown`, none of them changed."""
-        unknown = checked_labels([self.unknown], 1, classes, "unknown")
-        try:
-            every = np.concatenate([classes, unknown])
-            kept = every[:-1].astype(classes.dtype), every[-1:].astype(unknown.dtype)
-            is_kept = all(map(np.array_equal, kept, (classes, unknown)))
-        except (TypeError, ValueError, OverflowError):
-            is_kept = False
-        if not is_kept or every[-1] in every[:-1]:
-            expected = "a label of no class that an array of them can hold"
-            raise refused("unknown", expected, repr(self.unknown))
-        return every
-
-    def _checked_share(self, name: str, share: Any) -> float:
-        if not isinstance(share, numbers.Real) or not 0 <= share <= 1:
-            raise refused(name, "a number from 0 to 1", repr(share))
-        return float(share)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "classes_"):

@@ -1,6 +1,7 @@
 """The features and labels that users give a `Classifier`, as plain arrays."""
 
 import datetime
+import numbers
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -127,6 +128,31 @@ def checked_labels(
         received = "numbers with fractions. Unknown label type: continuous"
         raise refused(name, "classes", received)
     return array
+
+
+def with_unknown(classes: np.ndarray, unknown: Any) -> np.ndarray:
+    """Returns [N + 1] the classes and then `unknown`, none of them changed.
+
+    ValueError if it is one of them, or no array can hold all.
+    """
+    last = checked_labels([unknown], 1, classes, "unknown")
+    try:
+        every = np.concatenate([classes, last])
+        kept = every[:-1].astype(classes.dtype), every[-1:].astype(last.dtype)
+        is_kept = all(map(np.array_equal, kept, (classes, last)))
+    except (TypeError, ValueError, OverflowError):
+        is_kept = False
+    if not is_kept or every[-1] in every[:-1]:
+        expected = "a label of no class that an array of them can hold"
+        raise refused("unknown", expected, repr(unknown))
+    return every
+
+
+def checked_share(name: str, share: Any) -> float:
+    """Returns a number from 0 to 1; ValueError otherwise."""
+    if not isinstance(share, numbers.Real) or not 0 <= float(share) <= 1:
+        raise refused(name, "a number from 0 to 1", repr(share))
+    return float(share)
 
 
 def fit_together(arrays: Sequence[np.ndarray], names: np.ndarray | None = None) -> bool:

@@ -43,7 +43,7 @@ def make_answers(episodes, seed=0, too_sure=1.0, apart=1.0):
 
 
 def fit(found):
-    return Confidence(7, "digest", N, 1, len(found.inside), *confidence.fit_to(found))
+    return Confidence(7, "digest", N, 1, len(found.inside), **confidence.fit_to(found))
 
 
 def test_the_temperature_is_what_the_logits_are_too_large_by():

@@ -1,0 +1,54 @@
+"""Tests how well queries of other classes are recognised: `--open_set`."""
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from leo_tf.configs.schema import Config
+from leo_tf.console import Console
+from leo_tf.data_pipeline.dataset import Split
+from leo_tf.errors import FlagError
+from leo_tf.evaluation import confidence
+from leo_tf.evaluation.confidence import Confidence, OpenSet
+from leo_tf.model.learner import AnyLearner
+
+Fitted: TypeAlias = Mapping[str, Confidence | None]  # by method
+
+
+def score_open(
+    learners: Mapping[str, AnyLearner],
+    config: Config,
+    split: Split,
+    console: Console,
+    fitted: Fitted,
+    wanted: bool,
+) -> dict[str, OpenSet]:
+    """Tests "none of these" and sets of classes, if that is wanted.
+
+    Methods to which nothing was fitted are left out.
+    """
+    if not wanted:
+        return {}
+    found = {}
+    way, count = config.episodes.evaluation_way, config.run.num_test_episodes
+    episodes = confidence.open_episodes(config, split, count)
+    with console.progress("other classes", len(learners), unit="methods") as line:
+        for name, learner in learners.items():
+            if (known := fitted[name]) is not None:
+                answers = confidence.answers({name: learner}, episodes, way)[name]
+                found[name] = confidence.tested(answers, known)
+            line.advance(1)
+    return found
+
+
+def check_open_set(config: Config, split: Split) -> None:
+    """Checks that "none of these" can be tested on test data.
+
+    Raises:
+      FlagError: if there is no class outside an episode, or nothing to fit it to.
+    """
+    if config.data.train_on_val:
+        received = "--train_on_val"
+        raise FlagError("--open_set", "validation classes to fit it to", received)
+    if confidence.outside_of(config, split) < 1:
+        expected = f"more than {config.episodes.evaluation_way} test classes with it"
+        raise FlagError("--open_set", expected, str(len(split.class_names)))
