@@ -139,7 +139,7 @@ def open_set(found: Mapping[str, OpenSet]) -> list[str | Table]:
     asked = f"{one.episodes} episodes, {one.num_query} queries of a class, balanced; "
     return [
         f"Queries of {one.outside} classes outside each episode. {asked}"
-        "AUROC in % of recognising them by",
+        "AUROC in % of recognising them by:",
         Table(("method", *SCORES), areas, ("method",)),
         "By the one of the first three that was best on validation episodes, in %:",
         Table(_RATES, rates, ("method", "by")),
