@@ -204,7 +204,7 @@ class _Parts:
         return logits / self._fitted.temperature if self._fitted else logits
 
     def _answers(self, logits):
-        """What is asked for, and two tables looked up.
+        """Returns the answers to queries, and where two tables place them.
 
         `known` is the share of validation queries that looked less as if they were of a
         class of their episode: a query below 0.05 is of none of these, if 5 % false

@@ -25,7 +25,7 @@ from leo_tf.model.learner import (
 
 
 class Mix(NamedTuple):
-    """How two methods are mixed: kept in ensemble.json."""
+    """Says how two methods are mixed; ensemble.json holds it."""
 
     step: int  # of the learner's checkpoint
     basis: str  # digest of what it was made of: see `runs.fitted.basis_of`

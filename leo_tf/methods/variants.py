@@ -35,7 +35,7 @@ class Variant(NamedTuple):
 
     @property
     def settings(self) -> dict[str, str]:
-        """What its configuration has, whatever all share."""
+        """Returns what its configuration has, whatever all share."""
         transform = self.transform or self.entry.feature_transform
         own = {"feature_transform": transform} if transform else {}
         return {"method": self.method, **own}
@@ -69,7 +69,7 @@ def variant_named(name: str) -> Variant:
 
 
 def is_known(name: str) -> bool:
-    """Whether `variant_named` would find something, or has to import it to know."""
+    """Tells whether `variant_named` finds something, or has to import it to know."""
     try:
         return registry.is_known(variant_named(name).method)
     except FlagError:
