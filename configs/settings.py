@@ -28,6 +28,7 @@ def _is_concentration(value: float) -> bool:
     return 0.01 <= value <= 1000
 
 
+_SHARE = Rule(float, "a number from 0 to 1", lambda x: 0 <= x <= 1, optional=True)
 _NAME = "a name without /, \\, .., outer blanks or control characters"
 # `methods.registry` finds it.
 _METHOD = "a name such as leo, package.module:Class or sklearn:package.module.Class"
@@ -109,7 +110,7 @@ class FeatureConfig(Settings):
         None,
         "Share of the scatter within classes, 0 to 1, that is replaced by the same in "
         "all directions; unless given, chosen on the validation episodes.",
-        Rule(float, "a number from 0 to 1", lambda x: 0 <= x <= 1, optional=True),
+        _SHARE,
     )
 
     @property
@@ -269,7 +270,7 @@ class MethodConfig(Settings):
         None,
         "How much the closed form counts, 0 to 1; unless given, chosen on the "
         "validation episodes after training.",
-        Rule(float, "a number from 0 to 1", lambda x: 0 <= x <= 1, optional=True),
+        _SHARE,
     )
     assignment_sharpness: float | None = setting(
         None,
