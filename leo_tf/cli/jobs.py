@@ -13,13 +13,14 @@ from leo_tf.environment import python
 from leo_tf.errors import Stopped
 from leo_tf.experiments.compare import compare
 from leo_tf.experiments.evaluate import evaluate
+from leo_tf.experiments.folds import compare_folds
 from leo_tf.experiments.reproduce import reproduce
 from leo_tf.experiments.search import SETTINGS_FILE, search
 from leo_tf.experiments.train import train
 from leo_tf.export.exporter import export_model
 from leo_tf.files import near
 from leo_tf.methods.registry import method_of
-from leo_tf.reports import comparison, reproduction, results
+from leo_tf.reports import comparison, folds, reproduction, results
 from leo_tf.reports import search as search_report
 from leo_tf.reports.table import show
 
@@ -59,6 +60,14 @@ def _several_runs(job: Callable, report: Callable, last_line: str) -> Callable:
     return do
 
 
+def _compare(options: RunOptions, console: Console) -> None:
+    data, last_line = options.config.data, "Directory: {}"
+    job = _several_runs(compare, comparison.terminal, last_line)
+    if data.class_folds and data.fold is None:
+        job = _several_runs(compare_folds, folds.terminal, last_line)
+    job(options, console)
+
+
 def _export(options: RunOptions, console: Console) -> None:
     path = export_model(options.workdir, **options.arguments)
     step = json.loads((path / "export.json").read_text())["step"]
@@ -73,7 +82,7 @@ JOBS: dict[str, Callable[[RunOptions, Console], None]] = {
         lambda found: search_report.terminal(found.trials),
         f"Settings for --method_settings: {{}}/{SETTINGS_FILE}",
     ),
-    "compare": _several_runs(compare, comparison.terminal, "Directory: {}"),
+    "compare": _compare,
     "reproduce": _several_runs(reproduce, reproduction.terminal, "Directory: {}"),
     "export": _export,
 }
