@@ -6,11 +6,12 @@ import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
-from leo_tf.data_pipeline.formats import conversions
+from leo_tf.data_pipeline.formats import conversions, npy
 from leo_tf.data_pipeline.formats.names import (
     array_to_names,
     check_row_count,
@@ -18,6 +19,15 @@ from leo_tf.data_pipeline.formats.names import (
     names_of_classes,
 )
 from leo_tf.data_pipeline.formats.npz import NpzFile
+from leo_tf.data_pipeline.formats.safetensors import (
+    SafetensorsFile,
+    is_safetensors,
+)
+from leo_tf.data_pipeline.formats.text_table import (
+    is_text_table,
+    read_labels,
+    read_table,
+)
 from leo_tf.data_pipeline.formats.tfrecord_framing import is_tfrecord
 from leo_tf.data_pipeline.release_layout import HOLD_OUT_HINT, SHARE_HINT
 from leo_tf.data_pipeline.release_pickle.reader import read_file
@@ -34,7 +44,7 @@ _SPLIT_PREFIX = "embeddings_"
 def load(
     path: AnyPath, split: str | None = None, dtype: str = "float32"
 ) -> EmbeddingTable:
-    """Reads one file of features: a release pickle, an .npz or a TFRecord file.
+    """Reads one file of features, of any format in docs/data_formats.md.
 
     What a file is, its content says. Rows keep the file's order; classes are in the
     order of their names, by value if all are integers.
@@ -57,9 +67,18 @@ def load(
 
             _refuse_split(path, split)
             return tfrecord.read_file(file, path, dtype)
-        expected = "an .npz file, a TFRecord file or a pickle of the release"
+        if start.startswith(npy.MAGIC):
+            _refuse_split(path, split, SHARE_HINT)
+            return _load_npy(file, path, dtype)
+        if is_safetensors(start):
+            _refuse_split(path, split, SHARE_HINT)
+            return _load_safetensors(SafetensorsFile(file, path), dtype)
+        expected = "a file of one of the formats in docs/data_formats.md"
         if other := conversions.kind_of(start, path):
             raise InputError(path, expected, *other)
+        if is_text_table(start):
+            _refuse_split(path, split, SHARE_HINT)
+            return _load_text(file, path, dtype)
         if start.startswith(_ZIP_MAGIC):
             return _load_npz(NpzFile(file, path), split, dtype)
         if start.startswith(_PICKLE_STARTS) or path.endswith(_PICKLE_SUFFIXES):
@@ -137,7 +156,32 @@ def _load_npz(npz: NpzFile, split: str | None, dtype: str) -> EmbeddingTable:
     return _keyed_table(embeddings, keys, f"{npz.path} ({split})", dtype)
 
 
-def _names_in(npz: NpzFile) -> tuple[str, str]:
+def _load_npy(file: BinaryIO, path: str, dtype: str) -> EmbeddingTable:
+    embeddings, where = npy.read_array(file, path, "f"), npy.labels_beside(path)
+    with open_input(where) as labels:
+        if labels.read(len(npy.MAGIC)) == npy.MAGIC:
+            array = npy.read_array(labels, where, "fiuSU")
+            classes = _texts_of(array, where, embeddings)
+        else:
+            _check_rows(len(embeddings), where, embeddings)
+            classes = read_labels(labels, where, len(embeddings))
+    return EmbeddingTable.of(embeddings, classes, None, path, dtype)
+
+
+def _load_safetensors(tensors: SafetensorsFile, dtype: str) -> EmbeddingTable:
+    features, labels = _names_in(tensors)
+    embeddings = tensors.read(features, "f")
+    where = f"{tensors.path}: `{labels}`"
+    classes = _texts_of(tensors.read(labels, "fiu"), where, embeddings)
+    return EmbeddingTable.of(embeddings, classes, None, tensors.path, dtype)
+
+
+def _load_text(file: BinaryIO, path: str, dtype: str) -> EmbeddingTable:
+    features, classes = read_table(file, path, dtype)
+    return EmbeddingTable.of(features, classes, None, path, dtype)
+
+
+def _names_in(npz: NpzFile | SafetensorsFile) -> tuple[str, str]:
     """The names of the arrays of features and of labels.
 
     They are `embeddings` and `labels`, or else the only ones that mean as much.
@@ -165,19 +209,29 @@ def _read_texts(
     npz: NpzFile, name: str, embeddings: np.ndarray, kinds: str = "SU"
 ) -> list[str]:
     array, where = npz.read(name, kinds), f"{npz.path}: `{name}`"
-    # Counted before one is decoded: as an object it takes more memory than here.
     if array.ndim != 1:
         change = ".ravel()" if 1 in array.shape else ".argmax(axis=1)"
         hint = conversions.rewrite_advice(npz.path, name, change)
         raise InputError(where, "shape [rows]", f"{array.shape}", hint)
-    if len(array) != len(embeddings):
-        expected = f"{len(embeddings)}, one a row of `embeddings`"
-        raise InputError(where, expected, f"{len(array)}")
-    refusal = functools.partial(InputError, where)
-    check_row_count(len(array), embeddings[:1].nbytes, refusal)
+    return _texts_of(array, where, embeddings)
+
+
+def _texts_of(array: np.ndarray, where: str, embeddings: np.ndarray) -> list[str]:
+    # Counted before one is decoded: as an object it takes more memory than here.
+    if array.ndim != 1:
+        raise InputError(where, "shape [rows]", f"{array.shape}")
+    _check_rows(len(array), where, embeddings)
     if array.dtype.kind in "SU":
-        return array_to_names(array, refusal)
+        return array_to_names(array, functools.partial(InputError, where))
     return names_of_classes(array.tolist(), where)
+
+
+def _check_rows(count: int, where: str, embeddings: np.ndarray) -> None:
+    if count != len(embeddings):
+        expected = f"{len(embeddings)}, one a row of `embeddings`"
+        raise InputError(where, expected, f"{count}")
+    refusal = functools.partial(InputError, where)
+    check_row_count(count, embeddings[:1].nbytes, refusal)
 
 
 def _text_array(names: Sequence[str], source: str) -> np.ndarray:

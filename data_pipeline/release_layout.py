@@ -21,21 +21,22 @@ _LAYOUTS = (
     "{dataset}/{split}.npz",
     "{dataset}/{split}.tfrecord",
     "{dataset}.npz",
-    "{split}.npz",
-    "{split}.tfrecord",
+    *("{split}." + kind for kind in ("npz", "tfrecord")),
+    *("{split}." + kind for kind in ("npy", "csv", "safetensors")),
 )
 
 
 def dataset_of(data: DataConfig) -> str:
     """Returns the name of the data set in `data.data_path`, where nobody gives one."""
     stem, extension = os.path.splitext(os.path.basename(data.data_path))
-    if extension.lower() == ".npz":
+    if extension.lower() == ".npz" or os.path.isfile(data.data_path):
         return stem
     # A published preset names its own; the embedded one is not in a directory.
     embedded = data.dataset_name == EMBEDDED_DATASET
     name = _RELEASE_DATASET if embedded else data.dataset_name
     is_below = os.path.isdir(os.path.join(data.data_path, name))
-    names = (f"{s}.{kind}" for s in ("train", "test") for kind in ("npz", "tfrecord"))
+    of_splits = [layout for layout in _LAYOUTS if layout.startswith("{split}.")]
+    names = [layout.format(split=s) for layout in of_splits for s in ("train", "test")]
     splits = [os.path.join(data.data_path, name) for name in names]
     if not is_below and any(map(os.path.isfile, splits)):
         return os.path.basename(os.path.abspath(data.data_path))

@@ -201,7 +201,7 @@ def _entries(*path: str) -> list[os.DirEntry[str]]:
 
 def _in_table(lines: Iterable[str], path: str) -> Iterator[tuple[str, str, str]]:
     """Yields path, class and split of each row of a CSV file."""
-    rows = csv.reader(lines)
+    rows = csv.reader(lines, strict=True)
     try:
         header = [name.strip().lower().lstrip("\ufeff") for name in next(rows, [])]
         place = {
