@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
-from leo_tf.data_pipeline.formats import conversions, npy
+from leo_tf.data_pipeline.formats import arrow, conversions, npy
 from leo_tf.data_pipeline.formats.names import (
     array_to_names,
     check_row_count,
@@ -24,6 +24,7 @@ from leo_tf.data_pipeline.formats.safetensors import (
     is_safetensors,
 )
 from leo_tf.data_pipeline.formats.text_table import (
+    TextTable,
     is_text_table,
     read_labels,
     read_table,
@@ -42,7 +43,10 @@ _SPLIT_PREFIX = "embeddings_"
 
 
 def load(
-    path: AnyPath, split: str | None = None, dtype: str = "float32"
+    path: AnyPath,
+    split: str | None = None,
+    dtype: str = "float32",
+    trust_data_files: bool = False,
 ) -> EmbeddingTable:
     """Reads one file of features, of any format in docs/data_formats.md.
 
@@ -53,6 +57,8 @@ def load(
       path: of the file.
       split: which one to read of a file that holds several; None for a file of one.
       dtype: "float32" or "float64", to which the features are converted.
+      trust_data_files: whether to read Parquet and Arrow too, by a parser in C++ that
+        a file might attack.
 
     Raises:
       InputError: naming the path and the field, if the file cannot be read or holds
@@ -73,12 +79,18 @@ def load(
         if is_safetensors(start):
             _refuse_split(path, split, SHARE_HINT)
             return _load_safetensors(SafetensorsFile(file, path), dtype)
+        other = conversions.kind_of(start, path)
+        if arrow.is_arrow(start, path):
+            if not trust_data_files:
+                raise arrow.untrusted(path, other[1] if other else "")
+            _refuse_split(path, split, SHARE_HINT)
+            return _of_rows(arrow.read_arrow(path, dtype), path, dtype)
         expected = "a file of one of the formats in docs/data_formats.md"
-        if other := conversions.kind_of(start, path):
+        if other:
             raise InputError(path, expected, *other)
         if is_text_table(start):
             _refuse_split(path, split, SHARE_HINT)
-            return _load_text(file, path, dtype)
+            return _of_rows(read_table(file, path, dtype), path, dtype)
         if start.startswith(_ZIP_MAGIC):
             return _load_npz(NpzFile(file, path), split, dtype)
         if start.startswith(_PICKLE_STARTS) or path.endswith(_PICKLE_SUFFIXES):
@@ -176,9 +188,8 @@ def _load_safetensors(tensors: SafetensorsFile, dtype: str) -> EmbeddingTable:
     return EmbeddingTable.of(embeddings, classes, None, tensors.path, dtype)
 
 
-def _load_text(file: BinaryIO, path: str, dtype: str) -> EmbeddingTable:
-    features, classes = read_table(file, path, dtype)
-    return EmbeddingTable.of(features, classes, None, path, dtype)
+def _of_rows(found: TextTable, path: str, dtype: str) -> EmbeddingTable:
+    return EmbeddingTable.of(found.features, found.classes, None, path, dtype)
 
 
 def _names_in(npz: NpzFile | SafetensorsFile) -> tuple[str, str]:

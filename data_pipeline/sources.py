@@ -38,8 +38,8 @@ class Data(Mapping[str, EmbeddingTable]):
 
     def settings(self) -> dict[str, Any]:
         """Returns the settings that name this data, for `Config.replace`."""
-        names = ("dataset_name", "data_path", "embedding_crop", *SPLITTING)
-        return {name: getattr(self.source, name) for name in names}
+        names = "dataset_name", "data_path", "embedding_crop", "trust_data_files"
+        return {name: getattr(self.source, name) for name in (*names, *SPLITTING)}
 
     def __getitem__(self, name: str) -> EmbeddingTable:
         return self.tables[name]
@@ -66,6 +66,7 @@ def load_data(
     class_folds: int = 0,
     fold: int | None = None,
     split_seed: int = 0,
+    trust_data_files: bool = False,
     console: Console = SILENT,
 ) -> Data:
     """Loads the splits of a data set, and checks them.
@@ -86,6 +87,7 @@ def load_data(
       class_folds, fold: instead, in how many parts to share the classes, and which of
         them, from 0 on, is test.
       split_seed: another number shares the classes in another way.
+      trust_data_files: whether to read Parquet and Arrow files; see `feature_files`.
       console: where to show progress; by default nothing is printed.
 
     Returns:
@@ -102,6 +104,7 @@ def load_data(
     elif source is not None:
         named = dataclasses.replace(named, data_path=_absolute(source))
         named = dataclasses.replace(named, dataset_name=dataset_of(named))
+        named = dataclasses.replace(named, trust_data_files=trust_data_files)
     if dataset_name is not None:
         named = dataclasses.replace(named, dataset_name=dataset_name)
     if isinstance(class_split, str) and class_split and shares_in(class_split) is None:
@@ -144,14 +147,13 @@ def read(
     files, hold_all = find_files(named, names)
     if named.shares_classes:
         if hold_all and not splits_in(files[names[0]]):
-            table = load(files[names[0]], None, named.dtype)
+            table = load(files[names[0]], None, named.dtype, named.trust_data_files)
             tables = share_classes(table, named, console)
             return {name: tables[name] for name in wanted}
         if {"train", "val"} & set(wanted):
             _refuse_sharing(named, f"{named.data_path}, which has splits")
-    tables = {
-        n: load(f, n if hold_all else None, named.dtype) for n, f in files.items()
-    }
+    options = named.dtype, named.trust_data_files
+    tables = {n: load(f, n if hold_all else None, *options) for n, f in files.items()}
     check_splits(list(tables.values()))
     if held:
         if _has_val(named):

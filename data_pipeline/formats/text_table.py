@@ -18,7 +18,7 @@ _FIRST_LINE = re.compile(rb"[^\0-\x08\n]*[,;\t][^\0-\x08\n]*\n")
 _LONGEST_LINE = 1 << 19
 # A name takes a hundred bytes, however short it is.
 _MOST_CLASSES = 1 << 18
-_LABELS = ("label", "class", "y", "target", *FIELDS[1][:-1])
+LABELS = ("label", "class", "y", "target", *FIELDS[1][:-1])
 
 
 class TextTable(NamedTuple):
@@ -110,7 +110,7 @@ def read_labels(file: BinaryIO, path: str, rows: int) -> list[str]:
     try:
         for line in _lines(file, path):
             label = line.strip().strip('"')
-            if label and (labels or label not in _LABELS):
+            if label and (labels or label not in LABELS):
                 labels.append(known.setdefault(label, label))
             if len(labels) > rows:
                 break
@@ -139,10 +139,10 @@ def _columns_of(first: list[str], path: str) -> _Columns:
     if all(_is_number(name) for name in names[:-1]):
         numbered = [str(i + 1) for i in range(last + 1)]
         return _Columns(last, list(range(last)), numbered, False)
-    labels = [i for i, name in enumerate(names) if name in _LABELS]
+    labels = [i for i, name in enumerate(names) if name in LABELS]
     if len(labels) != 1:
         few = ", ".join(map(shown, names[:8])) + ", ..." * (len(names) > 8)
-        expected = f"one column of the class, named one of {', '.join(_LABELS[:4])}"
+        expected = f"one column of the class, named one of {', '.join(LABELS[:4])}"
         raise InputError(f"{path}: line 1", expected, few)
     features = [i for i, name in enumerate(names) if name and i != labels[0]]
     if not features:
