@@ -16,7 +16,8 @@ from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.class_splits import share_classes
 from leo_tf.data_pipeline.embeddings import EmbeddingTable, in_words
-from leo_tf.data_pipeline.feature_files import load, save_npz, splits_in
+from leo_tf.data_pipeline.feature_files import load, save_npz
+from leo_tf.data_pipeline.formats.array_tables import splits_in
 from leo_tf.data_pipeline.formats.names import check_row_count, names_of_classes
 from leo_tf.data_pipeline.release_layout import SPLITS, dataset_of, find_files
 from leo_tf.data_pipeline.splits import check_splits, hold_out
