@@ -73,6 +73,13 @@ def test_the_table_has_means_and_spread_of_the_folds(job):
     assert found["best_on_validation"] == best
 
 
+def test_the_run_of_a_fold_is_tested_on_its_own_classes_only(job, evaluate, capsys):
+    run = job / "fold_1" / "ridge"
+    assert evaluate(run) == 0
+    assert evaluate(run, "--fold=0") == 3
+    assert "the run's own test data" in capsys.readouterr().err
+
+
 def test_given_again_it_goes_on_and_is_no_place_for_one_comparison(
     job, compare, capsys
 ):
