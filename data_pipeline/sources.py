@@ -105,8 +105,14 @@ def load_data(
         named = dataclasses.replace(named, dataset_name=dataset_name)
     if isinstance(class_split, str) and class_split and shares_in(class_split) is None:
         class_split = _absolute(class_split)
-    given = (val_classes, class_split, class_folds, fold, split_seed)
-    splitting = dataclasses.replace(named, **dict(zip(SPLITTING, given)))
+    splitting = dataclasses.replace(
+        named,
+        val_classes=val_classes,
+        class_split=class_split,
+        class_folds=class_folds,
+        fold=fold,
+        split_seed=split_seed,
+    )
     if are_arrays:  # what is kept of them is split
         return Data(_of_arrays(source, splitting, console), named, in_memory=True)
     return Data(read(splitting, console=console), splitting)

@@ -28,7 +28,7 @@ def as_dict(found: FoldedComparison) -> dict:
 
 def terminal(found: FoldedComparison) -> list[str | Table]:
     """Returns what a terminal shows: what each method reaches, in all and in each."""
-    parts = [f"\n{_title(found)}", _table(found)]
+    parts: list[str | Table] = [f"\n{_title(found)}", _table(found)]
     return [*parts, *([f"{said}\n"] if (said := _advice(found)) else [])]
 
 
