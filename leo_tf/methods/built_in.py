@@ -57,7 +57,7 @@ def _maml(title: str, description: str, name: str) -> Method:
         from leo_tf.methods.inductive.maml import MAML
 
         options = {"learned_rates": name == "meta_sgd", "dtype": config.data.dtype}
-        return MAML(config.episodes.way, config.methods, name=name, **options)
+        return MAML(int(config.episodes.way), config.methods, name=name, **options)
 
     return Method(
         title,

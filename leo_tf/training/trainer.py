@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, ProgressLine
+from leo_tf.data_pipeline.dataset import steps_alike
 from leo_tf.errors import DiskError, DivergedError, Stopped
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.intervals import interval
@@ -131,7 +132,8 @@ class Trainer:
         if state.step and self._is_validation_due() and not self._is_validated():
             self._validate(line, request)  # stopped here, before it was done
         while state.step < run.num_steps:
-            count = self._agree(steps_per_call, request)
+            most = steps_alike(self.config, state.step, steps_per_call)
+            count = self._agree(most, request)
             if not count:
                 if reason := self._reason_to_end():
                     line.note(f"Ended early at step {state.step}{reason}")

@@ -17,8 +17,12 @@ from leo_tf.errors import FlagError
 
 FIELDS = [(kind, f) for kind in GROUPS.values() for f in dataclasses.fields(kind)]
 EDGES = [  # setting, the last values accepted, the first ones refused
-    ("way", [2, 65_536], [1, 0, -5, 65_537]),
-    ("shot", [1, 65_536], [0, -1, 65_537]),
+    (
+        "way",
+        [2, 65_536, "2-65536", "5-20"],
+        [1, 0, -5, 65_537, "1-5", "2-65537", "20-5", "5-5", "5-", "-5", "5", "2-3-4"],
+    ),
+    ("shot", [1, 65_536, "1-65536"], [0, -1, 65_537, "0-5", "1-65537", "3-1", ""]),
     ("num_query", [1, 65_536], [0, 65_537]),
     ("meta_batch_size", [1, 65_536], [0, 65_537]),
     ("test_way", [2, 65_536, None], [1, 65_537]),
