@@ -254,6 +254,12 @@ class ModelConfig(Settings):
     finetuning_unroll_length: int = setting(
         5, "Gradient steps on the decoded classifier.", _STEPS
     )
+    test_finetuning_steps: int | None = setting(
+        None,
+        "As many of them in validation, test and exports; as "
+        "--finetuning_unroll_length unless given. Many classes want more.",
+        rules.integer(0, _MOST_INNER_STEPS, optional=True),
+    )
     inner_lr_init: float | None = setting(
         None,
         "First value of the learned rates of latents; unless given 1, and for "

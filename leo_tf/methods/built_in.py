@@ -188,6 +188,7 @@ BUILT_IN: Mapping[str, Method] = {
         ("inner_lr_init", "finetuning_lr_init", "encoder_penalty_weight"),
         inner_unroll_length=0,
         finetuning_unroll_length=0,
+        test_finetuning_steps=None,
     ),
     "generator_finetuning": _leo(
         "Conditional generator + fine-tuning",
@@ -212,6 +213,7 @@ BUILT_IN: Mapping[str, Method] = {
         "LEO with steps in latent space only",
         ("finetuning_lr_init",),
         finetuning_unroll_length=0,
+        test_finetuning_steps=None,
     ),
     "leo": _leo("LEO", "Latent Embedding Optimization, as configured"),
 }

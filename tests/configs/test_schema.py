@@ -34,6 +34,7 @@ EDGES = [  # setting, the last values accepted, the first ones refused
     ("ensemble_share", [0.0, 1.0, None], [-0.1, 1.1]),
     ("inner_unroll_length", [0, 1000], [-1, 1001]),
     ("finetuning_unroll_length", [0, 1000], [-1, 1001]),
+    ("test_finetuning_steps", [0, 1000, None], [-1, 1001]),
     ("inner_lr_init", [1e-9], [0.0, -1.0]),
     ("finetuning_lr_init", [1e-9], [0.0, -1.0]),
     ("dropout_rate", [0.0, 0.999], [1.0, -0.1]),
