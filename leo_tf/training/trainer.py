@@ -132,8 +132,7 @@ class Trainer:
         if state.step and self._is_validation_due() and not self._is_validated():
             self._validate(line, request)  # stopped here, before it was done
         while state.step < run.num_steps:
-            most = steps_alike(self.config, state.step, steps_per_call)
-            count = self._agree(most, request)
+            count = self._agree(steps_per_call, request)
             if not count:
                 if reason := self._reason_to_end():
                     line.note(f"Ended early at step {state.step}{reason}")
@@ -154,7 +153,9 @@ class Trainer:
     def _agree(self, most: int, request: StopRequest) -> int:
         """How many steps all make next; 0 if one got a signal, or at the plateau."""
         is_over = bool(self._reason_to_end())
-        count = 0 if is_over else min(most, self._steps_to_next_event())
+        most = min(most, self._steps_to_next_event())
+        alike = steps_alike(self.config, self.state.step, most)
+        count = 0 if is_over else alike
         stop = request.signal is not None
         agreed = self.replicas.workers.agree(count, stop)
         if not (agreed or stop or is_over):
