@@ -64,7 +64,7 @@ def trained(title: str, config: Config, data, workdir: pathlib.Path):
 
 
 def measured(learner, config: Config, split, way: int, shot: int, episodes: int):
-    """Accuracy of each episode; there are fewer of them where they have many classes."""
+    """Accuracy of each episode; there are fewer where they have many classes."""
     count = max(_LEAST_EPISODES, min(episodes, episodes * 5 // way))
     config = config.replace(test_way=way, test_shot=shot)
     # Few large batches, for which tracing would take longer than they do.
