@@ -39,6 +39,7 @@ METHODS = {
     "LEO, 5-way": {"way": 5, "shot": 5},
     "LEO, 10-way": {"way": 10, "shot": 5},
     "LEO, 20-way": {"way": 20, "shot": 5},
+    "LEO, mixed ways": {"way": "5-20", "shot": 5},
     "LEO, mixed": {"way": "5-20", "shot": "1-5"},
     "LEO, mixed, fine-tuned": {"way": "5-20", "shot": "1-5", **_FINE_TUNING},
     "centroid": {"method": "centroid"},

@@ -57,7 +57,9 @@ def test_shapes_depend_on_seed_and_step_alone_and_are_equally_likely():
 
 
 def test_a_step_has_the_episodes_it_would_have_if_its_shape_were_the_only_one(train):
-    mixed = iter(dataset.training_episodes(MIXED, train, start=5))
+    mixed = dataset.training_episodes(MIXED, train, start=5)
+    assert mixed.element_spec.support_inputs.shape.as_list() == [B, None, None, D]
+    mixed = iter(mixed)
     for step in range(5, 12):
         way, shot = SHAPES[numbers(7, step, 1)[0]]
         alone = MIXED.replace(way=way, shot=shot)
