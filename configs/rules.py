@@ -39,6 +39,7 @@ class Rule:
     expected: str  # what is accepted, for errors and `--help`
     accepts: Callable[[Any], bool] = lambda value: True  # one of the right kind
     optional: bool = False  # whether None is accepted too
+    ranges: bool = False  # whether two such integers, "5-20", are accepted too
 
     def checked(self, value: Any, where: str, error: type[LeoError] = FlagError) -> Any:
         """Returns the value as `kind`.
@@ -49,6 +50,8 @@ class Rule:
         """
         if value is None and self.optional:
             return None
+        if self.ranges and isinstance(value, str):
+            return self._checked_range(value, where, error)
         expected = self.expected
         is_other = isinstance(value, bool) and self.kind is not bool
         right = isinstance(value, _TAKEN_FOR[self.kind]) and not is_other
@@ -59,6 +62,13 @@ class Rule:
         if not right or not self.accepts(self.kind(value)):
             raise error(where, expected, _described(value))
         return self.kind(value)
+
+    def _checked_range(self, value: str, where: str, error: type[LeoError]) -> str:
+        if not _is_span(value) or len(set(ends(value))) == 1:
+            raise error(where, self.expected, shown(value))
+        number = dataclasses.replace(self, ranges=False)
+        first, last = (number.checked(end, where, error) for end in ends(value))
+        return f"{first}-{last}"
 
 
 def _described(value: object) -> str:
@@ -73,6 +83,19 @@ def integer(least: int, most: int = LARGEST_INTEGER, optional: bool = False) -> 
     if most < LARGEST_INTEGER:
         expected += f", at most {most}"
     return Rule(int, expected, lambda value: least <= value <= most, optional)
+
+
+def integer_or_range(least: int, most: int) -> Rule:
+    """Integers from `least` to `most`, or two of them as text: "5-20"."""
+    number = integer(least, most)
+    expected = f"{number.expected}, or a range such as 5-20"
+    return dataclasses.replace(number, expected=expected, ranges=True)
+
+
+def ends(value: int | str) -> tuple[int, int]:
+    """Returns first and last of a range such as "5-20"; of 5, twice that."""
+    first, _, last = str(value).partition("-")
+    return int(first), int(last or first)
 
 
 def above_zero(optional: bool = False) -> Rule:

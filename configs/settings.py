@@ -6,6 +6,8 @@ arXiv:1807.05960. The flags of the command line are derived from this file.
 """
 
 import dataclasses
+import itertools
+import math
 
 from leo_tf.configs import rules
 from leo_tf.configs.rules import Rule, Settings, setting
@@ -16,7 +18,10 @@ EMBEDDED_DATASET = "glyphs"
 # 4 n_z^2 entries each; the published n_z is 64.
 _MOST_LATENTS, _MOST_INNER_STEPS, _MOST_EXAMPLES = 4096, 1000, 65_536
 _STEPS = rules.integer(0, _MOST_INNER_STEPS)
-_EXAMPLES, _CLASSES = (rules.integer(least, _MOST_EXAMPLES) for least in (1, 2))
+_EXAMPLES = rules.integer(1, _MOST_EXAMPLES)
+_EXAMPLES_DRAWN, _CLASSES_DRAWN = (
+    rules.integer_or_range(least, _MOST_EXAMPLES) for least in (1, 2)
+)
 _COUNT, _COUNT_OR_ZERO = rules.integer(1), rules.integer(0)
 _WEIGHT = Rule(float, "a number of 0 or more", lambda value: value >= 0)
 # A probability that is not 1: kept values are divided by 1 - rate.
@@ -164,23 +169,48 @@ class FeatureConfig(Settings):
         return tuple(f.name for f in dataclasses.fields(self) if f.name not in used)
 
 
+def _middle(value: int | str) -> int:
+    """Returns the geometric mean of a range such as "5-20", rounded; of 5, that."""
+    return round(math.sqrt(math.prod(rules.ends(value))))
+
+
+def _spaced(value: int | str) -> tuple[int, ...]:
+    """Returns first, geometric mean and last of a range; of a number, that.
+
+    A graph is compiled for each way and shot: few must stand for all.
+    """
+    return tuple(sorted({*rules.ends(value), _middle(value)}))
+
+
 @dataclasses.dataclass(frozen=True)
 class EpisodeConfig(Settings):
     """What one few-shot problem is made of."""
 
-    way: int = setting(5, "Classes of an episode.", _CLASSES, "N")
-    shot: int = setting(1, "Support examples of a class.", _EXAMPLES, "K")
+    way: int | str = setting(
+        5,
+        "Classes of an episode; of a range, training draws the first, the last or "
+        "their geometric mean for each step.",
+        _CLASSES_DRAWN,
+        "N",
+    )
+    shot: int | str = setting(
+        1,
+        "Support examples of a class; of a range, drawn likewise.",
+        _EXAMPLES_DRAWN,
+        "K",
+    )
     num_query: int = setting(15, "Query examples of a class while training.", _EXAMPLES)
     meta_batch_size: int = setting(12, "Episodes of one training step.", _EXAMPLES)
     test_way: int | None = setting(
         None,
-        "Classes of a validation or test episode; as --way unless given.",
+        "Classes of a validation or test episode; as --way unless given, of a range "
+        "its geometric mean.",
         rules.integer(2, _MOST_EXAMPLES, optional=True),
     )
     test_shot: int | None = setting(
         None,
         "Support examples of a class of a validation or test episode; as --shot "
-        "unless given.",
+        "unless given, of a range its geometric mean.",
         rules.integer(1, _MOST_EXAMPLES, optional=True),
     )
     test_num_query: int | None = setting(
@@ -200,12 +230,17 @@ class EpisodeConfig(Settings):
     @property
     def evaluation_way(self) -> int:
         """N of a validation or test episode."""
-        return self.way if self.test_way is None else self.test_way
+        return _middle(self.way) if self.test_way is None else self.test_way
 
     @property
     def evaluation_shot(self) -> int:
         """K of a validation or test episode."""
-        return self.shot if self.test_shot is None else self.test_shot
+        return _middle(self.shot) if self.test_shot is None else self.test_shot
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """(N, K) of training episodes: one, or all that ranges are drawn from."""
+        return tuple(itertools.product(_spaced(self.way), _spaced(self.shot)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +253,12 @@ class ModelConfig(Settings):
     inner_unroll_length: int = setting(5, "Gradient steps on the latent codes.", _STEPS)
     finetuning_unroll_length: int = setting(
         5, "Gradient steps on the decoded classifier.", _STEPS
+    )
+    test_finetuning_steps: int | None = setting(
+        None,
+        "As many of them in validation, test and exports; as "
+        "--finetuning_unroll_length unless given. Many classes want more.",
+        rules.integer(0, _MOST_INNER_STEPS, optional=True),
     )
     inner_lr_init: float | None = setting(
         None,

@@ -13,9 +13,18 @@ import tensorflow as tf
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable, in_words
-from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable, episodes
+from leo_tf.data_pipeline.pipeline import (
+    EpisodesByRow,
+    FeatureTable,
+    episodes,
+    mixed_episodes,
+)
 from leo_tf.data_pipeline.release_layout import SPLITS
-from leo_tf.data_pipeline.sampler import RowSampler, largest_num_query
+from leo_tf.data_pipeline.sampler import (
+    RowSampler,
+    drawn_shapes,
+    largest_num_query,
+)
 from leo_tf.data_pipeline.sources import Data, read
 from leo_tf.data_pipeline.splits import join
 from leo_tf.errors import InputError, one_line, shown
@@ -82,20 +91,37 @@ def load(
 
 
 def training_episodes(config: Config, split: Split, start: int) -> tf.data.Dataset:
-    """Endless meta-batches of `Episode` from meta-step `start` on."""
-    return episodes(
-        split.table,
-        **_training_shape(config),
-        batch_size=config.episodes.meta_batch_size,
-        seed=config.run.seed,
-        split=split.name,
-        start=start,
-    )
+    """Endless meta-batches of `Episode` from meta-step `start` on.
+
+    If way or shot is a range, they are drawn for each step: `mixed_episodes`.
+    """
+    shapes, sizes = config.episodes.shapes, _training_shape(config)
+    options: dict[str, Any] = {
+        "batch_size": config.episodes.meta_batch_size,
+        "seed": config.run.seed,
+        "split": split.name,
+        "start": start,
+    }
+    if len(shapes) == 1:
+        return episodes(split.table, **sizes, **options)
+    options["num_query"] = sizes["num_query"]
+    return mixed_episodes(split.table, shapes=shapes, **options)
+
+
+def steps_alike(config: Config, step: int, most: int) -> int:
+    """How many training steps from `step` on, of `most`, have its way and shot."""
+    shapes = len(config.episodes.shapes)
+    if shapes == 1:
+        return most
+    numbers = drawn_shapes(config.run.seed, step, most, shapes).numpy()
+    return int(np.argmin(np.append(numbers == numbers[0], False)))
 
 
 def _training_shape(config: Config) -> dict[str, Any]:
+    """way, shot and num_query of training episodes, the largest of ranges."""
     shape = config.episodes
-    return {"way": shape.way, "shot": shape.shot, "num_query": shape.num_query}
+    way, shot = shape.shapes[-1]
+    return {"way": way, "shot": shot, "num_query": shape.num_query}
 
 
 def evaluation_episodes(
@@ -174,7 +200,7 @@ def _without_small_classes(
 ) -> EmbeddingTable:
     """The table without classes that have too few rows for the episodes of a split."""
     shape = config.episodes
-    least = shape.shot + shape.num_query
+    least = shape.shapes[-1][1] + shape.num_query
     if name != "train":
         unbalanced = shape.num_query if shape.query_dirichlet else 1
         least = shape.evaluation_shot + (shape.test_num_query or unbalanced)

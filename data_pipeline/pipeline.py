@@ -4,7 +4,8 @@ Shapes: B episodes in a batch, N way, K shot, Q queries per class, D embedding s
 """
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,12 @@ import tensorflow as tf
 
 from leo_tf.data_pipeline.embeddings import EmbeddingTable, blocks
 from leo_tf.data_pipeline.episode import Episode, EpisodeRows
-from leo_tf.data_pipeline.sampler import ClassIndex, RowSampler, check_at_least
+from leo_tf.data_pipeline.sampler import (
+    ClassIndex,
+    RowSampler,
+    check_at_least,
+    drawn_shapes,
+)
 from leo_tf.errors import check_not_forked
 
 # Where an endless pipeline ends. At 10,000 episodes a second it lasts three years,
@@ -139,6 +145,36 @@ def episodes(
         return (episode, rows) if with_rows else episode
 
     return _ready(sampled.rows.map(with_features))
+
+
+def mixed_episodes(
+    table: FeatureTable,
+    *,
+    shapes: Sequence[tuple[int, int]],
+    num_query: int,
+    batch_size: int,
+    seed: int,
+    split: str,
+    start: int = 0,
+) -> tf.data.Dataset:
+    """Batch s has the way and shot of `shapes` that are drawn for training step s.
+
+    See `sampler.drawn_shapes`. In all else it is batch s of `episodes` of that way and
+    shot. N and K are None in the static shapes. Arguments are those of `episodes`.
+    """
+    sampled: Any = {"num_query": num_query, "seed": seed, "split": split}
+    samplers = [RowSampler(table.index, way=n, shot=k, **sampled) for n, k in shapes]
+
+    @tf.autograph.experimental.do_not_convert
+    def batch(step):
+        def draw(sampler):
+            return gather(table.features, sampler(step * batch_size, batch_size))
+
+        number = drawn_shapes(seed, step, 1, len(shapes))[0]
+        return tf.switch_case(number, [functools.partial(draw, s) for s in samplers])
+
+    steps = tf.data.Dataset.range(start, _ENDLESS // batch_size)
+    return _ready(steps.map(batch))
 
 
 def gather(features: tf.Tensor, rows: EpisodeRows) -> Episode:

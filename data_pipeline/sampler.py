@@ -5,7 +5,7 @@ of its largest class.
 """
 
 import numbers
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -18,11 +18,14 @@ from leo_tf.errors import InputError, shown
 SPLITS = {"train": 0, "val": 1, "test": 2}
 # The release tests on all 600 examples of a class: K support, 600 - K query.
 RELEASE_EXAMPLES_PER_CLASS = 600
+Count: TypeAlias = int | tf.Tensor  # of a Python loop, or [] in a graph
 _PHILOX = 1  # `alg` of the raw random ops
 _WORDS_PER_COUNTER = 4  # Philox-4x32 yields four 32-bit words a count
 _OFFENDERS_SHOWN = 3
 # Added to the split's number: the stream of words that unbalanced queries take.
 _UNBALANCED = 2**32
+# That of the shapes of mixed training episodes.
+_SHAPES = 2**33
 # Logarithms of gamma variates, of shapes from 0.01 to 1000, are found between these, by
 # halving so often.
 _LOGARITHMS, _HALVINGS = (-740.0, 12.0), 60
@@ -100,7 +103,7 @@ class RowSampler:
             self._starts = tf.constant(ends - index.class_sizes, tf.int32)  # [C]
             self._sizes = tf.constant(index.class_sizes, tf.int32)  # [C]
 
-    def __call__(self, first: tf.Tensor | int, count: tf.Tensor | int) -> EpisodeRows:
+    def __call__(self, first: Count, count: Count) -> EpisodeRows:
         """Draws the rows of episodes `first` to `first + count - 1`; B = `count`.
 
         Works alike eagerly and in a graph. Shapes are static if `count` is an int.
@@ -171,16 +174,35 @@ class RowSampler:
 
     def _words(self, first, count, number, stream=0):
         """[B, number] uint32 of episodes from `first` on, of one of their streams."""
-        counters = -(-number // _WORDS_PER_COUNTER)
-        position = tf.cast(first, tf.int64) * counters
-        words = tf.raw_ops.StatelessRandomUniformFullIntV2(
-            shape=[count, counters * _WORDS_PER_COUNTER],
-            key=self._key,
-            counter=tf.stack([tf.cast(position, tf.uint64), self._split + stream]),
-            alg=_PHILOX,
-            dtype=tf.uint32,
-        )
-        return words[:, :number]
+        return _philox(self._key, self._split + stream, first, count, number)
+
+
+def drawn_shapes(seed: int, first: Count, count: Count, shapes: int) -> tf.Tensor:
+    """[count] which of so many shapes each training step from `first` on has.
+
+    A pure function of (seed, step), by another stream of the generator of episodes.
+    """
+    with tf.device("CPU:0"):
+        key = tf.constant([seed % 2**64], tf.uint64)
+        stream = tf.constant(_SHAPES, tf.uint64)
+        words = _philox(key, stream, first, count, 1)[:, 0]
+        # The word's place among all: no shape is likelier but by 2^-32.
+        place = tf.cast(words, tf.uint64) * shapes
+        return tf.cast(tf.bitwise.right_shift(place, 32), tf.int32)
+
+
+def _philox(key, stream, first, count, number):
+    """[count, number] uint32 of a stream: `number` a position, from `first` on."""
+    counters = -(-number // _WORDS_PER_COUNTER)
+    position = tf.cast(tf.cast(first, tf.int64) * counters, tf.uint64)
+    words = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=[count, counters * _WORDS_PER_COUNTER],
+        key=key,
+        counter=tf.stack([position, stream]),
+        alg=_PHILOX,
+        dtype=tf.uint32,
+    )
+    return words[:, :number]
 
 
 def _dirichlet(words, concentration: float):

@@ -93,7 +93,8 @@ class Option:
             try:
                 if argument.startswith("--"):  # the next flag, taken for a value
                     raise ValueError
-                argument = _READERS[self.rule.kind](argument)
+                is_range = self.rule.ranges and "-" in argument[1:]
+                argument = argument if is_range else _READERS[self.rule.kind](argument)
             except (ValueError, KeyError):
                 raise FlagError(where, expected, shown(argument)) from None
         return self.rule.checked(argument, where)

@@ -274,6 +274,10 @@ def describe(config: Config, splits: Mapping[str, Split], console: Console) -> N
     queries = "{way}-way {shot}-shot, {num_query} queries a class"
     size = config.episodes.meta_batch_size
     console.say(f"Training episodes: {queries.format(**training)}, {size} a step.")
+    shapes = config.episodes.shapes
+    if len(shapes) > 1:
+        drawn = ", ".join(f"{way}-way {shot}-shot" for way, shot in shapes)
+        console.say(f"Drawn for each step, for all its episodes: {drawn}.")
     if method_of(config).is_trained:
         every = "{num_steps:,} steps, validated every {validate_every:,}"
         every = every.format(**dataclasses.asdict(config.run))

@@ -57,7 +57,7 @@ def _maml(title: str, description: str, name: str) -> Method:
         from leo_tf.methods.inductive.maml import MAML
 
         options = {"learned_rates": name == "meta_sgd", "dtype": config.data.dtype}
-        return MAML(config.episodes.way, config.methods, name=name, **options)
+        return MAML(int(config.episodes.way), config.methods, name=name, **options)
 
     return Method(
         title,
@@ -203,6 +203,7 @@ BUILT_IN: Mapping[str, Method] = {
         ("inner_lr_init", "finetuning_lr_init", "encoder_penalty_weight"),
         inner_unroll_length=0,
         finetuning_unroll_length=0,
+        test_finetuning_steps=None,
     ),
     "generator_finetuning": _leo(
         "Conditional generator + fine-tuning",
@@ -227,6 +228,7 @@ BUILT_IN: Mapping[str, Method] = {
         "LEO with steps in latent space only",
         ("finetuning_lr_init",),
         finetuning_unroll_length=0,
+        test_finetuning_steps=None,
     ),
     "leo": _leo("LEO", "Latent Embedding Optimization, as configured"),
 }

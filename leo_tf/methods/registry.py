@@ -240,6 +240,9 @@ def check(config: Config) -> None:
     """
     check_is_config(config)
     method, episodes = method_of(config), config.episodes
+    if method.keeps_way and isinstance(episodes.way, str):
+        expected = f"one number for {method.title}, which is trained for that"
+        raise FlagError("--way", expected, episodes.way)
     if method.keeps_way and episodes.evaluation_way != episodes.way:
         hint = (
             f"{method.title} learns where each class of an episode starts from, so "

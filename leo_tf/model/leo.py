@@ -122,10 +122,12 @@ class LEO(keras.layers.Layer):
         start = latent.sample_or_mean(posterior, noise.latents)  # [B, N, K, Z]
         decode, support_loss = self.task(support_inputs, support_labels, noise)
         rates = self.inner_lr, self.finetuning_lr / support_inputs.shape[2]
-        loops = run_inner_loops(start, decode, support_loss, rates, self.steps)
+        latent_steps = self.steps[0]
+        steps = latent_steps, len(noise.support_masks) - 1 - latent_steps  # U, F
+        loops = run_inner_loops(start, decode, support_loss, rates, steps)
         adapted, weights, path = loops
         health = {
-            **loss_report(path, latent_steps=self.steps[0]),
+            **loss_report(path, latent_steps),
             "latent_step": tf.reduce_mean(tf.norm(adapted - start, axis=-1)),
             "stddev_floor_share": latent.share_at_floor(posterior),
         }
@@ -197,8 +199,15 @@ class LEO(keras.layers.Layer):
 
     @property
     def steps(self) -> tuple[int, int]:
-        """U and F."""
+        """U and F of training."""
         return self.config.inner_unroll_length, self.config.finetuning_unroll_length
+
+    @property
+    def test_steps(self) -> tuple[int, int]:
+        """U and F of all but training."""
+        latent_steps, steps = self.steps
+        given = self.config.test_finetuning_steps
+        return latent_steps, steps if given is None else given
 
     def latent_codes(self, episode: Episode) -> tuple[tf.Tensor, tf.Tensor]:
         """[B, N, Z] codes of the classes before and after the inner loop, by means."""
@@ -228,7 +237,8 @@ class LEO(keras.layers.Layer):
         first_task: Count = 0,
     ) -> Noise:
         """One draw of z and w for a test: as in training, but without dropout."""
-        config = dataclasses.replace(self.config, dropout_rate=0.0)
+        steps = {"finetuning_unroll_length": self.test_steps[1]}
+        config = dataclasses.replace(self.config, dropout_rate=0.0, **steps)
         step = -1 - tf.cast(number, tf.int64)  # training has those from 0 on
         return self._draw(config, support_shape, support_shape, seed, step, first_task)
 
@@ -247,7 +257,7 @@ class LEO(keras.layers.Layer):
 
     def _noise(self, training, noise: Noise | None) -> Noise:
         if not training:
-            return no_noise(*self.steps)
+            return no_noise(*self.test_steps)
         if noise is None:
             raise ValueError("`noise` must be given when training, got None.")
         return noise

@@ -61,7 +61,8 @@ def adapt_leo(
     # One task, and one latent a class.
     start = _first_latents(leo, support, members, shots)[tf.newaxis, :, tf.newaxis]
     rates = leo.inner_lr, leo.finetuning_lr
-    latents, weights, _ = run_inner_loops(start, decode, support_loss, rates, leo.steps)
+    loops = run_inner_loops(start, decode, support_loss, rates, leo.test_steps)
+    latents, weights, _ = loops
     return UnevenAdapted(weights[0], start[0, :, 0], latents[0, :, 0])
 
 

@@ -307,7 +307,8 @@ def open_run(
 def uses_jit(config: Config) -> bool:
     """Returns whether XLA compiles the meta-step; "auto" if the run is long enough."""
     if config.run.jit == "auto":
-        return config.run.num_steps > _JIT_PAYS_AFTER
+        graphs = len(config.episodes.shapes)  # each is compiled
+        return config.run.num_steps > _JIT_PAYS_AFTER * graphs
     return config.run.jit == "on"
 
 

@@ -31,7 +31,7 @@ from leo_tf.serving.inputs import (
     fit_together,
     with_unknown,
 )
-from leo_tf.serving.models import Source, connect
+from leo_tf.serving.models import LocalModel, Source, connect
 
 # Of what one request may hold; 10 MB as JSON. More queries go in several requests.
 _NUMBERS_PER_REQUEST = 2**19
@@ -287,7 +287,8 @@ class Classifier:
         classes, codes = np.unique(labels, return_inverse=True)
         if self.unknown is not None:
             with_unknown(classes, self.unknown)
-        _warn_beyond(getattr(model, "tested", None), len(classes))
+        if isinstance(model, LocalModel) and (beyond := model.beyond_test(codes)):
+            warnings.warn(beyond, stacklevel=3)
         adapted = model("adapt", {"support": features, "labels": codes})
         health = adapted["support_loss"], adapted["support_accuracy"]
         self._model = model
@@ -348,13 +349,3 @@ class Classifier:
             raise NotFittedError(
                 "Classifier: expected `fit` first, received no labels."
             )
-
-
-def _warn_beyond(tested: tuple[int, int] | None, way: int) -> None:
-    """Warns of more classes than the model's test had: how good it is, nobody saw."""
-    if tested is not None and way > tested[0]:
-        text = (
-            f"{way} classes; the model was tested on {tested[0]}-way {tested[1]}-shot "
-        )
-        text += f"episodes. `--mode=evaluate --test_way={way}` tells what to expect."
-        warnings.warn(text, stacklevel=4)

@@ -47,7 +47,7 @@ class Versions:
         self._directory, self._console = pathlib.Path(directory), console
         # version -> (its files, what was wrong)
         self._failed: dict[int, tuple[list, str]] = {}
-        self._ended: set[int] = set()
+        self._ended, self._told = set[int](), set[int]()
         self._stop = threading.Event()
         self.current: Served | None = None
 
@@ -100,6 +100,15 @@ class Versions:
         if self.current:
             states[self.current.version] = "AVAILABLE", ""
         return dict(sorted(states.items(), reverse=True))
+
+    def tell_beyond(self, served: Served, labels: np.ndarray) -> None:
+        """Warns once of a version that is asked for more than its test had."""
+        if served.version in self._told:
+            return
+        if beyond := served.model.beyond_test(labels):
+            self._told.add(served.version)
+            where = f"warning: version {served.version}, said once"
+            self._console.warn(f"{where}: {beyond}")
 
     def watch(self, seconds: float = _POLL_SECONDS) -> None:
         """Refreshes every so many seconds until `close`, in a thread of its own."""

@@ -91,6 +91,23 @@ class LocalModel:
         self.signatures = self._loaded.signatures
         self.tested = _tested(pathlib.Path(path))
 
+    def beyond_test(self, labels: np.ndarray) -> str:
+        """Says what these labels have more of than the model's test; "" if nothing.
+
+        How good it is there, nobody saw.
+        """
+        counts = np.unique(labels, return_counts=True)[1]
+        if self.tested is None or not len(counts):
+            return ""
+        (way, shot), (classes, examples) = self.tested, (len(counts), counts.max())
+        more = [f"{classes} classes"] if classes > way else []
+        more += [f"{examples} examples of a class"] if examples > shot else []
+        if not more:
+            return ""
+        tested = f"the model was tested on {way}-way {shot}-shot episodes"
+        flags = f"--mode=evaluate --test_way={classes} --test_shot={examples}"
+        return f"{' and '.join(more)}; {tested}. `{flags}` tells what to expect."
+
     def inputs(self, signature: str) -> dict[str, Any]:
         """Returns name -> TensorSpec of a signature's inputs.
 

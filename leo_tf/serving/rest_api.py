@@ -15,7 +15,7 @@ import concurrent.futures
 import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from starlette.applications import Starlette
@@ -179,7 +179,8 @@ class Rest:
                 expected = "predict, with the `signature_name` classify"
                 return _error(400, f"method: expected {expected}.")
             loop = asyncio.get_running_loop()
-            work = served, body, self._most_bytes if encoding else None
+            most = self._most_bytes if encoding else None
+            work = served, body, most, self._versions.tell_beyond
             return await loop.run_in_executor(self._threads, _compute, *work)
         except (asyncio.TimeoutError, TimeoutError):
             return _error(408, f"body: expected all within {_SECONDS_TO_READ:.0f} s")
@@ -245,7 +246,9 @@ def _too_long(most_bytes: int) -> Response:
     return _error(413, message)
 
 
-def _compute(served: Served, body: bytes, inflate_to: int | None) -> Response:
+def _compute(
+    served: Served, body: bytes, inflate_to: int | None, tell: Callable
+) -> Response:
     """In a thread: what a body asks for; inflated first if there is a limit to that."""
     try:
         if inflate_to is not None:
@@ -255,6 +258,7 @@ def _compute(served: Served, body: bytes, inflate_to: int | None) -> Response:
             body = inflated
         signature, inputs, by_rows = read_request(body, served.model.inputs)
         answer = write_answer(served.model(signature, inputs), by_rows)
+        tell(served, inputs.get("labels", ()))
         return Response(answer, media_type="application/json")
     except RequestError as error:
         return _error(400, str(error))

@@ -23,6 +23,7 @@ from leo_tf.configs.schema import Config
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.episode import Episode
+from leo_tf.data_pipeline.sampler import drawn_shapes
 from leo_tf.data_pipeline.sources import Data
 from leo_tf.environment import versions
 from leo_tf.errors import FlagError, check_not_forked, shown
@@ -178,11 +179,24 @@ def make_steps(
     config: Config,
     jit: bool,
 ) -> Callable:
-    """The `step_loop.make_run_steps` of a configuration, input watched."""
+    """The `step_loop.make_run_steps` of a configuration, input watched.
+
+    Of mixed episodes, all steps of a call must have those of the first: `steps_alike`.
+    """
     names = ("gradient_threshold", "gradient_norm_threshold")
     thresholds = {name: getattr(config.optimizer, name) for name in names}
     meta_step = make_meta_step(replicas, learner, optimizer, jit=jit, **thresholds)
-    return make_run_steps(meta_step, config.run.seed, watch=True)
+    seed, shapes = config.run.seed, config.episodes.shapes
+    if len(shapes) == 1:
+        return make_run_steps(meta_step, seed, watch=True)
+    # A graph for each, traced when it is first drawn.
+    of_shapes = [make_run_steps(meta_step, seed, True, shape) for shape in shapes]
+
+    def run_steps(iterator, first, count):
+        number = drawn_shapes(seed, first, 1, len(shapes))[0]
+        return of_shapes[int(number)](iterator, first, count)
+
+    return run_steps
 
 
 def follow(config: Config, replicas: Replicas, data: Data | None = None) -> Learner:

@@ -10,8 +10,19 @@ import tensorflow as tf
 from leo_tf.data_pipeline.episode import Episode
 
 
-def make_run_steps(meta_step: Callable, seed: int, watch: bool = False) -> Callable:
+def make_run_steps(
+    meta_step: Callable,
+    seed: int,
+    watch: bool = False,
+    shape: tuple[int, int] | None = None,
+) -> Callable:
     """Builds the function that makes many meta-steps in one call from the host.
+
+    Args:
+      meta_step: see `meta_step.make_meta_step`.
+      seed: of all that steps draw.
+      watch: whether to measure how long steps wait for episodes.
+      shape: N and K, if those of the iterator's episodes are not static.
 
     Returns:
       A `tf.function` of an iterator over episodes, the number of the first step and
@@ -29,6 +40,7 @@ def make_run_steps(meta_step: Callable, seed: int, watch: bool = False) -> Calla
 
         def make_step(step, previous):
             episode, waited = next_timed(iterator, previous)
+            episode = episode if shape is None else _of_shape(episode, *shape)
             metrics = meta_step(episode, number, step)
             keys[:] = metrics
             return if_finite(metrics), waited
@@ -45,6 +57,13 @@ def make_run_steps(meta_step: Callable, seed: int, watch: bool = False) -> Calla
         return {**sums, "input_wait": waiting} if watch else sums
 
     return run_steps
+
+
+def _of_shape(episode: Episode, way: int, shot: int) -> Episode:
+    """With N and K in the static shapes; an error when it runs if they are others."""
+    support, query = [None, way, shot, None], [None, way, None, None]
+    sizes = support, support[:3], query, query[:3]
+    return Episode(*(tf.ensure_shape(*each) for each in zip(episode, sizes)))
 
 
 def if_finite(metrics: dict[str, tf.Tensor]) -> tf.Tensor:

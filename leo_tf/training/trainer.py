@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, ProgressLine
+from leo_tf.data_pipeline.dataset import steps_alike
 from leo_tf.errors import DiskError, DivergedError, Stopped
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.intervals import interval
@@ -152,7 +153,9 @@ class Trainer:
     def _agree(self, most: int, request: StopRequest) -> int:
         """How many steps all make next; 0 if one got a signal, or at the plateau."""
         is_over = bool(self._reason_to_end())
-        count = 0 if is_over else min(most, self._steps_to_next_event())
+        most = min(most, self._steps_to_next_event())
+        alike = steps_alike(self.config, self.state.step, most)
+        count = 0 if is_over else alike
         stop = request.signal is not None
         agreed = self.replicas.workers.agree(count, stop)
         if not (agreed or stop or is_over):

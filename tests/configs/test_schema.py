@@ -17,8 +17,12 @@ from leo_tf.errors import FlagError
 
 FIELDS = [(kind, f) for kind in GROUPS.values() for f in dataclasses.fields(kind)]
 EDGES = [  # setting, the last values accepted, the first ones refused
-    ("way", [2, 65_536], [1, 0, -5, 65_537]),
-    ("shot", [1, 65_536], [0, -1, 65_537]),
+    (
+        "way",
+        [2, 65_536, "2-65536", "5-20"],
+        [1, 0, -5, 65_537, "1-5", "2-65537", "20-5", "5-5", "5-", "-5", "5", "2-3-4"],
+    ),
+    ("shot", [1, 65_536, "1-65536"], [0, -1, 65_537, "0-5", "1-65537", "3-1", ""]),
     ("num_query", [1, 65_536], [0, 65_537]),
     ("meta_batch_size", [1, 65_536], [0, 65_537]),
     ("test_way", [2, 65_536, None], [1, 65_537]),
@@ -30,6 +34,7 @@ EDGES = [  # setting, the last values accepted, the first ones refused
     ("ensemble_share", [0.0, 1.0, None], [-0.1, 1.1]),
     ("inner_unroll_length", [0, 1000], [-1, 1001]),
     ("finetuning_unroll_length", [0, 1000], [-1, 1001]),
+    ("test_finetuning_steps", [0, 1000, None], [-1, 1001]),
     ("inner_lr_init", [1e-9], [0.0, -1.0]),
     ("finetuning_lr_init", [1e-9], [0.0, -1.0]),
     ("dropout_rate", [0.0, 0.999], [1.0, -0.1]),

@@ -71,7 +71,10 @@ class NumpyTask:
         self.adapted = latents
         weights, _ = self._decode(latents, self.config.inner_unroll_length)
         rates = self.variables["finetuning_lr"].ravel()
-        for step in range(self.config.finetuning_unroll_length):
+        steps = self.config.finetuning_unroll_length
+        if self.noise is None and self.config.test_finetuning_steps is not None:
+            steps = self.config.test_finetuning_steps
+        for step in range(steps):
             gradient = self._support_gradient(
                 weights, self.config.inner_unroll_length + step
             )

@@ -12,7 +12,7 @@ import tensorflow as tf
 from leo_tf.configs.schema import Config
 from leo_tf.console import ProgressLine
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
-from leo_tf.data_pipeline.pipeline import FeatureTable, episodes
+from leo_tf.data_pipeline.pipeline import FeatureTable, episodes, mixed_episodes
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.model.learner import Adapted, class_scores
 from leo_tf.monitoring.event_writer import Monitor
@@ -82,11 +82,13 @@ def feature_table() -> FeatureTable:
 
 
 @functools.cache
-def training_episodes(start: int) -> tf.data.Dataset:
+def training_episodes(start: int, shapes=((3, 2),)) -> tf.data.Dataset:
     """Endless meta-batches from a step on; each dataset is built once."""
-    shape = {"way": 3, "shot": 2, "num_query": 4, "batch_size": 2}
-    options = {"seed": 0, "split": "train", "start": start}
-    return episodes(feature_table(), **shape, **options)
+    options = {"num_query": 4, "batch_size": 2, "seed": 0, "split": "train"}
+    if len(shapes) > 1:
+        return mixed_episodes(feature_table(), shapes=shapes, start=start, **options)
+    [(way, shot)] = shapes
+    return episodes(feature_table(), way=way, shot=shot, start=start, **options)
 
 
 def make_trainer(
@@ -99,11 +101,14 @@ def make_trainer(
       accuracies: what its validations find, in turn; if none, what the kernel says.
       broken_steps: steps that are not finite.
       validating: called with the step while it is validated.
-      settings: of the configuration, instead of the defaults.
+      settings: of the configuration, instead of the defaults; way and shot count if
+        they are ranges.
     """
     defaults = {"num_steps": 12, "validate_every": 5, "log_every": 3, "jit": "off"}
     config = Config().replace(outer_lr=0.1, **{**defaults, **settings})
     learner, planned = Projection(broken_steps), iter(accuracies)
+    shapes = config.episodes.shapes
+    mixed = functools.partial(training_episodes, shapes=shapes)
 
     def validate(on_batch):
         if validating:
@@ -118,7 +123,7 @@ def make_trainer(
         learner,
         adam(config.optimizer.outer_lr),
         config,
-        episodes=training_episodes,
+        episodes=training_episodes if len(shapes) == 1 else mixed,
         validate=validate,
         checkpoints=Checkpoints(workdir, keep=10),
         monitor=Monitor(workdir / "events"),

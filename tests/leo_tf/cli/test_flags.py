@@ -83,6 +83,14 @@ def test_every_flag_of_the_release_is_known():
     assert set(release.split()) <= set(OPTIONS)
 
 
+def test_a_range_is_read_by_both_names_of_a_flag(refusal):
+    for way, shot in (("way", "shot"), ("num_classes", "num_tr_examples_per_class")):
+        config = read(f"--{way}=5-20", f"--{shot}=1-10").config
+        assert (config.episodes.way, config.episodes.shot) == ("5-20", "1-10")
+    for text in ("20-5", "5-", "5-x", "1-9"):
+        assert refusal(f"--way={text}").where == "--way"
+
+
 def test_run_options_of_the_release_set_mode_and_workdir():
     options = read("--evaluation_mode=True", "--checkpoint_path=/tmp/leo")
     assert (options.mode, options.workdir) == ("evaluate", "/tmp/leo")

@@ -99,6 +99,23 @@ def test_a_stopped_run_saves_and_the_same_command_ends_it_as_if_never_stopped(
 
 
 @pytest.mark.usefixtures("quick_job")
+def test_mixed_episodes_are_told_and_tested_at_the_middle_or_as_asked(
+    train, tmp_path, capsys
+):
+    flags = ["--way=2-4", "--shot=1-3", "--num_steps=6", "--test_shot=4"]
+    assert train(tmp_path / "run", *flags) == 0
+    said = capsys.readouterr().err
+    assert "Training episodes: 2-4-way 1-3-shot, 3 queries a class, 2 a step." in said
+    drawn = [f"{way}-way {shot}-shot" for way in (2, 3, 4) for shot in (1, 2, 3)]
+    assert f"Drawn for each step, for all its episodes: {', '.join(drawn)}." in said
+    assert said.count("3-way 4-shot, 8 queries a class") == 3  # val, test, the title
+    results = results_of(tmp_path / "run")
+    assert results["test"] == {"way": 3, "shot": 4, "num_query": 8}
+    assert results["config"]["episodes"]["way"] == "2-4"
+    assert train(tmp_path / "run", *flags) == 0  # read again: it is the same run
+
+
+@pytest.mark.usefixtures("quick_job")
 def test_an_interrupted_run_says_so_by_its_exit_status(train, tmp_path, stop_at):
     stop_at(1, signal.SIGINT)
     assert train(tmp_path / "run", "--quiet") == 130

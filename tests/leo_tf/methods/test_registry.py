@@ -147,6 +147,8 @@ def test_another_test_way_is_answered_or_refused_with_the_reason(name):
     expected = f"--test_way: expected {N}, as --way, received {N + 1}. "
     assert str(caught.value).startswith(expected + METHODS[name].title)
     build(name, test_way=N, test_shot=7)
+    with pytest.raises(FlagError, match="--way: expected one number"):
+        build(name, way="2-4")
 
 
 def test_the_deterministic_leo_draws_masks_only_and_has_no_kl():

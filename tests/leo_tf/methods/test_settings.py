@@ -13,6 +13,7 @@ from leo_tf.errors import FlagError, InputError
 from leo_tf.methods import settings as method_settings
 from leo_tf.methods.registry import METHODS, build, check
 from leo_tf.methods.variants import variant_named
+from leo_tf.model.learner import adapt_and_score
 from leo_tf.training.meta_step import meta_gradients
 
 
@@ -98,20 +99,23 @@ _OTHER_VALUES = {
     "num_latents": 3,
     "inner_unroll_length": 2,
     "finetuning_unroll_length": 2,
+    "test_finetuning_steps": 2,
     "inner_lr_init": 0.3,
     "finetuning_lr_init": 0.3,
     "dropout_rate": 0.6,
 }
 
 
-def loss(method: str, **settings) -> float:
-    """Of a training step on tiny episodes."""
+def losses(method: str, **settings) -> tuple[float, float]:
+    """Of a training step on tiny episodes, and their mean score in a test."""
     usual = {**SETTINGS, "method": method, "dtype": "float64", "way": N}
     usual["inner_unroll_length"] = 1
     learner = build(Config().replace(**{**usual, **settings}), D)
     episode = make_episode()
     noise = learner.draw_noise(episode, tf.constant(1, tf.int64), 0)
-    return float(meta_gradients(learner, episode, noise)[0])
+    _, logits = adapt_and_score(learner, episode)
+    loss = meta_gradients(learner, episode, noise)[0]
+    return float(loss), float(tf.reduce_mean(logits))
 
 
 @pytest.fixture
@@ -126,12 +130,12 @@ def eagerly():
 def test_a_setting_is_taken_where_it_makes_a_difference_and_nowhere_else(
     method, eagerly
 ):
-    usual, used = loss(method), method_settings.effective(method)
+    usual, used = losses(method), method_settings.effective(method)
     for name in GROUPS["model"].__dataclass_fields__:
         if name in ("deterministic", "random_prior"):
             assert name not in used, "that is another method"
             continue
-        other = loss(method, **{name: _OTHER_VALUES.get(name, 0.9)})
+        other = losses(method, **{name: _OTHER_VALUES.get(name, 0.9)})
         assert (other != usual) == (name in used), name
 
 

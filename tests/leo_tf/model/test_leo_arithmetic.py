@@ -39,11 +39,14 @@ def numpy_tasks(leo, episode, noise=None):
 
 
 @pytest.mark.parametrize(
-    "steps", [(U, F), (0, 2), (2, 0), (0, 0)], ids=lambda steps: "{}+{}".format(*steps)
+    "steps",
+    [(U, F), (0, 2), (2, 0), (0, 0), (U, F, F + 3), (2, 0, 2), (2, 2, 0)],
+    ids=lambda steps: "+".join(map(str, steps)),
 )
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 def test_everything_equals_leo_written_in_plain_numpy(steps, training):
-    lengths = dict(zip(("inner_unroll_length", "finetuning_unroll_length"), steps))
+    names = "inner_unroll_length", "finetuning_unroll_length", "test_finetuning_steps"
+    lengths = dict(zip(names, steps))
     leo, episode = make_leo(**lengths), make_episode()
     noise = leo.draw_noise(episode, 1, 2) if training else None
     adapted, logits = adapt_and_score(leo, episode, training, noise)

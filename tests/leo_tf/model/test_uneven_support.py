@@ -49,6 +49,7 @@ def test_equal_shots_give_the_classifier_of_training(
         {"inner_unroll_length": 0, "finetuning_unroll_length": 0},
         {"inner_unroll_length": 0},
         {"finetuning_unroll_length": 0},
+        {"test_finetuning_steps": 9},
         {"random_prior": True},
         {"deterministic": True},
     ],

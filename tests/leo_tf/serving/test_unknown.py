@@ -1,5 +1,6 @@
 """ "None of these" and sets of labels from the client, by path and by URL."""
 
+import json
 from datetime import datetime
 
 import numpy as np
@@ -7,10 +8,24 @@ import pytest
 import tensorflow as tf
 from exported_models import export, make_request, part, tensors
 
+from leo_tf.console import Console
 from leo_tf.serving.classifier import Classifier
+from leo_tf.serving.model_versions import Served, Versions
+from leo_tf.serving.models import LocalModel
 
 REQUEST = make_request(queries=200)
 LABELS = np.array(["ant", "bee", "cat"])[REQUEST["labels"]]
+
+
+class Told(Console):
+    """A console that remembers."""
+
+    def __init__(self):
+        super().__init__(quiet=True)
+        self.warned = []
+
+    def warn(self, text):
+        self.warned.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -112,14 +127,38 @@ def test_labels_that_are_numbers_have_a_number_for_unknown(exported):
 
 
 def test_more_classes_than_were_tested_are_warned_of(exported):
-    request = make_request(way=5)
-    with pytest.warns(UserWarning, match=r"5 classes; .* 3-way 1-shot episodes"):
+    request = make_request(way=5, shot=1)
+    with pytest.warns(UserWarning, match=r"^5 classes; .* 3-way 1-shot episodes"):
         Classifier(exported).fit(request["support"], request["labels"])
+
+
+def test_more_examples_of_a_class_than_were_tested_are_warned_of(exported):
+    expected = r"^2 examples of a class; .* --test_way=3 --test_shot=2"
+    with pytest.warns(UserWarning, match=expected):
+        Classifier(exported).fit(REQUEST["support"], REQUEST["labels"])
+
+
+def test_a_server_warns_once_of_what_is_beyond_the_test(exported):
+    pytest.importorskip("starlette", reason="the extra `serve` is not installed")
+    from leo_tf.serving.rest_api import _compute
+
+    console, model = Told(), LocalModel(exported / "1")
+    versions, served = Versions(exported, console), Served(1, model, {}, {})
+    for way, shot, lines in [(3, 1, 0), (5, 2, 1), (9, 9, 1)]:
+        inputs = part(make_request(way, shot), "support", "labels")
+        body = {n: value.tolist() for n, value in inputs.items()}
+        body = {"signature_name": "adapt", "inputs": body}
+        body = json.dumps(body).encode()
+        answer = _compute(served, body, None, versions.tell_beyond)
+        assert answer.status_code == 200 and len(console.warned) == lines
+    expected = "version 1, said once: 5 classes and 2 examples of a class; the model"
+    assert expected in console.warned[0]
 
 
 @pytest.mark.filterwarnings("error")
 def test_as_many_classes_as_were_tested_are_not(exported):
-    Classifier(exported).fit(REQUEST["support"], REQUEST["labels"])
+    request = make_request(shot=1)
+    Classifier(exported).fit(request["support"], request["labels"])
 
 
 LARGE = 2**60 + 1

@@ -66,6 +66,17 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     assert training_means(halves) == pytest.approx(training_means(whole), rel=1e-6)
 
 
+def test_a_run_on_mixed_episodes_resumes_bit_for_bit_too(
+    graphs, make_trainer, monkeypatch
+):
+    mixed = {"way": "3-4"}  # two graphs
+    whole = run(make_trainer("whole", **mixed))
+    run(make_trainer("halves", **mixed), Line(7, send(signal.SIGTERM)))
+    assert outcome(run(make_trainer("halves", **mixed))) == outcome(whole)
+    monkeypatch.setattr(trainer_module, "_SECONDS_PER_CALL", 1e9)
+    assert outcome(run(make_trainer("many", **mixed))) == outcome(whole)
+
+
 def test_a_compiled_run_resumes_bit_for_bit_too(graphs, make_trainer):
     settings = {"jit": "on", "num_steps": 3}
     whole = run(make_trainer("whole", **settings))
