@@ -1,0 +1,1 @@
+"""Pictures in: folders of them found, and decoded in processes with limits."""

@@ -1,0 +1,248 @@
+"""Pictures: which there are, and the class of each; and where they come from."""
+
+import csv
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from leo_tf.configs.schema import EMBEDDED_DATASET
+from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline.feature_files import open_input
+from leo_tf.data_pipeline.formats.names import index_classes
+from leo_tf.data_pipeline.release_layout import SPLITS
+from leo_tf.data_pipeline.splits import join
+from leo_tf.errors import InputError, shown
+from leo_tf.files import AnyPath
+
+# By these names a file is a picture. Those that we do not read are refused when they
+# are decoded, rather than passed over.
+_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif"),
+    *(".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm"),
+)
+# What else the splits are called, as folders.
+_SPLIT_OF = {name: name for name in SPLITS} | {
+    **{"valid": "val", "validation": "val"},
+    **{"base": "train", "novel": "test"},
+}
+_COLUMNS = {
+    "path": ("path", "filename", "file", "image"),
+    "label": ("label", "class"),
+    "split": ("split",),
+}
+_JUNK = "__MACOSX"  # what an archive of macOS leaves beside the folders
+_SHOWN = 3
+
+
+class Pictures(NamedTuple):
+    """n pictures of C classes, in the order of the classes and then of the paths.
+
+    Nothing of a file is known but its name: `decoding.decode` reads it.
+    """
+
+    root: str  # the folder, absolute, without links; "" for pictures in memory
+    items: tuple[str, ...]  # the path of each below it, or its name
+    labels: np.ndarray  # [n] int32, the class of each
+    class_names: tuple[str, ...]  # [C]
+    splits: tuple[str, ...] | None = None  # [C] train, val or test; None: not split
+    images: np.ndarray | None = None  # [n, H, W] uint8, of pictures in memory
+    source: str = ""  # what was given; errors begin with it
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each picture, as text that can be written to any file."""
+        return [_text(item) for item in self.items]
+
+    def of_split(self, split: str) -> np.ndarray:
+        """Returns the numbers of the pictures of a split, in order."""
+        if self.splits is None:
+            return np.arange(0)
+        return np.flatnonzero((np.array(self.splits) == split)[self.labels])
+
+    def digest(self) -> str:
+        """Returns the SHA-256 of names, classes, splits and every file's content.
+
+        A file that cannot be read counts as one without content. It takes as long as
+        reading them all.
+        """
+        described = [self.items, self.class_names, self.splits]
+        sha = hashlib.sha256(json.dumps(described).encode("ascii"))
+        sha.update(self.labels.tobytes())
+        if self.images is not None:
+            sha.update(np.ascontiguousarray(self.images).data)
+            return sha.hexdigest()
+        for item in self.items:
+            content = hashlib.sha256()
+            try:
+                with open_input(os.path.join(self.root, item)) as file:
+                    while block := file.read(1 << 20):
+                        content.update(block)
+            except InputError:
+                content = hashlib.sha256()
+            sha.update(content.digest())
+        return sha.hexdigest()
+
+
+def find_pictures(path: AnyPath, console: Console = SILENT) -> Pictures:
+    """Finds the pictures of a folder, of a CSV file, or the embedded ones.
+
+    Args:
+      path: of a folder of a folder a class, `DIR/cat/1.jpg`, or of folders train, val
+        and test of those; of a CSV file whose first line names columns path and label,
+        and perhaps split, paths below its own folder; or "glyphs", the embedded set.
+      console: where to say what was passed over.
+
+    Raises:
+      InputError: if there are no pictures, or a class is in two splits.
+    """
+    if path == EMBEDDED_DATASET:
+        return _glyphs(console)
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        return _of_rows(os.path.realpath(path), _in_folders(path, console), path)
+    with open_input(path) as file:
+        lines = (line.decode("utf-8", "surrogateescape") for line in file)
+        rows = list(_in_table(lines, path))
+    return _of_rows(os.path.dirname(os.path.realpath(path)), rows, path)
+
+
+def _of_rows(root: str, rows: Iterable[tuple[str, str, str]], source: str) -> Pictures:
+    """Pictures of rows of path, class and split, which is empty in all or in none."""
+    rows = sorted(rows)
+    if not rows:
+        expected = "a folder of pictures for each class, DIR/cat/1.jpg"
+        hint = "Or a CSV file of path,label."
+        raise InputError(source, expected, "no pictures", hint)
+    for row, following in itertools.pairwise(rows):
+        if row[0] == following[0]:
+            raise InputError(source, "every picture once", f"again: {shown(row[0])}")
+    labels, class_names = index_classes([label for _, label, _ in rows])
+    splits = [""] * len(class_names)
+    for label, (path, name, split) in zip(labels.tolist(), rows):
+        if splits[label] not in ("", split):
+            both = " and ".join(sorted((splits[label], split)))
+            hint = "Few-shot classes are split, not their pictures: give one folder of "
+            hint += "all classes, and --class_split shares them among the splits."
+            received = f"{shown(name)} in {both}, as {shown(path)}"
+            raise InputError(source, "each class in one split", received, hint)
+        splits[label] = split
+    order = np.argsort(labels, kind="stable")
+    return Pictures(
+        root,
+        tuple(rows[i][0] for i in order),
+        labels[order],
+        class_names,
+        tuple(splits) if all(splits) else None,
+        source=source,
+    )
+
+
+def _in_folders(path: str, console: Console) -> Iterator[tuple[str, str, str]]:
+    """Yields path below the folder, class and split of each picture."""
+    folders = [entry.name for entry in _entries(path) if entry.is_dir()]
+    known = [name for name in folders if name.lower() in _SPLIT_OF]
+    nested = [n for n in known if any(e.is_dir() for e in _entries(path, n))]
+    is_split = bool(known) and len(known) == len(folders)
+    if nested and not is_split:
+        other = next(name for name in folders if name not in known)
+        expected = "either folders train, val and test of classes, or of classes only"
+        received = f"{shown(nested[0])}, which has folders, beside {shown(other)}"
+        raise InputError(path, expected, received)
+    other_files: list[str] = []
+    if not is_split:
+        yield from _in_classes(path, "", "", other_files)
+    for name in known if is_split else ():
+        yield from _in_classes(path, name, _SPLIT_OF[name.lower()], other_files)
+    if other_files:
+        few = ", ".join(map(shown, other_files[:_SHOWN]))
+        few += ", ..." * (len(other_files) > _SHOWN)
+        passed = "files are no pictures, or in no class, and passed over"
+        console.say(f"{path}: {len(other_files)} {passed}: {few}")
+
+
+def _in_classes(
+    path: str, below: str, split: str, other_files: list[str]
+) -> Iterator[tuple[str, str, str]]:
+    """As `_in_folders`, of the class folders in `path`/`below`."""
+    for entry in _entries(path, below):
+        if not entry.is_dir():
+            other_files.append(os.path.join(below, entry.name))
+            continue
+        waiting = [os.path.join(below, entry.name)]
+        while waiting:
+            folder = waiting.pop()
+            for each in _entries(path, folder):
+                item = os.path.join(folder, each.name)
+                if each.is_dir(follow_symlinks=False):
+                    waiting.append(item)
+                # A link to a directory might lead back here: it is refused as a file.
+                elif each.is_dir() or item.lower().endswith(_SUFFIXES):
+                    yield item, _text(entry.name), split
+                else:
+                    other_files.append(item)
+
+
+def _entries(*path: str) -> list[os.DirEntry[str]]:
+    """What is in a folder, but for hidden files, by name."""
+    folder = os.path.join(*path)
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        expected = "a directory that can be read"
+        raise InputError(folder, expected, str(error.strerror)) from None
+    return [e for e in entries if not e.name.startswith(".") and e.name != _JUNK]
+
+
+def _in_table(lines: Iterable[str], path: str) -> Iterator[tuple[str, str, str]]:
+    """Yields path, class and split of each row of a CSV file."""
+    rows = csv.reader(lines)
+    try:
+        header = [name.strip().lower().lstrip("\ufeff") for name in next(rows, [])]
+        place = {
+            column: next((header.index(n) for n in names if n in header), None)
+            for column, names in _COLUMNS.items()
+        }
+        at_path, at_label, at_split = place.values()
+        if at_path is None or at_label is None:
+            expected = "a first line that names columns path and label"
+            raise InputError(path, expected, ", ".join(map(shown, header[:8])))
+        for row in filter(None, rows):
+            where = f"{path}: line {rows.line_num}"
+            if len(row) != len(header):
+                raise InputError(where, f"{len(header)} columns", f"{len(row)}")
+            item, label = os.path.normpath(row[at_path]), row[at_label].strip()
+            if os.path.isabs(item) or item.startswith(os.pardir):
+                hint = "Put the file into a folder that holds them all."
+                raise InputError(where, "a path below this file", shown(item), hint)
+            if not label:
+                raise InputError(where, "a class", "none")
+            split = "" if at_split is None else row[at_split].strip()
+            if at_split is not None and split.lower() not in _SPLIT_OF:
+                raise InputError(where, f"one of {', '.join(SPLITS)}", shown(split))
+            yield item, _text(label), _SPLIT_OF.get(split.lower(), "")
+    except csv.Error as error:
+        where = f"{path}: line {rows.line_num}"
+        raise InputError(where, "a CSV file", str(error)) from None
+
+
+def _text(name: str) -> str:
+    r"""A name from the file system as text: bytes that are no UTF-8 as \xff."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _glyphs(console: Console) -> Pictures:
+    from leo_tf.data_pipeline.glyphs.dataset import load_splits
+
+    tables = load_splits(console=console)
+    table = join([tables[name] for name in SPLITS])
+    splits = [name for name in SPLITS for _ in tables[name].class_names]
+    names = () if table.names is None else tuple(table.names.tolist())
+    classes, source = table.class_names, EMBEDDED_DATASET
+    images = table.images
+    return Pictures("", names, table.labels, classes, tuple(splits), images, source)

@@ -1,0 +1,216 @@
+"""One picture from a file that may attack: decoded, oriented, cropped, resized.
+
+`decoding` runs this file as a program, in a process of its own: what a picture does to
+Pillow's decoders in C, to memory or to time ends that process only. So nothing of this
+package is imported here, and no NumPy: a process starts in a tenth of a second.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import resource
+import signal
+import stat
+import struct
+import sys
+import warnings
+from typing import Any, BinaryIO
+
+# Named, so that no others are loaded; each makes itself known.
+from PIL import (
+    GifImagePlugin,  # noqa: F401
+    Image,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    WebPImagePlugin,  # noqa: F401
+)
+
+# What the pixels depend on beside file, size and fit; raise it if they change.
+VERSION = 1
+# Pillow tries these decoders only: of its others, one starts Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+FITS = ("crop", "squash")
+# Pixels to decode: a JPEG is decoded at an eighth of its sides if that is enough.
+_MOST_PIXELS = 1 << 26
+_MOST_BYTES = 1 << 28  # of a file; it is read as a whole, for its digest
+# Before it is resized, a picture is at least so many times as large as it will be.
+_GAP = 3.0
+_ORIENTATION = 0x0112  # EXIF's tag; what undoes each of its values
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What is seen through a transparent picture.
+_PAPER = "white"
+_EMPTY = "Whatever wrote or copied it did not finish: do that again."
+_CONVERT = "Convert it: an image program, or Pillow's Image.open(a).convert('RGB')."
+# An answer: whether it is a picture, and how many bytes follow.
+ANSWER = struct.Struct("<?I")
+READY = b"\n"
+
+
+class BadPicture(ValueError):
+    """What was expected of a file, what it is, and what to do."""
+
+
+def read_picture(root: str, item: str, size: int, fit: str) -> tuple[bytes, bytes]:
+    """Returns the pixels of a file, and the SHA-256 of its content.
+
+    Args:
+      root: the folder that it must lie in, without links, or empty for anywhere.
+      item: its path below `root`.
+      size: S, a side of the result in pixels.
+      fit: see `fitted`.
+
+    Returns:
+      S * S * 3 bytes, row by row, each pixel red, green, blue; 32 bytes.
+
+    Raises:
+      BadPicture: if it is none that can be read.
+    """
+    content = _content(root, os.path.join(root, item))
+    return decoded(content, size, fit), hashlib.sha256(content).digest()
+
+
+def decoded(content: bytes, size: int, fit: str) -> bytes:
+    """Returns the pixels of the content of a file; see `read_picture`."""
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            # Free for other formats; only then is it known how much is to decode.
+            image.draft(None, (int(_GAP * size), int(_GAP * size)))
+            if image.width * image.height > _MOST_PIXELS:
+                received = f"{image.width} x {image.height}"
+                hint = "Make it smaller; it is resized in any case."
+                raise BadPicture(f"at most {_MOST_PIXELS:,} pixels", received, hint)
+            image.load()
+            return fitted(image, size, fit).tobytes()
+    except BadPicture:
+        raise
+    except Image.UnidentifiedImageError:
+        expected = "a picture in JPEG, PNG, WebP or GIF"
+        received = f"a file that begins with {content[:8]!a}"
+        raise BadPicture(expected, received, _CONVERT) from None
+    except MemoryError:
+        received = "one that needs more"
+        raise BadPicture("a picture that fits the memory", received) from None
+    except Exception as error:  # damage may raise anything in Pillow
+        received = f"{type(error).__name__}: {error}"
+        raise BadPicture("an undamaged picture", received) from None
+
+
+def fitted(image: Image.Image, size: int, fit: str) -> Image.Image:
+    """Returns S x S pixels of RGB, as a person would see the picture.
+
+    Its first frame, turned as EXIF says; transparent parts are white; of 16 bits the
+    upper 8 are kept. Colour profiles are ignored.
+
+    Args:
+      image: a loaded picture of any kind and size.
+      size: S.
+      fit: "crop" keeps the middle square, so that shapes stay as they are; "squash"
+        keeps everything.
+    """
+    turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION))
+    image = _in_colour(image)
+    width, height = image.size
+    side = min(width, height)
+    x, y = ((width - side) / 2, (height - side) / 2) if fit == "crop" else (0, 0)
+    box = (x, y, width - x, height - y)
+    bilinear = Image.Resampling.BILINEAR
+    image = image.resize((size, size), bilinear, box, reducing_gap=_GAP)
+    if image.mode == "RGBA":
+        paper = Image.new("RGBA", image.size, _PAPER)
+        image = Image.alpha_composite(paper, image)
+    image = image.convert("RGB")
+    # Turned now that it is small: the middle stays the middle.
+    return image if turn is None else image.transpose(turn)
+
+
+def _in_colour(image: Image.Image) -> Image.Image:
+    """The picture in L, RGB or RGBA, which can be resized."""
+    if image.mode in ("L", "RGB", "RGBA"):
+        if "transparency" not in image.info:
+            return image
+        return image.convert("RGBA")
+    if image.mode.startswith("I"):  # 16 bits; Pillow would cut at 255
+        return image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    see_through = image.mode in ("LA", "PA") or "transparency" in image.info
+    return image.convert("RGBA" if see_through else "RGB")
+
+
+def _content(root: str, path: str) -> bytes:
+    try:
+        if root and os.path.commonpath([root, os.path.realpath(path)]) != root:
+            hint = "Copy what it leads to, or give a folder that holds both."
+            raise BadPicture(f"a file in {root}", "a link that leads out of it", hint)
+        # Asked before it is opened: opening a pipe without a writer never returns.
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise BadPicture("a picture", "a directory, or a link to one")
+        if not stat.S_ISREG(status.st_mode):
+            raise BadPicture("a picture", "a device, a pipe or a socket")
+        if not status.st_size:
+            raise BadPicture("a picture", "an empty file", _EMPTY)
+        if status.st_size > _MOST_BYTES:
+            received = f"{status.st_size} bytes"
+            raise BadPicture(f"at most {_MOST_BYTES} bytes", received)
+        with open(path, "rb") as file:
+            return file.read(_MOST_BYTES)
+    except OSError as error:
+        raise BadPicture("a readable file", str(error.strerror)) from None
+    except ValueError as error:  # a NUL in the path
+        if isinstance(error, BadPicture):
+            raise
+        raise BadPicture("a path", str(error)) from None
+
+
+def limit(most_bytes: int) -> None:
+    """Allows this process so much more memory than it has, and no core files."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError, ValueError):  # macOS has no such limit
+        with open("/proc/self/statm") as file:
+            most_bytes += int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answers lines of JSON, each [root, items, size, fit, seconds], until they end.
+
+    An answer an item: `ANSWER`, then digest and pixels, or JSON of a `BadPicture`.
+    """
+    answers.write(READY)
+    answers.flush()
+    for line in iter(requests.readline, b""):
+        root, items, size, fit, seconds = json.loads(line)
+        for item in items:
+            # It ends the process, wherever that is: no handler waits for Python.
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            try:
+                pixels, digest = read_picture(root, item, size, fit)
+                is_good, said = True, digest + pixels
+            except BadPicture as error:
+                is_good, said = False, json.dumps(error.args).encode()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            answers.write(ANSWER.pack(is_good, len(said)) + said)
+            answers.flush()
+
+
+def main(arguments: list[Any]) -> None:
+    """The process: `arguments` is [bytes of memory that it may take]."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it goes to all; one decides
+    warnings.simplefilter("ignore")  # the decoder's, of pictures that are odd
+    Image.MAX_IMAGE_PIXELS = None  # compared here, after the draft
+    limit(int(arguments[0]))
+    with contextlib.suppress(BrokenPipeError):  # nobody is left to answer
+        serve(sys.stdin.buffer, sys.stdout.buffer)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
