@@ -31,6 +31,7 @@ from PIL import (
 VERSION = 1
 # Pillow tries these decoders only: of its others, one starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+_MAGICS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF8")
 FITS = ("crop", "squash")
 # Pixels to decode: a JPEG is decoded at an eighth of its sides if that is enough.
 _MOST_PIXELS = 1 << 26
@@ -49,7 +50,7 @@ _UPRIGHT = {
 }
 # What is seen through a transparent picture.
 _PAPER = "white"
-_EMPTY = "Whatever wrote or copied it did not finish: do that again."
+_AGAIN = "Whatever wrote or copied it did not finish: do that again."
 _CONVERT = "Convert it: an image program, or Pillow's Image.open(a).convert('RGB')."
 # An answer: whether it is a picture, and how many bytes follow.
 ANSWER = struct.Struct("<?I")
@@ -75,8 +76,12 @@ def read_picture(root: str, item: str, size: int, fit: str) -> tuple[bytes, byte
     Raises:
       BadPicture: if it is none that can be read.
     """
-    content = _content(root, os.path.join(root, item))
-    return decoded(content, size, fit), hashlib.sha256(content).digest()
+    try:
+        content = _content(root, os.path.join(root, item))
+        return decoded(content, size, fit), hashlib.sha256(content).digest()
+    except MemoryError:
+        received = "one that needs more"
+        raise BadPicture("a picture that fits the memory", received) from None
 
 
 def decoded(content: bytes, size: int, fit: str) -> bytes:
@@ -91,15 +96,15 @@ def decoded(content: bytes, size: int, fit: str) -> bytes:
                 raise BadPicture(f"at most {_MOST_PIXELS:,} pixels", received, hint)
             image.load()
             return fitted(image, size, fit).tobytes()
-    except BadPicture:
+    except (BadPicture, MemoryError):
         raise
     except Image.UnidentifiedImageError:
+        if content.startswith(_MAGICS):
+            received = "one whose beginning makes no sense"
+            raise BadPicture("an undamaged picture", received, _AGAIN) from None
         expected = "a picture in JPEG, PNG, WebP or GIF"
         received = f"a file that begins with {content[:8]!a}"
         raise BadPicture(expected, received, _CONVERT) from None
-    except MemoryError:
-        received = "one that needs more"
-        raise BadPicture("a picture that fits the memory", received) from None
     except Exception as error:  # damage may raise anything in Pillow
         received = f"{type(error).__name__}: {error}"
         raise BadPicture("an undamaged picture", received) from None
@@ -157,12 +162,12 @@ def _content(root: str, path: str) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise BadPicture("a picture", "a device, a pipe or a socket")
         if not status.st_size:
-            raise BadPicture("a picture", "an empty file", _EMPTY)
+            raise BadPicture("a picture", "an empty file", _AGAIN)
         if status.st_size > _MOST_BYTES:
             received = f"{status.st_size} bytes"
             raise BadPicture(f"at most {_MOST_BYTES} bytes", received)
         with open(path, "rb") as file:
-            return file.read(_MOST_BYTES)
+            return file.read(status.st_size)
     except OSError as error:
         raise BadPicture("a readable file", str(error.strerror)) from None
     except ValueError as error:  # a NUL in the path
