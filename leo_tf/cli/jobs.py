@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 from leo_tf.cli.flags import RunOptions
 from leo_tf.console import Console
-from leo_tf.environment import python
+from leo_tf.environment import program, python
 from leo_tf.errors import Stopped
 from leo_tf.experiments.compare import compare
+from leo_tf.experiments.embed import embed, pretrain
 from leo_tf.experiments.evaluate import evaluate
 from leo_tf.experiments.reproduce import reproduce
 from leo_tf.experiments.search import SETTINGS_FILE, search
@@ -65,6 +66,24 @@ def _export(options: RunOptions, console: Console) -> None:
     print(f"Export of step {step}: {path}")
 
 
+def _pretrain(options: RunOptions, console: Console) -> None:
+    found = pretrain(workdir=options.workdir, console=console, **options.arguments)
+    results = found["results"]
+    print(f"Accuracy on pictures held out: {100 * results['val_accuracy']:.2f} %")
+    backbone = shlex.quote(f"--backbone={near(options.workdir)}")
+    print(f"To embed with it:  {program()} --mode=embed {backbone}")
+
+
+def _embed(options: RunOptions, console: Console) -> None:
+    found = embed(console=console, **options.arguments)
+    facts, path = found.facts, near(found.directory)
+    for split, size in facts["sizes"].items():
+        print(f"{split}: {size['classes']} classes, {size['rows']} pictures")
+    print(f"{facts['embedding_size']} features each, by {facts['backbone']}: {path}")
+    data = shlex.quote(f"--data_path={path}")
+    print(f"To train on them:  {program()} {data}")
+
+
 JOBS: dict[str, Callable[[RunOptions, Console], None]] = {
     "train": _train,
     "evaluate": _evaluate,
@@ -75,5 +94,7 @@ JOBS: dict[str, Callable[[RunOptions, Console], None]] = {
     ),
     "compare": _several_runs(compare, comparison.terminal, "Directory: {}"),
     "reproduce": _several_runs(reproduce, reproduction.terminal, "Directory: {}"),
+    "pretrain": _pretrain,
+    "embed": _embed,
     "export": _export,
 }

@@ -3,7 +3,7 @@
 hog                  the embedded set's 640 histograms of gradients, of any picture
 ResNet50, ...        every model of `keras.applications`
 FILE.keras           a Keras model, ours from `--mode=pretrain` included
-DIRECTORY            a SavedModel
+DIRECTORY            of a pre-training, or a SavedModel
 module:callable      any function of a list of items: [n, D]
 
 Shapes: n pictures, S pixels a side, D numbers a picture.
@@ -23,6 +23,7 @@ import numpy as np
 from leo_tf.errors import FlagError, InputError, shown
 
 HOG = "hog"
+BACKBONE_FILE = "backbone.keras"  # of the directory of a pre-training
 _HOG_SIDE = 32
 # What most models of `keras.applications` were trained on, and what others were.
 _USUAL_SIDE = 224
@@ -143,6 +144,8 @@ def _application(name: str, weights: str, side: int | None) -> Backbone:
 
 def _saved(path: str, side: int | None) -> Backbone:
     """A .keras file, or a directory with a SavedModel."""
+    if os.path.isfile(os.path.join(path, BACKBONE_FILE)):
+        path = os.path.join(path, BACKBONE_FILE)
     if os.path.isdir(path):
         return _saved_model(path, side)
     import keras

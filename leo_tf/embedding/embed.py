@@ -125,7 +125,21 @@ def _unchanged(found, job, pictures, directory) -> dict[str, Any]:
         if found.get(name) != value:
             where, hint = f"{directory}: `{name}`", "Give another --features_dir."
             raise InputError(where, str(value), str(found.get(name)), hint)
+    _check_sources(pictures, directory)
     return found
+
+
+def _check_sources(pictures: Pictures, directory: pathlib.Path) -> None:
+    """Sees that the files are still those whose features these are."""
+    if pictures.images is not None:
+        return
+    with open(directory / SOURCES_FILE, encoding="utf-8") as lines:
+        then = dict(reversed(line.rstrip("\n").split("  ", 1)) for line in lines)
+    for name, item in zip(pictures.names, pictures.items):
+        path = os.path.join(pictures.root, item)
+        if name in then and _digest_of(path) != then[name]:
+            hint = f"Give another --features_dir, or remove {directory}."
+            raise InputError(path, "the file as it was embedded", "another", hint)
 
 
 def _begin(part: pathlib.Path, job: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ ours, docs/pictures.md says.
 import os
 import pathlib
 import re
+import time
 from typing import Any, NamedTuple
 
 import keras
@@ -21,9 +22,9 @@ import tensorflow as tf
 
 from leo_tf.console import SILENT, Console
 from leo_tf.embedding.augmentation import random_views
+from leo_tf.embedding.backbones import BACKBONE_FILE
 from leo_tf.embedding.wide_resnet import features_of, wide_resnet
 
-BACKBONE_FILE = "backbone.keras"
 _STATE = re.compile(r"state\.([0-9]+)\.weights\.h5")
 # The rate falls to a tenth after these shares of all epochs.
 _DECAYS = (0.5, 0.75)
@@ -55,6 +56,13 @@ class Recipe(NamedTuple):
     flip: bool = True
     smallest_area: float = 0.35
     seed: int = 0
+
+
+# By name: the paper's, and one for small pictures and two cores.
+RECIPES = {
+    "paper": Recipe(28, 10, 80),
+    "small": Recipe(10, 2, 32, epochs=30, dropout_rate=0.0),
+}
 
 
 def held_out(labels: np.ndarray) -> np.ndarray:
@@ -200,6 +208,7 @@ class _Follow(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._line.__enter__()
+        self._began = time.monotonic()
 
     def on_train_end(self, logs=None):
         self._line.__exit__()
@@ -213,6 +222,9 @@ class _Follow(keras.callbacks.Callback):
                 generator.state.assign([key, epoch << 12 | number])
 
     def on_train_batch_end(self, batch, logs=None):
+        if self._began is not None:  # the first step is that of compiling
+            self._line.skip_time(time.monotonic() - self._began)
+            self._began = None
         self._line.advance(1, self._facts)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -1,0 +1,174 @@
+"""Jobs on pictures: pre-train a backbone, and turn pictures into features."""
+
+import hashlib
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline.images.decoding import decode, say_bad
+from leo_tf.data_pipeline.images.pictures import Pictures, find_pictures
+from leo_tf.embedding import pretraining
+from leo_tf.embedding.backbones import BACKBONE_FILE, HOG, backbone_named
+from leo_tf.embedding.embed import embed_pictures
+from leo_tf.embedding.pretraining import RECIPES, Recipe, held_out
+from leo_tf.embedding.views import decoded_side
+from leo_tf.embedding.wide_resnet import shape_of
+from leo_tf.environment import versions
+from leo_tf.errors import FlagError, InputError, shown
+from leo_tf.files import AnyPath, make_directory, read_json, to_json, write_file
+
+PRETRAINING_FILE = "pretraining.json"
+_PICTURES_FILE = "pictures.npy"
+_MOST_JSON_BYTES = 1 << 20
+
+
+class Embedded(NamedTuple):
+    """Where the features of pictures are, and what embedding.json says of them."""
+
+    directory: pathlib.Path
+    facts: dict[str, Any]
+
+
+def embed(
+    images: AnyPath,
+    features_dir: AnyPath,
+    *,
+    backbone: str = HOG,
+    backbone_weights: str | None = None,
+    image_size: int | None = None,
+    views: str | None = None,
+    skip_bad_images: bool = False,
+    console: Console = SILENT,
+) -> Embedded:
+    """Turns pictures into files of features, which `--data_path` takes.
+
+    Args:
+      images: see `find_pictures`.
+      features_dir: where the files go; a job that was stopped goes on there.
+      backbone, backbone_weights, image_size: see `backbone_named`.
+      views: of `embedding.views.VIEWS`; None for the whole picture with hog, of which
+        the embedded features are made, else its center.
+      skip_bad_images: whether to leave out what cannot be read, and say so.
+
+    Raises:
+      LeoError: for anything the user can mend.
+    """
+    pictures = _split(find_pictures(images, console))
+    found = backbone_named(backbone, backbone_weights, image_size)
+    console.say(
+        f"{len(pictures.items)} pictures of {len(pictures.class_names)} classes"
+    )
+    facts = embed_pictures(
+        pictures,
+        found,
+        features_dir,
+        views=views or ("whole" if backbone == HOG else "center"),
+        skip_bad=skip_bad_images,
+        console=console,
+    )
+    return Embedded(pathlib.Path(features_dir), facts)
+
+
+def pretrain(
+    images: AnyPath,
+    workdir: AnyPath,
+    *,
+    recipe: str = "small",
+    skip_bad_images: bool = False,
+    console: Console = SILENT,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Trains a backbone on the training classes of pictures, from where it stands.
+
+    Args:
+      images: as for `embed`.
+      workdir: where backbone.keras, pretraining.json and TensorBoard's files go.
+      recipe: of `pretraining.RECIPES`.
+      changes: fields of `Recipe` that are others; `backbone` names depth and width.
+
+    Returns:
+      What is in pretraining.json.
+
+    Raises:
+      LeoError: for anything the user can mend.
+    """
+    recipe_used = _recipe(recipe, changes)
+    pictures = _split(find_pictures(images, console))
+    chosen = pictures.of_split("train")
+    directory = pathlib.Path(workdir)
+    make_directory(directory)
+    side = decoded_side(recipe_used.side, "center")
+    pixels, labels, digest = _decoded(
+        pictures, chosen, side, directory, skip_bad_images, console
+    )
+    job = {
+        "recipe": recipe_used._asdict(),
+        "classes": len(np.unique(labels)),
+        "pictures": len(labels),
+        "held_out": int(held_out(labels).sum()),
+        "digest": digest,
+    }
+    path = directory / PRETRAINING_FILE
+    begun = read_json(path, _MOST_JSON_BYTES) if path.is_file() else {}
+    for name, value in job.items():
+        if begun and begun.get(name) != value:
+            where, hint = f"{path}: `{name}`", "Give another --workdir."
+            raise InputError(where, str(begun.get(name)), str(value), hint)
+    if not begun:
+        write_file(path, to_json(job))
+    if not (directory / BACKBONE_FILE).is_file():
+        say = f"{job['classes']} classes, {job['pictures']} pictures of {side} x {side}"
+        console.say(say)
+        found = pretraining.pretrain(pixels, labels, recipe_used, directory, console)
+        begun = {**job, "results": found, "versions": versions()}
+        write_file(path, to_json(begun))
+    (directory / _PICTURES_FILE).unlink(missing_ok=True)
+    return begun
+
+
+def _recipe(name: str, changes: dict[str, Any]) -> Recipe:
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if (backbone := changes.pop("backbone", None)) is not None:
+        shape = shape_of(backbone)
+        if shape is None:
+            expected = "wrn_DEPTH_WIDTH, a depth of 10, 16, 22, 28 and so on"
+            raise FlagError("--backbone", expected, shown(backbone))
+        changes |= {"depth": shape[0], "width": shape[1]}
+    return RECIPES[name]._replace(**changes)
+
+
+def _split(pictures: Pictures) -> Pictures:
+    """Pictures whose classes are in splits."""
+    if pictures.splits is None:
+        hint = "Folders train, val and test say so; or --class_split does it."
+        raise InputError(pictures.source, "classes in splits", "classes alone", hint)
+    return pictures
+
+
+def _decoded(pictures, chosen, side, directory, skip_bad, console):
+    """Pixels [n, H, H, 3] in a file, labels [n] from 0, and a digest of both.
+
+    Decoded once: an epoch reads the file.
+    """
+    path = directory / _PICTURES_FILE
+    beside = path.with_name(f".{path.name}")
+    shape = len(chosen), side, side, 3
+    pixels = np.lib.format.open_memmap(beside, "w+", np.uint8, shape)
+    bad: list[InputError] = []
+    kept, sha = [], hashlib.sha256(str(side).encode())
+    options = {"indices": chosen, "bad": bad if skip_bad else None, "batch_size": 64}
+    with console.progress("reading pictures", len(chosen), unit="pictures") as line:
+        for indices, batch, digests in decode(pictures, side, **options):
+            pixels[len(kept) : len(kept) + len(batch)] = batch
+            kept.extend(indices)
+            sha.update("".join(digests).encode())
+            line.advance(len(batch))
+    say_bad(bad, len(chosen), console)
+    pixels.flush()
+    os.replace(beside, path)
+    labels = np.unique(pictures.labels[kept], return_inverse=True)[1]
+    sha.update(labels.astype(np.int32).tobytes())
+    return np.load(path, mmap_mode="r")[: len(kept)], labels, sha.hexdigest()
