@@ -102,6 +102,27 @@ def path() -> Rule:
     return Rule(str, expected, lambda value: not _UNFIT_FOR_PATHS.search(value))
 
 
+def shares_in(text: str) -> tuple[float, ...] | None:
+    """Returns the three shares above 0 that text names, or None if it names none."""
+    try:
+        shares = tuple(float(share) for share in text.split(","))
+    except ValueError:
+        return None
+    is_whole = len(shares) == 3 and min(shares) > 0 and abs(sum(shares) - 1) < 1e-6
+    return shares if is_whole else None
+
+
+def class_split() -> Rule:
+    """Shares of train, val and test, or the path of a JSON file; or nothing."""
+
+    def accepts(value: str) -> bool:
+        is_file = value.lower().endswith(".json") and path().accepts(value)
+        return not value or is_file or shares_in(value) is not None
+
+    expected = "three shares that sum to 1, such as 0.64,0.16,0.2, or the path of a "
+    return Rule(str, f"{expected}.json file", accepts)
+
+
 def read_parameters(value: str, where: str) -> str:
     """Returns a JSON object in a line: `value` itself, or what a file of it holds.
 

@@ -62,6 +62,31 @@ class DataConfig(Settings):
         "which ones, their names decide.",
         _COUNT_OR_ZERO,
     )
+    class_split: str = setting(
+        "",
+        "Shares of the classes for train, val and test, where the data has no splits; "
+        'or a JSON file of {"train": [names], "val": ..., "test": ...}.',
+        rules.class_split(),
+    )
+    class_folds: int = setting(
+        0,
+        "Instead, share the classes in so many parts: --fold is tested, the next is "
+        "val; --mode=compare without --fold tests each.",
+        Rule(
+            int, "0, or an integer from 3 to 1000", lambda n: n == 0 or 3 <= n <= 1000
+        ),
+    )
+    fold: int | None = setting(
+        None,
+        "Which of --class_folds is tested, counted from 0.",
+        rules.integer(0, 999, optional=True),
+    )
+    split_seed: int = setting(
+        0,
+        "Another number gives other splits by --class_split or --class_folds; --seed "
+        "does not, so that runs of several seeds test on the same classes.",
+        _COUNT_OR_ZERO,
+    )
     drop_small_classes: bool = setting(
         False,
         "Leave out classes with too few rows for an episode, naming them.",
@@ -77,6 +102,11 @@ class DataConfig(Settings):
     def is_embedded(self) -> bool:
         """Whether the data is drawn by this package, not read from `data_path`."""
         return self.dataset_name == EMBEDDED_DATASET and not self.data_path
+
+    @property
+    def shares_classes(self) -> bool:
+        """Whether classes are shared among the splits, of data that has none."""
+        return bool(self.class_split or self.class_folds)
 
 
 # What `feature_transform` may be.

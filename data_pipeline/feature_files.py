@@ -19,7 +19,7 @@ from leo_tf.data_pipeline.formats.names import (
 )
 from leo_tf.data_pipeline.formats.npz import NpzFile
 from leo_tf.data_pipeline.formats.tfrecord_framing import is_tfrecord
-from leo_tf.data_pipeline.release_layout import HOLD_OUT_HINT
+from leo_tf.data_pipeline.release_layout import HOLD_OUT_HINT, SHARE_HINT
 from leo_tf.data_pipeline.release_pickle.reader import read_file
 from leo_tf.errors import InputError, shown
 from leo_tf.files import AnyPath, write_file
@@ -115,22 +115,15 @@ def save_npz(path: AnyPath, table: EmbeddingTable) -> None:
 
 
 def _load_npz(npz: NpzFile, split: str | None, dtype: str) -> EmbeddingTable:
-    starts = [name for name in npz.names if name.startswith(_SPLIT_PREFIX)]
-    splits = sorted(name.removeprefix(_SPLIT_PREFIX) for name in starts)
     if not npz.names:
         expected = "an .npz file: a zip of arrays"
         hint = "If it holds other files, unpack it, and give one of them."
         raise InputError(npz.path, expected, "a zip without any", hint)
-    if "embeddings" in npz.names or not splits:
-        have = [name in npz.names for name in ("embeddings", "labels")]
-        if not all(have):
-            few = ", ".join(map(shown, sorted(npz.names)[:8]))
-            expected = "arrays `embeddings` [rows, D] and `labels` [rows]"
-            hint = conversions.npz_advice(npz.path, npz.names)
-            raise InputError(npz.path, expected, f"a file with {few}", hint)
-        _refuse_split(npz.path, split, conversions.split_advice(npz.path))
-        embeddings = npz.read("embeddings", "f")
-        classes = _read_texts(npz, "labels", embeddings, "fiuSU")
+    if not (splits := _splits_of(npz)):
+        features, labels = _names_in(npz)
+        _refuse_split(npz.path, split, SHARE_HINT)
+        embeddings = npz.read(features, "f")
+        classes = _read_texts(npz, labels, embeddings, "fiuSU")
         named = "names" in npz.names
         names = _read_texts(npz, "names", embeddings) if named else None
         return EmbeddingTable.of(embeddings, classes, names, npz.path, dtype)
@@ -142,6 +135,23 @@ def _load_npz(npz: NpzFile, split: str | None, dtype: str) -> EmbeddingTable:
     embeddings = npz.read(f"{_SPLIT_PREFIX}{split}", "f")
     keys = _read_texts(npz, f"keys_{split}", embeddings)
     return _keyed_table(embeddings, keys, f"{npz.path} ({split})", dtype)
+
+
+def _names_in(npz: NpzFile) -> tuple[str, str]:
+    """The names of the arrays of features and of labels.
+
+    They are `embeddings` and `labels`, or else the only ones that mean as much.
+    """
+    found = []
+    for own, others in zip(("embeddings", "labels"), conversions.FIELDS):
+        there = [name for name in others if name in npz.names]
+        found += [own] if own in npz.names else there if len(there) == 1 else []
+    if len(found) == 2:
+        return found[0], found[1]
+    few = ", ".join(map(shown, sorted(npz.names)[:8]))
+    expected = "arrays `embeddings` [rows, D] and `labels` [rows], or X and y"
+    hint = conversions.npz_advice(npz.path, npz.names)
+    raise InputError(npz.path, expected, f"a file with {few}", hint)
 
 
 def _keyed_table(
@@ -182,6 +192,21 @@ def _text_array(names: Sequence[str], source: str) -> np.ndarray:
 def _refuse_split(path: str, split: str | None, advice: str = "") -> None:
     if split is not None:
         expected = f"a file of several splits, to read {shown(split)} of it"
-        hint = "Give the directory of train, val and test, a file each."
-        hint = f"{hint} {advice}".strip()
-        raise InputError(path, expected, "a file of one split", hint)
+        hint = f"{advice} Or give the directory of train, val and test, a file each."
+        received = "a file of one split, or of all classes"
+        raise InputError(path, expected, received, hint.strip())
+
+
+def splits_in(path: AnyPath) -> list[str]:
+    """Returns the names of the splits that one file holds; none of a file of one."""
+    with open_input(path) as file:
+        if file.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
+            return []
+        return _splits_of(NpzFile(file, os.fspath(path)))
+
+
+def _splits_of(npz: NpzFile) -> list[str]:
+    if "embeddings" in npz.names:
+        return []
+    starts = [name for name in npz.names if name.startswith(_SPLIT_PREFIX)]
+    return sorted(name.removeprefix(_SPLIT_PREFIX) for name in starts)

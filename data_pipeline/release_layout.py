@@ -11,6 +11,7 @@ from leo_tf.errors import InputError, shown
 
 SPLITS = ("train", "val", "test")
 HOLD_OUT_HINT = "--val_classes=N takes N of the classes of train for val."
+SHARE_HINT = "--class_split=0.64,0.16,0.2 shares its classes among train, val and test."
 # The data set the release reads where only `--data_path` is given.
 _RELEASE_DATASET = "miniImageNet"
 _NAMES_SHOWN = 5

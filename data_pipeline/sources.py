@@ -11,16 +11,21 @@ from typing import Any
 import numpy as np
 
 from leo_tf.configs import rules
+from leo_tf.configs.rules import shares_in
 from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
 from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline.class_splits import share_classes
 from leo_tf.data_pipeline.embeddings import EmbeddingTable, in_words
-from leo_tf.data_pipeline.feature_files import load, open_input, save_npz
+from leo_tf.data_pipeline.feature_files import load, save_npz, splits_in
 from leo_tf.data_pipeline.formats.names import check_row_count, names_of_classes
-from leo_tf.data_pipeline.formats.npz import NpzFile
 from leo_tf.data_pipeline.release_layout import SPLITS, dataset_of, find_files
 from leo_tf.data_pipeline.splits import check_splits, hold_out
 from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.files import AnyPath
+
+# The settings that say which classes are train, val or test.
+SPLITTING = ("val_classes", "class_split", "class_folds", "fold", "split_seed")
+_WITHOUT_SPLITS = "data of one file, which holds all classes without splits"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -33,7 +38,7 @@ class Data(Mapping[str, EmbeddingTable]):
 
     def settings(self) -> dict[str, Any]:
         """Returns the settings that name this data, for `Config.replace`."""
-        names = ("dataset_name", "data_path", "embedding_crop", "val_classes")
+        names = ("dataset_name", "data_path", "embedding_crop", *SPLITTING)
         return {name: getattr(self.source, name) for name in names}
 
     def __getitem__(self, name: str) -> EmbeddingTable:
@@ -51,12 +56,16 @@ class Data(Mapping[str, EmbeddingTable]):
 
 
 def load_data(
-    source: Mapping[str, Any] | AnyPath | None = None,
+    source: Mapping[str, Any] | tuple | EmbeddingTable | AnyPath | None = None,
     *,
     dataset_name: str | None = None,
     embedding_crop: str = "center",
     dtype: str = "float32",
     val_classes: int = 0,
+    class_split: str = "",
+    class_folds: int = 0,
+    fold: int | None = None,
+    split_seed: int = 0,
     console: Console = SILENT,
 ) -> Data:
     """Loads the splits of a data set, and checks them.
@@ -64,13 +73,19 @@ def load_data(
     Args:
       source: arrays, as {"train": (x, y), "val": (x, y), "test": (x, y)} with x of
         numbers [rows, D] and y of class names or numbers [rows], no class in two
-        splits; in place of a pair an `EmbeddingTable` will do. Or the path of a
-        directory or a file as docs/data_formats.md describes them. Or None for the
-        embedded glyphs. Arrays are copied.
+        splits; in place of a pair an `EmbeddingTable` will do. Or one pair (x, y) of
+        all classes, with `class_split` or `class_folds`. Or the path of a directory or
+        a file as docs/data_formats.md describes them. Or None for the embedded glyphs.
+        Arrays are copied.
       dataset_name: the data set below a path, and its name in reports.
       embedding_crop: "center" or "multiview", in the release's layout.
       dtype: "float32" or "float64", to which the features are converted.
       val_classes: how many classes of train become val, where there is no val.
+      class_split: shares of the classes for train, val and test, "0.64,0.16,0.2", or
+        the path of a JSON file of names, where the data has no splits.
+      class_folds, fold: instead, in how many parts to share the classes, and which of
+        them, from 0 on, is test.
+      split_seed: another number shares the classes in another way.
       console: where to show progress; by default nothing is printed.
 
     Returns:
@@ -81,23 +96,21 @@ def load_data(
       FlagError: if the name, the crop or the dtype is none.
     """
     named = DataConfig(embedding_crop=embedding_crop, dtype=dtype)  # the glyphs
-    if isinstance(source, Mapping):
+    are_arrays = isinstance(source, Mapping | tuple | EmbeddingTable)
+    if are_arrays:
         named = dataclasses.replace(named, dataset_name="arrays")
     elif source is not None:
         named = dataclasses.replace(named, data_path=_absolute(source))
         named = dataclasses.replace(named, dataset_name=dataset_of(named))
     if dataset_name is not None:
         named = dataclasses.replace(named, dataset_name=dataset_name)
-    if isinstance(source, Mapping):
-        tables = _tables(source, dtype)
-        if DataConfig(val_classes=val_classes).val_classes:
-            if "train" not in tables or "val" in tables:
-                _refuse_val("arrays with train and without val", ", ".join(tables))
-            train, val = hold_out(tables.pop("train"), val_classes, console)
-            tables = {"train": train, "val": val, **tables}
-        return Data(tables, named, in_memory=True)
-    named = dataclasses.replace(named, val_classes=val_classes)
-    return Data(read(named, console=console), named)
+    if isinstance(class_split, str) and class_split and shares_in(class_split) is None:
+        class_split = _absolute(class_split)
+    given = (val_classes, class_split, class_folds, fold, split_seed)
+    splitting = dataclasses.replace(named, **dict(zip(SPLITTING, given)))
+    if are_arrays:  # what is kept of them is split
+        return Data(_of_arrays(source, splitting, console), named, in_memory=True)
+    return Data(read(splitting, console=console), splitting)
 
 
 def read(
@@ -115,6 +128,8 @@ def read(
     if named.is_embedded:
         if held:
             _refuse_val("data without val", f"{EMBEDDED_DATASET}, which has one")
+        if named.shares_classes:
+            _refuse_sharing(named, f"{EMBEDDED_DATASET}, which has splits")
         from leo_tf.data_pipeline.glyphs.dataset import load_splits
 
         tables = load_splits(dtype=named.dtype, console=console)
@@ -123,9 +138,17 @@ def read(
         expected = f"the directory or file of {named.dataset_name}"
         hint = f"Only {EMBEDDED_DATASET} is embedded."
         raise FlagError("--data_path", expected, "nothing", hint)
+    _check_alone(named)
     names = [n for n in SPLITS if n in wanted or (held and n == "train")]
     names = [n for n in names if not (held and n == "val")]
     files, hold_all = find_files(named, names)
+    if named.shares_classes:
+        if hold_all and not splits_in(files[names[0]]):
+            table = load(files[names[0]], None, named.dtype)
+            tables = share_classes(table, named, console)
+            return {name: tables[name] for name in wanted}
+        if {"train", "val"} & set(wanted):
+            _refuse_sharing(named, f"{named.data_path}, which has splits")
     tables = {
         n: load(f, n if hold_all else None, named.dtype) for n, f in files.items()
     }
@@ -138,16 +161,50 @@ def read(
     return {name: tables[name] for name in wanted}
 
 
+def _of_arrays(
+    source: Any, splitting: DataConfig, console: Console
+) -> dict[str, EmbeddingTable]:
+    """Tables of arrays, their classes split as `splitting` says."""
+    _check_alone(splitting)
+    if not isinstance(source, Mapping):
+        if not splitting.shares_classes:
+            expected = 'a mapping {"train": (x, y), ...} of splits'
+            hint = 'class_split="0.64,0.16,0.2" shares the classes of one (x, y).'
+            raise InputError("`source` of data", expected, "one of all classes", hint)
+        return share_classes(_table("all", source, splitting.dtype), splitting, console)
+    if splitting.shares_classes:
+        _refuse_sharing(splitting, ", ".join(map(str, source)))
+    tables, held = _tables(source, splitting.dtype), splitting.val_classes
+    if held:
+        if "train" not in tables or "val" in tables:
+            _refuse_val("arrays with train and without val", ", ".join(tables))
+        train, val = hold_out(tables.pop("train"), held, console)
+        tables = {"train": train, "val": val, **tables}
+    return tables
+
+
+def _check_alone(named: DataConfig) -> None:
+    """Refuses settings of splits that nothing would come of."""
+    if named.val_classes and named.shares_classes:
+        flag = "class_split" if named.class_split else "class_folds"
+        _refuse_val(f"0, for --{flag} makes a val", str(named.val_classes))
+    if named.fold is not None and not named.class_folds:
+        hint = "--class_folds=5 makes five of them."
+        raise FlagError("--fold", "--class_folds with it", str(named.fold), hint)
+
+
 def _has_val(named: DataConfig) -> bool:
     """Whether data whose train could be read has a val as well."""
     try:
         files, hold_all = find_files(named, ("train", "val"))
     except InputError:
         return False
-    if not hold_all:
-        return True
-    with open_input(files["val"]) as file:
-        return "embeddings_val" in NpzFile(file, files["val"]).names
+    return not hold_all or "val" in splits_in(files["val"])
+
+
+def _refuse_sharing(named: DataConfig, received: str) -> None:
+    flag = "--class_split" if named.class_split else "--class_folds"
+    raise FlagError(flag, _WITHOUT_SPLITS, received, f"Leave {flag} out.")
 
 
 def _refuse_val(expected: str, received: str) -> None:

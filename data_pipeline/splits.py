@@ -55,7 +55,10 @@ def hold_out(
     if count >= table.num_classes:
         expected = f"below {table.num_classes}, the classes of {table.source}"
         raise FlagError("--val_classes", expected, str(count))
-    digests = [hashlib.sha256(n.encode()).digest() for n in table.class_names]
+    digests = [
+        hashlib.sha256(n.encode("utf-8", "surrogatepass")).digest()
+        for n in table.class_names
+    ]
     taken = np.zeros(table.num_classes, bool)
     taken[sorted(range(len(digests)), key=digests.__getitem__)[:count]] = True
     val = dataclasses.replace(

@@ -17,6 +17,8 @@ _TAIL_BYTES = 16
 _SPLIT_WORDS = {"base": "train", "valid": "val", "validation": "val", "novel": "test"}
 _FEATURES = ("X", "x", "features", "feats", "feat", "data", "vectors", "arr_0")
 _LABELS = ("y", "Y", "labels", "label", "targets", "target", "classes", "arr_1")
+# Other names of features and of labels.
+FIELDS = _FEATURES, _LABELS
 _OWN_NAMES = "Put the file's own names in place of X and y."
 _PAIR = 'np.savez({out}, embeddings=np.float32(d["X"]), labels=d["y"])'
 _FRAME = (
@@ -250,21 +252,6 @@ def rewrite_advice(path: str, name: str, change: str, trust: bool = False) -> st
     code = f"d = dict(np.load({{path}}{allow})); d[{{name}}] = d[{{name}}]{change}; "
     code += "np.savez({path}, **d)"
     return _advice(_TRUST if trust else "", "", code, path=path, name=name)
-
-
-def split_advice(path: str) -> str:
-    """Returns the lines that share the classes of one .npz file among the splits."""
-    code = (
-        "os.makedirs({folder}, exist_ok=True); d = np.load({path}); "
-        'c = np.random.default_rng(0).permutation(np.unique(d["labels"])); '
-        "[np.savez({folder} + s, **{{k: d[k][np.isin(d['labels'], part)] "
-        "for k in ('embeddings', 'labels')}}) "
-        "for s, part in zip(('train', 'val', 'test'), "
-        "np.split(c, [len(c) * 3 // 5, len(c) * 4 // 5]))]"
-    )
-    note = "To share its classes among train.npz, val.npz and test.npz of a directory:"
-    folder = os.path.join(os.path.dirname(path), "splits", "")
-    return _advice(note, "os", code, path=path, folder=folder)
 
 
 def npz_name(path: str) -> str:

@@ -169,9 +169,12 @@ def _read_header(
     shape = tuple(int(axis) for axis in re.findall(r"\d+", axes))
     if not 1 <= len(shape) <= _MAX_RANK or not dtype.itemsize:
         received = f"{dtype} of shape {shape}"
+        wanted = "1 or 2 axes of items of some size"
+        if kinds == "f":
+            wanted = "shape [rows, D], a row of numbers for each example"
         rows = f".reshape({shape[0]}, {math.prod(shape[1:])})" if shape else ""
         hint = advice(rows) if len(shape) > _MAX_RANK else ""
-        raise InputError(where, "1 or 2 axes of items of some size", received, hint)
+        raise InputError(where, wanted, received, hint)
     return dtype, shape, fortran == "True"
 
 

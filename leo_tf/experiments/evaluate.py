@@ -12,7 +12,7 @@ from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.pipeline import gather
 from leo_tf.data_pipeline.release_layout import dataset_of
-from leo_tf.data_pipeline.sources import Data
+from leo_tf.data_pipeline.sources import SPLITTING, Data
 from leo_tf.errors import CheckpointError, FlagError, InputError, shown
 from leo_tf.evaluation.confidence import Confidence
 from leo_tf.evaluation.evaluate import EpisodeScores
@@ -42,7 +42,7 @@ _DATA_FIELDS = ("data_path", "dataset_name", "embedding_crop")
 _EVALUATION_FIELDS = (
     *(*_DATA_FIELDS, "num_test_episodes", "test_samples"),
     *("test_way", "test_shot", "test_num_query", "query_dirichlet"),
-    *("drop_small_classes", "val_classes"),
+    *("drop_small_classes", *SPLITTING),
 )
 # What variables a method has, and of which sizes.
 _SHAPES = ("method", "dtype", "num_latents", "random_prior", "way")

@@ -9,10 +9,11 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from leo_tf.configs.schema import Config
+from leo_tf.configs.rules import shares_in
+from leo_tf.configs.schema import Config, DataConfig
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.dataset import Split
-from leo_tf.data_pipeline.sources import Data, write_data
+from leo_tf.data_pipeline.sources import SPLITTING, Data, write_data
 from leo_tf.environment import device, versions
 from leo_tf.errors import CheckpointError, FlagError, InputError, shown
 from leo_tf.evaluation import confidence
@@ -311,8 +312,9 @@ def uses_jit(config: Config) -> bool:
 
 def default_workdir(config: Config) -> str:
     """Returns the default run directory, e.g. `runs/glyphs_5way_1shot`."""
-    shape = config.episodes
-    return f"runs/{config.data.dataset_name}_{shape.way}way_{shape.shot}shot"
+    shape, fold = config.episodes, config.data.fold
+    name = f"{config.data.dataset_name}_{shape.way}way_{shape.shot}shot"
+    return f"runs/{name}" if fold is None else f"runs/{name}_fold{fold}"
 
 
 def with_data(
@@ -326,14 +328,18 @@ def with_data(
         expected, hint = "what `load_data` gives", "leo_tf.load_data(...) makes it."
         raise InputError("`data`", expected, type(data).__name__, hint)
     if data is not None:
-        given, theirs = config.data.val_classes, data.source.val_classes
-        if given not in (0, theirs):
-            expected = f"{theirs}, as `data` has it from load_data"
-            raise FlagError("--val_classes", expected, str(given))
+        for name in SPLITTING:
+            given, theirs = getattr(config.data, name), getattr(data.source, name)
+            if given not in (getattr(DataConfig(), name), theirs):
+                expected = f"{shown(theirs)}, as `data` has it from load_data"
+                raise FlagError(f"--{name}", expected, shown(given))
         config = config.replace(**data.settings())
         if data.in_memory:
             place = RunDirectory(workdir or default_workdir(config)).path / _DATA
             config = config.replace(data_path=str(place))
+    split = config.data.class_split
+    if split and shares_in(split) is None:
+        config = config.replace(class_split=os.path.abspath(os.path.expanduser(split)))
     if not config.data.data_path:
         return config
     return config.replace(data_path=os.path.abspath(config.data.data_path))

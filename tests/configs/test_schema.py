@@ -77,6 +77,14 @@ EDGES = [  # setting, the last values accepted, the first ones refused
     ("dtype", ["float32", "float64"], ["float16", "float"]),
     ("train_on_val", [True, False], [1, "true", None]),
     ("val_classes", [0], [-1]),
+    (
+        "class_split",
+        ["", "0.64,0.16,0.2", "s.json"],
+        ["0.6,0.2,0.1", "1,0,0", "0.5,0.5", "nan,1,0", "a.txt", "gs://a/b.json", None],
+    ),
+    ("class_folds", [0, 3, 1000], [1, 2, 1001, -1]),
+    ("fold", [0, 999, None], [-1, 1000]),
+    ("split_seed", [0], [-1]),
     ("drop_small_classes", [True, False], [1, "true", None]),
     (
         "data_path",

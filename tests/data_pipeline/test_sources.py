@@ -300,6 +300,10 @@ def test_settings_of_arrays_name_no_path(options, name):
         "data_path": "",
         "embedding_crop": "center",
         "val_classes": 0,
+        "class_split": "",
+        "class_folds": 0,
+        "fold": None,
+        "split_seed": 0,
     }
     assert not Config().replace(**settings).data.is_embedded
 

@@ -111,11 +111,27 @@ def test_each_kind_of_file_is_named_with_the_next_step(
         compile(error.hint.split("In Python: ")[1], name, "exec")
 
 
-def test_names_shapes_and_types_of_an_npz_file_have_a_line_that_mends_them(tmp_path):
+def test_arrays_of_other_names_that_can_mean_one_thing_only_are_read(tmp_path):
     path = tmp_path / "train.npz"
     for arrays in (
         {"X": X, "y": Y},
         {"features": X, "targets": Y},
+        {"x": X, "labels": Y},
+    ):
+        np.savez(path, **arrays, other=[1])
+        assert load(path).class_names == ("a", "b", "c")
+        np.testing.assert_array_equal(load(path).embeddings, X)
+    np.savez(path, X, Y)
+    assert load(path).class_names == ("a", "b", "c")
+    np.savez(path, X=X, x=X, y=Y)
+    assert "arrays `embeddings` [rows, D] and `labels` [rows]" in refused(path).expected
+
+
+def test_names_shapes_and_types_of_an_npz_file_have_a_line_that_mends_them(tmp_path):
+    path = tmp_path / "train.npz"
+    for arrays in (
+        {"X": X, "x": X, "y": Y},
+        {"X": X.reshape(6, 2, 2), "y": Y},
         {"embeddings": X.reshape(6, 2, 2), "labels": Y},
         {"embeddings": X, "labels": np.array(Y, object)},
         {"embeddings": X, "labels": np.array(Y)[:, np.newaxis]},
@@ -126,22 +142,19 @@ def test_names_shapes_and_types_of_an_npz_file_have_a_line_that_mends_them(tmp_p
         assert table.embedding_size == 4 and table.class_names == ("a", "b", "c")
 
 
+def test_an_array_of_more_axes_is_told_what_is_wanted(tmp_path):
+    np.savez(tmp_path / "a.npz", X=X.reshape(6, 2, 2), y=Y)
+    error = refused(tmp_path / "a.npz")
+    assert error.where.endswith("`X`") and "[rows, D]" in error.expected
+    assert ".reshape(6, 4)" in error.hint
+
+
 def test_labels_of_a_file_may_be_whole_floats(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, embeddings=X, labels=[0.0, 0.0, 10.0, 10.0, 2.0, 2.0])
     assert load(path).class_names == ("0", "2", "10")
     np.savez(path, embeddings=X, labels=[0, 0, 1.5, 1, 2, 2])
     assert refused(path).received == "1.5 in row 2"
-
-
-def test_one_file_without_splits_is_shared_among_them_by_the_lines(tmp_path):
-    path = tmp_path / "all.npz"
-    np.savez(path, embeddings=np.tile(X, (2, 1)), labels=np.repeat(range(6), 2))
-    with pytest.raises(InputError, match="a file of one split") as caught:
-        load_data(path)
-    follow(caught.value)
-    data = load_data(tmp_path / "splits")
-    assert [len(data[split].class_names) for split in data] == [3, 1, 2]
 
 
 def test_numbers_that_begin_anew_in_each_file_are_made_distinct_by_the_lines(tmp_path):

@@ -29,6 +29,7 @@ def test_other_flags_alone_keep_the_embedded_preset():
 
 OTHER_VALUES = {bool: "true", int: "4", float: "0.25"}
 OTHER_TEXTS = {
+    "class_split": "0.6,0.2,0.2",
     "dataset_name": "birds",
     "data_path": "/e",
     "embedding_crop": "multiview",
