@@ -154,27 +154,27 @@ def _begin(part: pathlib.Path, job: dict[str, Any]) -> None:
 
 def _embed_chunks(pictures, backbone, part, views, bad, stop, console) -> None:
     """Writes the chunks that are not there yet."""
-    total = len(pictures.items)
-    chunks = [np.arange(s, min(s + _CHUNK, total)) for s in range(0, total, _CHUNK)]
-    missing = [chunk for chunk in chunks if not _chunk_path(part, chunk[0]).is_file()]
-    if not missing:
+    splits = np.array(pictures.splits)
+    chosen = np.flatnonzero((splits != "")[pictures.labels])
+    starts = [s for s in range(0, len(chosen), _CHUNK) if not _path(part, s).is_file()]
+    if not starts:
         return
-    wanted = np.concatenate(missing)
+    wanted = np.concatenate([chosen[s : s + _CHUNK] for s in starts])
     held: list[tuple[np.ndarray, np.ndarray, list[str]]] = []
-    first, done = int(wanted[0]), total - len(wanted)
-    with console.progress("embedding", total, done, "pictures") as line:
+    first, done = starts[0], len(chosen) - len(wanted)
+    with console.progress("embedding", len(chosen), done, "pictures") as line:
         # Batches do not straddle chunks: their sizes divide.
         for batch in _features(pictures, backbone, views, wanted, bad):
             stop.check()
-            start = int(batch[0][0]) // _CHUNK * _CHUNK
+            start = int(np.searchsorted(chosen, batch[0][0])) // _CHUNK * _CHUNK
             if held and start != first:
-                _write_chunk(_chunk_path(part, first), held)
+                _write_chunk(_path(part, first), held)
                 held = []
             first = start
             held.append(batch)
             line.advance(len(batch[0]))
         if held:
-            _write_chunk(_chunk_path(part, first), held)
+            _write_chunk(_path(part, first), held)
 
 
 def _features(
@@ -219,7 +219,7 @@ def _digest_of(path: str) -> str:
         raise InputError(path, "a file that can be read", str(error)) from error
 
 
-def _chunk_path(part: pathlib.Path, first: int) -> pathlib.Path:
+def _path(part: pathlib.Path, first: int) -> pathlib.Path:
     return part / f"{first:09d}.npz"
 
 
@@ -248,9 +248,8 @@ def _table(
     indices = np.concatenate([chunk["indices"] for chunk in _chunks(part)])
     kept = np.isin(indices, pictures.of_split(split))
     if not kept.any():
-        hint = "--class_split=0.64,0.16,0.2 splits classes by their names."
         received = "none that can be read"
-        raise InputError(f"{pictures.source}: {split}", "pictures", received, hint)
+        raise InputError(f"{pictures.source}: {split}", "pictures", received)
     size = next(_chunks(part))["features"].shape[1]
     path, shape = part / f"{split}.npy", (int(kept.sum()), size)
     rows = np.lib.format.open_memmap(path, "w+", np.float32, shape)

@@ -1,5 +1,6 @@
 """Jobs on pictures: pre-train a backbone, and turn pictures into features."""
 
+import dataclasses
 import hashlib
 import os
 import pathlib
@@ -7,11 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from leo_tf.configs.settings import DataConfig
 from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline.class_splits import split_classes
+from leo_tf.data_pipeline.glyphs import cache
 from leo_tf.data_pipeline.images.decoding import decode, say_bad
 from leo_tf.data_pipeline.images.pictures import Pictures, find_pictures
 from leo_tf.embedding import pretraining
-from leo_tf.embedding.backbones import BACKBONE_FILE, HOG, backbone_named
+from leo_tf.embedding.backbones import (
+    BACKBONE_FILE,
+    HOG,
+    Backbone,
+    backbone_named,
+)
 from leo_tf.embedding.embed import embed_pictures
 from leo_tf.embedding.pretraining import RECIPES, Recipe, held_out
 from leo_tf.embedding.views import decoded_side
@@ -20,23 +29,26 @@ from leo_tf.environment import versions
 from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.files import AnyPath, make_directory, read_json, to_json, write_file
 
+CLASS_SPLIT = "0.64,0.16,0.2"  # miniImageNet's: 64, 16 and 20 classes of 100
 PRETRAINING_FILE = "pretraining.json"
 _PICTURES_FILE = "pictures.npy"
 _MOST_JSON_BYTES = 1 << 20
 
 
 class Embedded(NamedTuple):
-    """Where the features of pictures are, and what embedding.json says of them."""
+    """What the pictures are called, where their features are, and embedding.json."""
 
+    name: str
     directory: pathlib.Path
     facts: dict[str, Any]
 
 
 def embed(
     images: AnyPath,
-    features_dir: AnyPath,
+    features_dir: AnyPath | None = None,
     *,
-    backbone: str = HOG,
+    data: DataConfig | None = None,
+    backbone: str | None = None,
     backbone_weights: str | None = None,
     image_size: int | None = None,
     views: str | None = None,
@@ -47,7 +59,9 @@ def embed(
 
     Args:
       images: see `find_pictures`.
-      features_dir: where the files go; a job that was stopped goes on there.
+      features_dir: where the files go; a job that was stopped goes on there. None for
+        a directory of the user's cache, named by a digest of all they depend on.
+      data: how classes are split, where folders do not; None for `CLASS_SPLIT`.
       backbone, backbone_weights, image_size: see `backbone_named`.
       views: of `embedding.views.VIEWS`; None for the whole picture with hog, of which
         the embedded features are made, else its center.
@@ -56,8 +70,13 @@ def embed(
     Raises:
       LeoError: for anything the user can mend.
     """
-    pictures = _split(find_pictures(images, console))
+    pictures = split_pictures(images, data, console)
+    backbone = backbone or HOG
     found = backbone_named(backbone, backbone_weights, image_size)
+    views = views or ("whole" if backbone == HOG else "center")
+    name = pathlib.Path(images).name or "pictures"
+    if features_dir is None:
+        features_dir = _cached(name, pictures, found, views)
     console.say(
         f"{len(pictures.items)} pictures of {len(pictures.class_names)} classes"
     )
@@ -65,18 +84,20 @@ def embed(
         pictures,
         found,
         features_dir,
-        views=views or ("whole" if backbone == HOG else "center"),
+        views=views,
         skip_bad=skip_bad_images,
         console=console,
     )
-    return Embedded(pathlib.Path(features_dir), facts)
+    return Embedded(name, pathlib.Path(features_dir), facts)
 
 
 def pretrain(
     images: AnyPath,
     workdir: AnyPath,
     *,
+    data: DataConfig | None = None,
     recipe: str = "small",
+    image_size: int | None = None,
     skip_bad_images: bool = False,
     console: Console = SILENT,
     **changes: Any,
@@ -84,9 +105,10 @@ def pretrain(
     """Trains a backbone on the training classes of pictures, from where it stands.
 
     Args:
-      images: as for `embed`.
+      images, data: as for `embed`.
       workdir: where backbone.keras, pretraining.json and TensorBoard's files go.
       recipe: of `pretraining.RECIPES`.
+      image_size: S, if not the recipe's.
       changes: fields of `Recipe` that are others; `backbone` names depth and width.
 
     Returns:
@@ -95,8 +117,8 @@ def pretrain(
     Raises:
       LeoError: for anything the user can mend.
     """
-    recipe_used = _recipe(recipe, changes)
-    pictures = _split(find_pictures(images, console))
+    recipe_used = _recipe(recipe, {**changes, "side": image_size})
+    pictures = split_pictures(images, data, console)
     chosen = pictures.of_split("train")
     directory = pathlib.Path(workdir)
     make_directory(directory)
@@ -140,12 +162,40 @@ def _recipe(name: str, changes: dict[str, Any]) -> Recipe:
     return RECIPES[name]._replace(**changes)
 
 
-def _split(pictures: Pictures) -> Pictures:
-    """Pictures whose classes are in splits."""
-    if pictures.splits is None:
-        hint = "Folders train, val and test say so; or --class_split does it."
-        raise InputError(pictures.source, "classes in splits", "classes alone", hint)
-    return pictures
+def split_pictures(
+    images: AnyPath, data: DataConfig | None = None, console: Console = SILENT
+) -> Pictures:
+    """Finds pictures whose classes are in splits, by their folders or by `data`.
+
+    Raises:
+      LeoError: if there are none, or both say it, or the shares leave a split empty.
+    """
+    pictures, data = find_pictures(images, console), data or DataConfig()
+    if data.class_folds:
+        hint = "Embed by --class_split; folds share the classes of one file."
+        raise FlagError("--class_folds", "none with --images", "one", hint)
+    if pictures.splits is not None:
+        if data.class_split:
+            expected = "none, as its folders say the splits"
+            raise FlagError("--class_split", expected, data.class_split)
+        return pictures
+    if not data.class_split:
+        console.say(f"No folders train, val and test: --class_split={CLASS_SPLIT}.")
+        data = dataclasses.replace(data, class_split=CLASS_SPLIT)
+    return pictures._replace(splits=split_classes(pictures.class_names, data, console))
+
+
+def _cached(
+    name: str, pictures: Pictures, backbone: Backbone, views: str
+) -> pathlib.Path:
+    """Where the features of these pictures by this backbone are kept."""
+    parts = pictures.digest(), backbone.name, backbone.digest, views
+    described = to_json([*parts, backbone.side, backbone.preprocessing])
+    digest = hashlib.sha256(described).hexdigest()[:16]
+    path = cache.locate(f"features/{name}-{digest}")
+    if path is None:
+        raise FlagError("--features_dir", "a directory, without a home", "nothing")
+    return path
 
 
 def _decoded(pictures, chosen, side, directory, skip_bad, console):
