@@ -18,6 +18,7 @@ SERVE = ["starlette", "uvicorn", "prometheus_client", "orjson"]
 # nbclient runs the notebook; a test builds the wheel, with nothing from the network.
 TEST = [
     *("pytest", "pytest-xdist", "hypothesis", "scikit-learn", "pandas", "mypy"),
+    "pyarrow",
     *("setuptools>=64", "wheel"),
     *("nbclient", "ipykernel", *SERVE),
 ]
@@ -56,6 +57,7 @@ setuptools.setup(
     extras_require={
         "serve": SERVE,
         "sklearn": ["scikit-learn"],  # for --method=sklearn:...
+        "arrow": ["pyarrow"],  # for Parquet and Arrow files
         "test": TEST,
         "dev": [*TEST, "ruff", "schemathesis"],
         # What benchmarks/peers_speed.py compares with.

@@ -87,6 +87,12 @@ class DataConfig(Settings):
         "does not, so that runs of several seeds test on the same classes.",
         _COUNT_OR_ZERO,
     )
+    trust_data_files: bool = setting(
+        False,
+        "Read Parquet and Arrow files too, by a parser in C++ that a file made to "
+        "attack it might take over: only if you trust whoever wrote them.",
+        rules.boolean(),
+    )
     drop_small_classes: bool = setting(
         False,
         "Leave out classes with too few rows for an episode, naming them.",

@@ -21,25 +21,36 @@ _LAYOUTS = (
     "{dataset}/{split}.npz",
     "{dataset}/{split}.tfrecord",
     "{dataset}.npz",
-    "{split}.npz",
-    "{split}.tfrecord",
+    *("{split}." + kind for kind in ("npz", "tfrecord")),
+    *("{split}." + kind for kind in ("npy", "csv", "safetensors", "parquet")),
+    # As Hugging Face's hub and `datasets` have them.
+    *("{long}-00000-of-00001.parquet", "{long}/state.json", "state.json"),
 )
 
 
 def dataset_of(data: DataConfig) -> str:
     """Returns the name of the data set in `data.data_path`, where nobody gives one."""
     stem, extension = os.path.splitext(os.path.basename(data.data_path))
-    if extension.lower() == ".npz":
+    if extension.lower() == ".npz" or os.path.isfile(data.data_path):
         return stem
     # A published preset names its own; the embedded one is not in a directory.
     embedded = data.dataset_name == EMBEDDED_DATASET
     name = _RELEASE_DATASET if embedded else data.dataset_name
     is_below = os.path.isdir(os.path.join(data.data_path, name))
-    names = (f"{s}.{kind}" for s in ("train", "test") for kind in ("npz", "tfrecord"))
+    of_splits = [
+        layout for layout in _LAYOUTS if layout.startswith(("{split}.", "{long}"))
+    ]
+    names = [_named(layout, s, data) for layout in of_splits for s in ("train", "test")]
     splits = [os.path.join(data.data_path, name) for name in names]
     if not is_below and any(map(os.path.isfile, splits)):
         return os.path.basename(os.path.abspath(data.data_path))
     return name
+
+
+def _named(layout: str, split: str, data: DataConfig) -> str:
+    long = "validation" if split == "val" else split
+    names = {"dataset": data.dataset_name, "crop": data.embedding_crop}
+    return layout.format(split=split, long=long, **names)
 
 
 def check_exists(path: str) -> None:
@@ -60,9 +71,8 @@ def find_files(
     check_exists(path)
     if not os.path.isdir(path):
         return dict.fromkeys(splits, path), True
-    names = {"dataset": data.dataset_name, "crop": data.embedding_crop}
     for layout in _LAYOUTS:
-        files = {s: os.path.join(path, layout.format(split=s, **names)) for s in splits}
+        files = {s: os.path.join(path, _named(layout, s, data)) for s in splits}
         missing = [file for file in files.values() if not os.path.exists(file)]
         if missing and len(missing) < len(splits):
             # Half a data set is a mistake, not a reason to look for another one.
@@ -70,8 +80,8 @@ def find_files(
             expected = "a file, as for the other splits"
             raise InputError(missing[0], expected, "none", hint)
         if not missing:
-            return files, "{split}" not in layout
-    tried = ", ".join(layout.format(split="SPLIT", **names) for layout in _LAYOUTS)
+            return files, not ("{split}" in layout or "{long}" in layout)
+    tried = ", ".join(_named(layout, "SPLIT", data) for layout in _LAYOUTS)
     try:
         there = sorted(os.listdir(path))
     except OSError as error:

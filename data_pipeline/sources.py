@@ -1,25 +1,21 @@
 """Data from arrays in memory, from files, or the embedded glyphs, as one `Data`."""
 
 import dataclasses
-import functools
-import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from leo_tf.configs import rules
 from leo_tf.configs.rules import shares_in
 from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
 from leo_tf.console import SILENT, Console
-from leo_tf.data_pipeline.class_splits import share_classes
+from leo_tf.data_pipeline.arrays import table_of, tables_of
 from leo_tf.data_pipeline.embeddings import EmbeddingTable, in_words
-from leo_tf.data_pipeline.feature_files import load, save_npz, splits_in
-from leo_tf.data_pipeline.formats.names import check_row_count, names_of_classes
+from leo_tf.data_pipeline.feature_files import load, save_npz
+from leo_tf.data_pipeline.formats.array_tables import splits_in
 from leo_tf.data_pipeline.release_layout import SPLITS, dataset_of, find_files
-from leo_tf.data_pipeline.splits import check_splits, hold_out
+from leo_tf.data_pipeline.splits import check_splits, hold_out, share_classes
 from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.files import AnyPath
 
@@ -38,8 +34,8 @@ class Data(Mapping[str, EmbeddingTable]):
 
     def settings(self) -> dict[str, Any]:
         """Returns the settings that name this data, for `Config.replace`."""
-        names = ("dataset_name", "data_path", "embedding_crop", *SPLITTING)
-        return {name: getattr(self.source, name) for name in names}
+        names = "dataset_name", "data_path", "embedding_crop", "trust_data_files"
+        return {name: getattr(self.source, name) for name in (*names, *SPLITTING)}
 
     def __getitem__(self, name: str) -> EmbeddingTable:
         return self.tables[name]
@@ -66,6 +62,7 @@ def load_data(
     class_folds: int = 0,
     fold: int | None = None,
     split_seed: int = 0,
+    trust_data_files: bool = False,
     console: Console = SILENT,
 ) -> Data:
     """Loads the splits of a data set, and checks them.
@@ -86,6 +83,7 @@ def load_data(
       class_folds, fold: instead, in how many parts to share the classes, and which of
         them, from 0 on, is test.
       split_seed: another number shares the classes in another way.
+      trust_data_files: whether to read Parquet and Arrow files; see `feature_files`.
       console: where to show progress; by default nothing is printed.
 
     Returns:
@@ -102,12 +100,19 @@ def load_data(
     elif source is not None:
         named = dataclasses.replace(named, data_path=_absolute(source))
         named = dataclasses.replace(named, dataset_name=dataset_of(named))
+        named = dataclasses.replace(named, trust_data_files=trust_data_files)
     if dataset_name is not None:
         named = dataclasses.replace(named, dataset_name=dataset_name)
     if isinstance(class_split, str) and class_split and shares_in(class_split) is None:
         class_split = _absolute(class_split)
-    given = (val_classes, class_split, class_folds, fold, split_seed)
-    splitting = dataclasses.replace(named, **dict(zip(SPLITTING, given)))
+    splitting = dataclasses.replace(
+        named,
+        val_classes=val_classes,
+        class_split=class_split,
+        class_folds=class_folds,
+        fold=fold,
+        split_seed=split_seed,
+    )
     if are_arrays:  # what is kept of them is split
         return Data(_of_arrays(source, splitting, console), named, in_memory=True)
     return Data(read(splitting, console=console), splitting)
@@ -144,14 +149,13 @@ def read(
     files, hold_all = find_files(named, names)
     if named.shares_classes:
         if hold_all and not splits_in(files[names[0]]):
-            table = load(files[names[0]], None, named.dtype)
+            table = load(files[names[0]], None, named.dtype, named.trust_data_files)
             tables = share_classes(table, named, console)
             return {name: tables[name] for name in wanted}
         if {"train", "val"} & set(wanted):
             _refuse_sharing(named, f"{named.data_path}, which has splits")
-    tables = {
-        n: load(f, n if hold_all else None, named.dtype) for n, f in files.items()
-    }
+    options = named.dtype, named.trust_data_files
+    tables = {n: load(f, n if hold_all else None, *options) for n, f in files.items()}
     check_splits(list(tables.values()))
     if held:
         if _has_val(named):
@@ -171,10 +175,12 @@ def _of_arrays(
             expected = 'a mapping {"train": (x, y), ...} of splits'
             hint = 'class_split="0.64,0.16,0.2" shares the classes of one (x, y).'
             raise InputError("`source` of data", expected, "one of all classes", hint)
-        return share_classes(_table("all", source, splitting.dtype), splitting, console)
+        return share_classes(
+            table_of("all", source, splitting.dtype), splitting, console
+        )
     if splitting.shares_classes:
         _refuse_sharing(splitting, ", ".join(map(str, source)))
-    tables, held = _tables(source, splitting.dtype), splitting.val_classes
+    tables, held = tables_of(source, splitting.dtype), splitting.val_classes
     if held:
         if "train" not in tables or "val" in tables:
             _refuse_val("arrays with train and without val", ", ".join(tables))
@@ -231,72 +237,3 @@ def _absolute(source: object) -> str:
         raise InputError("`source` of data", expected, received)
     rules.path().checked(path, "`source` of data")
     return os.path.abspath(os.path.expanduser(path))
-
-
-def _tables(source: Mapping[str, Any], dtype: str) -> dict[str, EmbeddingTable]:
-    """Tables of arrays, checked singly and against each other."""
-    other = [name for name in source if name not in SPLITS]
-    if other or not source:
-        received = ", ".join(map(shown, other)) or "none"
-        raise InputError("splits of data", f"some of {', '.join(SPLITS)}", received)
-    found = [name for name in SPLITS if name in source]
-    tables = {name: _table(name, source[name], dtype) for name in found}
-    check_splits(list(tables.values()))
-    return tables
-
-
-def _table(split: str, given: Any, dtype: str) -> EmbeddingTable:
-    if isinstance(given, EmbeddingTable):
-        classes = [given.class_names[label] for label in given.labels]
-        features, names, images = given.embeddings, given.names, given.images
-        table = EmbeddingTable.of(features, classes, names, given.source, dtype, images)
-    else:
-        source = f"arrays ({split})"
-        if not isinstance(given, (tuple, list)) or len(given) != 2:
-            expected = "a pair (x, y) of features and labels"
-            raise InputError(source, expected, type(given).__name__)
-        features = _features(given[0], f"{source}: `embeddings`", dtype)
-        classes = _classes(given[1], f"{source}: `labels`", len(features))
-        table = EmbeddingTable.of(features, classes, None, source, dtype)
-    # No more than could be read again from a file.
-    refusal = functools.partial(InputError, table.source)
-    check_row_count(len(table.labels), table.embeddings[:1].nbytes, refusal)
-    return table
-
-
-def _features(x: Any, where: str, dtype: str) -> np.ndarray:
-    """[rows, D] a copy of x, as numbers of `dtype`."""
-    expected = "numbers [rows, D]"
-    if hasattr(x, "toarray"):
-        received = f"a sparse {type(x).__name__}"
-        raise InputError(where, expected, received, "x.toarray() makes it dense.")
-    if np.ma.is_masked(x):
-        raise InputError(where, expected, "masked ones")
-    try:
-        array = np.asarray(x)
-        if array.dtype.kind in "OV":  # of objects that are numbers, or bfloat16
-            array = array.astype(np.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        received = f"{type(x).__name__}: {error}"
-        raise InputError(where, expected, received) from error
-    if array.dtype.kind not in "biuf":
-        raise InputError(where, expected, f"dtype {array.dtype}")
-    if array.ndim != 2:
-        sizes = f"{len(array)}, {math.prod(array.shape[1:])}" if array.ndim > 2 else ""
-        hint = f"x.reshape({sizes}) makes a row of each example." if sizes else ""
-        raise InputError(where, expected, f"shape {array.shape}", hint)
-    with np.errstate(over="ignore"):  # infinite then, and refused with its row
-        return np.array(array, dtype)
-
-
-def _classes(y: Any, where: str, rows: int) -> list[str]:
-    """The name of the class of each row."""
-    # NumPy would turn the 1 of [1, "a"] into text.
-    array = np.asarray(y, object) if isinstance(y, (list, tuple)) else np.asarray(y)
-    if array.ndim != 1:
-        hint = "y.ravel() makes one of a column, y.argmax(axis=1) of one-hot rows."
-        received = f"shape {array.shape}"
-        raise InputError(where, "a class for each row, shape [rows]", received, hint)
-    if len(array) != rows:
-        raise InputError(where, f"{rows}, one a row of `embeddings`", f"{len(array)}")
-    return names_of_classes(array.tolist(), where)

@@ -69,14 +69,6 @@ _KINDS = (
         'd = torch.load({path}, map_location="cpu", weights_only=True); ' + _PAIR,
     ),
     _Kind(
-        "one bare array of NumPy",
-        rb"\x93NUMPY",
-        (".npy",),
-        "y is the class of each row.",
-        "",
-        "np.savez({out}, embeddings=np.float32(np.load({path})), labels=y)",
-    ),
-    _Kind(
         "a file of MATLAB 7.3",
         rb"MATLAB 7\.3",
         (),
@@ -112,14 +104,6 @@ _KINDS = (
         f"d = pandas.read_parquet({{path}}); {_FRAME}",
     ),
     _Kind(
-        "a safetensors file",
-        rb".{5}\0\0\0\{",
-        (".safetensors",),
-        _OWN_NAMES,
-        "safetensors.numpy",
-        f"d = safetensors.numpy.load_file({{path}}); {_PAIR}",
-    ),
-    _Kind(
         "an ARFF file",
         rb"(?i:(%[^\n]*\n|\s)*@relation)",
         (".arff",),
@@ -136,16 +120,6 @@ _KINDS = (
         _OWN_NAMES,
         "json",
         f"d = json.load(open({{path}})); {_PAIR}",
-    ),
-    _Kind(
-        "a table in text",
-        # A line of characters with a comma, semicolon or tab among them.
-        rb"[^\0-\x08\n]*[,;\t][^\0-\x08\n]*\n",
-        (".csv", ".tsv", ".txt"),
-        "Where the last column is the class; skiprows=1 skips a line of names.",
-        "",
-        "d = np.loadtxt({path}, str, delimiter={delimiter}, skiprows=0); "
-        "np.savez({out}, embeddings=np.float32(d[:, :-1]), labels=d[:, -1])",
     ),
 )
 _CLASSES = (
@@ -171,8 +145,7 @@ def kind_of(head: bytes, path: str) -> tuple[str, str] | None:
     if not found:
         return None
     name, _, _, note, imports, code = found[0]
-    delimiter = chr(max(b",;\t", key=head.partition(b"\n")[0].count))
-    return name, _advice(note, imports, code, path=path, delimiter=delimiter)
+    return name, _advice(note, imports, code, path=path)
 
 
 def pickle_advice(file: BinaryIO | io.BufferedIOBase, path: str) -> str:
@@ -252,6 +225,13 @@ def rewrite_advice(path: str, name: str, change: str, trust: bool = False) -> st
     code = f"d = dict(np.load({{path}}{allow})); d[{{name}}] = d[{{name}}]{change}; "
     code += "np.savez({path}, **d)"
     return _advice(_TRUST if trust else "", "", code, path=path, name=name)
+
+
+def resave_advice(path: str, change: str, trust: bool = False) -> str:
+    """Returns the line that writes an .npy file again with its array changed."""
+    allow = ", allow_pickle=True" if trust else ""
+    code = f"np.save({{path}}, np.load({{path}}{allow}){change})"
+    return _advice(_TRUST if trust else "", "", code, path=path)
 
 
 def npz_name(path: str) -> str:

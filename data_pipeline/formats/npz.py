@@ -86,12 +86,12 @@ class NpzFile:
         try:
             with self._zip.open(info) as member:
                 advice = functools.partial(rewrite_advice, self.path, name)
-                header = _read_header(member, where, kinds, advice)
+                header = read_header(member, where, kinds, advice)
                 dtype, shape, fortran = header
                 size = math.prod(shape) * dtype.itemsize
                 self._check_size(member.tell(), size, shape, info, where)
                 flat = np.empty(math.prod(shape), dtype)
-                _fill(flat.view(np.uint8), member, where)
+                fill(flat.view(np.uint8), member, where)
             # May fail, of an array without items: (0, 999999999999999).
             return flat.reshape(shape, order="F" if fortran else "C")
         except InputError:
@@ -141,9 +141,13 @@ class _BoundedReads:
         return data
 
 
-def _read_header(
+def read_header(
     member: IO[bytes], where: str, kinds: str, advice: Callable[..., str]
 ) -> tuple[np.dtype, tuple[int, ...], bool]:
+    """Returns dtype, shape, and whether the order is Fortran's; reads to the data.
+
+    `advice` makes a hint of a change to the array, in Python.
+    """
     start = member.read(len(_MAGIC) + 2)
     length_format = _LENGTH_FORMATS.get(tuple(start[len(_MAGIC) :]))
     if start[: len(_MAGIC)] != _MAGIC or length_format is None:
@@ -184,7 +188,8 @@ def _expected(kinds: str) -> str:
     return "an array of " + " or ".join(found)
 
 
-def _fill(out: np.ndarray, member: IO[bytes], where: str) -> None:
+def fill(out: np.ndarray, member: IO[bytes], where: str) -> None:
+    """Fills bytes from a file, a part at a time."""
     # `zipfile` compares the checksum as the last byte is read.
     filled = 0
     while filled < len(out):

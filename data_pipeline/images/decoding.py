@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -131,7 +131,9 @@ def say_bad(bad: Sequence[InputError], total: int, console: Console) -> None:
 def _stacked(good: list[tuple[int, bytes]], size: int) -> Decoded:
     pixels = np.empty((len(good), size, size, 3), np.uint8)
     for row, (_, answer) in zip(pixels, good):
-        row.flat = np.frombuffer(answer, np.uint8, offset=_DIGEST_BYTES)
+        row[:] = np.frombuffer(answer, np.uint8, offset=_DIGEST_BYTES).reshape(
+            row.shape
+        )
     digests = tuple(answer[:_DIGEST_BYTES].hex() for _, answer in good)
     return Decoded(np.array([i for i, _ in good]), pixels, digests)
 
@@ -155,8 +157,8 @@ _Answer = bytes | tuple[str, ...]
 
 
 def _answers(
-    requests: Iterator[list[str]], task: _Task, count: int, memory: int
-) -> Iterator[list[_Answer]]:
+    requests: Iterable[list[str]], task: _Task, count: int, memory: int
+) -> Generator[list[_Answer], None, None]:
     """Yields the answers to each request, in order, from `count` processes."""
     idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
     processes = [_Process(memory) for _ in range(count)]
@@ -228,7 +230,7 @@ class _Process:
                 raise concurrent.futures.CancelledError
             if self._child is None:
                 pipe = subprocess.PIPE
-                child = subprocess.Popen(self._command, stdin=pipe, stdout=pipe)
+                child: Any = subprocess.Popen(self._command, stdin=pipe, stdout=pipe)
                 self._child = child
                 if child.stdout.read(1) != READY:
                     expected = "a process that decodes pictures, by Pillow"
@@ -242,9 +244,10 @@ class _Process:
             child, self._child = self._child, None
         if child is None:
             return 0
-        child.kill()  # no more than a request to one that has ended
-        with contextlib.suppress(BrokenPipeError), child:
-            return child.wait()
+        child.kill()  # nothing to one that has ended
+        with contextlib.suppress(BrokenPipeError), child:  # closes its pipes
+            child.wait()
+        return child.returncode
 
 
 def _read_answer(stream: BinaryIO) -> _Answer:

@@ -12,8 +12,8 @@ import numpy as np
 
 from leo_tf.configs.schema import EMBEDDED_DATASET
 from leo_tf.console import SILENT, Console
-from leo_tf.data_pipeline.feature_files import open_input
 from leo_tf.data_pipeline.formats.names import index_classes
+from leo_tf.data_pipeline.formats.opening import open_input
 from leo_tf.data_pipeline.release_layout import SPLITS
 from leo_tf.data_pipeline.splits import join
 from leo_tf.errors import InputError, shown
@@ -201,7 +201,7 @@ def _entries(*path: str) -> list[os.DirEntry[str]]:
 
 def _in_table(lines: Iterable[str], path: str) -> Iterator[tuple[str, str, str]]:
     """Yields path, class and split of each row of a CSV file."""
-    rows = csv.reader(lines)
+    rows = csv.reader(lines, strict=True)
     try:
         header = [name.strip().lower().lstrip("\ufeff") for name in next(rows, [])]
         place = {

@@ -122,7 +122,7 @@ def fitted(image: Image.Image, size: int, fit: str) -> Image.Image:
       fit: "crop" keeps the middle square, so that shapes stay as they are; "squash"
         keeps everything.
     """
-    turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION))
+    turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     image = _in_colour(image)
     width, height = image.size
     side = min(width, height)

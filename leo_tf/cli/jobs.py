@@ -16,6 +16,7 @@ from leo_tf.errors import Stopped
 from leo_tf.experiments.compare import compare
 from leo_tf.experiments.embed import embed, pretrain
 from leo_tf.experiments.evaluate import evaluate
+from leo_tf.experiments.folds import compare_folds
 from leo_tf.experiments.from_images import from_images
 from leo_tf.experiments.reproduce import reproduce
 from leo_tf.experiments.search import SETTINGS_FILE, search
@@ -23,7 +24,7 @@ from leo_tf.experiments.train import train
 from leo_tf.export.exporter import export_model
 from leo_tf.files import near
 from leo_tf.methods.registry import method_of
-from leo_tf.reports import comparison, reproduction, results
+from leo_tf.reports import comparison, folds, reproduction, results
 from leo_tf.reports import search as search_report
 from leo_tf.reports.table import show
 
@@ -88,6 +89,14 @@ def _several_runs(job: Callable, report: Callable, last_line: str) -> Callable:
     return do
 
 
+def _compare(options: RunOptions, console: Console) -> None:
+    data, last_line = options.config.data, "Directory: {}"
+    job = _several_runs(compare, comparison.terminal, last_line)
+    if data.class_folds and data.fold is None:
+        job = _several_runs(compare_folds, folds.terminal, last_line)
+    job(options, console)
+
+
 def _export(options: RunOptions, console: Console) -> None:
     path = export_model(options.workdir, **options.arguments)
     step = json.loads((path / "export.json").read_text())["step"]
@@ -137,9 +146,7 @@ JOBS: dict[str, Callable[[RunOptions, Console], None]] = {
             f"Settings for --method_settings: {{}}/{SETTINGS_FILE}",
         )
     ),
-    "compare": _with_features(
-        _several_runs(compare, comparison.terminal, "Directory: {}")
-    ),
+    "compare": _with_features(_compare),
     "reproduce": _with_features(
         _several_runs(reproduce, reproduction.terminal, "Directory: {}")
     ),

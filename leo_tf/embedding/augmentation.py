@@ -18,7 +18,7 @@ _DRAWS = 7  # numbers a picture
 def random_views(
     pictures: tf.Tensor, side: int, seed: tf.Tensor, *, flip: bool, smallest_area: float
 ) -> tf.Tensor:
-    """Returns a view of each picture [n, H, H, 3] uint8: [n, S, S, 3] float32, 0 to 255.
+    """Returns a view of each picture [n, H, H, 3] uint8: [n, S, S, 3], 0 to 255.
 
     Args:
       side: S.

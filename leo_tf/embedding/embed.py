@@ -13,7 +13,7 @@ import io
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,6 @@ from leo_tf.embedding.views import decoded_side, embed_views
 from leo_tf.environment import versions
 from leo_tf.errors import InputError
 from leo_tf.files import AnyPath, read_json, to_json, write_file
-from leo_tf.training.interrupts import StopRequest
 
 EMBEDDING_FILE = "embedding.json"
 SOURCES_FILE = "sources.sha256"
@@ -46,6 +45,7 @@ def embed_pictures(
     *,
     views: str = "center",
     skip_bad: bool = False,
+    check: Callable[[], object] = lambda: None,
     console: Console = SILENT,
 ) -> dict[str, Any]:
     """Writes the features of pictures, a file a split, going on where it was stopped.
@@ -58,6 +58,8 @@ def embed_pictures(
       directory: where the files go.
       views: of `views.VIEWS`.
       skip_bad: whether to leave out pictures that cannot be read, and say so.
+      check: asked after every batch; what it raises ends the job, and what is done is
+        kept.
 
     Returns:
       What is in embedding.json.
@@ -65,7 +67,6 @@ def embed_pictures(
     Raises:
       InputError: naming the picture that cannot be read or has no features, or the
         directory if it holds features of others.
-      Stopped: after a signal; what is done is kept.
     """
     directory = pathlib.Path(directory)
     job = _job(pictures, backbone, views)
@@ -74,9 +75,8 @@ def embed_pictures(
     part = directory / _PART
     _begin(part, job)
     bad: list[InputError] = []
-    with StopRequest() as stop:
-        noted = bad if skip_bad else None
-        _embed_chunks(pictures, backbone, part, views, noted, stop, console)
+    noted = bad if skip_bad else None
+    _embed_chunks(pictures, backbone, part, views, noted, check, console)
     say_bad(bad, len(pictures.items), console)
     sizes = {}
     for split in SPLITS:
@@ -152,7 +152,7 @@ def _begin(part: pathlib.Path, job: dict[str, Any]) -> None:
     write_file(path, to_json(job))
 
 
-def _embed_chunks(pictures, backbone, part, views, bad, stop, console) -> None:
+def _embed_chunks(pictures, backbone, part, views, bad, check, console) -> None:
     """Writes the chunks that are not there yet."""
     splits = np.array(pictures.splits)
     chosen = np.flatnonzero((splits != "")[pictures.labels])
@@ -165,7 +165,7 @@ def _embed_chunks(pictures, backbone, part, views, bad, stop, console) -> None:
     with console.progress("embedding", len(chosen), done, "pictures") as line:
         # Batches do not straddle chunks: their sizes divide.
         for batch in _features(pictures, backbone, views, wanted, bad):
-            stop.check()
+            check()
             start = int(np.searchsorted(chosen, batch[0][0])) // _CHUNK * _CHUNK
             if held and start != first:
                 _write_chunk(_path(part, first), held)

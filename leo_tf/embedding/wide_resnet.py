@@ -51,8 +51,8 @@ def wide_resnet(
       depth, width: as in `shape_of`.
       side: S.
       dropout_rate: between the convolutions of a block, while training.
-      l2_penalty_weight: times the sum of squares of each kernel, added to the loss; 5e-4
-        of half the sum, as the paper has it, is 2.5e-4 here.
+      l2_penalty_weight: times the sum of squares of each kernel, added to the loss;
+        5e-4 of half the sum, as the paper has it, is 2.5e-4 here.
     """
     kernels = {
         "padding": "same",

@@ -143,6 +143,35 @@ class Comparison(NamedTuple):
         return [row for _, row in sorted(found, key=lambda pair: -pair[0])]
 
 
+class FoldedComparison(NamedTuple):
+    """The same methods, compared on each of the folds of the classes."""
+
+    folds: list[Comparison]
+    directory: pathlib.Path
+
+    @property
+    def names(self) -> list[str]:
+        """The methods that every fold has; one whose transform did not fit is none."""
+        found = [{row.name for row in fold.rows} for fold in self.folds]
+        shared = set.intersection(*found)
+        return [row.name for row in self.folds[0].rows if row.name in shared]
+
+    def rows(self, name: str) -> list[Row]:
+        """Returns the row of a method in each fold."""
+        return [row for fold in self.folds for row in fold.rows if row.name == name]
+
+    @property
+    def best(self) -> str | None:
+        """The inductive method that validated best in the mean, if any did."""
+        means = {}
+        for name in self.names:
+            rows = self.rows(name)
+            found = [row.validation.mean for row in rows if row.validation]
+            if len(found) == len(rows) and not rows[0].is_transductive:
+                means[name] = statistics.fmean(found)
+        return max(means, key=means.__getitem__, default=None)
+
+
 class TestedRun(NamedTuple):
     """One run of a reproduction and what it scored on its test episodes."""
 

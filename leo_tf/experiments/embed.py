@@ -28,6 +28,7 @@ from leo_tf.embedding.wide_resnet import shape_of
 from leo_tf.environment import versions
 from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.files import AnyPath, make_directory, read_json, to_json, write_file
+from leo_tf.training.interrupts import StopRequest
 
 CLASS_SPLIT = "0.64,0.16,0.2"  # miniImageNet's: 64, 16 and 20 classes of 100
 PRETRAINING_FILE = "pretraining.json"
@@ -80,14 +81,16 @@ def embed(
     console.say(
         f"{len(pictures.items)} pictures of {len(pictures.class_names)} classes"
     )
-    facts = embed_pictures(
-        pictures,
-        found,
-        features_dir,
-        views=views,
-        skip_bad=skip_bad_images,
-        console=console,
-    )
+    with StopRequest() as stop:
+        facts = embed_pictures(
+            pictures,
+            found,
+            features_dir,
+            views=views,
+            skip_bad=skip_bad_images,
+            check=stop.check,
+            console=console,
+        )
     return Embedded(name, pathlib.Path(features_dir), facts)
 
 

@@ -42,7 +42,7 @@ _DATA_FIELDS = ("data_path", "dataset_name", "embedding_crop")
 _EVALUATION_FIELDS = (
     *(*_DATA_FIELDS, "num_test_episodes", "test_samples"),
     *("test_way", "test_shot", "test_num_query", "query_dirichlet"),
-    *("drop_small_classes", *SPLITTING),
+    *("drop_small_classes", "trust_data_files", *SPLITTING),
 )
 # What variables a method has, and of which sizes.
 _SHAPES = ("method", "dtype", "num_latents", "random_prior", "way")

@@ -85,6 +85,7 @@ EDGES = [  # setting, the last values accepted, the first ones refused
     ("class_folds", [0, 3, 1000], [1, 2, 1001, -1]),
     ("fold", [0, 999, None], [-1, 1000]),
     ("split_seed", [0], [-1]),
+    ("trust_data_files", [True, False], [1, "true", None]),
     ("drop_small_classes", [True, False], [1, "true", None]),
     (
         "data_path",

@@ -7,10 +7,10 @@ import pytest
 
 from leo_tf.configs.settings import DataConfig
 from leo_tf.console import Console
-from leo_tf.data_pipeline.class_splits import split_classes
 from leo_tf.data_pipeline.feature_files import load
 from leo_tf.data_pipeline.images.pictures import find_pictures
 from leo_tf.data_pipeline.sources import load_data, read
+from leo_tf.data_pipeline.splits import split_classes
 from leo_tf.errors import FlagError, InputError, LeoError
 
 NAMES = [f"class {i}" for i in range(25)]

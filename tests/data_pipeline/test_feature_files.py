@@ -115,10 +115,11 @@ def test_a_split_asked_of_a_file_of_one_is_refused(tmp_path):
     "content, found",
     [
         (b"", "empty"),
-        (b"name,label\n", "a table in text"),
-        (b"\x93NUMPY\x01\x00", "one bare array of NumPy"),
+        (b"name,label\n", "rows of numbers and a class"),
+        (b"\x93NUMPY\x01\x00", "undamaged"),
         (b"\x89HDF\r\n\x1a\n", "HDF"),
-        (b"class,file\n", "a table in text"),  # begins as a pickle of protocol 0 may
+        # Begins as a pickle of protocol 0 may.
+        (b"class,file\n", "rows of numbers and a class"),
     ],
 )
 def test_a_file_of_another_format_is_refused(content, found, tmp_path):

@@ -299,6 +299,7 @@ def test_settings_of_arrays_name_no_path(options, name):
         "dataset_name": name,
         "data_path": "",
         "embedding_crop": "center",
+        "trust_data_files": False,
         "val_classes": 0,
         "class_split": "",
         "class_folds": 0,

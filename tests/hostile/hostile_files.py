@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import pickle
 import random
 import struct
@@ -93,7 +94,25 @@ def good_files() -> dict[str, bytes]:
         "deflated npz": npz(compressed=True, names=np.array(["x", "y", "z"])),
         **{f"pickle {p}": hostile_pickles.pickled(p) for p in (0, 2, 4, 5)},
         "tfrecord": tfrecord(),
+        "npy": npy(FEATURES),
+        "safetensors": safetensors(),
     }
+
+
+def npy(array: np.ndarray) -> bytes:
+    """A good .npy file; its labels are beside it."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def safetensors(**changes: object) -> bytes:
+    """A good safetensors file, but for what `changes` replace of its features."""
+    x = {"dtype": "F32", "shape": [3, 4], "data_offsets": [0, 48], **changes}
+    y = {"dtype": "I64", "shape": [3], "data_offsets": [48, 72]}
+    header = json.dumps({"X": x, "y": y}).encode()
+    data = FEATURES.tobytes() + np.arange(3).tobytes()
+    return _LENGTH.pack(len(header)) + header + data
 
 
 def other_formats() -> dict[str, bytes]:
@@ -114,7 +133,6 @@ def other_formats() -> dict[str, bytes]:
         "PNG": b"\x89PNG\r\n\x1a\n" + bytes(500),
         "ELF": b"\x7fELF" + bytes(500),
         "HTML": b"<!DOCTYPE html><html></html>",
-        "CSV": b"1.0,2.0,a\n3.0,4.0,b\n",
         "(JSON)": b"({})",
         "JSON": b'{"embeddings": [[1.0]], "labels": [0]}',
         "TOML": b"c = 1\n[d]\n",
@@ -193,6 +211,36 @@ def zip_bombs(many: int) -> dict[str, bytes]:
         "a long header": _zip({"embeddings.npy": b"\x93NUMPY\x02\x00\xff\xff\xff\x7f"}),
         "a nested header": _zip({"embeddings.npy": _npy_header("(" * 999, "(1,)")}),
         "directories above": _zip({"../../embeddings.npy": good.getvalue()}),
+    }
+
+
+def text_bombs(many: int) -> dict[str, bytes]:
+    """Tables in text of about `many` bytes that take far more memory than they are."""
+    return {
+        "a line of commas": b"," * many,
+        "lines of commas": (b"," * 400_000 + b"\n") * (many // 400_000 + 1),
+        "a line of names": b"label," + b"f," * many,
+        "short rows": b"1,a\n" * (many // 4) + b"x,a\n",
+        "countless classes": b"".join(b"1,%x\n" % i for i in range(many // 7)),
+        "a quote that never ends": b'1,"' + b"a\n" * many,
+        "a label that never ends": b"1," + b"a" * many,
+        "numbers beyond all": b"1e999,a\n" * (many // 8),
+        "bytes that are no text": b"1,a\n" + b"1,\xff\n" * (many // 4),
+    }
+
+
+def tensor_bombs(many: int) -> dict[str, bytes]:
+    """safetensors files of about `many` bytes with headers that lie."""
+    nested = b'{"a":' * (many // 5)
+    names = json.dumps({f"{i}": {} for i in range(many // 12)}).encode()
+    return {
+        "a shape of all": safetensors(shape=[1 << 40, 4]),
+        "offsets of all": safetensors(shape=[1 << 38, 4], data_offsets=[0, 1 << 42]),
+        "no row of all": safetensors(shape=[0, 1 << 59], data_offsets=[0, 0]),
+        "a long number": safetensors(shape=[int("9" * 4000), 4]),
+        "a header of all": _LENGTH.pack((1 << 24) - 1) + b"{" * many,
+        "a nested header": _LENGTH.pack(len(nested)) + nested,
+        "countless arrays": _LENGTH.pack(len(names)) + names,
     }
 
 

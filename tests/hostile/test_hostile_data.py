@@ -30,6 +30,8 @@ def outcome(reader, tensorflow_reader, tmp_path):
     def outcome(content: bytes, suffix="", inflation=1, free=_FREE_BYTES) -> str:
         path = tmp_path / f"file{suffix}"
         path.write_bytes(content)
+        if suffix == ".npy":
+            (tmp_path / "labels.txt").write_text("a\nb\na\n")
         allowed = int(_TIMES * inflation * len(content)) + free
         process = tensorflow_reader if suffix == ".tfrecord" else reader
         # Allocators and TensorFlow's threads ask for more than they ever touch.
@@ -47,7 +49,7 @@ def _named(files: dict[str, bytes]):
 
 
 def _suffix(name: str) -> str:
-    return ".tfrecord" if name == "tfrecord" else ""
+    return f".{name}" if name in ("tfrecord", "npy") else ""
 
 
 @pytest.mark.parametrize("name", hostile_files.good_files())
@@ -122,6 +124,16 @@ def test_a_zip_bomb_does_not_go_off(outcome, many):
 
 
 @pytest.mark.parametrize("many", _SIZES)
+def test_a_table_in_text_and_a_tensor_take_little_more_memory_than_their_size(
+    outcome, many
+):
+    bombs = hostile_files.text_bombs(many) | hostile_files.tensor_bombs(many)
+    for name, bomb in bombs.items():
+        ended = outcome(bomb)
+        assert ended == "refused 3" or name == "countless classes", name
+
+
+@pytest.mark.parametrize("many", _SIZES)
 def test_a_record_takes_what_it_holds_and_not_what_it_claims(outcome, many):
     for name, bomb in hostile_files.record_bombs(many).items():
         # TensorFlow's parser may take 80 times a record, which is a MiB at most.
@@ -141,6 +153,7 @@ def test_other_formats_under_any_name_are_refused(outcome, name):
 def test_a_file_cut_short_is_refused(outcome, name, step, tmp_path):
     content = hostile_files.good_files()[name]
     (tmp_path / "whole").write_bytes(content)
+    assert outcome(content, _suffix(name)) == "read"
     whole = load(tmp_path / "whole")
     for cut in truncations(content, step):
         if outcome(cut, _suffix(name)) == "read":

@@ -1,6 +1,8 @@
 """Many pictures, by processes with limits: in order, named when bad, whatever dies."""
 
 import os
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -200,3 +202,9 @@ def test_glyphs_as_pictures_have_the_features_of_the_embedded_set():
     np.testing.assert_array_equal(features, table.embeddings[:30].astype(np.float16))
     assert table.names[:30].tolist() == [glyphs.items[i] for i in batch.indices]
     assert glyphs.class_names[glyphs.labels[batch.indices[0]]] == table.class_names[0]
+
+
+def test_the_lines_of_the_page_make_features_of_pictures():
+    page = pathlib.Path(__file__).parents[3] / "docs" / "data_formats.md"
+    text = page.read_text("utf-8").split("## Pictures")[1]
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], {})

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from leo_tf.data_pipeline.feature_files import open_input
+from leo_tf.data_pipeline.formats.opening import open_input
 from leo_tf.data_pipeline.release_pickle import reader as release_pickle
 from leo_tf.errors import InputError
 

@@ -1,0 +1,69 @@
+"""Reads single arrays of .npy files, without pickle, and the labels beside them."""
+
+import math
+import os
+import re
+import struct
+from typing import BinaryIO
+
+import numpy as np
+
+from leo_tf.data_pipeline.formats.conversions import resave_advice
+from leo_tf.data_pipeline.formats.npz import fill, read_header
+from leo_tf.data_pipeline.release_layout import SPLITS
+from leo_tf.errors import InputError, shown
+
+MAGIC = b"\x93NUMPY"
+_LABEL_SUFFIXES = (".npy", ".csv", ".txt")
+
+
+def read_array(file: BinaryIO, path: str, kinds: str) -> np.ndarray:
+    """Reads the array of 1 or 2 axes that an open file holds, in the file's dtype.
+
+    Raises:
+      InputError: if it is of none of these `dtype.kind`s, or the file has another size
+        than the header says.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+
+    def advice(change: str, trust: bool = False) -> str:
+        return resave_advice(path, change, trust)
+
+    try:
+        dtype, shape, fortran = read_header(file, path, kinds, advice)
+    except struct.error:
+        raise InputError(path, "an undamaged array", "the beginning of one") from None
+    declared, there = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if declared != there:  # before anything is allocated
+        raise InputError(path, f"{declared} bytes for shape {shape}", f"{there} bytes")
+    if not declared:
+        raise InputError(path, "an array that is not empty", f"shape {shape}")
+    flat = np.empty(math.prod(shape), dtype)
+    fill(flat.view(np.uint8), file, path)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def labels_beside(path: str) -> str:
+    """Returns the path of the labels of the features in an .npy file.
+
+    For X.npy it is X_labels, X_y, y, or labels: one of them, as .npy, or as .csv or
+    .txt with a label a line.
+
+    Raises:
+      InputError: if none of them is there, or several.
+    """
+    folder, stem = os.path.split(os.path.splitext(path)[0])
+    stems = [f"{stem}_labels", f"{stem}_y"]
+    stems.append(re.sub(r"^[Xx](?=_|$)", "y", stem))
+    stems.append(re.sub(r"^(features|embeddings)(?=_|$)", "labels", stem))
+    if stem not in SPLITS:  # else those of one split might be taken for another's
+        stems += ["labels", "y"]
+    stems = [name for name in dict.fromkeys(stems) if name != stem]
+    names = [name + suffix for name in stems for suffix in _LABEL_SUFFIXES]
+    found = [name for name in names if os.path.exists(os.path.join(folder, name))]
+    if len(found) == 1:
+        return os.path.join(folder, found[0])
+    received = " and ".join(map(shown, found)) or "none of them"
+    expected = f"the class of each row in one of {', '.join(names)} beside it"
+    raise InputError(path, expected, received)

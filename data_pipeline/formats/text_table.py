@@ -1,0 +1,174 @@
+"""Reads tables in text: a row of numbers and a class on each line, `,` `;` or tab."""
+
+import array
+import csv
+import re
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from leo_tf.data_pipeline.formats.conversions import FIELDS
+from leo_tf.data_pipeline.formats.names import check_row_count
+from leo_tf.errors import InputError, shown
+
+# A line of characters with a delimiter among them.
+_FIRST_LINE = re.compile(rb"[^\0-\x08\n]*[,;\t][^\0-\x08\n]*\n")
+# A cell takes sixty bytes while its line is taken apart.
+_LONGEST_LINE = 1 << 19
+# A name takes a hundred bytes, however short it is.
+_MOST_CLASSES = 1 << 18
+LABELS = ("label", "class", "y", "target", *FIELDS[1][:-1])
+
+
+class TextTable(NamedTuple):
+    """What a table holds."""
+
+    features: np.ndarray  # [rows, D] of the dtype asked for
+    classes: list[str]  # [rows]
+
+
+class _Columns(NamedTuple):
+    """Where the class and the features stand."""
+
+    label: int
+    features: list[int]
+    names: list[str]
+    has_header: bool
+
+
+def is_text_table(start: bytes) -> bool:
+    """Whether a file that begins so is a table."""
+    return _FIRST_LINE.match(start) is not None
+
+
+def read_table(file: BinaryIO, path: str, dtype: str) -> TextTable:
+    """Reads an open file.
+
+    Where the first line names columns, the class is in the one called label, class, y
+    or target, and a column without a name, as of row numbers, is left out. Else it is
+    in the last one. All others are features.
+
+    Raises:
+      InputError: naming the line and the column that is none.
+    """
+    file.seek(0)
+    first = file.readline(_LONGEST_LINE)
+    file.seek(0)
+    delimiter = chr(max(b",;\t", key=first.count))
+    rows = csv.reader(_lines(file, path), delimiter=delimiter, strict=True)
+    numbers = array.array("d" if dtype == "float64" else "f")
+    classes: list[str] = []
+    known: dict[str, str] = {}  # one object a class
+    try:
+        header = next(rows)
+        columns = _columns_of(header, path)
+        for row in _rows_of(rows, header, columns):
+            where = f"{path}: line {rows.line_num}"
+            if len(row) != len(header):
+                raise InputError(where, f"{len(header)} columns", f"{len(row)}")
+            label = row[columns.label].strip()
+            if not label:
+                raise InputError(where, "a class", "none")
+            classes.append(known.setdefault(label, label))
+            if len(known) > _MOST_CLASSES:
+                expected = f"at most {_MOST_CLASSES} classes"
+                hint = "Is the class in another column? Name it label."
+                raise InputError(path, expected, "more", hint)
+            try:
+                numbers.extend([float(row[i]) for i in columns.features])
+            except ValueError:
+                _refuse_cell(row, columns, where)
+            size = numbers.itemsize * len(columns.features)
+            if not len(classes) & 0xFFFF:
+                check_row_count(
+                    len(classes), size, lambda *parts: InputError(path, *parts)
+                )
+    except (csv.Error, UnicodeDecodeError) as error:
+        where = f"{path}: line {rows.line_num}"
+        raise InputError(where, "a table in UTF-8", shown(str(error))) from None
+    if not classes:
+        raise InputError(path, "rows of numbers and a class", "no row")
+    for label in known:
+        if _is_number(label) and not float(label).is_integer():
+            received = f"{shown(label)} in column {columns.names[columns.label]}"
+            hint = "Is the class in another column? Name it label."
+            raise InputError(path, "classes that are names or whole", received, hint)
+    features = np.frombuffer(numbers, numbers.typecode)
+    return TextTable(features.reshape(len(classes), -1), classes)
+
+
+def read_labels(file: BinaryIO, path: str, rows: int) -> list[str]:
+    """Reads a label a line; of a first line that only names them nothing is kept.
+
+    Raises:
+      InputError: if they are not as many as `rows`.
+    """
+    file.seek(0)
+    labels: list[str] = []
+    known: dict[str, str] = {}  # one object a class
+    try:
+        for line in _lines(file, path):
+            label = line.strip().strip('"')
+            if label and (labels or label not in LABELS):
+                labels.append(known.setdefault(label, label))
+            if len(labels) > rows:
+                break
+    except UnicodeDecodeError as error:
+        raise InputError(path, "text in UTF-8", shown(str(error))) from None
+    if len(labels) != rows:
+        found = f"{len(labels)}{' or more' * (len(labels) > rows)}"
+        raise InputError(path, f"{rows} labels, one a row of the features", found)
+    return labels
+
+
+def _lines(file: BinaryIO, path: str) -> Iterator[str]:
+    number = 0
+    while line := file.readline(_LONGEST_LINE):
+        number += 1
+        if len(line) == _LONGEST_LINE:
+            expected = f"less than {_LONGEST_LINE} bytes"
+            raise InputError(f"{path}: line {number}", expected, "more")
+        yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+
+
+def _columns_of(first: list[str], path: str) -> _Columns:
+    """Where things stand, by the first line, which may be one of numbers."""
+    names = [name.strip() for name in first]
+    last = len(names) - 1
+    if all(_is_number(name) for name in names[:-1]):
+        numbered = [str(i + 1) for i in range(last + 1)]
+        return _Columns(last, list(range(last)), numbered, False)
+    labels = [i for i, name in enumerate(names) if name in LABELS]
+    if len(labels) != 1:
+        few = ", ".join(map(shown, names[:8])) + ", ..." * (len(names) > 8)
+        expected = f"one column of the class, named one of {', '.join(LABELS[:4])}"
+        raise InputError(f"{path}: line 1", expected, few)
+    features = [i for i, name in enumerate(names) if name and i != labels[0]]
+    if not features:
+        raise InputError(f"{path}: line 1", "columns of numbers", "none")
+    return _Columns(labels[0], features, names, True)
+
+
+def _rows_of(
+    rows: Iterable[list[str]], first: list[str], columns: _Columns
+) -> Iterator[list[str]]:
+    """All rows but for a header, and lines that are empty."""
+    if not columns.has_header:
+        yield first
+    yield from filter(None, rows)
+
+
+def _refuse_cell(row: list[str], columns: _Columns, where: str) -> None:
+    wrong = next(i for i in columns.features if not _is_number(row[i]))
+    hint = "Features are numbers; leave other columns out."
+    column = f"{where}, column {shown(columns.names[wrong])}"
+    raise InputError(column, "a number", shown(row[wrong]), hint)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

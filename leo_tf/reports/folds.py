@@ -1,0 +1,84 @@
+"""A comparison over folds of the classes: for results.json, in Markdown, printed."""
+
+import statistics
+
+from leo_tf.evaluation.job_results import FoldedComparison
+from leo_tf.reports import results as report
+from leo_tf.reports.table import Table, document
+
+
+def as_dict(found: FoldedComparison) -> dict:
+    """Returns what results.json holds."""
+    methods = {}
+    for name in found.names:
+        values = _accuracies(found, name)
+        methods[name] = {
+            "title": found.rows(name)[0].plain_title,
+            "mean_over_folds": statistics.fmean(values),
+            "standard_deviation_over_folds": statistics.stdev(values),
+            "folds": [row.accuracy.as_dict() for row in found.rows(name)],
+        }
+    return {
+        "best_on_validation": found.best,
+        "methods": methods,
+        "difference_to": found.folds[0].reference,
+        "interval": "95 % over the episodes of a fold",
+    }
+
+
+def terminal(found: FoldedComparison) -> list[str | Table]:
+    """Returns what a terminal shows: what each method reaches, in all and in each."""
+    parts: list[str | Table] = [f"\n{_title(found)}", _table(found)]
+    return [*parts, *([f"{said}\n"] if (said := _advice(found)) else [])]
+
+
+def markdown(found: FoldedComparison) -> str:
+    """Returns the table, and what its columns mean."""
+    meaning = (
+        "Each class is tested in one fold, so the spread over folds says how much the "
+        "choice of classes matters; the runs share training classes, so it is no "
+        "confidence interval. Differences are within folds. The directories fold_0, "
+        "fold_1, ... hold the comparison of each, with its intervals over episodes."
+    )
+    given = f"Given: `{report.flags(found.folds[0].given)}`"
+    return document(
+        [f"# {_title(found)}", _table(found), meaning, _advice(found), given]
+    )
+
+
+def _title(found: FoldedComparison) -> str:
+    first = found.folds[0]
+    tested = report.title(first.dataset, first.shape, first.samples)
+    return f"{tested}; ± is the standard deviation over {len(found.folds)} folds"
+
+
+def _table(found: FoldedComparison) -> Table:
+    reference = found.folds[0].reference
+    minus = f"minus {found.folds[0].reference_title}"
+    numbers = tuple(f"fold {i}" for i in range(len(found.folds)))
+    columns = "method", "accuracy in %", minus, *numbers
+    own, rows = _accuracies(found, reference), []
+    for name in found.names:
+        values = _accuracies(found, name)
+        gains = [mine - theirs for mine, theirs in zip(values, own)]
+        minus = "" if name == reference else _spread(gains, "+")
+        each = (f"{100 * value:.2f}" for value in values)
+        rows.append((found.rows(name)[0].plain_title, _spread(values), minus, *each))
+    return Table(columns, rows, left=columns[:1])
+
+
+def _accuracies(found: FoldedComparison, name: str) -> list[float]:
+    return [row.accuracy.mean for row in found.rows(name)]
+
+
+def _spread(values: list[float], sign: str = "") -> str:
+    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+    return f"{100 * mean:{sign}.2f} ± {100 * deviation:.2f}"
+
+
+def _advice(found: FoldedComparison) -> str:
+    if found.best is None:
+        return ""
+    row, values = found.rows(found.best)[0], _accuracies(found, found.best)
+    said = f"Best on the validation episodes of all folds: {row.words}. "
+    return f"{said}In the tests it has {_spread(values)} %."
