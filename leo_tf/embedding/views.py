@@ -4,8 +4,10 @@ Shapes: n pictures, R pixels a side as they are decoded, S as the backbone gets 
 """
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:  # the command line reads this module, and waits for nothing
+    import numpy as np
 
 VIEWS = ("whole", "center", "multiview")
 # The paper's crops are 80 of 92 pixels (arXiv:1807.05960, appendix B).
@@ -18,11 +20,11 @@ def decoded_side(side: int, views: str) -> int:
 
 
 def embed_views(
-    embed: Callable[[np.ndarray], np.ndarray],
-    pictures: np.ndarray,
+    embed: Callable[[Any], Any],
+    pictures: "np.ndarray",
     side: int,
     views: str,
-) -> np.ndarray:
+) -> "np.ndarray":
     """Returns the features [n, D] of pictures [n, R, R, 3], averaged over their views.
 
     Args:
@@ -33,13 +35,13 @@ def embed_views(
         return embed(pictures)
     if views == "center":
         return embed(next(_crops(pictures, side)))
-    total = np.zeros(())
+    total: Any = 0.0
     for crop in _crops(pictures, side):
         total = total + embed(crop) + embed(crop[:, :, ::-1])
     return total / 10.0
 
 
-def _crops(pictures: np.ndarray, side: int) -> Iterator[np.ndarray]:
+def _crops(pictures: "np.ndarray", side: int) -> Iterator["np.ndarray"]:
     """Yields the middle, then the corners: [n, S, S, 3] each."""
     most = pictures.shape[1] - side
     middle = most // 2
