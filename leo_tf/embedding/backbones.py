@@ -175,10 +175,8 @@ def _saved_model(path: str, side: int | None) -> Backbone:
     try:
         loaded = tf.saved_model.load(path)
         function = loaded.signatures["serving_default"]
-        (key, spec), (out,) = (
-            (*function.structured_input_signature[1].items(),),
-            (*function.structured_outputs,),
-        )
+        ((key, spec),) = function.structured_input_signature[1].items()
+        (out,) = function.structured_outputs
     except Exception as error:  # whatever is wrong with the files
         expected = "a SavedModel whose serving_default has one input and one output"
         raise InputError(path, expected, _brief(error)) from error
@@ -187,6 +185,7 @@ def _saved_model(path: str, side: int | None) -> Backbone:
         _refuse("--image_size", f"{fixed}, which {path} takes", side)
 
     def embed(pictures):
+        function = loaded.signatures["serving_default"]  # lives as long as `loaded`
         return function(**{key: tf.cast(pictures, spec.dtype)})[out].numpy()
 
     parts = [
