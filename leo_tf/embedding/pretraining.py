@@ -5,7 +5,7 @@ backbone.keras        pictures -> features, when all epochs are done
 
 Shapes: n pictures, H pixels a side as they are stored, S as the network gets them.
 
-Source of the recipe: appendix B of arXiv:1807.05960, and what it builds on, Qiao et
+Source of the recipe: arXiv:1807.05960 on pre-training, and what it builds on, Qiao et
 al., 2018 (arXiv:1706.03466). Which of its numbers the paper states, and which are
 ours, docs/pictures.md says.
 """

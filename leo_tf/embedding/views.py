@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # the command line reads this module, and waits for nothing
     import numpy as np
 
 VIEWS = ("whole", "center", "multiview")
-# The paper's crops are 80 of 92 pixels (arXiv:1807.05960, appendix B).
+# The paper's crops are 80 of 92 pixels (arXiv:1807.05960, on pre-training).
 _MARGIN = 92 / 80
 
 
