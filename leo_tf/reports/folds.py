@@ -28,7 +28,14 @@ def as_dict(found: FoldedComparison) -> dict:
 
 def terminal(found: FoldedComparison) -> list[str | Table]:
     """Returns what a terminal shows: what each method reaches, in all and in each."""
-    parts: list[str | Table] = [f"\n{_title(found)}", _table(found)]
+    whole, reached = _table(found), slice(3)
+    kept = [row[reached] for row in whole.rows]
+    each = [(row[0], *row[3:]) for row in whole.rows]
+    parts: list[str | Table] = [
+        f"\n{_title(found)}",
+        Table(whole.columns[reached], kept, whole.left),
+        Table((whole.columns[0], *whole.columns[3:]), each, whole.left),
+    ]
     return [*parts, *([f"{said}\n"] if (said := _advice(found)) else [])]
 
 
@@ -40,7 +47,8 @@ def markdown(found: FoldedComparison) -> str:
         "confidence interval. Differences are within folds. The directories fold_0, "
         "fold_1, ... hold the comparison of each, with its intervals over episodes."
     )
-    given = f"Given: `{report.flags(found.folds[0].given)}`"
+    typed = {k: v for k, v in found.folds[0].given.items() if k != "fold"}
+    given = f"Given: `{report.flags(typed)}`"
     return document(
         [f"# {_title(found)}", _table(found), meaning, _advice(found), given]
     )

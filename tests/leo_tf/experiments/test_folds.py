@@ -17,7 +17,7 @@ _CLASSES = 12
 
 
 @pytest.fixture(scope="module")
-def compare(small_flags, all_classes):
+def compare(small_flags, all_classes, quick_jobs):
     """Compares two methods on data without splits; returns the exit status."""
 
     def compare(workdir, *flags) -> int:
@@ -69,6 +69,7 @@ def test_the_table_has_means_and_spread_of_the_folds(job):
         assert spread == pytest.approx(statistics.stdev(values)) and spread > 0
     text = (job / "results.md").read_text()
     assert "standard deviation over 3 folds" in text and "| fold 2 |" in text
+    assert "--class_folds=3" in text and "--fold=" not in text
     best = max(folds[0], key=lambda n: sum(f[n]["validation"]["mean"] for f in folds))
     assert found["best_on_validation"] == best
 
