@@ -37,9 +37,15 @@ _NAMES_ELSEWHERE = {
     **dict.fromkeys(("gpu", "device", "cuda"), "CUDA_VISIBLE_DEVICES in front of it"),
     **dict.fromkeys(("eval", "evaluate", "test"), "--mode=evaluate"),
 }
+# Of no use without --images.
+_NEED_PICTURES = (
+    *("features_dir", "backbone", "backbone_weights", "image_size", "views"),
+    "skip_bad_images",
+)
 _EXAMPLES = (
     ("", "trains and tests on the embedded characters"),
     ("--data_path=features --shot=5 --num_steps=5000", "on your own features"),
+    ("--images=pictures", "from a folder of pictures to a model to deploy"),
     ("--mode=evaluate --workdir=runs/glyphs_5way_1shot", "tests the best again"),
 )
 
@@ -124,7 +130,7 @@ def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
       FlagError: if flags contradict each other or data is missing.
     """
     given = _given(flag_values)
-    mode = given.pop("mode", "train")
+    mode = given.pop("mode", "from_images" if "images" in given else "train")
     workdir = given.pop("workdir", "")
     debug, quiet = given.pop("debug", False), given.pop("quiet", False)
     check_mode(mode, workdir, given)
@@ -134,8 +140,10 @@ def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
         if mode in option.modes
         if option.name in given or option.default is not REQUIRED
     }
-    config = _config(given)
-    if mode in ("train", "search", "compare", "reproduce"):
+    pictures = arguments.get("images")
+    _check_pictures(pictures, given, arguments)
+    config = _config(given, pictures)
+    if mode in ("train", "search", "compare", "reproduce") and pictures is None:
         _check_data(config, given)
     explicit = MappingProxyType(given)
     return RunOptions(mode, workdir, config, explicit, debug, quiet, arguments)
@@ -165,10 +173,22 @@ def _given(flag_values: absl_flags.FlagValues) -> dict[str, Any]:
     return given
 
 
-def _config(given) -> Config:
+def _check_pictures(pictures, given, arguments) -> None:
+    """Sees that pictures are not asked for beside features, nor what needs them."""
+    if pictures is not None and "data_path" in given:
+        expected = "pictures, or features at --data_path"
+        raise FlagError("--images", expected, "both")
+    for name in _NEED_PICTURES:
+        if pictures is None and arguments.get(name):
+            raise FlagError(f"--{name}", "--images too", "none")
+
+
+def _config(given, pictures) -> Config:
     """Defaults, then the preset, then what was given."""
-    asks_for_data = "data_path" in given or (
-        given.get("dataset_name", EMBEDDED_DATASET) != EMBEDDED_DATASET
+    asks_for_data = (
+        pictures is not None
+        or "data_path" in given
+        or (given.get("dataset_name", EMBEDDED_DATASET) != EMBEDDED_DATASET)
     )
     name = given.get("preset", "" if asks_for_data else EMBEDDED_DATASET)
     config = PRESETS[name].config() if name else Config()

@@ -3,17 +3,21 @@
 Nothing below this package prints results or makes exit statuses.
 """
 
+import dataclasses
 import json
+import pathlib
 import shlex
 from collections.abc import Callable
 
 from leo_tf.cli.flags import RunOptions
 from leo_tf.console import Console
-from leo_tf.environment import python
+from leo_tf.environment import program, python
 from leo_tf.errors import Stopped
 from leo_tf.experiments.compare import compare
+from leo_tf.experiments.embed import embed, pretrain
 from leo_tf.experiments.evaluate import evaluate
 from leo_tf.experiments.folds import compare_folds
+from leo_tf.experiments.from_images import from_images
 from leo_tf.experiments.reproduce import reproduce
 from leo_tf.experiments.search import SETTINGS_FILE, search
 from leo_tf.experiments.train import train
@@ -23,6 +27,31 @@ from leo_tf.methods.registry import method_of
 from leo_tf.reports import comparison, folds, reproduction, results
 from leo_tf.reports import search as search_report
 from leo_tf.reports.table import show
+
+# What `embed` takes of a job's arguments.
+_OF_PICTURES = (
+    *("images", "features_dir", "backbone", "backbone_weights", "image_size", "views"),
+    "skip_bad_images",
+)
+
+
+def _with_features(job: Callable[[RunOptions, Console], None]) -> Callable:
+    """A job on features; where pictures are given, on theirs."""
+
+    def do(options: RunOptions, console: Console) -> None:
+        arguments = dict(options.arguments)
+        given = {name: arguments.pop(name) for name in _OF_PICTURES}
+        config = options.config
+        if given["images"] is not None:
+            found = embed(data=config.data, console=console, **given)
+            config = config.replace(
+                data_path=str(found.directory),
+                dataset_name=found.name,
+                **{"class_split": "", "split_seed": 0},
+            )
+        job(dataclasses.replace(options, config=config, arguments=arguments), console)
+
+    return do
 
 
 def _train(options: RunOptions, console: Console) -> None:
@@ -74,15 +103,55 @@ def _export(options: RunOptions, console: Console) -> None:
     print(f"Export of step {step}: {path}")
 
 
+def _from_images(options: RunOptions, console: Console) -> None:
+    explicit, arguments = dict(options.explicit), dict(options.arguments)
+    images = arguments["images"]
+    workdir = options.workdir or f"runs/{pathlib.Path(images).name or 'pictures'}"
+    found = from_images(
+        workdir=workdir, settings=explicit, console=console, **arguments
+    )
+    show(comparison.terminal(found.comparison))
+    path = near(found.exported.parent)
+    print(f"Exported: {path}")
+    serve = shlex.quote(f"--export_dir={path}")
+    print(f"To serve it:  {program()} --mode=serve {serve}")
+
+
+def _pretrain(options: RunOptions, console: Console) -> None:
+    data, arguments = options.config.data, options.arguments
+    found = pretrain(workdir=options.workdir, data=data, console=console, **arguments)
+    results = found["results"]
+    print(f"Accuracy on pictures held out: {100 * results['val_accuracy']:.2f} %")
+    backbone = shlex.quote(f"--backbone={near(options.workdir)}")
+    print(f"To embed with it:  {program()} --mode=embed {backbone}")
+
+
+def _embed(options: RunOptions, console: Console) -> None:
+    found = embed(data=options.config.data, console=console, **options.arguments)
+    facts, path = found.facts, near(found.directory)
+    for split, size in facts["sizes"].items():
+        print(f"{split}: {size['classes']} classes, {size['rows']} pictures")
+    print(f"{facts['embedding_size']} features each, by {facts['backbone']}: {path}")
+    data = shlex.quote(f"--data_path={path}")
+    print(f"To train on them:  {program()} {data}")
+
+
 JOBS: dict[str, Callable[[RunOptions, Console], None]] = {
-    "train": _train,
+    "train": _with_features(_train),
     "evaluate": _evaluate,
-    "search": _several_runs(
-        search,
-        lambda found: search_report.terminal(found.trials),
-        f"Settings for --method_settings: {{}}/{SETTINGS_FILE}",
+    "search": _with_features(
+        _several_runs(
+            search,
+            lambda found: search_report.terminal(found.trials),
+            f"Settings for --method_settings: {{}}/{SETTINGS_FILE}",
+        )
     ),
-    "compare": _compare,
-    "reproduce": _several_runs(reproduce, reproduction.terminal, "Directory: {}"),
+    "compare": _with_features(_compare),
+    "reproduce": _with_features(
+        _several_runs(reproduce, reproduction.terminal, "Directory: {}")
+    ),
+    "pretrain": _pretrain,
+    "embed": _embed,
+    "from_images": _from_images,
     "export": _export,
 }

@@ -14,6 +14,15 @@ _NEEDED = {
         "export_dir": "a directory for exported models",
     },
     "serve": {"export_dir": "the directory of models to serve"},
+    "pretrain": {
+        "images": "the pictures to train on",
+        "workdir": "a directory for the backbone",
+    },
+    "embed": {
+        "images": "the pictures",
+        "features_dir": "a directory for their features",
+    },
+    "from_images": {"images": "the pictures"},
 }
 _METHODS = {
     "method": "--methods has them",
@@ -23,11 +32,16 @@ _METHODS = {
 # Settings that these modes give to their runs themselves.
 _MAKES_ITS_OWN = {
     "compare": _METHODS,
+    "from_images": {**_METHODS, "data_path": "--images has the data"},
     "search": {**_METHODS, "train_on_val": "it selects on the validation classes"},
     "reproduce": {"train_on_val": "it trains first without, then with"},
 }
+# How classes are split: a setting that modes of pictures have.
+_SPLITTING = ("class_split", "split_seed")
 # Modes without settings.
 _NO_SETTINGS = {
+    "pretrain": "no setting of LEO with --mode=pretrain",
+    "embed": "no setting of LEO with --mode=embed",
     "export": "no setting with --mode=export: the run has its own",
     "serve": "no flag of training or evaluation with --mode=serve",
 }
@@ -44,15 +58,17 @@ def check_mode(mode: str, workdir: str, given: Mapping[str, Any]) -> None:
         if modes and mode not in modes:
             expected = f"--mode={' or '.join(modes)}"
             raise FlagError(f"--{name}", expected, f"--mode={mode}")
-    directories = {"workdir": workdir, "export_dir": given.get("export_dir")}
+    directories = {**given, "workdir": workdir}
     for name, expected in _NEEDED.get(mode, {}).items():
-        if not directories[name]:
+        if not directories.get(name):
             raise FlagError(f"--{name}", expected, "nothing")
     reasons = _MAKES_ITS_OWN.get(mode, {})
     too_many = {n: f"no such flag with --mode={mode}: {r}" for n, r in reasons.items()}
     if mode in _NO_SETTINGS:
         settings = [name for name in given if not OPTIONS[name].modes]
-        if mode == "serve" and workdir:
+        if mode in ("pretrain", "embed"):
+            settings = [name for name in settings if name not in _SPLITTING]
+        if mode in ("serve", "embed") and workdir:
             settings.insert(0, "workdir")
         too_many = dict.fromkeys(settings, _NO_SETTINGS[mode])
     for name in ("workdir", *given):

@@ -17,6 +17,7 @@ from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.rules import LARGEST_INTEGER, Rule, boolean, integer
 from leo_tf.configs.schema import GROUPS
 from leo_tf.configs.settings import TRANSFORMS
+from leo_tf.embedding.views import VIEWS
 from leo_tf.errors import FlagError, shown
 from leo_tf.methods.registry import METHODS, is_known
 from leo_tf.methods.settings import SEARCHED, compared
@@ -129,6 +130,16 @@ _LIST = f"names among {_METHOD_NAMES}, each once, separated by commas; also "
 _LIST += f"METHOD@TRANSFORM, of {', '.join(TRANSFORMS)}"
 _JOBS = ("train", "search", "compare", "reproduce")
 _EXPORT, _SERVE = ("export",), ("serve",)
+_EMBED, _PRETRAIN, _CHAIN = ("embed",), ("pretrain",), ("from_images",)
+_WITH_FEATURES = (*_JOBS, *_EMBED, *_CHAIN)
+_WITH_BACKBONE = (*_PRETRAIN, *_CHAIN)
+_WITH_PICTURES = (*_WITH_FEATURES, *_PRETRAIN)
+_BACKBONE = Rule(
+    str,
+    "hog, a model of keras.applications (ResNet50), a .keras file, a SavedModel or "
+    "module:callable; to pre-train, wrn_DEPTH_WIDTH",
+    str.isprintable,
+)
 _FORMAT = rules.choice("saved_model", "tflite")
 _HIGHEST = ("default: the highest there is, plus 1",)
 _HOST = Rule(str, "an address or a host name", str.isprintable)
@@ -154,13 +165,18 @@ _ORIGINS = Rule(
 _WHAT_TO_DO = [
     Option(
         "mode",
-        rules.choice(*_JOBS[:1], "evaluate", *_JOBS[1:], "export", "serve"),
+        rules.choice(
+            *(*_JOBS[:1], "evaluate", *_JOBS[1:]),
+            *("pretrain", "embed", "from_images", "export", "serve"),
+        ),
         facts=("default: train",),
     ).meaning(
         "Train and test; only test the best checkpoint of --workdir; look for "
         "better settings on the validation episodes; train and test several "
-        "methods; follow the published protocol over several seeds; write the best "
-        "checkpoint as a model to deploy; or answer requests with the models of "
+        "methods; follow the published protocol over several seeds; train a backbone "
+        "on pictures; turn pictures into features; do all of that and compare and "
+        "export, which --images alone asks for; write the best checkpoint as a "
+        "model to deploy; or answer requests with the models of "
         "--export_dir."
     ),
     Option(
@@ -215,6 +231,47 @@ _WHAT_TO_DO = [
     Option("debug", boolean()).meaning("Show the traceback of an error."),
     Option("quiet", boolean()).meaning("Print the results only."),
 ]
+_PICTURES = [
+    Option("images", _PATH, _WITH_PICTURES, None).meaning(
+        "Folder of a folder of pictures a class, or of folders train, val and test of "
+        "those; a CSV file of path, label and perhaps split; or glyphs."
+    ),
+    Option("skip_bad_images", boolean(), _WITH_PICTURES, default=False).meaning(
+        "Leave out pictures that cannot be read, and list them."
+    ),
+    Option("features_dir", _PATH, _JOBS + _EMBED, None).meaning(
+        "Directory for the features, which --data_path takes then; without it, the "
+        "user's cache directory has them."
+    ),
+    Option(
+        *("backbone", _BACKBONE, _WITH_PICTURES, None),
+        facts=("default: hog, or to pre-train that of the recipe",),
+    ).meaning("What turns pictures into features."),
+    Option("backbone_weights", _PATH, _WITH_FEATURES, None).meaning(
+        "Of a model of keras.applications: imagenet, which is downloaded; none, for "
+        "random ones; or a file."
+    ),
+    Option("image_size", integer(8, 2048), _WITH_PICTURES, None).meaning(
+        "Pixels a side of what the backbone gets, if it takes any."
+    ),
+    Option("views", rules.choice(*VIEWS), _WITH_FEATURES, None).meaning(
+        "Part of a picture that is seen: all of it, its center, or the average of ten "
+        "crops."
+    ),
+    Option("recipe", rules.choice("paper", "small"), _WITH_BACKBONE, "small").meaning(
+        "Settings to pre-train with: wrn_28_10 on 80 x 80 pixels for 90 epochs, or "
+        "wrn_10_2 on 32 x 32 for 30."
+    ),
+    Option("pretrain_epochs", integer(1), _WITH_BACKBONE, None, "epochs").meaning(
+        "Epochs to pre-train for."
+    ),
+    Option(
+        "pretrain_lr", rules.above_zero(), _WITH_BACKBONE, None, "learning_rate"
+    ).meaning("First learning rate of pre-training."),
+    Option("flip", boolean(), _WITH_BACKBONE, None).meaning(
+        "Mirror half of the pictures while pre-training; not for writing."
+    ),
+]
 _EXPORTING = [
     Option("export_format", _FORMAT, _EXPORT, "saved_model", "format").meaning(
         "What to write: for TensorFlow and its servers, or for small devices."
@@ -265,7 +322,12 @@ def _of_setting(field: dataclasses.Field) -> Option:
 
 
 def _all_options() -> Mapping[str, Option]:
-    groups = {"What to do": _WHAT_TO_DO, "Export": _EXPORTING, "Serving": _SERVING}
+    groups = {
+        "What to do": _WHAT_TO_DO,
+        "Pictures": _PICTURES,
+        "Export": _EXPORTING,
+        "Serving": _SERVING,
+    }
     for group, kind in GROUPS.items():
         groups[group.capitalize()] = [_of_setting(f) for f in dataclasses.fields(kind)]
     ours = {

@@ -1,0 +1,1 @@
+"""Pictures and other items in, features out: backbones and their pre-training."""

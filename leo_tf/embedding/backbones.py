@@ -1,0 +1,259 @@
+"""Backbones by name: what turns pictures, or other items, into features.
+
+hog                  the embedded set's 640 histograms of gradients, of any picture
+ResNet50, ...        every model of `keras.applications`
+FILE.keras           a Keras model, ours from `--mode=pretrain` included
+DIRECTORY            of a pre-training, or a SavedModel
+module:callable      any function of a list of items: [n, D]
+
+Shapes: n pictures, S pixels a side, D numbers a picture.
+"""
+
+import hashlib
+import importlib
+import inspect
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from leo_tf.errors import FlagError, InputError, shown
+
+HOG = "hog"
+BACKBONE_FILE = "backbone.keras"  # of the directory of a pre-training
+_HOG_SIDE = 32
+# What most models of `keras.applications` were trained on, and what others were.
+_USUAL_SIDE = 224
+_SIDES = {"InceptionV3": 299, "InceptionResNetV2": 299, "Xception": 299}
+_SIDES |= {"NASNetLarge": 331}
+_SIDES |= {f"EfficientNetB{i}": s for i, s in enumerate((224, 240, 260, 300))}
+_SIDES |= {f"EfficientNetB{i}": s for i, s in enumerate((380, 456, 528, 600), 4)}
+_SIDES |= {f"EfficientNetV2B{i}": s for i, s in enumerate((224, 240, 260, 300))}
+_SIDES |= {"EfficientNetV2S": 384, "EfficientNetV2M": 480, "EfficientNetV2L": 480}
+_WEIGHTS = "--backbone_weights"
+
+
+class Backbone(NamedTuple):
+    """What turns items into features, and which it is.
+
+    Attributes:
+      name: as given.
+      embed: of pictures [n, S, S, 3] uint8, or of a list of items: [n, D] numbers.
+      side: S; None if it takes items as they are.
+      digest: SHA-256 of its weights, or of the source of a callable.
+      preprocessing: in words.
+    """
+
+    name: str
+    embed: Callable[[Any], np.ndarray]
+    side: int | None
+    digest: str
+    preprocessing: str
+
+
+def backbone_named(
+    name: str, weights: str | None = None, side: int | None = None
+) -> Backbone:
+    """Returns the backbone that a name stands for.
+
+    Args:
+      name: as above.
+      weights: of a model of `keras.applications`: "imagenet", which Keras downloads;
+        "none", drawn at random from seed 0; or a file. None for imagenet.
+      side: S, where the backbone takes any; None for its own.
+
+    Raises:
+      FlagError: if there is no such backbone, or it does not take these arguments.
+      InputError: if its file or module cannot be loaded.
+    """
+    if weights is not None and name not in _applications():
+        _refuse(_WEIGHTS, "a model of keras.applications as --backbone", name)
+    if name == HOG:
+        return _hog(side)
+    if name in _applications():
+        return _application(name, weights or "imagenet", side)
+    if pathlib.Path(name).exists():
+        return _saved(name, side)
+    if ":" in name and not name.endswith(".keras"):
+        return _callable(name, side)
+    expected = "hog, a model of keras.applications (ResNet50), a .keras file, a "
+    expected += "SavedModel, or module:callable"
+    raise FlagError("--backbone", expected, shown(name), _like(name))
+
+
+def _hog(side: int | None) -> Backbone:
+    from leo_tf.data_pipeline.glyphs import hog
+
+    if side not in (None, _HOG_SIDE):
+        _refuse("--image_size", f"{_HOG_SIDE}, or none, with hog", side)
+
+    def embed(pictures):
+        grey = pictures.astype(np.float64) @ (0.299, 0.587, 0.114)  # [n, S, S]
+        return hog.hog(np.rint(grey).astype(np.uint8))
+
+    digest = _digest([pathlib.Path(hog.__file__).read_bytes()])
+    return Backbone(HOG, embed, _HOG_SIDE, digest, "grey by ITU-R BT.601")
+
+
+def _applications() -> Mapping[str, Any]:
+    """Name of a model -> its module in `keras.applications`."""
+    import keras
+
+    modules = vars(keras.applications).values()
+    modules = [m for m in modules if hasattr(m, "preprocess_input")]
+    return {
+        name: module
+        for module in modules
+        for name, value in vars(module).items()
+        if name[:1].isupper() and callable(value)
+    }
+
+
+def _like(name: str) -> str:
+    """The name that was meant, as far as capitals go; or nothing."""
+    found = [known for known in _applications() if known.lower() == name.lower()]
+    return f"Did you mean {found[0]}?" if found else ""
+
+
+def _application(name: str, weights: str, side: int | None) -> Backbone:
+    import keras
+
+    module, side = _applications()[name], side or _SIDES.get(name, _USUAL_SIDE)
+    if weights not in ("imagenet", "none") and not os.path.isfile(weights):
+        raise InputError(f"{_WEIGHTS}={weights}", "imagenet, none or a file", "none")
+    if weights == "none":
+        keras.utils.set_random_seed(0)
+    options: dict[str, Any] = {"include_top": False, "pooling": "avg"}
+    options["weights"] = None if weights == "none" else weights
+    try:
+        model = getattr(module, name)(input_shape=(side, side, 3), **options)
+    except Exception as error:  # of Keras and of the network: any
+        hint = f"Give {_WEIGHTS}=FILE, downloaded elsewhere, or none for random ones."
+        what = f"{name} with weights {weights} for pictures of {side} x {side}"
+        raise InputError("--backbone", what, _brief(error), hint) from error
+
+    def prepare(pictures):
+        return module.preprocess_input(np.asarray(pictures, np.float32))
+
+    preprocessing = f"keras.applications.{module.__name__.rpartition('.')[2]}"
+    return _of_model(name, model, side, prepare, f"{preprocessing}.preprocess_input")
+
+
+def _saved(path: str, side: int | None) -> Backbone:
+    """A .keras file, or a directory with a SavedModel."""
+    if os.path.isfile(os.path.join(path, BACKBONE_FILE)):
+        path = os.path.join(path, BACKBONE_FILE)
+    if os.path.isdir(path):
+        return _saved_model(path, side)
+    import keras
+
+    try:
+        # Without the code of Lambda layers: a file runs nothing.
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # whatever is wrong with the file
+        raise InputError(path, "a Keras model (.keras)", _brief(error)) from error
+    shape = model.input_shape
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] != 3:
+        raise InputError(path, "an input [n, side, side, 3]", str(shape))
+    if len(model.output_shape) != 2:
+        hint = "End it with a layer such as GlobalAveragePooling2D."
+        raise InputError(path, "an output [n, D]", str(model.output_shape), hint)
+    fixed = shape[1]
+    if fixed and side not in (None, fixed):
+        _refuse("--image_size", f"{fixed}, which {path} takes", side)
+    return _of_model(path, model, fixed or side or _USUAL_SIDE, np.asarray, "none")
+
+
+def _saved_model(path: str, side: int | None) -> Backbone:
+    import tensorflow as tf
+
+    if not os.path.isfile(os.path.join(path, "saved_model.pb")):
+        raise InputError(path, "a SavedModel", "no saved_model.pb")
+    try:
+        loaded = tf.saved_model.load(path)
+        function = loaded.signatures["serving_default"]
+        ((key, spec),) = function.structured_input_signature[1].items()
+        (out,) = function.structured_outputs
+    except Exception as error:  # whatever is wrong with the files
+        expected = "a SavedModel whose serving_default has one input and one output"
+        raise InputError(path, expected, _brief(error)) from error
+    fixed = spec.shape[1]
+    if fixed and side not in (None, fixed):
+        _refuse("--image_size", f"{fixed}, which {path} takes", side)
+
+    def embed(pictures):
+        function = loaded.signatures["serving_default"]  # lives as long as `loaded`
+        return function(**{key: tf.cast(pictures, spec.dtype)})[out].numpy()
+
+    parts = [
+        p.read_bytes() for p in sorted(pathlib.Path(path).rglob("*")) if p.is_file()
+    ]
+    side = fixed or side or _USUAL_SIDE
+    return Backbone(path, embed, side, _digest(parts), f"none, as {spec.dtype.name}")
+
+
+def _of_model(
+    name: str, model: Any, side: int, prepare: Callable, preprocessing: str
+) -> Backbone:
+    import tensorflow as tf
+
+    forward = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+
+    def embed(pictures):
+        return forward(tf.constant(prepare(pictures), tf.float32)).numpy()
+
+    digest = _digest(np.ascontiguousarray(w).tobytes() for w in model.get_weights())
+    return Backbone(name, embed, side, digest, preprocessing)
+
+
+def _callable(name: str, side: int | None) -> Backbone:
+    """A function of a module of the user's, which may lie in this directory."""
+    module_name, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        embed = getattr(importlib.import_module(module_name), attribute)
+    except Exception as error:  # of the user's module: any
+        raise InputError(
+            f"--backbone={name}", "module:callable", _brief(error)
+        ) from error
+    if not callable(embed):
+        raise InputError(f"--backbone={name}", "a callable", type(embed).__name__)
+    source = inspect.getsourcefile(inspect.unwrap(embed))
+    content = pathlib.Path(source).read_bytes() if source else name.encode()
+    return Backbone(name, embed, side, _digest([content]), "its own")
+
+
+def check_features(features: Any, count: int, where: str) -> np.ndarray:
+    """Returns features [n, D] of `count` items as float32.
+
+    Raises:
+      InputError: if they are not finite numbers of this shape.
+    """
+    array = np.asarray(features)
+    if array.dtype.kind not in "biuf" or array.ndim != 2 or len(array) != count:
+        received = f"shape {array.shape}, dtype {array.dtype}"
+        raise InputError(f"features of {where}", f"numbers [{count}, D]", received)
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        received = f"others, in item {int(np.argmin(np.isfinite(array).all(axis=1)))}"
+        raise InputError(f"features of {where}", "finite numbers", received)
+    return array
+
+
+def _digest(parts: Sequence[bytes] | Any) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _brief(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip()[:300]}"
+
+
+def _refuse(flag: str, expected: str, received: object) -> None:
+    raise FlagError(flag, expected, str(received))

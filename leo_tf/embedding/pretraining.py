@@ -1,0 +1,257 @@
+"""Trains a backbone to tell the training classes apart, by Keras's `fit`.
+
+state.E.weights.h5    weights and optimiser after epoch E: what resumes
+backbone.keras        pictures -> features, when all epochs are done
+
+Shapes: n pictures, H pixels a side as they are stored, S as the network gets them.
+
+Source of the recipe: arXiv:1807.05960 on pre-training, and what it builds on, Qiao et
+al., 2018 (arXiv:1706.03466). Which of its numbers the paper states, and which are
+ours, docs/pictures.md says.
+"""
+
+import os
+import pathlib
+import re
+import time
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from leo_tf.console import SILENT, Console
+from leo_tf.embedding.augmentation import random_views
+from leo_tf.embedding.backbones import BACKBONE_FILE
+from leo_tf.embedding.wide_resnet import features_of, wide_resnet
+
+_STATE = re.compile(r"state\.([0-9]+)\.weights\.h5")
+# The rate falls to a tenth after these shares of all epochs.
+_DECAYS = (0.5, 0.75)
+_MOMENTUM = 0.9
+_HELD_OUT = 10  # of so many pictures of a class one is not trained on
+_KERAS_SEED = 0x1E0  # xor the seed: other draws than those of views
+
+
+class Recipe(NamedTuple):
+    """How a backbone is trained.
+
+    Attributes:
+      depth, width: of the wide residual network.
+      side: S.
+      epochs, batch_size, learning_rate: of stochastic gradient descent, momentum 0.9.
+      dropout_rate, l2_penalty_weight: as in `wide_resnet`.
+      flip, smallest_area: as in `random_views`.
+      seed: of weights, order, views and dropout.
+    """
+
+    depth: int
+    width: int
+    side: int
+    epochs: int = 90
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    dropout_rate: float = 0.3
+    l2_penalty_weight: float = 2.5e-4
+    flip: bool = True
+    smallest_area: float = 0.35
+    seed: int = 0
+
+
+# By name: the paper's, and one for small pictures and two cores.
+RECIPES = {
+    "paper": Recipe(28, 10, 80),
+    "small": Recipe(10, 2, 32, epochs=30, dropout_rate=0.0),
+}
+
+
+def held_out(labels: np.ndarray) -> np.ndarray:
+    """[n] bool: one picture of ten of a class, to see how well the network learns."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[order], labels[order])
+    places = np.empty(len(labels), int)
+    places[order] = np.arange(len(labels)) - starts  # of a picture in its class
+    return places % _HELD_OUT == _HELD_OUT - 1
+
+
+def pretrain(
+    pictures: np.ndarray,
+    labels: np.ndarray,
+    recipe: Recipe,
+    directory: str | os.PathLike,
+    console: Console = SILENT,
+) -> dict[str, Any]:
+    """Trains a backbone, from where it stands, and writes `backbone.keras`.
+
+    Epoch e depends on the seed and e alone, so that a run which is killed and started
+    again ends as if it had not been.
+
+    Args:
+      pictures: [n, H, H, 3] uint8; may be a memory map.
+      labels: [n] int, the class of each, from 0.
+      directory: where the state is kept; made if need be.
+
+    Returns:
+      Loss and accuracy of the last epoch, on the pictures trained on and held out.
+    """
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    kept = held_out(labels)
+    rows = np.flatnonzero(~kept), np.flatnonzero(kept)
+    steps = -(-len(rows[0]) // recipe.batch_size)
+    model = _compiled(recipe, int(labels.max()) + 1, steps)
+    done = _restore(model, directory)
+    epoch = tf.Variable(done, dtype=tf.int32, trainable=False)
+    follow = _Follow(directory, epoch, recipe, steps, done, console)
+    history = model.fit(
+        _batches(pictures, labels, rows[0], recipe, epoch, steps),
+        validation_data=_as_they_are(pictures, labels, rows[1], recipe) or None,
+        epochs=recipe.epochs,
+        initial_epoch=done,
+        verbose=0,
+        shuffle=False,  # they are
+        callbacks=[
+            follow,
+            keras.callbacks.TensorBoard(
+                directory, update_freq="epoch", write_graph=False
+            ),
+        ],
+    ).history
+    beside = directory / f"{BACKBONE_FILE}.part.keras"
+    features_of(model).save(beside)
+    os.replace(beside, directory / BACKBONE_FILE)
+    return {name: values[-1] for name, values in history.items()}
+
+
+def _compiled(recipe: Recipe, num_classes: int, steps: int) -> keras.Model:
+    keras.utils.set_random_seed(recipe.seed)
+    model = wide_resnet(
+        recipe.depth,
+        recipe.width,
+        recipe.side,
+        num_classes,
+        dropout_rate=recipe.dropout_rate,
+        l2_penalty_weight=recipe.l2_penalty_weight,
+    )
+    ends = [round(share * recipe.epochs) * steps for share in _DECAYS]
+    rates = [recipe.learning_rate / 10**i for i in range(len(ends) + 1)]
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay(ends, rates)
+    model.compile(
+        keras.optimizers.SGD(rate, momentum=_MOMENTUM, nesterov=True),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    return model
+
+
+def _batches(pictures, labels, rows, recipe, epoch, steps):
+    """The batches of an epoch, whose order and views follow from seed and epoch."""
+    labels, rows = (tf.constant(x, tf.int32) for x in (labels, rows))
+
+    def shuffled(_):
+        seed = tf.stack([recipe.seed, epoch])
+        order = tf.random.experimental.stateless_shuffle(rows, seed)
+        return tf.data.Dataset.from_tensor_slices(order)
+
+    def view(number, batch):
+        seed = tf.stack([recipe.seed, epoch * 2**16 + tf.cast(number, tf.int32)])
+        views = random_views(
+            _taken(pictures, batch),
+            recipe.side,
+            seed,
+            flip=recipe.flip,
+            smallest_area=recipe.smallest_area,
+        )
+        return views, tf.gather(labels, batch)
+
+    batches = tf.data.Dataset.range(1).flat_map(shuffled).batch(recipe.batch_size)
+    views = batches.enumerate().map(view, num_parallel_calls=tf.data.AUTOTUNE)
+    # Keras would else take the end of the first epoch for that of the data.
+    return views.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+
+
+def _as_they_are(pictures, labels, rows, recipe):
+    """Batches of the middle of each picture; None if there are no rows."""
+    if not len(rows):
+        return None
+    labels = tf.constant(labels, tf.int32)
+
+    def middle(batch):
+        first = (pictures.shape[1] - recipe.side) // 2
+        part = slice(first, first + recipe.side)
+        views = _taken(pictures, batch)[:, part, part]
+        return tf.cast(views, tf.float32), tf.gather(labels, batch)
+
+    batches = tf.data.Dataset.from_tensor_slices(rows.astype(np.int32))
+    return batches.batch(recipe.batch_size).map(middle).prefetch(2)
+
+
+def _taken(pictures, rows):
+    """[n, H, H, 3] the pictures of these rows, from memory or a file."""
+    taken = tf.numpy_function(lambda r: pictures[r], [rows], tf.uint8, stateful=False)
+    return tf.ensure_shape(taken, (None, *pictures.shape[1:]))
+
+
+class _Follow(keras.callbacks.Callback):
+    """Seeds each epoch, shows how it goes, and keeps the state after it.
+
+    Keras's BackupAndRestore writes weights and epoch into two files one after the
+    other: a kill between them trains an epoch twice without a word.
+    """
+
+    def __init__(self, directory, epoch, recipe, steps, done, console):
+        super().__init__()
+        self._directory, self._epoch, self._recipe = directory, epoch, recipe
+        title, total = "pre-training", recipe.epochs * steps
+        self._line = console.progress(title, total, done * steps, "steps")
+        self._facts = ""
+
+    def on_train_begin(self, logs=None):
+        self._line.__enter__()
+        self._began = time.monotonic()
+
+    def on_train_end(self, logs=None):
+        self._line.__exit__()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch.assign(epoch)
+        for number, layer in enumerate(self.model.layers):
+            generator = getattr(layer, "seed_generator", None)
+            if generator is not None:
+                key = self._recipe.seed ^ _KERAS_SEED
+                generator.state.assign([key, epoch << 12 | number])
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._began is not None:  # the first step is that of compiling
+            self._line.skip_time(time.monotonic() - self._began)
+            self._began = None
+        self._line.advance(1, self._facts)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._facts = f"epoch {epoch + 1}/{self._recipe.epochs}"
+        self._facts += f"  accuracy {100 * logs['accuracy']:.1f} %"
+        if "val_accuracy" in logs:
+            self._facts += f", held out {100 * logs['val_accuracy']:.1f} %"
+        path = self._directory / f"state.{epoch + 1}.weights.h5"
+        beside = path.with_name("part.weights.h5")
+        self.model.save_weights(beside)
+        os.replace(beside, path)
+        for older in _states(self._directory).values():
+            if older != path:
+                older.unlink()
+
+
+def _states(directory: pathlib.Path) -> dict[int, pathlib.Path]:
+    """Epoch -> the state after it."""
+    found = ((_STATE.fullmatch(path.name), path) for path in directory.iterdir())
+    return {int(match[1]): path for match, path in found if match}
+
+
+def _restore(model: keras.Model, directory: pathlib.Path) -> int:
+    """Loads the newest state; returns how many epochs it has had."""
+    states = _states(directory)
+    if not states:
+        return 0
+    model.optimizer.build(model.trainable_variables)
+    model.load_weights(states[max(states)])
+    return max(states)

@@ -1,0 +1,227 @@
+"""Jobs on pictures: pre-train a backbone, and turn pictures into features."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from leo_tf.configs.settings import DataConfig
+from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline.class_splits import split_classes
+from leo_tf.data_pipeline.glyphs import cache
+from leo_tf.data_pipeline.images.decoding import decode, say_bad
+from leo_tf.data_pipeline.images.pictures import Pictures, find_pictures
+from leo_tf.embedding import pretraining
+from leo_tf.embedding.backbones import (
+    BACKBONE_FILE,
+    HOG,
+    Backbone,
+    backbone_named,
+)
+from leo_tf.embedding.embed import embed_pictures
+from leo_tf.embedding.pretraining import RECIPES, Recipe, held_out
+from leo_tf.embedding.views import decoded_side
+from leo_tf.embedding.wide_resnet import shape_of
+from leo_tf.environment import versions
+from leo_tf.errors import FlagError, InputError, shown
+from leo_tf.files import AnyPath, make_directory, read_json, to_json, write_file
+from leo_tf.training.interrupts import StopRequest
+
+CLASS_SPLIT = "0.64,0.16,0.2"  # miniImageNet's: 64, 16 and 20 classes of 100
+PRETRAINING_FILE = "pretraining.json"
+_PICTURES_FILE = "pictures.npy"
+_MOST_JSON_BYTES = 1 << 20
+
+
+class Embedded(NamedTuple):
+    """What the pictures are called, where their features are, and embedding.json."""
+
+    name: str
+    directory: pathlib.Path
+    facts: dict[str, Any]
+
+
+def embed(
+    images: AnyPath,
+    features_dir: AnyPath | None = None,
+    *,
+    data: DataConfig | None = None,
+    backbone: str | None = None,
+    backbone_weights: str | None = None,
+    image_size: int | None = None,
+    views: str | None = None,
+    skip_bad_images: bool = False,
+    console: Console = SILENT,
+) -> Embedded:
+    """Turns pictures into files of features, which `--data_path` takes.
+
+    Args:
+      images: see `find_pictures`.
+      features_dir: where the files go; a job that was stopped goes on there. None for
+        a directory of the user's cache, named by a digest of all they depend on.
+      data: how classes are split, where folders do not; None for `CLASS_SPLIT`.
+      backbone, backbone_weights, image_size: see `backbone_named`.
+      views: of `embedding.views.VIEWS`; None for the whole picture with hog, of which
+        the embedded features are made, else its center.
+      skip_bad_images: whether to leave out what cannot be read, and say so.
+
+    Raises:
+      LeoError: for anything the user can mend.
+    """
+    pictures = split_pictures(images, data, console)
+    backbone = backbone or HOG
+    found = backbone_named(backbone, backbone_weights, image_size)
+    views = views or ("whole" if backbone == HOG else "center")
+    name = pathlib.Path(images).name or "pictures"
+    if features_dir is None:
+        features_dir = _cached(name, pictures, found, views)
+    console.say(
+        f"{len(pictures.items)} pictures of {len(pictures.class_names)} classes"
+    )
+    with StopRequest() as stop:
+        facts = embed_pictures(
+            pictures,
+            found,
+            features_dir,
+            views=views,
+            skip_bad=skip_bad_images,
+            check=stop.check,
+            console=console,
+        )
+    return Embedded(name, pathlib.Path(features_dir), facts)
+
+
+def pretrain(
+    images: AnyPath,
+    workdir: AnyPath,
+    *,
+    data: DataConfig | None = None,
+    recipe: str = "small",
+    image_size: int | None = None,
+    skip_bad_images: bool = False,
+    console: Console = SILENT,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Trains a backbone on the training classes of pictures, from where it stands.
+
+    Args:
+      images, data: as for `embed`.
+      workdir: where backbone.keras, pretraining.json and TensorBoard's files go.
+      recipe: of `pretraining.RECIPES`.
+      image_size: S, if not the recipe's.
+      changes: fields of `Recipe` that are others; `backbone` names depth and width.
+
+    Returns:
+      What is in pretraining.json.
+
+    Raises:
+      LeoError: for anything the user can mend.
+    """
+    recipe_used = _recipe(recipe, {**changes, "side": image_size})
+    pictures = split_pictures(images, data, console)
+    chosen = pictures.of_split("train")
+    directory = pathlib.Path(workdir)
+    make_directory(directory)
+    side = decoded_side(recipe_used.side, "center")
+    pixels, labels, digest = _decoded(
+        pictures, chosen, side, directory, skip_bad_images, console
+    )
+    job = {
+        "recipe": recipe_used._asdict(),
+        "classes": len(np.unique(labels)),
+        "pictures": len(labels),
+        "held_out": int(held_out(labels).sum()),
+        "digest": digest,
+    }
+    path = directory / PRETRAINING_FILE
+    begun = read_json(path, _MOST_JSON_BYTES) if path.is_file() else {}
+    for name, value in job.items():
+        if begun and begun.get(name) != value:
+            where, hint = f"{path}: `{name}`", "Give another --workdir."
+            raise InputError(where, str(begun.get(name)), str(value), hint)
+    if not begun:
+        write_file(path, to_json(job))
+    if not (directory / BACKBONE_FILE).is_file():
+        say = f"{job['classes']} classes, {job['pictures']} pictures of {side} x {side}"
+        console.say(say)
+        found = pretraining.pretrain(pixels, labels, recipe_used, directory, console)
+        begun = {**job, "results": found, "versions": versions()}
+        write_file(path, to_json(begun))
+    (directory / _PICTURES_FILE).unlink(missing_ok=True)
+    return begun
+
+
+def _recipe(name: str, changes: dict[str, Any]) -> Recipe:
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if (backbone := changes.pop("backbone", None)) is not None:
+        shape = shape_of(backbone)
+        if shape is None:
+            expected = "wrn_DEPTH_WIDTH, a depth of 10, 16, 22, 28 and so on"
+            raise FlagError("--backbone", expected, shown(backbone))
+        changes |= {"depth": shape[0], "width": shape[1]}
+    return RECIPES[name]._replace(**changes)
+
+
+def split_pictures(
+    images: AnyPath, data: DataConfig | None = None, console: Console = SILENT
+) -> Pictures:
+    """Finds pictures whose classes are in splits, by their folders or by `data`.
+
+    Raises:
+      LeoError: if there are none, or both say it, or the shares leave a split empty.
+    """
+    pictures, data = find_pictures(images, console), data or DataConfig()
+    if data.class_folds:
+        hint = "Embed by --class_split; folds share the classes of one file."
+        raise FlagError("--class_folds", "none with --images", "one", hint)
+    if pictures.splits is not None:
+        if data.class_split:
+            expected = "none, as its folders say the splits"
+            raise FlagError("--class_split", expected, data.class_split)
+        return pictures
+    if not data.class_split:
+        console.say(f"No folders train, val and test: --class_split={CLASS_SPLIT}.")
+        data = dataclasses.replace(data, class_split=CLASS_SPLIT)
+    return pictures._replace(splits=split_classes(pictures.class_names, data, console))
+
+
+def _cached(
+    name: str, pictures: Pictures, backbone: Backbone, views: str
+) -> pathlib.Path:
+    """Where the features of these pictures by this backbone are kept."""
+    parts = pictures.digest(), backbone.name, backbone.digest, views
+    described = to_json([*parts, backbone.side, backbone.preprocessing])
+    digest = hashlib.sha256(described).hexdigest()[:16]
+    path = cache.locate(f"features/{name}-{digest}")
+    if path is None:
+        raise FlagError("--features_dir", "a directory, without a home", "nothing")
+    return path
+
+
+def _decoded(pictures, chosen, side, directory, skip_bad, console):
+    """Pixels [n, H, H, 3] in a file, labels [n] from 0, and a digest of both.
+
+    Decoded once: an epoch reads the file.
+    """
+    path = directory / _PICTURES_FILE
+    beside = path.with_name(f".{path.name}")
+    shape = len(chosen), side, side, 3
+    pixels = np.lib.format.open_memmap(beside, "w+", np.uint8, shape)
+    bad: list[InputError] = []
+    kept, sha = [], hashlib.sha256(str(side).encode())
+    options = {"indices": chosen, "bad": bad if skip_bad else None, "batch_size": 64}
+    with console.progress("reading pictures", len(chosen), unit="pictures") as line:
+        for indices, batch, digests in decode(pictures, side, **options):
+            pixels[len(kept) : len(kept) + len(batch)] = batch
+            kept.extend(indices)
+            sha.update("".join(digests).encode())
+            line.advance(len(batch))
+    say_bad(bad, len(chosen), console)
+    pixels.flush()
+    os.replace(beside, path)
+    labels = np.unique(pictures.labels[kept], return_inverse=True)[1]
+    sha.update(labels.astype(np.int32).tobytes())
+    return np.load(path, mmap_mode="r")[: len(kept)], labels, sha.hexdigest()

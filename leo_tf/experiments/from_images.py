@@ -1,0 +1,179 @@
+"""From a folder of pictures to a model to deploy: `run_leo.py --images=DIR`.
+
+backbone/      a small network, trained on the training classes, unless one was given
+features/      what it makes of the pictures
+comparison/    LEO beside methods that need no training, on them
+exported/      the one that was best on the validation classes
+
+Each stage goes on where it was stopped, and is passed over if it is done.
+"""
+
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from leo_tf.configs.presets import PRESETS
+from leo_tf.configs.schema import EMBEDDED_DATASET, Config
+from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline.images.pictures import Pictures
+from leo_tf.errors import InputError
+from leo_tf.evaluation.job_results import Comparison
+from leo_tf.experiments.compare import compare
+from leo_tf.experiments.embed import embed, pretrain, split_pictures
+from leo_tf.export.exporter import export_model
+from leo_tf.files import AnyPath, near
+from leo_tf.methods.settings import compared
+from leo_tf.methods.variants import variant_named
+
+# Of LEO on transformed features: good on all sets of docs/results.md.
+_SETTINGS = {
+    "preset": "",
+    "outer_lr": 5e-4,
+    "dropout_rate": 0.6,
+    "orthogonality_penalty_weight": 0.1,
+    "num_steps": 3000,
+    "validate_every": 250,
+    "patience": 4,
+}
+_MOST_QUERIES = 15
+_FLIPS_NOT = EMBEDDED_DATASET  # characters
+
+
+class FromImages(NamedTuple):
+    """What came of pictures."""
+
+    comparison: Comparison
+    exported: pathlib.Path
+
+
+def from_images(
+    images: AnyPath,
+    workdir: AnyPath,
+    *,
+    settings: dict[str, Any] | None = None,
+    backbone: str | None = None,
+    backbone_weights: str | None = None,
+    image_size: int | None = None,
+    views: str | None = None,
+    recipe: str = "small",
+    skip_bad_images: bool = False,
+    console: Console = SILENT,
+    **training: Any,
+) -> FromImages:
+    """Trains, compares and exports a few-shot classifier of pictures.
+
+    Args:
+      images: see `find_pictures`; classes that no folders split are by `class_split`.
+      workdir: of all stages; called again with the same arguments, it goes on.
+      settings: those of LEO and of episodes that are not as usual here.
+      backbone, backbone_weights, image_size, views: as for `embed`; without a backbone
+        one is trained on the training classes.
+      recipe, training: as for `pretrain`.
+
+    Returns:
+      The comparison, and the directory of the export.
+
+    Raises:
+      LeoError: for anything the user can mend; too few classes or pictures included.
+    """
+    directory, started = pathlib.Path(workdir), time.monotonic()
+    config = PRESETS[EMBEDDED_DATASET].config().replace(**_SETTINGS)
+    config = config.replace(**(settings or {}))
+    pictures = split_pictures(images, config.data, console)
+    config = _that_fits(config, pictures, settings or {})
+    common: dict[str, Any] = {
+        "data": config.data,
+        "skip_bad_images": skip_bad_images,
+        "console": console,
+    }
+    stages = "embed, compare and export" if backbone else "pre-train, embed, compare, "
+    stages += "" if backbone else "export"
+    console.say(f"{_in_words(pictures)}: {stages}, in {near(directory)}.")
+    if backbone is None:
+        if training.get("flip") is None and images == _FLIPS_NOT:
+            training["flip"] = False
+        place = directory / "backbone"
+        done = pretrain(
+            images, place, recipe=recipe, image_size=image_size, **common, **training
+        )
+        _say_done("Backbone", done["results"], console)
+        backbone, image_size = str(place), None
+    found = embed(
+        images,
+        directory / "features",
+        backbone=backbone,
+        backbone_weights=backbone_weights,
+        image_size=image_size,
+        views=views,
+        **common,
+    )
+    config = config.replace(
+        data_path=str(found.directory),
+        dataset_name=pathlib.Path(images).name or "pictures",
+        **{"class_split": "", "split_seed": 0},
+    )
+    comparison = compare(config, _methods(), directory / "comparison", console=console)
+    best = next(
+        row for row in comparison.ranked(comparison.inductive) if row.is_exportable
+    )
+    exported = directory / "exported"
+    path = export_model(directory / "comparison" / best.name, exported)
+    console.say(f"All stages took {(time.monotonic() - started) / 60:.1f} min.")
+    return FromImages(comparison, path)
+
+
+def _methods() -> list[str]:
+    """What needs no training, then LEO on features as they are and transformed."""
+    names = compared("none")
+    untrained = [name for name in names if not variant_named(name).entry.is_trained]
+    leo = [name for name in names if variant_named(name).method == "leo"]
+    return [*untrained, *leo]
+
+
+def _that_fits(config: Config, pictures: Pictures, given: dict[str, Any]) -> Config:
+    """The configuration with as many queries as the classes have pictures for.
+
+    Raises:
+      InputError: if there are too few classes or pictures for any episode.
+    """
+    shape, sizes = config.episodes, np.bincount(pictures.labels)
+    splits = np.array(pictures.splits)
+    hint = 'Without training, from five pictures on: Classifier("lda") or '
+    hint += 'Classifier("centroid") of leo_tf.serving, on features of --mode=embed.'
+    ways = {
+        "train": shape.way,
+        "val": shape.evaluation_way,
+        "test": shape.evaluation_way,
+    }
+    for split, way in ways.items():
+        if (count := int((splits == split).sum())) < way:
+            where = f"{pictures.source}: classes for {split}"
+            expected = f"{way} or more, for {way}-way episodes"
+            raise InputError(
+                where, expected, str(count), f"--way={count} asks less. {hint}"
+            )
+    smallest = int(sizes[splits != ""].min())
+    if smallest <= max(shape.shot, shape.evaluation_shot):
+        name = pictures.class_names[
+            int(np.argmin(np.where(splits != "", sizes, 2**31)))
+        ]
+        expected = f"more than {shape.shot} pictures, for {shape.shot}-shot episodes"
+        raise InputError(f"{pictures.source}: {name}", expected, str(smallest), hint)
+    if "num_query" in given:
+        return config
+    return config.replace(num_query=min(_MOST_QUERIES, smallest - shape.shot))
+
+
+def _in_words(pictures: Pictures) -> str:
+    parts = []
+    for split in ("train", "val", "test"):
+        classes = pictures.splits.count(split) if pictures.splits else 0
+        parts.append(f"{len(pictures.of_split(split))} of {classes} classes to {split}")
+    return f"{pictures.source}: pictures {', '.join(parts)}"
+
+
+def _say_done(stage: str, results: dict[str, float], console: Console) -> None:
+    reached = results.get("val_accuracy", results["accuracy"])
+    console.say(f"{stage}: {100 * reached:.1f} % of pictures held out are told right.")

@@ -1,0 +1,123 @@
+"""Promises of backbones by name: right features, their own digest, clear refusals."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from leo_tf.data_pipeline.glyphs.dataset import load_splits
+from leo_tf.embedding.backbones import backbone_named
+from leo_tf.errors import FlagError, InputError
+
+_PICTURES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+
+
+def _small(output="pooled"):
+    """Mean colours times a kernel: enough of a network to tell its weights."""
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    x = keras.layers.Dense(2, kernel_initializer="ones")(x)
+    return keras.Model(inputs, inputs if output == "pictures" else x)
+
+
+def test_hog_of_the_embedded_pictures_is_the_embedded_features():
+    table = load_splits()["val"]
+    backbone = backbone_named("hog")
+    colour = np.repeat(table.images[:20, ..., None], 3, axis=-1)
+    # They are kept in half precision.
+    np.testing.assert_allclose(
+        backbone.embed(colour), table.embeddings[:20], atol=5e-4
+    )
+    assert backbone.side == 32
+
+
+def test_a_keras_file_gives_its_outputs_and_another_digest_with_other_weights(tmp_path):
+    model = _small()
+    model.save(tmp_path / "a.keras")
+    backbone = backbone_named(str(tmp_path / "a.keras"))
+    expected = _PICTURES.mean(axis=(1, 2)).sum(axis=1)
+    got = backbone.embed(_PICTURES)
+    np.testing.assert_allclose(got, np.stack([expected] * 2, axis=1), rtol=1e-5)
+    model.layers[-1].kernel.assign_add(np.ones((3, 2)))
+    model.save(tmp_path / "b.keras")
+    other = backbone_named(str(tmp_path / "b.keras"))
+    assert other.side == 32 and other.digest != backbone.digest
+    again = backbone_named(str(tmp_path / "a.keras"))
+    assert again.digest == backbone.digest
+
+
+def test_a_directory_of_a_pre_training_is_its_backbone(tmp_path):
+    _small().save(tmp_path / "backbone.keras")
+    assert backbone_named(str(tmp_path)).embed(_PICTURES).shape == (3, 2)
+
+
+def test_a_saved_model_is_a_backbone(tmp_path):
+    class Doubled(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3])])
+        def __call__(self, pictures):
+            return {"features": 2.0 * tf.reduce_mean(pictures, axis=(1, 2))}
+
+    module = Doubled()
+    tf.saved_model.save(module, str(tmp_path), signatures=module.__call__)
+    backbone = backbone_named(str(tmp_path))
+    pictures = _PICTURES[:, :8, :8]
+    expected = 2 * pictures.mean(axis=(1, 2))
+    np.testing.assert_allclose(backbone.embed(pictures), expected, rtol=1e-5)
+    assert backbone.side == 8
+    with pytest.raises(FlagError, match="--image_size: expected 8, which"):
+        backbone_named(str(tmp_path), side=9)
+
+
+def test_models_of_keras_applications_are_prepared_as_theirs_are(tmp_path):
+    drawn = backbone_named("MobileNet", "none", 32)
+    model = keras.applications.MobileNet(
+        input_shape=(32, 32, 3), include_top=False, pooling="avg", weights=None
+    )
+    model.save_weights(tmp_path / "a.weights.h5")
+    read = backbone_named("MobileNet", str(tmp_path / "a.weights.h5"), 32)
+    expected = model(_PICTURES / 127.5 - 1.0, training=False)
+    np.testing.assert_allclose(read.embed(_PICTURES), expected, rtol=1e-4, atol=1e-5)
+    assert drawn.digest != read.digest
+    assert drawn.preprocessing == "keras.applications.mobilenet.preprocess_input"
+
+
+def test_a_callable_is_found_in_this_directory(tmp_path, monkeypatch):
+    code = "def embed(items):\n    return [[len(item), 1] for item in items]\n"
+    (tmp_path / "my_lengths.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    backbone = backbone_named("my_lengths:embed")
+    assert backbone.embed(["a", "bcd"]) == [[1, 1], [3, 1]]
+    assert backbone.side is None
+
+
+def _keras_file(path, output):
+    _small(output).save(path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "name, weights, message",
+    [
+        ("nothing", None, "--backbone: expected hog, a model of keras.applications"),
+        ("resnet50", None, "Did you mean ResNet50?"),
+        ("hog", "none", "--backbone_weights: expected a model of keras.applications"),
+        ("MobileNet", "missing.h5", "missing.h5: expected imagenet, none or a file"),
+        ("no_such_module:embed", None, "No module named 'no_such_module'"),
+        ("math:pi", None, "expected a callable, received float"),
+        ("DIR", None, "expected a SavedModel, received no saved_model.pb"),
+        ("TEXT.keras", None, "expected a Keras model"),
+        ("FLAT.keras", None, "expected an output [n, D], received (None, 32, 32, 3)"),
+    ],
+)
+def test_what_is_no_backbone_is_refused_by_name(name, weights, message, tmp_path):
+    if name == "DIR":
+        name = str(tmp_path)
+    elif name == "TEXT.keras":
+        name = str(tmp_path / "a.keras")
+        (tmp_path / "a.keras").write_text("no model")
+    elif name == "FLAT.keras":
+        name = _keras_file(tmp_path / "a.keras", "pictures")
+    with pytest.raises((FlagError, InputError), match=re.escape(message)):
+        backbone_named(name, weights, 32 if name == "MobileNet" else None)

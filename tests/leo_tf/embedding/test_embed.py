@@ -1,0 +1,181 @@
+"""Promises of features of pictures: right rows, resumable, bad pictures named."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leo_tf.data_pipeline.feature_files import load
+from leo_tf.data_pipeline.images.pictures import find_pictures
+from leo_tf.embedding import embed as module
+from leo_tf.embedding.backbones import Backbone
+from leo_tf.embedding.embed import embed_pictures
+from leo_tf.embedding.views import decoded_side, embed_views
+from leo_tf.errors import InputError
+
+
+def _mean_colours(pictures):
+    """Three features a picture: its mean colour, and a constant."""
+    means = pictures.mean(axis=(1, 2)) / 255
+    return np.concatenate([means, np.ones((len(pictures), 1))], axis=1)
+
+
+def _backbone(digest="a", embed=_mean_colours, side=8):
+    return Backbone("mean", embed, side, digest, "none")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three pictures of one colour each in every class; two classes a split."""
+    for s, split in enumerate(("train", "val", "test")):
+        for c in range(2):
+            for i in range(3):
+                path = tmp_path / "pictures" / split / f"{split}{c}" / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (9, 12), (50 * s + 20, 100 * c, 60 * i)).save(path)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(module, "_CHUNK", 4)
+    monkeypatch.setattr(module, "_BATCH", 2)
+
+
+def test_every_row_has_the_features_of_its_picture(folder, tmp_path, small_chunks):
+    embed_pictures(find_pictures(folder), _backbone(), tmp_path / "out")
+    table = load(tmp_path / "out" / "val.npz", None, "float32")
+    assert table.class_names == ("val0", "val1")
+    expected = [[70, 100 * c, 60 * i, 255] for c in range(2) for i in range(3)]
+    np.testing.assert_allclose(table.embeddings * 255, expected, atol=1e-3)
+    assert table.names.tolist()[4] == "val/val1/1.png"
+    assert not (tmp_path / "out" / ".part").exists()
+
+
+def test_what_it_says_of_itself_is_true(folder, tmp_path):
+    found = embed_pictures(find_pictures(folder), _backbone(), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "embedding.json").read_text()) == found
+    assert found["sizes"]["test"] == {"classes": 2, "rows": 6}
+    lines = (tmp_path / "out" / "sources.sha256").read_text().splitlines()
+    assert len(lines) == 18
+    digest, name = lines[7].split("  ")
+    content = (folder / name).read_bytes()
+    assert digest == hashlib.sha256(content).hexdigest()
+
+
+def test_stopped_anywhere_it_goes_on_and_ends_with_the_same_bytes(
+    folder, tmp_path, small_chunks
+):
+    pictures = find_pictures(folder)
+    embed_pictures(pictures, _backbone(), tmp_path / "whole")
+    seen = []
+
+    def dies(pixels):
+        if len(seen) >= 6:
+            raise KeyboardInterrupt
+        seen.append(len(pixels))
+        return _mean_colours(pixels)
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_pictures(pictures, _backbone(embed=dies), tmp_path / "out")
+    counted = []
+
+    def counts(pixels):
+        counted.append(len(pixels))
+        return _mean_colours(pixels)
+
+    embed_pictures(pictures, _backbone(embed=counts), tmp_path / "out")
+    assert sum(counted) == 18 - 8  # two chunks of four were kept
+    for name in ("train.npz", "val.npz", "test.npz", "sources.sha256"):
+        mine, whole = (tmp_path / d / name for d in ("out", "whole"))
+        assert mine.read_bytes() == whole.read_bytes()
+
+
+def test_a_job_of_another_backbone_is_not_gone_on_with(folder, tmp_path, small_chunks):
+    def dies(pixels):
+        raise KeyboardInterrupt
+
+    pictures = find_pictures(folder)
+    with pytest.raises(KeyboardInterrupt):
+        embed_pictures(pictures, _backbone("a", dies), tmp_path / "out")
+    (tmp_path / "out" / ".part" / "000000000.npz").write_bytes(b"of the other")
+    found = embed_pictures(pictures, _backbone("b"), tmp_path / "out")
+    assert found["weights"] == "b"
+
+
+def test_finished_features_are_kept_and_never_mixed_with_others(folder, tmp_path):
+    pictures = find_pictures(folder)
+    found = embed_pictures(pictures, _backbone(), tmp_path / "out")
+
+    def never(pixels):
+        raise AssertionError("embedded again")
+
+    again = _backbone(embed=never)
+    assert embed_pictures(pictures, again, tmp_path / "out") == found
+    with pytest.raises(InputError, match=r"`weights`: expected b, received a"):
+        embed_pictures(pictures, _backbone("b"), tmp_path / "out")
+    Image.new("RGB", (9, 9)).save(folder / "val" / "val0" / "1.png")
+    with pytest.raises(InputError, match=r"val0/1\.png: expected the file as it was"):
+        embed_pictures(pictures, again, tmp_path / "out")
+
+
+def test_a_bad_picture_is_named_or_left_out_and_listed(folder, tmp_path, capsys):
+    (folder / "train" / "train1" / "2.png").write_bytes(b"no picture")
+    pictures = find_pictures(folder)
+    with pytest.raises(InputError, match=r"train1/2\.png"):
+        embed_pictures(pictures, _backbone(), tmp_path / "out")
+    found = embed_pictures(pictures, _backbone(), tmp_path / "out", skip_bad=True)
+    assert found["left_out"] == 1 and found["sizes"]["train"]["rows"] == 5
+
+
+def test_a_picture_without_features_is_named(folder, tmp_path):
+    def blind(pixels):
+        return np.where(pixels.mean() > 1e9, 1.0, np.zeros((len(pixels), 3)))
+
+    with pytest.raises(InputError, match=r"0\.png: expected features that are not"):
+        embed_pictures(find_pictures(folder), _backbone(embed=blind), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "features, received",
+    [
+        (np.ones(3), r"shape \(3,\)"),
+        (np.ones((5, 2)), r"shape \(5, 2\)"),
+        (np.full((18, 2), np.nan), "in item 0"),
+        (np.full((18, 2), "a"), "dtype <U1"),
+    ],
+)
+def test_features_of_another_shape_are_refused(folder, tmp_path, features, received):
+    backbone = _backbone(embed=lambda pixels: features)
+    with pytest.raises(InputError, match=f"features of mean.*{received}"):
+        embed_pictures(find_pictures(folder), backbone, tmp_path / "out")
+
+
+def test_a_callable_without_a_size_gets_paths(folder, tmp_path):
+    def lengths(paths):
+        return [[len(path), int(path[-5])] for path in paths]
+
+    backbone = _backbone(embed=lengths, side=None)
+    embed_pictures(find_pictures(folder), backbone, tmp_path / "out")
+    table = load(tmp_path / "out" / "test.npz", None, "float32")
+    np.testing.assert_array_equal(table.embeddings[:, 1], [0, 1, 2, 0, 1, 2])
+
+
+def test_ten_crops_are_four_corners_and_the_middle_mirrored_too():
+    picture = np.random.default_rng(0).integers(0, 256, (2, 7, 7, 3), np.uint8)
+    seen = []
+
+    def embed(crops):
+        seen.append(crops)
+        return crops.reshape(2, -1).astype(float)
+
+    got = embed_views(embed, picture, 4, "multiview")
+    corners = [(1, 1), (0, 0), (0, 3), (3, 0), (3, 3)]
+    crops = [picture[:, y : y + 4, x : x + 4] for y, x in corners]
+    crops = [c for crop in crops for c in (crop, crop[:, :, ::-1])]
+    for mine, crop in zip(seen, crops, strict=True):
+        np.testing.assert_array_equal(mine, crop)
+    np.testing.assert_allclose(got, np.mean(crops, axis=0).reshape(2, -1))
+    assert decoded_side(80, "center") == 92 and decoded_side(80, "whole") == 80

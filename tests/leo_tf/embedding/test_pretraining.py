@@ -1,0 +1,78 @@
+"""Promises of pre-training: it learns, and a stop changes no bit of what comes out."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from leo_tf.embedding import pretraining
+from leo_tf.embedding.pretraining import BACKBONE_FILE, Recipe, held_out, pretrain
+
+_RECIPE = Recipe(10, 1, 8, epochs=3, batch_size=8, learning_rate=0.05)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _eager():
+    """To trace a network takes longer than these epochs."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Pictures of two classes, bright at the top or at the bottom."""
+    random, labels = np.random.default_rng(0), np.arange(40) % 2
+    pictures = random.integers(0, 80, (40, 8, 8, 3))
+    pictures[labels == 0, :4] += 120
+    pictures[labels == 1, 4:] += 120
+    return pictures.astype(np.uint8), labels
+
+
+def _weights(directory):
+    model = keras.models.load_model(directory / BACKBONE_FILE)
+    return model.get_weights()
+
+
+@pytest.fixture(scope="module")
+def trained(drawn, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("trained")
+    return pretrain(*drawn, _RECIPE, directory), directory
+
+
+def test_one_picture_of_ten_of_a_class_is_held_out():
+    labels = np.repeat([1, 0, 2], (25, 9, 10))
+    np.testing.assert_array_equal(np.flatnonzero(held_out(labels)), [9, 19, 43])
+
+
+def test_it_learns_and_writes_a_model_of_features(trained, drawn):
+    results, directory = trained
+    assert results["accuracy"] > 0.8
+    features = keras.models.load_model(directory / BACKBONE_FILE)
+    assert features(drawn[0][:5].astype("float32")).shape == (5, 64)
+
+
+def test_stopped_after_any_epoch_it_ends_with_the_same_bits(
+    trained, drawn, tmp_path, monkeypatch
+):
+    save, count = pretraining._Follow.on_epoch_end, itertools.count()
+
+    def save_and_stop(self, epoch, logs=None):
+        save(self, epoch, logs)
+        if next(count) < 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretraining._Follow, "on_epoch_end", save_and_stop)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(*drawn, _RECIPE, tmp_path)
+    pretrain(*drawn, _RECIPE, tmp_path)
+    for mine, theirs in zip(_weights(tmp_path), _weights(trained[1]), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_another_seed_ends_elsewhere(trained, drawn, tmp_path):
+    pretrain(*drawn, _RECIPE._replace(seed=1, epochs=1), tmp_path)
+    assert not np.allclose(_weights(tmp_path)[0], _weights(trained[1])[0])
