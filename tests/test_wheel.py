@@ -54,7 +54,9 @@ if train:
     from leo_tf.cli.main import main
     from leo_tf.model.leo import LEO
     from leo_tf.serving import Classifier
+    import tensorflow as tf
 
+    tf.config.run_functions_eagerly(True)  # sooner than graphs of a few steps
     assert LEO(PRESETS["mini_1shot"].config().model).config.num_latents == 64
     assert main(["leo-tf", "--workdir=run", *train]) == 0
     export = ["leo-tf", "--mode=export", "--workdir=run", "--export_dir=exported"]

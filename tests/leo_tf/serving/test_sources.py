@@ -89,26 +89,6 @@ def modules_after(code) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_none_of_the_training_code_is_imported(exported):
-    rows = clusters(2, 1)[0].tolist()
-    fit = f".fit({rows}, [0, 1])"
-    modules = modules_after(
-        f"from leo_tf.serving import Classifier\nClassifier({str(exported)!r}){fit}"
-    )
-    ours = {name for name in modules if name.split(".")[0] == "leo_tf"}
-    assert ours == {
-        "leo_tf",
-        "leo_tf.errors",
-        "leo_tf.serving",
-        "leo_tf.serving.classifier",
-        "leo_tf.serving.closed_forms",
-        "leo_tf.serving.inputs",
-        "leo_tf.serving.models",
-        "leo_tf.serving.rest_model",
-    }
-    assert "tensorflow_probability" not in modules
-
-
 def test_a_server_needs_no_tensorflow_in_the_client():
     code = "from leo_tf.serving import Classifier\nClassifier('http://127.0.0.1:1')"
     code += "\ntry: Classifier('http://127.0.0.1:1').fit([[1.0], [2.0]], [0, 1])"
