@@ -65,7 +65,7 @@ def write_split():
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory):
-    """Function of a name and of what fills a directory: makes it once for all workers."""
+    """Function: makes a directory of a name, and fills it, once for all workers."""
 
     def made_once(name: str, fill) -> pathlib.Path:
         if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -76,7 +76,7 @@ def made_once(tmp_path_factory):
         directory = tmp_path_factory.getbasetemp().parent / name
         with directory.with_suffix(".lock").open("a+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not lock.tell():
+            if not lock.seek(0, os.SEEK_END):
                 shutil.rmtree(directory, ignore_errors=True)
                 directory.mkdir()
                 fill(directory)
@@ -150,9 +150,10 @@ def quick_jobs(trained):
     """For tests of what jobs do, not of TensorFlow: nothing of theirs is traced.
 
     A graph for a few steps takes longer than these steps. What takes long and is tested
-    elsewhere is short: validation episodes and learning curves are not drawn (monitoring,
-    reports), queries are gathered and not scored by class (evaluation/test_query_scores),
-    and few values of a setting are tried. `trained` stays as it is anywhere.
+    elsewhere is short: validation episodes and learning curves are not drawn
+    (monitoring, reports), queries are gathered and not scored by class
+    (evaluation/test_query_scores), and few values of a setting are tried. `trained`
+    stays as it is anywhere.
     """
     with _quick_jobs():
         yield

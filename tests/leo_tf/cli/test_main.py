@@ -308,9 +308,9 @@ def events_reach(workdir) -> int:
     return max(event.step for event in tf.compat.v1.train.summary_iterator(str(path)))
 
 
-# A process costs seconds, so one has it all: it trains where there is no TensorBoard and
-# no directory for temporary files (TensorFlow's AutoGraph writes there, were it used),
-# and then evaluates where no file can be written.
+# A process costs seconds, so one has it all: it trains where there is no TensorBoard
+# and no directory for temporary files (TensorFlow's AutoGraph writes there, were it
+# used), and then evaluates where no file can be written.
 BARE = """
 import os, resource, sys, tempfile
 sys.modules["tensorboard"] = None
