@@ -188,6 +188,17 @@ def trained(train, made_once) -> pathlib.Path:
     return made_once("trained", fill) / "run"
 
 
+@pytest.fixture(scope="session")
+def trained_export(trained, made_once) -> pathlib.Path:
+    """A directory with version 1 of that run, exported: not to be changed."""
+    from exported_models import export
+
+    def fill(directory):
+        assert export(trained, directory / "new" / "models") == 0
+
+    return made_once("trained_export", fill) / "new" / "models"
+
+
 @pytest.fixture
 def make_trainer(tmp_path, monkeypatch):
     """`toy_training.make_trainer` for run directories below `tmp_path`.

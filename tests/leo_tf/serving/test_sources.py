@@ -8,7 +8,6 @@ import threading
 
 import numpy as np
 import pytest
-from exported_models import export
 from served_models import clusters, write_model
 
 from leo_tf.errors import refusal
@@ -189,18 +188,18 @@ def test_a_bad_request_leaves_the_next_good_one_bit_equal(exported):
         np.testing.assert_array_equal(after[name], value)
 
 
-def test_a_real_export_answers_alike_by_path_and_by_url(trained, tmp_path):
+def test_a_real_export_answers_alike_by_path_and_by_url(trained_export):
     running_server = pytest.importorskip("running_server")
-    assert export(trained, tmp_path) == 0
-    size = json.loads((tmp_path / "1" / "export.json").read_text())["embedding_size"]
+    place = trained_export
+    size = json.loads((place / "1" / "export.json").read_text())["embedding_size"]
     support, labels = clusters(4, 3, size=size)
     keep = [0, 3, 4, 5, 6, 9, 10]  # 1, 3, 1 and 2 examples
     support, names = support[keep], np.array(list("wxyz"))[labels[keep]]
-    with running_server.serving(tmp_path) as (port, _):
-        for source in (tmp_path, f"http://127.0.0.1:{port}"):
+    with running_server.serving(place) as (port, _):
+        for source in (place, f"http://127.0.0.1:{port}"):
             classifier = Classifier(source).fit(support, names)
             answers = classifier.predict_proba(support)
-            loaded = LocalModel(tmp_path / "1")
+            loaded = LocalModel(place / "1")
             inputs = {"support": support, "labels": labels[keep], "queries": support}
             expected = loaded("classify", inputs)["probabilities"]
             np.testing.assert_allclose(answers, expected, atol=1e-6)
