@@ -64,12 +64,37 @@ def write_split():
 
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory) -> pathlib.Path:
+def made_once(tmp_path_factory):
+    """Function: makes a directory of a name, and fills it, once for all workers."""
+
+    def made_once(name: str, fill) -> pathlib.Path:
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            fill(directory := tmp_path_factory.mktemp(name))
+            return directory
+        import fcntl
+
+        directory = tmp_path_factory.getbasetemp().parent / name
+        with directory.with_suffix(".lock").open("a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not lock.seek(0, os.SEEK_END):
+                shutil.rmtree(directory, ignore_errors=True)
+                directory.mkdir()
+                fill(directory)
+                lock.write("made")
+        return directory
+
+    return made_once
+
+
+@pytest.fixture(scope="session")
+def tiny_data(made_once) -> pathlib.Path:
     """A directory with the data set "tiny": not to be changed."""
-    directory = tmp_path_factory.mktemp("data")
-    for seed, (split, classes) in enumerate(_CLASSES.items()):
-        _write_split(directory / "tiny" / f"{split}.npz", split, classes, seed)
-    return directory
+
+    def fill(directory):
+        for seed, (split, classes) in enumerate(_CLASSES.items()):
+            _write_split(directory / "tiny" / f"{split}.npz", split, classes, seed)
+
+    return made_once("data", fill)
 
 
 @pytest.fixture(scope="session")
@@ -93,14 +118,26 @@ def train(small_flags):
 def _quick_jobs():
     import tensorflow as tf
 
+    from leo_tf.evaluation import evaluate, validation_tuning
     from leo_tf.experiments import compare
     from leo_tf.methods.query_aware import transductive
     from leo_tf.monitoring.validation import ValidationMonitor
+    from leo_tf.reports import figures
+
+    def query_scores(learner, classifier, rows, by_class):
+        queries = tf.gather(by_class.features, rows.query)  # [B, N, Q, D]
+        return learner.logits(classifier, queries)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ValidationMonitor, "_show", lambda self, step: None)
-        patch.setattr(compare, "_TIMED", 5)
+        patch.setattr(figures, "learning_curve", lambda *_: figures.new_figure(1, 1))
+        patch.setattr(compare, "_TIMED", 1)
+        patch.setattr(compare, "_WARM", 0)
         patch.setattr(transductive, "_MOST_SINKHORN_STEPS", 3)
+        patch.setattr(evaluate, "query_scores", query_scores)
+        for name in ("SHARES", "STRENGTHS", "LAPLACIAN_WEIGHTS"):
+            every = getattr(validation_tuning, name)
+            patch.setattr(validation_tuning, name, every[:: len(every) // 3])
         tf.config.run_functions_eagerly(True)
         try:
             yield
@@ -112,8 +149,11 @@ def _quick_jobs():
 def quick_jobs(trained):
     """For tests of what jobs do, not of TensorFlow: nothing of theirs is traced.
 
-    A graph for a few steps takes longer than these steps. Validation episodes are not
-    drawn either; tests/leo_tf/monitoring does that. `trained` stays as it is anywhere.
+    A graph for a few steps takes longer than these steps. What takes long and is tested
+    elsewhere is short: validation episodes and learning curves are not drawn
+    (monitoring, reports), queries are gathered and not scored by class
+    (evaluation/test_query_scores), and few values of a setting are tried. `trained`
+    stays as it is anywhere.
     """
     with _quick_jobs():
         yield
@@ -139,11 +179,24 @@ def evaluate():
 
 
 @pytest.fixture(scope="session")
-def trained(train, tmp_path_factory) -> pathlib.Path:
+def trained(train, made_once) -> pathlib.Path:
     """A finished run of 12 steps, validated after 5, 10 and 12: not to be changed."""
-    workdir = tmp_path_factory.mktemp("trained") / "run"
-    assert train(workdir, "--quiet") == 0
-    return workdir
+
+    def fill(directory):
+        assert train(directory / "run", "--quiet") == 0
+
+    return made_once("trained", fill) / "run"
+
+
+@pytest.fixture(scope="session")
+def trained_export(trained, made_once) -> pathlib.Path:
+    """A directory with version 1 of that run, exported: not to be changed."""
+    from exported_models import export
+
+    def fill(directory):
+        assert export(trained, directory / "new" / "models") == 0
+
+    return made_once("trained_export", fill) / "new" / "models"
 
 
 @pytest.fixture

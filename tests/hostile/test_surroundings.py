@@ -1,4 +1,4 @@
-"""What a run does without: the network, and TensorBoard."""
+"""What a run does without: the network. And TensorBoard: see `cli/test_main.py`."""
 
 import json
 import pathlib
@@ -21,14 +21,6 @@ no_sockets.forbid(getattr(no_sockets, sys.argv[2]))
 print("still here", flush=True)
 opened.bind(("127.0.0.1", 0))
 eval(sys.argv[3])
-"""
-WITHOUT_TENSORBOARD = """
-import sys
-sys.modules["tensorboard"] = None
-import tensorflow
-from leo_tf.cli.main import main
-tensorflow.config.run_functions_eagerly(True)  # sooner than graphs of a few steps
-sys.exit(main(["run_leo.py", *sys.argv[1:]]))
 """
 
 only_linux = pytest.mark.skipif(
@@ -70,16 +62,3 @@ def test_training_evaluating_and_exporting_open_no_socket(small_flags, tmp_path)
 def test_the_network_would_have_ended_that_process(calls, code):
     done = python("-c", TRIES, PROGRAM.parent, calls, code)
     assert (done.returncode, done.stdout) == (-signal.SIGSYS, "still here\n")
-
-
-def test_without_tensorboard_a_run_warns_once_and_shows_nothing(small_flags, tmp_path):
-    workdir = tmp_path / "run"
-    flags = [*small_flags, "--method=generator", "--num_steps=4", "--log_every=1"]
-    flags.append(f"--workdir={workdir}")
-    done = python("-c", WITHOUT_TENSORBOARD, *flags)
-    assert done.returncode == 0, done.stderr
-    warnings = [line for line in done.stderr.splitlines() if "TensorBoard" in line]
-    assert len(warnings) == 1 and "nothing more from this run" in warnings[0]
-    assert not list((workdir / "events").rglob("*tfevents*"))
-    assert (workdir / "results.json").exists()
-    assert (workdir / "checkpoints/step-00000004/manifest.json").exists()

@@ -1,4 +1,8 @@
-"""What computed a result, and surroundings that would end it."""
+"""What computed a result, and surroundings that would end it.
+
+Whole processes with other programs' settings are in `cli/test_main.py` (a run) and in
+`tests/test_examples.py` (the library's Keras).
+"""
 
 import os
 import subprocess
@@ -12,13 +16,6 @@ import tensorflow as tf
 from leo_tf import environment
 from leo_tf.environment import device, import_keras, import_matplotlib, versions
 from leo_tf.errors import FlagError
-
-
-def python(program: str, **environment: str) -> subprocess.CompletedProcess:
-    """Runs a program in a process of its own, in an environment with more in it."""
-    command = [sys.executable, "-c", textwrap.dedent(program)]
-    environment = {**os.environ, **environment}
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
 def test_versions_name_what_computed_the_result():
@@ -39,13 +36,13 @@ def test_tensorflow_warns_of_functions_that_are_traced_again_if_they_are_the_use
     logger = tf.get_logger()
     logger.addHandler(caplog.handler)
     try:
-        for function in (ours, python):
+        for function in (ours, test_versions_name_what_computed_the_result):
             logger.warning(words.format(function))
         logger.warning("something else")
     finally:
         logger.removeHandler(caplog.handler)
     said = [record.getMessage() for record in caplog.records]
-    assert any("<function python" in line for line in said)
+    assert any("<function test_versions" in line for line in said)
     assert any("something else" in line for line in said)
     assert not any("make_scorer" in line for line in said)
 
@@ -78,22 +75,16 @@ def test_the_device_is_what_tensorflow_has():
     assert ("GPU" in device()) == has_gpu and ("CPU" in device()) != has_gpu
 
 
-def test_keras_and_matplotlib_are_ours_whatever_the_environment_says():
+def test_matplotlib_is_loaded_whatever_the_environment_says_and_says_so_still():
     program = """
         import os
-        from leo_tf.methods.inductive.maml import MAML
-        from leo_tf.training.meta_step import adam
-        from leo_tf import LEO, episodes
-        import keras
-        assert LEO() and keras.backend.backend() == "tensorflow"
-        from leo_tf.reports.figures import new_figure, pixels
-        assert pixels(new_figure(1, 1)).shape == (130, 130, 3)
-        # Others may want them.
-        assert os.environ["KERAS_BACKEND"] == "torch"
+        from leo_tf.environment import import_matplotlib
+        assert import_matplotlib().__name__ == "matplotlib"
         assert os.environ["MPLBACKEND"] == "module://no_such.module"
     """
-    theirs = {"KERAS_BACKEND": "torch", "MPLBACKEND": "module://no_such.module"}
-    done = python(program, **theirs)
+    theirs = {**os.environ, "MPLBACKEND": "module://no_such.module"}
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, env=theirs, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -144,14 +144,16 @@ def test_streams_that_take_nothing_do_not_change_the_exit_status(arguments, stat
     assert done.stderr == "" or (status == 5 and done.stderr.count("\n") == 1)
 
 
+SMALL_RUN = "--method=generator", "--num_steps=4", "--log_every=1"
+
+
 @pytest.fixture(scope="module")
 def small_run(train, trained, tmp_path_factory):
     """A run of a generator, which is soon tested: not to be changed."""
     workdir = tmp_path_factory.mktemp("small") / "run"
     tf.config.run_functions_eagerly(True)
     try:
-        flags = ["--method=generator", "--num_steps=1", "--quiet"]
-        assert train(workdir, *flags) == 0
+        assert train(workdir, *SMALL_RUN, "--quiet") == 0
     finally:
         tf.config.run_functions_eagerly(False)
     return workdir
@@ -167,19 +169,6 @@ def test_results_that_cannot_be_printed_are_status_5(
     captured = capsys.readouterr().err
     assert captured.startswith("error: standard output, or a file: expected")
     assert captured.count("\n") == 1
-
-
-def test_where_nothing_can_be_written_it_tests(small_run, tmp_path):
-    workdir = shutil.copytree(small_run, tmp_path / "run")
-    command = (
-        f"ulimit -f 0; {sys.executable} {ROOT / 'run_leo.py'} --mode=evaluate "
-        "--workdir=. --quiet 2>&1"
-    )
-    piped = ["bash", "-o", "pipefail", "-c", f"({command}) | cat"]
-    tested = subprocess.run(piped, cwd=workdir, capture_output=True, text=True)
-    assert tested.returncode == 0, tested.stdout
-    assert "nearest centroid" in tested.stdout and "Traceback" not in tested.stdout
-    assert not list(workdir.glob("*.py")), "TensorFlow's, for want of a place"
 
 
 def test_where_messages_cannot_be_kept_they_are_shown(monkeypatch, capfd):
@@ -280,7 +269,7 @@ def wait_for(path: pathlib.Path, process):
         pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )
-def test_from_the_shell_quiet_is_silent_and_an_ended_run_goes_on_as_if_never_ended(
+def test_from_the_shell_quiet_is_silent_and_an_ended_run_saved_what_another_comes_to(
     small_flags, tmp_path, monkeypatch, end, status
 ):
     monkeypatch.setattr(ValidationMonitor, "_show", lambda self, step: None)
@@ -298,12 +287,10 @@ def test_from_the_shell_quiet_is_silent_and_an_ended_run_goes_on_as_if_never_end
     for path in (earlier / "checkpoints").iterdir():
         if path.name != "step-00000005":
             shutil.rmtree(path)
-    # One goes on from where it was ended, one from long before.
-    goal = [f"--num_steps={step + 3}"]
-    for workdir in (ended, earlier):
-        flags = [*endless, *goal, f"--workdir={workdir}"]
-        assert command_line.main(["run_leo.py", *flags]) == 0
-    values = [values_of(workdir, step + 3) for workdir in (ended, earlier)]
+    # From long before it comes to what was saved at the end.
+    flags = [*endless, f"--num_steps={step}", f"--workdir={earlier}"]
+    assert command_line.main(["run_leo.py", *flags]) == 0
+    values = [values_of(workdir, step) for workdir in (ended, earlier)]
     assert len(values[0]) > 7
     for name in values[0]:
         np.testing.assert_array_equal(values[0][name], values[1][name], strict=True)
@@ -319,42 +306,72 @@ def events_reach(workdir) -> int:
     return max(event.step for event in tf.compat.v1.train.summary_iterator(str(path)))
 
 
-# Written there by TensorFlow's AutoGraph, were it used.
-NO_TEMPORARY_DIRECTORY = """
-import sys, tempfile
-def none(): raise FileNotFoundError('no usable temporary directory')
+# A process costs seconds, so one has it all: it trains where there is no TensorBoard
+# and no directory for temporary files (TensorFlow's AutoGraph writes there, were it
+# used), and then evaluates where no file can be written.
+BARE = """
+import os, resource, sys, tempfile
+sys.modules["tensorboard"] = None
+def none(): raise FileNotFoundError("no usable temporary directory")
 tempfile._get_default_tempdir = none
 from leo_tf.cli.main import main
-sys.exit(main(sys.argv))
+workdir, *flags = sys.argv[1:]
+assert main(["run_leo.py", f"--workdir={workdir}", *flags]) == 0
+os.chdir(workdir)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+print("evaluated:", flush=True)
+sys.exit(main(["run_leo.py", "--mode=evaluate", "--workdir=.", "--quiet"]))
 """
 
 
-def test_neither_settings_of_others_nor_the_lack_of_a_temporary_directory_do_harm(
-    small_flags, small_run, tmp_path
-):
-    (tmp_path / "matplotlibrc").write_bytes(b"\xff text.usetex: True")
+@pytest.fixture(scope="module")
+def bare(small_flags, tmp_path_factory):
+    """A process in hostile surroundings: the directory of its run, and how it ended."""
+    place = tmp_path_factory.mktemp("bare")
+    (place / "matplotlibrc").write_bytes(b"\xff text.usetex: True")
     theirs = {
         "KERAS_BACKEND": "jax",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # a notebook's
-        "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"),
-        "KERAS_HOME": str(tmp_path / "keras"),
+        "MATPLOTLIBRC": str(place / "matplotlibrc"),
+        "KERAS_HOME": str(place / "keras"),
         "KERAS_NNX_ENABLED": "1",
     }
-    (tmp_path / "keras").mkdir()
-    (tmp_path / "keras" / "keras.json").write_text('{"floatx": "float64"}')
-    flags = ["--num_steps=1", "--method=generator", "--quiet"]
-    command = [sys.executable, "-c", NO_TEMPORARY_DIRECTORY, *small_flags, *flags]
+    (place / "keras").mkdir()
+    (place / "keras" / "keras.json").write_text('{"floatx": "float64"}')
+    command = [sys.executable, "-c", BARE, place / "run", *small_flags, *SMALL_RUN]
+    environment = {**os.environ, **theirs}
     done = subprocess.run(
-        [*command, f"--workdir={tmp_path}/run"],
-        cwd=ROOT,
-        env={**os.environ, **theirs},
-        capture_output=True,
-        text=True,
+        command, cwd=ROOT, env=environment, capture_output=True, text=True
     )
+    return place / "run", done
+
+
+def test_neither_settings_of_others_nor_the_lack_of_a_temporary_directory_do_harm(
+    bare, small_run
+):
+    workdir, done = bare
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "learning_curve.png").exists()
-    [loss, ours] = (history(run)["val_loss"] for run in (tmp_path / "run", small_run))
+    assert (workdir / "learning_curve.png").exists()
+    [loss, ours] = (history(run)["val_loss"] for run in (workdir, small_run))
     np.testing.assert_allclose(loss, ours, rtol=1e-4)
+
+
+def test_without_tensorboard_a_run_warns_once_and_shows_nothing(bare):
+    workdir, done = bare
+    warnings = [line for line in done.stderr.splitlines() if "TensorBoard" in line]
+    assert len(warnings) == 1 and "nothing more from this run" in warnings[0]
+    assert not list((workdir / "events").rglob("*tfevents*"))
+    assert (workdir / "results.json").exists()
+    assert (workdir / "checkpoints/step-00000004/manifest.json").exists()
+
+
+def test_where_nothing_can_be_written_it_tests(bare):
+    workdir, done = bare
+    assert done.returncode == 0, done.stderr
+    trained, _, evaluated = done.stdout.partition("evaluated:\n")
+    assert "nearest centroid" in trained and "nearest centroid" in evaluated
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not list(workdir.glob("*.py")), "TensorFlow's, for want of a place"
 
 
 def history(workdir) -> dict[str, list[float]]:

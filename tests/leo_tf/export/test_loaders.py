@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from c_api import CModel
-from exported_models import D, export, make_request, part, tensors
+from exported_models import D, make_request, part, tensors
 
 from leo_tf.serving.model_versions import Versions
 from leo_tf.serving.models import LocalModel
@@ -23,10 +23,8 @@ REQUESTS = [make_request(2, 1), make_request(3, 2), make_request(7, 4)]
 
 
 @pytest.fixture(scope="module")
-def version(trained, tmp_path_factory) -> pathlib.Path:
-    directory = tmp_path_factory.mktemp("exports")
-    assert export(trained, directory) == 0
-    return directory / "1"
+def version(trained_export) -> pathlib.Path:
+    return trained_export / "1"
 
 
 @pytest.fixture(scope="module")

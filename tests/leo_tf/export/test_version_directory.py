@@ -19,11 +19,9 @@ from leo_tf.runs.checkpoints import Checkpoints
 
 
 @pytest.fixture(scope="module")
-def out(trained, tmp_path_factory) -> pathlib.Path:
+def out(trained_export) -> pathlib.Path:
     """A directory with version 1: not to be changed."""
-    directory = tmp_path_factory.mktemp("exports") / "new" / "models"
-    assert export(trained, directory) == 0
-    return directory
+    return trained_export
 
 
 @pytest.fixture(scope="module")

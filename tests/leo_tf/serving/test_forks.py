@@ -76,22 +76,56 @@ def test_of_a_url_it_answers_in_a_fork():
         server.shutdown()
 
 
-def test_a_fork_before_tensorflow_computes_loads_the_model_itself(exported, tmp_path):
+@pytest.fixture(scope="module")
+def before(exported, tmp_path_factory):
+    """A process that forks before TensorFlow computes: what it printed, and where to.
+
+    The child answers, learns anew, and then tells which modules it has.
+    """
     support, labels = clusters()
-    Classifier(exported).fit(support, labels).save(tmp_path / "c.npz")
-    np.save(tmp_path / "x.npy", support)
+    directory = tmp_path_factory.mktemp("before")
+    Classifier(exported).fit(support, labels).save(directory / "c.npz")
+    np.save(directory / "x.npy", support)
     program = f"""
+import sys
 import numpy as np
-from forks import in_fork
 from leo_tf.serving import Classifier
-classifier = Classifier.load({str(tmp_path / "c.npz")!r}, {str(exported)!r})
-x = np.load({str(tmp_path / "x.npy")!r})
-print(in_fork(lambda: [*classifier.predict(x), *classifier.predict(x[:1])]))
+classifier = Classifier.load({str(directory / "c.npz")!r}, {str(exported)!r})
+x = np.load({str(directory / "x.npy")!r})
+
+def ask():
+    answers = [*classifier.predict(x), *classifier.predict(x[:1])]
+    classifier.fit(x[:2], [0, 1])
+    print(*sys.modules, file=sys.stderr, flush=True)
+    return answers
+
+from forks import in_fork
+print(in_fork(ask))
 """
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
+
+
+def test_a_fork_before_tensorflow_computes_loads_the_model_itself(before):
+    labels = clusters()[1]
     expected = [np.int64(label) for label in (*labels, labels[0])]
-    assert done.stdout == f"{expected}\n", done.stderr
+    assert before.stdout == f"{expected}\n", before.stderr
+
+
+def test_none_of_the_training_code_is_imported_to_answer_and_to_learn(before):
+    modules = set(before.stderr.split())
+    ours = {name for name in modules if name.split(".")[0] == "leo_tf"}
+    assert ours == {
+        "leo_tf",
+        "leo_tf.errors",
+        "leo_tf.serving",
+        "leo_tf.serving.classifier",
+        "leo_tf.serving.closed_forms",
+        "leo_tf.serving.inputs",
+        "leo_tf.serving.models",
+        "leo_tf.serving.rest_model",
+    }
+    assert "tensorflow" in modules and "tensorflow_probability" not in modules

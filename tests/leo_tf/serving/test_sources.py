@@ -8,7 +8,6 @@ import threading
 
 import numpy as np
 import pytest
-from exported_models import export
 from served_models import clusters, write_model
 
 from leo_tf.errors import refusal
@@ -87,26 +86,6 @@ def modules_after(code) -> set[str]:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return set(done.stdout.split())
-
-
-def test_none_of_the_training_code_is_imported(exported):
-    rows = clusters(2, 1)[0].tolist()
-    fit = f".fit({rows}, [0, 1])"
-    modules = modules_after(
-        f"from leo_tf.serving import Classifier\nClassifier({str(exported)!r}){fit}"
-    )
-    ours = {name for name in modules if name.split(".")[0] == "leo_tf"}
-    assert ours == {
-        "leo_tf",
-        "leo_tf.errors",
-        "leo_tf.serving",
-        "leo_tf.serving.classifier",
-        "leo_tf.serving.closed_forms",
-        "leo_tf.serving.inputs",
-        "leo_tf.serving.models",
-        "leo_tf.serving.rest_model",
-    }
-    assert "tensorflow_probability" not in modules
 
 
 def test_a_server_needs_no_tensorflow_in_the_client():
@@ -209,18 +188,18 @@ def test_a_bad_request_leaves_the_next_good_one_bit_equal(exported):
         np.testing.assert_array_equal(after[name], value)
 
 
-def test_a_real_export_answers_alike_by_path_and_by_url(trained, tmp_path):
+def test_a_real_export_answers_alike_by_path_and_by_url(trained_export):
     running_server = pytest.importorskip("running_server")
-    assert export(trained, tmp_path) == 0
-    size = json.loads((tmp_path / "1" / "export.json").read_text())["embedding_size"]
+    place = trained_export
+    size = json.loads((place / "1" / "export.json").read_text())["embedding_size"]
     support, labels = clusters(4, 3, size=size)
     keep = [0, 3, 4, 5, 6, 9, 10]  # 1, 3, 1 and 2 examples
     support, names = support[keep], np.array(list("wxyz"))[labels[keep]]
-    with running_server.serving(tmp_path) as (port, _):
-        for source in (tmp_path, f"http://127.0.0.1:{port}"):
+    with running_server.serving(place) as (port, _):
+        for source in (place, f"http://127.0.0.1:{port}"):
             classifier = Classifier(source).fit(support, names)
             answers = classifier.predict_proba(support)
-            loaded = LocalModel(tmp_path / "1")
+            loaded = LocalModel(place / "1")
             inputs = {"support": support, "labels": labels[keep], "queries": support}
             expected = loaded("classify", inputs)["probabilities"]
             np.testing.assert_allclose(answers, expected, atol=1e-6)

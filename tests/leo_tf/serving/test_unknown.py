@@ -6,7 +6,7 @@ from datetime import datetime
 import numpy as np
 import pytest
 import tensorflow as tf
-from exported_models import export, make_request, part, tensors
+from exported_models import make_request, part, tensors
 
 from leo_tf.console import Console
 from leo_tf.serving.classifier import Classifier
@@ -29,10 +29,8 @@ class Told(Console):
 
 
 @pytest.fixture(scope="module")
-def exported(trained, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("exported")
-    assert export(trained, directory) == 0
-    return directory
+def exported(trained_export):
+    return trained_export
 
 
 @pytest.fixture(scope="module", params=["path", "url"])

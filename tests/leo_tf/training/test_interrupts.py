@@ -9,13 +9,18 @@ import threading
 
 import pytest
 
+from leo_tf.training import interrupts
 from leo_tf.training.interrupts import StopRequest
 
 ROOT = pathlib.Path(__file__).parents[3]
 # For each line it reads, a process of its own waits for signals.
 WAITS = """
-import os, sys, time
-from leo_tf.training.interrupts import StopRequest
+import importlib.util, os, sys, time
+# By its file: its package would load TensorFlow first.
+spec = importlib.util.spec_from_file_location("interrupts", sys.argv[1])
+interrupts = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(interrupts)
+StopRequest = interrupts.StopRequest
 for line in sys.stdin:
     if child := os.fork():
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -35,7 +40,7 @@ for line in sys.stdin:
 def waits():
     """Function: starts one more process that waits; the answers' file and its id."""
     process = subprocess.Popen(
-        [sys.executable, "-c", WAITS],
+        [sys.executable, "-c", WAITS, interrupts.__file__],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
