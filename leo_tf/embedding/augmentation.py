@@ -2,9 +2,9 @@
 
 Shapes: n pictures, H pixels a side as they are stored, S as the network gets them.
 
-Source: the recipe behind the paper's features (arXiv:1807.05960, on pre-training: random
-crops, flips and colour jitter); how far each goes is what torchvision's
-RandomResizedCrop and ColorJitter(0.4) do, but that the crop stays square.
+Source: the recipe behind the paper's features (arXiv:1807.05960): crops,
+flips and colour jitter. How far each goes is what torchvision's RandomResizedCrop and
+ColorJitter(0.4) do, but that the crop stays square.
 """
 
 import tensorflow as tf

@@ -133,8 +133,11 @@ def _check_sources(pictures: Pictures, directory: pathlib.Path) -> None:
     """Sees that the files are still those whose features these are."""
     if pictures.images is not None:
         return
+    then: dict[str, str] = {}
     with open(directory / SOURCES_FILE, encoding="utf-8") as lines:
-        then = dict(reversed(line.rstrip("\n").split("  ", 1)) for line in lines)
+        for line in lines:
+            digest, _, name = line.rstrip("\n").partition("  ")
+            then[name] = digest
     for name, item in zip(pictures.names, pictures.items):
         path = os.path.join(pictures.root, item)
         if name in then and _digest_of(path) != then[name]:
@@ -197,7 +200,7 @@ def _features(
                 raise error
             bad.append(error)
         if kept.any():
-            held = [digest for digest, keep in zip(digests, kept) if keep]
+            held = [digests[row] for row in np.flatnonzero(kept)]
             yield indices[kept], features[kept], held
 
 

@@ -208,7 +208,7 @@ class _Follow(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._line.__enter__()
-        self._began = time.monotonic()
+        self._began: float | None = time.monotonic()
 
     def on_train_end(self, logs=None):
         self._line.__exit__()

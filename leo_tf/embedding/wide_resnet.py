@@ -4,7 +4,7 @@ Shapes: n pictures, S pixels a side.
 
 Source: Zagoruyko and Komodakis, 2016 (arXiv:1605.07146), blocks of batch normalisation,
 ReLU and 3 x 3 convolution, twice, with dropout between. Of the LEO paper
-(arXiv:1807.05960, on pre-training): depth 28, width 10, a stride of 2 in each group, and
+(arXiv:1807.05960, on pre-training): depth 28, width 10, strides of 2 in each group, and
 features from layer 21, averaged over space. Counting the first convolution as layer 1
 and two layers a block, that is the end of the third group's second block. The paper
 does not say whether its features are taken before or after the next normalisation and

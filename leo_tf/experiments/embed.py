@@ -10,7 +10,7 @@ import numpy as np
 
 from leo_tf.configs.settings import DataConfig
 from leo_tf.console import SILENT, Console
-from leo_tf.data_pipeline.class_splits import split_classes
+from leo_tf.data_pipeline.splits import split_classes
 from leo_tf.data_pipeline.glyphs import cache
 from leo_tf.data_pipeline.images.decoding import decode, say_bad
 from leo_tf.data_pipeline.images.pictures import Pictures, find_pictures
@@ -211,7 +211,8 @@ def _decoded(pictures, chosen, side, directory, skip_bad, console):
     shape = len(chosen), side, side, 3
     pixels = np.lib.format.open_memmap(beside, "w+", np.uint8, shape)
     bad: list[InputError] = []
-    kept, sha = [], hashlib.sha256(str(side).encode())
+    kept: list[int] = []
+    sha = hashlib.sha256(str(side).encode())
     options = {"indices": chosen, "bad": bad if skip_bad else None, "batch_size": 64}
     with console.progress("reading pictures", len(chosen), unit="pictures") as line:
         for indices, batch, digests in decode(pictures, side, **options):
@@ -222,6 +223,7 @@ def _decoded(pictures, chosen, side, directory, skip_bad, console):
     say_bad(bad, len(chosen), console)
     pixels.flush()
     os.replace(beside, path)
-    labels = np.unique(pictures.labels[kept], return_inverse=True)[1]
+    classes = np.unique(pictures.labels[kept])
+    labels = np.searchsorted(classes, pictures.labels[kept])
     sha.update(labels.astype(np.int32).tobytes())
     return np.load(path, mmap_mode="r")[: len(kept)], labels, sha.hexdigest()

@@ -142,28 +142,23 @@ def _that_fits(config: Config, pictures: Pictures, given: dict[str, Any]) -> Con
     splits = np.array(pictures.splits)
     hint = 'Without training, from five pictures on: Classifier("lda") or '
     hint += 'Classifier("centroid") of leo_tf.serving, on features of --mode=embed.'
-    ways = {
-        "train": shape.way,
-        "val": shape.evaluation_way,
-        "test": shape.evaluation_way,
-    }
-    for split, way in ways.items():
+    drawn, shots = zip(*shape.shapes)
+    tested = shape.evaluation_way
+    for split, way in {"train": max(drawn), "val": tested, "test": tested}.items():
         if (count := int((splits == split).sum())) < way:
             where = f"{pictures.source}: classes for {split}"
             expected = f"{way} or more, for {way}-way episodes"
-            raise InputError(
-                where, expected, str(count), f"--way={count} asks less. {hint}"
-            )
-    smallest = int(sizes[splits != ""].min())
-    if smallest <= max(shape.shot, shape.evaluation_shot):
-        name = pictures.class_names[
-            int(np.argmin(np.where(splits != "", sizes, 2**31)))
-        ]
-        expected = f"more than {shape.shot} pictures, for {shape.shot}-shot episodes"
-        raise InputError(f"{pictures.source}: {name}", expected, str(smallest), hint)
+            advice = f"--way={count} asks less. {hint}" if count > 1 else hint
+            raise InputError(where, expected, str(count), advice)
+    sizes = np.where(splits != "", sizes, sizes.max())
+    smallest, shot = int(sizes.min()), max(*shots, shape.evaluation_shot)
+    if smallest <= shot:
+        where = f"{pictures.source}: {pictures.class_names[int(np.argmin(sizes))]}"
+        expected = f"more than {shot} pictures, for {shot}-shot episodes"
+        raise InputError(where, expected, str(smallest), hint)
     if "num_query" in given:
         return config
-    return config.replace(num_query=min(_MOST_QUERIES, smallest - shape.shot))
+    return config.replace(num_query=min(_MOST_QUERIES, smallest - shot))
 
 
 def _in_words(pictures: Pictures) -> str:

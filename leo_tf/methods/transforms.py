@@ -68,7 +68,7 @@ class Transform(NamedTuple):
         sha, classes = sha256(), (self.centres, self.scatter)
         parts = np.float64(self.power), self.mean, self.kernel
         for numbers in (*parts, *(each for each in classes if each.size)):
-            sha.update(f"{numbers.shape}".encode())
+            sha.update(f"{np.shape(numbers)}".encode())
             sha.update(numbers.tobytes())
         return sha.hexdigest()
 

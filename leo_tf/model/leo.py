@@ -237,8 +237,11 @@ class LEO(keras.layers.Layer):
         first_task: Count = 0,
     ) -> Noise:
         """One draw of z and w for a test: as in training, but without dropout."""
-        steps = {"finetuning_unroll_length": self.test_steps[1]}
-        config = dataclasses.replace(self.config, dropout_rate=0.0, **steps)
+        config = dataclasses.replace(
+            self.config,
+            dropout_rate=0.0,
+            finetuning_unroll_length=self.test_steps[1],
+        )
         step = -1 - tf.cast(number, tf.int64)  # training has those from 0 on
         return self._draw(config, support_shape, support_shape, seed, step, first_task)
 

@@ -27,9 +27,7 @@ def test_hog_of_the_embedded_pictures_is_the_embedded_features():
     backbone = backbone_named("hog")
     colour = np.repeat(table.images[:20, ..., None], 3, axis=-1)
     # They are kept in half precision.
-    np.testing.assert_allclose(
-        backbone.embed(colour), table.embeddings[:20], atol=5e-4
-    )
+    np.testing.assert_allclose(backbone.embed(colour), table.embeddings[:20], atol=5e-4)
     assert backbone.side == 32
 
 
