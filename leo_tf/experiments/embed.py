@@ -10,10 +10,10 @@ import numpy as np
 
 from leo_tf.configs.settings import DataConfig
 from leo_tf.console import SILENT, Console
-from leo_tf.data_pipeline.splits import split_classes
 from leo_tf.data_pipeline.glyphs import cache
 from leo_tf.data_pipeline.images.decoding import decode, say_bad
 from leo_tf.data_pipeline.images.pictures import Pictures, find_pictures
+from leo_tf.data_pipeline.splits import split_classes
 from leo_tf.embedding import pretraining
 from leo_tf.embedding.backbones import (
     BACKBONE_FILE,

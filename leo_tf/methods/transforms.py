@@ -66,9 +66,9 @@ class Transform(NamedTuple):
     def digest(self) -> str:
         """SHA-256 of all its numbers and shapes, in hexadecimal."""
         sha, classes = sha256(), (self.centres, self.scatter)
-        parts = np.float64(self.power), self.mean, self.kernel
+        parts: list[Any] = [np.float64(self.power), self.mean, self.kernel]
         for numbers in (*parts, *(each for each in classes if each.size)):
-            sha.update(f"{np.shape(numbers)}".encode())
+            sha.update(f"{numbers.shape}".encode())
             sha.update(numbers.tobytes())
         return sha.hexdigest()
 
