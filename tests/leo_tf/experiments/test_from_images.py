@@ -1,0 +1,110 @@
+"""Promises of the chain from pictures to an export, and of its parts."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from leo_tf.cli.main import main
+from leo_tf.configs.settings import DataConfig
+from leo_tf.errors import FlagError, InputError
+from leo_tf.experiments.embed import split_pictures
+from leo_tf.experiments.from_images import from_images
+
+_SMALL = (
+    *("--way=2", "--shot=1", "--num_query=2", "--meta_batch_size=2"),
+    *("--num_latents=4", "--inner_unroll_length=1", "--finetuning_unroll_length=1"),
+    *("--num_steps=4", "--validate_every=2", "--num_val_episodes=4"),
+    *("--num_test_episodes=4", "--jit=off", "--quiet"),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Ten classes of five noisy pictures, each class of its own colour."""
+    random, root = np.random.default_rng(0), tmp_path_factory.mktemp("pictures")
+    for name in range(10):
+        colour = random.integers(40, 215, 3)
+        for i in range(5):
+            path = root / f"class{name}" / f"{i}.png"
+            path.parent.mkdir(exist_ok=True)
+            noise = random.integers(-40, 40, (40, 40, 3))
+            Image.fromarray(np.uint8(colour + noise)).save(path)
+    return root
+
+
+def test_pictures_alone_become_an_export(folder, tmp_path, quick_job, capsys):
+    flags = [f"--images={folder}", f"--workdir={tmp_path / 'run'}", *_SMALL]
+    flags += ["--pretrain_epochs=1", "--class_split=0.6,0.2,0.2"]
+    assert main(["run_leo.py", *flags]) == 0
+    printed = capsys.readouterr()
+    assert "LEO" in printed.out and "Nearest centroid" in printed.out
+    assert "--mode=serve" in printed.out and not printed.err
+    exported = tmp_path / "run" / "exported" / "1"
+    assert (exported / "saved_model.pb").is_file()
+    features = np.load(tmp_path / "run" / "features" / "test.npz")
+    assert features["embeddings"].shape == (10, 128)
+    # What is done is passed over: the backbone and the features are the same files.
+    kept = [tmp_path / "run" / n for n in ("backbone/backbone.keras",)]
+    kept += [tmp_path / "run" / "features" / f"{s}.npz" for s in ("train", "test")]
+    times = [path.stat().st_mtime_ns for path in kept]
+    assert main(["run_leo.py", *flags]) == 0
+    assert [path.stat().st_mtime_ns for path in kept] == times
+
+
+def test_a_run_on_pictures_embeds_them_once_into_the_cache(
+    folder, tmp_path, quick_job, monkeypatch, capsys
+):
+    monkeypatch.setenv("LEO_TF_CACHE", str(tmp_path / "cache"))
+    flags = ["--mode=train", f"--images={folder}", "--class_split=0.6,0.2,0.2"]
+    flags += [*_SMALL, "--method=ridge"]
+    for run in ("a", "b"):
+        assert main(["run_leo.py", *flags, f"--workdir={tmp_path / run}"]) == 0
+    [features] = (tmp_path / "cache" / "features").iterdir()
+    assert (features / "embedding.json").is_file()
+    assert main(["run_leo.py", "--mode=evaluate", f"--workdir={tmp_path / 'a'}"]) == 0
+
+
+def test_classes_are_split_by_folders_or_by_shares(folder):
+    pictures = split_pictures(folder, DataConfig(class_split="0.6,0.2,0.2"))
+    assert sorted(pictures.splits) == ["test"] * 2 + ["train"] * 6 + ["val"] * 2
+    usual = split_pictures(folder)
+    assert sorted(usual.splits) == ["test"] * 2 + ["train"] * 6 + ["val"] * 2
+    with pytest.raises(FlagError, match="--class_folds"):
+        split_pictures(folder, DataConfig(class_folds=3))
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"way": 3}, r"classes for val: expected 3 or more, .* --way=2 asks less"),
+        ({"way": 2, "shot": 5}, "expected more than 5 pictures, for 5-shot episodes"),
+        ({"way": "2-7"}, "classes for train: expected 7 or more"),
+    ],
+)
+def test_too_little_is_refused_before_anything_is_trained(
+    folder, tmp_path, settings, message
+):
+    with pytest.raises(InputError, match=message):
+        from_images(folder, tmp_path / "run", settings=settings)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "flags, error",
+    [
+        (["--backbone=hog"], "--backbone: expected --images too"),
+        (
+            ["--mode=train", "--images=x", "--data_path=y"],
+            "--images: expected pictures,",
+        ),
+        (["--mode=embed", "--images=x"], "--features_dir: expected a directory"),
+        (["--mode=pretrain", "--images=x"], "--workdir: expected a directory for the"),
+        (["--mode=embed", "--images=x", "--features_dir=y", "--way=3"], "--way: exp"),
+        (["--mode=pretrain", "--images=x", "--workdir=y", "--backbone=hog"], "wrn_"),
+        (["--images=/no/such"], "error: /no/such"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_one_line(flags, error, capsys):
+    assert main(["run_leo.py", *flags]) in (2, 3)
+    line = capsys.readouterr().err
+    assert error in line and "Traceback" not in line
