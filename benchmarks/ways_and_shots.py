@@ -19,6 +19,7 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+import numpy as np
 import tensorflow as tf
 
 from leo_tf.configs.schema import Config
@@ -81,21 +82,19 @@ def sizes(given, most: int) -> list[int]:
 
 def table(cells: dict, titles: list[str]) -> Table:
     """A row for each way and shot; the last column is paired by episode."""
-    leo = [t for t in titles if t.startswith("LEO")]
+    leo = [title for title in titles if title.startswith("LEO")]
+    others = [title for title in titles if title not in leo]
+    last = ("best LEO minus best closed form",) if leo and others else ()
     rows = []
     for name, found in cells.items():
         means = {title: interval(found[title]) for title in titles}
-        ours, theirs = (
-            max((t for t in titles if (t in leo) == own), key=lambda t: means[t].mean)
-            for own in (True, False)
-        )
-        lead = interval([x - y for x, y in zip(found[ours], found[theirs])])
-        text = [str(means[title]) for title in titles]
-        rows.append(
-            (name, *text, f"{100 * lead.mean:+.2f} ± {100 * lead.half_width:.2f}")
-        )
-    columns = ("test", *titles, "best LEO minus best closed form")
-    return Table(columns, rows, left=("test",))
+        row = [name, *(str(means[title]) for title in titles)]
+        if last:
+            two = (max(each, key=lambda t: means[t].mean) for each in (leo, others))
+            lead = interval(np.subtract(*(found[title] for title in two)))
+            row.append(f"{100 * lead.mean:+.2f} ± {100 * lead.half_width:.2f}")
+        rows.append(tuple(row))
+    return Table(("test", *titles, *last), rows, left=("test",))
 
 
 def plot(cells: dict, titles: list[str], shots: list[int]):
@@ -162,8 +161,10 @@ def main():
                 options = way, shot, given.episodes
                 cell[title] = measured(learner, config, split, *options)
                 write_file(path, to_json(cells))
-        print(title, {name: str(interval(cells[name][title])) for name in cells})
-    titles = given.methods
+        known = {name: c[title] for name, c in cells.items() if title in c}
+        print(title, {name: str(interval(found)) for name, found in known.items()})
+    titles = given.methods  # in the order of shapes, whenever they were measured
+    cells = {(name := f"{way}-way {shot}-shot"): cells[name] for shot, way in shapes}
     (given.workdir / "table.md").write_text(document([table(cells, titles)]))
     figures.save(given.workdir / "plot.png", plot(cells, titles, shots))
 

@@ -108,7 +108,7 @@ def test_mixed_episodes_are_told_and_tested_at_the_middle_or_as_asked(
     assert "Training episodes: 2-4-way 1-3-shot, 3 queries a class, 2 a step." in said
     drawn = [f"{way}-way {shot}-shot" for way in (2, 3, 4) for shot in (1, 2, 3)]
     assert f"Drawn for each step, for all its episodes: {', '.join(drawn)}." in said
-    assert said.count("3-way 4-shot, 8 queries a class") == 3  # val, test, the title
+    assert said.count("3-way 4-shot, 8 queries a class") == 2  # val and test
     results = results_of(tmp_path / "run")
     assert results["test"] == {"way": 3, "shot": 4, "num_query": 8}
     assert results["config"]["episodes"]["way"] == "2-4"
