@@ -297,6 +297,24 @@ class MethodConfig(Settings):
         "validation episodes.",
         rules.above_zero(optional=True),
     )
+    calibration_classes: int = setting(
+        2,
+        "Distribution calibration: training classes that lend their scatter to an "
+        "example.",
+        _EXAMPLES,
+        "k",
+    )
+    calibration_samples: int = setting(
+        100,
+        "Distribution calibration: samples of a class, shared among its examples.",
+        _EXAMPLES,
+    )
+    calibration_alpha: float = setting(
+        0.1,
+        "Distribution calibration: added to all variances, in units of their mean.",
+        _WEIGHT,
+        "alpha",
+    )
     ensemble: str = setting(
         "none",
         "Closed form whose scores are added to those of a trained method.",

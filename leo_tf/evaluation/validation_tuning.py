@@ -23,7 +23,12 @@ from leo_tf.methods.ensemble import Mix
 from leo_tf.methods.inductive.linear import LinearRegression
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import build, ensemble, method_of, other_config
-from leo_tf.methods.transforms import Statistics, Transform, check_can_fit
+from leo_tf.methods.transforms import (
+    Statistics,
+    Transform,
+    check_can_fit,
+    with_classes,
+)
 from leo_tf.model.learner import AnyLearner, Learner, adapt_and_score
 from leo_tf.model.losses import accuracy, cross_entropy
 
@@ -52,14 +57,32 @@ class Fitted(NamedTuple):
 def fit_transform(config: Config, splits: Mapping[str, Split]) -> Fitted:
     """Fits the feature transform to the training classes.
 
+    With how they lie and scatter after it, for a method that is made of that.
+
+    Raises:
+      InputError: see `transforms.Statistics`, `check_can_fit` and `with_classes`.
+    """
+    table = splits["train"].table
+    if config.features.feature_transform == "none":
+        size = table.features.shape[1]
+        same = Transform(1.0, np.zeros(size), np.zeros([0, 0]))
+        fitted = Fitted(config.features, same)
+    else:
+        fitted = _fit_features(config, splits)
+    if method_of(config).knows_classes:
+        known = with_classes(fitted.transform, table)
+        fitted = fitted._replace(transform=known)
+    return fitted
+
+
+def _fit_features(config: Config, splits: Mapping[str, Split]) -> Fitted:
+    """The feature transform of another kind than "none".
+
     What is not given is chosen by nearest centroid on the first validation episodes.
     A method that is trained wants more dims than nearest centroid does: 64, as far as
     there are as many. Where validation classes are few, or trained on, nothing is
     chosen: then it is 64 again, and a shrinkage of 0.1. Of those that are equally
     good it is the one of the fewest dims, then of the most shrinkage.
-
-    Raises:
-      InputError: see `transforms.Statistics` and `transforms.check_can_fit`.
     """
     features, val = config.features, splits["val"]
     check_can_fit(features.feature_transform, splits["train"].table)

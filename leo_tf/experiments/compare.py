@@ -36,7 +36,12 @@ from leo_tf.methods.registry import check, check_is_config
 from leo_tf.methods.settings import compared, of, read, with_shared
 from leo_tf.methods.transforms import check_can_fit
 from leo_tf.methods.variants import in_running_order, in_table_order, variant_named
-from leo_tf.model.learner import AnyLearner, adapt_and_score, is_exportable
+from leo_tf.model.learner import (
+    AnyLearner,
+    adapt_and_score,
+    is_exportable,
+    takes_memory,
+)
 from leo_tf.reports import comparison as report
 from leo_tf.reports.figures import save
 from leo_tf.reports.results import data as data_in_words
@@ -144,7 +149,9 @@ def _trained(group: RunGroup, settings: Mapping[str, dict]) -> dict[str, bool]:
         variant = variant_named(name)
         group.console.say(f"{variant.title} ({number} of {len(settings)})")
         # Of one that is trained, dims are not chosen alike.
-        like = group.config.replace(**own).features, variant.entry.is_trained
+        entry = variant.entry
+        kind = entry.is_trained, entry.knows_classes
+        like = group.config.replace(**own).features, *kind
         run = _train(group, name, own, fitted.get(like))
         diverged[name] = run is None
         if run is not None and run.transform is not None:
@@ -243,7 +250,7 @@ def _lead(
         return None
     config, count = group.config, group.config.run.num_val_episodes
     two = {row.name: learners[row.name] for row in ranked[:2]}
-    together = any(hasattr(learner, "answer") for learner in two.values())
+    together = any(takes_memory(learner) for learner in two.values())
     split = group.splits["val"]
     episodes = dataset.evaluation_episodes(config, split, count, together)
     with group.console.progress("validation", count, unit="episodes") as line:

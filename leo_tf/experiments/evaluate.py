@@ -30,7 +30,7 @@ from leo_tf.files import AnyPath
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import method_named, method_of
 from leo_tf.methods.transforms import check_fits
-from leo_tf.model.learner import AnyLearner, Learner, adapt_and_score
+from leo_tf.model.learner import AnyLearner, Learner, adapt_and_score, takes_memory
 from leo_tf.reports import figures, mosaics
 from leo_tf.reports import results as report
 from leo_tf.runs.manifest import Checkpoint
@@ -137,7 +137,7 @@ def score(
     """
     run, count = config.run, config.run.num_test_episodes
     draws = Draws(run.test_samples, run.seed) if run.test_samples else None
-    together = any(hasattr(learner, "answer") for learner in learners.values())
+    together = any(takes_memory(learner) for learner in learners.values())
     episodes = dataset.evaluation_episodes(config, split, count, together)
     temperatures = {
         name: known.temperature

@@ -20,7 +20,13 @@ from leo_tf.evaluation.validation_tuning import Fitted, choose, fit_transform
 from leo_tf.experiments.evaluate import test_run
 from leo_tf.files import AnyPath, near
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
-from leo_tf.methods.registry import build, check, method_named, method_of
+from leo_tf.methods.registry import (
+    build,
+    check,
+    is_fitted,
+    method_named,
+    method_of,
+)
 from leo_tf.methods.transforms import check_fits
 from leo_tf.monitoring import run_summary
 from leo_tf.monitoring.event_writer import Monitor
@@ -238,7 +244,7 @@ def _fit_transform(
     run: Run, splits: Mapping[str, Split], fitted: Fitted | None
 ) -> None:
     """Fits the feature transform to the training classes, when the run begins."""
-    if run.config.features.feature_transform == "none":
+    if not is_fitted(run.config):
         return
     if run.newest:
         run.read_transform(run.newest)
@@ -246,14 +252,16 @@ def _fit_transform(
         fitted = fitted or fit_transform(run.config, splits)
         run.config = dataclasses.replace(run.config, features=fitted.features)
         run.transform = fitted.transform
-        run.console.say(f"Features: {report.data(run.config)}.")
+        if run.config.features.feature_transform != "none":
+            run.console.say(f"Features: {report.data(run.config)}.")
     for split in splits.values():
         if run.transform is not None:
             check_fits(run.transform, split.table)
 
 
 def _validation_episodes(config: Config, split: Split):
-    count, together = config.run.num_val_episodes, method_of(config).query_aware
+    count, method = config.run.num_val_episodes, method_of(config)
+    together = method.query_aware or method.knows_classes
     return dataset.evaluation_episodes(config, split, count, together)
 
 

@@ -90,6 +90,13 @@ def _regression(title: str, description: str, fit: str) -> Method:
     return _untrained(title, description, make, chosen=(strength, "score_scale"))
 
 
+def _make_distribution_calibration(config, unused_embedding_size, classes):
+    from leo_tf.methods.inductive import distribution_calibration as module
+
+    given = config.methods, classes, config.data.dtype
+    return module.DistributionCalibration(*given)
+
+
 def _centroid(title: str, description: str, metric: str, transform: str = "") -> Method:
     def make(config, unused_embedding_size):
         from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
@@ -148,6 +155,14 @@ BUILT_IN: Mapping[str, Method] = {
         "Logistic regression",
         "softmax regression to convergence, on the support alone",
         "logistic",
+    ),
+    "distribution_calibration": _untrained(
+        "Distribution calibration",
+        "logistic regression, with samples as the nearest training classes scatter",
+        _make_distribution_calibration,
+        knows_classes=True,
+        chosen=("logistic_strength", "score_scale"),
+        settings=("calibration_classes", "calibration_alpha", "calibration_samples"),
     ),
     "soft_kmeans": _transductive(
         "Soft k-means",

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from leo_tf.configs.schema import GROUP_OF, Config
+from leo_tf.configs.schema import GROUP_OF
 from leo_tf.errors import FlagError, shown
 
 if TYPE_CHECKING:  # it imports TensorFlow
@@ -21,12 +21,16 @@ class Method:
 
     title: str  # in tables; the paper's, if it is in the paper's table 2
     description: str  # one line
-    # (configuration, D) -> learner; a layer of Keras need not be built.
-    make: Callable[[Config, int], "Learner"]
+    # (configuration, D) -> learner; a layer of Keras need not be built. If it
+    # `knows_classes`, there is a third argument, the `transforms.Transform`.
+    make: Callable[..., "Learner"]
     is_trained: bool = True  # whether it has variables for meta-steps to change
     keeps_way: bool = False  # whether it answers no way but that of its training
     query_aware: bool = False  # whether it has `answer`: see `learner.QueryAware`
     transductive: bool = False  # whether it learns from a task's queries, too
+    knows_classes: bool = (
+        False  # whether it is made of the training classes' statistics
+    )
     draws: bool = False  # whether a test can average predictions over draws
     mixed_precision: bool = False  # whether it can compute in bfloat16
     chosen: tuple[str, ...] = ()  # what `validation_tuning.choose` finds, if not given

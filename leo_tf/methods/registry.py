@@ -133,6 +133,12 @@ def _entry_point(name: str) -> "EntryPoint | None":
     return next(iter(entry_points(group=_GROUP, name=name)), None)
 
 
+def is_fitted(config: Config) -> bool:
+    """Whether a run begins by fitting a `Transform` to the training classes."""
+    kind = config.features.feature_transform
+    return kind != "none" or method_of(config).knows_classes
+
+
 def build(
     config: Config, embedding_size: int, transform: "Transform | None" = None
 ) -> "Learner":
@@ -150,10 +156,14 @@ def build(
         if given[name] is None:
             hint = "`validation_tuning.choose` finds one on the validation episodes."
             raise FlagError(f"--{name}", "a number above 0", "nothing", hint)
+    if method.knows_classes and (transform is None or not transform.centres.size):
+        hint = "`validation_tuning.fit_transform` has them."
+        expected = "statistics of the training classes"
+        raise FlagError(f"method {method.title}", expected, "none", hint)
     size = embedding_size if transform is None else transform.output_size
-    learner = _made(method, config, size)
+    learner = _made(method, config, size, transform)
     if method not in BUILT_IN.values():
-        _check_learner(learner, _made(method, config, size), method)
+        _check_learner(learner, _made(method, config, size, transform), method)
     if transform is None:
         return learner
     from leo_tf.methods.transforms import Transformed
@@ -184,9 +194,10 @@ def ensemble(
     return together(without_other(learner), other, size + biased, mix)
 
 
-def _made(method: Method, config: Config, embedding_size: int) -> "Learner":
+def _made(method: Method, config: Config, embedding_size: int, *classes) -> "Learner":
     check_not_forked()
-    learner: Any = method.make(config, embedding_size)
+    classes = classes if method.knows_classes else ()
+    learner: Any = method.make(config, embedding_size, *classes)
     if not getattr(learner, "built", True):  # a layer of Keras
         learner.build([None, None, None, embedding_size])
     return learner

@@ -30,6 +30,9 @@ _NO_VARIANCE = 1e-10
 # how classes lie: two would leave one number, of length 1.
 _WITHIN_CLASSES, _BETWEEN_CLASSES = ("within", "lda", "soft"), ("lda", "soft")
 _FEWEST_CLASSES = 3
+# Numbers of one class's covariance, which a task has for each example, and of all, 128
+# MiB of them.
+_MOST_SCATTER, _MOST_NUMBERS = 2**16, 2**24
 
 
 class Transform(NamedTuple):
@@ -38,11 +41,16 @@ class Transform(NamedTuple):
     The entries are raised to `power`, the mean of the training classes is taken off,
     and the rest multiplied by `kernel`; what results has length 1 again. Entries below
     0 have no power: data is refused for them, and in a request to an export they are 0.
+
+    For a method that is made of them, how the training classes lie and scatter then.
     """
 
     power: float
     mean: np.ndarray  # [D] float64
     kernel: np.ndarray  # [D, d] float64, or [0, 0] for none
+    centres: np.ndarray = np.zeros([0, 0])  # [C, d] their means
+    # [C * R, d]: the outer products of a class's R rows sum to its covariance.
+    scatter: np.ndarray = np.zeros([0, 0])
 
     @property
     def size(self) -> int:
@@ -57,8 +65,9 @@ class Transform(NamedTuple):
     @property
     def digest(self) -> str:
         """SHA-256 of all its numbers and shapes, in hexadecimal."""
-        sha = sha256()
-        for numbers in (np.float64(self.power), self.mean, self.kernel):
+        sha, classes = sha256(), (self.centres, self.scatter)
+        parts = np.float64(self.power), self.mean, self.kernel
+        for numbers in (*parts, *(each for each in classes if each.size)):
             sha.update(f"{numbers.shape}".encode())
             sha.update(numbers.tobytes())
         return sha.hexdigest()
@@ -204,6 +213,41 @@ class Statistics:
         return Transform(self.power, self.mean, kernel)
 
 
+def with_classes(transform: Transform, table: FeatureTable) -> Transform:
+    """The transform with means and covariances of the training classes after it.
+
+    A class of n rows has n - 1 in the divisor of its covariance, as is usual; one of a
+    single row has none.
+
+    Raises:
+      InputError: if a class's covariance would take more than `_MOST_SCATTER` numbers.
+    """
+    index, size = table.index, transform.output_size
+    most = min(int(index.class_sizes.max()), size)  # R
+    count = len(index.class_sizes)
+    if most * size > _MOST_SCATTER or count * most * size > _MOST_NUMBERS:
+        where = f"{index.source}: covariances of the training classes"
+        expected = (
+            f"at most {_MOST_SCATTER:,} numbers a class, {_MOST_NUMBERS:,} in all"
+        )
+        hint = (
+            "--feature_transform=lda keeps fewer dimensions, --transform_dims of them."
+        )
+        received = f"{count:,} of {most:,} x {size:,}"
+        raise InputError(where, expected, received, hint)
+    centres, scatter, first = np.zeros([count, size]), np.zeros([count, most, size]), 0
+    for c, rows in enumerate(index.class_sizes):
+        mine = tf.gather(table.features, index.rows[first : first + rows])
+        features = np.float64(transform(tf.cast(mine, tf.float64)).numpy())
+        first += rows
+        centres[c] = features.mean(axis=0)
+        apart = (features - centres[c]) / np.sqrt(max(1, rows - 1))
+        # The products of a triangle's rows are those of many more rows.
+        triangle = apart if rows <= size else np.linalg.qr(apart, mode="r")
+        scatter[c, : len(triangle)] = triangle
+    return transform._replace(centres=centres, scatter=scatter.reshape([-1, size]))
+
+
 def check_fits(transform: Transform, table: FeatureTable) -> None:
     """Refuses a table of features that a transform cannot be applied to: InputError."""
     size = table.features.shape[1]
@@ -304,6 +348,9 @@ _CHANGES: Mapping[str, Callable[..., tuple]] = {
 }
 
 
+_CLASSES = frozenset(["centres", "scatter"])
+
+
 def save(transform: Transform) -> bytes:
     """Returns the content of transform.npz: the numbers, as they are."""
     file, arrays = io.BytesIO(), transform._asdict()
@@ -320,14 +367,17 @@ def load(path: pathlib.Path, digest: str) -> Transform:
     try:
         with path.open("rb") as file:
             arrays = NpzFile(file, str(path))
-            read = (arrays.read(name, "f") for name in Transform._fields)
-            power, mean, kernel = read
+            # Files of a time when none had classes lack these.
+            names = [
+                n for n in Transform._fields if n in arrays.names or n not in _CLASSES
+            ]
+            power, *read = (arrays.read(name, "f") for name in names)
     except OSError as error:
         expected = "the feature transform of the run"
         raise CheckpointError(str(path), expected, shown(str(error))) from error
     except InputError as error:
         raise CheckpointError(error.where, error.expected, error.received) from error
-    found = Transform(float(power.sum()), mean, kernel)
+    found = Transform(float(power.sum()), *read)
     if found.digest != digest:
         raise CheckpointError(str(path), f"digest {digest}", found.digest)
     return found

@@ -227,6 +227,11 @@ def is_exportable(learner: AnyLearner) -> bool:
     return does and getattr(learner, "is_exportable", True)
 
 
+def takes_memory(learner: AnyLearner) -> bool:
+    """Tells whether a method has vectors of length D by the hundred for each task."""
+    return hasattr(learner, "answer") or getattr(learner, "takes_memory", False)
+
+
 def without_latents(classifier: tf.Tensor) -> UnevenAdapted:
     """`UnevenAdapted` of a classifier [N, P] that was made without latents."""
     return UnevenAdapted(classifier, classifier[:, :0], classifier[:, :0])

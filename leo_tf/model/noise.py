@@ -15,6 +15,7 @@ size, Z latent size, U latent steps, F fine-tuning steps.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -104,6 +105,12 @@ def draw(
         noise = noise._replace(encoder_mask=masks[0], query_mask=masks[1])
         noise = noise._replace(support_masks=tuple(masks[2:]))
     return noise
+
+
+def normals(seed: int, shapes: Sequence[Sequence[int]], dtype: str) -> list[tf.Tensor]:
+    """Standard normals of static shapes, a pure function of the seed."""
+    keys = _keys(seed, 0, len(shapes))
+    return _normals(keys, tf.constant(0), shapes, tf.as_dtype(dtype))
 
 
 def dropout(inputs: tf.Tensor, mask: tf.Tensor | None, rate: float) -> tf.Tensor:

@@ -26,6 +26,7 @@ from leo_tf.methods.ensemble import Mix, without_other
 from leo_tf.methods.registry import (
     build,
     ensemble,
+    is_fitted,
     method_named,
     method_of,
     with_transform,
@@ -168,12 +169,12 @@ class Run:
         self.directory.write_config(self.config)
 
     def read_transform(self, checkpoint: Checkpoint) -> None:
-        """Reads the feature transform that a checkpoint was trained on, if any.
+        """Reads what a checkpoint has of the training classes, if anything.
 
         Raises:
           CheckpointError: if it is damaged or lost.
         """
-        if self.config.features.feature_transform != "none":
+        if is_fitted(self.config):
             digest = checkpoint.fact("transform", str)
             self.transform = load(self.path / _TRANSFORM, digest)
 

@@ -49,6 +49,9 @@ EDGES = [  # setting, the last values accepted, the first ones refused
     ("first_order", [True, False], [1, "true", None]),
     ("ridge_strength", [1e-9, None], [0.0, -1.0]),
     ("logistic_strength", [1e-9, None], [0.0, -1.0]),
+    ("calibration_classes", [1, 65_536], [0, 65_537]),
+    ("calibration_samples", [1, 65_536], [0, 65_537]),
+    ("calibration_alpha", [0.0], [-1e-9]),
     ("assignment_sharpness", [1e-9, None], [0.0, -1.0]),
     ("laplacian_weight", [1e-9, None], [0.0, -1.0]),
     (

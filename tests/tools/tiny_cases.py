@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from leo_tf.configs.schema import ModelConfig
 from leo_tf.data_pipeline.episode import Episode
+from leo_tf.methods.transforms import Transform
 from leo_tf.model.leo import LEO
 
 B, N, K, Q, D, Z = 6, 3, 2, 4, 7, 5
@@ -46,6 +47,14 @@ def make_episode(
         labels[:, :, shot:],
     )
     return Episode(*(tf.constant(array) for array in arrays))
+
+
+def training_classes(size=D, seed=0) -> Transform:
+    """Features as they are, of 4 training classes with 5 rows for a covariance."""
+    rng = np.random.default_rng(seed)
+    centres, scatter = rng.normal(size=[4, size]), rng.normal(size=[4 * 5, size])
+    mean, none = np.zeros(size), np.zeros([0, 0])
+    return Transform(1.0, mean, none, 0.3 * centres, 0.1 * scatter)
 
 
 def make_leo(dtype="float64", seed=0, size=D, **settings) -> LEO:

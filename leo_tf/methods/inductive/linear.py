@@ -102,13 +102,18 @@ def logistic(inputs: tf.Tensor, targets: tf.Tensor, strength: Number) -> tf.Tens
     Arguments and result are as of `ridge`.
     """
     # Weights at the minimum are sums of examples: R coordinates are enough for them.
-    basis, coordinates = tf.linalg.qr(tf.linalg.matrix_transpose(inputs))
-    features = tf.linalg.matrix_transpose(coordinates)  # [B, S, R]
+    examples, size = inputs.shape[1:]
+    is_wide = examples is None or examples < size
+    features = inputs
+    if is_wide:
+        basis, coordinates = tf.linalg.qr(tf.linalg.matrix_transpose(inputs))
+        features = tf.linalg.matrix_transpose(coordinates)  # [B, S, R]
     features = tf.pad(features, [[0, 0], [0, 0], [0, 1]], constant_values=1)
     free = tf.zeros_like(features[0, 0, -1:])
     penalty = tf.concat([strength + tf.zeros_like(features[0, 0, :-1]), free], axis=0)
     solution = newton(features, targets, penalty[:, tf.newaxis])  # [B, R + 1, N]
-    return _joined(tf.matmul(basis, solution[:, :-1]), solution[:, -1:])
+    weights = solution[:, :-1]
+    return _joined(tf.matmul(basis, weights) if is_wide else weights, solution[:, -1:])
 
 
 def _joined(weights, bias):

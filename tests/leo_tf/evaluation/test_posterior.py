@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_cases import make_episode, task_of
+from tiny_cases import make_episode, task_of, training_classes
 
 from leo_tf.configs.schema import Config, ModelConfig
 from leo_tf.errors import FlagError
@@ -109,7 +109,8 @@ def test_methods_beside_that_draw_nothing_are_scored_as_ever(leo, episode):
 def test_a_method_says_whether_it_draws_and_is_refused_if_not(name):
     chosen = dict.fromkeys(methods.METHODS[name].chosen, 1.0)
     config = Config().replace(method=name, num_latents=Z, **chosen)
-    learner = methods.build(config, 7)
+    classes = training_classes(7) if methods.METHODS[name].knows_classes else None
+    learner = methods.build(config, 7, classes)
     has_posterior = getattr(learner, "has_posterior", False)
     assert has_posterior == methods.METHODS[name].draws
     if methods.METHODS[name].draws:

@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_cases import B, D, K, N, make_episode, task_of
+from tiny_cases import B, D, K, N, make_episode, task_of, training_classes
 
 from leo_tf.configs.schema import GROUPS, Config
 from leo_tf.methods import registry as methods
@@ -41,6 +41,12 @@ SETTINGS = {
     "centroid_euclidean": CENTROID,
     "simpleshot": CENTROID,
     "lda": CENTROID,
+    "distribution_calibration": {
+        "logistic_strength": 0.1,
+        "score_scale": 2.0,
+        "calibration_samples": 6,
+        "calibration_alpha": 0.3,
+    },
     "soft_kmeans": {"assignment_sharpness": 5.0, "score_scale": 2.0},
     "bd_cspn": {"score_scale": 5.0},
     "laplacian_shot": {"laplacian_weight": 0.7, "score_scale": 2.0},
@@ -90,12 +96,17 @@ def make(name, dtype="float64", seed=0):
     config = Config().replace(
         method=name, way=N, shot=K, dtype=dtype, seed=seed, **given
     )
-    learner = methods.build(config, D)
+    learner = methods.build(config, D, classes_for(name))
     random = np.random.default_rng(seed)
     for variable in learner.trainable_variables:
         noise = 0.2 * random.normal(size=variable.shape)
         variable.assign(variable.numpy() * (1 + noise) + 0.5 * noise)
     return learner
+
+
+def classes_for(name):
+    """What a method has of the training classes, if it is made of that."""
+    return training_classes() if METHODS[name].knows_classes else None
 
 
 def values_of(learner) -> dict[str, np.ndarray]:
@@ -348,7 +359,8 @@ def _changed(value):
 def test_equal_support_gives_an_export_what_was_tested(name, settings):
     given = {"method": name, "way": N, "shot": K, "dtype": "float64"}
     config = Config().replace(**{**given, **SETTINGS[name], **settings})
-    learner, random = methods.build(config, D), np.random.default_rng(3)
+    learner = methods.build(config, D, classes_for(name))
+    random = np.random.default_rng(3)
     for variable in learner.trainable_variables:
         variable.assign(variable.numpy() + 0.3 * random.normal(size=variable.shape))
     episode = make_episode(tasks=2)

@@ -68,7 +68,9 @@ def test_a_method_without_training_makes_no_step_and_is_tested(runs, method):
     assert accuracy > 0.5 and history[0]["val_accuracy"] > 0.5, "a third is chance"
 
 
-@pytest.mark.parametrize("method", ["ridge", "centroid", "maml"])
+@pytest.mark.parametrize(
+    "method", ["ridge", "centroid", "maml", "distribution_calibration"]
+)
 def test_evaluating_any_method_gives_the_results_of_its_run(runs, method):
     before = listing(runs(method))
     results = evaluated(runs(method))

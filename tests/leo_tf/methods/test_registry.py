@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_cases import B, D, N, make_episode
+from tiny_cases import B, D, N, make_episode, training_classes
 
 from leo_tf.configs.schema import Config, MethodConfig
 from leo_tf.errors import FlagError
@@ -51,6 +51,7 @@ SIZES = {  # trained scalars
     "logistic": 0,
     "centroid": 0,
     "centroid_euclidean": 0,
+    "distribution_calibration": 0,
     "soft_kmeans": 0,
     "bd_cspn": 0,
     "laplacian_shot": 0,
@@ -64,7 +65,8 @@ def configure(name, **settings) -> Config:
 
 
 def build(name, **settings):
-    return methods.build(configure(name, **{**GIVEN, **settings}), D)
+    classes = training_classes() if METHODS[name].knows_classes else None
+    return methods.build(configure(name, **{**GIVEN, **settings}), D, classes)
 
 
 def loss_of(learner, episode) -> float:

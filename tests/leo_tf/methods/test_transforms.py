@@ -167,7 +167,11 @@ def test_a_method_after_a_transform_answers_as_on_transformed_features(method):
         finetuning_unroll_length=1,
         **dict.fromkeys(METHODS[method].chosen, 1.0),
     )
-    inner = build(config, found.output_size)
+    same = None
+    if METHODS[method].knows_classes:
+        found, size = transforms.with_classes(found, features), found.output_size
+        same = found._replace(mean=np.zeros(size), kernel=np.zeros([0, 0]))
+    inner = build(config, found.output_size, same)
     outer = build(config, D, found)
     assert isinstance(outer, Transformed)
     pairs = zip(inner.trainable_variables, outer.trainable_variables)
