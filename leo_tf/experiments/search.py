@@ -86,7 +86,7 @@ def search(
     found: dict[str, list[Trial]] = {name: [] for name in own}
     pace = Pace([*own], trials)
     for name, number in ((n, i) for n in own for i in range(trials)):
-        settings = draw(name, group.config.run.seed, number)
+        settings = _possible(draw(name, group.config.run.seed, number), group)
         drawn = " ".join(f"--{key}={value}" for key, value in settings.items())
         console.say(
             f"{variant_named(name).title}, trial {number}, {number + 1} of {trials}: "
@@ -97,6 +97,14 @@ def search(
         pace.add(name, time.monotonic() - start, trial.seconds)
         found[name].append(trial)
     return _write(group, found, before)
+
+
+def _possible(drawn: dict[str, float], group: RunGroup) -> dict[str, float]:
+    """What was drawn, with no more discriminants than the training classes have."""
+    train = group.splits["train"]
+    most = min(len(train.class_names) - 1, train.embedding_size)
+    dims = drawn.get("transform_dims")
+    return drawn if dims is None else {**drawn, "transform_dims": min(dims, most)}
 
 
 def _settings(config: Config, asked: Sequence[str]) -> dict[str, dict]:
@@ -183,7 +191,8 @@ def _write(
         if number is not None:
             # All that was searched, of trial 0 as well: other flags may be given later.
             values = group.config.replace(**trials[number].settings).flat()
-            best[method] = {name: values[name] for name in ranges(method)}
+            mine = {name: values[name] for name in ranges(method)}
+            best[method] = {n: value for n, value in mine.items() if value is not None}
     write_file(group.path / SETTINGS_FILE, to_json(best))
     markdown = report.markdown(found, given(group.config))
     group.write("val", report.as_dict(found), markdown)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from leo_tf.configs.rules import check_object
-from leo_tf.configs.schema import GROUP_OF, Config
+from leo_tf.configs.schema import GROUP_OF, GROUPS, Config
 from leo_tf.errors import FlagError, InputError, LeoError, shown
 from leo_tf.files import read_json
 from leo_tf.methods.registry import METHODS
@@ -29,6 +29,8 @@ _UNTRAINED, _TRANSFORMS = ("centroid", "ridge", "logistic"), ("none", "soft", "l
 _MOST_BYTES = 2**20
 LINEAR = frozenset(["dropout_rate"])  # drawn evenly; all others in their logarithm
 _DIGITS = 3
+# Discriminants that METHOD@lda keeps; of fewer classes there are fewer.
+_DIMS = {"transform_dims": (8.0, 256.0)}
 _OF_ENSEMBLES = "ensemble", "ensemble_share", "ridge_strength", "logistic_strength"
 
 
@@ -140,18 +142,25 @@ def effective(name: str) -> tuple[str, ...]:
 
 
 def ranges(name: str) -> Mapping[str, tuple[float, float]]:
-    """`Method.ranges`, of a method that is trained; or else raises a FlagError."""
-    known = variant_named(name).entry
-    if not known.is_trained:
+    """From where to where a search draws the settings of a method, or METHOD@TRANSFORM.
+
+    Those of `Method.ranges`, and of METHOD@lda how many discriminants are kept.
+
+    Raises:
+      FlagError: if the method is not trained.
+    """
+    variant = variant_named(name)
+    if not variant.entry.is_trained:
         raise FlagError("--methods", "methods that are trained", name)
-    return known.ranges
+    dims = _DIMS if variant.transform == "lda" else {}
+    return {**variant.entry.ranges, **dims}
 
 
 def draw(name: str, seed: int, trial: int) -> dict[str, float]:
     """The settings of a trial; those of trial 0 are the configuration's own.
 
     They depend on nothing but the arguments, so a search can be made longer. Whatever
-    transform a method stands on, it gets the same.
+    transform a method stands on, it gets the same, and dims besides on lda.
 
     Raises:
       FlagError: if the method is not trained.
@@ -172,6 +181,7 @@ def draw(name: str, seed: int, trial: int) -> dict[str, float]:
 def _drawn(random: "Generator", name: str, low: float, high: float) -> float:
     share, is_linear = random.random(), name in LINEAR
     value = low + share * (high - low) if is_linear else low * (high / low) ** share
-    if isinstance(Config().flat()[name], int):
+    field = GROUPS[GROUP_OF[name]].__dataclass_fields__[name]
+    if field.metadata["rule"].kind is int:
         return round(value)
     return float(f"{value:.{_DIGITS}g}")

@@ -56,7 +56,23 @@ def terminal(found: dict[str, list[Trial]]) -> list[str | Table]:
             conclusion = flags(trials[best].settings) or "The settings given were best."
         heading = f"\n{variant_named(name).title}: best of {len(trials)} trials"
         parts += [heading, Table(_COLUMNS, rows), conclusion]
-    return parts
+    return [*parts, *(f"\n{line}" for line in _best_transforms(found))]
+
+
+def _best_transforms(found: Mapping[str, list[Trial]]) -> list[str]:
+    """Says on which of its transforms a method validated best, if it has several."""
+    variants: dict[str, list[tuple[float, str]]] = {}
+    for name, trials in found.items():
+        number = best_of(trials)
+        if number is not None:
+            method = variant_named(name).method
+            variants.setdefault(method, []).append((trials[number].rank, name))
+    several = [max(each) for each in variants.values() if len(each) > 1]
+    return [
+        f"{variant_named(name).title}: best on validation, {100 * rank:.2f} %. "
+        f"--methods={name} takes its settings."
+        for rank, name in several
+    ]
 
 
 def markdown(found: dict[str, list[Trial]], given: Mapping[str, object]) -> str:
@@ -70,7 +86,8 @@ def markdown(found: dict[str, list[Trial]], given: Mapping[str, object]) -> str:
             rows.append((str(number), *_cells(trial), settings))
         parts.append(Table(columns, rows, columns[-1:], variant_named(name).title))
     scope = "± is the 95 % interval over the validation episodes, the same for all."
-    return document([*parts, scope, f"Given: `{flags(given)}`"])
+    lines = *_best_transforms(found), scope, f"Given: `{flags(given)}`"
+    return document([*parts, *lines])
 
 
 def picture(found: dict[str, list[Trial]]) -> "Figure":

@@ -1,5 +1,6 @@
 """The search for settings: what it tries, what it finds best, and that it resumes."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -103,22 +104,39 @@ def test_a_method_is_searched_for_on_a_transform_of_its_own(
     searched, search, tmp_path, capsys
 ):
     workdir = pathlib.Path(shutil.copytree(searched, tmp_path / "copy"))
-    flags = "--methods=generator@soft,ridge@soft", "--trials=2", "--feature_power=1"
+    names = "generator@soft,generator@lda,ridge@soft"
+    flags = f"--methods={names}", "--trials=2", "--transform_dims=3"
     assert search(workdir, *flags) == 0
-    settings = json.loads((workdir / "settings.json").read_text())
-    assert settings.keys() == {"generator", "maml", "generator@soft"}
+    path = workdir / "settings.json"
+    settings = json.loads(path.read_text())
+    assert settings.keys() == {"generator", "maml", "generator@soft", "generator@lda"}
     names = settings["generator"].keys()
     assert settings["generator@soft"].keys() == names, "its transform is in its name"
-    for number in (0, 1):
-        trial = workdir / "generator@soft" / f"trial_{number:02}"
+    for kind, number in itertools.product(("soft", "lda"), (0, 1)):
+        trial = workdir / f"generator@{kind}" / f"trial_{number:02}"
         config = Config.from_dict(json.loads((trial / "config.json").read_text()))
         assert config.methods.method == "generator"
-        assert config.features.feature_transform == "soft"
+        assert config.features.feature_transform == kind
         drawn = method_settings.draw("generator", 0, number)
         assert drawn.items() <= config.flat().items(), "as on any other transform"
+        # Given, then drawn; of 8 classes there are 7.
+        dims = None if kind == "soft" else (3, 7)[number]
+        assert config.features.transform_dims == dims
+    found = results_of(workdir)["methods"]["generator@lda"]
+    dims = settings["generator@lda"]["transform_dims"]
+    assert dims == (3, 7)[found["best_trial"]]
+    given = method_settings.read(str(path), Config())
+    assert method_settings.of(given, "generator@lda")["transform_dims"] == dims
     told = capsys.readouterr()
     assert "Conditional generator only, soft, trial 1, 2 of 2: --outer_lr" in told.err
     assert "Conditional generator only, soft: best of 2 trials" in told.out
+    best = max(
+        (trial["validation_accuracy"]["mean"], name)
+        for name, result in results_of(workdir)["methods"].items()
+        for trial in result["trials"]
+    )
+    line = f"{100 * best[0]:.2f} %. --methods={best[1]} takes its settings."
+    assert line in told.out and line in (workdir / "results.md").read_text()
 
 
 def test_all_trials_are_in_the_files_best_first(searched):

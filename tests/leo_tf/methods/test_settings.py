@@ -178,7 +178,11 @@ def test_the_first_trial_has_the_settings_given_and_later_ones_their_own():
     assert trials == [method_settings.draw("leo", 0, n) for n in range(1, 9)]
     assert len({trial["kl_weight"] for trial in trials}) == 8
     assert method_settings.draw("leo", 1, 1) != trials[0]
-    assert method_settings.draw("leo@lda", 0, 1) == trials[0]
+    assert method_settings.draw("leo@soft", 0, 1) == trials[0]
+    dims = method_settings.draw("generator@lda", 0, 1)["transform_dims"]
+    assert type(dims) is int and 8 <= dims <= 256
+    alike = {**trials[0], "transform_dims": dims}
+    assert method_settings.draw("leo@lda", 0, 1) == alike
 
 
 def test_an_ablation_draws_what_leo_draws():
@@ -187,7 +191,7 @@ def test_an_ablation_draws_what_leo_draws():
     assert "encoder_penalty_weight" not in drawn[1], "it makes no difference there"
 
 
-@pytest.mark.parametrize("method", ["leo", "meta_sgd"])
+@pytest.mark.parametrize("method", ["leo@lda", "meta_sgd"])
 def test_draws_fill_their_ranges_evenly_or_evenly_in_their_logarithm(method):
     trials = [method_settings.draw(method, 7, n) for n in range(1, 401)]
     for name, (low, high) in method_settings.ranges(method).items():
