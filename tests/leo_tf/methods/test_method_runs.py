@@ -5,16 +5,29 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from exported_models import (
+    export,
+    make_request,
+    temperature_of,
+    tensors,
+    training_answers,
+)
 from saved_runs import chosen_on, listing, manifest_of, results_of, values_of
 
 from leo_tf.cli import main as command_line
 from leo_tf.cli.flags import parse
+from leo_tf.errors import CheckpointError
 from leo_tf.evaluation import validation_tuning as choices
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
 from leo_tf.methods import registry as methods
+from leo_tf.runs.run import load_run
 
 pytestmark = pytest.mark.usefixtures("quick_jobs")
 _FEW = ("--num_steps=4", "--validate_every=2")
+# To fit it eleven times would take seconds.
+_GIVEN = {
+    "distribution_calibration": ("--logistic_strength=0.1", "--calibration_samples=6")
+}
 UNTRAINED = [name for name, method in methods.METHODS.items() if not method.is_trained]
 
 
@@ -35,7 +48,7 @@ def runs(train, quick_jobs, tmp_path_factory):
     def run(method: str):
         if method not in made:
             made[method] = tmp_path_factory.mktemp(method) / "run"
-            flags = f"--method={method}", *_FEW, "--quiet"
+            flags = f"--method={method}", *_FEW, *_GIVEN.get(method, ()), "--quiet"
             assert train(made[method], *flags) == 0
         return made[method]
 
@@ -159,6 +172,26 @@ def test_any_method_is_exported_and_answers_as_in_its_test(runs, tmp_path, metho
     assert facts["test_accuracy"]["mean"] == mean
     loaded = tf.saved_model.load(str(tmp_path / "1"))
     assert "classify" in loaded.signatures
+
+
+def test_what_a_run_knows_of_its_training_classes_is_in_its_export(runs, tmp_path):
+    workdir = runs("distribution_calibration")
+    run, request = load_run(workdir), make_request(3, 2)
+    run.restore_best()
+    learner = run.learner
+    assert learner.transform.centres.shape == (8, 8), "classes of 8 numbers"
+    expected = training_answers(learner, 3, 2, request, temperature_of(workdir))
+    assert export(workdir, tmp_path) == 0
+    loaded = tf.saved_model.load(str(tmp_path / "1"))
+    answer = loaded.signatures["classify"](**tensors(request))
+    np.testing.assert_allclose(answer["logits"], expected["logits"], atol=1e-3)
+    assert np.abs(expected["logits"]).max() > 0.1
+    sizes = {tuple(variable.shape) for variable in loaded.learned}
+    assert sizes == {(8, 8), (8, 8, 8)}, "not numbers of the graph"
+    (workdir / "transform.npz").rename(tmp_path / "transform.npz")
+    with pytest.raises(CheckpointError, match=r"transform\.npz"):
+        load_run(workdir).restore_best()
+    (tmp_path / "transform.npz").rename(workdir / "transform.npz")
 
 
 def test_a_choice_made_for_other_episodes_is_told_of(runs, evaluate, capsys):
