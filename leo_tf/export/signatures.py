@@ -74,7 +74,8 @@ class Servable(tf.Module):
         super().__init__(name="servable")
         self._names = names_for(learner)
         held = getattr(learner, "variables", learner.trainable_variables)
-        self.learned = [getattr(variable, "value", variable) for variable in held]
+        # Of Keras variables, what they hold.
+        self.learned = [v if isinstance(v, tf.Variable) else v.value for v in held]
         parts = _Parts(learner, limits, dtype, checked, fitted)
         for name in self._names:
             inputs, _ = _SIGNATURES[name]
