@@ -43,9 +43,22 @@ def _write_split(path: pathlib.Path, split: str, classes: int, seed: int, **chan
     np.savez(path, **{**arrays, **changes})
 
 
+# Files of many seconds, the longest first; all others are quick.
+_LONG = (
+    *("test_conformance", "test_compare", "test_examples", "test_hostile_runs"),
+    *("test_main", "test_search", "test_faults", "test_version_directory"),
+    *("test_train", "test_goldens", "test_diverging", "test_transforms"),
+    *("test_public_api", "test_exporter", "test_resuming", "test_meta_step"),
+    *("test_tflite", "test_linear", "test_synthetic_gate", "test_ensemble"),
+    *("test_model_versions", "test_wheel", "test_method_runs", "test_evaluate"),
+    *("test_replicas", "test_loaders", "test_noise", "test_registry"),
+)
+
+
 def pytest_collection_modifyitems(items):
-    """Whole programs first: one that begins last would keep all others waiting."""
-    items.sort(key=lambda item: item.path.parent != pathlib.Path(__file__).parent)
+    """Long files first: one that begins last would keep all others waiting."""
+    place = {name: number for number, name in enumerate(_LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(_LONG)))
 
 
 def pytest_collection_finish():
@@ -143,6 +156,12 @@ def _quick_jobs():
             yield
         finally:
             tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="session")
+def quickly(trained):
+    """A context like `quick_jobs`, for fixtures."""
+    return _quick_jobs
 
 
 @pytest.fixture(scope="module")

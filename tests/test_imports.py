@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import functools
 import pathlib
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def room(module: str) -> str:
     return parts[1] if parts[0] == "leo_tf" and len(parts) > 1 else parts[0]
 
 
+@functools.cache
 def imports_of(tree: ast.AST) -> list[tuple[str, int]]:
     """(module, line) of every import, at the top or inside a function.
 
@@ -77,6 +79,7 @@ def imports_of(tree: ast.AST) -> list[tuple[str, int]]:
     return found
 
 
+@functools.cache
 def parse(name: str) -> ast.AST:
     return ast.parse(MODULES[name].read_text("utf-8"))
 

@@ -174,6 +174,7 @@ def test_other_data_in_the_same_place_is_refused_unless_it_is_asked_for(
     assert "This is not the test data of the run." in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_a_run_is_evaluated_from_any_directory(
     train, evaluate, tiny_data, tmp_path, monkeypatch
 ):

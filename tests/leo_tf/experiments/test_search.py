@@ -15,6 +15,7 @@ from leo_tf.configs.schema import Config
 from leo_tf.console import ProgressLine
 from leo_tf.errors import DivergedError
 from leo_tf.experiments import run_group
+from leo_tf.experiments import search as search_job
 from leo_tf.experiments.search import Pace
 from leo_tf.methods import settings as method_settings
 
@@ -40,6 +41,13 @@ def searched(search, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("search") / "job"
     assert search(workdir, "--trials=3", "--quiet") == 0
     return workdir
+
+
+@pytest.fixture(autouse=True)
+def no_more_pictures(searched, monkeypatch):
+    """That of `searched` is enough."""
+    monkeypatch.setattr(search_job.report, "picture", lambda found: None)
+    monkeypatch.setattr(search_job, "save", lambda path, picture: None)
 
 
 def best_validation(directory) -> float:

@@ -84,12 +84,26 @@ def test_5_steps_and_then_7_more_end_bit_for_bit_like_12_at_once(
     assert outcome(workdir) == outcome(trained)
 
 
+@pytest.fixture(scope="module")
+def whole(train, quickly, tmp_path_factory):
+    """A run like `trained`, made as `quick_jobs` are: not to be changed."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    with quickly():
+        assert train(workdir, "--quiet") == 0
+    return workdir
+
+
+@pytest.fixture
+def whole_copy(whole, tmp_path):
+    """A copy of it, to damage at will."""
+    return pathlib.Path(shutil.copytree(whole, tmp_path / "copy"))
+
+
 @pytest.mark.usefixtures("quick_job")
 def test_a_stopped_run_saves_and_the_same_command_ends_it_as_if_never_stopped(
-    train, tmp_path, stop_at, capsys
+    train, whole, tmp_path, stop_at, capsys
 ):
-    workdir, whole = tmp_path / "run", tmp_path / "whole"
-    assert train(whole) == 0
+    workdir = tmp_path / "run"
     stop_at(7, signal.SIGTERM)
     assert train(workdir) == 143
     assert "Stopped and saved at step 7;" in capsys.readouterr().err
@@ -167,16 +181,17 @@ def test_going_on_for_longer_does_not_switch_the_compiler(train, tmp_path, monke
         assert manifest_of(tmp_path, steps)["jit"] is False
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
-    trained, trained_copy, train, capsys
+    whole, whole_copy, train, capsys
 ):
-    newest = trained_copy / "checkpoints" / "step-00000012"
+    newest = whole_copy / "checkpoints" / "step-00000012"
     os.truncate(next(newest.glob("*.data-*")), 100)
-    assert train(trained_copy) == 0
+    assert train(whole_copy) == 0
     told = capsys.readouterr().err
     assert f"passed over: {newest}" in told and "Going on from step 10" in told
-    assert outcome(trained_copy) == outcome(trained)
-    assert (trained_copy / "checkpoints" / "unusable-step-00000012-0").is_dir()
+    assert outcome(whole_copy) == outcome(whole)
+    assert (whole_copy / "checkpoints" / "unusable-step-00000012-0").is_dir()
 
 
 @pytest.mark.usefixtures("quick_job")
@@ -187,14 +202,15 @@ def test_with_only_damaged_checkpoints_it_does_not_start_over(trained_copy, trai
         assert train(trained_copy, "--quiet") == CheckpointError.exit_code
 
 
+@pytest.mark.usefixtures("quick_job")
 def test_a_finished_run_started_again_trains_no_further(
-    trained, trained_copy, train, capsys
+    whole, whole_copy, train, capsys
 ):
-    before = sorted((trained_copy / "events").rglob("*"))
-    assert train(trained_copy) == 0
-    assert f"Trained already, to step 12 in {trained_copy}." in capsys.readouterr().err
-    assert outcome(trained_copy) == outcome(trained)
-    assert sorted((trained_copy / "events").rglob("*")) == before
+    before = sorted((whole_copy / "events").rglob("*"))
+    assert train(whole_copy) == 0
+    assert f"Trained already, to step 12 in {whole_copy}." in capsys.readouterr().err
+    assert outcome(whole_copy) == outcome(whole)
+    assert sorted((whole_copy / "events").rglob("*")) == before
 
 
 @pytest.mark.usefixtures("quick_job")

@@ -186,15 +186,17 @@ def test_a_run_goes_on_where_it_can_show_nothing(trained_copy, train):
     assert (trained_copy / "checkpoints" / "step-00000013").is_dir()
 
 
-def test_how_often_a_run_is_shown_changes_none_of_its_bits(trained, train, tmp_path):
-    assert train(tmp_path / "run", "--log_every=5", "--quiet") == 0
-    mine, other = values_of(trained, 12), values_of(tmp_path / "run", 12)
+@pytest.mark.usefixtures("quick_job")
+def test_how_often_a_run_is_shown_changes_none_of_its_bits(train, tmp_path):
+    runs = [tmp_path / "often", tmp_path / "seldom"]
+    for run, log_every in zip(runs, (1, 3)):
+        flags = "--num_steps=4", "--validate_every=2", f"--log_every={log_every}"
+        assert train(run, *flags, "--quiet") == 0
+    mine, other = (values_of(run, 4) for run in runs)
     assert mine.keys() == other.keys()
     for name, value in mine.items():
         np.testing.assert_array_equal(value, other[name])
-    mine, other = (
-        manifest_of(run, 12)["progress"] for run in (trained, tmp_path / "run")
-    )
+    mine, other = (manifest_of(run, 4)["progress"] for run in runs)
     for record, its in zip(mine["history"], other["history"], strict=True):
         assert record["val_accuracy"] == its["val_accuracy"]
 

@@ -53,7 +53,7 @@ def test_what_is_to_blame_is_named_and_the_advice_helps(tmp_path, settings, blam
     found = re.search(r"for example (\S+)\.", str(caught.value))
     assert found, caught.value
     mended = {**settings, blamed: float(found[1])}
-    run = train(tmp_path / "two", SMALL, 10, non_finite_limit=5, **mended)
+    run = train(tmp_path / "two", SMALL, 6, non_finite_limit=5, **mended)
     assert run.state.non_finite <= 1
 
 
@@ -106,7 +106,7 @@ def test_the_defaults_train_on_embeddings_of_any_size(tmp_path, size, seed):
 def test_a_result_of_many_steps_not_finite_says_so_wherever_it_is_shown(
     tmp_path, capsys
 ):
-    config = Config().replace(num_steps=20, inner_lr_init=1e6, **QUICK)
+    config = Config().replace(num_steps=8, inner_lr_init=1e6, **QUICK)
     console = leo_tf.Console()
     run = leo_tf.train(config, tmp_path, data=data(SMALL), console=console)
     share = run.results.share_not_finite
@@ -117,7 +117,7 @@ def test_a_result_of_many_steps_not_finite_says_so_wherever_it_is_shown(
     assert saved["share_not_finite"] == share
     assert leo_tf.evaluate(tmp_path).share_not_finite == share
     [text] = event_files.read(tmp_path / "events")["steps_not_finite"].values()
-    assert "of 20 steps were not finite" in str(text)
+    assert "of 8 steps were not finite" in str(text)
 
 
 def test_a_few_steps_not_finite_are_no_remark():

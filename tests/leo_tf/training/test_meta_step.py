@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from tiny_cases import make_episode, make_leo
 
@@ -76,6 +77,15 @@ def test_adam_divides_by_the_root_plus_ten_to_the_minus_eight():
     np.testing.assert_allclose(1 - variable.numpy(), [RATE / 2], rtol=1e-5)
 
 
+@pytest.fixture
+def eager():
+    """No graph is traced: sooner, for a step or two."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.usefixtures("eager")
 def test_a_meta_step_is_one_adam_step_on_the_clipped_gradients():
     leo, episode = make_small_leo(), make_episode()
     noise = leo.draw_noise(episode, *int64(5, 7))
@@ -154,6 +164,7 @@ def test_many_steps_in_one_call_equal_single_steps_wherever_they_are_cut():
             np.testing.assert_allclose(total, expected, rtol=1e-9, err_msg=name)
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_nan_episode_pulls_the_kernels_and_spoils_nothing():
     # With an L2 weight of 0 the release would divide by zero here.
     leo = make_small_leo(l2_penalty_weight=0.0)
