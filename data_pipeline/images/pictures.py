@@ -32,11 +32,13 @@ _SPLIT_OF = {name: name for name in SPLITS} | {
 }
 _COLUMNS = {
     "path": ("path", "filename", "file", "image"),
+    "text": ("text", "item", "sentence"),
     "label": ("label", "class"),
     "split": ("split",),
 }
 _JUNK = "__MACOSX"  # what an archive of macOS leaves beside the folders
 _SHOWN = 3
+_NAME_CHARACTERS = 40  # of a text
 
 
 class Pictures(NamedTuple):
@@ -45,8 +47,8 @@ class Pictures(NamedTuple):
     Nothing of a file is known but its name: `decoding.decode` reads it.
     """
 
-    root: str  # the folder, absolute, without links; "" for pictures in memory
-    items: tuple[str, ...]  # the path of each below it, or its name
+    root: str  # the folder, absolute, without links; "" for pictures in memory, texts
+    items: tuple[str, ...]  # the path of each below it, or its name, or the text
     labels: np.ndarray  # [n] int32, the class of each
     class_names: tuple[str, ...]  # [C]
     splits: tuple[str, ...] | None = None  # [C] train, val or test; None: not split
@@ -56,7 +58,15 @@ class Pictures(NamedTuple):
     @property
     def names(self) -> list[str]:
         """The name of each picture, as text that can be written to any file."""
+        if self.are_texts:
+            begun = (item[:_NAME_CHARACTERS] for item in self.items)
+            return [f"{number}: {_text(text)}" for number, text in enumerate(begun)]
         return [_text(item) for item in self.items]
+
+    @property
+    def are_texts(self) -> bool:
+        """Whether items are what a CSV file says of them, and no files."""
+        return not self.root and self.images is None
 
     def of_split(self, split: str) -> np.ndarray:
         """Returns the numbers of the pictures of a split, in order."""
@@ -94,7 +104,8 @@ def find_pictures(path: AnyPath, console: Console = SILENT) -> Pictures:
     Args:
       path: of a folder of a folder a class, `DIR/cat/1.jpg`, or of folders train, val
         and test of those; of a CSV file whose first line names columns path and label,
-        and perhaps split, paths below its own folder; or "glyphs", the embedded set.
+        and perhaps split, paths below its own folder, or text in place of path, for
+        what is no file; or "glyphs", the embedded set.
       console: where to say what was passed over.
 
     Raises:
@@ -107,8 +118,9 @@ def find_pictures(path: AnyPath, console: Console = SILENT) -> Pictures:
         return _of_rows(os.path.realpath(path), _in_folders(path, console), path)
     with open_input(path) as file:
         lines = (line.decode("utf-8", "surrogateescape") for line in file)
-        rows = list(_in_table(lines, path))
-    return _of_rows(os.path.dirname(os.path.realpath(path)), rows, path)
+        rows, are_texts = _in_table(lines, path)
+    root = "" if are_texts else os.path.dirname(os.path.realpath(path))
+    return _of_rows(root, rows, path)
 
 
 def _of_rows(root: str, rows: Iterable[tuple[str, str, str]], source: str) -> Pictures:
@@ -199,25 +211,33 @@ def _entries(*path: str) -> list[os.DirEntry[str]]:
     return [e for e in entries if not e.name.startswith(".") and e.name != _JUNK]
 
 
-def _in_table(lines: Iterable[str], path: str) -> Iterator[tuple[str, str, str]]:
-    """Yields path, class and split of each row of a CSV file."""
-    rows = csv.reader(lines, strict=True)
+def _in_table(
+    lines: Iterable[str], path: str
+) -> tuple[list[tuple[str, str, str]], bool]:
+    """Path or text, class and split of each row of a CSV file; whether it has texts."""
+    rows, found = csv.reader(lines, strict=True), []
     try:
         header = [name.strip().lower().lstrip("\ufeff") for name in next(rows, [])]
         place = {
             column: next((header.index(n) for n in names if n in header), None)
             for column, names in _COLUMNS.items()
         }
-        at_path, at_label, at_split = place.values()
-        if at_path is None or at_label is None:
-            expected = "a first line that names columns path and label"
+        at_path, at_text, at_label, at_split = place.values()
+        are_texts = at_path is None
+        at_item = at_text if at_path is None else at_path
+        if at_item is None or at_label is None:
+            expected = (
+                "a first line that names columns path and label, or text and label"
+            )
             raise InputError(path, expected, ", ".join(map(shown, header[:8])))
         for row in filter(None, rows):
             where = f"{path}: line {rows.line_num}"
             if len(row) != len(header):
                 raise InputError(where, f"{len(header)} columns", f"{len(row)}")
-            item, label = os.path.normpath(row[at_path]), row[at_label].strip()
-            if os.path.isabs(item) or item.startswith(os.pardir):
+            item, label = row[at_item].strip(), row[at_label].strip()
+            if not are_texts:
+                item = os.path.normpath(row[at_item])
+            if not are_texts and (os.path.isabs(item) or item.startswith(os.pardir)):
                 hint = "Put the file into a folder that holds them all."
                 raise InputError(where, "a path below this file", shown(item), hint)
             if not label:
@@ -225,10 +245,13 @@ def _in_table(lines: Iterable[str], path: str) -> Iterator[tuple[str, str, str]]
             split = "" if at_split is None else row[at_split].strip()
             if at_split is not None and split.lower() not in _SPLIT_OF:
                 raise InputError(where, f"one of {', '.join(SPLITS)}", shown(split))
-            yield item, _text(label), _SPLIT_OF.get(split.lower(), "")
+            if are_texts and not item:
+                raise InputError(where, "a text", "none")
+            found.append((item, _text(label), _SPLIT_OF.get(split.lower(), "")))
     except csv.Error as error:
         where = f"{path}: line {rows.line_num}"
         raise InputError(where, "a CSV file", str(error)) from None
+    return found, are_texts
 
 
 def _text(name: str) -> str:

@@ -137,7 +137,7 @@ def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
     arguments = {
         option.argument: given.pop(option.name, option.default)
         for option in OPTIONS.values()
-        if mode in option.modes
+        if mode in option.modes and option.target == option.name
         if option.name in given or option.default is not REQUIRED
     }
     pictures = arguments.get("images")

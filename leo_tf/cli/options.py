@@ -342,7 +342,9 @@ def _all_options() -> Mapping[str, Option]:
         rule, convert = rule or like.rule, convert or like.convert
         return Option(name, rule, help=text, target=target, convert=convert)
 
-    theirs = [
+    items = "--items too: a CSV file of text, label and perhaps split, for a callable"
+    others = [
+        dataclasses.replace(ours["images"], name="items", help=items, group=""),
         of_release("num_classes", "way"),
         of_release("num_tr_examples_per_class", "shot"),
         of_release("num_val_examples_per_class", "num_query"),
@@ -371,7 +373,7 @@ def _all_options() -> Mapping[str, Option]:
             lambda on: "evaluate" if on else "train",
         ),
     ]
-    return MappingProxyType({**ours, **{option.name: option for option in theirs}})
+    return MappingProxyType({**ours, **{option.name: option for option in others}})
 
 
 OPTIONS = _all_options()

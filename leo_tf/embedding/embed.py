@@ -27,7 +27,7 @@ from leo_tf.data_pipeline.release_layout import SPLITS
 from leo_tf.embedding.backbones import Backbone, check_features
 from leo_tf.embedding.views import decoded_side, embed_views
 from leo_tf.environment import versions
-from leo_tf.errors import InputError
+from leo_tf.errors import FlagError, InputError
 from leo_tf.files import AnyPath, read_json, to_json, write_file
 
 EMBEDDING_FILE = "embedding.json"
@@ -131,7 +131,7 @@ def _unchanged(found, job, pictures, directory) -> dict[str, Any]:
 
 def _check_sources(pictures: Pictures, directory: pathlib.Path) -> None:
     """Sees that the files are still those whose features these are."""
-    if pictures.images is not None:
+    if pictures.images is not None or pictures.are_texts:  # the items say it all
         return
     then: dict[str, str] = {}
     with open(directory / SOURCES_FILE, encoding="utf-8") as lines:
@@ -187,6 +187,9 @@ def _features(
     if backbone.side is None:
         yield from _features_of_files(pictures, backbone, wanted)
         return
+    if pictures.are_texts:
+        expected = "module:callable, which gets texts, without --image_size"
+        raise FlagError("--backbone", expected, backbone.name)
     side = decoded_side(backbone.side, views)
     batches = decode(pictures, side, indices=wanted, bad=bad, batch_size=_BATCH)
     for indices, pixels, digests in batches:
@@ -205,16 +208,18 @@ def _features(
 
 
 def _features_of_files(pictures, backbone, wanted):
-    """As `_features`, by a callable that reads the files itself."""
+    """As `_features`, by a callable that reads the files itself, or gets texts."""
     for first in range(0, len(wanted), _BATCH):
         indices = wanted[first : first + _BATCH]
-        paths = [os.path.join(pictures.root, pictures.items[i]) for i in indices]
-        features = check_features(backbone.embed(paths), len(indices), backbone.name)
-        digests = [_digest_of(path) for path in paths]
+        items = [os.path.join(pictures.root, pictures.items[i]) for i in indices]
+        features = check_features(backbone.embed(items), len(indices), backbone.name)
+        digests = [_digest_of(item, pictures.are_texts) for item in items]
         yield indices, features, digests
 
 
-def _digest_of(path: str) -> str:
+def _digest_of(path: str, is_text: bool = False) -> str:
+    if is_text:
+        return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

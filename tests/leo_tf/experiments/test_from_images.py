@@ -108,3 +108,20 @@ def test_flags_that_do_not_go_together_are_one_line(flags, error, capsys):
     assert main(["run_leo.py", *flags]) in (2, 3)
     line = capsys.readouterr().err
     assert error in line and "Traceback" not in line
+
+
+def test_texts_of_a_csv_file_are_embedded_by_a_callable(tmp_path, monkeypatch, capsys):
+    code = "def embed(texts):\n    return [[len(t), t.count('a'), 1] for t in texts]\n"
+    (tmp_path / "my_counts.py").write_text(code)
+    lines = [f'"{"a" * i}, {name} {i}",{name}' for name in "pqrstu" for i in range(3)]
+    (tmp_path / "texts.csv").write_text("\n".join(["text,label", *lines]))
+    monkeypatch.chdir(tmp_path)
+    flags = ["--mode=embed", "--items=texts.csv", "--features_dir=out", "--quiet"]
+    flags += ["--class_split=0.34,0.33,0.33"]
+    assert main(["run_leo.py", *flags, "--backbone=my_counts:embed"]) == 0
+    with np.load("out/train.npz") as train:
+        np.testing.assert_array_equal(train["embeddings"][:3, 1], [0, 1, 2])
+        assert train["embeddings"].shape == (6, 3)
+        assert train["names"][2].endswith(f": aa, {train['labels'][2]} 2")
+    assert main(["run_leo.py", *flags[:2], "--features_dir=b", "--backbone=hog"]) == 2
+    assert "--backbone: expected module:callable" in capsys.readouterr().err
