@@ -1,7 +1,9 @@
 """Files of features to `EmbeddingTable`s, and back. See docs/data_formats.md."""
 
 import os
+import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,11 +28,15 @@ from leo_tf.data_pipeline.formats.text_table import (
 from leo_tf.data_pipeline.formats.tfrecord_framing import is_tfrecord
 from leo_tf.data_pipeline.release_pickle.reader import read_file
 from leo_tf.errors import InputError, shown
-from leo_tf.files import AnyPath, write_file
+from leo_tf.files import AnyPath, read_json, write_file
 
 # PROTO of protocol 2 and later; a dict, a mark, a global of the earlier ones.
 _PICKLE_STARTS = (b"\x80", b"}", b"(", b"c")
 _PICKLE_SUFFIXES = (".pkl", ".pickle")
+EMBEDDING_FILE = "embedding.json"  # beside files that --mode=embed wrote
+_MOST_JSON_BYTES = 1 << 20
+# Of it, what features depend on beside the items.
+_MADE_BY = ("backbone", "weights", "preprocessing", "views", "side")
 
 
 def load(
@@ -90,6 +96,23 @@ def load(
     received = f"a file that begins with {shown(start[:8])}"
     hint = "np.savez(path, embeddings=x, labels=y) writes one of the rows of x."
     raise InputError(path, expected, received, hint)
+
+
+def made_by(path: AnyPath) -> dict[str, Any] | None:
+    """What made the features of a directory, as its embedding.json says; or None.
+
+    Features that differ in any of it must not be mixed.
+    """
+    file = pathlib.Path(path, EMBEDDING_FILE)
+    if not path or not file.is_file():
+        return None
+    try:
+        found = read_json(file, _MOST_JSON_BYTES)
+        return {name: found[name] for name in _MADE_BY}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        hint = "Make the features again, or remove this file if you know them."
+        expected = "what --mode=embed wrote"
+        raise InputError(str(file), expected, shown(str(error)), hint) from error
 
 
 def save_npz(path: AnyPath, table: EmbeddingTable) -> None:

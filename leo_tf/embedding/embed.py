@@ -20,7 +20,7 @@ import numpy as np
 
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
-from leo_tf.data_pipeline.feature_files import save_npz
+from leo_tf.data_pipeline.feature_files import EMBEDDING_FILE, save_npz
 from leo_tf.data_pipeline.images.decoding import decode, say_bad
 from leo_tf.data_pipeline.images.pictures import Pictures
 from leo_tf.data_pipeline.release_layout import SPLITS
@@ -30,7 +30,6 @@ from leo_tf.environment import versions
 from leo_tf.errors import FlagError, InputError
 from leo_tf.files import AnyPath, read_json, to_json, write_file
 
-EMBEDDING_FILE = "embedding.json"
 SOURCES_FILE = "sources.sha256"
 _PART, _JOB = ".part", "job.json"
 _MOST_JSON_BYTES = 1 << 20

@@ -10,6 +10,7 @@ from leo_tf.configs.schema import EMBEDDED_DATASET, Config, unknown
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.feature_files import made_by
 from leo_tf.data_pipeline.pipeline import gather
 from leo_tf.data_pipeline.release_layout import dataset_of
 from leo_tf.data_pipeline.sources import SPLITTING, Data
@@ -260,6 +261,13 @@ def _check_test_data(run: Run, split: Split, best: Checkpoint, changes) -> None:
         received = f"data of digest {shown(split.digest)}"
         hint = "Give --data_path to test on other data."
         raise InputError(split.source, expected, received, hint)
+    made, now = best.manifest.get("embedding"), made_by(run.config.data.data_path)
+    for name, value in made.items() if made and now else ():
+        if name != "backbone" and value != now[name]:
+            where = f"{split.source}: `{name}` of its embedding.json"
+            expected = f"{shown(value)}, by {made['backbone']}, as trained"
+            received = f"{shown(now[name])}, by {now['backbone']}"
+            raise InputError(where, expected, received)
     run.console.say("This is not the test data of the run.")
 
 

@@ -55,7 +55,9 @@ def manifest(
         "export_format": export_format,
         "method": config.methods.method,
         "embedding_size": limits.embedding_size,
-        "embedding": _EMBEDDED_KIND if data.is_embedded else None,
+        "embedding": _EMBEDDED_KIND
+        if data.is_embedded
+        else best.manifest.get("embedding"),
         "parameters_per_class": limits.parameters or None,
         "way": limits.way,
         "max_classes": limits.max_classes,

@@ -13,6 +13,7 @@ from leo_tf.configs.rules import shares_in
 from leo_tf.configs.schema import Config, DataConfig
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.feature_files import made_by
 from leo_tf.data_pipeline.sources import SPLITTING, Data, write_data
 from leo_tf.environment import device, versions
 from leo_tf.errors import CheckpointError, FlagError, InputError, shown
@@ -156,6 +157,8 @@ class Run:
             "device": device(),
             "versions": versions(),
         }
+        if (made := made_by(self.config.data.data_path)) is not None:
+            self.metadata["embedding"] = made
         if self.transform is not None:
             self.metadata["transform"] = self.transform.digest
 

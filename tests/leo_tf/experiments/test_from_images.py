@@ -1,5 +1,8 @@
 """Promises of the chain from pictures to an export, and of its parts."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -60,8 +63,23 @@ def test_a_run_on_pictures_embeds_them_once_into_the_cache(
     for run in ("a", "b"):
         assert main(["run_leo.py", *flags, f"--workdir={tmp_path / run}"]) == 0
     [features] = (tmp_path / "cache" / "features").iterdir()
-    assert (features / "embedding.json").is_file()
-    assert main(["run_leo.py", "--mode=evaluate", f"--workdir={tmp_path / 'a'}"]) == 0
+    test = ["run_leo.py", "--mode=evaluate", f"--workdir={tmp_path / 'a'}"]
+    assert main(test) == 0
+    # Of another backbone, they are refused wherever they are; what made them is told.
+    other, file = tmp_path / "other", features / "embedding.json"
+    shutil.copytree(features, other)
+    made = json.loads(file.read_text())
+    (other / file.name).write_text(json.dumps({**made, "weights": "b"}))
+    random = np.random.default_rng(0).uniform(0.1, 1, (10, 640)).astype("float32")
+    with np.load(other / "test.npz") as arrays:
+        np.savez(other / "test.npz", **{**arrays, "embeddings": random})
+    assert main([*test, f"--data_path={other}"]) == 3
+    assert "`weights` of its embedding.json: expected" in capsys.readouterr().err
+    export = ["--mode=export", test[2], f"--export_dir={tmp_path / 'exported'}"]
+    assert main(["run_leo.py", *export]) == 0
+    facts = json.loads((tmp_path / "exported" / "1" / "export.json").read_text())
+    assert facts["embedding"]["backbone"] == "hog"
+    assert facts["embedding"]["weights"] == made["weights"]
 
 
 def test_classes_are_split_by_folders_or_by_shares(folder):
