@@ -37,11 +37,12 @@ _NAMES_ELSEWHERE = {
     **dict.fromkeys(("gpu", "device", "cuda"), "CUDA_VISIBLE_DEVICES in front of it"),
     **dict.fromkeys(("eval", "evaluate", "test"), "--mode=evaluate"),
 }
-# Of no use without --images.
+# Of no use without --images; arguments of `embed`.
 _NEED_PICTURES = (
     *("features_dir", "backbone", "backbone_weights", "image_size", "views"),
     "skip_bad_images",
 )
+_ON_FEATURES = ("train", "search", "compare", "reproduce")
 _EXAMPLES = (
     ("", "trains and tests on the embedded characters"),
     ("--data_path=features --shot=5 --num_steps=5000", "on your own features"),
@@ -60,6 +61,7 @@ class RunOptions:
         instead, changed by those of `explicit` that can be changed afterwards.
       explicit: the settings the user typed, by name alone; `preset` too.
       arguments: what else the function that does it takes, by name.
+      pictures: what `embed` takes, of a job on features of pictures; or nothing.
     """
 
     mode: str
@@ -69,6 +71,7 @@ class RunOptions:
     debug: bool
     quiet: bool
     arguments: Mapping[str, Any]
+    pictures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class _Parser(absl_flags.ArgumentParser):
@@ -143,10 +146,17 @@ def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
     pictures = arguments.get("images")
     _check_pictures(pictures, given, arguments)
     config = _config(given, pictures)
-    if mode in ("train", "search", "compare", "reproduce") and pictures is None:
-        _check_data(config, given)
+    embedded = {}
+    if mode in _ON_FEATURES:
+        names = ("images", *_NEED_PICTURES)
+        embedded = {name: arguments.pop(name) for name in names}
+        if pictures is None:
+            embedded = {}
+            _check_data(config, given)
     explicit = MappingProxyType(given)
-    return RunOptions(mode, workdir, config, explicit, debug, quiet, arguments)
+    return RunOptions(
+        mode, workdir, config, explicit, debug, quiet, arguments, embedded
+    )
 
 
 def _given(flag_values: absl_flags.FlagValues) -> dict[str, Any]:

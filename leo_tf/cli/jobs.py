@@ -28,28 +28,21 @@ from leo_tf.reports import comparison, folds, reproduction, results
 from leo_tf.reports import search as search_report
 from leo_tf.reports.table import show
 
-# What `embed` takes of a job's arguments.
-_OF_PICTURES = (
-    *("images", "features_dir", "backbone", "backbone_weights", "image_size", "views"),
-    "skip_bad_images",
-)
-
 
 def _with_features(job: Callable[[RunOptions, Console], None]) -> Callable:
     """A job on features; where pictures are given, on theirs."""
 
     def do(options: RunOptions, console: Console) -> None:
-        arguments = dict(options.arguments)
-        given = {name: arguments.pop(name) for name in _OF_PICTURES}
         config = options.config
-        if given["images"] is not None:
-            found = embed(data=config.data, console=console, **given)
+        if options.pictures:
+            found = embed(data=config.data, console=console, **options.pictures)
             config = config.replace(
                 data_path=str(found.directory),
                 dataset_name=found.name,
-                **{"class_split": "", "split_seed": 0},
+                class_split="",
+                split_seed=0,
             )
-        job(dataclasses.replace(options, config=config, arguments=arguments), console)
+        job(dataclasses.replace(options, config=config), console)
 
     return do
 

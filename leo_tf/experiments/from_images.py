@@ -112,7 +112,8 @@ def from_images(
     config = config.replace(
         data_path=str(found.directory),
         dataset_name=pathlib.Path(images).name or "pictures",
-        **{"class_split": "", "split_seed": 0},
+        class_split="",
+        split_seed=0,
     )
     comparison = compare(config, _methods(), directory / "comparison", console=console)
     best = next(
