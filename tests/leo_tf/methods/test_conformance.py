@@ -329,13 +329,14 @@ def _changed_settings() -> list:
     fields = [f for g in ("model", "methods") for f in dataclasses.fields(GROUPS[g])]
     others = {"method", "ensemble", "ensemble_share"}  # see test_ensemble.py
     names, found = {field.name for field in fields} - others, []
+    kinds = {field.name: field.metadata["rule"].kind for field in fields}
     for name in METHODS:
         if METHODS[name].query_aware:  # an export has the same function as a test
             continue
         usual = {**Config().flat(), **SETTINGS[name]}
         own = sorted(names & set(effective(name)))
         for settings in ([], *([setting] for setting in own), sorted(names - set(own))):
-            changed = {each: _changed(usual[each]) for each in settings}
+            changed = {each: _changed(usual[each], kinds[each]) for each in settings}
             seldom = name in ABLATIONS and len(settings) == 1
             marks = pytest.mark.slow if seldom else ()
             found.append(pytest.param(name, changed, marks=marks))
@@ -343,7 +344,9 @@ def _changed_settings() -> list:
     return [*found, ("leo", steps)]
 
 
-def _changed(value):
+def _changed(value, kind):
+    if value is None and kind is int:
+        return 7
     if isinstance(value, bool):
         return not value
     if isinstance(value, str):
