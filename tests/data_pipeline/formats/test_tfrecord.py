@@ -203,7 +203,7 @@ def test_a_file_is_known_by_the_checksum_of_its_first_length(tmp_path):
 
 def test_a_compressed_file_is_refused(tmp_path):
     path = _write(tmp_path / "x.tfrecord", _row(), options="GZIP")
-    assert "a TFRecord file" in _refused(path)
+    assert "a compressed file or an archive. Unpack it" in _refused(path)
 
 
 def test_no_split_of_a_file_of_one(tmp_path):

@@ -55,8 +55,9 @@ def test_a_bad_value_is_refused_under_the_name_that_was_typed(argument, refusal)
 
 
 def test_an_error_says_what_was_expected_and_what_was_typed(refusal):
-    expected = "--num_classes: expected an integer of 2 or more, at most 65536, "
-    assert str(refusal("--num_classes=five")) == f"{expected}received 'five'."
+    expected = "--num_classes: expected an integer of 2 or more, at most 65536, or a "
+    error = str(refusal("--num_classes=five"))
+    assert error == f"{expected}range such as 5-20, received 'five'."
 
 
 def test_a_flag_without_its_value_is_named(refusal):
@@ -195,7 +196,7 @@ def test_help_shows_every_flag_under_headings_without_tensorflow(flag):
         assert f"\n{heading}\n" in done.stdout
     for preset in PRESETS.values():
         assert preset.description in text
-    fact = "at most 65536; default: 5; N in the paper; --num_classes in the original"
+    fact = "as 5-20; default: 5; N in the paper; --num_classes in the original"
     assert fact in text and "--metavalid_batch_size * 10 in" in text
     assert max(map(len, done.stdout.splitlines())) <= 80
 
