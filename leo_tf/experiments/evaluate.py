@@ -261,8 +261,9 @@ def _check_test_data(run: Run, split: Split, best: Checkpoint, changes) -> None:
         received = f"data of digest {shown(split.digest)}"
         hint = "Give --data_path to test on other data."
         raise InputError(split.source, expected, received, hint)
-    made, now = best.manifest.get("embedding"), made_by(run.config.data.data_path)
-    for name, value in made.items() if made and now else ():
+    made = best.manifest.get("embedding") or {}
+    now = made_by(run.config.data.data_path) or made
+    for name, value in made.items():
         if name != "backbone" and value != now[name]:
             where = f"{split.source}: `{name}` of its embedding.json"
             expected = f"{shown(value)}, by {made['backbone']}, as trained"
