@@ -10,6 +10,7 @@ from PIL import Image
 from leo_tf.cli.main import main
 from leo_tf.configs.settings import DataConfig
 from leo_tf.errors import FlagError, InputError
+from leo_tf.experiments import from_images as module
 from leo_tf.experiments.embed import split_pictures
 from leo_tf.experiments.from_images import from_images
 
@@ -35,9 +36,13 @@ def folder(tmp_path_factory):
     return root
 
 
-def test_pictures_alone_become_an_export(folder, tmp_path, quick_job, capsys):
+def test_pictures_alone_become_an_export(
+    folder, tmp_path, quick_job, monkeypatch, capsys
+):
+    assert {"ridge@soft", "leo", "leo@lda"} <= {*module._methods()}
+    monkeypatch.setattr(module, "_methods", lambda: ["centroid", "leo@soft"])
     flags = [f"--images={folder}", f"--workdir={tmp_path / 'run'}", *_SMALL]
-    flags += ["--pretrain_epochs=1", "--class_split=0.6,0.2,0.2"]
+    flags += ["--pretrain_epochs=1", "--image_size=16", "--class_split=0.6,0.2,0.2"]
     assert main(["run_leo.py", *flags]) == 0
     printed = capsys.readouterr()
     assert "LEO" in printed.out and "Nearest centroid" in printed.out
