@@ -1,7 +1,8 @@
 # A new machine needs Python 3.10 to 3.13, pip, git and make; nothing else.
 PYTHON ?= python3
 VENV := .venv
-PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+# Modules are compiled when they are first imported; most never are.
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo test lint types bench install install-test clean
 
