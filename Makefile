@@ -10,7 +10,7 @@ demo: install  ## trains and tests LEO on the embedded data set: minutes, with t
 	$(VENV)/bin/python run_leo.py
 
 test: install-test  ## all quick tests, two files at a time
-	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: install-test  ## every benchmark of speed, one after the other: half an hour on two cores
 	$(VENV)/bin/python benchmarks/meta_step.py
