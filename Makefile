@@ -1,8 +1,7 @@
 # A new machine needs Python 3.10 to 3.13, pip, git and make; nothing else.
 PYTHON ?= python3
 VENV := .venv
-# Modules are compiled when they are first imported; most never are.
-PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint types bench install install-test clean
 
@@ -10,7 +9,7 @@ demo: install  ## trains and tests LEO on the embedded data set: minutes, with t
 	$(VENV)/bin/python run_leo.py
 
 test: install-test  ## all quick tests, two files at a time
-	PYTHONDONTWRITEBYTECODE= TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: install-test  ## every benchmark of speed, one after the other: half an hour on two cores
 	$(VENV)/bin/python benchmarks/meta_step.py
