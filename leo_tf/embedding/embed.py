@@ -33,6 +33,7 @@ from leo_tf.files import AnyPath, read_json, to_json, write_file
 SOURCES_FILE = "sources.sha256"
 _PART, _JOB = ".part", "job.json"
 _MOST_JSON_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 20
 _BATCH = 64
 _CHUNK = 1024  # pictures a file of `.part`: so much is done again after a kill
 
@@ -220,8 +221,11 @@ def _digest_of(path: str, is_text: bool = False) -> str:
     if is_text:
         return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()
     try:
+        sha = hashlib.sha256()
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            while block := file.read(_BLOCK_BYTES):
+                sha.update(block)
+        return sha.hexdigest()
     except OSError as error:
         raise InputError(path, "a file that can be read", str(error)) from error
 
