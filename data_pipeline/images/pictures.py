@@ -74,6 +74,14 @@ class Pictures(NamedTuple):
             return np.arange(0)
         return np.flatnonzero((np.array(self.splits) == split)[self.labels])
 
+    def part(self, indices: np.ndarray) -> "Pictures":
+        """Returns the pictures of these numbers; classes stay."""
+        return self._replace(
+            items=tuple(self.items[index] for index in indices),
+            labels=self.labels[indices],
+            images=None if self.images is None else self.images[indices],
+        )
+
     def digest(self) -> str:
         """Returns the SHA-256 of names, classes, splits and every file's content.
 

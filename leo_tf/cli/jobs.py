@@ -113,8 +113,9 @@ def _from_images(options: RunOptions, console: Console) -> None:
 def _pretrain(options: RunOptions, console: Console) -> None:
     data, arguments = options.config.data, options.arguments
     found = pretrain(workdir=options.workdir, data=data, console=console, **arguments)
-    results = found["results"]
-    print(f"Accuracy on pictures held out: {100 * results['val_accuracy']:.2f} %")
+    results, of = found["results"], "held out" if found["held_out"] else "trained on"
+    reached = results["val_accuracy" if found["held_out"] else "accuracy"]
+    print(f"Accuracy on pictures {of}: {100 * reached:.2f} %")
     backbone = shlex.quote(f"--backbone={near(options.workdir)}")
     print(f"To embed with it:  {program()} --mode=embed {backbone}")
 

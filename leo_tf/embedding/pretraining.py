@@ -1,6 +1,6 @@
 """Trains a backbone to tell the training classes apart, by Keras's `fit`.
 
-state.E.weights.h5    weights and optimiser after epoch E: what resumes
+state.E.weights.h5    weights and optimiser after epoch E, but the last: what resumes
 backbone.keras        pictures -> features, when all epochs are done
 
 Shapes: n pictures, H pixels a side as they are stored, S as the network gets them.
@@ -228,17 +228,25 @@ class _Follow(keras.callbacks.Callback):
         self._line.advance(1, self._facts)
 
     def on_epoch_end(self, epoch, logs=None):
+        """Keeps the state, but of the last epoch: that is done again if need be."""
         self._facts = f"epoch {epoch + 1}/{self._recipe.epochs}"
         self._facts += f"  accuracy {100 * logs['accuracy']:.1f} %"
         if "val_accuracy" in logs:
             self._facts += f", held out {100 * logs['val_accuracy']:.1f} %"
+        if epoch + 1 == self._recipe.epochs:
+            return
         path = self._directory / f"state.{epoch + 1}.weights.h5"
         beside = path.with_name("part.weights.h5")
         self.model.save_weights(beside)
         os.replace(beside, path)
-        for older in _states(self._directory).values():
-            if older != path:
-                older.unlink()
+        remove_states(self._directory, but=path)
+
+
+def remove_states(directory: pathlib.Path, but: pathlib.Path | None = None) -> None:
+    """Removes what resumes, when results are written or a newer one is there."""
+    for path in _states(directory).values():
+        if path != but:
+            path.unlink()
 
 
 def _states(directory: pathlib.Path) -> dict[int, pathlib.Path]:

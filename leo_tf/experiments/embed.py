@@ -125,32 +125,48 @@ def pretrain(
     chosen = pictures.of_split("train")
     directory = pathlib.Path(workdir)
     make_directory(directory)
-    side = decoded_side(recipe_used.side, "center")
-    pixels, labels, digest = _decoded(
-        pictures, chosen, side, directory, skip_bad_images, console
-    )
     job = {
         "recipe": recipe_used._asdict(),
-        "classes": len(np.unique(labels)),
-        "pictures": len(labels),
-        "held_out": int(held_out(labels).sum()),
-        "digest": digest,
+        "skip_bad_images": skip_bad_images,
+        "pictures": pictures.part(chosen).digest(),
     }
     path = directory / PRETRAINING_FILE
-    begun = read_json(path, _MOST_JSON_BYTES) if path.is_file() else {}
-    for name, value in job.items():
-        if begun and begun.get(name) != value:
-            where, hint = f"{path}: `{name}`", "Give another --workdir."
-            raise InputError(where, str(begun.get(name)), str(value), hint)
-    if not begun:
-        write_file(path, to_json(job))
-    if not (directory / BACKBONE_FILE).is_file():
-        say = f"{job['classes']} classes, {job['pictures']} pictures of {side} x {side}"
-        console.say(say)
-        found = pretraining.pretrain(pixels, labels, recipe_used, directory, console)
-        begun = {**job, "results": found, "versions": versions()}
-        write_file(path, to_json(begun))
+    begun = _begun(path, job)
+    if "results" in begun and (directory / BACKBONE_FILE).is_file():
+        return begun
+    write_file(path, to_json(job))
+    side = decoded_side(recipe_used.side, "center")
+    pixels, labels = _decoded(
+        pictures, chosen, side, directory, skip_bad_images, console
+    )
+    sizes = {
+        "classes": len(np.unique(labels)),
+        "rows": len(labels),
+        "held_out": int(held_out(labels).sum()),
+    }
+    console.say(f"{sizes['classes']} classes, {len(labels)} pictures")
+    found = pretraining.pretrain(pixels, labels, recipe_used, directory, console)
+    done = {**job, **sizes, "results": found, "versions": versions()}
+    write_file(path, to_json(done))
+    pretraining.remove_states(directory)
     (directory / _PICTURES_FILE).unlink(missing_ok=True)
+    return done
+
+
+def _begun(path: pathlib.Path, job: dict[str, Any]) -> dict[str, Any]:
+    """What a pretraining.json says, which must be of this job; {} if there is none."""
+    if not path.is_file():
+        return {}
+    hint = "Give another --workdir."
+    try:
+        begun = dict(read_json(path, _MOST_JSON_BYTES))
+    except (OSError, ValueError, TypeError) as error:
+        expected = "what --mode=pretrain wrote"
+        raise InputError(str(path), expected, shown(str(error)), hint) from error
+    for name, value in job.items():
+        if begun.get(name) != value:
+            where = f"{path}: `{name}`"
+            raise InputError(where, str(begun.get(name)), str(value), hint)
     return begun
 
 
@@ -202,7 +218,7 @@ def _cached(
 
 
 def _decoded(pictures, chosen, side, directory, skip_bad, console):
-    """Pixels [n, H, H, 3] in a file, labels [n] from 0, and a digest of both.
+    """Pixels [n, H, H, 3] in a file, and labels [n] from 0.
 
     Decoded once: an epoch reads the file.
     """
@@ -212,18 +228,15 @@ def _decoded(pictures, chosen, side, directory, skip_bad, console):
     pixels = np.lib.format.open_memmap(beside, "w+", np.uint8, shape)
     bad: list[InputError] = []
     kept: list[int] = []
-    sha = hashlib.sha256(str(side).encode())
     options = {"indices": chosen, "bad": bad if skip_bad else None, "batch_size": 64}
     with console.progress("reading pictures", len(chosen), unit="pictures") as line:
-        for indices, batch, digests in decode(pictures, side, **options):
+        for indices, batch, _ in decode(pictures, side, **options):
             pixels[len(kept) : len(kept) + len(batch)] = batch
             kept.extend(indices)
-            sha.update("".join(digests).encode())
             line.advance(len(batch))
     say_bad(bad, len(chosen), console)
     pixels.flush()
     os.replace(beside, path)
     classes = np.unique(pictures.labels[kept])
     labels = np.searchsorted(classes, pictures.labels[kept])
-    sha.update(labels.astype(np.int32).tobytes())
-    return np.load(path, mmap_mode="r")[: len(kept)], labels, sha.hexdigest()
+    return np.load(path, mmap_mode="r")[: len(kept)], labels

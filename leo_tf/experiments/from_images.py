@@ -98,7 +98,7 @@ def from_images(
         done = pretrain(
             images, place, recipe=recipe, image_size=image_size, **common, **training
         )
-        _say_done("Backbone", done["results"], console)
+        _say_done(done, console)
         backbone, image_size = str(place), None
     found = embed(
         images,
@@ -170,6 +170,7 @@ def _in_words(pictures: Pictures) -> str:
     return f"{pictures.source}: pictures {', '.join(parts)}"
 
 
-def _say_done(stage: str, results: dict[str, float], console: Console) -> None:
-    reached = results.get("val_accuracy", results["accuracy"])
-    console.say(f"{stage}: {100 * reached:.1f} % of pictures held out are told right.")
+def _say_done(done: dict[str, Any], console: Console) -> None:
+    of = "held out" if done["held_out"] else "trained on"
+    reached = done["results"]["val_accuracy" if done["held_out"] else "accuracy"]
+    console.say(f"Backbone: {100 * reached:.1f} % of pictures {of} are told right.")

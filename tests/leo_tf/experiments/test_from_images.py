@@ -10,6 +10,7 @@ from PIL import Image
 from leo_tf.cli.main import main
 from leo_tf.configs.settings import DataConfig
 from leo_tf.errors import FlagError, InputError
+from leo_tf.experiments import embed as embedding
 from leo_tf.experiments import from_images as module
 from leo_tf.experiments.embed import split_pictures
 from leo_tf.experiments.from_images import from_images
@@ -148,3 +149,32 @@ def test_texts_of_a_csv_file_are_embedded_by_a_callable(tmp_path, monkeypatch, c
         assert train["names"][2].endswith(f": aa, {train['labels'][2]} 2")
     assert main(["run_leo.py", *flags[:2], "--features_dir=b", "--backbone=hog"]) == 2
     assert "--backbone: expected module:callable" in capsys.readouterr().err
+
+
+def test_killed_between_any_two_writes_pre_training_ends_the_same(
+    folder, tmp_path, quick_job, monkeypatch, capsys
+):
+    flags = ["run_leo.py", "--mode=pretrain", f"--images={folder}", "--quiet"]
+    flags += ["--pretrain_epochs=2", "--image_size=16", "--class_split=0.6,0.2,0.2"]
+    write = embedding.write_file
+
+    def dies(path, content):
+        if b"results" in content:
+            raise KeyboardInterrupt
+        write(path, content)
+
+    assert main([*flags, f"--workdir={tmp_path / 'a'}"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding, "write_file", dies)
+        assert main([*flags, f"--workdir={tmp_path / 'b'}"]) == 130
+    assert main([*flags, f"--workdir={tmp_path / 'b'}"]) == 0
+    # Classes of five pictures have none to hold out.
+    assert capsys.readouterr().out.count("Accuracy on pictures trained on: ") == 2
+    one, other = (
+        json.loads((tmp_path / d / "pretraining.json").read_text()) for d in "ab"
+    )
+    assert one == other and one["rows"] == 30
+    assert not [*tmp_path.glob("*/state*"), *tmp_path.glob("*/pictures.npy")]
+    (tmp_path / "b" / "pretraining.json").write_text("{")
+    assert main([*flags, f"--workdir={tmp_path / 'b'}"]) == 3
+    assert "pretraining.json: expected what" in capsys.readouterr().err
