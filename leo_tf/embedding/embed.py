@@ -13,6 +13,7 @@ import io
 import os
 import pathlib
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,7 +28,7 @@ from leo_tf.data_pipeline.release_layout import SPLITS
 from leo_tf.embedding.backbones import Backbone, check_features
 from leo_tf.embedding.views import decoded_side, embed_views
 from leo_tf.environment import versions
-from leo_tf.errors import FlagError, InputError
+from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.files import AnyPath, read_json, to_json, write_file
 
 SOURCES_FILE = "sources.sha256"
@@ -71,25 +72,28 @@ def embed_pictures(
     directory = pathlib.Path(directory)
     job = _job(pictures, backbone, views)
     if (found := embedding_of(directory)) is not None:
-        return _unchanged(found, job, pictures, directory)
+        return _unchanged(found, job, pictures, directory, skip_bad)
     part = directory / _PART
-    _begin(part, job)
+    _begin(part, {**job, "skip_bad": skip_bad})  # or bad ones stayed out unasked
     bad: list[InputError] = []
     noted = bad if skip_bad else None
     _embed_chunks(pictures, backbone, part, views, noted, check, console)
-    say_bad(bad, len(pictures.items), console)
-    sizes = {}
+    wanted, sizes = len(_chosen(pictures)), {}
     for split in SPLITS:
         table = _table(pictures, split, part, directory)
         save_npz(directory / f"{split}.npz", table)
         sizes[split] = {"classes": table.num_classes, "rows": len(table.labels)}
+    left_out = wanted - sum(size["rows"] for size in sizes.values())
+    say_bad(bad, wanted, console)
+    if left_out > len(bad):
+        console.warn(f"{left_out - len(bad)} more before this job was gone on with.")
     sources = _sources(pictures, part)
     write_file(directory / SOURCES_FILE, sources)
     result = {
         **job,
         "embedding_size": table.embedding_size,
         "sizes": sizes,
-        "left_out": len(pictures.items) - sum(s["rows"] for s in sizes.values()),
+        "left_out": left_out,
         "sources": hashlib.sha256(sources).hexdigest(),
         "versions": versions(),
     }
@@ -101,7 +105,13 @@ def embed_pictures(
 def embedding_of(directory: AnyPath) -> dict[str, Any] | None:
     """Returns what the `embedding.json` of a directory says; None if there is none."""
     path = pathlib.Path(directory, EMBEDDING_FILE)
-    return read_json(path, _MOST_JSON_BYTES) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return dict(read_json(path, _MOST_JSON_BYTES))
+    except (OSError, ValueError, TypeError) as error:
+        expected, hint = "what --mode=embed wrote", "Give another --features_dir."
+        raise InputError(str(path), expected, shown(str(error)), hint) from error
 
 
 def _job(pictures: Pictures, backbone: Backbone, views: str) -> dict[str, Any]:
@@ -120,11 +130,17 @@ def _job(pictures: Pictures, backbone: Backbone, views: str) -> dict[str, Any]:
     }
 
 
-def _unchanged(found, job, pictures, directory) -> dict[str, Any]:
+def _unchanged(found, job, pictures, directory, skip_bad) -> dict[str, Any]:
+    hint = "Give another --features_dir."
     for name, value in job.items():
-        if found.get(name) != value:
-            where, hint = f"{directory}: `{name}`", "Give another --features_dir."
+        # A backbone may be named by another path: its digest says which it is.
+        if name != "backbone" and found.get(name) != value:
+            where = f"{directory}: `{name}`"
             raise InputError(where, str(value), str(found.get(name)), hint)
+    if found.get("left_out") and not skip_bad:
+        where = f"{directory}: `left_out`"
+        expected = "0 pictures, without --skip_bad_images"
+        raise InputError(where, expected, str(found["left_out"]), hint)
     _check_sources(pictures, directory)
     return found
 
@@ -147,28 +163,34 @@ def _check_sources(pictures: Pictures, directory: pathlib.Path) -> None:
 
 def _begin(part: pathlib.Path, job: dict[str, Any]) -> None:
     """Makes `.part`, or keeps it if it is of this job."""
-    path = part / _JOB
-    if part.is_dir() and not (
-        path.is_file() and read_json(path, _MOST_JSON_BYTES) == job
-    ):
+    path, content = part / _JOB, to_json(job)
+    if part.is_dir() and not (path.is_file() and path.read_bytes() == content):
         shutil.rmtree(part)
-    write_file(path, to_json(job))
+    write_file(path, content)
+
+
+def _chosen(pictures: Pictures) -> np.ndarray:
+    """Numbers of the pictures whose classes are in a split."""
+    return np.flatnonzero((np.array(pictures.splits) != "")[pictures.labels])
 
 
 def _embed_chunks(pictures, backbone, part, views, bad, check, console) -> None:
     """Writes the chunks that are not there yet."""
-    splits = np.array(pictures.splits)
-    chosen = np.flatnonzero((splits != "")[pictures.labels])
+    chosen = _chosen(pictures)
     starts = [s for s in range(0, len(chosen), _CHUNK) if not _path(part, s).is_file()]
     if not starts:
         return
     wanted = np.concatenate([chosen[s : s + _CHUNK] for s in starts])
     held: list[tuple[np.ndarray, np.ndarray, list[str]]] = []
-    first, done = starts[0], len(chosen) - len(wanted)
+    first, done, size = starts[0], len(chosen) - len(wanted), None
     with console.progress("embedding", len(chosen), done, "pictures") as line:
         # Batches do not straddle chunks: their sizes divide.
         for batch in _features(pictures, backbone, views, wanted, bad):
             check()
+            if batch[1].shape[1] != (size := size or batch[1].shape[1]):
+                where = f"features of {backbone.name}"
+                received = f"D = {batch[1].shape[1]}"
+                raise InputError(where, f"D = {size} of all items", received)
             start = int(np.searchsorted(chosen, batch[0][0])) // _CHUNK * _CHUNK
             if held and start != first:
                 _write_chunk(_path(part, first), held)
@@ -184,16 +206,11 @@ def _features(
     pictures, backbone, views, wanted, bad
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
     """Yields numbers of pictures, their features [n, D] and digests of their files."""
-    if backbone.side is None:
-        yield from _features_of_files(pictures, backbone, wanted)
-        return
-    if pictures.are_texts:
-        expected = "module:callable, which gets texts, without --image_size"
-        raise FlagError("--backbone", expected, backbone.name)
-    side = decoded_side(backbone.side, views)
-    batches = decode(pictures, side, indices=wanted, bad=bad, batch_size=_BATCH)
-    for indices, pixels, digests in batches:
-        features = embed_views(backbone.embed, pixels, backbone.side, views)
+    for indices, items, digests in _read(pictures, backbone, views, wanted, bad):
+        if backbone.side is None:
+            features = backbone.embed(items)
+        else:
+            features = embed_views(backbone.embed, items, backbone.side, views)
         features = check_features(features, len(indices), backbone.name)
         kept = features.any(axis=1)
         for index in indices[~kept]:
@@ -207,14 +224,19 @@ def _features(
             yield indices[kept], features[kept], held
 
 
-def _features_of_files(pictures, backbone, wanted):
-    """As `_features`, by a callable that reads the files itself, or gets texts."""
+def _read(pictures, backbone, views, wanted, bad) -> Iterator[tuple]:
+    """Yields numbers, what the backbone gets, and digests of files or texts."""
+    if backbone.side is not None:
+        if pictures.are_texts:
+            expected = "module:callable, which gets texts, without --image_size"
+            raise FlagError("--backbone", expected, backbone.name)
+        side = decoded_side(backbone.side, views)
+        yield from decode(pictures, side, indices=wanted, bad=bad, batch_size=_BATCH)
+        return
     for first in range(0, len(wanted), _BATCH):
         indices = wanted[first : first + _BATCH]
         items = [os.path.join(pictures.root, pictures.items[i]) for i in indices]
-        features = check_features(backbone.embed(items), len(indices), backbone.name)
-        digests = [_digest_of(item, pictures.are_texts) for item in items]
-        yield indices, features, digests
+        yield indices, items, [_digest_of(item, pictures.are_texts) for item in items]
 
 
 def _digest_of(path: str, is_text: bool = False) -> str:
@@ -248,8 +270,14 @@ def _write_chunk(path, batches) -> None:
 
 def _chunks(part: pathlib.Path) -> Iterator[dict[str, np.ndarray]]:
     for path in sorted(part.glob("*.npz")):
-        with np.load(path) as arrays:
-            yield dict(arrays)
+        try:
+            with np.load(path) as arrays:
+                found = dict(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            hint = "Remove it: it is made again."
+            received = shown(str(error))
+            raise InputError(str(path), "features so far", received, hint) from error
+        yield found
 
 
 def _table(

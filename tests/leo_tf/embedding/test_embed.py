@@ -128,6 +128,63 @@ def test_a_bad_picture_is_named_or_left_out_and_listed(folder, tmp_path, capsys)
         embed_pictures(pictures, _backbone(), tmp_path / "out")
     found = embed_pictures(pictures, _backbone(), tmp_path / "out", skip_bad=True)
     assert found["left_out"] == 1 and found["sizes"]["train"]["rows"] == 5
+    with pytest.raises(InputError, match="`left_out`: expected 0 pictures, without"):
+        embed_pictures(pictures, _backbone(), tmp_path / "out")
+
+
+def test_bad_pictures_left_out_before_a_stop_are_not_left_out_unasked(
+    folder, tmp_path, small_chunks
+):
+    (folder / "test" / "test0" / "2.png").write_bytes(b"no picture")
+    pictures, seen = find_pictures(folder), []
+
+    def dies(pixels):
+        if len(seen) >= 4:
+            raise KeyboardInterrupt
+        seen.append(len(pixels))
+        return _mean_colours(pixels)
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        embed_pictures(pictures, _backbone(embed=dies), out, skip_bad=True)
+    with pytest.raises(InputError, match=r"test0/2\.png"):
+        embed_pictures(pictures, _backbone(), out)
+
+
+def test_a_backbone_may_be_named_by_another_path(folder, tmp_path):
+    pictures = find_pictures(folder)
+    found = embed_pictures(pictures, _backbone(), tmp_path / "out")
+    again = _backbone()._replace(name="./mean")
+    assert embed_pictures(pictures, again, tmp_path / "out") == found
+
+
+@pytest.mark.parametrize("name", ["embedding.json", ".part/000000000.npz"])
+def test_damaged_files_of_ours_are_named(folder, tmp_path, small_chunks, name):
+    pictures, path = find_pictures(folder), tmp_path / "out" / name
+    if name.startswith(".part"):
+
+        def dies(pixels):
+            if path.exists():
+                raise KeyboardInterrupt
+            return _mean_colours(pixels)
+
+        with pytest.raises(KeyboardInterrupt):
+            embed_pictures(pictures, _backbone(embed=dies), tmp_path / "out")
+    else:
+        embed_pictures(pictures, _backbone(), tmp_path / "out")
+    path.write_bytes(b"{")
+    with pytest.raises(InputError, match=name):
+        embed_pictures(pictures, _backbone(), tmp_path / "out")
+
+
+def test_features_of_two_sizes_are_refused(folder, tmp_path, small_chunks):
+    sizes = iter(range(2, 30))
+
+    def grows(pixels):
+        return np.ones((len(pixels), next(sizes)))
+
+    with pytest.raises(InputError, match="expected D = 2 of all items, received D = 3"):
+        embed_pictures(find_pictures(folder), _backbone(embed=grows), tmp_path / "out")
 
 
 def test_a_picture_without_features_is_named(folder, tmp_path):
