@@ -42,6 +42,13 @@ _NEED_PICTURES = (
     *("features_dir", "backbone", "backbone_weights", "image_size", "views"),
     "skip_bad_images",
 )
+# Settings of data that pictures have no use for.
+_NOT_OF_PICTURES = {
+    "data_path": "it has the data",
+    "embedding_crop": "--views says what is seen",
+    "val_classes": "--class_split shares the classes",
+    "trust_data_files": "pictures are read without",
+}
 _ON_FEATURES = ("train", "search", "compare", "reproduce")
 _EXAMPLES = (
     ("", "trains and tests on the embedded characters"),
@@ -185,9 +192,10 @@ def _given(flag_values: absl_flags.FlagValues) -> dict[str, Any]:
 
 def _check_pictures(pictures, given, arguments) -> None:
     """Sees that pictures are not asked for beside features, nor what needs them."""
-    if pictures is not None and "data_path" in given:
-        expected = "pictures, or features at --data_path"
-        raise FlagError("--images", expected, "both")
+    for name, reason in _NOT_OF_PICTURES.items():
+        if pictures is not None and name in given:
+            expected = f"no such flag with --images: {reason}"
+            raise FlagError(f"--{name}", expected, "one")
     for name in _NEED_PICTURES:
         if pictures is None and arguments.get(name):
             raise FlagError(f"--{name}", "--images too", "none")

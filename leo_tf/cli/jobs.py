@@ -38,7 +38,7 @@ def _with_features(job: Callable[[RunOptions, Console], None]) -> Callable:
             found = embed(data=config.data, console=console, **options.pictures)
             config = config.replace(
                 data_path=str(found.directory),
-                dataset_name=found.name,
+                dataset_name=options.explicit.get("dataset_name", found.name),
                 class_split="",
                 split_seed=0,
             )
@@ -111,8 +111,14 @@ def _from_images(options: RunOptions, console: Console) -> None:
 
 
 def _pretrain(options: RunOptions, console: Console) -> None:
-    data, arguments = options.config.data, options.arguments
-    found = pretrain(workdir=options.workdir, data=data, console=console, **arguments)
+    config, arguments = options.config, options.arguments
+    found = pretrain(
+        workdir=options.workdir,
+        data=config.data,
+        seed=config.run.seed,
+        console=console,
+        **arguments,
+    )
     results, of = found["results"], "held out" if found["held_out"] else "trained on"
     reached = results["val_accuracy" if found["held_out"] else "accuracy"]
     print(f"Accuracy on pictures {of}: {100 * reached:.2f} %")

@@ -32,12 +32,19 @@ _METHODS = {
 # Settings that these modes give to their runs themselves.
 _MAKES_ITS_OWN = {
     "compare": _METHODS,
-    "from_images": {**_METHODS, "data_path": "--images has the data"},
+    "from_images": {
+        **_METHODS,
+        "preset": "it has settings of its own; flags change them",
+        "train_on_val": "it selects on the validation classes",
+    },
     "search": {**_METHODS, "train_on_val": "it selects on the validation classes"},
     "reproduce": {"train_on_val": "it trains first without, then with"},
 }
-# How classes are split: a setting that modes of pictures have.
-_SPLITTING = ("class_split", "split_seed")
+# Settings that modes of pictures have: how classes are split; seed of pre-training.
+_OF_PICTURES = {
+    "pretrain": ("class_split", "split_seed", "seed"),
+    "embed": ("class_split", "split_seed"),
+}
 # Modes without settings.
 _NO_SETTINGS = {
     "pretrain": "no setting of LEO with --mode=pretrain",
@@ -66,8 +73,8 @@ def check_mode(mode: str, workdir: str, given: Mapping[str, Any]) -> None:
     too_many = {n: f"no such flag with --mode={mode}: {r}" for n, r in reasons.items()}
     if mode in _NO_SETTINGS:
         settings = [name for name in given if not OPTIONS[name].modes]
-        if mode in ("pretrain", "embed"):
-            settings = [name for name in settings if name not in _SPLITTING]
+        known = _OF_PICTURES.get(mode, ())
+        settings = [name for name in settings if name not in known]
         if mode in ("serve", "embed") and workdir:
             settings.insert(0, "workdir")
         too_many = dict.fromkeys(settings, _NO_SETTINGS[mode])

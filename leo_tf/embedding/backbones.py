@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from leo_tf.embedding.wide_resnet import shape_of
 from leo_tf.errors import FlagError, InputError, shown
 
 HOG = "hog"
@@ -113,7 +114,9 @@ def _applications() -> Mapping[str, Any]:
 
 
 def _like(name: str) -> str:
-    """The name that was meant, as far as capitals go; or nothing."""
+    """The name that was meant, as far as capitals go, or how to get it; or nothing."""
+    if shape_of(name):
+        return "--mode=pretrain trains one, and its --workdir is a backbone then."
     found = [known for known in _applications() if known.lower() == name.lower()]
     return f"Did you mean {found[0]}?" if found else ""
 
@@ -188,9 +191,8 @@ def _saved_model(path: str, side: int | None) -> Backbone:
         function = loaded.signatures["serving_default"]  # lives as long as `loaded`
         return function(**{key: tf.cast(pictures, spec.dtype)})[out].numpy()
 
-    parts = [
-        p.read_bytes() for p in sorted(pathlib.Path(path).rglob("*")) if p.is_file()
-    ]
+    files = sorted(file for file in pathlib.Path(path).rglob("*") if file.is_file())
+    parts = (file.read_bytes() for file in files)
     side = fixed or side or _USUAL_SIDE
     return Backbone(path, embed, side, _digest(parts), f"none, as {spec.dtype.name}")
 
@@ -215,15 +217,27 @@ def _callable(name: str, side: int | None) -> Backbone:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        embed = getattr(importlib.import_module(module_name), attribute)
+        function = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:  # of the user's module: any
         raise InputError(
             f"--backbone={name}", "module:callable", _brief(error)
         ) from error
-    if not callable(embed):
-        raise InputError(f"--backbone={name}", "a callable", type(embed).__name__)
-    source = inspect.getsourcefile(inspect.unwrap(embed))
+    if not callable(function):
+        raise InputError(f"--backbone={name}", "a callable", type(function).__name__)
+    try:
+        source = inspect.getsourcefile(inspect.unwrap(function))
+    except TypeError:  # of an object with __call__, a bound method of C, ...
+        source = getattr(sys.modules[module_name], "__file__", None)
     content = pathlib.Path(source).read_bytes() if source else name.encode()
+
+    def embed(items):
+        try:
+            return function(items)
+        except Exception as error:  # of the user's function: any
+            hint = "--debug shows where."
+            parts = f"--backbone={name}", "features of items", _brief(error), hint
+            raise InputError(*parts) from error
+
     return Backbone(name, embed, side, _digest([content]), "its own")
 
 

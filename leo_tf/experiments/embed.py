@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from leo_tf.configs.settings import DataConfig
+from leo_tf.configs.settings import EMBEDDED_DATASET, DataConfig
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.glyphs import cache
 from leo_tf.data_pipeline.images.decoding import decode, say_bad
@@ -120,6 +120,8 @@ def pretrain(
     Raises:
       LeoError: for anything the user can mend.
     """
+    if images == EMBEDDED_DATASET and changes.get("flip") is None:
+        changes["flip"] = False  # characters are others in a mirror
     recipe_used = _recipe(recipe, {**changes, "side": image_size})
     pictures = split_pictures(images, data, console)
     chosen = pictures.of_split("train")

@@ -18,6 +18,7 @@ from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.schema import EMBEDDED_DATASET, Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.images.pictures import Pictures
+from leo_tf.embedding.wide_resnet import shape_of
 from leo_tf.errors import InputError
 from leo_tf.evaluation.job_results import Comparison
 from leo_tf.experiments.compare import compare
@@ -38,7 +39,6 @@ _SETTINGS = {
     "patience": 4,
 }
 _MOST_QUERIES = 15
-_FLIPS_NOT = EMBEDDED_DATASET  # characters
 
 
 class FromImages(NamedTuple):
@@ -68,8 +68,8 @@ def from_images(
       images: see `find_pictures`; classes that no folders split are by `class_split`.
       workdir: of all stages; called again with the same arguments, it goes on.
       settings: those of LEO and of episodes that are not as usual here.
-      backbone, backbone_weights, image_size, views: as for `embed`; without a backbone
-        one is trained on the training classes.
+      backbone, backbone_weights, image_size, views: as for `embed`; without a backbone,
+        or as wrn_DEPTH_WIDTH, one is trained on the training classes.
       recipe, training: as for `pretrain`.
 
     Returns:
@@ -88,13 +88,12 @@ def from_images(
         "skip_bad_images": skip_bad_images,
         "console": console,
     }
-    stages = "embed, compare and export" if backbone else "pre-train, embed, compare, "
-    stages += "" if backbone else "export"
+    is_trained = backbone is None or shape_of(backbone) is not None
+    stages = f"{'pre-train, ' * is_trained}embed, compare and export"
     console.say(f"{_in_words(pictures)}: {stages}, in {near(directory)}.")
-    if backbone is None:
-        if training.get("flip") is None and images == _FLIPS_NOT:
-            training["flip"] = False
+    if is_trained:
         place = directory / "backbone"
+        training |= {"backbone": backbone, "seed": config.run.seed}
         done = pretrain(
             images, place, recipe=recipe, image_size=image_size, **common, **training
         )
@@ -111,7 +110,7 @@ def from_images(
     )
     config = config.replace(
         data_path=str(found.directory),
-        dataset_name=pathlib.Path(images).name or "pictures",
+        dataset_name=(settings or {}).get("dataset_name", found.name),
         class_split="",
         split_seed=0,
     )

@@ -88,6 +88,23 @@ def test_a_callable_is_found_in_this_directory(tmp_path, monkeypatch):
     backbone = backbone_named("my_lengths:embed")
     assert backbone.embed(["a", "bcd"]) == [[1, 1], [3, 1]]
     assert backbone.side is None
+    with pytest.raises(InputError, match=r"--backbone=my_lengths:embed.*TypeError"):
+        backbone.embed([7])
+
+
+def test_an_object_that_can_be_called_and_a_method_are_backbones_too(
+    tmp_path, monkeypatch
+):
+    code = "class Model:\n    def encode(self, items): return [[1.0] for _ in items]\n"
+    code += "    __call__ = encode\nmodel = Model()\nembed = model.encode\n"
+    (tmp_path / "my_objects.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    digests = set()
+    for name in ("model", "embed"):
+        backbone = backbone_named(f"my_objects:{name}")
+        assert backbone.embed("ab") == [[1.0], [1.0]]
+        digests.add(backbone.digest)
+    assert len(digests) == 1
 
 
 def _keras_file(path, output):
@@ -100,6 +117,7 @@ def _keras_file(path, output):
     [
         ("nothing", None, "--backbone: expected hog, a model of keras.applications"),
         ("resnet50", None, "Did you mean ResNet50?"),
+        ("wrn_10_2", None, "--mode=pretrain trains one"),
         ("hog", "none", "--backbone_weights: expected a model of keras.applications"),
         ("MobileNet", "missing.h5", "missing.h5: expected imagenet, none or a file"),
         ("no_such_module:embed", None, "No module named 'no_such_module'"),

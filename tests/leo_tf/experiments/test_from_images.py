@@ -119,13 +119,17 @@ def test_too_little_is_refused_before_anything_is_trained(
         (["--backbone=hog"], "--backbone: expected --images too"),
         (
             ["--mode=train", "--images=x", "--data_path=y"],
-            "--images: expected pictures,",
+            "--data_path: expected no such flag with --images",
         ),
         (["--mode=embed", "--images=x"], "--features_dir: expected a directory"),
         (["--mode=pretrain", "--images=x"], "--workdir: expected a directory for the"),
         (["--mode=embed", "--images=x", "--features_dir=y", "--way=3"], "--way: exp"),
         (["--mode=pretrain", "--images=x", "--workdir=y", "--backbone=hog"], "wrn_"),
         (["--images=/no/such"], "error: /no/such"),
+        (["--images=x", "--preset=mini_1shot"], "--preset: expected no such flag"),
+        (["--images=x", "--train_on_val"], "--train_on_val: expected no such flag"),
+        (["--images=x", "--val_classes=3"], "--val_classes: expected no such flag"),
+        (["--images=x", "--embedding_crop=multiview"], "--views says what is seen"),
     ],
 )
 def test_flags_that_do_not_go_together_are_one_line(flags, error, capsys):
