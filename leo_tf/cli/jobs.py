@@ -28,6 +28,9 @@ from leo_tf.reports import comparison, folds, reproduction, results
 from leo_tf.reports import search as search_report
 from leo_tf.reports.table import show
 
+# Flags that must be the same wherever the same pictures are split.
+_SPLITTING = ("class_split", "split_seed")
+
 
 def _with_features(job: Callable[[RunOptions, Console], None]) -> Callable:
     """A job on features; where pictures are given, on theirs."""
@@ -122,8 +125,12 @@ def _pretrain(options: RunOptions, console: Console) -> None:
     results, of = found["results"], "held out" if found["held_out"] else "trained on"
     reached = results["val_accuracy" if found["held_out"] else "accuracy"]
     print(f"Accuracy on pictures {of}: {100 * reached:.2f} %")
-    backbone = shlex.quote(f"--backbone={near(options.workdir)}")
-    print(f"To embed with it:  {program()} --mode=embed {backbone}")
+    given = {"images": arguments["images"], "backbone": near(options.workdir)}
+    given |= {n: options.explicit[n] for n in _SPLITTING if n in options.explicit}
+    flags = shlex.join(f"--{name}={value}" for name, value in given.items())
+    print(
+        f"To embed with it:  {program()} --mode=embed {flags} --features_dir=features"
+    )
 
 
 def _embed(options: RunOptions, console: Console) -> None:

@@ -33,7 +33,7 @@ from leo_tf.training.interrupts import StopRequest
 CLASS_SPLIT = "0.64,0.16,0.2"  # miniImageNet's: 64, 16 and 20 classes of 100
 PRETRAINING_FILE = "pretraining.json"
 _PICTURES_FILE = "pictures.npy"
-_MOST_JSON_BYTES = 1 << 20
+_MOST_JSON_BYTES = 1 << 24  # with the names of all classes
 
 
 class Embedded(NamedTuple):
@@ -73,6 +73,7 @@ def embed(
     """
     pictures = split_pictures(images, data, console)
     backbone = backbone or HOG
+    _check_not_seen(backbone, pictures)
     found = backbone_named(backbone, backbone_weights, image_size)
     views = views or ("whole" if backbone == HOG else "center")
     name = pathlib.Path(images).name or "pictures"
@@ -131,6 +132,7 @@ def pretrain(
         "recipe": recipe_used._asdict(),
         "skip_bad_images": skip_bad_images,
         "pictures": pictures.part(chosen).digest(),
+        "trained_on": _classes_of(pictures, "train"),
     }
     path = directory / PRETRAINING_FILE
     begun = _begun(path, job)
@@ -170,6 +172,24 @@ def _begun(path: pathlib.Path, job: dict[str, Any]) -> dict[str, Any]:
             where = f"{path}: `{name}`"
             raise InputError(where, str(begun.get(name)), str(value), hint)
     return begun
+
+
+def _classes_of(pictures: Pictures, *splits: str) -> list[str]:
+    names = zip(pictures.class_names, pictures.splits or ())
+    return [name for name, split in names if split in splits]
+
+
+def _check_not_seen(backbone: str, pictures: Pictures) -> None:
+    """Refuses a backbone of ours that was trained on classes of val or test."""
+    place = pathlib.Path(backbone)
+    path = (place if place.is_dir() else place.parent) / PRETRAINING_FILE
+    trained_on = _begun(path, {}).get("trained_on", ())
+    seen = sorted({*trained_on} & {*_classes_of(pictures, "val", "test")})
+    if seen:
+        few = ", ".join(map(shown, seen[:3]))
+        hint = "Split as then: the same --class_split and --split_seed."
+        expected = "none of the classes for val and test"
+        raise InputError(f"{path}: `trained_on`", expected, f"{few}, ...", hint)
 
 
 def _recipe(name: str, changes: dict[str, Any]) -> Recipe:

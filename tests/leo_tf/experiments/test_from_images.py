@@ -179,6 +179,12 @@ def test_killed_between_any_two_writes_pre_training_ends_the_same(
     )
     assert one == other and one["rows"] == 30
     assert not [*tmp_path.glob("*/state*"), *tmp_path.glob("*/pictures.npy")]
+    # What it was trained on is not tested, whoever splits the classes anew.
+    embed = ["run_leo.py", "--mode=embed", flags[2], f"--backbone={tmp_path / 'a'}"]
+    embed += ["--quiet", f"--features_dir={tmp_path / 'features'}"]
+    assert main([*embed, flags[-1], "--split_seed=1"]) == 3
+    assert "`trained_on`: expected none of the classes" in capsys.readouterr().err
+    assert main([*embed, flags[-1]]) == 0
     (tmp_path / "b" / "pretraining.json").write_text("{")
     assert main([*flags, f"--workdir={tmp_path / 'b'}"]) == 3
     assert "pretraining.json: expected what" in capsys.readouterr().err
