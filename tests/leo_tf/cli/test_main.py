@@ -28,7 +28,7 @@ def program(*arguments, **options) -> subprocess.Popen:
     """Starts run_leo.py as a shell would."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, ROOT / "run_leo.py", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -36,6 +36,19 @@ def program(*arguments, **options) -> subprocess.Popen:
         text=True,
         **options,
     )
+    _started.append(process)
+    return process
+
+
+_started: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def _end_what_was_started():
+    """A test that fails leaves no endless run behind."""
+    yield
+    while _started:
+        _started.pop().kill()  # nothing, if it has ended
 
 
 @pytest.mark.parametrize(
