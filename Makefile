@@ -1,7 +1,9 @@
 # A new machine needs Python 3.10 to 3.13, pip, git and make; nothing else.
 PYTHON ?= python3
 VENV := .venv
-PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+# Modules are compiled when first imported, not all of TensorFlow's at once: half the time.
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types bench install install-test clean
 

@@ -99,11 +99,13 @@ def load(
 
 
 def made_by(path: AnyPath) -> dict[str, Any] | None:
-    """What made the features of a directory, as its embedding.json says; or None.
+    """Returns what made the features of a directory or file, or None if unknown.
 
+    The `embedding.json` beside them says it.
     Features that differ in any of it must not be mixed.
     """
-    file = pathlib.Path(path, EMBEDDING_FILE)
+    place = pathlib.Path(path)
+    file = (place.parent if place.is_file() else place) / EMBEDDING_FILE
     if not path or not file.is_file():
         return None
     try:

@@ -29,7 +29,7 @@ from leo_tf.reports import search as search_report
 from leo_tf.reports.table import show
 
 # Flags that must be the same wherever the same pictures are split.
-_SPLITTING = ("class_split", "split_seed")
+_SPLITTING = ("class_split", "class_folds", "fold", "split_seed")
 
 
 def _with_features(job: Callable[[RunOptions, Console], None]) -> Callable:
@@ -39,12 +39,8 @@ def _with_features(job: Callable[[RunOptions, Console], None]) -> Callable:
         config = options.config
         if options.pictures:
             found = embed(data=config.data, console=console, **options.pictures)
-            config = config.replace(
-                data_path=str(found.directory),
-                dataset_name=options.explicit.get("dataset_name", found.name),
-                class_split="",
-                split_seed=0,
-            )
+            named = {"dataset_name": options.explicit.get("dataset_name", found.name)}
+            config = config.replace(**{**found.data(), **named})
         job(dataclasses.replace(options, config=config), console)
 
     return do

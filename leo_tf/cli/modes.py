@@ -42,8 +42,8 @@ _MAKES_ITS_OWN = {
 }
 # Settings that modes of pictures have: how classes are split; seed of pre-training.
 _OF_PICTURES = {
-    "pretrain": ("class_split", "split_seed", "seed"),
-    "embed": ("class_split", "split_seed"),
+    "pretrain": ("class_split", "class_folds", "fold", "split_seed", "seed"),
+    "embed": ("class_split", "class_folds", "fold", "split_seed"),
 }
 # Modes without settings.
 _NO_SETTINGS = {

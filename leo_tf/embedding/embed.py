@@ -1,6 +1,6 @@
 """Pictures in, files of features out: what `--data_path` takes.
 
-train.npz, val.npz, test.npz   features, classes and names
+train.npz, val.npz, test.npz   features, classes and names; or all.npz
 embedding.json                 by which backbone, of what; written last
 sources.sha256                 digest of every file, as `sha256sum -c` reads it
 .part/                         what is done so far, until it is
@@ -32,6 +32,7 @@ from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.files import AnyPath, read_json, to_json, write_file
 
 SOURCES_FILE = "sources.sha256"
+ALL = "all"  # in place of the splits, of classes that are shared later
 _PART, _JOB = ".part", "job.json"
 _MOST_JSON_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 20
@@ -79,7 +80,7 @@ def embed_pictures(
     noted = bad if skip_bad else None
     _embed_chunks(pictures, backbone, part, views, noted, check, console)
     wanted, sizes = len(_chosen(pictures)), {}
-    for split in SPLITS:
+    for split in (ALL,) if ALL in (pictures.splits or ()) else SPLITS:
         table = _table(pictures, split, part, directory)
         save_npz(directory / f"{split}.npz", table)
         sizes[split] = {"classes": table.num_classes, "rows": len(table.labels)}

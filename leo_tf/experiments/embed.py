@@ -21,7 +21,7 @@ from leo_tf.embedding.backbones import (
     Backbone,
     backbone_named,
 )
-from leo_tf.embedding.embed import embed_pictures
+from leo_tf.embedding.embed import ALL, embed_pictures
 from leo_tf.embedding.pretraining import RECIPES, Recipe, held_out
 from leo_tf.embedding.views import decoded_side
 from leo_tf.embedding.wide_resnet import shape_of
@@ -43,6 +43,14 @@ class Embedded(NamedTuple):
     directory: pathlib.Path
     facts: dict[str, Any]
 
+    def data(self) -> dict[str, Any]:
+        """Returns the fields of `DataConfig` that load them."""
+        if ALL in self.facts["sizes"]:  # folds share their classes
+            path = self.directory / f"{ALL}.npz"
+            return {"data_path": str(path), "dataset_name": self.name}
+        done = {"class_split": "", "class_folds": 0, "fold": None, "split_seed": 0}
+        return {"data_path": str(self.directory), "dataset_name": self.name, **done}
+
 
 def embed(
     images: AnyPath,
@@ -62,7 +70,8 @@ def embed(
       images: see `find_pictures`.
       features_dir: where the files go; a job that was stopped goes on there. None for
         a directory of the user's cache, named by a digest of all they depend on.
-      data: how classes are split, where folders do not; None for `CLASS_SPLIT`.
+      data: how classes are split, where folders do not; None for `CLASS_SPLIT`. Of
+        `class_folds` without a `fold`, one file holds all classes.
       backbone, backbone_weights, image_size: see `backbone_named`.
       views: of `embedding.views.VIEWS`; None for the whole picture with hog, of which
         the embedded features are made, else its center.
@@ -71,7 +80,10 @@ def embed(
     Raises:
       LeoError: for anything the user can mend.
     """
-    pictures = split_pictures(images, data, console)
+    if data is not None and data.class_folds and data.fold is None:
+        pictures = _unsplit(images, data, console)
+    else:
+        pictures = split_pictures(images, data, console)
     backbone = backbone or HOG
     _check_not_seen(backbone, pictures)
     found = backbone_named(backbone, backbone_weights, image_size)
@@ -184,10 +196,10 @@ def _check_not_seen(backbone: str, pictures: Pictures) -> None:
     place = pathlib.Path(backbone)
     path = (place if place.is_dir() else place.parent) / PRETRAINING_FILE
     trained_on = _begun(path, {}).get("trained_on", ())
-    seen = sorted({*trained_on} & {*_classes_of(pictures, "val", "test")})
+    seen = sorted({*trained_on} & {*_classes_of(pictures, "val", "test", ALL)})
     if seen:
         few = ", ".join(map(shown, seen[:3]))
-        hint = "Split as then: the same --class_split and --split_seed."
+        hint = "Split as then: the same --class_split or --fold, and --split_seed."
         expected = "none of the classes for val and test"
         raise InputError(f"{path}: `trained_on`", expected, f"{few}, ...", hint)
 
@@ -203,6 +215,13 @@ def _recipe(name: str, changes: dict[str, Any]) -> Recipe:
     return RECIPES[name]._replace(**changes)
 
 
+def _unsplit(images: AnyPath, data: DataConfig, console: Console) -> Pictures:
+    """Finds pictures whose classes folds are to share."""
+    pictures = find_pictures(images, console)
+    _check_unsplit(pictures, data)
+    return pictures._replace(splits=(ALL,) * len(pictures.class_names))
+
+
 def split_pictures(
     images: AnyPath, data: DataConfig | None = None, console: Console = SILENT
 ) -> Pictures:
@@ -212,18 +231,21 @@ def split_pictures(
       LeoError: if there are none, or both say it, or the shares leave a split empty.
     """
     pictures, data = find_pictures(images, console), data or DataConfig()
-    if data.class_folds:
-        hint = "Embed by --class_split; folds share the classes of one file."
-        raise FlagError("--class_folds", "none with --images", "one", hint)
+    _check_unsplit(pictures, data)
     if pictures.splits is not None:
-        if data.class_split:
-            expected = "none, as its folders say the splits"
-            raise FlagError("--class_split", expected, data.class_split)
         return pictures
-    if not data.class_split:
+    if not data.shares_classes:
         console.say(f"No folders train, val and test: --class_split={CLASS_SPLIT}.")
         data = dataclasses.replace(data, class_split=CLASS_SPLIT)
     return pictures._replace(splits=split_classes(pictures.class_names, data, console))
+
+
+def _check_unsplit(pictures: Pictures, data: DataConfig) -> None:
+    """Refuses settings that share classes whose folders say their splits."""
+    if pictures.splits is not None and data.shares_classes:
+        flag = "--class_split" if data.class_split else "--class_folds"
+        expected = "none, as its folders say the splits"
+        raise FlagError(flag, expected, data.class_split or str(data.class_folds))
 
 
 def _cached(

@@ -108,12 +108,8 @@ def from_images(
         views=views,
         **common,
     )
-    config = config.replace(
-        data_path=str(found.directory),
-        dataset_name=(settings or {}).get("dataset_name", found.name),
-        class_split="",
-        split_seed=0,
-    )
+    named = {"dataset_name": (settings or {}).get("dataset_name", found.name)}
+    config = config.replace(**{**found.data(), **named})
     comparison = compare(config, _methods(), directory / "comparison", console=console)
     best = next(
         row for row in comparison.ranked(comparison.inductive) if row.is_exportable

@@ -93,8 +93,33 @@ def test_classes_are_split_by_folders_or_by_shares(folder):
     assert sorted(pictures.splits) == ["test"] * 2 + ["train"] * 6 + ["val"] * 2
     usual = split_pictures(folder)
     assert sorted(usual.splits) == ["test"] * 2 + ["train"] * 6 + ["val"] * 2
-    with pytest.raises(FlagError, match="--class_folds"):
+    with pytest.raises(FlagError, match="--fold"):
         split_pictures(folder, DataConfig(class_folds=3))
+    fold = split_pictures(folder, DataConfig(class_folds=5, fold=1))
+    assert sorted(fold.splits) == ["test"] * 2 + ["train"] * 6 + ["val"] * 2
+
+
+def test_folds_share_the_classes_of_one_file_of_features(folder, tmp_path, capsys):
+    features, workdir = tmp_path / "features", tmp_path / "run"
+    pictures = [f"--images={folder}", f"--features_dir={features}"]
+    job = ["--mode=compare", "--methods=centroid", "--class_folds=3", *_SMALL]
+    command = ["run_leo.py", *pictures, *job, f"--workdir={workdir}"]
+    assert main(command) == 0
+    assert "Nearest centroid" in capsys.readouterr().out
+    with np.load(features / "all.npz") as arrays:
+        assert arrays["embeddings"].shape == (50, 640)
+    assert not (features / "train.npz").exists()
+    configs = workdir.glob("fold_*/centroid/config.json")
+    folds = [json.loads(path.read_text())["data"]["fold"] for path in configs]
+    assert sorted(folds) == [0, 1, 2]
+    # One fold is a split like any other.
+    one = [*pictures[:1], f"--features_dir={tmp_path / 'one'}", "--class_folds=5"]
+    assert main(["run_leo.py", "--mode=embed", *one, "--fold=1", "--quiet"]) == 0
+    tested = split_pictures(folder, DataConfig(class_folds=5, fold=1))
+    with np.load(tmp_path / "one" / "test.npz") as arrays:
+        classes = {*arrays["labels"].tolist()}
+    names = zip(tested.class_names, tested.splits)
+    assert classes == {name for name, split in names if split == "test"}
 
 
 @pytest.mark.parametrize(
