@@ -89,6 +89,17 @@ def wide_resnet(
     return keras.Model(inputs, head(x), name=f"wrn_{depth}_{width}")
 
 
+def multiplications(depth: int, width: int, side: int) -> int:
+    """Returns the multiplications of the convolutions of one forward pass a picture."""
+    total, channels = side**2 * 9 * 3 * _STEM, _STEM
+    for group in _GROUPS:
+        side, wide = (side + 1) // 2, group * width
+        first = 9 * channels * wide + 9 * wide**2 + channels * wide  # with the skip
+        further = ((depth - 4) // 6 - 1) * 2 * 9 * wide**2
+        total, channels = total + side**2 * (first + further), wide
+    return total
+
+
 def features_of(model: keras.Model) -> keras.Model:
     """Returns pictures -> features [n, D] of a network of `wide_resnet`."""
     names = {layer.name for layer in model.layers}

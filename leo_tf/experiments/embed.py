@@ -135,7 +135,7 @@ def pretrain(
     """
     if images == EMBEDDED_DATASET and changes.get("flip") is None:
         changes["flip"] = False  # characters are others in a mirror
-    recipe_used = _recipe(recipe, {**changes, "side": image_size})
+    recipe_used = recipe_of(recipe, {**changes, "side": image_size})
     pictures = split_pictures(images, data, console)
     chosen = pictures.of_split("train")
     directory = pathlib.Path(workdir)
@@ -204,7 +204,12 @@ def _check_not_seen(backbone: str, pictures: Pictures) -> None:
         raise InputError(f"{path}: `trained_on`", expected, f"{few}, ...", hint)
 
 
-def _recipe(name: str, changes: dict[str, Any]) -> Recipe:
+def recipe_of(name: str, changes: dict[str, Any]) -> Recipe:
+    """Returns a recipe of `RECIPES`, with what is changed and not None.
+
+    Raises:
+      FlagError: if `backbone` is no wrn_DEPTH_WIDTH.
+    """
     changes = {key: value for key, value in changes.items() if value is not None}
     if (backbone := changes.pop("backbone", None)) is not None:
         shape = shape_of(backbone)

@@ -17,12 +17,15 @@ import numpy as np
 from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.schema import EMBEDDED_DATASET, Config
 from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline.feature_files import EMBEDDING_FILE
 from leo_tf.data_pipeline.images.pictures import Pictures
+from leo_tf.embedding.backbones import BACKBONE_FILE
+from leo_tf.embedding.stage_times import in_words, stage_seconds
 from leo_tf.embedding.wide_resnet import shape_of
 from leo_tf.errors import InputError
 from leo_tf.evaluation.job_results import Comparison
 from leo_tf.experiments.compare import compare
-from leo_tf.experiments.embed import embed, pretrain, split_pictures
+from leo_tf.experiments.embed import embed, pretrain, recipe_of, split_pictures
 from leo_tf.export.exporter import export_model
 from leo_tf.files import AnyPath, near
 from leo_tf.methods.settings import compared
@@ -89,8 +92,17 @@ def from_images(
         "console": console,
     }
     is_trained = backbone is None or shape_of(backbone) is not None
-    stages = f"{'pre-train, ' * is_trained}embed, compare and export"
-    console.say(f"{_in_words(pictures)}: {stages}, in {near(directory)}.")
+    console.say(f"{_in_words(pictures)}; all of it goes to {near(directory)}.")
+    changes = {**training, "backbone": backbone, "side": image_size}
+    seconds = stage_seconds(
+        pictures,
+        config,
+        _methods(),
+        recipe=recipe_of(recipe, changes) if is_trained else None,
+        backbone=(backbone, backbone_weights, image_size),
+        views=views,
+    )
+    _say_times(seconds, directory, console)
     if is_trained:
         place = directory / "backbone"
         training |= {"backbone": backbone, "seed": config.run.seed}
@@ -163,6 +175,23 @@ def _in_words(pictures: Pictures) -> str:
         classes = pictures.splits.count(split) if pictures.splits else 0
         parts.append(f"{len(pictures.of_split(split))} of {classes} classes to {split}")
     return f"{pictures.source}: pictures {', '.join(parts)}"
+
+
+def _say_times(
+    seconds: dict[str, float], directory: pathlib.Path, console: Console
+) -> None:
+    """Says how long each stage will take on this machine, those not done yet."""
+    ends = {
+        "backbone": BACKBONE_FILE,
+        "features": EMBEDDING_FILE,
+        "comparison": "results.json",
+    }
+    left = {s: t for s, t in seconds.items() if not (directory / s / ends[s]).exists()}
+    words = [f"{stage} {in_words(seconds)}" for stage, seconds in left.items()]
+    if "comparison" in left:
+        words[-1] = words[-1].replace("about", "at most")
+    if words:
+        console.say(f"It will take, as far as can be told: {', '.join(words)}.")
 
 
 def _say_done(done: dict[str, Any], console: Console) -> None:

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from leo_tf.embedding.wide_resnet import features_of, shape_of, wide_resnet
+from leo_tf.embedding.wide_resnet import (
+    features_of,
+    multiplications,
+    shape_of,
+    wide_resnet,
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +64,14 @@ def test_the_penalty_is_the_weight_times_the_sum_of_squares_of_all_kernels():
     kernels = [w for w in model.trainable_variables if w.path.endswith("kernel")]
     expected = 0.5 * sum(np.square(kernel.numpy()).sum() for kernel in kernels)
     np.testing.assert_allclose(sum(model.losses), expected, rtol=1e-5)
+
+
+def test_multiplications_are_those_of_its_convolutions(published):
+    small = wide_resnet(16, 1, side=21, num_classes=3)
+    for model, shape in ((published, (28, 10, 80)), (small, (16, 1, 21))):
+        counted = 0
+        for layer in model.layers:
+            if hasattr(layer, "kernel_size"):
+                _, height, across, _ = layer.output.shape
+                counted += height * across * int(np.prod(layer.kernel.shape))
+        assert counted == multiplications(*shape)

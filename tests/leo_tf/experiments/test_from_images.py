@@ -8,7 +8,12 @@ import pytest
 from PIL import Image
 
 from leo_tf.cli.main import main
+from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.settings import DataConfig
+from leo_tf.console import Console
+from leo_tf.embedding import stage_times
+from leo_tf.embedding.pretraining import RECIPES
+from leo_tf.embedding.wide_resnet import multiplications
 from leo_tf.errors import FlagError, InputError
 from leo_tf.experiments import embed as embedding
 from leo_tf.experiments import from_images as module
@@ -86,6 +91,39 @@ def test_a_run_on_pictures_embeds_them_once_into_the_cache(
     facts = json.loads((tmp_path / "exported" / "1" / "export.json").read_text())
     assert facts["embedding"]["backbone"] == "hog"
     assert facts["embedding"]["weights"] == made["weights"]
+
+
+def test_it_says_at_start_how_long_each_stage_that_is_left_will_take(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stage_times, "products_a_second", lambda: 1e11)
+    monkeypatch.setattr(stage_times, "decoding_seconds", lambda pictures, side: 1e-3)
+    pictures = split_pictures(folder, DataConfig(class_split="0.6,0.2,0.2"))
+    config, methods = PRESETS["glyphs"].config(), ["centroid", "leo"]
+    recipe = RECIPES["small"]._replace(epochs=10)
+    times = stage_times.stage_seconds(pictures, config, methods, recipe=recipe)
+    assert list(times) == ["backbone", "features", "comparison"]
+    forward = 2 * multiplications(10, 2, 32) / (0.4 * 1e11)
+    assert np.isclose(times["backbone"], 30 * (1e-3 + 10 * 3 * forward))
+    assert np.isclose(times["features"], 50 * (1e-3 + forward))
+    given = stage_times.stage_seconds(
+        pictures, config, ["centroid"], backbone=("hog", None, None), views="multiview"
+    )
+    assert list(given) == ["features", "comparison"] and given["features"] > 50e-3
+    assert given["comparison"] < times["comparison"] / 2  # nothing is trained
+    said: list[str] = []
+    monkeypatch.setattr(Console, "say", lambda self, text: said.append(text))
+    (tmp_path / "backbone").mkdir()
+    (tmp_path / "backbone" / "backbone.keras").touch()
+    module._say_times(times, tmp_path, Console(quiet=False))
+    (line,) = said
+    assert "features about" in line and "comparison at most" in line
+    assert "backbone" not in line
+    assert (
+        stage_times.in_words(0.2) == "about 1 s"
+        and stage_times.in_words(150) == "about 2 min"
+    )
+    assert stage_times.in_words(3 * 3600) == "about 3.0 h"
 
 
 def test_classes_are_split_by_folders_or_by_shares(folder):

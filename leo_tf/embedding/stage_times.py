@@ -1,0 +1,128 @@
+"""How long the stages from pictures to an export will take, told before they begin.
+
+What can be is measured here and now: how fast pictures are decoded, a given backbone
+answers, and this machine multiplies matrices. The rest follows by constants.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from leo_tf.configs.schema import Config
+from leo_tf.data_pipeline.images.decoding import decode
+from leo_tf.data_pipeline.images.pictures import Pictures
+from leo_tf.embedding.backbones import HOG, backbone_named
+from leo_tf.embedding.pretraining import Recipe
+from leo_tf.embedding.views import decoded_side
+from leo_tf.embedding.wide_resnet import multiplications
+from leo_tf.methods.variants import variant_named
+
+_SIDE = 1024  # of the matrices
+_SAMPLE = 64  # pictures
+_CONVOLUTIONS = 0.4  # of the rate of large products, as measured with wrn_10_2
+_BACKWARD = 3.0  # a training step in forward passes
+# Seconds of a training step a task, class and support example, and a query; and of
+# an episode that is tested, in training steps of one task. Of 640 dimensions, with
+# products of 100 thousand million operations a second.
+_SUPPORT_SECONDS, _QUERY_SECONDS, _RATE = 1.1e-4, 2.8e-6, 1e11
+_TESTED = 0.5
+_USUAL_SIZE = 640
+_STARTING = 15.0  # seconds of a trained method: compiling, checkpoints, its tables
+
+
+def stage_seconds(
+    pictures: Pictures,
+    config: Config,
+    methods: Sequence[str],
+    *,
+    recipe: Recipe | None = None,
+    backbone: tuple[str | None, str | None, int | None] = (None, None, None),
+    views: str | None = None,
+) -> dict[str, float]:
+    """Returns how long each stage will take: backbone, features, comparison.
+
+    Args:
+      methods: what is compared.
+      recipe: of the backbone that is trained; None if one is given.
+      backbone: name, weights and side of the one that is given.
+
+    Raises:
+      LeoError: if a backbone that is given cannot be loaded.
+    """
+    found, views = {}, views or "center"
+    rate, crops = products_a_second(), 10 if views == "multiview" else 1
+    if recipe is not None:
+        operations = 2 * multiplications(recipe.depth, recipe.width, recipe.side)
+        forward, side, size = operations / (_CONVOLUTIONS * rate), recipe.side, 64
+        decoding = decoding_seconds(pictures, decoded_side(side, views))
+        count, size = len(pictures.of_split("train")), size * recipe.width
+        epochs = recipe.epochs * _BACKWARD * forward
+        found["backbone"] = count * (decoding + epochs)
+    else:
+        forward, side, size = _answering(*backbone)
+        decoding = decoding_seconds(pictures, decoded_side(side, views)) if side else 0
+    found["features"] = len(pictures.items) * (decoding + crops * forward)
+    found["comparison"] = _comparison_seconds(config, methods, size, rate)
+    return found
+
+
+def _answering(name, weights, side) -> tuple[float, int | None, int]:
+    """Seconds a picture of a backbone, the side it takes, and D."""
+    found = backbone_named(name or HOG, weights, side)
+    if found.side is None:  # it reads files itself: only it knows
+        return 0.0, None, _USUAL_SIZE
+    zeros = np.zeros((_SAMPLE, found.side, found.side, 3), np.uint8)
+    size = np.shape(found.embed(zeros))[-1]
+    return _seconds_of(lambda: found.embed(zeros)) / _SAMPLE, found.side, size
+
+
+def decoding_seconds(pictures: Pictures, side: int) -> float:
+    """Returns the time a picture, all cores at work, of a sample of them."""
+    chosen = np.linspace(0, len(pictures.items) - 1, _SAMPLE).astype(int)
+    bad: list = []  # they are for the stage itself to refuse
+    options = {"indices": chosen, "bad": bad, "workers": 1, "batch_size": _SAMPLE // 2}
+    batches = decode(pictures, side, **options)
+    if next(batches, None) is None:
+        return 0.0
+    taken = _seconds_of(lambda: next(batches, None))  # without the start of processes
+    batches.close()
+    return taken / (_SAMPLE // 2) / (os.cpu_count() or 1)
+
+
+def _comparison_seconds(config, methods, size, rate) -> float:
+    """All steps of all methods and their tests, if no training ends early."""
+    shape, run = config.episodes, config.run
+    way, shot = (max(sizes) for sizes in zip(*shape.shapes))
+    examples = shot * _SUPPORT_SECONDS + shape.num_query * _QUERY_SECONDS
+    task = way * examples * size / _USUAL_SIZE * _RATE / rate
+    test = run.num_test_episodes * _TESTED * task
+    validations = run.num_steps // run.validate_every * run.num_val_episodes
+    steps = run.num_steps * shape.meta_batch_size + validations * _TESTED
+    trained = sum(variant_named(name).entry.is_trained for name in methods)
+    return len(methods) * test + trained * (steps * task + _STARTING)
+
+
+def products_a_second() -> float:
+    """Returns how many operations a second a product of large matrices gets."""
+    matrix = tf.random.normal([_SIDE, _SIDE])
+    tf.matmul(matrix, matrix)
+    seconds = _seconds_of(lambda: tf.matmul(matrix, matrix).numpy())
+    return 2 * _SIDE**3 / seconds
+
+
+def in_words(seconds: float) -> str:
+    """Returns a duration as people say it: "about 4 min"."""
+    if seconds < 60:
+        return f"about {max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"about {round(seconds / 60)} min"
+    return f"about {seconds / 3600:.1f} h"
+
+
+def _seconds_of(job) -> float:
+    began = time.perf_counter()
+    job()
+    return time.perf_counter() - began
