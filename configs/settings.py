@@ -1,4 +1,4 @@
-"""The groups of settings: each setting with its default, meaning and check.
+"""The groups of settings: each setting with its default, help and rule.
 
 Defaults are those of the original release (`config.py`, `runner.py`), so that its
 commands mean here what they meant there. Symbols are those of the paper,
@@ -13,9 +13,9 @@ from leo_tf.configs import rules
 from leo_tf.configs.rules import Rule, Settings, setting
 
 EMBEDDED_DATASET = "glyphs"
-# What becomes the size of a tensor or the length of an unrolled loop is bounded, or a
-# line of config.json could take all memory. The relation network's three kernels have
-# 4 n_z^2 entries each; the published n_z is 64.
+# Tensor sizes and lengths of unrolled loops are bounded, because a line of config.json
+# could otherwise take all memory. The relation network's three kernels have 4 n_z^2
+# entries each; the published n_z is 64.
 _MOST_LATENTS, _MOST_INNER_STEPS, _MOST_EXAMPLES = 4096, 1000, 65_536
 _STEPS = rules.integer(0, _MOST_INNER_STEPS)
 _EXAMPLES = rules.integer(1, _MOST_EXAMPLES)
@@ -24,18 +24,18 @@ _EXAMPLES_DRAWN, _CLASSES_DRAWN = (
 )
 _COUNT, _COUNT_OR_ZERO = rules.integer(1), rules.integer(0)
 _WEIGHT = Rule(float, "a number of 0 or more", lambda value: value >= 0)
-# A probability that is not 1: kept values are divided by 1 - rate.
+# Below 1, because kept values are divided by 1 - rate.
 _RATE = Rule(float, "a number of 0 or more and below 1", lambda rate: 0 <= rate < 1)
 
 
-# Below, all queries are of one class but for rounding; above, classes have as many.
+# Below 0.01 nearly all queries are of one class; above 1000 classes have equally many.
 def _is_concentration(value: float) -> bool:
     return 0.01 <= value <= 1000
 
 
 _SHARE = Rule(float, "a number from 0 to 1", lambda x: 0 <= x <= 1, optional=True)
 _NAME = "a name without /, \\, .., outer blanks or control characters"
-# `methods.registry` finds it.
+# `methods.registry` resolves the name.
 _METHOD = "a name such as leo, package.module:Class or sklearn:package.module.Class"
 
 
@@ -233,12 +233,12 @@ class EpisodeConfig(Settings):
 
     @property
     def evaluation_way(self) -> int:
-        """N of a validation or test episode."""
+        """Number N of classes in a validation or test episode."""
         return _middle(self.way) if self.test_way is None else self.test_way
 
     @property
     def evaluation_shot(self) -> int:
-        """K of a validation or test episode."""
+        """Number K of examples of a class in a validation or test episode."""
         return _middle(self.shot) if self.test_shot is None else self.test_shot
 
     @property
