@@ -346,9 +346,7 @@ def _all_options() -> Mapping[str, Option]:
         rule, convert = rule or like.rule, convert or like.convert
         return Option(name, rule, help=text, target=target, convert=convert)
 
-    items = (
-        "or --items: a CSV file of text, label and, optionally, split, for a callable"
-    )
+    items = "--items takes a CSV file of text, label and perhaps split, for a callable"
     others = [
         dataclasses.replace(ours["images"], name="items", help=items, group=""),
         of_release("num_classes", "way"),
