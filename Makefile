@@ -5,13 +5,20 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types bench install install-test clean
+.PHONY: help demo test test-oldest bench lint types docs wheel install install-test clean
+
+help:  ## lists these targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
 
 demo: install  ## trains and tests LEO on the embedded data set: minutes, with the installation
 	$(VENV)/bin/python run_leo.py
 
 test: install-test  ## all quick tests, two files at a time
 	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# In an environment of its own, as all versions differ; pip heeds the variable.
+test-oldest:  ## the quick tests with the oldest packages that setup.py allows, on Python 3.10
+	PIP_CONSTRAINT=$(CURDIR)/tests/oldest.txt $(MAKE) test VENV=.venv-oldest PYTHON=python3.10
 
 bench: install-test  ## every benchmark of speed, one after the other: half an hour on two cores
 	$(VENV)/bin/python benchmarks/meta_step.py
@@ -21,7 +28,7 @@ bench: install-test  ## every benchmark of speed, one after the other: half an h
 	$(VENV)/bin/python benchmarks/growth.py
 	$(VENV)/bin/python benchmarks/peers_speed.py
 
-lint: install-test
+lint: install-test  ## ruff: style and form
 	$(PIP) ruff
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -32,8 +39,22 @@ types: install-test  ## mypy
 	$(PIP) --no-deps --no-build-isolation --target build/types .
 	cd build/types && ../../$(VENV)/bin/python -m mypy --config-file ../../pyproject.toml -p leo_tf
 
-install: $(VENV)/installed
-install-test: $(VENV)/installed-test
+docs: $(VENV)/installed-docs  ## the site, from docs/ and the docstrings, into build/docs; a warning is an error
+	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m sphinx -W --keep-going -q docs build/docs
+
+# The wheel alone, beside a project that has a configs/ of its own.
+wheel: | $(VENV)/bin/python  ## builds dist/, and trains with it in an environment of its own
+	rm -rf dist build/wheel build/project
+	$(PIP) build
+	$(VENV)/bin/python -m build --outdir dist .
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	mkdir -p build/project/configs && touch build/project/configs/__init__.py
+	cd build/project && ../wheel/bin/python -c "import configs, leo_tf.configs as c; assert c is not configs"
+	cd build/project && ../wheel/bin/python -m leo_tf --num_steps=20 --num_val_episodes=20 --num_test_episodes=20
+
+install: $(VENV)/installed  ## the package into .venv, from this checkout
+install-test: $(VENV)/installed-test  ## what the tests need, too
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -47,5 +68,9 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) --editable ".[test]"
 	touch $@
 
-clean:
-	rm -rf $(VENV) build *.egg-info
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PIP) --editable ".[docs]"
+	touch $@
+
+clean:  ## removes .venv and all that was built
+	rm -rf $(VENV) .venv-oldest build dist *.egg-info

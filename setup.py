@@ -12,15 +12,19 @@ VERSION = re.search(
 # Top-level folders that are installed below leo_tf.
 OURS = ["configs", "configs.*", "data_pipeline", "data_pipeline.*"]
 # An ASGI server, the toolkit it runs, its metrics, and faster JSON, for --mode=serve.
-SERVE = ["starlette", "uvicorn", "prometheus_client", "orjson"]
+SERVE = [
+    *("starlette>=0.40", "uvicorn>=0.30", "prometheus_client>=0.20", "orjson>=3.10"),
+]
+# Sphinx reads the Markdown of docs/ by MyST, notebooks with their outputs too.
+DOCS = ["sphinx>=8", "myst-nb>=1.2", "furo"]
 # scikit-learn is what the baselines are compared with, and by whose checks the client
 # goes, with data of pandas; xdist runs tests side by side;
 # nbclient runs the notebook; a test builds the wheel, with nothing from the network.
 TEST = [
-    *("pytest", "pytest-xdist", "hypothesis", "scikit-learn", "pandas", "mypy"),
-    "pyarrow",
+    *("pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "mypy>=1.10"),
+    *("scikit-learn>=1.4", "pandas>=2.2", "pyarrow>=15"),
     *("setuptools>=64", "wheel"),
-    *("nbclient", "ipykernel", *SERVE),
+    *("nbclient>=0.10", "ipykernel>=6.29", *SERVE),
 ]
 
 setuptools.setup(
@@ -30,6 +34,19 @@ setuptools.setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    keywords="few-shot learning, meta-learning, LEO, TensorFlow, Keras",
+    project_urls={"Paper": "https://arxiv.org/abs/1807.05960"},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     # One name in site-packages: users have folders of these names themselves.
     package_dir={
         "leo_tf.configs": "configs",
@@ -47,19 +64,20 @@ setuptools.setup(
         "tensorflow-probability[tf]>=0.25",
         "keras>=3.5",
         "numpy>=1.26",
-        "absl-py",
+        "absl-py>=1.4",
         # TensorFlow 2.21 no longer brings it.
-        "tensorboard",
+        "tensorboard>=2.18",
         # Its fonts are the embedded data set, and it draws the pictures.
-        "matplotlib",
-        "rich",
+        "matplotlib>=3.8",
+        "rich>=13",
     ],
     extras_require={
         "serve": SERVE,
-        "sklearn": ["scikit-learn"],  # for --method=sklearn:...
-        "arrow": ["pyarrow"],  # for Parquet and Arrow files
+        "sklearn": ["scikit-learn>=1.4"],  # for --method=sklearn:...
+        "arrow": ["pyarrow>=15"],  # for Parquet and Arrow files
         "test": TEST,
-        "dev": [*TEST, "ruff", "schemathesis"],
+        "docs": DOCS,
+        "dev": [*TEST, *DOCS, "ruff", "schemathesis", "build", "pre-commit"],
         # What benchmarks/peers_speed.py compares with.
         "peers": ["jax>=0.6", "optax>=0.2.3", "torch>=2.4"],
     },

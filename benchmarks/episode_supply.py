@@ -1,4 +1,4 @@
-"""How many episodes a second the data pipeline supplies; needs no data.
+"""Measures episodes per second from the data pipeline. Needs no data.
 
     taskset -c 0 python benchmarks/episode_supply.py
 
@@ -76,7 +76,7 @@ def rows_only(table: FeatureTable, setup: Setup, options: dict) -> tf.data.Datas
 def time_supply(
     dataset: tf.data.Dataset, batch_size: int, seconds: float
 ) -> tuple[float, float]:
-    """Episodes per second, and CPU seconds per episode."""
+    """Returns episodes per second and CPU seconds per episode."""
     iterator = iter(dataset)
     for _ in range(_WARM_UP_BATCHES):
         next(iterator)

@@ -1,4 +1,4 @@
-"""How many test episodes a second are evaluated; needs no data.
+"""Measures test episodes evaluated per second. Needs no data.
 
     python benchmarks/evaluation_speed.py
 
@@ -53,7 +53,7 @@ def peak_megabytes() -> float:
 
 
 def measured(config, split, count) -> dict[str, float]:
-    """Seconds of an evaluation, of its supply alone, and CPU-ms an episode."""
+    """Returns seconds of an evaluation, of its supply alone, and CPU ms per episode."""
     leo = LEO(config.model)
     leo.build([None, None, None, split.embedding_size])
     scorer = make_scorer({"LEO": leo}, split.table)

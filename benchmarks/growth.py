@@ -1,4 +1,4 @@
-"""How a training step's time and memory grow with the size of its episodes.
+"""Measures time and memory of a training step against the size of its episodes.
 
     python benchmarks/growth.py --plot=growth.png
 
@@ -41,7 +41,7 @@ def peak_mebibytes() -> float:
 
 
 def measure(tasks: int, way: int, shot: int, size: int) -> dict[str, float]:
-    """Milliseconds of a step, seconds of the first one, MiB of memory."""
+    """Returns milliseconds of a step, seconds of the first one, and MiB of memory."""
     import numpy as np
     import tensorflow as tf
 
@@ -82,7 +82,7 @@ def measure(tasks: int, way: int, shot: int, size: int) -> dict[str, float]:
 
 
 def measured_apart(sizes: dict[str, int]) -> dict[str, float]:
-    """`measure` in a process of its own."""
+    """Runs `measure` in a process of its own."""
     command = [sys.executable, __file__, "--measure", json.dumps(sizes)]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:

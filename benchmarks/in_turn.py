@@ -15,7 +15,7 @@ _WARM_UP_STEPS = 3
 
 
 class Timing(NamedTuple):
-    """Seconds a step; `cpu` is of all threads of the process."""
+    """Seconds per step. `cpu` counts all threads of the process."""
 
     wall: float
     cpu: float
@@ -79,7 +79,7 @@ def spread(values: Iterable[float], digits: int) -> str:
 
 
 def ratios(mine: list[Timing], others: list[Timing]) -> tuple[list[float], list[float]]:
-    """How many times as long `mine` took, round by round: wall time, CPU time."""
+    """Returns `mine` divided by the other, round by round: wall time and CPU time."""
     pairs = list(zip(mine, others, strict=True))
     return [a.wall / b.wall for a, b in pairs], [a.cpu / b.cpu for a, b in pairs]
 

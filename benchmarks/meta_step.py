@@ -1,4 +1,4 @@
-"""What a training step costs, and how near that is to what the machine allows.
+"""Measures a training step, and compares it with the limits of the machine.
 
     python benchmarks/meta_step.py
 
@@ -60,7 +60,7 @@ def synthetic_table() -> FeatureTable:
 
 
 class Contest:
-    """One number of shots: what is measured, as functions of a number of steps."""
+    """Measured functions of a number of steps, at one number of shots."""
 
     def __init__(self, shot: int, table: FeatureTable, jit: bool):
         config = PRESETS["mini_1shot" if shot < 5 else "mini_5shot"].config()
@@ -102,7 +102,7 @@ class Contest:
         return run
 
     def flops(self) -> float:
-        """Of the matrix products of the compiled gradients."""
+        """Returns the operations of the matrix products in the compiled gradients."""
 
         @tf.function(jit_compile=True, autograph=False)
         def gradients(episode, noise):
@@ -135,7 +135,7 @@ def multiply() -> Callable[[int], None]:
 
 
 def measured(contestants: dict[str, Callable], rounds: int, seconds: float) -> dict:
-    """name -> [rounds, 2] CPU-ms and ms of one step, all taking turns."""
+    """Returns name -> [rounds, 2] CPU ms and ms of one step, measured in turn."""
     counts = {}
     for name, run in contestants.items():
         run(2)

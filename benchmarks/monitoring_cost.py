@@ -1,4 +1,4 @@
-"""What TensorBoard costs a training, in CPU time.
+"""Measures the CPU time that TensorBoard adds to training.
 
     python benchmarks/monitoring_cost.py
 
@@ -45,21 +45,21 @@ _UNIT = 250
 
 
 class NoCheckpoints:
-    """Takes the place of `Checkpoints`."""
+    """Stands in for `Checkpoints`, and writes nothing."""
 
     def __getattr__(self, name):
         return lambda *unused: None
 
 
 class NothingShown:
-    """Takes the place of `TrainingMonitor`."""
+    """Stands in for `TrainingMonitor`, and writes nothing."""
 
     def __getattr__(self, name):
         return lambda *unused: None
 
 
 def bare_steps(learner, optimizer, config):
-    """`run_steps` that computes what training needs and the progress line shows."""
+    """Stands in for `run_steps`: computes only what training itself needs."""
     thresholds = config.gradient_threshold, config.gradient_norm_threshold
     optimizer.build(learner.trainable_variables)
 
@@ -131,7 +131,7 @@ def train(trainer: Trainer, units: int) -> None:
 
 
 def time_looks() -> list[float]:
-    """CPU seconds of the first two looks at pictures and latents."""
+    """Returns CPU seconds of the first two looks at pictures and latents."""
     trainer, seconds = make_trainer(is_shown=True), []
     for step in (500, 1000):
         start = time.process_time()

@@ -1,4 +1,4 @@
-"""Meta-steps a second of leo_tf, plain JAX and PyTorch on the CPU; needs no data.
+"""Measures meta-steps per second of leo_tf, plain JAX and PyTorch on the CPU.
 
     python benchmarks/peers_speed.py
 
@@ -33,7 +33,7 @@ _COLUMNS = "steps/s", "CPU ms", "wall, x leo_tf", "CPU, x leo_tf", "first step, 
 
 
 def cells(timings: list[Timing], reference: list[Timing]) -> list[str]:
-    """Steps a second, CPU ms a step, and both as multiples of the reference's."""
+    """Returns steps per second, CPU ms per step, and both relative to the reference."""
     wall, cpu = ratios(timings, reference)
     return [
         spread((1 / timing.wall for timing in timings), 1),

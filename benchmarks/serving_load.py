@@ -1,4 +1,4 @@
-"""Clients at once against `--mode=serve`: is every answer there, right, and soon?
+"""Sends many clients' requests to `--mode=serve` and checks answers and delays.
 
     python run_leo.py --mode=export --workdir=runs/mine --export_dir=exported
     python benchmarks/serving_load.py --export_dir=exported
@@ -60,7 +60,7 @@ class Request(NamedTuple):
 
 
 def tasks(model, size: int) -> list[Request]:
-    """Right requests: `predict` and `classify` of random tasks, by turns."""
+    """Returns valid requests: `predict` and `classify` of random tasks, in turn."""
     random = np.random.default_rng(0)
     requests = []
     for task in range(_TASKS):
@@ -88,7 +88,7 @@ def _body(signature: str, inputs: dict) -> bytes:
 
 
 def wrong(right: list[Request]) -> list[Request]:
-    """Requests to be refused, made from a right `classify`."""
+    """Returns requests to be refused, made from a valid `classify`."""
     request = json.loads(right[1].body)
     inputs = request["inputs"]
     gap = [label + (label > 0) for label in inputs["labels"]]
@@ -106,7 +106,7 @@ def wrong(right: list[Request]) -> list[Request]:
 
 
 def sequence(right: list[Request], bad: list[Request], count: int) -> list[Request]:
-    """`count` requests in the order they are handed out."""
+    """Returns `count` requests in the order they are sent."""
     predict, classify = itertools.cycle(right[::2]), itertools.cycle(right[1::2])
     bad = itertools.cycle(bad)
     chosen = []
@@ -119,7 +119,7 @@ def sequence(right: list[Request], bad: list[Request], count: int) -> list[Reque
 
 
 def judge(request: Request, status: int, answer: bytes) -> str:
-    """ "right", or what is wrong with the answer to a request."""
+    """Returns "right", or what is wrong with the answer to a request."""
     content = json.loads(answer)
     if request.expected is None:
         refused = status == 400 and request.reason in content.get("error", "")
@@ -134,7 +134,7 @@ def judge(request: Request, status: int, answer: bytes) -> str:
 
 
 class Load:
-    """Clients that take requests from one queue and note what came of them.
+    """Clients that take requests from one queue and record the outcomes.
 
     Attributes:
       outcomes: how many answers were "right", and each other thing that happened.
@@ -151,7 +151,7 @@ class Load:
         self.seconds = collections.defaultdict(list)
 
     def run(self, clients: int) -> float:
-        """Sends all; returns the seconds that took."""
+        """Sends all requests; returns the seconds it took."""
         threads = [threading.Thread(target=self._client) for _ in range(clients)]
         start = time.perf_counter()
         for thread in threads:

@@ -1,4 +1,4 @@
-"""Trains 20,000 steps on a small set and watches memory and open files of the process.
+"""Trains 20,000 small steps and watches the process's memory and open files.
 
     python benchmarks/soak.py
 
@@ -37,7 +37,7 @@ _FLAGS = (
 
 
 class Sample(NamedTuple):
-    """What a process holds when `step` steps are done."""
+    """Memory and open files of a process after `step` steps."""
 
     step: int
     resident_mib: float
@@ -83,7 +83,7 @@ def watch(process: subprocess.Popen, workdir: pathlib.Path) -> list[Sample]:
 
 
 def is_flat(samples: list[Sample]) -> bool:
-    """Whether nothing grew from the first sample on."""
+    """Tells whether nothing grew from the first sample on."""
     first, later = samples[0], samples[1:]
     memory = max(each.resident_mib for each in later) - first.resident_mib
     files = max(each.open_files for each in later) - first.open_files

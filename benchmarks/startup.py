@@ -1,4 +1,4 @@
-"""Where the time goes from the command to the first training step.
+"""Measures the stages from the command to the first training step.
 
     python benchmarks/startup.py
     python benchmarks/startup.py --data_path=features.npz --cache=/tmp/xla
@@ -30,7 +30,7 @@ STAGES = ("import", "data", "first step", "all", "second step")
 
 
 def stages(started: float, jit: str, data_path: str) -> dict[str, float]:
-    """Seconds of each stage of this process, started at time.time() = `started`."""
+    """Returns seconds of each stage of this process, which began at `started`."""
     from leo_tf.configs.presets import PRESETS
     from leo_tf.data_pipeline import dataset as datasets
 
@@ -80,7 +80,7 @@ def _step_function(config, split, jit):
 
 
 def run_apart(jit: str, data_path: str, cache: str) -> dict[str, float]:
-    """`stages` of a fresh process."""
+    """Runs `stages` in a fresh process."""
     environment = dict(os.environ)
     if cache:
         environment["TF_XLA_FLAGS"] = (

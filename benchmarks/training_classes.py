@@ -1,4 +1,4 @@
-"""From how many training classes on training pays: accuracy against their number.
+"""Measures accuracy against the number of training classes.
 
     python benchmarks/training_classes.py --data=glyphs --data=embeddings/miniImageNet \
         --workdir=runs/training_classes --plot=training_classes.png
@@ -44,13 +44,13 @@ def with_classes(data, count: int, seed: int):
 
 
 def counts_of(data) -> list[int]:
-    """How many training classes to measure with."""
+    """Returns the numbers of training classes to measure with."""
     most = len(data["train"].class_names)
     return [*(count for count in COUNTS if count < most), most]
 
 
 def measured(data, config, methods, file: pathlib.Path) -> dict:
-    """Method -> its accuracy, and its difference to the last: mean and half-width."""
+    """Returns method -> accuracy, and difference to the last: mean and half-width."""
     about = {"config": config.to_dict(), "methods": [*methods]}
     if file.exists():
         found = read_json(file, 2**20)

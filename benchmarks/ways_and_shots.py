@@ -1,4 +1,4 @@
-"""How methods fare at other ways and shots than they were trained at.
+"""Measures methods at other ways and shots than they were trained at.
 
     python benchmarks/ways_and_shots.py --data_path=DATA.npz --workdir=ways
 
@@ -66,7 +66,7 @@ def trained(title: str, config: Config, data, workdir: pathlib.Path):
 
 
 def measured(learner, config: Config, split, way: int, shot: int, episodes: int):
-    """Accuracy of each episode; there are fewer where they have many classes."""
+    """Returns the accuracy of each episode; with many classes there are fewer."""
     count = max(_LEAST_EPISODES, min(episodes, episodes * 5 // way))
     config = config.replace(test_way=way, test_shot=shot)
     # Few large batches, for which tracing would take longer than they do.

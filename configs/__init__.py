@@ -1,1 +1,1 @@
-"""What to run: the configuration and its presets; imported as `leo_tf.configs`."""
+"""Configurations and presets, imported as `leo_tf.configs`."""

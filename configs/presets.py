@@ -1,13 +1,13 @@
-"""Named setups: the four published ones, and the embedded data set's.
+"""Named presets: the four published ones, and one for the embedded data set.
 
 The command of each is `run_leo.py --preset=NAME`, with `--data_path=DIR` where it needs
 the embeddings of the original release; any flag beside it overrides the preset.
 
 The published numbers come from training on the training and the validation classes
-together: add `--train_on_val`. No preset sets it, because then nothing is left to
-select the best checkpoint on. Trained on the training classes alone, miniImageNet
-1-shot gave a user of the release 60.9 % (60.3 % with its defaults) where it prints
-61.89 %: issue 14 of its repository.
+together: add `--train_on_val`. No preset sets it, because then no classes remain to
+select the best checkpoint on. A user of the release who trained on the training classes
+alone got 60.9 % for miniImageNet 1-shot (60.3 % with its defaults), where its README
+prints 61.89 %: issue 14 of its repository.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ class Accuracy:
     """A published test accuracy."""
 
     percent: float  # mean over test episodes
-    # Printed after the plus-minus sign, in percent. The release's README does not say
-    # what it covers: episodes, or runs.
+    # Number after the plus-minus sign, in percent. The release's README does not say
+    # whether it is over episodes or over runs.
     half_width: float
     protocol: str  # the classes it was trained on
     source: str  # where it is printed
@@ -36,18 +36,20 @@ class Accuracy:
 class Preset:
     """A named setup."""
 
-    name: str  # what `--preset` takes
+    name: str  # value of `--preset`
     description: str  # one line for `--help` and reports
     source: str  # where the settings come from
-    overrides: Mapping[str, object]  # settings that differ from, or pin, the defaults
+    overrides: Mapping[
+        str, object
+    ]  # settings that differ from the defaults or pin them
     expected: tuple[Accuracy, ...] = ()  # published
 
     def config(self) -> Config:
-        """Returns the configuration this preset stands for."""
+        """Returns the configuration of this preset."""
         return Config().replace(preset=self.name, **self.overrides)
 
 
-# What the release's table leaves out: its own defaults, pinned here.
+# Defaults of the release that its table leaves out, pinned here.
 _RELEASE_DEFAULTS = {
     "way": 5,
     "num_query": 15,
@@ -61,8 +63,8 @@ _RELEASE_DEFAULTS = {
     "gradient_norm_threshold": 0.1,
     "num_steps": 100_000,
 }
-# The tables of that README, a column a preset: name, data set, shot, test accuracies of
-# the paper and of the release as (mean, +-), and below them the tuned settings.
+# The tables of that README, one column per preset: name, data set, shot, then test
+# accuracies of the paper and of the release as (mean, +-). The tuned settings follow.
 _COLUMNS = (
     ("mini_1shot", "miniImageNet", 1, (61.76, 0.08), (61.89, 0.16)),
     ("mini_5shot", "miniImageNet", 5, (77.59, 0.12), (77.65, 0.09)),
@@ -123,7 +125,7 @@ _ALL = (
 
 
 class _Presets(dict[str, Preset]):
-    """By name; at another name, the error says which there are."""
+    """Presets by name. The error of an unknown name lists them."""
 
     def __missing__(self, name: str) -> Preset:
         raise KeyError(f"{name}: expected one of {', '.join(self)}")
@@ -135,7 +137,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(_Presets({p.name: p for p in _A
 def given(config: Config) -> dict[str, object]:
     """Returns the settings that make `config`: its preset, and what differs from it.
 
-    Without a preset, what differs from the defaults. As flags they give `config` again.
+    Without a preset, returns the differences from the defaults. Given as flags, they
+    result in `config` again.
     """
     preset = PRESETS.get(config.preset)
     usual = (preset.config() if preset else Config()).flat()

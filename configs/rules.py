@@ -1,4 +1,4 @@
-"""What one setting accepts: its type, its range, and the words for both."""
+"""Rules of single settings: type, range, and the words for both."""
 
 import dataclasses
 import json
@@ -12,17 +12,16 @@ from leo_tf.errors import FlagError, InputError, LeoError, shown
 from leo_tf.files import read_json
 
 LARGEST_INTEGER = 2**31 - 1  # int32: steps and counts go through TensorFlow
-# Beyond its kind's limit a number is refused, whatever the rule: a larger float is
-# infinite as a float32.
+# Larger numbers are refused by every rule: a larger float is infinite as a float32.
 _LIMITS = {
     int: (LARGEST_INTEGER, "below 2^31"),
     float: (3.4e38, "finite as a float32"),
 }
-# Control characters, and surrogates: Python's stand-ins for bytes that are no UTF-8.
+# Control characters; surrogates, which stand for bytes that are not UTF-8; URLs.
 _UNFIT_FOR_PATHS = re.compile(
     "[\0-\x1f\x7f-\x9f\ud800-\udfff]|^[A-Za-z][A-Za-z0-9+.-]+:/"
 )
-# What may stand for each kind; NumPy's scalars are registered with `numbers`.
+# Types accepted for each kind. NumPy's scalars are registered with `numbers`.
 _TAKEN_FOR = {int: numbers.Integral, float: numbers.Real, bool: bool, str: str}
 _MOST_PARAMETER_BYTES = 2**16
 _S = TypeVar("_S", bound="Settings")
@@ -30,23 +29,23 @@ _S = TypeVar("_S", bound="Settings")
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Checks one value, and says in words what it checks.
+    """Checks one value, and describes in words what it accepts.
 
-    A bool is no number, and an integer may stand for a float.
+    A bool is not a number. An integer is accepted as a float.
     """
 
-    kind: type  # bool, int, float or str: what `checked` returns
-    expected: str  # what is accepted, for errors and `--help`
-    accepts: Callable[[Any], bool] = lambda value: True  # one of the right kind
-    optional: bool = False  # whether None is accepted too
-    ranges: bool = False  # whether two such integers, "5-20", are accepted too
+    kind: type  # bool, int, float or str: type that `checked` returns
+    expected: str  # description of accepted values, for errors and `--help`
+    accepts: Callable[[Any], bool] = lambda value: True  # given a value of this kind
+    optional: bool = False  # None is accepted too
+    ranges: bool = False  # a range of two such integers, "5-20", is accepted too
 
     def checked(self, value: Any, where: str, error: type[LeoError] = FlagError) -> Any:
         """Returns the value as `kind`.
 
         Raises:
-          error: beginning with `where`, the flag or the file and field, if the value
-            is of another kind or out of range.
+          error: if the value is of another kind or out of range; it begins with
+            `where`, the flag or the file and field.
         """
         if value is None and self.optional:
             return None
@@ -78,7 +77,7 @@ def _described(value: object) -> str:
 
 
 def integer(least: int, most: int = LARGEST_INTEGER, optional: bool = False) -> Rule:
-    """Integers from `least` to `most`."""
+    """Returns the rule of integers from `least` to `most`."""
     expected = f"an integer of {least} or more"
     if most < LARGEST_INTEGER:
         expected += f", at most {most}"
@@ -86,47 +85,50 @@ def integer(least: int, most: int = LARGEST_INTEGER, optional: bool = False) -> 
 
 
 def integer_or_range(least: int, most: int) -> Rule:
-    """Integers from `least` to `most`, or two of them as text: "5-20"."""
+    """Returns the rule of integers, or of ranges of two as text: "5-20"."""
     number = integer(least, most)
     expected = f"{number.expected}, or a range such as 5-20"
     return dataclasses.replace(number, expected=expected, ranges=True)
 
 
 def ends(value: int | str) -> tuple[int, int]:
-    """Returns first and last of a range such as "5-20"; of 5, twice that."""
+    """Returns first and last of a range such as "5-20". For 5, both are 5."""
     first, _, last = str(value).partition("-")
     return int(first), int(last or first)
 
 
 def above_zero(optional: bool = False) -> Rule:
+    """Returns the rule of positive numbers."""
     return Rule(float, "a number above 0", lambda value: value > 0, optional)
 
 
 def boolean() -> Rule:
+    """Returns the rule of true and false."""
     return Rule(bool, "true or false")
 
 
 def choice(*options: str) -> Rule:
+    """Returns the rule of texts among `options`."""
     return Rule(str, f"one of {', '.join(options)}", options.__contains__)
 
 
 def span() -> Rule:
-    """Numbers from a first to a last, counted from 1, as text."""
+    """Returns the rule of ranges of numbers counted from 1, as text."""
     return Rule(str, "FIRST-LAST, two numbers such as 200-220", _is_span)
 
 
 def path() -> Rule:
-    """A path; that it exists is checked by whoever opens it.
+    """Returns the rule of paths. Whoever opens one checks that it exists.
 
-    TensorFlow takes paths in UTF-8 only, and a terminal obeys control characters. Of a
-    URL a directory of that name would be made here.
+    TensorFlow accepts paths in UTF-8 only, and terminals obey control characters. A URL
+    would become a directory of that name here.
     """
     expected = "a path on this machine, in UTF-8: a bucket must be mounted"
     return Rule(str, expected, lambda value: not _UNFIT_FOR_PATHS.search(value))
 
 
 def shares_in(text: str) -> tuple[float, ...] | None:
-    """Returns the three shares above 0 that text names, or None if it names none."""
+    """Returns the three positive shares in the text, or None if it has no three."""
     try:
         shares = tuple(float(share) for share in text.split(","))
     except ValueError:
@@ -136,7 +138,7 @@ def shares_in(text: str) -> tuple[float, ...] | None:
 
 
 def class_split() -> Rule:
-    """Shares of train, val and test, or the path of a JSON file; or nothing."""
+    """Returns the rule of shares of train, val and test, or a JSON file, or ""."""
 
     def accepts(value: str) -> bool:
         is_file = value.lower().endswith(".json") and path().accepts(value)
@@ -147,12 +149,12 @@ def class_split() -> Rule:
 
 
 def read_parameters(value: str, where: str) -> str:
-    """Returns a JSON object in a line: `value` itself, or what a file of it holds.
+    """Returns a JSON object in one line, from `value` itself or from its file.
 
-    So a configuration holds what the file held, whatever becomes of that.
+    The configuration keeps the content, so later changes of the file do not matter.
 
     Raises:
-      FlagError: beginning with `where`, if it is none.
+      FlagError: if it is not a JSON object; it begins with `where`.
     """
     if not value:
         return ""
@@ -175,9 +177,9 @@ def _is_span(value: str) -> bool:
 
 
 def is_method_name(value: str) -> bool:
-    """Whether text has the shape of a method's name, or of package.module:Class.
+    """Tells whether text has the form of a method's name.
 
-    Or of sklearn:package.module.Class.
+    The forms are NAME, package.module:Class and sklearn:package.module.Class.
     """
     module, colon, name = value.rpartition(":")
     if module == "sklearn":
@@ -186,23 +188,23 @@ def is_method_name(value: str) -> bool:
 
 
 def is_file_name(value: str) -> bool:
-    """Whether text can be part of a path, without leading out of it."""
+    """Tells whether text can be one part of a path and stay below it."""
     tricks = value == "." or any(trick in value for trick in ("/", "\\", ".."))
     return bool(value) and value.isprintable() and value == value.strip() and not tricks
 
 
 def setting(default: Any, help_text: str, rule: Rule, symbol: str = "") -> Any:
-    """Returns a dataclass field with its help, its rule and its symbol in the paper."""
+    """Returns a dataclass field with its help, rule and symbol in the paper."""
     metadata = {"help": help_text, "rule": rule, "symbol": symbol}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Base of frozen dataclasses made of `setting`s: checks each when constructed.
+    """Base of frozen dataclasses made of `setting`s. Checks each field.
 
     Raises:
-      FlagError: naming the first field whose value its rule refuses.
+      FlagError: for the first field whose value its rule refuses.
     """
 
     def __post_init__(self) -> None:
@@ -213,11 +215,11 @@ class Settings:
 
     @classmethod
     def from_dict(cls: type[_S], values: Any, source: str, group: str) -> _S:
-        """Returns the settings a JSON object holds; defaults for those it lacks.
+        """Returns the settings in a JSON object, with defaults for missing ones.
 
         Raises:
-          InputError: naming the file `source` and its field `group`, if `values` is no
-            object, or has an unknown or a bad field.
+          InputError: if `values` is not an object, or has an unknown or a bad field;
+            it names the file `source` and its field `group`.
         """
         rules = {f.name: f.metadata["rule"] for f in dataclasses.fields(cls)}
         check_object(values, rules, f"{source}: `{group}`")
@@ -227,7 +229,7 @@ class Settings:
 
 
 def check_object(values: Any, known: Collection[str], source: str) -> None:
-    """Refuses, beginning with `source`, what is no dict with keys among `known`."""
+    """Raises an InputError unless `values` is a dict with keys among `known`."""
     if not isinstance(values, dict):
         raise InputError(source, "an object with named fields", _described(values))
     for name in values:

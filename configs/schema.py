@@ -1,6 +1,6 @@
-"""The configuration of a run: all settings, checked, comparable, kept as JSON.
+"""The configuration of a run: checked settings that can be compared and saved.
 
-Users import everything about settings from here; `settings.py` lists them.
+Import everything about settings from here; `settings.py` lists them.
 """
 
 import dataclasses
@@ -33,8 +33,8 @@ GROUPS: Mapping[str, type[rules.Settings]] = MappingProxyType(
         "run": RunConfig,
     }
 )
-# The group of every setting. Names are unique over the groups, so that each setting
-# is known by its name alone and can be a flag.
+# The group of every setting. Names are unique over the groups, so each setting can be
+# a flag, named without its group.
 GROUP_OF: Mapping[str, str] = MappingProxyType(
     {f.name: group for group, kind in GROUPS.items() for f in dataclasses.fields(kind)}
 )
@@ -42,7 +42,7 @@ _TEXT = rules.Rule(str, "text", str.isprintable)
 
 
 def unknown(name: str) -> FlagError:
-    """Returns the error of a name that no setting has, with those that are near."""
+    """Returns the error for an unknown setting, with similar names."""
     close = difflib.get_close_matches(name, list(GROUP_OF), n=2)
     hint = f"Did you mean {' or '.join(close)}?" if close else ""
     expected, received = "the name of a setting", "an unknown one"
@@ -51,7 +51,10 @@ def unknown(name: str) -> FlagError:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """All of it. `preset` is the name of the preset it started from, or empty."""
+    """All settings of a run, by group.
+
+    `preset` is the name of the preset that it started from, or "".
+    """
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     features: FeatureConfig = dataclasses.field(default_factory=FeatureConfig)
@@ -70,12 +73,12 @@ class Config:
         _TEXT.checked(self.preset, "--preset")
 
     def flat(self) -> dict[str, Any]:
-        """Returns every setting by its name alone, and `preset`."""
+        """Returns every setting by its name, and `preset`."""
         values = {name: getattr(getattr(self, g), name) for name, g in GROUP_OF.items()}
         return {**values, "preset": self.preset}
 
     def replace(self, **settings: Any) -> "Config":
-        """Returns a copy with some settings changed, each given by its name alone.
+        """Returns a copy with some settings changed, each given by name.
 
         Raises:
           FlagError: if a name is unknown or its value is refused.
@@ -91,20 +94,23 @@ class Config:
         return Config(**groups, preset=preset)
 
     def differences(self, other: "Config") -> list[tuple[str, Any, Any]]:
-        """Returns (name, mine, theirs) of what differs, `preset` included."""
+        """Returns (name, mine, theirs) of all differences, `preset` included."""
         mine, theirs = self.flat(), other.flat()
         return [(n, mine[n], theirs[n]) for n in mine if mine[n] != theirs[n]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns nested dicts of JSON's types; `from_dict` gives an equal `Config`."""
+        """Returns nested dicts of JSON types.
+
+        `from_dict` restores an equal `Config`.
+        """
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Any, source: str = "configuration") -> "Config":
-        """Reads what `to_dict` wrote; what is missing gets its default.
+        """Reads the output of `to_dict`. Missing fields get their defaults.
 
         Raises:
-          InputError: naming `source` and field, if a field is unknown or refused.
+          InputError: if a field is unknown or refused; it names `source` and field.
         """
         rules.check_object(values, [*GROUPS, "preset"], source)
         groups: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The groups of settings: each setting with its default, meaning and check.
+"""The groups of settings: each setting with its default, help and rule.
 
 Defaults are those of the original release (`config.py`, `runner.py`), so that its
 commands mean here what they meant there. Symbols are those of the paper,
@@ -13,9 +13,9 @@ from leo_tf.configs import rules
 from leo_tf.configs.rules import Rule, Settings, setting
 
 EMBEDDED_DATASET = "glyphs"
-# What becomes the size of a tensor or the length of an unrolled loop is bounded, or a
-# line of config.json could take all memory. The relation network's three kernels have
-# 4 n_z^2 entries each; the published n_z is 64.
+# Tensor sizes and lengths of unrolled loops are bounded, because a line of config.json
+# could otherwise take all memory. The relation network's three kernels have 4 n_z^2
+# entries each; the published n_z is 64.
 _MOST_LATENTS, _MOST_INNER_STEPS, _MOST_EXAMPLES = 4096, 1000, 65_536
 _STEPS = rules.integer(0, _MOST_INNER_STEPS)
 _EXAMPLES = rules.integer(1, _MOST_EXAMPLES)
@@ -24,32 +24,35 @@ _EXAMPLES_DRAWN, _CLASSES_DRAWN = (
 )
 _COUNT, _COUNT_OR_ZERO = rules.integer(1), rules.integer(0)
 _WEIGHT = Rule(float, "a number of 0 or more", lambda value: value >= 0)
-# A probability that is not 1: kept values are divided by 1 - rate.
+# Below 1, because kept values are divided by 1 - rate.
 _RATE = Rule(float, "a number of 0 or more and below 1", lambda rate: 0 <= rate < 1)
 
 
-# Below, all queries are of one class but for rounding; above, classes have as many.
+# Below 0.01 nearly all queries are of one class; above 1000 classes have equally many.
 def _is_concentration(value: float) -> bool:
     return 0.01 <= value <= 1000
 
 
 _SHARE = Rule(float, "a number from 0 to 1", lambda x: 0 <= x <= 1, optional=True)
 _NAME = "a name without /, \\, .., outer blanks or control characters"
-# `methods.registry` finds it.
+# `methods.registry` resolves the name.
 _METHOD = "a name such as leo, package.module:Class or sklearn:package.module.Class"
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Settings):
-    """Which embeddings to read, and how."""
+    """Embeddings to read, and their splits."""
 
     dataset_name: str = setting(
         EMBEDDED_DATASET,
-        "Data set to read below --data_path; glyphs, without it, is embedded.",
+        "Name of the data set to read below --data_path. Without --data_path, glyphs "
+        "is the embedded one.",
         Rule(str, _NAME, rules.is_file_name),
     )
     data_path: str = setting(
-        "", "Directory of embeddings in the release's layout, or a file.", rules.path()
+        "",
+        "Directory of embeddings in the release's layout, or a feature file.",
+        rules.path(),
     )
     embedding_crop: str = setting(
         "center",
@@ -63,44 +66,45 @@ class DataConfig(Settings):
     )
     val_classes: int = setting(
         0,
-        "Classes to take from those of train for val, where the data has no val; "
-        "which ones, their names decide.",
+        "Number of training classes to move to val, for data without a val split. "
+        "Their names decide which ones.",
         _COUNT_OR_ZERO,
     )
     class_split: str = setting(
         "",
-        "Shares of the classes for train, val and test, where the data has no splits; "
+        "Shares of the classes for train, val and test, for data without splits, "
         'or a JSON file of {"train": [names], "val": ..., "test": ...}.',
         rules.class_split(),
     )
     class_folds: int = setting(
         0,
-        "Instead, share the classes in so many parts: --fold is tested, the next is "
-        "val; --mode=compare without --fold tests each.",
+        "Number of folds to divide the classes into, in place of --class_split. "
+        "--fold is tested and the next one is val. --mode=compare without --fold "
+        "tests every fold.",
         Rule(
             int, "0, or an integer from 3 to 1000", lambda n: n == 0 or 3 <= n <= 1000
         ),
     )
     fold: int | None = setting(
         None,
-        "Which of --class_folds is tested, counted from 0.",
+        "Fold of --class_folds to test, counted from 0.",
         rules.integer(0, 999, optional=True),
     )
     split_seed: int = setting(
         0,
-        "Another number gives other splits by --class_split or --class_folds; --seed "
-        "does not, so that runs of several seeds test on the same classes.",
+        "Seed of the splits by --class_split or --class_folds. --seed does not change "
+        "them, so runs of several seeds test on the same classes.",
         _COUNT_OR_ZERO,
     )
     trust_data_files: bool = setting(
         False,
-        "Read Parquet and Arrow files too, by a parser in C++ that a file made to "
-        "attack it might take over: only if you trust whoever wrote them.",
+        "Read Parquet and Arrow files too. Their C++ parser might be taken over by a "
+        "file made to attack it: use this only for files of a source you trust.",
         rules.boolean(),
     )
     drop_small_classes: bool = setting(
         False,
-        "Leave out classes with too few rows for an episode, naming them.",
+        "Leave out classes with too few rows for an episode, and list them.",
         rules.boolean(),
     )
     dtype: str = setting(
@@ -111,91 +115,91 @@ class DataConfig(Settings):
 
     @property
     def is_embedded(self) -> bool:
-        """Whether the data is drawn by this package, not read from `data_path`."""
+        """True if this package draws the data instead of reading `data_path`."""
         return self.dataset_name == EMBEDDED_DATASET and not self.data_path
 
     @property
     def shares_classes(self) -> bool:
-        """Whether classes are shared among the splits, of data that has none."""
+        """True if the classes of data without splits are divided among them."""
         return bool(self.class_split or self.class_folds)
 
 
-# What `feature_transform` may be.
+# Values of `feature_transform`.
 TRANSFORMS = ("none", "center", "within", "lda", "soft")
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureConfig(Settings):
-    """What is done to features before a method gets them, by the training classes."""
+    """Transforms of the features, fitted to the training classes."""
 
     feature_transform: str = setting(
         "none",
-        "Take off the training classes' mean (center); then make their scatter within "
-        "classes even (within), keep the first linear discriminants (lda) or weigh all "
-        "of these (soft).",
+        "Transform of the features, fitted to the training classes: subtract their "
+        "mean (center), then whiten the scatter within classes (within), keep the "
+        "first linear discriminants (lda), or weight all of them (soft).",
         rules.choice(*TRANSFORMS),
     )
     feature_power: float = setting(
         1.0,
-        "Before that, raise all numbers to this power: 0.5 evens out features that are "
-        "not negative.",
+        "Power that all features are raised to before the transform. 0.5 evens out "
+        "non-negative features.",
         rules.above_zero(),
     )
     transform_dims: int | None = setting(
         None,
-        "Discriminants that lda keeps; unless given, chosen on the validation episodes "
-        "or, of a method that is trained, 64 at most.",
+        "Number of discriminants that lda keeps. By default chosen on the validation "
+        "episodes; for a trained method, 64 at most.",
         rules.integer(1, optional=True),
     )
     transform_shrinkage: float | None = setting(
         None,
-        "Share of the scatter within classes, 0 to 1, that is replaced by the same in "
-        "all directions; unless given, chosen on the validation episodes.",
+        "Shrinkage of the scatter within classes towards a multiple of the identity, "
+        "0 to 1. By default chosen on the validation episodes.",
         _SHARE,
     )
 
     @property
     def chosen(self) -> tuple[str, ...]:
-        """The settings that make a difference to this transform, if not given."""
+        """Settings of this transform that are chosen on validation unless given."""
         dims = ("transform_dims",) if self.feature_transform == "lda" else ()
         inverts = self.feature_transform in ("within", "lda", "soft")
         return (*dims, "transform_shrinkage") if inverts else ()
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """The settings that make no difference to this transform."""
+        """Settings that make no difference to this transform."""
         power = () if self.feature_transform == "none" else ("feature_power",)
         used = ("feature_transform", *power, *self.chosen)
         return tuple(f.name for f in dataclasses.fields(self) if f.name not in used)
 
 
 def _middle(value: int | str) -> int:
-    """Returns the geometric mean of a range such as "5-20", rounded; of 5, that."""
+    """Returns the rounded geometric mean of a range such as "5-20"; 5 for 5."""
     return round(math.sqrt(math.prod(rules.ends(value))))
 
 
 def _spaced(value: int | str) -> tuple[int, ...]:
-    """Returns first, geometric mean and last of a range; of a number, that.
+    """Returns first, geometric mean and last of a range; of a number, that alone.
 
-    A graph is compiled for each way and shot: few must stand for all.
+    A graph is compiled for each way and shot, so few must represent all.
     """
     return tuple(sorted({*rules.ends(value), _middle(value)}))
 
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeConfig(Settings):
-    """What one few-shot problem is made of."""
+    """Sizes of the few-shot problems."""
 
     way: int | str = setting(
         5,
-        "Classes of an episode; of a range, training draws the first, the last or "
-        "their geometric mean for each step.",
+        "Classes of an episode. From a range, each training step draws the first, the "
+        "last or their geometric mean.",
         _CLASSES_DRAWN,
         "N",
     )
     shot: int | str = setting(
         1,
-        "Support examples of a class; of a range, drawn likewise.",
+        "Support examples of a class. A range is drawn from as for --way.",
         _EXAMPLES_DRAWN,
         "K",
     )
@@ -203,43 +207,43 @@ class EpisodeConfig(Settings):
     meta_batch_size: int = setting(12, "Episodes of one training step.", _EXAMPLES)
     test_way: int | None = setting(
         None,
-        "Classes of a validation or test episode; as --way unless given, of a range "
-        "its geometric mean.",
+        "Classes of a validation or test episode. Defaults to --way, or to the "
+        "geometric mean of its range.",
         rules.integer(2, _MOST_EXAMPLES, optional=True),
     )
     test_shot: int | None = setting(
         None,
-        "Support examples of a class of a validation or test episode; as --shot "
-        "unless given, of a range its geometric mean.",
+        "Support examples of a class in a validation or test episode. Defaults to "
+        "--shot, or to the geometric mean of its range.",
         rules.integer(1, _MOST_EXAMPLES, optional=True),
     )
     test_num_query: int | None = setting(
         None,
-        "Query examples of a class of a validation or test episode; unless given, "
-        "all that the smallest class has left, at most 600 with the support.",
+        "Query examples of a class in a validation or test episode. By default all "
+        "that the smallest class has left, at most 600 including the support.",
         rules.integer(1, _MOST_EXAMPLES, optional=True),
     )
     query_dirichlet: float | None = setting(
         None,
-        "Concentration of a Dirichlet distribution that shares out the queries of a "
-        "validation or test episode among its classes, 2 is usual; unless given, each "
-        "has as many. With it --test_num_query is as --num_query unless given.",
+        "Concentration of a Dirichlet distribution that divides the queries of a "
+        "validation or test episode among its classes; 2 is usual. By default all "
+        "classes have equally many. With it, --test_num_query defaults to --num_query.",
         Rule(float, "a number from 0.01 to 1000", _is_concentration, optional=True),
     )
 
     @property
     def evaluation_way(self) -> int:
-        """N of a validation or test episode."""
+        """Number N of classes in a validation or test episode."""
         return _middle(self.way) if self.test_way is None else self.test_way
 
     @property
     def evaluation_shot(self) -> int:
-        """K of a validation or test episode."""
+        """Number K of examples of a class in a validation or test episode."""
         return _middle(self.shot) if self.test_shot is None else self.test_shot
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
-        """(N, K) of training episodes: one, or all that ranges are drawn from."""
+        """(N, K) of training episodes: one pair, or all that ranges allow."""
         return tuple(itertools.product(_spaced(self.way), _spaced(self.shot)))
 
 
@@ -256,19 +260,19 @@ class ModelConfig(Settings):
     )
     test_finetuning_steps: int | None = setting(
         None,
-        "As many of them in validation, test and exports; as "
-        "--finetuning_unroll_length unless given. Many classes want more.",
+        "Gradient steps on the decoded classifier in validation, test and exports. "
+        "Defaults to --finetuning_unroll_length. Many classes need more.",
         rules.integer(0, _MOST_INNER_STEPS, optional=True),
     )
     inner_lr_init: float | None = setting(
         None,
-        "First value of the learned rates of latents; unless given 1, and for "
-        "embeddings of D < 64 numbers sqrt(D / 64).",
+        "Initial value of the learned rates of the latents. Defaults to 1, or to "
+        "sqrt(D / 64) for embeddings of D < 64 numbers.",
         rules.above_zero(optional=True),
         "alpha",
     )
     finetuning_lr_init: float = setting(
-        0.001, "First value of the learned rates of fine-tuning.", rules.above_zero()
+        0.001, "Initial value of the learned fine-tuning rates.", rules.above_zero()
     )
     dropout_rate: float = setting(
         0.5, "Share of the embedding's entries dropped in training.", _RATE
@@ -278,7 +282,7 @@ class ModelConfig(Settings):
     )
     encoder_penalty_weight: float = setting(
         1e-9,
-        "Weight of the distance between latents before and after adaptation.",
+        "Weight of the squared distance between latents before and after adaptation.",
         _WEIGHT,
         "gamma",
     )
@@ -287,28 +291,30 @@ class ModelConfig(Settings):
     )
     orthogonality_penalty_weight: float = setting(
         1e-3,
-        "Weight of the correlation between the decoder's rows.",
+        "Weight of the penalty on correlated rows of the decoder.",
         _WEIGHT,
         "lambda_2",
     )
     deterministic: bool = setting(
         False,
-        "Train on the means of latents and weights: no draws, and so no KL.",
+        "Train on the means of latents and weights. Nothing is drawn, so the KL is "
+        "dropped.",
         rules.boolean(),
     )
     random_prior: bool = setting(
         False,
-        "Latents begin as draws from N(0, 1), blind to the support: no encoder.",
+        "Start the latents as draws from N(0, 1), independent of the support, without "
+        "an encoder.",
         rules.boolean(),
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class MethodConfig(Settings):
-    """Which method, and the settings of those that LEO is compared with."""
+    """Method to train, and settings of those that LEO is compared with."""
 
     method: str = setting(
-        "leo", "What to train and test.", Rule(str, _METHOD, rules.is_method_name)
+        "leo", "Method to train and test.", Rule(str, _METHOD, rules.is_method_name)
     )
     adaptation_steps: int = setting(
         5,
@@ -317,42 +323,44 @@ class MethodConfig(Settings):
     )
     adaptation_lr_init: float = setting(
         10.0,
-        "Rate of MAML's steps, and first value of Meta-SGD's learned rates.",
+        "Rate of MAML's steps, and initial value of Meta-SGD's learned rates.",
         rules.above_zero(),
         "alpha",
     )
     first_order: bool = setting(
         False,
-        "MAML and Meta-SGD learn as if the gradients of their steps were constants.",
+        "Train MAML and Meta-SGD without second-order gradients.",
         rules.boolean(),
     )
     ridge_strength: float | None = setting(
         None,
-        "Weight of ridge regression's penalty; unless given, chosen on the "
-        "validation episodes.",
+        "Weight of ridge regression's penalty. By default chosen on the validation "
+        "episodes.",
         rules.above_zero(optional=True),
     )
     logistic_strength: float | None = setting(
         None,
-        "Weight of logistic regression's penalty; unless given, chosen on the "
-        "validation episodes.",
+        "Weight of logistic regression's penalty. By default chosen on the validation "
+        "episodes.",
         rules.above_zero(optional=True),
     )
     calibration_classes: int = setting(
         2,
-        "Distribution calibration: training classes that lend their scatter to an "
-        "example.",
+        "Distribution calibration: number of training classes whose covariances an "
+        "example borrows.",
         _EXAMPLES,
         "k",
     )
     calibration_samples: int = setting(
         100,
-        "Distribution calibration: samples of a class, shared among its examples.",
+        "Distribution calibration: samples drawn per class, divided among its "
+        "examples.",
         _EXAMPLES,
     )
     calibration_alpha: float = setting(
         0.1,
-        "Distribution calibration: added to all variances, in units of their mean.",
+        "Distribution calibration: constant added to all variances, in units of "
+        "their mean.",
         _WEIGHT,
         "alpha",
     )
@@ -363,33 +371,33 @@ class MethodConfig(Settings):
     )
     ensemble_share: float | None = setting(
         None,
-        "How much the closed form counts, 0 to 1; unless given, chosen on the "
-        "validation episodes after training.",
+        "Weight of the closed form, 0 to 1. By default chosen on the validation "
+        "episodes after training.",
         _SHARE,
     )
     assignment_sharpness: float | None = setting(
         None,
-        "Soft k-means: factor of squared distances before queries are assigned by a "
-        "softmax; unless given, chosen on the validation episodes.",
+        "Soft k-means: factor of the squared distances in the softmax that assigns "
+        "queries. By default chosen on the validation episodes.",
         rules.above_zero(optional=True),
     )
     laplacian_weight: float | None = setting(
         None,
-        "LaplacianShot: weight of a query's neighbours; unless given, chosen on the "
+        "LaplacianShot: weight of a query's neighbours. By default chosen on the "
         "validation episodes.",
         rules.above_zero(optional=True),
         "lambda",
     )
     sklearn_parameters: str = setting(
         "",
-        "JSON file of the parameters of the class that --method=sklearn:CLASS names; "
-        "its content is kept.",
+        "JSON file of constructor parameters for --method=sklearn:CLASS. The run "
+        "keeps a copy of its content.",
         dataclasses.replace(rules.path(), expected="the path of a JSON file"),
     )
     score_scale: float | None = setting(
         None,
-        "Factor of the scores of methods that are not trained, which decides how "
-        "sure they are; unless given, chosen on the validation episodes.",
+        "Factor of the scores of methods without training; it decides how confident "
+        "they are. By default chosen on the validation episodes.",
         rules.above_zero(optional=True),
     )
 
@@ -408,16 +416,16 @@ class OptimizerConfig(Settings):
         1e-4, "Learning rate of the outer loop's Adam.", rules.above_zero(), "eta"
     )
     gradient_threshold: float = setting(
-        0.1, "Every entry of a gradient is clipped to this; 0 does not clip.", _WEIGHT
+        0.1, "Largest magnitude of a gradient's entries; 0 does not clip.", _WEIGHT
     )
     gradient_norm_threshold: float = setting(
-        0.1, "Then each gradient's norm is clipped to this; 0 does not clip.", _WEIGHT
+        0.1, "Largest norm of each gradient, after that; 0 does not clip.", _WEIGHT
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig(Settings):
-    """How long to train, how much to evaluate, what to write."""
+    """Length of training, amount of evaluation, and files to write."""
 
     num_steps: int = setting(100_000, "Training steps.", _COUNT)
     validate_every: int = setting(
@@ -425,7 +433,7 @@ class RunConfig(Settings):
     )
     patience: int = setting(
         0,
-        "Training ends early after so many validations without a new best; 0 never.",
+        "End training after this many validations without a new best; 0 never does.",
         _COUNT_OR_ZERO,
     )
     num_val_episodes: int = setting(2000, "Episodes of one validation.", _COUNT)
@@ -434,34 +442,34 @@ class RunConfig(Settings):
     )
     test_samples: int = setting(
         0,
-        "Draws of LEO's latents and weights to average a test's predictions over; 0 "
-        "takes their means.",
+        "Number of draws of LEO's latents and weights to average test predictions "
+        "over. 0 uses their means.",
         _COUNT_OR_ZERO,
     )
-    seed: int = setting(0, "All randomness follows from it.", _COUNT_OR_ZERO)
+    seed: int = setting(0, "Seed of everything random.", _COUNT_OR_ZERO)
     jit: str = setting(
         "auto",
-        "Whether XLA compiles the training step; auto where it pays.",
+        "Compile the training step with XLA; auto does where it pays.",
         rules.choice("auto", "on", "off"),
     )
     mixed_precision: bool = setting(
         False,
-        "Compute the matrix products in bfloat16, for hardware that is made for it; "
-        "everything else stays in float32.",
+        "Compute matrix products in bfloat16, for hardware that supports it. "
+        "Everything else stays in float32.",
         rules.boolean(),
     )
     strategy: str = setting(
         "none",
-        "Share each training step among all devices of this machine (mirrored), or of "
-        "several that TF_CONFIG lists (multi_worker).",
+        "Divide each training step among all devices of this machine (mirrored) or of "
+        "the machines in TF_CONFIG (multi_worker).",
         rules.choice("none", "mirrored", "multi_worker"),
     )
     log_every: int = setting(100, "Steps between scalars in TensorBoard.", _COUNT)
     non_finite_limit: int = setting(
         200,
-        "The run ends if steps that are not finite outnumber others by more than this.",
+        "End the run once non-finite steps outnumber finite ones by more than this.",
         _COUNT_OR_ZERO,
     )
     keep_checkpoints: int = setting(
-        3, "Latest checkpoints to keep; the best is kept besides.", rules.integer(2)
+        3, "Latest checkpoints to keep, besides the best.", rules.integer(2)
     )

@@ -1,1 +1,1 @@
-"""Features in, episodes out; imported as `leo_tf.data_pipeline`."""
+"""Reads features and draws episodes, imported as `leo_tf.data_pipeline`."""

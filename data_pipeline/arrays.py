@@ -1,4 +1,4 @@
-"""Arrays in memory to tables: a user's mistakes are named, nothing is guessed."""
+"""Converts arrays in memory to tables. Mistakes are named, nothing is guessed."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ from leo_tf.errors import InputError, shown
 
 
 def tables_of(source: Mapping[str, Any], dtype: str) -> dict[str, EmbeddingTable]:
-    """Returns the table of each split, checked singly and against each other."""
+    """Returns the table of each split, checked alone and against the others."""
     other = [name for name in source if name not in SPLITS]
     if other or not source:
         received = ", ".join(map(shown, other)) or "none"
@@ -47,7 +47,7 @@ def table_of(split: str, given: Any, dtype: str) -> EmbeddingTable:
 
 
 def _features(x: Any, where: str, dtype: str) -> np.ndarray:
-    """[rows, D] a copy of x, as numbers of `dtype`."""
+    """Returns a copy of x, [rows, D] numbers of `dtype`."""
     expected = "numbers [rows, D]"
     if hasattr(x, "toarray"):
         received = f"a sparse {type(x).__name__}"
@@ -72,7 +72,7 @@ def _features(x: Any, where: str, dtype: str) -> np.ndarray:
 
 
 def _classes(y: Any, where: str, rows: int) -> list[str]:
-    """The name of the class of each row."""
+    """Returns the class name of each row."""
     # NumPy would turn the 1 of [1, "a"] into text.
     array = np.asarray(y, object) if isinstance(y, (list, tuple)) else np.asarray(y)
     if array.ndim != 1:

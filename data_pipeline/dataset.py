@@ -1,4 +1,4 @@
-"""The three splits of a run's data set, and the episodes a configuration asks of them.
+"""The splits of a run's data set, and the episodes of a configuration.
 
 Shapes: B episodes, N way, K shot, Q queries per class, D embedding size.
 """
@@ -31,14 +31,14 @@ from leo_tf.errors import InputError, one_line, shown
 
 # A batch of episodes takes about this much memory, whatever the number of queries.
 _BATCH_BYTES = 64 * 2**20
-# The relation network's [B, N * K, N * K, 2 * Z] pairs, before and after its layers.
+# Copies of the relation network's [B, N * K, N * K, 2 * Z] pairs that are alive.
 _LIVE_PAIRS = 3
-# The queries' scores: of a class, of an episode, as log-probabilities, and products.
+# Copies of the queries' scores: per class, per episode, as log-probabilities, products.
 _LIVE_SCORES = 4
 
 
 class Split(NamedTuple):
-    """One split: features resident once, and the rest as in its `EmbeddingTable`."""
+    """One split of a data set: its features in memory once, and its metadata."""
 
     name: str  # "train", "val" or "test": which stream of episodes is drawn
     table: FeatureTable
@@ -49,7 +49,7 @@ class Split(NamedTuple):
 
     @property
     def embedding_size(self) -> int:
-        """D."""
+        """Size D of an embedding."""
         return self.table.features.shape[1]
 
     def __str__(self) -> str:
@@ -63,12 +63,12 @@ def load(
     data: Data | None = None,
     console: Console = SILENT,
 ) -> dict[str, Split]:
-    """Prepares the wanted splits of a configuration, whose episodes must fit.
+    """Loads the wanted splits, and checks that the episodes of `config` fit.
 
-    `data` is from `load_data`, or None to read what the configuration names.
+    `data` is from `load_data`, or None to read the data set of the configuration.
 
     Raises:
-      InputError, FlagError: as `sources.read`; also if episodes do not fit.
+      InputError, FlagError: as `sources.read` does; also if episodes do not fit.
     """
     joins = config.data.train_on_val and "train" in wanted
     needed = [name for name in SPLITS if name in wanted or (joins and name == "val")]
@@ -78,20 +78,20 @@ def load(
     splits = {}
     for name in wanted:
         t = tables.pop(name)
-        digest = t.digest  # of the data, however many classes fit these episodes
+        digest = t.digest  # of all data, also of classes dropped below
         if config.data.drop_small_classes:
             t = _without_small_classes(config, name, t, console)
         resident = FeatureTable.from_embeddings(t)
         split = Split(name, resident, t.class_names, t.images, digest, t.source)
         is_train = name == "train"
         fits = _training_shape(config) if is_train else evaluation_shape(config, split)
-        RowSampler(resident.index, **fits, seed=0, split=name)  # refuses what does not
+        RowSampler(resident.index, **fits, seed=0, split=name)  # raises if it is not so
         splits[name] = split
     return splits
 
 
 def training_episodes(config: Config, split: Split, start: int) -> tf.data.Dataset:
-    """Endless meta-batches of `Episode` from meta-step `start` on.
+    """Returns endless meta-batches of `Episode`, from meta-step `start` on.
 
     If way or shot is a range, they are drawn for each step: `mixed_episodes`.
     """
@@ -109,7 +109,7 @@ def training_episodes(config: Config, split: Split, start: int) -> tf.data.Datas
 
 
 def steps_alike(config: Config, step: int, most: int) -> int:
-    """How many training steps from `step` on, of `most`, have its way and shot."""
+    """Returns how many of the next `most` training steps share way and shot."""
     shapes = len(config.episodes.shapes)
     if shapes == 1:
         return most
@@ -118,7 +118,7 @@ def steps_alike(config: Config, step: int, most: int) -> int:
 
 
 def _training_shape(config: Config) -> dict[str, Any]:
-    """way, shot and num_query of training episodes, the largest of ranges."""
+    """Returns way, shot and num_query of training episodes, the largest of ranges."""
     shape = config.episodes
     way, shot = shape.shapes[-1]
     return {"way": way, "shot": shot, "num_query": shape.num_query}
@@ -127,12 +127,12 @@ def _training_shape(config: Config) -> dict[str, Any]:
 def evaluation_episodes(
     config: Config, split: Split, count: int, together: bool = False
 ) -> EpisodesByRow:
-    """The first `count` episodes of validation or test, in batches that fit memory.
+    """Returns the first `count` validation or test episodes, batched to fit memory.
 
-    `together` tells whether a method answers the queries of an episode together.
+    `together` is true for methods that score all queries of an episode together.
     """
     shape = evaluation_shape(config, split)
-    unbalanced = shape.get("query_dirichlet") is not None  # such queries are gathered
+    unbalanced = shape.get("query_dirichlet") is not None  # their queries are gathered
     sizes = {name: shape[name] for name in ("way", "shot", "num_query")}
     batch_size = batch_size_for(
         count,
@@ -149,9 +149,9 @@ def evaluation_episodes(
 
 
 def evaluation_shape(config: Config, split: Split) -> dict[str, Any]:
-    """way, shot and num_query of the validation or test episodes of a split.
+    """Returns way, shot and num_query of a split's validation or test episodes.
 
-    And `query_dirichlet`, if their queries are unbalanced.
+    Also returns `query_dirichlet`, if their queries are unbalanced.
 
     Raises:
       InputError: if a class has no row left after the support.
@@ -159,7 +159,7 @@ def evaluation_shape(config: Config, split: Split) -> dict[str, Any]:
     shape = config.episodes
     num_query, dirichlet = shape.test_num_query, shape.query_dirichlet
     if num_query is None and dirichlet is not None:
-        num_query = shape.num_query  # of all that there are, no class could have more
+        num_query = shape.num_query  # all rows would leave no class more than its share
     if num_query is None:
         num_query = largest_num_query(split.table.index, shape.evaluation_shot)
     way, shot = shape.evaluation_way, shape.evaluation_shot
@@ -177,16 +177,16 @@ def batch_size_for(
     itemsize: int = 4,
     together: bool = False,
 ) -> int:
-    """How many episodes to evaluate at once: bounded by memory, never by `episodes`.
+    """Returns how many episodes to evaluate at once within the memory budget.
 
     Returns:
-      B, at most `episodes`, the largest divisor of it that fits where one at least
-      half as large does, so that the last batch is not smaller than the others.
+      B, at most `episodes`. If possible it is a divisor of `episodes` that is at least
+      half of what fits, so that the last batch is as large as the others.
     """
     examples = way * shot * embedding_size
     scores = _LIVE_SCORES * way * num_query * way
     pairs = _LIVE_PAIRS * (way * shot) ** 2 * 2 * num_latents
-    if together:  # with their embeddings, and compared with each other
+    if together:  # queries are gathered, and compared with each other
         queries = way * num_query
         pairs += _LIVE_PAIRS * queries * (embedding_size + queries)
     fitting = _BATCH_BYTES // (itemsize * (examples + scores + pairs))
@@ -198,14 +198,14 @@ def batch_size_for(
 def _without_small_classes(
     config: Config, name: str, table: EmbeddingTable, console: Console
 ) -> EmbeddingTable:
-    """The table without classes that have too few rows for the episodes of a split."""
+    """Returns the table without classes too small for the split's episodes."""
     shape = config.episodes
     least = shape.shapes[-1][1] + shape.num_query
     if name != "train":
         unbalanced = shape.num_query if shape.query_dirichlet else 1
         least = shape.evaluation_shot + (shape.test_num_query or unbalanced)
     sizes, kept = table.class_sizes, table.class_sizes >= least
-    if kept.all() or not kept.any():  # none is left: refused with the sizes
+    if kept.all() or not kept.any():  # if none is left, the sampler's error has sizes
         return table
     small = [f"{shown(table.class_names[c])} ({sizes[c]})" for c in np.where(~kept)[0]]
     few = f"{len(small)} of {len(sizes)} classes with fewer than {least} rows"
@@ -220,7 +220,7 @@ def _tables(
         return read(config.data, needed, console)
     dtype, is_same = config.data.dtype, data.source.dtype == config.data.dtype
     if not is_same and not data.in_memory:
-        # Its files may hold digits that the tables have not.
+        # The files may have more digits than the tables kept.
         return read(dataclasses.replace(data.source, dtype=dtype), needed, console)
     if not set(needed) <= set(data):
         hint = "Training learns on train, selects the best step on val, tests on test."

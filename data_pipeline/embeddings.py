@@ -27,11 +27,12 @@ _ROWS_HINT = (
 class EmbeddingTable:
     """One split of a data set: a row per example.
 
-    Construct it with whatever a file holds: it checks everything, and converts once.
+    The constructor checks all fields and converts them once, so it can be given the
+    content of a file as it is.
 
     Raises:
-      InputError: if anything said of a field does not hold, or a row is NaN, infinite
-        or zero, or a name occurs twice.
+      InputError: if a field is not as described below, a row has NaN or infinity or is
+        zero, or a name occurs twice.
     """
 
     embeddings: np.ndarray  # [rows, D] features, of `dtype`, native byte order
@@ -63,7 +64,10 @@ class EmbeddingTable:
         dtype: str,
         images: np.ndarray | None = None,
     ) -> "EmbeddingTable":
-        """The table of rows whose classes are given by name, numbered in order."""
+        """Builds a table from the class name of each row.
+
+        Classes are sorted by name.
+        """
         labels, class_names = index_classes(classes)
         # Objects: one long name does not widen all the others.
         text = None if names is None else np.array(names, dtype=object)
@@ -71,7 +75,7 @@ class EmbeddingTable:
 
     @property
     def embedding_size(self) -> int:
-        """D, the number of features of one example."""
+        """Number D of features of one example."""
         return self.embeddings.shape[1]
 
     @property
@@ -80,14 +84,14 @@ class EmbeddingTable:
 
     @functools.cached_property
     def class_sizes(self) -> np.ndarray:
-        """[classes] int: how many rows each class has."""
+        """[classes] int, the number of rows of each class."""
         return np.bincount(self.labels, minlength=self.num_classes)
 
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over features, labels and names, in hexadecimal."""
         names = None if self.names is None else self.names.tolist()
-        # JSON, so that where one text ends and the next begins cannot be mistaken.
+        # JSON, because it marks where each text ends.
         described = [self.embeddings.shape, self.dtype, self.class_names, names]
         sha = hashlib.sha256(json.dumps(described).encode("ascii"))
         for block in blocks(self.embeddings):
@@ -96,7 +100,7 @@ class EmbeddingTable:
         return sha.hexdigest()
 
     def with_classes(self, kept: np.ndarray) -> "EmbeddingTable":
-        """Returns the table of the classes kept, [classes] bool; one at least."""
+        """Returns the table of the classes kept, [classes] bool, at least one."""
         rows = kept[self.labels]
 
         def of_rows(array):
@@ -112,7 +116,7 @@ class EmbeddingTable:
         )
 
     def normalized(self) -> np.ndarray:
-        """[rows, D] embeddings of length 1, a new array.
+        """Returns a new array of embeddings of length 1, [rows, D].
 
         Source: the release normalises every embedding as it enters an episode
         (`data.py`); doing it once for the whole table gives the same numbers.
@@ -149,7 +153,7 @@ class EmbeddingTable:
         return array
 
     def _refuse_rows(self, bad, first: int, expected: str, found: str) -> None:
-        """Refuses the rows of a block, which begins at row `first`, that are bad."""
+        """Raises an InputError if rows of a block that starts at `first` are bad."""
         rows = np.flatnonzero(bad) + first
         few = ", ".join(str(row) for row in rows[:_OFFENDERS_SHOWN])
         if len(rows) > _OFFENDERS_SHOWN:
@@ -209,7 +213,7 @@ class EmbeddingTable:
 
 
 def in_words(class_sizes: np.ndarray) -> str:
-    """Returns how many classes and examples there are, in words."""
+    """Returns the numbers of classes and examples as words."""
     few, many = int(class_sizes.min()), int(class_sizes.max())
     each = str(few) if few == many else f"{few} to {many}"
     return f"{len(class_sizes)} classes x {each} examples"

@@ -26,7 +26,7 @@ class Episode(NamedTuple):
 
 
 class EpisodeRows(NamedTuple):
-    """Where the examples of a batch of episodes lie in their table."""
+    """Row numbers of a batch of episodes in their table."""
 
     support: tf.Tensor  # [B, N, K] int32, rows of the table
     query: tf.Tensor  # [B, N, Q] int32, rows of the table; none is in `support`

@@ -1,4 +1,4 @@
-"""Files of features to `EmbeddingTable`s, and back. See docs/data_formats.md."""
+"""Reads and writes files of features. See docs/data_formats.md."""
 
 import os
 import pathlib
@@ -30,12 +30,12 @@ from leo_tf.data_pipeline.release_pickle.reader import read_file
 from leo_tf.errors import InputError, shown
 from leo_tf.files import AnyPath, read_json, write_file
 
-# PROTO of protocol 2 and later; a dict, a mark, a global of the earlier ones.
+# The opcode PROTO of protocol 2 and later; a dict, mark or global of earlier ones.
 _PICKLE_STARTS = (b"\x80", b"}", b"(", b"c")
 _PICKLE_SUFFIXES = (".pkl", ".pickle")
 EMBEDDING_FILE = "embedding.json"  # beside files that --mode=embed wrote
 _MOST_JSON_BYTES = 1 << 20
-# Of it, what features depend on beside the items.
+# Its fields that features depend on, besides the items.
 _MADE_BY = ("backbone", "weights", "preprocessing", "views", "side")
 
 
@@ -47,24 +47,24 @@ def load(
 ) -> EmbeddingTable:
     """Reads one file of features, of any format in docs/data_formats.md.
 
-    What a file is, its content says. Rows keep the file's order; classes are in the
-    order of their names, by value if all are integers.
+    The format is recognised by content. Rows keep the file's order. Classes are sorted
+    by name, or by value if all are integers.
 
     Args:
-      path: of the file.
-      split: which one to read of a file that holds several; None for a file of one.
+      path: path of the file.
+      split: the split to read from a file of several; None for a file of one.
       dtype: "float32" or "float64", to which the features are converted.
-      trust_data_files: whether to read Parquet and Arrow too, by a parser in C++ that
-        a file might attack.
+      trust_data_files: reads Parquet and Arrow too, with a parser in C++ that a file
+        might attack.
 
     Raises:
-      InputError: naming the path and the field, if the file cannot be read or holds
-        anything but what docs/data_formats.md describes.
+      InputError: if the file cannot be read, or is not as docs/data_formats.md
+        describes; it names the path and the field.
     """
     path = os.fspath(path)
     with open_input(path) as file:
         start = file.read(conversions.HEAD_BYTES)
-        if is_tfrecord(start):  # first: its length may begin like the others
+        if is_tfrecord(start):  # tested first: its length may look like another format
             # Imports TensorFlow, which takes seconds; the others need none.
             from leo_tf.data_pipeline.formats import tfrecord
 
@@ -101,8 +101,8 @@ def load(
 def made_by(path: AnyPath) -> dict[str, Any] | None:
     """Returns what made the features of a directory or file, or None if unknown.
 
-    The `embedding.json` beside them says it.
-    Features that differ in any of it must not be mixed.
+    The `embedding.json` beside them says it. Features that differ in any of its fields
+    must not be mixed.
     """
     place = pathlib.Path(path)
     file = (place.parent if place.is_file() else place) / EMBEDDING_FILE
@@ -118,7 +118,7 @@ def made_by(path: AnyPath) -> dict[str, Any] | None:
 
 
 def save_npz(path: AnyPath, table: EmbeddingTable) -> None:
-    """Writes one split but for its pictures, so that `load(path)` gives it back.
+    """Writes one split without its pictures. `load(path)` restores it.
 
     Raises:
       InputError: if a name ends with NUL, which NumPy's text cannot hold.

@@ -1,4 +1,4 @@
-"""Batches of episodes from a resident table of features: starts anywhere, never waits.
+"""Yields batches of episodes from features in memory, from any start.
 
 Shapes: B episodes in a batch, N way, K shot, Q queries per class, D embedding size.
 """
@@ -30,7 +30,7 @@ _BATCHES_AHEAD = 2
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FeatureTable:
-    """The features that episodes are gathered from, in memory once.
+    """Features that episodes are gathered from, kept in memory once.
 
     All its pipelines share the features, and it holds on to nothing else of the
     EmbeddingTable: drop that one to have its memory back.
@@ -41,7 +41,7 @@ class FeatureTable:
 
     @classmethod
     def from_embeddings(cls, table: EmbeddingTable) -> "FeatureTable":
-        """Normalises the table; needs twice its memory meanwhile, once afterwards."""
+        """Normalises the table. Needs twice its memory meanwhile."""
         check_not_forked()
         with tf.device("CPU:0"):  # where tf.data runs: else a GPU would copy it back
             features = _resident(table.normalized())
@@ -49,7 +49,7 @@ class FeatureTable:
 
 
 class EpisodesByRow:
-    """Batches of episodes, as `rows` of a table: a Dataset of EpisodeRows.
+    """Like `episodes`, but yields row numbers: `rows` holds EpisodeRows.
 
     Iterating yields `Episode`. What can do with less memory takes the rows. Arguments
     are those of `episodes`.
@@ -98,7 +98,7 @@ def episodes(
     num_episodes: int | None = None,
     with_rows: bool = False,
 ) -> tf.data.Dataset:
-    """Batch b holds the episodes b * batch_size, b * batch_size + 1, ...
+    """Returns batches of episodes. Batch b starts with episode b * batch_size.
 
     Episode i depends on (table, way, shot, num_query, seed, split, i) alone. Training
     resumes at step s with `start=s`. Making an episode takes time in proportion to
@@ -157,7 +157,7 @@ def mixed_episodes(
     split: str,
     start: int = 0,
 ) -> tf.data.Dataset:
-    """Batch s has the way and shot of `shapes` that are drawn for training step s.
+    """Returns batches whose way and shot are drawn from `shapes` for each step.
 
     See `sampler.drawn_shapes`. In all else it is batch s of `episodes` of that way and
     shot. N and K are None in the static shapes. Arguments are those of `episodes`.
@@ -178,7 +178,7 @@ def mixed_episodes(
 
 
 def gather(features: tf.Tensor, rows: EpisodeRows) -> Episode:
-    """The `Episode` whose examples are these rows of features [rows, D]."""
+    """Returns the `Episode` of these rows of features [rows, D]."""
     labels = tf.range(rows.classes.shape[-1])[:, tf.newaxis]  # [N, 1]
     asked = tf.zeros_like(rows.query) + labels if rows.labels is None else rows.labels
     return Episode(
@@ -190,7 +190,7 @@ def gather(features: tf.Tensor, rows: EpisodeRows) -> Episode:
 
 
 def _resident(array: np.ndarray) -> tf.Tensor:
-    """A tensor that owns its memory; tf.constant copies twice, and may keep both."""
+    """Returns a tensor that owns its memory. tf.constant copies twice."""
     tensor = tf.raw_ops.Empty(shape=array.shape, dtype=array.dtype)
     first = 0
     for block in blocks(array):  # moves from NumPy to TensorFlow
@@ -201,7 +201,7 @@ def _resident(array: np.ndarray) -> tf.Tensor:
 
 
 def _ready(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """One thread and no tuning: the cores belong to the meta-step."""
+    """Returns the dataset with one thread, untuned: the meta-step needs the cores."""
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False

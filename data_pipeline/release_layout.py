@@ -29,7 +29,7 @@ _LAYOUTS = (
 
 
 def dataset_of(data: DataConfig) -> str:
-    """Returns the name of the data set in `data.data_path`, where nobody gives one."""
+    """Returns the default name of the data set in `data.data_path`."""
     stem, extension = os.path.splitext(os.path.basename(data.data_path))
     if extension.lower() == ".npz" or os.path.isfile(data.data_path):
         return stem
@@ -54,7 +54,7 @@ def _named(layout: str, split: str, data: DataConfig) -> str:
 
 
 def check_exists(path: str) -> None:
-    """Raises InputError where there is no data at a path."""
+    """Raises an InputError if nothing exists at a path."""
     if not os.path.exists(path):
         raise InputError(path, "a directory of features or an .npz file", "none")
 
@@ -62,7 +62,7 @@ def check_exists(path: str) -> None:
 def find_files(
     data: DataConfig, splits: Sequence[str] = SPLITS
 ) -> tuple[dict[str, str], bool]:
-    """Returns the file of each split, and whether one file holds them all.
+    """Returns the file of each split, and whether one file has all splits.
 
     Raises:
       InputError: if none of `_LAYOUTS` is there, or it lacks one of the splits.

@@ -1,4 +1,4 @@
-"""Which rows of a table make episode i: a pure function of (seed, split, i).
+"""Chooses the rows of episode i, a pure function of (seed, split, i).
 
 Shapes: B episodes, N way, K shot, Q queries per class, C classes of the table, M rows
 of its largest class.
@@ -32,7 +32,7 @@ _LOGARITHMS, _HALVINGS = (-740.0, 12.0), 60
 
 
 class ClassIndex(NamedTuple):
-    """Which rows each class of a table has: all that sampling needs to know of it."""
+    """Rows of each class of a table: all that sampling needs."""
 
     rows: np.ndarray  # [rows] int32, the table's row numbers, ordered by class
     class_sizes: np.ndarray  # [C] int, how many of them each class has
@@ -134,13 +134,13 @@ class RowSampler:
 
     @property
     def _most_queries(self) -> int:
-        """Of one class."""
+        """Returns the largest number of queries of one class."""
         if self._dirichlet is None:
             return self.num_query
         return min(self.way * self.num_query, self._largest_class - self.shot)
 
     def _counts(self, shares, left):
-        """[B, N] int32 queries of each class by its share, and of `left` at most."""
+        """Returns [B, N] int32 queries of each class by its share, at most `left`."""
         total = self.way * self.num_query
         ends = tf.round(total * tf.cumsum(shares, axis=1))  # the last is the total
         ends, left = tf.cast(ends, tf.int64), tf.cast(left, tf.int64)
@@ -153,7 +153,7 @@ class RowSampler:
         return tf.cast(given + more, tf.int32)
 
     def _in_turn(self, rows, counts):
-        """[B, N, Q] rows and their labels: the first `counts` of each class, in turn.
+        """Returns [B, N, Q] rows and labels: the first `counts` of each class in turn.
 
         They are of rows [B, N, R]; counts [B, N] sum to N * Q.
         """
@@ -173,12 +173,12 @@ class RowSampler:
         return keys[:, :classes], tf.reshape(keys[:, classes:], shape)
 
     def _words(self, first, count, number, stream=0):
-        """[B, number] uint32 of episodes from `first` on, of one of their streams."""
+        """Returns [B, number] uint32 of episodes from `first` on, from one stream."""
         return _philox(self._key, self._split + stream, first, count, number)
 
 
 def drawn_shapes(seed: int, first: Count, count: Count, shapes: int) -> tf.Tensor:
-    """[count] which of so many shapes each training step from `first` on has.
+    """Returns [count] numbers of shapes, one per training step from `first` on.
 
     A pure function of (seed, step), by another stream of the generator of episodes.
     """
@@ -192,7 +192,7 @@ def drawn_shapes(seed: int, first: Count, count: Count, shapes: int) -> tf.Tenso
 
 
 def _philox(key, stream, first, count, number):
-    """[count, number] uint32 of a stream: `number` a position, from `first` on."""
+    """Returns [count, number] uint32 of a stream, `number` per position."""
     counters = -(-number // _WORDS_PER_COUNTER)
     position = tf.cast(tf.cast(first, tf.int64) * counters, tf.uint64)
     words = tf.raw_ops.StatelessRandomUniformFullIntV2(
@@ -206,7 +206,7 @@ def _philox(key, stream, first, count, number):
 
 
 def _dirichlet(words, concentration: float):
-    """[B, N] float64 proportions from random words [B, N].
+    """Returns [B, N] float64 proportions made from random words [B, N].
 
     Those of gamma variates, each the quantile of a uniform number. They are halved for
     in logarithms, where none is too small to be told from 0.
@@ -227,12 +227,12 @@ def _dirichlet(words, concentration: float):
 
 
 def _between(ends):
-    """[B, N] differences of ends [B, N], the first from 0."""
+    """Returns [B, N] differences between successive ends [B, N], the first from 0."""
     return ends - tf.pad(ends[:, :-1], [[0, 0], [1, 0]])
 
 
 def largest_num_query(table: EmbeddingTable | ClassIndex, shot: int) -> int:
-    """Returns as many queries per class as the smallest leaves, at most 600 - `shot`.
+    """Returns the most queries per class that all classes have, at most 600 - `shot`.
 
     Raises:
       InputError: if a class has no row left after `shot`, or it is no count.
@@ -243,7 +243,7 @@ def largest_num_query(table: EmbeddingTable | ClassIndex, shot: int) -> int:
 
 
 def episode_names(table: EmbeddingTable, rows: EpisodeRows) -> EpisodeRows:
-    """Returns the names of the examples and classes in place of their numbers.
+    """Returns the names of examples and classes in place of their numbers.
 
     Raises:
       InputError: if the table names no examples.
@@ -255,7 +255,7 @@ def episode_names(table: EmbeddingTable, rows: EpisodeRows) -> EpisodeRows:
 
 
 def check_at_least(least: int, field: str, value: object) -> None:
-    """Refuses what is no integer of `least` or more, naming the field."""
+    """Raises an InputError unless the value is an integer >= `least`."""
     if not isinstance(value, numbers.Integral) or value < least:
         raise InputError(f"`{field}`", f"an integer of {least} or more", shown(value))
 

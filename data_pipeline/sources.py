@@ -1,4 +1,4 @@
-"""Data from arrays in memory, from files, or the embedded glyphs, as one `Data`."""
+"""Loads data from arrays, files or the embedded glyphs as one `Data`."""
 
 import dataclasses
 import os
@@ -26,7 +26,7 @@ _WITHOUT_SPLITS = "data of one file, which holds all classes without splits"
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Data(Mapping[str, EmbeddingTable]):
-    """Splits of a data set by name, and where they came from; see `load_data`."""
+    """Splits of a data set by name, and their source; see `load_data`."""
 
     tables: Mapping[str, EmbeddingTable]  # of some of "train", "val" and "test"
     source: DataConfig  # the settings that name the data
@@ -168,7 +168,7 @@ def read(
 def _of_arrays(
     source: Any, splitting: DataConfig, console: Console
 ) -> dict[str, EmbeddingTable]:
-    """Tables of arrays, their classes split as `splitting` says."""
+    """Returns tables of arrays, with classes split as `splitting` says."""
     _check_alone(splitting)
     if not isinstance(source, Mapping):
         if not splitting.shares_classes:
@@ -190,7 +190,7 @@ def _of_arrays(
 
 
 def _check_alone(named: DataConfig) -> None:
-    """Refuses settings of splits that nothing would come of."""
+    """Refuses settings of splits that would have no effect."""
     if named.val_classes and named.shares_classes:
         flag = "class_split" if named.class_split else "class_folds"
         _refuse_val(f"0, for --{flag} makes a val", str(named.val_classes))
@@ -200,7 +200,7 @@ def _check_alone(named: DataConfig) -> None:
 
 
 def _has_val(named: DataConfig) -> bool:
-    """Whether data whose train could be read has a val as well."""
+    """Tells whether data with a readable train also has a val split."""
     try:
         files, hold_all = find_files(named, ("train", "val"))
     except InputError:
@@ -218,7 +218,7 @@ def _refuse_val(expected: str, received: str) -> None:
 
 
 def write_data(data: Data, directory: AnyPath) -> None:
-    """Writes each split but for its pictures as an .npz file of `directory`.
+    """Writes each split without its pictures as an .npz file in `directory`.
 
     What is read of it has the digests of what was written.
 

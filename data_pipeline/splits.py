@@ -1,4 +1,4 @@
-"""Splits: held against each other, joined, taken apart, and made of all classes."""
+"""Checks splits against each other, joins them, and makes them from classes."""
 
 import dataclasses
 import hashlib
@@ -26,7 +26,7 @@ _NUMBERS_HINT = (
 
 
 def join(tables: list[EmbeddingTable]) -> EmbeddingTable:
-    """One table of all rows of `tables`, as the release's `train_on_val` joins two.
+    """Returns one table of all rows, as the release's `train_on_val` joins two.
 
     Raises:
       InputError: if a class or an example name is in two tables, or sizes differ.
@@ -52,7 +52,7 @@ def join(tables: list[EmbeddingTable]) -> EmbeddingTable:
 def hold_out(
     table: EmbeddingTable, count: int, console: Console
 ) -> tuple[EmbeddingTable, EmbeddingTable]:
-    """Takes `count` classes out of train for val; returns (train, val).
+    """Moves `count` classes from train to val; returns (train, val).
 
     The digests of their names choose them, so no seed and no order of rows matters.
 
@@ -79,7 +79,7 @@ def hold_out(
 def split_classes(
     class_names: Sequence[str], settings: DataConfig, console: Console = SILENT
 ) -> tuple[str, ...]:
-    """Returns the split of each class, by `class_split` or `class_folds` of settings.
+    """Returns the split of each class, by `class_split` or `class_folds`.
 
     Digests of `split_seed` and the name put the classes in an order that is cut into
     parts. So no order of rows matters, nor `seed`: runs of several seeds test on the
@@ -120,13 +120,13 @@ def split_classes(
 def share_classes(
     table: EmbeddingTable, settings: DataConfig, console: Console = SILENT
 ) -> dict[str, EmbeddingTable]:
-    """Returns the splits of a table that holds all classes; see `split_classes`."""
+    """Divides a table of all classes into splits; see `split_classes`."""
     splits = np.array(split_classes(table.class_names, settings, console))
     return {split: table.with_classes(splits == split) for split in SPLITS}
 
 
 def check_splits(tables: list[EmbeddingTable]) -> None:
-    """Refuses splits that share a class or differ in embedding size.
+    """Raises if splits share a class or differ in embedding size.
 
     Raises:
       InputError: naming both files and the first few shared classes.
@@ -165,7 +165,7 @@ def _by_fold(class_names: Sequence[str], settings: DataConfig) -> tuple[str, ...
 def _in_turn(
     class_names: Sequence[str], seed: int, splits: np.ndarray
 ) -> tuple[str, ...]:
-    """Hands [C] splits to the classes in the order of their digests."""
+    """Assigns [C] splits to the classes in the order of their digests."""
     keys = (f"{seed}/{name}".encode("utf-8", "surrogatepass") for name in class_names)
     digests = [hashlib.sha256(key).digest() for key in keys]
     given = dict(zip(sorted(digests), splits.tolist()))
@@ -209,7 +209,7 @@ def _by_file(
 
 
 def _numbers_hint(source: str) -> str:
-    """How to make the class numbers of a split distinct: its file's, or an array's."""
+    """Returns how to make the class numbers of a split distinct."""
     if not source.endswith(".npz"):
         return _NUMBERS_HINT
     split = os.path.basename(source).removesuffix(".npz")

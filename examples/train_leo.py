@@ -1,4 +1,4 @@
-"""Trains and tests LEO on the embedded characters: a loop to read, nothing hidden.
+"""Trains and tests LEO on the embedded characters: a training loop to read.
 
     python examples/train_leo.py
 

@@ -1,4 +1,4 @@
-"""`python -m leo_tf`: the same as `leo-tf`."""
+"""Runs the command line: `python -m leo_tf` is the same as `leo-tf`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Lines for people beside results, and the progress line of a long job.
+"""Messages for people beside results, and the progress line of a long job.
 
 On a terminal the progress line moves, elsewhere it is sparse.
 """
@@ -24,7 +24,7 @@ _TABLE_WIDTH = 200
 
 
 class _StandardError:
-    """Standard error, where a full disk or a closed pipe loses no more than lines."""
+    """Standard error that loses only lines if a disk is full or a pipe closed."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -43,7 +43,7 @@ _STDERR: Any = _StandardError()  # as good as an IO[str]
 
 
 class ProgressLine:
-    """A context manager that shows how far a job is, how fast, and how long still.
+    """A context manager that shows progress, rate and time left.
 
     Args:
       title: what is being done.
@@ -92,7 +92,7 @@ class ProgressLine:
         self._bar.stop()
 
     def advance(self, units: int, facts: str = "") -> None:
-        """Counts `units` more as done, and shows `facts` beside rate and time left."""
+        """Counts `units` more as done. Shows `facts` beside rate and time left."""
         self.done, now = self.done + units, time.monotonic()
         elapsed = max(now - self._start, 1e-9)
         rate = (self.done - self._first) / elapsed
@@ -107,16 +107,16 @@ class ProgressLine:
             print(f"{self.title} {self.done}/{self.total}  {shown}", file=_STDERR)
 
     def skip_time(self, seconds: float) -> None:
-        """Leaves `seconds` spent on something else out of the rate."""
+        """Excludes `seconds` spent on something else from the rate."""
         self._start += seconds
 
     def note(self, text: str) -> None:
-        """Prints a line that stays, above the moving one."""
+        """Prints a permanent line above the moving one."""
         if not self.quiet:
             self.warn(text)
 
     def warn(self, text: str) -> None:
-        """Prints a line that stays, even if quiet."""
+        """Prints a permanent line, even if quiet."""
         if self._warn:
             return self._warn(text)
         self._bar.console.print(text, markup=False, soft_wrap=True)
@@ -131,7 +131,7 @@ def _clock(seconds: float) -> str:
 
 
 class Console:
-    """Where a job tells what it does: on standard error, beside results.
+    """Messages of a job, on standard error, beside results.
 
     If it is `quiet`, only warnings are left.
     """
@@ -160,18 +160,18 @@ class Console:
     def progress(
         self, title: str, total: int, done: int = 0, unit: str = "steps"
     ) -> ProgressLine:
-        """Returns the progress line of a job; shown unless quiet."""
+        """Returns the progress line of a job. It is hidden if quiet."""
         return ProgressLine(title, total, done, unit, self.quiet, self.warn)
 
 
 class _Silent(Console):
-    """What a library tells that nobody has asked: nothing, but warnings are logged."""
+    """Console of a library call: prints nothing, and logs warnings."""
 
     def warn(self, text: str) -> None:
         logging.getLogger("leo_tf").warning(text)
 
     def table(self, table: "rich.table.Table") -> None:
-        """Shows nothing: the error that follows says the same in words."""
+        """Shows nothing, because the error that follows has the same content."""
 
 
 SILENT: Console = _Silent(quiet=True)

@@ -1,4 +1,4 @@
-"""The machine and the packages that computed a result."""
+"""Describes the machine and packages of a run, and imports two of them safely."""
 
 import contextlib
 import importlib.metadata
@@ -28,7 +28,7 @@ _MAKERS = re.compile(
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """Whether a user can act on a record: not if our functions are traced again.
+    """Tells whether a log record is of use to users; retracing of our functions is not.
 
     A filter for TensorFlow's logger; functions of the user's are warned of as ever.
     """
@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
 
 
 def python() -> str:
-    """Returns this Python as a shell finds it here, quoted."""
+    """Returns the command for this Python in this shell, quoted."""
     found, mine = shutil.which("python"), pathlib.Path(sys.executable)
     # By directory: that of a virtual environment may be a link to another's.
     if found and pathlib.Path(found).parent == mine.parent:
@@ -53,7 +53,7 @@ def python() -> str:
 
 
 def program() -> str:
-    """Returns what to type here for our command line: as printed commands begin."""
+    """Returns the command for our command line here, for printed commands."""
     script = pathlib.Path(leo_tf.__file__).parents[1] / "run_leo.py"
     if script.exists():  # in a checkout, wherever it is
         return f"{python()} {shlex.quote(os.path.relpath(script))}"
@@ -61,7 +61,7 @@ def program() -> str:
 
 
 def import_keras() -> None:
-    """Imports Keras upon TensorFlow, whatever KERAS_BACKEND and keras.json say.
+    """Imports Keras on TensorFlow, whatever KERAS_BACKEND and keras.json say.
 
     FlagError if it is imported already, upon something else.
     """
@@ -74,7 +74,7 @@ def import_keras() -> None:
 
 
 def import_matplotlib() -> Any:
-    """Returns matplotlib, imported whatever MPLBACKEND says; we never use a backend.
+    """Imports and returns matplotlib, whatever MPLBACKEND says.
 
     A notebook hands its own on to every command that is started from it.
     """
@@ -85,7 +85,7 @@ def import_matplotlib() -> Any:
 
 @contextlib.contextmanager
 def _variable(name: str, value: str) -> Iterator[None]:
-    """Sets an environment variable for a while: other programs may need the user's."""
+    """Sets an environment variable temporarily; other programs need the user's."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -97,7 +97,7 @@ def _variable(name: str, value: str) -> Iterator[None]:
 
 
 def device() -> str:
-    """Returns what TensorFlow computes on, in words."""
+    """Returns the device that TensorFlow computes on, as words."""
     import tensorflow as tf
 
     gpus = len(tf.config.list_logical_devices("GPU"))

@@ -1,4 +1,4 @@
-"""The one family of errors this package raises for a user's mistake.
+"""The errors that this package raises for users' mistakes.
 
 Every error says where (a path or a flag), what was expected, what was received and,
 where it helps, what to do. The command line prints that line and exits with
@@ -16,7 +16,7 @@ _LONGEST_PART = 4096
 
 
 def shown(value: object) -> str:
-    """Returns text from a file or a flag, escaped and cut, for a line of an error."""
+    """Returns text from a file or a flag, escaped and shortened for an error."""
     text = ascii(value)
     if len(text) <= _SHOWN_CHARACTERS:
         return text
@@ -24,7 +24,7 @@ def shown(value: object) -> str:
 
 
 def one_line(text: object) -> str:
-    """Returns text on one line: escaped where it cannot be printed, cut if endless.
+    """Returns text on one line, escaped where unprintable and shortened if long.
 
     A path in any script stays as it is; what would move a terminal's cursor does not.
     """
@@ -36,7 +36,7 @@ def one_line(text: object) -> str:
 
 
 class LeoError(ValueError):
-    """Something the user can mend.
+    """An error that the user can fix.
 
     Each part may hold text from a file; it is kept as `one_line` of it.
 
@@ -56,18 +56,18 @@ class LeoError(ValueError):
         super().__init__(f"{message} {self.hint}" if hint else message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles all parts: a pool that cannot read an error back waits for ever."""
+        """Pickles all parts, so that a process pool can read the error back."""
         return type(self), (self.where, self.expected, self.received, self.hint)
 
 
 class FlagError(LeoError):
-    """A flag or a configuration field has a value it cannot have."""
+    """A flag or a configuration field has an invalid value."""
 
     exit_code = 2
 
 
 class InputError(LeoError):
-    """A data file, or a run directory, is not what it should be."""
+    """A data file or a run directory is invalid."""
 
     exit_code = 3
 
@@ -85,25 +85,25 @@ class DivergedError(LeoError):
 
 
 class WorkerError(LeoError):
-    """Another process of the same training has gone."""
+    """Another process of the same training is gone."""
 
     exit_code = 7
 
 
 class DiskError(LeoError):
-    """Nothing can be written where it must be written."""
+    """A file cannot be written."""
 
     exit_code = 5
 
 
 class CallbackError(LeoError):
-    """A callback of the user's has raised an exception, which is the cause of this."""
+    """A user's callback raised an exception, which is this error's cause."""
 
     exit_code = 8
 
 
 class RequestError(ValueError):
-    """What a model or a `Classifier` refuses: the field, the expected, the received."""
+    """A model or `Classifier` refuses a request: field, expected, received."""
 
 
 def refused(field: str, expected: str, received: object) -> RequestError:
@@ -118,7 +118,7 @@ def without_secrets(source: object) -> str:
 
 
 def refusal(message: str) -> str:
-    """Returns what the model itself said, without where TensorFlow adds it happened."""
+    """Returns the model's own message, without TensorFlow's location of it."""
     message = message.rpartition("<stack traces unavailable>\n")[2]
     message = message.partition("\n\t [[")[0].strip()
     said = re.fullmatch(r"assertion failed: \[(.*)\]", message, re.DOTALL)
@@ -126,11 +126,11 @@ def refusal(message: str) -> str:
 
 
 class ForkError(LeoError):
-    """TensorFlow cannot compute in this process, and would hang."""
+    """TensorFlow cannot compute in this forked process, and would hang."""
 
 
 class Stopped(Exception):
-    """A signal, here by its number, has asked the process to stop; all is saved."""
+    """A signal asked the process to stop; everything is saved."""
 
     def __init__(self, signal: int):
         super().__init__(f"stopped by signal {signal}")
@@ -138,7 +138,7 @@ class Stopped(Exception):
 
 
 def check_not_forked() -> None:
-    """Call it before TensorFlow computes: its threads do not live on in a fork.
+    """Raises a ForkError in a fork of a process where TensorFlow has computed.
 
     Raises:
       ForkError: if TensorFlow had computed anything before this process was forked.
@@ -155,7 +155,7 @@ def check_not_forked() -> None:
 
 
 def _tensorflow_has_computed() -> bool:
-    """Its number of threads can be changed until it starts them."""
+    """Tells whether TensorFlow's threads have started."""
     config = getattr(sys.modules.get("tensorflow"), "config", None)
     if config is None:
         return False
@@ -174,7 +174,7 @@ def _note_fork() -> None:
 
 
 def _is_alone() -> bool:
-    """Says whether this process has one thread only; where that is unknown, no."""
+    """Tells whether this process has one thread; False if that is unknown."""
     try:
         return len(os.listdir("/proc/self/task")) == 1
     except OSError:

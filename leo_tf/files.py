@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whenever the process or the machine stops.
+"""Writes files that are complete or absent, whenever the process or machine stops.
 
 JSON is strict when written, so that others read it too, and bounded when read.
 """
@@ -18,7 +18,7 @@ AnyPath = str | os.PathLike[str]
 
 
 def near(path: AnyPath) -> str:
-    """A path as one would write it here: relative, if it is below this directory."""
+    """Returns a path as a user would type it: relative if below this directory."""
     try:
         return str(pathlib.Path(path).relative_to(os.getcwd()))
     except (OSError, ValueError):
@@ -28,7 +28,7 @@ def near(path: AnyPath) -> str:
 def write_file(
     path: AnyPath, content: bytes | memoryview | Callable[[BinaryIO], object]
 ) -> None:
-    """Replaces a file at once: a reader finds the old content or the new, whole.
+    """Replaces a file at once: readers find the old or the new content, complete.
 
     Args:
       path: of the file; its directory is made if it is missing.
@@ -58,7 +58,7 @@ def write_file(
 
 
 def make_directory(path: pathlib.Path) -> None:
-    """Makes a directory and its parents where need be, their names flushed."""
+    """Creates a directory and missing parents, and flushes their names."""
     try:
         path.mkdir()
     except FileNotFoundError:
@@ -84,17 +84,17 @@ def flush_to_disk(path: pathlib.Path) -> None:
 
 
 def to_json(value: Any) -> bytes:
-    """Returns a JSON text; NaN and infinity, which JSON has not, become null."""
+    """Returns JSON text. NaN and infinity, which JSON lacks, become null."""
     return json.dumps(_strict(value), indent=1, allow_nan=False).encode()
 
 
 def finite(number: float | None) -> float | None:
-    """Returns the number, or None if it is none that JSON can hold."""
+    """Returns the number, or None if JSON cannot store it."""
     return None if number is None or not math.isfinite(number) else number
 
 
 def read_json(path: pathlib.Path, most_bytes: int) -> Any:
-    """Returns what a JSON file holds.
+    """Returns the content of a JSON file.
 
     A larger file than `most_bytes` is refused before it is read: a parser takes some
     thirty times the size of the worst text.

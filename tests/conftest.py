@@ -56,13 +56,13 @@ _LONG = (
 
 
 def pytest_collection_modifyitems(items):
-    """Long files first: one that begins last would keep all others waiting."""
+    """Runs long files first, because a late one would keep the others waiting."""
     place = {name: number for number, name in enumerate(_LONG)}
     items.sort(key=lambda item: place.get(item.path.stem, len(_LONG)))
 
 
 def pytest_collection_finish():
-    """Modules stay for good: the collector of garbage looks at what tests make only.
+    """Freezes modules, so that the garbage collector skips them.
 
     It would else take a tenth of the time in which graphs are traced.
     """
@@ -78,7 +78,7 @@ def write_split():
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory):
-    """Function: makes a directory of a name, and fills it, once for all workers."""
+    """Returns a function that fills a directory of a name once for all workers."""
 
     def made_once(name: str, fill) -> pathlib.Path:
         if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -166,7 +166,7 @@ def quickly(trained):
 
 @pytest.fixture(scope="module")
 def quick_jobs(trained):
-    """For tests of what jobs do, not of TensorFlow: nothing of theirs is traced.
+    """Runs jobs without tracing, for tests of their results and files.
 
     A graph for a few steps takes longer than these steps. What takes long and is tested
     elsewhere is short: validation episodes and learning curves are not drawn
@@ -180,7 +180,7 @@ def quick_jobs(trained):
 
 @pytest.fixture
 def quick_job(trained):
-    """`quick_jobs` for one test."""
+    """Does as `quick_jobs`, for one test."""
     with _quick_jobs():
         yield
 
@@ -220,7 +220,7 @@ def trained_export(trained, made_once) -> pathlib.Path:
 
 @pytest.fixture
 def make_trainer(tmp_path, monkeypatch):
-    """`toy_training.make_trainer` for run directories below `tmp_path`.
+    """Returns `toy_training.make_trainer` for run directories below `tmp_path`.
 
     It makes one step a call, so that a signal stops it at the very step a test wants.
     """

@@ -1,4 +1,4 @@
-"""What `docs/` says of the original release: slips mended, and the proofs it names.
+"""Tests that the slips docs/parity.md lists are mended, and its proofs exist.
 
 Slips within one module are proven mended in that module's tests; here are those that
 a user of the release meets at the command line. Shapes: B tasks, N way, K shot, Q

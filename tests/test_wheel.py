@@ -1,4 +1,4 @@
-"""What `pip install` gives lives beside a project that has folders of our names.
+"""Tests that an installed wheel lives beside a project with folders of our names.
 
 The editable install of a checkout hides what is wrong here, so the wheel is installed,
 into an environment of its own that borrows the heavy packages of the running one.
@@ -74,7 +74,7 @@ for name, module in list(sys.modules.items()):
 
 
 def run(*command, **options) -> str:
-    """What a command prints; fails with all it said if it does."""
+    """Returns the output of a command, and fails with all of it if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, **options)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout

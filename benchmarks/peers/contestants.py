@@ -1,4 +1,4 @@
-"""Who is measured: leo_tf, with and without its data pipeline, and its peers.
+"""The contestants: leo_tf, with and without its data pipeline, and its peers.
 
 Each function takes the settings of a run and builds the function that makes a given
 number of meta-steps and returns when they are done. All but one see the same meta-batch
@@ -71,7 +71,7 @@ def leo_tf(config: Config) -> Run:
 
 
 def leo_tf_with_data(config: Config) -> Run:
-    """As the trainer runs it: new episodes for each step, many steps a host call."""
+    """Runs steps as the trainer does: new episodes each step, many steps a call."""
     import tensorflow as tf
 
     from leo_tf.data_pipeline.embeddings import EmbeddingTable
@@ -160,7 +160,7 @@ _NEEDS = {
 
 
 def lack_of(name: str) -> str | None:
-    """What a contestant lacks to take part; None if nothing."""
+    """Returns what a contestant lacks to take part; None if nothing."""
     packages = _NEEDS.get(name, ())
     absent = [p for p in packages if importlib.util.find_spec(p) is None]
     if absent:

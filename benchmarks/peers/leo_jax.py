@@ -1,4 +1,4 @@
-"""LEO's training step in plain JAX: a peer to measure leo_tf against.
+"""LEO's training step in plain JAX, as a peer to compare leo_tf with.
 
 Written as a user of JAX would write it: one task's loss, vmap over tasks, grad through
 the inner loop's grads, jit around the step, JAX's default generator, optax. It computes

@@ -1,4 +1,4 @@
-"""LEO's training step in plain PyTorch: a peer to measure leo_tf against.
+"""LEO's training step in plain PyTorch, as a peer to compare leo_tf with.
 
 Written as a user of PyTorch would write it: one task's loss, torch.func's vmap over
 tasks and grad through the inner loop's grads, PyTorch's generator and Adam. It computes
@@ -183,7 +183,7 @@ def mend_and_clip(gradients: dict, loss: Tensor, params: dict, config: Config) -
 
 
 def final_gradients(params: dict, batch: Task, draws: Draws, config: Config):
-    """What Adam gets from a meta-step with given draws; loss and accuracy."""
+    """Returns Adam's input from a meta-step with given draws; loss and accuracy."""
     grad_and_value = torch.func.grad_and_value(meta_loss, has_aux=True)
     gradients, metrics = grad_and_value(params, batch, draws, config.model)
     return mend_and_clip(gradients, metrics[0], params, config), metrics

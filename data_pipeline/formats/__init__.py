@@ -1,1 +1,1 @@
-"""Readers of feature files of one format each; every file is taken for hostile."""
+"""Readers of feature files, one per format. Every file is treated as hostile."""

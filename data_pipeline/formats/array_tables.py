@@ -1,4 +1,4 @@
-"""Tables of named arrays: .npz and safetensors files, .npy with labels beside."""
+"""Reads named arrays: .npz and safetensors files, .npy files with labels beside."""
 
 import functools
 import os
@@ -75,13 +75,13 @@ def load_safetensors(tensors: SafetensorsFile, dtype: str) -> EmbeddingTable:
 def keyed_table(
     embeddings: np.ndarray, keys: list[str], path: str, dtype: str
 ) -> EmbeddingTable:
-    """Returns the table of rows whose keys carry the class, as in the release."""
+    """Returns the table of rows whose keys contain the class, as in the release."""
     classes = classes_of_keys(keys, f"{path}: `keys`")
     return EmbeddingTable.of(embeddings, classes, keys, path, dtype)
 
 
 def splits_in(path: AnyPath) -> list[str]:
-    """Returns the names of the splits that one file holds; none of a file of one."""
+    """Returns the names of the splits in one file, or [] if it is a single table."""
     with open_input(path) as file:
         if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
             return []
@@ -89,7 +89,7 @@ def splits_in(path: AnyPath) -> list[str]:
 
 
 def refuse_split(path: str, split: str | None, advice: str = SHARE_HINT) -> None:
-    """Refuses to read one split of a file that has none; `advice` is what to do."""
+    """Raises an InputError if `split` is wanted of a file without splits."""
     if split is not None:
         expected = f"a file of several splits, to read {shown(split)} of it"
         hint = f"{advice} Or give the directory of train, val and test, a file each."
@@ -105,7 +105,7 @@ def _splits_of(npz: NpzFile) -> list[str]:
 
 
 def _names_in(npz: NpzFile | SafetensorsFile) -> tuple[str, str]:
-    """The names of the arrays of features and of labels.
+    """Returns the names of the arrays of features and of labels.
 
     They are `embeddings` and `labels`, or else the only ones that mean as much.
     """

@@ -1,4 +1,4 @@
-"""Reads Parquet and Arrow files, and folders that Hugging Face's `datasets` saves.
+"""Reads Parquet and Arrow files, and folders saved by Hugging Face's `datasets`.
 
 By pyarrow, the extra `arrow`. Its parser is a program in C++ with bounds of its own, so
 such files are read only if the user trusts them.
@@ -28,14 +28,14 @@ _INDEX = "__index_level_0__"
 
 
 def is_arrow(start: bytes, path: str) -> bool:
-    """Whether a file that begins so is for `read_arrow`, by its name where need be."""
+    """Tells by first bytes, or name, whether a file is for `read_arrow`."""
     by_name = os.path.basename(path) == STATE_FILE
     is_stream = start.startswith(_STREAM) and path.endswith(".arrow")
     return by_name or is_stream or start.startswith((_PARQUET, _ARROW))
 
 
 def untrusted(path: str, advice: str) -> InputError:
-    """Returns the error of a file that nobody has said to trust."""
+    """Returns the error of a file that the user has not declared trusted."""
     received = "a file of Arrow or Parquet"
     return InputError(path, _FLAG_HINT, received, advice)
 
@@ -85,7 +85,7 @@ def read_arrow(path: str, dtype: str) -> TextTable:
 
 
 def _tables(path: str) -> Iterator[Any]:
-    """Yields the tables of a file, or of those that a `state.json` names."""
+    """Yields the table of a file, or those that a `state.json` lists."""
     from pyarrow import ipc, parquet
 
     files = [path]
@@ -114,7 +114,7 @@ def _tables(path: str) -> Iterator[Any]:
 
 
 def _named(classes: list[str], schema: Any, label: str) -> list[str]:
-    """Classes by the names that `datasets` keeps for their numbers, if it has any."""
+    """Returns class names in place of their numbers, if `datasets` stored names."""
     try:
         kept = json.loads((schema.metadata or {})[b"huggingface"])
         names = kept["info"]["features"][label]["names"]
@@ -124,7 +124,7 @@ def _named(classes: list[str], schema: Any, label: str) -> list[str]:
 
 
 def _of_lists(column: Any, where: str) -> np.ndarray:
-    """[rows, D] of a column of lists, of one length."""
+    """Returns the array [rows, D] of a column of lists of equal length."""
     sizes = {len(row) if row.is_valid else 0 for row in column}
     if len(sizes) > 1 or 0 in sizes:
         received = f"{min(sizes)} to {max(sizes)}"

@@ -1,4 +1,4 @@
-"""Files of other programs: what they are, and the Python lines that make ours of them.
+"""Recognises files of other programs, and gives the Python that converts them.
 
 They are known by their first bytes or by their names; no more is read of them, and
 nothing is run. NumPy takes a tenth of a second, so nothing of it here: the command line
@@ -30,7 +30,7 @@ _UNPACK = "Unpack it, and give what is in it."
 
 
 class _Kind(NamedTuple):
-    """A kind of file: its first bytes, or else its name; how to make an .npz of it."""
+    """A kind of foreign file: its first bytes or suffixes, and how to convert it."""
 
     name: str
     start: bytes  # a regular expression; one that never fits where the name decides
@@ -133,7 +133,7 @@ _PAIR_END = rb"(?:\x86|t)(?:\x94|q.|r.{4}|p\d+\n)?\.\Z"
 
 
 def kind_of(head: bytes, path: str) -> tuple[str, str] | None:
-    """Returns what a file of another program is, and the next step; None if unknown.
+    """Returns the kind of a foreign file and the next step; None if unknown.
 
     Args:
       head: its first `HEAD_BYTES`, of a file that is no TFRecord.
@@ -149,7 +149,7 @@ def kind_of(head: bytes, path: str) -> tuple[str, str] | None:
 
 
 def pickle_advice(file: BinaryIO | io.BufferedIOBase, path: str) -> str:
-    """Returns the lines that turn a pickle of another kind into an .npz; "" if unknown.
+    """Returns Python that converts a foreign pickle to .npz; "" if unknown.
 
     Nothing is unpickled: the first and the last bytes tell dicts, pairs and frames.
     """
@@ -170,7 +170,7 @@ def pickle_advice(file: BinaryIO | io.BufferedIOBase, path: str) -> str:
 
 
 def _opening(head: bytes) -> list[tuple[str, Any]]:
-    """The first opcodes of a pickle, named, with their arguments: nothing is run."""
+    """Returns the first opcodes of a pickle with their arguments. Nothing is run."""
     found = []
     try:
         with warnings.catch_warnings():  # of escapes in text that is damaged
@@ -184,7 +184,7 @@ def _opening(head: bytes) -> list[tuple[str, Any]]:
 
 
 def _of_pickle(opening: list[tuple[str, Any]], is_pair: bool) -> tuple[str, str]:
-    """A note, and the code that saves `d`; neither if it is not known what `d` is."""
+    """Returns a note and the code that saves `d`, or two empty texts."""
     words, first = str(opening), opening[0][0] if opening else ""
     if "pandas" in words:
         return _FRAME_NOTE, _FRAME
@@ -206,7 +206,7 @@ def _of_pickle(opening: list[tuple[str, Any]], is_pair: bool) -> tuple[str, str]
 
 
 def _pair_of(names: list[Any]) -> tuple[str, str]:
-    """A note, and the code that saves the two of the named arrays that we want."""
+    """Returns a note and the code that saves the two arrays we want."""
     x = next((n for n in ("embeddings", *_FEATURES) if n in names), "X")
     y = next((n for n in ("labels", *_LABELS) if n in names), "y")
     note = "" if x in names and y in names else _OWN_NAMES
@@ -214,13 +214,13 @@ def _pair_of(names: list[Any]) -> tuple[str, str]:
 
 
 def npz_advice(path: str, names: list[str]) -> str:
-    """Returns the line that gives the arrays of an .npz file the names that we read."""
+    """Returns Python that renames the arrays of an .npz file to our names."""
     note, code = _pair_of(names)
     return _advice(note, "", f"d = np.load({{path}}); {code}", path=path)
 
 
 def rewrite_advice(path: str, name: str, change: str, trust: bool = False) -> str:
-    """Returns the line that writes an .npz file again with an array changed."""
+    """Returns Python that rewrites an .npz file with one array changed."""
     allow = ", allow_pickle=True" if trust else ""
     code = f"d = dict(np.load({{path}}{allow})); d[{{name}}] = d[{{name}}]{change}; "
     code += "np.savez({path}, **d)"
@@ -228,14 +228,14 @@ def rewrite_advice(path: str, name: str, change: str, trust: bool = False) -> st
 
 
 def resave_advice(path: str, change: str, trust: bool = False) -> str:
-    """Returns the line that writes an .npy file again with its array changed."""
+    """Returns Python that rewrites an .npy file with its array changed."""
     allow = ", allow_pickle=True" if trust else ""
     code = f"np.save({{path}}, np.load({{path}}{allow}){change})"
     return _advice(_TRUST if trust else "", "", code, path=path)
 
 
 def npz_name(path: str) -> str:
-    """Returns the name of the .npz file for a file: of the split, where it says one."""
+    """Returns the .npz name for a foreign file, by its split if its name has one."""
     directory, name = os.path.split(path)
     stem = name.split(".")[0] or name
     word = re.split(r"[^A-Za-z]", stem)[0].lower()
@@ -245,7 +245,7 @@ def npz_name(path: str) -> str:
 
 
 def _advice(note: str, imports: str, code: str, **texts: str) -> str:
-    """The note, and the code at the end, so that it can be copied."""
+    """Returns the note followed by the code, so that the code can be copied."""
     if not code:
         return note
     imports = f"import {imports}, numpy as np" if imports else "import numpy as np"

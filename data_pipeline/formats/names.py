@@ -1,4 +1,4 @@
-"""Names of examples: from bytes to text, and from a release's key to its class."""
+"""Decodes the names of examples, and finds the class in a release's key."""
 
 import numbers
 import re
@@ -21,7 +21,7 @@ Refusal = Callable[[str, str], Exception]
 
 
 def check_row_count(rows: int, row_bytes: int, refusal: Refusal) -> None:
-    """Refuses rows whose names take more memory than in proportion to the features.
+    """Refuses more rows than their features' size justifies.
 
     A row's names, its class and what is made of them take some 300 bytes; its features
     take `row_bytes` in the file.
@@ -67,7 +67,7 @@ def names_of_classes(labels: list[Any], where: str) -> list[str]:
 
 
 def array_to_names(array: np.ndarray, refusal: Refusal) -> list[str]:
-    """Returns the texts of an array of bytes or text; refuses what is none."""
+    """Returns the texts of an array of bytes or text; refuses others."""
     if array.dtype.kind == "U":
         codes = np.ascontiguousarray(array).view(array.dtype.byteorder + "u4")
         if codes.size and codes.max() > _LAST_CODE_POINT:
@@ -76,7 +76,7 @@ def array_to_names(array: np.ndarray, refusal: Refusal) -> list[str]:
 
 
 def class_of_key(key: str) -> str | None:
-    """Returns CLASS of a key `index-CLASS-CLASS_rest`, None if it has another form.
+    """Returns CLASS of a key `index-CLASS-CLASS_rest`, or None.
 
     `index` has no hyphen; CLASS may have hyphens and underscores. Where two readings
     fit, as `aye` and `aye-aye_lemur` do in `7-aye-aye_lemur-aye-aye_lemur_3.jpg`, the

@@ -18,7 +18,7 @@ _LABEL_SUFFIXES = (".npy", ".csv", ".txt")
 
 
 def read_array(file: BinaryIO, path: str, kinds: str) -> np.ndarray:
-    """Reads the array of 1 or 2 axes that an open file holds, in the file's dtype.
+    """Reads the array in an open file: 1 or 2 axes, in the file's dtype.
 
     Raises:
       InputError: if it is of none of these `dtype.kind`s, or the file has another size
@@ -45,7 +45,7 @@ def read_array(file: BinaryIO, path: str, kinds: str) -> np.ndarray:
 
 
 def labels_beside(path: str) -> str:
-    """Returns the path of the labels of the features in an .npy file.
+    """Returns the path of the labels that belong to an .npy file.
 
     For X.npy it is X_labels, X_y, y, or labels: one of them, as .npy, or as .csv or
     .txt with a label a line.

@@ -46,7 +46,7 @@ _DAMAGES = (
 
 
 class NpzFile:
-    """The arrays of one open .npz file, which stays the caller's.
+    """The arrays of one open .npz file. The caller closes the file.
 
     Raises:
       InputError: beginning with `path`, if it is no zip, or one made to deceive.
@@ -71,7 +71,7 @@ class NpzFile:
 
     @property
     def names(self) -> list[str]:
-        """Names of the arrays of the file."""
+        """Names of the arrays in the file."""
         return [n.removesuffix(_SUFFIX) for n in self._members if n.endswith(_SUFFIX)]
 
     def read(self, name: str, kinds: str) -> np.ndarray:
@@ -121,7 +121,7 @@ class NpzFile:
 
 
 class _BoundedReads:
-    """An open file that hands out at most `most` bytes at a time, if that is a number.
+    """An open file whose reads are limited to `most` bytes, unless it is None.
 
     A zip's directory is read at once, and an entry of it takes fifteen times its size.
     """
@@ -144,7 +144,7 @@ class _BoundedReads:
 def read_header(
     member: IO[bytes], where: str, kinds: str, advice: Callable[..., str]
 ) -> tuple[np.dtype, tuple[int, ...], bool]:
-    """Returns dtype, shape, and whether the order is Fortran's; reads to the data.
+    """Reads a header; returns dtype, shape and whether the order is Fortran's.
 
     `advice` makes a hint of a change to the array, in Python.
     """

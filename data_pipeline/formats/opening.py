@@ -1,4 +1,4 @@
-"""Opens files that may be anything: a pipe that never ends, a directory, nothing."""
+"""Opens input files, and refuses pipes, directories and empty files."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ from leo_tf.files import AnyPath
 
 @contextlib.contextmanager
 def open_input(path: AnyPath) -> Iterator[io.BufferedReader]:
-    """Opens a file with at least one byte for reading, for a `with` block.
+    """Opens a non-empty regular file for reading, as a context manager.
 
     Raises:
       InputError: if it is missing, not a regular file, empty or not readable; also

@@ -1,4 +1,4 @@
-"""Reads arrays of safetensors files: a header in JSON, then the bytes of each.
+"""Reads arrays of safetensors files: a JSON header, then the bytes of each.
 
 Source: the format's description in github.com/huggingface/safetensors. The package of
 that name would be one more to install for these few lines, and has no bfloat16.
@@ -25,12 +25,12 @@ _DTYPES = {
 
 
 def is_safetensors(start: bytes) -> bool:
-    """Whether a file that begins so is one: a length below 2^24, then an object."""
+    """Tells by first bytes whether a file is safetensors."""
     return start[3:9] == b"\0\0\0\0\0{"
 
 
 class SafetensorsFile:
-    """The arrays of one open file, which stays the caller's.
+    """The arrays of one open safetensors file. The caller closes the file.
 
     Raises:
       InputError: beginning with `path`, if it is no such file.
@@ -53,11 +53,11 @@ class SafetensorsFile:
 
     @property
     def names(self) -> list[str]:
-        """Names of the arrays of the file."""
+        """Names of the arrays in the file."""
         return [name for name in self._entries if name != "__metadata__"]
 
     def read(self, name: str, kinds: str) -> np.ndarray:
-        """Reads one array of 1 or 2 axes; bfloat16 becomes float32.
+        """Reads one array of 1 or 2 axes. bfloat16 becomes float32.
 
         Raises:
           InputError: if it is of none of these `dtype.kind`s, or does not fit the file.

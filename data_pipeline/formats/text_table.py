@@ -1,4 +1,4 @@
-"""Reads tables in text: a row of numbers and a class on each line, `,` `;` or tab."""
+"""Reads text tables: numbers and a class on each line, between `,` `;` or tabs."""
 
 import array
 import csv
@@ -22,14 +22,14 @@ LABELS = ("label", "class", "y", "target", *FIELDS[1][:-1])
 
 
 class TextTable(NamedTuple):
-    """What a table holds."""
+    """Content of a table."""
 
     features: np.ndarray  # [rows, D] of the dtype asked for
     classes: list[str]  # [rows]
 
 
 class _Columns(NamedTuple):
-    """Where the class and the features stand."""
+    """Positions of the class and of the features."""
 
     label: int
     features: list[int]
@@ -38,12 +38,12 @@ class _Columns(NamedTuple):
 
 
 def is_text_table(start: bytes) -> bool:
-    """Whether a file that begins so is a table."""
+    """Tells by first bytes whether a file is a text table."""
     return _FIRST_LINE.match(start) is not None
 
 
 def read_table(file: BinaryIO, path: str, dtype: str) -> TextTable:
-    """Reads an open file.
+    """Reads the table in an open file.
 
     Where the first line names columns, the class is in the one called label, class, y
     or target, and a column without a name, as of row numbers, is left out. Else it is
@@ -99,7 +99,7 @@ def read_table(file: BinaryIO, path: str, dtype: str) -> TextTable:
 
 
 def read_labels(file: BinaryIO, path: str, rows: int) -> list[str]:
-    """Reads a label a line; of a first line that only names them nothing is kept.
+    """Reads one label per line. A first line that only names them is skipped.
 
     Raises:
       InputError: if they are not as many as `rows`.
@@ -133,7 +133,7 @@ def _lines(file: BinaryIO, path: str) -> Iterator[str]:
 
 
 def _columns_of(first: list[str], path: str) -> _Columns:
-    """Where things stand, by the first line, which may be one of numbers."""
+    """Returns the columns, by the first line: a header or numbers."""
     names = [name.strip() for name in first]
     last = len(names) - 1
     if all(_is_number(name) for name in names[:-1]):
@@ -153,7 +153,7 @@ def _columns_of(first: list[str], path: str) -> _Columns:
 def _rows_of(
     rows: Iterable[list[str]], first: list[str], columns: _Columns
 ) -> Iterator[list[str]]:
-    """All rows but for a header, and lines that are empty."""
+    """Yields all rows except a header and empty lines."""
     if not columns.has_header:
         yield first
     yield from filter(None, rows)

@@ -1,4 +1,4 @@
-"""Features as TFRecord: one `tf.train.Example` a row, written and read by TensorFlow.
+"""Reads and writes TFRecord files of features: one `tf.train.Example` per row.
 
     embedding   D floats
     class       the name of the class
@@ -32,7 +32,7 @@ _DAMAGES = (tf.errors.OpError, UnicodeDecodeError)
 
 
 def read_file(file: BinaryIO, path: str, dtype: str = "float32") -> EmbeddingTable:
-    """Reads one split: from `path`, once the lengths in the same, open file are right.
+    """Reads one split by `path`, after checking its record lengths in `file`.
 
     Raises:
       InputError: if a record is damaged, or anything but what is said above.
@@ -53,7 +53,7 @@ def read_file(file: BinaryIO, path: str, dtype: str = "float32") -> EmbeddingTab
 
 
 def save_tfrecord(path: AnyPath, table: EmbeddingTable) -> None:
-    """Writes one split but for its pictures, so that `load(path)` gives it back.
+    """Writes one split without its pictures. `load(path)` restores it.
 
     Raises:
       InputError: if the table is of float64, for TFRecord has no other floats than
@@ -81,7 +81,7 @@ def save_tfrecord(path: AnyPath, table: EmbeddingTable) -> None:
 
 
 def _features(path: str) -> tuple[dict, int]:
-    """What every example must hold, as the first does, for `parse_example`; and D."""
+    """Returns the features for `parse_example`, by the first example, and D."""
     types = {"embedding": tf.float32, "class": tf.string, "name": tf.string}
     kinds = {name: tf.io.VarLenFeature(dtype) for name, dtype in types.items()}
     try:
@@ -104,7 +104,7 @@ def _features(path: str) -> tuple[dict, int]:
 
 
 def _parse(path: str, features: dict, embeddings: np.ndarray, batch: int) -> dict:
-    """Fills [rows, D], and returns the other columns: name -> list of byte strings."""
+    """Fills [rows, D]. Returns the other columns: name -> list of byte strings."""
     texts: dict[str, list[bytes]] = {n: [] for n in features if n != "embedding"}
     dataset = tf.data.TFRecordDataset(path, buffer_size=_BATCH_BYTES).batch(batch)
     filled = 0
@@ -131,7 +131,7 @@ def _damaged(where: str, error: Exception) -> InputError:
 
 
 def _example(embedding: np.ndarray, texts: dict[str, bytes]) -> bytes:
-    """[D] floats and a text each, as a serialised `tf.train.Example`."""
+    """Returns [D] floats and texts as a serialised `tf.train.Example`."""
     example = tf.train.Example()
     features = example.features.feature
     features["embedding"].float_list.value.extend(embedding.tolist())

@@ -1,4 +1,4 @@
-"""How long the records of a TFRecord file are; nothing else is read of it.
+"""Checks the record lengths of a TFRecord file, and reads nothing else.
 
 A record is its length (8 bytes), a checksum of that (4), the data, a checksum of the
 data (4). Every length is compared with the file's size here, before TensorFlow sees
@@ -18,13 +18,13 @@ _LONGEST_RECORD = 1 << 20
 
 
 def is_tfrecord(start: bytes) -> bool:
-    """Whether the `start` of a file is a length and the checksum of it."""
+    """Tells whether `start` is a length and its checksum."""
     checksum = start[_LENGTH.size : HEAD_BYTES]
     return _masked_crc(start[: _LENGTH.size]) == checksum
 
 
 def scan(file: BinaryIO, path: str) -> tuple[int, int]:
-    """Walks from length to length; returns how many there are, and the longest.
+    """Walks over all record lengths; returns their number and the longest.
 
     Raises:
       InputError: if a record is longer than the file goes on, or than a row may be.
@@ -50,7 +50,7 @@ def scan(file: BinaryIO, path: str) -> tuple[int, int]:
 
 
 def _masked_crc(data: bytes) -> bytes:
-    """TFRecord's checksum: CRC-32C, turned by 15 bits and shifted by a constant.
+    """Returns TFRecord's checksum: CRC-32C, rotated by 15 bits and shifted.
 
     Source: the format's description in `tensorflow/core/lib/io/record_writer.h`.
     """

@@ -1,1 +1,1 @@
-"""Pictures in: folders of them found, and decoded in processes with limits."""
+"""Finds pictures in folders, and decodes them in limited processes."""

@@ -1,4 +1,4 @@
-"""Pixels of many pictures: decoded by processes of their own, with limits.
+"""Decodes many pictures in worker processes with limits.
 
 Shape letters: n pictures, S pixels a side.
 """
@@ -40,7 +40,7 @@ _AHEAD = 2
 
 
 class Decoded(NamedTuple):
-    """A batch of at most n pictures: those of it that are good."""
+    """The good pictures of a batch of up to n."""
 
     indices: np.ndarray  # [n] int: which of `Pictures.items`
     pixels: np.ndarray  # [n, S, S, 3] uint8: rows, columns, red green blue
@@ -48,7 +48,7 @@ class Decoded(NamedTuple):
 
 
 class _Task(NamedTuple):
-    """What a process is asked beside the paths; see `worker.serve`."""
+    """Arguments that a worker gets besides the paths; see `worker.serve`."""
 
     root: str
     size: int
@@ -68,7 +68,7 @@ def decode(
     seconds: float = _MOST_SECONDS,
     memory: int = _MOST_MEMORY,
 ) -> Iterator[Decoded]:
-    """Decodes pictures in order, a few batches ahead, whatever is in the files.
+    """Decodes pictures in order, a few batches ahead, safe from hostile files.
 
     Each is turned as its EXIF data says and resized to S x S pixels of RGB; of an
     animation the first frame, transparent parts white. Processes do it that were
@@ -139,14 +139,14 @@ def _stacked(good: list[tuple[int, bytes]], size: int) -> Decoded:
 
 
 def _in_memory(images: np.ndarray, batch: np.ndarray, size: int, fit: str) -> Decoded:
-    """As from files, of arrays that are ours, so in this process."""
+    """Decodes pictures of our own in memory, in this process."""
     pixels = [np.asarray(fitted(Image.fromarray(images[i]), size, fit)) for i in batch]
     digests = tuple(hashlib.sha256(images[i]).hexdigest() for i in batch)
     return Decoded(batch, np.stack(pixels), digests)
 
 
 def _cores() -> int:
-    """Cores that this process may use; not all systems can tell."""
+    """Returns the cores that this process may use, if the system can tell."""
     if hasattr(os, "sched_getaffinity"):
         return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
     return min(_MOST_WORKERS, os.cpu_count() or 1)
@@ -159,7 +159,7 @@ _Answer = bytes | tuple[str, ...]
 def _answers(
     requests: Iterable[list[str]], task: _Task, count: int, memory: int
 ) -> Generator[list[_Answer], None, None]:
-    """Yields the answers to each request, in order, from `count` processes."""
+    """Yields the answers to each request in order, from `count` workers."""
     idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
     processes = [_Process(memory) for _ in range(count)]
     for process in processes:
@@ -188,7 +188,7 @@ def _answers(
 
 
 class _Process:
-    """A process that decodes pictures; started when asked, and again when it died."""
+    """A worker that decodes pictures. It is started on demand and restarted."""
 
     def __init__(self, memory: int):
         self._command = [sys.executable, worker.__file__, str(memory)]
@@ -196,7 +196,10 @@ class _Process:
         self._lock, self._is_closed = threading.Lock(), False
 
     def answers(self, items: list[str], task: _Task) -> list[_Answer]:
-        """Returns the answer to each item; if it dies of one, that is the answer."""
+        """Returns the answer to each item.
+
+        If the worker dies of one, that is the answer.
+        """
         found: list[_Answer] = []
         suspect = -1
         while len(found) < len(items):
@@ -219,7 +222,7 @@ class _Process:
         return found
 
     def close(self) -> None:
-        """Ends the process, whatever it does, for good."""
+        """Kills the worker, whatever it does."""
         with self._lock:
             self._is_closed = True
         self._stopped()
@@ -239,7 +242,7 @@ class _Process:
             return self._child
 
     def _stopped(self) -> int:
-        """Ends the process; returns its status."""
+        """Ends the worker, and returns its status."""
         with self._lock:
             child, self._child = self._child, None
         if child is None:
@@ -263,7 +266,7 @@ def _read_answer(stream: BinaryIO) -> _Answer:
 
 
 def _of_death(status: int, seconds: float) -> tuple[str, ...]:
-    """Expected and received, of a picture of which a process ended."""
+    """Returns expected and received for a picture that ended its worker."""
     if status == -signal.SIGALRM:
         return f"a picture that is decoded in {seconds:g} s", "one that takes longer"
     name = signal.Signals(-status).name if status < 0 else f"status {status}"

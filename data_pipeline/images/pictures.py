@@ -1,4 +1,4 @@
-"""Pictures: which there are, and the class of each; and where they come from."""
+"""Finds pictures and their classes in folders, CSV files or the embedded set."""
 
 import csv
 import hashlib
@@ -42,7 +42,7 @@ _NAME_CHARACTERS = 40  # of a text
 
 
 class Pictures(NamedTuple):
-    """n pictures of C classes, in the order of the classes and then of the paths.
+    """A list of n pictures of C classes, sorted by class, then by path.
 
     Nothing of a file is known but its name: `decoding.decode` reads it.
     """
@@ -57,7 +57,7 @@ class Pictures(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """The name of each picture, as text that can be written to any file."""
+        """Names of the pictures, as text that any file can store."""
         if self.are_texts:
             begun = (item[:_NAME_CHARACTERS] for item in self.items)
             return [f"{number}: {_text(text)}" for number, text in enumerate(begun)]
@@ -65,17 +65,17 @@ class Pictures(NamedTuple):
 
     @property
     def are_texts(self) -> bool:
-        """Whether items are what a CSV file says of them, and no files."""
+        """True if items are texts of a CSV file instead of files."""
         return not self.root and self.images is None
 
     def of_split(self, split: str) -> np.ndarray:
-        """Returns the numbers of the pictures of a split, in order."""
+        """Returns the numbers of a split's pictures, in order."""
         if self.splits is None:
             return np.arange(0)
         return np.flatnonzero((np.array(self.splits) == split)[self.labels])
 
     def part(self, indices: np.ndarray) -> "Pictures":
-        """Returns the pictures of these numbers; classes stay."""
+        """Returns the pictures with these numbers. Classes stay."""
         return self._replace(
             items=tuple(self.items[index] for index in indices),
             labels=self.labels[indices],
@@ -132,7 +132,7 @@ def find_pictures(path: AnyPath, console: Console = SILENT) -> Pictures:
 
 
 def _of_rows(root: str, rows: Iterable[tuple[str, str, str]], source: str) -> Pictures:
-    """Pictures of rows of path, class and split, which is empty in all or in none."""
+    """Returns pictures of rows of path, class and split. All splits or none are ""."""
     rows = sorted(rows)
     if not rows:
         expected = "a folder of pictures for each class, DIR/cat/1.jpg"
@@ -188,7 +188,7 @@ def _in_folders(path: str, console: Console) -> Iterator[tuple[str, str, str]]:
 def _in_classes(
     path: str, below: str, split: str, other_files: list[str]
 ) -> Iterator[tuple[str, str, str]]:
-    """As `_in_folders`, of the class folders in `path`/`below`."""
+    """Yields as `_in_folders` the pictures of class folders in `path`/`below`."""
     for entry in _entries(path, below):
         if not entry.is_dir():
             other_files.append(os.path.join(below, entry.name))
@@ -208,7 +208,7 @@ def _in_classes(
 
 
 def _entries(*path: str) -> list[os.DirEntry[str]]:
-    """What is in a folder, but for hidden files, by name."""
+    """Returns the visible entries of a folder, sorted by name."""
     folder = os.path.join(*path)
     try:
         with os.scandir(folder) as found:
@@ -222,7 +222,7 @@ def _entries(*path: str) -> list[os.DirEntry[str]]:
 def _in_table(
     lines: Iterable[str], path: str
 ) -> tuple[list[tuple[str, str, str]], bool]:
-    """Path or text, class and split of each row of a CSV file; whether it has texts."""
+    """Returns path or text, class and split of each CSV row; and whether texts."""
     rows, found = csv.reader(lines, strict=True), []
     try:
         header = [name.strip().lower().lstrip("\ufeff") for name in next(rows, [])]
@@ -263,7 +263,7 @@ def _in_table(
 
 
 def _text(name: str) -> str:
-    r"""A name from the file system as text: bytes that are no UTF-8 as \xff."""
+    """Returns a file name as text. Bytes that are not UTF-8 become \xff."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 

@@ -1,4 +1,4 @@
-"""One picture from a file that may attack: decoded, oriented, cropped, resized.
+"""Decodes, turns, crops and resizes one picture, from a file that may attack.
 
 `decoding` runs this file as a program, in a process of its own: what a picture does to
 Pillow's decoders in C, to memory or to time ends that process only. So nothing of this
@@ -58,7 +58,7 @@ READY = b"\n"
 
 
 class BadPicture(ValueError):
-    """What was expected of a file, what it is, and what to do."""
+    """Expected, received and hint for a file that is not a good picture."""
 
 
 def read_picture(root: str, item: str, size: int, fit: str) -> tuple[bytes, bytes]:
@@ -139,7 +139,7 @@ def fitted(image: Image.Image, size: int, fit: str) -> Image.Image:
 
 
 def _in_colour(image: Image.Image) -> Image.Image:
-    """The picture in L, RGB or RGBA, which can be resized."""
+    """Returns the picture in L, RGB or RGBA, which can be resized."""
     if image.mode in ("L", "RGB", "RGBA"):
         if "transparency" not in image.info:
             return image
@@ -177,7 +177,7 @@ def _content(root: str, path: str) -> bytes:
 
 
 def limit(most_bytes: int) -> None:
-    """Allows this process so much more memory than it has, and no core files."""
+    """Limits the memory this process may add, and forbids core files."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError, ValueError):  # macOS has no such limit
         with open("/proc/self/statm") as file:
@@ -186,7 +186,7 @@ def limit(most_bytes: int) -> None:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answers lines of JSON, each [root, items, size, fit, seconds], until they end.
+    """Answers lines of JSON, each [root, items, size, fit, seconds], until the end.
 
     An answer an item: `ANSWER`, then digest and pixels, or JSON of a `BadPicture`.
     """
@@ -208,7 +208,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def main(arguments: list[Any]) -> None:
-    """The process: `arguments` is [bytes of memory that it may take]."""
+    """Runs the worker. `arguments` is [bytes of memory that it may add]."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it goes to all; one decides
     warnings.simplefilter("ignore")  # the decoder's, of pictures that are odd
     Image.MAX_IMAGE_PIXELS = None  # compared here, after the draft

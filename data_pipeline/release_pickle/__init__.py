@@ -1,1 +1,1 @@
-"""The release's pickles, read by a reader that runs nothing."""
+"""Reads the release's pickles without executing anything."""

@@ -1,4 +1,4 @@
-"""What NumPy's pickles make: inert stand-ins, checked where they are made.
+"""Inert stand-ins for what NumPy's pickles build, checked as they are made.
 
 A global that a file names becomes a member of `Known`, which can do nothing; "calling"
 one runs a function of ours that checks its arguments and remembers them.
@@ -69,7 +69,7 @@ class Dtype:
         integers((align, copy), "dtype arguments")
 
     def build(self, state: object) -> None:
-        """`__setstate__`: byte order; everything else must say nothing new."""
+        """Does `__setstate__` with a byte order. Other fields must be the defaults."""
         values = fields(state, 8, "a dtype's state")
         version, order, subarray, names, offsets, size, alignment, flags = values
         integers((version, size, alignment, flags), "numbers in a dtype's state")
@@ -90,7 +90,7 @@ class Dtype:
 
 
 class Array:
-    """An `ndarray`, its data still as the file holds them."""
+    """An `ndarray` whose data stay as the file has them."""
 
     __slots__ = ("data", "dtype", "fortran", "shape")
 
@@ -98,7 +98,7 @@ class Array:
         self.data: Any = None
 
     def build(self, state: object) -> None:
-        """`__setstate__`: version, shape, dtype, Fortran order, data."""
+        """Does `__setstate__` with version, shape, dtype, Fortran order and data."""
         version, shape, dtype, fortran, data = fields(state, 5, "an array's state")
         integers((version, fortran), "numbers in an array's state")
         if version != _ARRAY_STATE_VERSION or self.data is not None:
@@ -148,7 +148,7 @@ class Scalar:
 
 
 def reconstruct(arguments: object) -> Array:
-    """`_reconstruct(ndarray, (0,), b"b")`: an array that waits for its state."""
+    """Does `_reconstruct(ndarray, (0,), b"b")`: an array that awaits its state."""
     array_type, shape, code = fields(arguments, 3, "_reconstruct")
     if array_type is not Known.NDARRAY:
         raise Unexpected("numpy.ndarray", kind_of(array_type))
@@ -160,7 +160,7 @@ def reconstruct(arguments: object) -> Array:
 
 
 def frombuffer(arguments: object) -> Array:
-    """`_frombuffer(data, dtype, shape, order)`: how protocol 5 writes an array."""
+    """Does `_frombuffer(data, dtype, shape, order)`, the form of protocol 5."""
     data, dtype, shape, order = fields(arguments, 4, "_frombuffer")
     if short_text(order) not in ("C", "F"):
         raise Unexpected("the order C or F", shown(short_text(order)))

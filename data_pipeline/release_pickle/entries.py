@@ -1,4 +1,4 @@
-"""From the inert values of a release pickle to its embeddings and names."""
+"""Converts the inert values of a release pickle to embeddings and names."""
 
 from typing import Any
 
@@ -23,10 +23,10 @@ _FIELDS = ("embeddings", "keys")
 
 
 class Entries(dict):
-    """The file's dict: text keys, the two known ones, each set once."""
+    """The file's dict, with the two known text keys, each set once."""
 
     def update_flat(self, values: list) -> None:
-        """Takes key, value, key, value, ..."""
+        """Adds key, value, key, value, ..."""
         if len(values) % 2:
             raise Unexpected("a value for each key", f"{len(values)} items")
         for key, value in zip(values[::2], values[1::2]):
@@ -49,7 +49,7 @@ def ordered_dict(arguments: object) -> Entries:
 
 
 def read_entries(entries: object, size: int) -> dict[str, Any]:
-    """Decodes a whole file's dict; of `size` bytes, and no more text than that."""
+    """Decodes the dict of a file of `size` bytes, which bounds its text."""
     if not isinstance(entries, Entries):
         raise Unexpected("a dict of `embeddings` and `keys`", kind_of(entries))
     for field in _FIELDS:

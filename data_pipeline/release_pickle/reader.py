@@ -1,4 +1,4 @@
-"""Reads the release's pickles without the power to run what they hold.
+"""Reads the release's pickles without the ability to run their content.
 
 `pickle.load` would run whatever a file says, and an allow-list of NumPy's functions
 does not help: forged array state crashes NumPy. This reader knows only the opcodes that
@@ -41,12 +41,12 @@ _CHECK_EVERY = 4096  # opcodes
 
 
 def loads(buffer: bytes, path: AnyPath = "pickle") -> dict[str, Any]:
-    """Does as `read_file`, from memory; errors begin with `path`."""
+    """Reads like `read_file`, from memory. Errors begin with `path`."""
     return read_file(io.BytesIO(buffer), path)
 
 
 def read_file(file: io.BufferedIOBase, path: AnyPath) -> dict[str, Any]:
-    """Reads one embeddings file of the release, or one written like it.
+    """Reads an embeddings file of the release, or one in the same form.
 
     It is a pickle, protocol 0 to 5, of Python 2 or 3: a dict or OrderedDict of
     `embeddings`, a 2-D array of floats, and `keys`, the names as a list, a tuple or an
@@ -73,7 +73,7 @@ def read_file(file: io.BufferedIOBase, path: AnyPath) -> dict[str, Any]:
 
 
 class _Machine:
-    """The stack machine that a pickle is written for, without its dangerous half."""
+    """The stack machine of pickles without its dangerous operations."""
 
     def __init__(self, file: io.BufferedIOBase, size: int):
         self.file, self.size = file, size
@@ -129,7 +129,7 @@ class _Machine:
             raise Unexpected("a name or an array every few bytes", "countless values")
 
     def take(self, count: int) -> bytes:
-        """The next few bytes."""
+        """Returns the next few bytes."""
         data = self.file.read(count)
         self.position += count
         if len(data) < count:
@@ -137,7 +137,7 @@ class _Machine:
         return data
 
     def take_bulk(self, count: int) -> np.ndarray:
-        """[count] uint8, straight from the file into its own, aligned buffer."""
+        """Returns [count] uint8 from the file in an aligned buffer of its own."""
         self.claim(count)
         buffer = np.empty(count, np.uint8)
         if self.file.readinto(buffer.data) < count:
@@ -145,7 +145,7 @@ class _Machine:
         return buffer
 
     def claim(self, count: int) -> None:
-        """Counts bytes as read, and refuses more than are left."""
+        """Counts bytes as read. Refuses more than remain."""
         left = self.size - self.position
         if count > left:
             raise Unexpected(f"{count} more bytes", f"only {left} left")

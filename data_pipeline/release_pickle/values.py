@@ -1,4 +1,4 @@
-"""Bytes and text of a pickle: kept as the file holds them, decoded once, at the end.
+"""Bytes and text of a pickle, kept as stored and decoded once at the end.
 
 A file that names the same value a million times costs nothing: naming copies nothing.
 """
@@ -18,11 +18,11 @@ _PIECE_BYTES = 1 << 16
 
 
 class Unexpected(Exception):
-    """What the file should have held, and what it holds; without the where."""
+    """Expected and received content of a file, without the location."""
 
 
 class Bulk:
-    """A long run of the file's bytes, read once into a buffer of its own."""
+    """A long run of the file's bytes, read once into its own buffer."""
 
     __slots__ = ("buffer",)
 
@@ -34,13 +34,13 @@ class Bulk:
 
 
 class LongText(Bulk):
-    """Text too long for a name, as Latin-1: Python 3's way to write an array's data."""
+    """A long Latin-1 text, Python 3's form of an array's data."""
 
     __slots__ = ()
 
 
 class Encoded:
-    """`_codecs.encode(text, "latin1")`: how Python 3 writes bytes, protocols 0-2."""
+    """A call `_codecs.encode(text, "latin1")`: Python 3's bytes in protocols 0-2."""
 
     __slots__ = ("text",)
 
@@ -65,7 +65,7 @@ class Encoded:
 
 
 def read_latin1(file: io.BufferedIOBase, count: int) -> np.ndarray:
-    """[characters] uint8 from `count` bytes of UTF-8, of which a piece is held at once.
+    """Returns [characters] uint8 of `count` bytes of UTF-8, read in pieces.
 
     The buffer owns no more memory than it fills: the pages behind are never touched.
     """
@@ -88,7 +88,7 @@ def read_latin1(file: io.BufferedIOBase, count: int) -> np.ndarray:
 
 
 def _utf8_to_latin1(text: np.ndarray) -> np.ndarray:
-    """[length] uint8 of UTF-8 to [characters] uint8, twice as fast as Python's codecs.
+    """Converts [length] uint8 of UTF-8 to [characters], faster than codecs.
 
     A Latin-1 character above 0x7F is 0xC2 or 0xC3, then one byte of 0x80 to 0xBF: the
     character itself, less 0x40 after 0xC3.
@@ -125,7 +125,7 @@ def raw_bytes(data: bytes | Bulk | Encoded) -> bytes | np.ndarray:
 
 
 def short_text(value: object) -> str:
-    """Returns a word: bytes of Python 2, text or encoded text of Python 3."""
+    """Returns a word from bytes of Python 2, or (encoded) text of Python 3."""
     if isinstance(value, Encoded) and isinstance(value.text, str):
         value = value.text
     if isinstance(value, bytes):
@@ -136,21 +136,21 @@ def short_text(value: object) -> str:
 
 
 def kind_of(value: object) -> str:
-    """Says what a value is, never the value: it may be as large as the file."""
+    """Describes the type of a value, never its content, which may be huge."""
     if isinstance(value, enum.Enum):
         return f"the global {value.name}"
     return f"a value of type {type(value).__name__}"
 
 
 def fields(value: object, count: int, what: str) -> tuple[Any, ...]:
-    """Returns a tuple of so many arguments."""
+    """Returns a tuple with exactly this many arguments."""
     if not isinstance(value, tuple) or len(value) != count:
         raise Unexpected(f"{count} arguments of {what}", kind_of(value))
     return value
 
 
 def integers(values: Iterable[object], what: str) -> None:
-    """Refuses what is no integer among values."""
+    """Raises unless all values are integers."""
     for value in values:
         if type(value) not in (int, bool):
             raise Unexpected(f"{what}: integers", kind_of(value))

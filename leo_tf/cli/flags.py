@@ -27,7 +27,7 @@ from leo_tf.errors import FlagError, shown
 
 _OFFICIAL_EMBEDDINGS = "http://storage.googleapis.com/leo-embeddings/embeddings.zip"
 _HELP = frozenset(["-h", "-help", "--help", "-?", "--helpshort", "--helpfull"])
-# What other programs call it, or a way to get it.
+# Names that other programs use, and what to use here.
 _NAMES_ELSEWHERE = {
     **dict.fromkeys(("lr", "learning_rate", "meta_lr"), "--outer_lr"),
     **dict.fromkeys(("epochs", "num_epochs", "iterations", "steps"), "--num_steps"),
@@ -37,38 +37,38 @@ _NAMES_ELSEWHERE = {
     **dict.fromkeys(("gpu", "device", "cuda"), "CUDA_VISIBLE_DEVICES in front of it"),
     **dict.fromkeys(("eval", "evaluate", "test"), "--mode=evaluate"),
 }
-# Of no use without --images; arguments of `embed`.
+# Arguments of `embed`, useless without --images.
 _NEED_PICTURES = (
     *("features_dir", "backbone", "backbone_weights", "image_size", "views"),
     "skip_bad_images",
 )
-# Settings of data that pictures have no use for.
+# Data settings that do not apply to pictures.
 _NOT_OF_PICTURES = {
-    "data_path": "it has the data",
-    "embedding_crop": "--views says what is seen",
-    "val_classes": "--class_split shares the classes",
-    "trust_data_files": "pictures are read without",
+    "data_path": "the pictures are the data",
+    "embedding_crop": "--views chooses the crop",
+    "val_classes": "--class_split divides the classes",
+    "trust_data_files": "pictures need no trust",
 }
 _ON_FEATURES = ("train", "search", "compare", "reproduce")
 _EXAMPLES = (
-    ("", "trains and tests on the embedded characters"),
-    ("--data_path=features --shot=5 --num_steps=5000", "on your own features"),
-    ("--images=pictures", "from a folder of pictures to a model to deploy"),
-    ("--mode=evaluate --workdir=runs/glyphs_5way_1shot", "tests the best again"),
+    ("", "Train and test on the embedded characters."),
+    ("--data_path=features --shot=5 --num_steps=5000", "Use your own features."),
+    ("--images=pictures", "Go from a folder of pictures to a model to deploy."),
+    ("--mode=evaluate --workdir=runs/glyphs_5way_1shot", "Test the best step again."),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """What the command line asks for.
+    """A parsed command line.
 
     Attributes:
-      workdir: the run directory, or "" for one of the program's choice.
-      config: what to train. To evaluate, the run directory's configuration counts
+      workdir: the run directory, or "" for one that the program chooses.
+      config: the configuration to train. To evaluate, the run directory's counts
         instead, changed by those of `explicit` that can be changed afterwards.
-      explicit: the settings the user typed, by name alone; `preset` too.
-      arguments: what else the function that does it takes, by name.
-      pictures: what `embed` takes, of a job on features of pictures; or nothing.
+      explicit: settings that the user typed, by name, including `preset`.
+      arguments: further arguments of the function that does the mode's job, by name.
+      pictures: arguments of `embed` for a job on features of pictures; else empty.
     """
 
     mode: str
@@ -93,7 +93,7 @@ class _Parser(absl_flags.ArgumentParser):
 
 
 def define_flags(flag_values: absl_flags.FlagValues) -> None:
-    """Defines a flag for every option, None until it is given: then it was typed."""
+    """Defines a flag for every option. Its value is None unless it was typed."""
     for option in OPTIONS.values():
         parser, is_boolean = _Parser(option), option.rule.kind is bool
         serializer = absl_flags.ArgumentSerializer[Any]()
@@ -103,11 +103,11 @@ def define_flags(flag_values: absl_flags.FlagValues) -> None:
 
 
 def parse(argv: Sequence[str]) -> RunOptions:
-    """Reads a command line; at `--help` or `--version`, prints that and exits with 0.
+    """Parses a command line. `--help` and `--version` print and exit with 0.
 
     Args:
-      argv: the program's name, then its arguments. A bare `--` is skipped: the
-        release's README writes one before the flags.
+      argv: the program's name, then its arguments. A bare `--` is skipped, because
+        the release's README writes one before the flags.
 
     Raises:
       FlagError: naming the first flag that is wrong, as it was typed.
@@ -134,7 +134,7 @@ def parse(argv: Sequence[str]) -> RunOptions:
 
 
 def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
-    """What parsed flags ask for.
+    """Turns parsed flags into `RunOptions`.
 
     Raises:
       FlagError: if flags contradict each other or data is missing.
@@ -167,7 +167,7 @@ def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
 
 
 def _given(flag_values: absl_flags.FlagValues) -> dict[str, Any]:
-    """Target -> value of the flags that were given, aliases resolved."""
+    """Returns target -> value of the flags that were given, aliases resolved."""
     given: dict[str, Any] = {}
     typed: dict[str, str] = {}
     zero_steps = False
@@ -191,7 +191,7 @@ def _given(flag_values: absl_flags.FlagValues) -> dict[str, Any]:
 
 
 def _check_pictures(pictures, given, arguments) -> None:
-    """Sees that pictures are not asked for beside features, nor what needs them."""
+    """Refuses flags of features beside --images, and flags of pictures without it."""
     for name, reason in _NOT_OF_PICTURES.items():
         if pictures is not None and name in given:
             expected = f"no such flag with --images: {reason}"
@@ -202,7 +202,7 @@ def _check_pictures(pictures, given, arguments) -> None:
 
 
 def _config(given, pictures) -> Config:
-    """Defaults, then the preset, then what was given."""
+    """Returns the defaults, overridden by the preset, then by the flags given."""
     asks_for_data = (
         pictures is not None
         or "data_path" in given
@@ -232,7 +232,7 @@ def _check_data(config, given) -> None:
 
 
 def _as_flag_error(error, flag_values) -> FlagError:
-    """The one-line error for what absl raised."""
+    """Returns the one-line error for what absl raised."""
     if isinstance(error.__context__, FlagError):  # raised by `Option.value`
         return error.__context__
     if isinstance(error, absl_flags.UnrecognizedFlagError):
@@ -249,7 +249,8 @@ def _as_flag_error(error, flag_values) -> FlagError:
 
 
 def help_text(program: str) -> str:
-    """What `--help` prints: presets, then all options under headings."""
+    """Returns the text of `--help`: presets, then all options under headings."""
+    program = {"__main__.py": "python -m leo_tf"}.get(program, program)
     lines = [f"usage: {program} [--name=value ...]", "", "Examples:"]
     for flags, meaning in _EXAMPLES:
         lines += [f"  {program} {flags}".rstrip(), f"      {meaning}"]
@@ -257,8 +258,8 @@ def help_text(program: str) -> str:
     width = max(map(len, PRESETS))
     for preset in PRESETS.values():
         lines.append(f"  {preset.name:{width}}  {preset.description}")
-    lines += ["", "Defaults below are the original release's. A preset has its own;"]
-    lines += ["without flags, the preset is glyphs."]
+    lines += ["", "Defaults below are those of the original release. Presets override"]
+    lines += ["them. Without flags the preset is glyphs."]
     for group in dict.fromkeys(o.group for o in OPTIONS.values() if o.group):
         lines += ["", f"{group}:"]
         for option in OPTIONS.values():
@@ -271,7 +272,7 @@ def _help_of(option: Option) -> list[str]:
     is_boolean = option.rule.kind is bool
     name = f"  --[no]{option.name}" if is_boolean else f"  --{option.name}"
     facts = [*([] if is_boolean else [option.rule.expected]), *(option.facts or ())]
-    facts += [f"with --mode={' or '.join(option.modes)}"] if option.modes else []
+    facts += [f"modes: {', '.join(option.modes)}"] if option.modes else []
     facts += [o.help for o in OPTIONS.values() if o.target == option.name != o.name]
     text = f"{option.help} ({'; '.join(facts)})" if facts else option.help
     return [name, *(" " * 6 + line for line in textwrap.wrap(text, 74))]

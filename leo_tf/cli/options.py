@@ -31,13 +31,13 @@ _READERS: Mapping[type, Callable[[str], Any]] = MappingProxyType(
 # this many episodes hold: `runner.py`.
 _VALIDATION_BATCHES = 10
 _TEST_EPISODES = 10_000
-# The default of an argument that must be given.
+# Default of an argument that must be given.
 REQUIRED = object()
-_PATH = rules.path()  # a user's own directory may be written as ~ in it
+_PATH = rules.path()  # a leading ~ is expanded
 
 
 def _facts(default: Any, symbol: str = "") -> tuple[str, ...]:
-    """A default, and a symbol in the paper, in words, where there are any."""
+    """Returns the default and the symbol in the paper as words, where they exist."""
     text = ",".join(default) if isinstance(default, tuple) else str(default)
     text = text.lower() if isinstance(default, bool) else text
     facts = [] if default in (REQUIRED, None, "") else [f"default: {text}"]
@@ -49,13 +49,14 @@ class Option:
     """One flag.
 
     Attributes:
-      name: as typed, without dashes.
-      modes: the only modes that know it; empty where that is no matter of modes.
-      default, argument: of the function that does a mode's job.
-      facts: what `--help` adds; by default, the default.
-      convert: from the flag's value to the target's; for a path it is known.
-      target: what it sets, if that has another name: one of the release's.
-      group: its heading in `--help`; a name of the release has none of its own.
+      name: the flag as typed, without dashes.
+      modes: the only modes that accept it; empty if all do.
+      default: default of the argument that it sets.
+      argument: name of the argument of the function that does a mode's job.
+      facts: notes that `--help` adds; by default, the default value.
+      convert: turns the flag's value into the target's; paths have one already.
+      target: name of the setting it sets, where a name of the release is an alias.
+      group: its heading in `--help`; aliases of the release have none.
     """
 
     name: str
@@ -78,7 +79,7 @@ class Option:
             object.__setattr__(self, "convert", os.path.expanduser)
 
     def meaning(self, text: str) -> "Option":
-        """Returns the option with its help: a sentence or two."""
+        """Returns a copy with `text` as its help."""
         return dataclasses.replace(self, help=text)
 
     def value(self, argument: Any) -> Any:
@@ -101,7 +102,7 @@ class Option:
         return self.rule.checked(argument, where)
 
 
-# As `--help` lists them; others that are registered come last.
+# Order of `--help`; other registered methods come last.
 _FIRST_METHODS = (
     *("leo", "generator", "generator_finetuning", "leo_no_finetuning"),
     *("leo_deterministic", "leo_random_prior", "maml", "meta_sgd", "protonet", "r2d2"),
@@ -121,7 +122,7 @@ def _are_known(text: str) -> bool:
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     for name in names:
-        variant_named(name)  # says what is wrong with its transform
+        variant_named(name)  # raises a FlagError if its transform is wrong
     return names
 
 
@@ -141,10 +142,10 @@ _BACKBONE = Rule(
     str.isprintable,
 )
 _FORMAT = rules.choice("saved_model", "tflite")
-_HIGHEST = ("default: the highest there is, plus 1",)
+_HIGHEST = ("default: one more than the highest version",)
 _HOST = Rule(str, "an address or a host name", str.isprintable)
-# As browsers send it, to be compared letter by letter: no path, no capitals, no port
-# that goes without saying.
+# An origin as browsers send it, to be compared letter by letter: no path, no capitals,
+# no default port.
 _ORIGIN = re.compile(
     r"(?!http://.*:80\Z|https://.*:443\Z)"
     r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?"
@@ -171,21 +172,21 @@ _WHAT_TO_DO = [
         ),
         facts=("default: train",),
     ).meaning(
-        "Train and test; only test the best checkpoint of --workdir; look for "
-        "better settings on the validation episodes; train and test several "
-        "methods; follow the published protocol over several seeds; train a backbone "
-        "on pictures; turn pictures into features; do all of that and compare and "
-        "export, which --images alone asks for; write the best checkpoint as a "
-        "model to deploy; or answer requests with the models of "
-        "--export_dir."
+        "train: train and test. evaluate: only test the best checkpoint of --workdir. "
+        "search: look for better settings on the validation episodes. compare: train "
+        "and test several methods. reproduce: follow the published protocol over "
+        "several seeds. pretrain: train a backbone on pictures. embed: turn pictures "
+        "into features. from_images: do all of that, compare and export; --images "
+        "alone selects it. export: write the best checkpoint as a model to deploy. "
+        "serve: answer requests with the models of --export_dir."
     ),
     Option(
         "preset",
         rules.choice(*PRESETS),
         facts=("default: glyphs, or none where flags name other data",),
-    ).meaning("Settings to start from; every other flag overrides it."),
+    ).meaning("Settings to start from. Every other flag overrides the preset."),
     Option("workdir", _PATH).meaning(
-        "Run directory: checkpoints, results, pictures. Training resumes in it."
+        "Run directory, with checkpoints, results and figures. Training resumes in it."
     ),
     Option("allow_changes", boolean(), _JOBS, default=False, facts=()).meaning(
         "Resume even if settings or data differ from the original run's."
@@ -201,25 +202,25 @@ _WHAT_TO_DO = [
         ),
         convert=_names,
     ).meaning(
-        "What to search settings for, or to train and test on the same episodes, each "
-        "on --feature_transform or, as ridge@soft, on one of its own; differences are "
-        "to LEO, or without it to the last."
+        "Methods to search settings for, or to train and test on the same episodes. "
+        "Each uses --feature_transform, or a transform of its own as in ridge@soft. "
+        "Differences are relative to LEO, or without LEO to the last method."
     ),
     Option("method_settings", _PATH, ("compare",), default="").meaning(
-        "File of settings for one method each, such as --mode=search writes; they "
-        "count more than flags, which are for all methods."
+        "File of settings for single methods, such as --mode=search writes. They "
+        "override flags, which apply to all methods."
     ),
     Option("open_set", boolean(), ("evaluate", "compare"), default=False).meaning(
         "Also test how well queries of other classes are recognised, and how often "
-        "prediction sets hold the right class."
+        "prediction sets contain the right class."
     ),
     Option("trials", integer(1), ("search",), default=16).meaning(
-        "Runs to train for each method, with settings drawn by --seed; the first "
-        "has those given."
+        "Runs to train for each method, with settings drawn from --seed. The first "
+        "uses the settings given."
     ),
     Option("seeds", integer(1), ("reproduce",), default=5).meaning(
-        "How many runs to train for the best number of steps, with the seeds from "
-        "--seed on."
+        "Number of runs to train for the best number of steps, with seeds counted "
+        "from --seed."
     ),
     Option(
         "profile_steps",
@@ -233,82 +234,85 @@ _WHAT_TO_DO = [
 ]
 _PICTURES = [
     Option("images", _PATH, _WITH_PICTURES, None).meaning(
-        "Folder of a folder of pictures a class, or of folders train, val and test of "
-        "those; a CSV file of path, label and perhaps split; or glyphs."
+        "Folder with one folder of pictures per class, or with folders train, val and "
+        "test of such folders; a CSV file of path, label and, optionally, split; or "
+        "glyphs."
     ),
     Option("skip_bad_images", boolean(), _WITH_PICTURES, default=False).meaning(
         "Leave out pictures that cannot be read, and list them."
     ),
     Option("features_dir", _PATH, _JOBS + _EMBED, None).meaning(
-        "Directory for the features, which --data_path takes then; without it, the "
-        "user's cache directory has them."
+        "Directory to write the features to, for a later --data_path. Defaults to a "
+        "directory in the user's cache."
     ),
     Option(
         *("backbone", _BACKBONE, _WITH_PICTURES, None),
-        facts=("default: hog, or to pre-train that of the recipe",),
-    ).meaning("What turns pictures into features."),
+        facts=("default: hog; when pre-training, that of the recipe",),
+    ).meaning("Network or function that turns pictures into features."),
     Option("backbone_weights", _PATH, _WITH_FEATURES, None).meaning(
-        "Of a model of keras.applications: imagenet, which is downloaded; none, for "
-        "random ones; or a file."
+        "Weights of a model of keras.applications: imagenet (downloaded), none "
+        "(random) or a file."
     ),
     Option("image_size", integer(8, 2048), _WITH_PICTURES, None).meaning(
-        "Pixels a side of what the backbone gets, if it takes any."
+        "Side in pixels of the pictures given to the backbone, if it accepts any size."
     ),
     Option("views", rules.choice(*VIEWS), _WITH_FEATURES, None).meaning(
-        "Part of a picture that is seen: all of it, its center, or the average of ten "
-        "crops."
+        "Part of a picture to embed: all of it, its center, or ten crops, averaged."
     ),
     Option("recipe", rules.choice("paper", "small"), _WITH_BACKBONE, "small").meaning(
-        "Settings to pre-train with: wrn_28_10 on 80 x 80 pixels for 90 epochs, or "
-        "wrn_10_2 on 32 x 32 for 30."
+        "Settings of pre-training: paper is wrn_28_10 on 80 x 80 pixels for 90 epochs, "
+        "small is wrn_10_2 on 32 x 32 for 30."
     ),
     Option("pretrain_epochs", integer(1), _WITH_BACKBONE, None, "epochs").meaning(
-        "Epochs to pre-train for."
+        "Epochs of pre-training."
     ),
     Option(
         "pretrain_lr", rules.above_zero(), _WITH_BACKBONE, None, "learning_rate"
-    ).meaning("First learning rate of pre-training."),
+    ).meaning("Initial learning rate of pre-training."),
     Option("flip", boolean(), _WITH_BACKBONE, None).meaning(
-        "Mirror half of the pictures while pre-training; not for writing."
+        "Mirror half of the pictures while pre-training. Not for pictures of writing."
     ),
 ]
 _EXPORTING = [
     Option("export_format", _FORMAT, _EXPORT, "saved_model", "format").meaning(
-        "What to write: for TensorFlow and its servers, or for small devices."
+        "Format of the export: saved_model for TensorFlow and its servers, tflite for "
+        "small devices."
     ),
     Option("export_version", integer(1), _EXPORT, None, "version", _HIGHEST).meaning(
-        "Number of the version; one that is there is never written over."
+        "Number of the version. An existing version is never overwritten."
     ),
     # The caps bound what one request may cost: time and memory of LEO's relation
     # network grow with the square of the support.
     Option("max_classes", integer(2), _EXPORT, 100).meaning(
-        "Most classes of a request."
+        "Largest number of classes in a request."
     ),
     Option("max_support", integer(2), _EXPORT, 1000).meaning(
-        "Most support examples of a request."
+        "Largest number of support examples in a request."
     ),
 ]
 _SERVING = [
     Option("export_dir", _PATH, _EXPORT + _SERVE).meaning(
-        "Directory of exported models, a version each."
+        "Directory of exported models, one subdirectory per version."
     ),
     Option("host", _HOST, _SERVE, "127.0.0.1").meaning(
-        "Address to listen on; 0.0.0.0 lets other machines in."
+        "Address to listen on. 0.0.0.0 accepts connections from other machines."
     ),
     # That of TensorFlow Serving's REST interface.
     Option("port", integer(0, 65535), _SERVE, 8501).meaning(
-        "Port to listen on; 0 for any free one."
+        "Port to listen on; 0 picks a free one."
     ),
     # A support of 1,000 examples of 640 features, each written with all its
     # digits, is 14 MB of JSON.
     Option("max_request_bytes", integer(1), _SERVE, 2**25).meaning(
-        "Larger requests are refused."
+        "Largest size of a request in bytes. Larger ones are refused."
     ),
     Option(
         *("cors_origin", _ORIGINS, _SERVE, (), "cors_origins"),
-        facts=("default: nobody's",),
+        facts=("default: none",),
         convert=lambda text: tuple(text.split(",")),
-    ).meaning("Whose pages may ask from a browser; * for all."),
+    ).meaning(
+        "Origins of the pages allowed to send requests from a browser; * for all."
+    ),
 ]
 
 
@@ -342,7 +346,7 @@ def _all_options() -> Mapping[str, Option]:
         rule, convert = rule or like.rule, convert or like.convert
         return Option(name, rule, help=text, target=target, convert=convert)
 
-    items = "--items too: a CSV file of text, label and perhaps split, for a callable"
+    items = "--items takes a CSV file of text, label and perhaps split, for a callable"
     others = [
         dataclasses.replace(ours["images"], name="items", help=items, group=""),
         of_release("num_classes", "way"),

@@ -1,1 +1,1 @@
-"""Pictures and other items in, features out: backbones and their pre-training."""
+"""Turns pictures and other items into features: backbones and pre-training."""

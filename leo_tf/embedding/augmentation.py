@@ -1,4 +1,4 @@
-"""Random views of training pictures: crop, flip and colour, a batch at once.
+"""Random views of training pictures, batched: crop, flip and colour.
 
 Shapes: n pictures, H pixels a side as they are stored, S as the network gets them.
 

@@ -1,4 +1,4 @@
-"""Backbones by name: what turns pictures, or other items, into features.
+"""Backbones by name, which turn pictures or other items into features.
 
 hog                  the embedded set's 640 histograms of gradients, of any picture
 ResNet50, ...        every model of `keras.applications`
@@ -38,7 +38,7 @@ _WEIGHTS = "--backbone_weights"
 
 
 class Backbone(NamedTuple):
-    """What turns items into features, and which it is.
+    """A function from items to features, and its identity.
 
     Attributes:
       name: as given.
@@ -58,7 +58,7 @@ class Backbone(NamedTuple):
 def backbone_named(
     name: str, weights: str | None = None, side: int | None = None
 ) -> Backbone:
-    """Returns the backbone that a name stands for.
+    """Returns the backbone of a name.
 
     Args:
       name: as above.
@@ -100,7 +100,7 @@ def _hog(side: int | None) -> Backbone:
 
 
 def _applications() -> Mapping[str, Any]:
-    """Name of a model -> its module in `keras.applications`."""
+    """Returns name of a model -> its module in `keras.applications`."""
     import keras
 
     modules = vars(keras.applications).values()
@@ -114,7 +114,7 @@ def _applications() -> Mapping[str, Any]:
 
 
 def _like(name: str) -> str:
-    """The name that was meant, as far as capitals go, or how to get it; or nothing."""
+    """Returns a hint with the intended name, or how to get it; or ""."""
     if shape_of(name):
         return "--mode=pretrain trains one, and its --workdir is a backbone then."
     found = [known for known in _applications() if known.lower() == name.lower()]
@@ -146,7 +146,7 @@ def _application(name: str, weights: str, side: int | None) -> Backbone:
 
 
 def _saved(path: str, side: int | None) -> Backbone:
-    """A .keras file, or a directory with a SavedModel."""
+    """Loads a .keras file, or a directory with a SavedModel."""
     if os.path.isfile(os.path.join(path, BACKBONE_FILE)):
         path = os.path.join(path, BACKBONE_FILE)
     if os.path.isdir(path):
@@ -212,7 +212,7 @@ def _of_model(
 
 
 def _callable(name: str, side: int | None) -> Backbone:
-    """A function of a module of the user's, which may lie in this directory."""
+    """Loads a function of a user's module, which may lie in this directory."""
     module_name, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

@@ -1,4 +1,4 @@
-"""Pictures in, files of features out: what `--data_path` takes.
+"""Turns pictures into files of features, for `--data_path`.
 
 train.npz, val.npz, test.npz   features, classes and names; or all.npz
 embedding.json                 by which backbone, of what; written last
@@ -50,7 +50,7 @@ def embed_pictures(
     check: Callable[[], object] = lambda: None,
     console: Console = SILENT,
 ) -> dict[str, Any]:
-    """Writes the features of pictures, a file a split, going on where it was stopped.
+    """Writes the features of pictures, one file per split, and resumes if stopped.
 
     Of pictures of the same names and content, and the same backbone and views, a
     finished directory is left as it is.
@@ -104,7 +104,7 @@ def embed_pictures(
 
 
 def embedding_of(directory: AnyPath) -> dict[str, Any] | None:
-    """Returns what the `embedding.json` of a directory says; None if there is none."""
+    """Returns the content of a directory's `embedding.json`; None without one."""
     path = pathlib.Path(directory, EMBEDDING_FILE)
     if not path.is_file():
         return None
@@ -116,7 +116,7 @@ def embedding_of(directory: AnyPath) -> dict[str, Any] | None:
 
 
 def _job(pictures: Pictures, backbone: Backbone, views: str) -> dict[str, Any]:
-    """What the features depend on, but for the content of the files."""
+    """Returns everything features depend on, except the content of the files."""
     described = hashlib.sha256()
     for part in (pictures.items, pictures.class_names, pictures.splits or ()):
         described.update(to_json([ascii(text) for text in part]))
@@ -147,7 +147,7 @@ def _unchanged(found, job, pictures, directory, skip_bad) -> dict[str, Any]:
 
 
 def _check_sources(pictures: Pictures, directory: pathlib.Path) -> None:
-    """Sees that the files are still those whose features these are."""
+    """Checks that the files are those that the features were made from."""
     if pictures.images is not None or pictures.are_texts:  # the items say it all
         return
     then: dict[str, str] = {}
@@ -163,7 +163,7 @@ def _check_sources(pictures: Pictures, directory: pathlib.Path) -> None:
 
 
 def _begin(part: pathlib.Path, job: dict[str, Any]) -> None:
-    """Makes `.part`, or keeps it if it is of this job."""
+    """Creates `.part`, or keeps it if it belongs to this job."""
     path, content = part / _JOB, to_json(job)
     if part.is_dir() and not (path.is_file() and path.read_bytes() == content):
         shutil.rmtree(part)
@@ -171,12 +171,12 @@ def _begin(part: pathlib.Path, job: dict[str, Any]) -> None:
 
 
 def _chosen(pictures: Pictures) -> np.ndarray:
-    """Numbers of the pictures whose classes are in a split."""
+    """Returns the numbers of pictures whose classes are in a split."""
     return np.flatnonzero((np.array(pictures.splits) != "")[pictures.labels])
 
 
 def _embed_chunks(pictures, backbone, part, views, bad, check, console) -> None:
-    """Writes the chunks that are not there yet."""
+    """Writes the chunks that are missing."""
     chosen = _chosen(pictures)
     starts = [s for s in range(0, len(chosen), _CHUNK) if not _path(part, s).is_file()]
     if not starts:
@@ -226,7 +226,7 @@ def _features(
 
 
 def _read(pictures, backbone, views, wanted, bad) -> Iterator[tuple]:
-    """Yields numbers, what the backbone gets, and digests of files or texts."""
+    """Yields numbers, inputs of the backbone, and digests of files or texts."""
     if backbone.side is not None:
         if pictures.are_texts:
             expected = "module:callable, which gets texts, without --image_size"
@@ -284,7 +284,7 @@ def _chunks(part: pathlib.Path) -> Iterator[dict[str, np.ndarray]]:
 def _table(
     pictures: Pictures, split: str, part: pathlib.Path, directory: pathlib.Path
 ) -> EmbeddingTable:
-    """The table of a split, whose features stay in a file of `.part`."""
+    """Returns the table of a split, whose features stay in a file of `.part`."""
     indices = np.concatenate([chunk["indices"] for chunk in _chunks(part)])
     kept = np.isin(indices, pictures.of_split(split))
     if not kept.any():
@@ -307,7 +307,7 @@ def _table(
 
 
 def _sources(pictures: Pictures, part: pathlib.Path) -> bytes:
-    """Lines of digest and name, in the order of the pictures."""
+    """Returns lines of digest and name, in the order of the pictures."""
     names = pictures.names
     lines = [
         f"{digest.decode()}  {names[index]}\n"

@@ -1,4 +1,4 @@
-"""Trains a backbone to tell the training classes apart, by Keras's `fit`.
+"""Trains a backbone to classify the training classes, with Keras's `fit`.
 
 state.E.weights.h5    weights and optimiser after epoch E, but the last: what resumes
 backbone.keras        pictures -> features, when all epochs are done
@@ -34,7 +34,7 @@ _KERAS_SEED = 0x1E0  # xor the seed: other draws than those of views
 
 
 class Recipe(NamedTuple):
-    """How a backbone is trained.
+    """Settings of a backbone's pre-training.
 
     Attributes:
       depth, width: of the wide residual network.
@@ -66,7 +66,7 @@ RECIPES = {
 
 
 def held_out(labels: np.ndarray) -> np.ndarray:
-    """[n] bool: one picture of ten of a class, to see how well the network learns."""
+    """Returns [n] bool: one picture in ten of each class, to validate on."""
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], labels[order])
     places = np.empty(len(labels), int)
@@ -81,7 +81,7 @@ def pretrain(
     directory: str | os.PathLike,
     console: Console = SILENT,
 ) -> dict[str, Any]:
-    """Trains a backbone, from where it stands, and writes `backbone.keras`.
+    """Trains a backbone, resuming where it stopped, and writes `backbone.keras`.
 
     Epoch e depends on the seed and e alone, so that a run which is killed and started
     again ends as if it had not been.
@@ -145,7 +145,7 @@ def _compiled(recipe: Recipe, num_classes: int, steps: int) -> keras.Model:
 
 
 def _batches(pictures, labels, rows, recipe, epoch, steps):
-    """The batches of an epoch, whose order and views follow from seed and epoch."""
+    """Returns the batches of an epoch. Order and views follow from seed and epoch."""
     labels, rows = (tf.constant(x, tf.int32) for x in (labels, rows))
 
     def shuffled(_):
@@ -171,7 +171,7 @@ def _batches(pictures, labels, rows, recipe, epoch, steps):
 
 
 def _as_they_are(pictures, labels, rows, recipe):
-    """Batches of the middle of each picture; None if there are no rows."""
+    """Returns batches of picture centers; None if there are no rows."""
     if not len(rows):
         return None
     labels = tf.constant(labels, tf.int32)
@@ -187,13 +187,13 @@ def _as_they_are(pictures, labels, rows, recipe):
 
 
 def _taken(pictures, rows):
-    """[n, H, H, 3] the pictures of these rows, from memory or a file."""
+    """Returns the pictures [n, H, H, 3] of these rows, from memory or a file."""
     taken = tf.numpy_function(lambda r: pictures[r], [rows], tf.uint8, stateful=False)
     return tf.ensure_shape(taken, (None, *pictures.shape[1:]))
 
 
 class _Follow(keras.callbacks.Callback):
-    """Seeds each epoch, shows how it goes, and keeps the state after it.
+    """Seeds each epoch, shows progress, and saves the state after it.
 
     Keras's BackupAndRestore writes weights and epoch into two files one after the
     other: a kill between them trains an epoch twice without a word.
@@ -228,7 +228,7 @@ class _Follow(keras.callbacks.Callback):
         self._line.advance(1, self._facts)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Keeps the state, but of the last epoch: that is done again if need be."""
+        """Saves the state, except after the last epoch."""
         self._facts = f"epoch {epoch + 1}/{self._recipe.epochs}"
         self._facts += f"  accuracy {100 * logs['accuracy']:.1f} %"
         if "val_accuracy" in logs:
@@ -243,20 +243,20 @@ class _Follow(keras.callbacks.Callback):
 
 
 def remove_states(directory: pathlib.Path, but: pathlib.Path | None = None) -> None:
-    """Removes what resumes, when results are written or a newer one is there."""
+    """Removes the states, once results are written or a newer one exists."""
     for path in _states(directory).values():
         if path != but:
             path.unlink()
 
 
 def _states(directory: pathlib.Path) -> dict[int, pathlib.Path]:
-    """Epoch -> the state after it."""
+    """Returns epoch -> path of the state after it."""
     found = ((_STATE.fullmatch(path.name), path) for path in directory.iterdir())
     return {int(match[1]): path for match, path in found if match}
 
 
 def _restore(model: keras.Model, directory: pathlib.Path) -> int:
-    """Loads the newest state; returns how many epochs it has had."""
+    """Loads the newest state; returns the number of epochs it has had."""
     states = _states(directory)
     if not states:
         return 0

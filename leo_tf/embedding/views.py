@@ -1,4 +1,4 @@
-"""Which part of a picture a backbone sees: the whole, its middle, or ten crops.
+"""Views of a picture for a backbone: the whole, its center, or ten crops.
 
 Shapes: n pictures, R pixels a side as they are decoded, S as the backbone gets them.
 """
@@ -15,7 +15,7 @@ _MARGIN = 92 / 80
 
 
 def decoded_side(side: int, views: str) -> int:
-    """R for pictures of S pixels: S itself, or with a margin to crop from."""
+    """Returns R for pictures of S pixels: S, or more to leave a margin to crop."""
     return side if views == "whole" else round(side * _MARGIN)
 
 
@@ -25,7 +25,7 @@ def embed_views(
     side: int,
     views: str,
 ) -> "np.ndarray":
-    """Returns the features [n, D] of pictures [n, R, R, 3], averaged over their views.
+    """Returns features [n, D] of pictures [n, R, R, 3], averaged over views.
 
     Args:
       views: of `VIEWS`; "multiview" are the four corners and the middle, and all of
@@ -42,7 +42,7 @@ def embed_views(
 
 
 def _crops(pictures: "np.ndarray", side: int) -> Iterator["np.ndarray"]:
-    """Yields the middle, then the corners: [n, S, S, 3] each."""
+    """Yields the center, then the corners: [n, S, S, 3] each."""
     most = pictures.shape[1] - side
     middle = most // 2
     for top, left in ((middle, middle), (0, 0), (0, most), (most, 0), (most, most)):

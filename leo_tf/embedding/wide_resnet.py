@@ -1,4 +1,4 @@
-"""Wide residual networks, from which the paper's features come: `wrn_28_10`.
+"""Wide residual networks such as `wrn_28_10`, the source of the paper's features.
 
 Shapes: n pictures, S pixels a side.
 
@@ -24,7 +24,7 @@ _NAME = re.compile(r"wrn_([1-9][0-9]{0,2})_([1-9][0-9]?)")
 
 
 def shape_of(name: str) -> tuple[int, int] | None:
-    """Returns depth and width of wrn_DEPTH_WIDTH; None if it is no such name.
+    """Returns depth and width of a name wrn_DEPTH_WIDTH; None for other names.
 
     The depth is 6 a block and 4: 10, 16, 22, 28 and so on.
     """

@@ -1,4 +1,4 @@
-"""Whether a method is as sure as it is right: negative log-likelihood, and ECE.
+"""Calibration of a method's confidence: negative log-likelihood and ECE.
 
 Bins of several batches are added, and the error comes at the end. Logits may be
 logarithms of probabilities, such as of a mean over draws.
@@ -18,7 +18,7 @@ NUM_BINS = 15
 
 
 class Bins(NamedTuple):
-    """Sums over queries, sorted by the confidence of their answers into equal widths.
+    """Sums over queries, binned by the confidence of their answers.
 
     Bin m holds confidences above m / M, up to (m + 1) / M; the first holds 0, too.
     """
@@ -30,7 +30,7 @@ class Bins(NamedTuple):
 
 
 class Reliability(NamedTuple):
-    """What a reliability picture shows: one entry for each bin that is not empty."""
+    """Data of a reliability diagram, one entry per non-empty bin."""
 
     edges: np.ndarray  # [m, 2] lower and upper confidence of the bin
     share: np.ndarray  # [m] of all queries
@@ -39,7 +39,7 @@ class Reliability(NamedTuple):
 
 
 def episode_nll(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """[B] mean negative log-likelihood of each episode's queries, in nats.
+    """Returns [B] mean negative log-likelihood of each episode's queries, in nats.
 
     Logits are [B, ..., N], labels [B, ...] integers in [0, N).
     """
@@ -48,7 +48,7 @@ def episode_nll(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 def count_bins(logits: tf.Tensor, labels: tf.Tensor, num_bins: int = NUM_BINS) -> Bins:
-    """The bins of one batch, over all its queries; see `episode_nll` for arguments."""
+    """Returns the bins of one batch, over all its queries."""
     # The largest share, without the others; in the logits' dtype, as a rule float32,
     # which is exact enough for each, but not for sums of millions.
     largest = tf.reduce_max(logits, axis=-1, keepdims=True)
@@ -68,7 +68,7 @@ def add(left: Bins, right: Bins) -> Bins:
 
 
 def expected_calibration_error(bins: Bins) -> float:
-    """Mean over all queries of |accuracy - confidence| of their bin: 0 to 1, or NaN.
+    """Returns the mean over queries of |accuracy - confidence| of their bin, or NaN.
 
     It is NaN if there is no query, or a logit was.
 
@@ -80,7 +80,7 @@ def expected_calibration_error(bins: Bins) -> float:
 
 
 def reliability(bins: Bins) -> Reliability:
-    """Accuracy beside confidence, for a picture."""
+    """Returns accuracy and confidence of each bin, for a diagram."""
     count, confidence, right = (np.asarray(sums, np.float64) for sums in bins)
     filled = np.flatnonzero(count)
     steps = np.arange(len(count) + 1) / len(count)

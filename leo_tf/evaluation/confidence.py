@@ -1,4 +1,4 @@
-"""Fits how sure answers are: temperature, "none of these", sets of classes.
+"""Fits confidence: the temperature, "none of these", and sets of classes.
 
 All three are fitted to one checkpoint on validation episodes, to which queries of
 classes outside of them are added: those that "none of these" is for. A test tells what
@@ -40,7 +40,7 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 
 class Answers(NamedTuple):
-    """Of one method to E episodes: to queries of their classes, and of U others."""
+    """Scores of one method on E episodes: queries of their classes and of U others."""
 
     inside: np.ndarray  # [E, N, Q, N] logits
     mixed: np.ndarray  # the same, of queries that were asked with those outside
@@ -50,7 +50,7 @@ class Answers(NamedTuple):
 
 
 class Confidence(NamedTuple):
-    """Holds what confidence.json keeps of a checkpoint, and exports have as tables."""
+    """Fitted confidence of a checkpoint, saved in confidence.json and in exports."""
 
     step: int  # of the checkpoint
     basis: str  # digest of what it was made of: see `runs.fitted.basis_of`
@@ -64,12 +64,12 @@ class Confidence(NamedTuple):
     least: tuple[float, ...]  # [L] least probability of a class in the set
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns what confidence.json holds."""
+        """Returns the content of confidence.json."""
         return {**self._asdict(), "known": [*self.known], "least": [*self.least]}
 
     @classmethod
     def from_dict(cls, values: Any) -> "Confidence":
-        """Returns what `as_dict` gave.
+        """Restores a `Confidence` from the output of `as_dict`.
 
         Raises:
           ValueError: if it did not.
@@ -96,7 +96,7 @@ class Confidence(NamedTuple):
 
 
 class OpenSet(NamedTuple):
-    """Reports "none of these" and sets of classes in a test; 95 % over episodes.
+    """Test results of "none of these" and of prediction sets, with 95 % intervals.
 
     Shares are of an episode's queries of its own classes, or of those of others. They
     are balanced, and of means where a method draws.
@@ -114,7 +114,7 @@ class OpenSet(NamedTuple):
     outside: int  # classes outside an episode
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns what results.json holds."""
+        """Returns the entry in results.json."""
         return {
             name: value.as_dict()
             if isinstance(value, Interval)
@@ -126,7 +126,7 @@ class OpenSet(NamedTuple):
 
 
 def outside_of(config: Config, split: Split) -> int:
-    """U: as many classes outside an episode as inside, or as many as there are."""
+    """Returns U: as many classes outside an episode as inside, if there are."""
     way = config.episodes.evaluation_way
     return min(way, len(split.class_names) - way)
 
@@ -134,7 +134,7 @@ def outside_of(config: Config, split: Split) -> int:
 def open_episodes(
     config: Config, split: Split, count: int, outside: int | None = None
 ) -> EpisodesByRow:
-    """Episodes of N + U classes, of which the first N are to be told apart.
+    """Returns episodes of N + U classes, of which the first N are the episode's.
 
     U is `outside`, or that of `outside_of`.
     """
@@ -151,7 +151,7 @@ def open_episodes(
 def answers(
     learners: Mapping[str, AnyLearner], episodes: EpisodesByRow, way: int
 ) -> dict[str, Answers]:
-    """Asks methods `open_episodes`; deterministic, and without a graph.
+    """Scores `open_episodes` with methods, deterministically and without a graph.
 
     To trace one would take longer than the few batches that there are. A method that
     learns from queries is asked those inside alone, too, as a test asks it.
@@ -174,13 +174,13 @@ def answers(
 
 
 def _of_first(wide: Episode, way: int) -> Episode:
-    """Without the queries of other classes."""
+    """Returns the answers without queries of other classes."""
     queries, labels = wide.query_inputs[:, :way], wide.query_labels[:, :way]
     return wide._replace(query_inputs=queries, query_labels=labels)
 
 
 def _scores(learner, wide: Episode, way: int) -> np.ndarray:
-    """[B, N + U, Q, N] logits in float64, of queries of all classes."""
+    """Returns [B, N + U, Q, N] logits in float64, of queries of all classes."""
     episode = wide._replace(
         support_inputs=wide.support_inputs[:, :way],
         support_labels=wide.support_labels[:, :way],
@@ -191,7 +191,7 @@ def _scores(learner, wide: Episode, way: int) -> np.ndarray:
 def fit(
     learner: AnyLearner, config: Config, split: Split, step: int, basis: str = ""
 ) -> Confidence | None:
-    """Fits all to a method's answers to validation episodes; None if not finite.
+    """Fits `Confidence` to a method on validation episodes; None if not finite.
 
     `step` and `basis` are as in `Confidence`.
     """
@@ -237,7 +237,7 @@ def fit_to(found: Answers) -> dict[str, Any]:
 
 
 def tested(found: Answers, fitted: Confidence) -> OpenSet:
-    """Tests what was fitted to a method on other episodes."""
+    """Tests a fitted `Confidence` of a method on other episodes."""
     sides = {name: _sides(found, name, fitted.temperature) for name in SCORES}
     inside, outside = sides[fitted.score]
     threshold = np.interp(FALSE_ALARMS, LEVELS, fitted.known)
@@ -261,12 +261,12 @@ def tested(found: Answers, fitted: Confidence) -> OpenSet:
 
 
 def _mean(values: np.ndarray) -> Interval:
-    """Of [E, ...], with its interval over episodes."""
+    """Returns the mean of [E, ...] with its interval over episodes."""
     return interval(values.reshape([len(values), -1]).mean(axis=1))
 
 
 def _sides(found: Answers, name: str, temperature: float) -> tuple:
-    """[E, N * Q] and [E, U * Q] values of one of `SCORES`."""
+    """Returns [E, N * Q] and [E, U * Q] values of one of `SCORES`."""
     if name == "cosine":
         sides = found.cosine_inside, found.cosine_outside
     else:
@@ -281,7 +281,7 @@ def _sides(found: Answers, name: str, temperature: float) -> tuple:
 
 
 def _auroc(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """[E] chances that a query inside scores higher than one outside; ties count half.
+    """Returns [E] chances that an inside query scores above an outside one.
 
     By ranks: the number of pairs is not a matter of memory.
     """
@@ -302,13 +302,13 @@ def _auroc(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
 
 
 def _fpr(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """[E] shares of queries outside above what 95 % of those inside are."""
+    """Returns [E] shares of outside queries above the level that 95 % inside exceed."""
     threshold = np.quantile(inside, 1 - 0.95, axis=1, keepdims=True)
     return (outside >= threshold).mean(axis=1)
 
 
 def best_temperature(logits: np.ndarray) -> float:
-    """That of the least negative log-likelihood; it is convex in 1 / temperature.
+    """Returns the temperature of least NLL, which is convex in 1 / temperature.
 
     As if one query more had been answered by chance: else answers without a mistake
     would be as good as certain.
@@ -339,7 +339,7 @@ def best_temperature(logits: np.ndarray) -> float:
 
 
 def _of_right(values: np.ndarray) -> np.ndarray:
-    """[E, N, Q] of the right class, of values [E, N, Q, N]."""
+    """Returns [E, N, Q] values of the right class, from [E, N, Q, N]."""
     return np.moveaxis(np.diagonal(values, axis1=1, axis2=3), -1, 1)
 
 
@@ -348,6 +348,6 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _log_sum(logits: np.ndarray) -> np.ndarray:
-    """[..., 1] logarithm of the sum of exponentials."""
+    """Returns [..., 1] logarithms of the sum of exponentials."""
     largest = logits.max(axis=-1, keepdims=True)
     return largest + np.log(np.exp(logits - largest).sum(axis=-1, keepdims=True))

@@ -1,4 +1,4 @@
-"""Accuracy over many episodes, with an interval, of several methods at once.
+"""Tests several methods on the same episodes: accuracies with intervals.
 
 Shapes: B episodes in a batch, N way, K shot, Q queries per class, D embedding size.
 """
@@ -23,7 +23,7 @@ tf.get_logger().addFilter(is_news)  # a notebook trains and evaluates many times
 
 
 class EpisodeScores(NamedTuple):
-    """What one method scored on E episodes; while they are B of a batch, in tensors.
+    """Scores of one method on E episodes; tensors of B episodes within a batch.
 
     The others say how sure its answers were, and how right, if that was asked for; the
     last two with logits divided by the method's temperature, if it has one.
@@ -65,7 +65,7 @@ def make_scorer(
     draws: Draws | None = None,
     temperatures: Mapping[str, float] | None = None,
 ) -> Callable:
-    """A `tf.function` of an Episode and its number among all, for `collect`.
+    """Returns a `tf.function` of an Episode and its number, for `collect`.
 
     Args:
       learners: as of `evaluate`.
@@ -130,7 +130,7 @@ def collect(
     episodes: Iterable,
     on_batch: Callable[[int], None] = lambda episodes: None,
 ) -> dict[str, EpisodeScores]:
-    """Runs a scorer over batches of what it is a function of; see `evaluate`."""
+    """Runs a scorer over batches of its arguments; see `evaluate`."""
     batches: dict[str, list[EpisodeScores]] = {}
     done = 0
     for episode in episodes:
@@ -148,7 +148,7 @@ def _to_numpy(tensor):
 
 
 def _joined(batches: list[EpisodeScores]) -> EpisodeScores:
-    """The scores of all batches together."""
+    """Returns the scores of all batches together."""
     accuracies, losses, *more = zip(*batches)
     sizes = list(map(len, accuracies))
     loss = sum(float(loss) * size for loss, size in zip(losses, sizes)) / sum(sizes)

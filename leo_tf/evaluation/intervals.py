@@ -1,4 +1,4 @@
-"""Means with their 95 % intervals."""
+"""Means with 95 % intervals."""
 
 import math
 from typing import NamedTuple
@@ -20,12 +20,12 @@ class Interval(NamedTuple):
         return f"{100 * self.mean:.2f} ± {100 * self.half_width:.2f}"
 
     def as_dict(self) -> dict[str, float | None]:
-        """Returns what results.json holds; None where it is not finite."""
+        """Returns the entry in results.json, None where it is non-finite."""
         return {"mean": finite(self.mean), "half_width_95": finite(self.half_width)}
 
 
 def interval(values: np.ndarray) -> Interval:
-    """Mean of [E] values with its 95 % interval, the normal one, over episodes.
+    """Returns the mean of [E] values with its normal 95 % interval over episodes.
 
     A single value has an interval of unknown, here infinite, width.
     """

@@ -1,4 +1,4 @@
-"""What jobs of several runs found, in numbers: comparison, reproduction, search."""
+"""Numeric results of jobs of several runs: comparison, reproduction, search."""
 
 import math
 import pathlib
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
     @property
     def plain_title(self) -> str:
-        """Its name, and its transform where that is not the one of all."""
+        """Name, and the transform if it differs from the shared one."""
         variant = variant_named(self.name)
         other = self.ensemble
         title = variant.title if other == "none" else f"{variant.title} + {other}"
@@ -52,7 +52,7 @@ class Row(NamedTuple):
 
     @property
     def words(self) -> str:
-        """Its method and its transform, in a sentence."""
+        """Method and transform, for a sentence."""
         method = variant_named(self.name).entry
         other = "" if self.ensemble == "none" else f" + {self.ensemble}"
         if method.feature_transform:
@@ -64,16 +64,16 @@ class Row(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Its name in tables, and a remark if many of its steps were not finite."""
+        """Name in tables, with a remark if many steps were non-finite."""
         return self.plain_title + remark(self.share_not_finite)
 
     @property
     def is_transductive(self) -> bool:
-        """Whether the method learns from an episode's queries, too."""
+        """True if the method also learns from an episode's queries."""
         return variant_named(self.name).entry.transductive
 
     def as_dict(self) -> dict:
-        """Returns what results.json holds."""
+        """Returns the entry in results.json."""
         return {
             "title": self.plain_title,
             "transductive": self.is_transductive,
@@ -111,29 +111,29 @@ class Comparison(NamedTuple):
 
     @property
     def reference_title(self) -> str:
-        """The name of the reference in tables."""
+        """Name of the reference in tables."""
         return {row.name: row.plain_title for row in self.rows}[self.reference]
 
     @property
     def inductive(self) -> list[Row]:
-        """The rows of methods that answer each query by itself."""
+        """Rows of methods that score each query alone."""
         return [row for row in self.rows if not row.is_transductive]
 
     @property
     def transductive(self) -> list[Row]:
-        """The rows of methods that learn from an episode's queries, too."""
+        """Rows of methods that also learn from an episode's queries."""
         return [row for row in self.rows if row.is_transductive]
 
     @property
     def best(self) -> Row | None:
-        """The inductive row that validated best; None if there is no telling.
+        """Inductive row that validated best; None if validation cannot decide.
 
         There is not where the validation classes were trained on.
         """
         return next(iter(self.ranked(self.inductive)), None)
 
     def ranked(self, rows: list[Row]) -> list[Row]:
-        """Rows by validation, the best first; of equal ones, as tables list them.
+        """Rows by validation, best first, and on a tie in the order of tables.
 
         Empty if validation classes were trained on.
         """
@@ -144,14 +144,14 @@ class Comparison(NamedTuple):
 
 
 class FoldedComparison(NamedTuple):
-    """The same methods, compared on each of the folds of the classes."""
+    """The same methods compared on each fold of the classes."""
 
     folds: list[Comparison]
     directory: pathlib.Path
 
     @property
     def names(self) -> list[str]:
-        """The methods that every fold has; one whose transform did not fit is none."""
+        """Methods that every fold has; one whose transform did not fit is left out."""
         found = [{row.name for row in fold.rows} for fold in self.folds]
         shared = set.intersection(*found)
         return [row.name for row in self.folds[0].rows if row.name in shared]
@@ -162,7 +162,7 @@ class FoldedComparison(NamedTuple):
 
     @property
     def best(self) -> str | None:
-        """The inductive method that validated best in the mean, if any did."""
+        """Inductive method with the best mean validation, if any."""
         means = {}
         for name in self.names:
             rows = self.rows(name)
@@ -173,7 +173,7 @@ class FoldedComparison(NamedTuple):
 
 
 class TestedRun(NamedTuple):
-    """One run of a reproduction and what it scored on its test episodes."""
+    """A run of a reproduction and its score on its test episodes."""
 
     seed: int  # of training and of the test episodes
     trained_on: str  # "train" or "train+val"
@@ -184,18 +184,18 @@ class TestedRun(NamedTuple):
 
     @property
     def accuracy(self) -> Interval:
-        """With its 95 % interval over episodes."""
+        """Accuracy with its 95 % interval over episodes."""
         return interval(self.scores.accuracy)
 
     def as_dict(self) -> dict:
-        """Returns what results.json holds."""
+        """Returns the entry in results.json."""
         values = self._asdict()
         calibration = Calibration.of(values.pop("scores")).as_dict()
         return {**values, "accuracy": self.accuracy.as_dict(), **calibration}
 
 
 class Reproduction(NamedTuple):
-    """All runs of the published protocol, and what was published."""
+    """All runs of the published protocol, and the published accuracy."""
 
     title: str  # what was tested, in a line
     selection: TestedRun  # trained on the training classes alone
@@ -212,7 +212,7 @@ class Reproduction(NamedTuple):
 
     @property
     def spread(self) -> float | None:
-        """Standard deviation of the runs' accuracies; None of a single run."""
+        """Standard deviation of the runs' accuracies; None for a single run."""
         means = [run.accuracy.mean for run in self.runs]
         return statistics.stdev(means) if len(means) > 1 else None
 
@@ -223,7 +223,7 @@ class Reproduction(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A run of a search, with settings of its own."""
+    """A run of a search with settings of its own."""
 
     settings: dict[str, float]  # by name; empty for those that were given
     accuracy: Interval | None  # of its best validation; None if there was none
@@ -235,13 +235,13 @@ class Trial(NamedTuple):
 
     @property
     def rank(self) -> float:
-        """Higher is better; lowest where no run to the end is to be hoped for."""
+        """Score to rank by, higher is better; lowest for a diverged trial."""
         if self.diverged or self.accuracy is None:
             return -math.inf
         return self.accuracy.mean
 
     def as_dict(self) -> dict:
-        """Returns what results.json holds."""
+        """Returns the entry in results.json."""
         return {
             "settings": self.settings,
             "validation_accuracy": self.accuracy and self.accuracy.as_dict(),
@@ -254,6 +254,6 @@ class Trial(NamedTuple):
 
 
 def best_of(trials: list[Trial]) -> int | None:
-    """Index of the best trial (the first on a tie); None if all diverged."""
+    """Returns the index of the best trial (first on a tie); None if all diverged."""
     best = max(range(len(trials)), key=lambda number: trials[number].rank)
     return best if math.isfinite(trials[best].rank) else None

@@ -1,4 +1,4 @@
-"""Predictions averaged over draws of z and w, where a method has any: how sure it is.
+"""Averages predictions over posterior draws of z and w.
 
 In a test LEO takes the means of its latents and weights. The paper claims more: that
 their distributions say how sure it can be of a task (arXiv:1807.05960, section 4.1).
@@ -16,7 +16,7 @@ from leo_tf.model.learner import Adapted
 
 
 class Draws(NamedTuple):
-    """How many draws of z and w to average over, and the seed they follow from."""
+    """Number of draws of z and w to average over, and their seed."""
 
     count: int  # type: ignore[assignment]  # hides tuple.count
     seed: int

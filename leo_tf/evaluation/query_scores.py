@@ -1,4 +1,4 @@
-"""Scores of all queries of many episodes, without gathering the queries.
+"""Scores all queries of many episodes without gathering the queries.
 
 In the published test an episode's queries are all the other examples of its classes:
 3,000 embeddings, of which neighbouring episodes share most. So a batch of episodes is
@@ -21,7 +21,7 @@ from leo_tf.model.learner import Learner
 
 
 class ClassRows(NamedTuple):
-    """Which rows of a table each class has, ready for lookups in a graph."""
+    """Rows of each class of a table, as tensors for lookups in a graph."""
 
     features: tf.Tensor  # [rows, D]
     rows: tf.Tensor  # [rows] int32, ordered by class
@@ -41,7 +41,7 @@ class ClassRows(NamedTuple):
 def query_scores(
     learner: Learner, classifier: tf.Tensor, rows: EpisodeRows, by_class: ClassRows
 ) -> tf.Tensor:
-    """[B, N, Q, N] scores of queries by their episodes' classifiers [B, N, P]."""
+    """Returns [B, N, Q, N] scores of queries by their classifiers [B, N, P]."""
     way, num_query = rows.query.shape[1:]
     pairs = tf.reshape(rows.classes, [-1])  # [B * N]
     order = tf.argsort(pairs, stable=True)  # those of a class side by side

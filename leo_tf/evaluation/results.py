@@ -1,4 +1,4 @@
-"""Test results of a run in numbers; `leo_tf.reports` makes texts of them."""
+"""Test results of a run as numbers; `leo_tf.reports` turns them into text."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ _FEW = 0.02
 
 
 class Calibration(NamedTuple):
-    """Whether a method is as sure as it is right."""
+    """Calibration of a method's confidence on test episodes."""
 
     nll: Interval  # of a query, in nats; 95 % over episodes
     ece: float  # expected calibration error over all queries, of `bins`; 0 to 1
@@ -29,7 +29,7 @@ class Calibration(NamedTuple):
     def of(
         cls, scores: EpisodeScores, temperature: float | None = None
     ) -> "Calibration":
-        """Sums up scores; `temperature` is what their scaled numbers are of.
+        """Summarises scores; `temperature` is the one of their scaled numbers.
 
         Raises:
           ValueError: if they are not those of a calibrated evaluation.
@@ -45,7 +45,7 @@ class Calibration(NamedTuple):
         return found._replace(temperature=temperature, scaled_nll=nll, scaled_ece=ece)
 
     def as_dict(self) -> dict:
-        """Returns what results.json holds; of the bins, sums over queries (`Bins`)."""
+        """Returns the entry in results.json, with sums over queries of each bin."""
         bins = {name: [*map(finite, s)] for name, s in self.bins._asdict().items()}
         found = {"nll": self.nll.as_dict(), "ece": finite(self.ece), "bins": bins}
         if self.scaled_nll is not None:
@@ -56,7 +56,7 @@ class Calibration(NamedTuple):
 
 
 class Results(NamedTuple):
-    """Test accuracy of a method and of nearest centroid, on the same episodes."""
+    """Test accuracy of a method and of nearest centroid on the same episodes."""
 
     # What was tested: "glyphs, test: 5-way 1-shot, 19 queries a class, step 3000".
     title: str
@@ -71,17 +71,17 @@ class Results(NamedTuple):
 
     @property
     def method(self) -> str:
-        """The name of the method that was asked for."""
+        """Name of the tested method."""
         return next(iter(self.methods))
 
     @property
     def accuracy(self) -> Interval:
-        """Accuracy of the method that was asked for."""
+        """Accuracy of the tested method."""
         return self.methods[self.method]
 
 
 def remark(share_not_finite: float) -> str:
-    """Returns what stands beside a result: of steps not finite, if there were many."""
+    """Returns the remark beside a result with many non-finite steps, or ""."""
     if share_not_finite <= _FEW:
         return ""
     return f" ({100 * share_not_finite:.0f} % of steps not finite)"
@@ -94,7 +94,7 @@ def results_of(
     temperature: float | None = None,
     open_set: OpenSet | None = None,
 ) -> Results:
-    """Sums up what a method, the first, and nearest centroid scored.
+    """Summarises the scores of a method, the first, and of nearest centroid.
 
     The last two are of the method, as in `Results`, and `Calibration`.
     """

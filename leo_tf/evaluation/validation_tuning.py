@@ -1,4 +1,4 @@
-"""Settings that a method wants chosen on the validation episodes, without training."""
+"""Tunes unset settings of methods on validation episodes, without training."""
 
 import dataclasses
 import functools
@@ -48,7 +48,7 @@ _TRIED_ON = 300  # validation episodes
 
 
 class Fitted(NamedTuple):
-    """A feature transform, fitted, and the settings of it."""
+    """A fitted feature transform and its settings."""
 
     features: FeatureConfig  # with what was chosen
     transform: Transform
@@ -76,7 +76,7 @@ def fit_transform(config: Config, splits: Mapping[str, Split]) -> Fitted:
 
 
 def _fit_features(config: Config, splits: Mapping[str, Split]) -> Fitted:
-    """The feature transform of another kind than "none".
+    """Fits a feature transform of another kind than "none".
 
     What is not given is chosen by nearest centroid on the first validation episodes.
     A method that is trained wants more dims than nearest centroid does: 64, as far as
@@ -112,7 +112,7 @@ def _fit_features(config: Config, splits: Mapping[str, Split]) -> Fitted:
 def _centroid_accuracies(
     transforms: Sequence[Transform], episodes: EpisodesByRow
 ) -> list[float]:
-    """Mean accuracy of nearest centroid on episodes after each of the transforms.
+    """Returns the mean accuracy of nearest centroid after each transform.
 
     The whole table is transformed once: episodes have the same rows many times.
     """
@@ -138,7 +138,7 @@ def choose(
     episodes: Callable[[], tf.data.Dataset],
     transform: Transform | None = None,
 ) -> Config:
-    """Fills in what the method wants chosen on validation episodes, if not given.
+    """Tunes unset settings of the method on the validation episodes.
 
     First what accuracy depends on, such as the strength of a penalty, by accuracy; then
     the scale of the scores by negative log-likelihood.
@@ -169,7 +169,7 @@ def fit_ensemble(
     basis: str = "",
     transform: Transform | None = None,
 ) -> Mix:
-    """Mixes a trained method with the closed form that `config` asks for.
+    """Builds the ensemble of a trained method and the configured closed form.
 
     First the closed form's settings are chosen as ever, then temperatures by negative
     log-likelihood, and then the share by accuracy.
@@ -210,7 +210,7 @@ def fit_ensemble(
 def _accuracies(
     learners: Sequence[Any], episodes: EpisodesByRow | Iterable[Episode], dtype: str
 ) -> list[float]:
-    """Mean accuracy on episodes of learners that differ in their strength alone."""
+    """Returns mean accuracies of learners that differ in their strength only."""
     regressions = [getattr(each, "learner", each) for each in learners]  # transformed
     if not all(isinstance(each, LinearRegression) for each in regressions):
         named = {str(number): each for number, each in enumerate(learners)}
@@ -231,7 +231,7 @@ def _accuracies(
 
 
 def _best_scale(learner: AnyLearner, episodes: tf.data.Dataset) -> float:
-    """Of `SCALES`, that of the least cross-entropy of scale * scores."""
+    """Returns the one of `SCALES` with the least cross-entropy of scale * scores."""
 
     @tf.function(autograph=False)
     def losses(episode):

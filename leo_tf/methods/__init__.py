@@ -1,1 +1,1 @@
-"""Every method by name: the registry, and those that LEO is compared with."""
+"""Methods by name: the registry, LEO, and the methods LEO is compared with."""

@@ -1,4 +1,4 @@
-"""The methods of this package: LEO, its ablations, and what they are compared with.
+"""Registry entries of this package: LEO, its ablations, and other methods.
 
 In the order of the paper's table 2, with what it lacks before.
 """
@@ -29,7 +29,7 @@ _OTHER_METHODS = ("deterministic", "random_prior")
 
 
 def _leo(title: str, description: str, unused: tuple[str, ...] = (), **pinned):
-    """LEO with some of its settings pinned, and others that are of no use then."""
+    """Returns LEO's entry with some settings pinned, and those without effect then."""
 
     def make(config, unused_embedding_size):
         from leo_tf.model.leo import LEO

@@ -1,4 +1,4 @@
-"""A trained method and a closed form together: their scores are added.
+"""Ensembles: the scores of a trained method and of a closed form, added.
 
 What training has learned of classes in general, and what a closed form makes of these
 examples, go wrong in different places.
@@ -25,7 +25,7 @@ from leo_tf.model.learner import (
 
 
 class Mix(NamedTuple):
-    """Says how two methods are mixed; ensemble.json holds it."""
+    """Settings of an ensemble, saved in ensemble.json."""
 
     step: int  # of the learner's checkpoint
     basis: str  # digest of what it was made of: see `runs.fitted.basis_of`
@@ -37,12 +37,12 @@ class Mix(NamedTuple):
     validation: tuple[float, float]  # accuracy of both there, and its half-width
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns what ensemble.json holds."""
+        """Returns the content of ensemble.json."""
         return {**self._asdict(), "validation": [*self.validation]}
 
     @classmethod
     def from_dict(cls, values: Any) -> "Mix":
-        """Returns what `as_dict` gave.
+        """Restores a `Mix` from the output of `as_dict`.
 
         Raises:
           ValueError: if it did not.
@@ -68,7 +68,7 @@ class Mix(NamedTuple):
 
 
 class Ensemble(Learner):
-    """Scores of a learner and of another method, added: the mean of log-probabilities.
+    """A learner and another method whose log-probabilities are averaged.
 
     A classifier holds both, the other's `size` numbers last. All else is the learner's.
     """
@@ -136,7 +136,7 @@ class Ensemble(Learner):
 
 
 def together(learner: Learner, other: Learner, size: int, mix: Mix) -> Learner:
-    """The `Ensemble` of two methods, on the features that the learner gets."""
+    """Returns the `Ensemble` of two methods, on the features the learner gets."""
     if isinstance(learner, Transformed):
         inner = Ensemble(learner.learner, other, size, mix)
         return Transformed(inner, learner.transform)
@@ -144,7 +144,7 @@ def together(learner: Learner, other: Learner, size: int, mix: Mix) -> Learner:
 
 
 def without_other(learner: Any) -> Any:
-    """The method without the other, if it is an ensemble."""
+    """Returns the learner of an ensemble, or the method itself."""
     if isinstance(learner, Transformed):
         return Transformed(without_other(learner.learner), learner.transform)
     return learner.learner if isinstance(learner, Ensemble) else learner

@@ -1,4 +1,4 @@
-"""What is known of a method besides its arithmetic, as the registry holds it."""
+"""The registry entry of a method: everything known of it but its arithmetic."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # it imports TensorFlow
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A method by name.
+    """A registered method.
 
     Raises:
       FlagError: if one of the settings is none.
@@ -52,7 +52,7 @@ class Method:
 
 
 def as_method(found: Any, where: str) -> Method:
-    """The entry for what a user gives for a method; see `registry.register_method`.
+    """Returns the entry of a user's method; see `registry.register_method`.
 
     Raises:
       FlagError: beginning with `where`, if it is no such thing.

@@ -1,4 +1,4 @@
-"""Methods by name: those of this package, registered ones, and those of other packages.
+"""The registry: methods by name, of this package, of users and of other packages.
 
 It imports no TensorFlow: the command line looks names up before that is loaded. What a
 name stands for is imported when it is made.
@@ -35,7 +35,7 @@ def register_method(
     *,
     replace: bool = False,
 ) -> None:
-    """Adds a method: from here on its name is as good as "leo", in this process.
+    """Adds a method under its name, for this process.
 
     Args:
       name: for `--method`, directories and files; an identifier of Python.
@@ -57,7 +57,7 @@ def register_method(
 
 
 def method_named(name: str) -> Method:
-    """The method of a name.
+    """Returns the method of a name.
 
     It is of `METHODS`; or of an entry point of the group "leo_tf.methods" that an
     installed package has; or package.module:Class. The last two are imported, and may
@@ -99,7 +99,7 @@ def method_named(name: str) -> Method:
 
 
 def with_transform(config: Config) -> Config:
-    """Returns `config` with the feature transform that its method is made of, if any.
+    """Returns `config` with the feature transform that its method requires.
 
     FlagError if another is asked for: then it would be another method.
     """
@@ -114,12 +114,12 @@ def with_transform(config: Config) -> Config:
 
 
 def is_known(name: str) -> bool:
-    """Whether `method_named` would find something, or has to import it to know."""
+    """Tells whether `method_named` would find a method, or must import it to know."""
     return name in METHODS or _entry_point(name) is not None
 
 
 def method_of(config: Config) -> Method:
-    """`method_named` of the name in a configuration."""
+    """Returns the method of a configuration."""
     return method_named(config.methods.method)
 
 
@@ -134,7 +134,7 @@ def _entry_point(name: str) -> "EntryPoint | None":
 
 
 def is_fitted(config: Config) -> bool:
-    """Whether a run begins by fitting a `Transform` to the training classes."""
+    """Tells whether a run fits a `Transform` to the training classes first."""
     kind = config.features.feature_transform
     return kind != "none" or method_of(config).knows_classes
 
@@ -142,7 +142,7 @@ def is_fitted(config: Config) -> bool:
 def build(
     config: Config, embedding_size: int, transform: "Transform | None" = None
 ) -> "Learner":
-    """The method a configuration names, for features of D, with initial variables.
+    """Builds the method of a configuration for features of size D.
 
     With a feature transform it is the method after that.
 
@@ -172,7 +172,7 @@ def build(
 
 
 def other_config(config: Config) -> Config:
-    """The configuration of the closed form of an ensemble."""
+    """Returns the configuration of an ensemble's closed form."""
     alone = {"ensemble": "none", "ensemble_share": None}
     return config.replace(method=config.methods.ensemble, **alone)
 
@@ -184,7 +184,7 @@ def ensemble(
     embedding_size: int,
     transform: "Transform | None" = None,
 ) -> "Learner":
-    """A built method with the closed form that `config` asks for, as `mix` says."""
+    """Builds the ensemble of a method and the configured closed form."""
     from leo_tf.methods.ensemble import together, without_other
 
     size = embedding_size if transform is None else transform.output_size
@@ -204,7 +204,7 @@ def _made(method: Method, config: Config, embedding_size: int, *classes) -> "Lea
 
 
 def _check_learner(learner, again, method: Method) -> None:
-    """Refuses what would fail in the midst of a run, or after it."""
+    """Refuses learners that would fail during a run or after it."""
     where = f"method {method.title}"
     does = ("answer",) if method.query_aware else ("adapt", "logits", "draw_noise")
     parts = *does, "kernels", "trainable_variables"
@@ -226,14 +226,14 @@ def _check_learner(learner, again, method: Method) -> None:
 
 
 def check_is_config(config: object) -> None:
-    """Refuses anything but a `Config`: FlagError."""
+    """Raises a FlagError unless the value is a `Config`."""
     if not isinstance(config, Config):
         hint = 'PRESETS["glyphs"].config() makes one.'
         raise FlagError("`config`", "a Config", f"a {type(config).__name__}", hint)
 
 
 def check(config: Config) -> None:
-    """Checks, without any data, that the method can do what a configuration asks.
+    """Checks, without loading data, that the method supports the configuration.
 
     Raises:
       FlagError: if it cannot, or there is no such method.
@@ -276,7 +276,7 @@ def check(config: Config) -> None:
 
 
 def _check_features(config: Config) -> None:
-    """Refuses settings of a feature transform that make no difference to it."""
+    """Refuses settings of a feature transform that have no effect."""
     config = with_transform(config)
     features, given, defaults = config.features, config.flat(), Config().flat()
     kind, method = features.feature_transform, config.methods.method

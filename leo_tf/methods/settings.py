@@ -1,4 +1,4 @@
-"""Settings of one method each: read from a file, or drawn for a search.
+"""Settings of single methods: read from a file, or drawn for a search.
 
 The file is a JSON object, a field a method:
 
@@ -35,7 +35,7 @@ _OF_ENSEMBLES = "ensemble", "ensemble_share", "ridge_strength", "logistic_streng
 
 
 def compared(shared: str) -> list[str]:
-    """What is compared unless others are named, where `shared` is the transform of all.
+    """Returns the default methods of a comparison whose transform is `shared`.
 
     First what needs no training, on each of the transforms that help most.
     """
@@ -50,7 +50,7 @@ def compared(shared: str) -> list[str]:
 def read(
     source: Mapping[str, Mapping[str, Any]] | str, config: Config
 ) -> dict[str, dict[str, Any]]:
-    """Returns name -> its settings, checked against the `config` that they change.
+    """Returns name -> its settings, checked against `config`.
 
     `source` is the settings, or the path of a file of them; "" for none.
 
@@ -89,7 +89,7 @@ def read(
 
 
 def of(settings: Mapping[str, dict], name: str) -> dict:
-    """Those of a name, or else of its method, or of that whose ablation it is."""
+    """Returns the settings of a name, or of its method, or of the method it ablates."""
     variant = variant_named(name)
     if name in settings:
         return settings[name]
@@ -103,7 +103,7 @@ def of(settings: Mapping[str, dict], name: str) -> dict:
 def with_shared(
     config: Config, settings: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Returns name -> settings that make its configuration out of that of all.
+    """Returns name -> settings that turn the shared configuration into its own.
 
     What all share of features, but is of no use on its transform, is not for it; of no
     use to any, it stays, and is refused.
@@ -125,7 +125,7 @@ def with_shared(
 
 
 def effective(name: str) -> tuple[str, ...]:
-    """The settings that make a difference to a variant, but for data and episodes.
+    """Returns the settings that affect a variant, except data and episodes.
 
     Those are the same for all methods, or they could not be compared.
     """
@@ -142,7 +142,7 @@ def effective(name: str) -> tuple[str, ...]:
 
 
 def ranges(name: str) -> Mapping[str, tuple[float, float]]:
-    """From where to where a search draws the settings of a method, or METHOD@TRANSFORM.
+    """Returns the ranges a search draws from, for a method or METHOD@TRANSFORM.
 
     Those of `Method.ranges`, and of METHOD@lda how many discriminants are kept.
 
@@ -157,7 +157,7 @@ def ranges(name: str) -> Mapping[str, tuple[float, float]]:
 
 
 def draw(name: str, seed: int, trial: int) -> dict[str, float]:
-    """The settings of a trial; those of trial 0 are the configuration's own.
+    """Returns the settings of a trial. Trial 0 keeps the configuration's own.
 
     They depend on nothing but the arguments, so a search can be made longer. Whatever
     transform a method stands on, it gets the same, and dims besides on lda.

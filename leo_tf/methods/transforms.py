@@ -1,4 +1,4 @@
-"""Feature transforms, fitted in closed form to the training classes, before a method.
+"""Feature transforms, fitted in closed form to the training classes.
 
 Directions in which a class's examples scatter say little of what class they are of. The
 scatter within the training classes tells which these are, also for classes never seen:
@@ -36,7 +36,7 @@ _MOST_SCATTER, _MOST_NUMBERS = 2**16, 2**24
 
 
 class Transform(NamedTuple):
-    """What is done to a feature vector of length 1, before a method gets it.
+    """Maps feature vectors of length 1 before a method gets them.
 
     The entries are raised to `power`, the mean of the training classes is taken off,
     and the rest multiplied by `kernel`; what results has length 1 again. Entries below
@@ -54,17 +54,17 @@ class Transform(NamedTuple):
 
     @property
     def size(self) -> int:
-        """D."""
+        """Size D of the features."""
         return len(self.mean)
 
     @property
     def output_size(self) -> int:
-        """d."""
+        """Size d of the transformed features."""
         return self.kernel.shape[1] if self.kernel.size else self.size
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all its numbers and shapes, in hexadecimal."""
+        """SHA-256 of all numbers and shapes, in hexadecimal."""
         sha, classes = sha256(), (self.centres, self.scatter)
         parts: list[Any] = [np.float64(self.power), self.mean, self.kernel]
         for numbers in (*parts, *(each for each in classes if each.size)):
@@ -73,7 +73,7 @@ class Transform(NamedTuple):
         return sha.hexdigest()
 
     def __call__(self, rows: tf.Tensor) -> tf.Tensor:
-        """[..., d] of length 1, from rows [..., D] of length 1."""
+        """Returns [..., d] of length 1, from rows [..., D] of length 1."""
         rows = _raised(rows, self.power)
         rows = rows - tf.constant(self.mean, rows.dtype)
         if self.kernel.size:
@@ -82,14 +82,14 @@ class Transform(NamedTuple):
 
 
 def _raised(rows, power: float):
-    """Tukey's power of rows of length 1, then that length again."""
+    """Returns rows of length 1 after Tukey's power, scaled to length 1 again."""
     if power == 1.0:
         return rows
     return tf.math.l2_normalize(tf.maximum(rows, 0) ** power, axis=-1)
 
 
 def check_can_fit(kind: str, table: FeatureTable) -> None:
-    """Refuses training classes that tell nothing for a transform of this kind.
+    """Refuses training classes that a transform of this kind cannot be fitted to.
 
     Raises:
       InputError: if they are too few, or have no scatter, so that it cannot be fitted
@@ -118,7 +118,7 @@ def _no_scatter(source: str) -> InputError:
 
 
 class Statistics:
-    """Of the training classes, each of which counts alike, in float64.
+    """Statistics of the training classes in float64. All classes count alike.
 
     Attributes:
       mean: [D] mean of the classes' means.
@@ -128,7 +128,7 @@ class Statistics:
     """
 
     def __init__(self, table: FeatureTable, power: float = 1.0):
-        """Reads the features in blocks: it takes memory for [D, D] and [C, D] only.
+        """Reads the features in blocks. Needs memory for [D, D] and [C, D] only.
 
         Raises:
           InputError: if `power` is not 1 and a feature is negative.
@@ -161,11 +161,11 @@ class Statistics:
 
     @property
     def most_dims(self) -> int:
-        """How many discriminants there are: at most C - 1, and at most D."""
+        """Returns the number of discriminants: at most C - 1, and at most D."""
         return min(len(self.centres) - 1, len(self.mean))
 
     def transform_of(self, features: FeatureConfig) -> Transform:
-        """The transform that settings ask for, all of them given."""
+        """Returns the transform of settings that are all given."""
         shrinkage = features.transform_shrinkage or 0.0
         kind, dims = features.feature_transform, features.transform_dims
         return self.transform(kind, dims, shrinkage)
@@ -173,7 +173,7 @@ class Statistics:
     def transform(
         self, kind: str, dims: int | None = None, shrinkage: float = 0.0
     ) -> Transform:
-        """The transform of a kind; see `configs.settings.FeatureConfig`.
+        """Returns the transform of a kind; see `configs.settings.FeatureConfig`.
 
         Args:
           kind: "center"; "within", which makes the covariance within classes that of
@@ -214,7 +214,7 @@ class Statistics:
 
 
 def with_classes(transform: Transform, table: FeatureTable) -> Transform:
-    """The transform with means and covariances of the training classes after it.
+    """Returns the transform with the transformed classes' means and covariances.
 
     A class of n rows has n - 1 in the divisor of its covariance, as is usual; one of a
     single row has none.
@@ -249,7 +249,7 @@ def with_classes(transform: Transform, table: FeatureTable) -> Transform:
 
 
 def check_fits(transform: Transform, table: FeatureTable) -> None:
-    """Refuses a table of features that a transform cannot be applied to: InputError."""
+    """Raises an InputError if the transform does not fit a table of features."""
     size = table.features.shape[1]
     if size != transform.size:
         where = f"{table.index.source}: `embeddings`"
@@ -266,7 +266,7 @@ def _check_power(power: float, table: FeatureTable) -> None:
 
 
 class Transformed(Learner):
-    """A method that gets transformed features: it is asked, and answers, as ever.
+    """A method on transformed features, with the interface of the method.
 
     All but features goes to the method itself, and so does what it has besides.
 
@@ -321,7 +321,7 @@ class Transformed(Learner):
 
 
 def beside(learner: Any, other: Learner) -> Learner:
-    """Another method on the features that a method gets."""
+    """Returns another method on the features that `method` gets."""
     changed = isinstance(learner, Transformed)
     return Transformed(other, learner.transform) if changed else other
 
@@ -352,14 +352,14 @@ _CLASSES = frozenset(["centres", "scatter"])
 
 
 def save(transform: Transform) -> bytes:
-    """Returns the content of transform.npz: the numbers, as they are."""
+    """Returns the content of transform.npz."""
     file, arrays = io.BytesIO(), transform._asdict()
     np.savez(file, **{**arrays, "power": np.array([transform.power])})
     return file.getvalue()
 
 
 def load(path: pathlib.Path, digest: str) -> Transform:
-    """Reads what `save` gave, of the digest that a checkpoint has.
+    """Restores a transform from the output of `save`, of the digest in a checkpoint.
 
     Raises:
       CheckpointError: if it cannot be read, or is another.

@@ -1,4 +1,4 @@
-"""METHOD@TRANSFORM: a method on a feature transform of its own, beside others.
+"""Variants METHOD@TRANSFORM: methods on a feature transform of their own.
 
 Nothing else reads such a name, or writes one. No TensorFlow is imported, and no module
 of a method: the command line looks names up before.
@@ -17,37 +17,37 @@ _MARK = "@"
 
 
 class Variant(NamedTuple):
-    """A method as a comparison or a search has it."""
+    """A method on a feature transform, as comparisons and searches name it."""
 
     method: str
     transform: str = ""  # of its own; "" for the one that all share
 
     @property
     def entry(self) -> Method:
-        """The method itself; FlagError if there is none."""
+        """Registry entry of the method. Raises a FlagError if there is none."""
         return registry.method_named(self.method)
 
     @property
     def title(self) -> str:
-        """Its name in tables: "Ridge regression, soft"."""
+        """Name in tables: "Ridge regression, soft"."""
         title = self.entry.title
         return f"{title}, {self.transform}" if self.transform else title
 
     @property
     def settings(self) -> dict[str, str]:
-        """Returns what its configuration has, whatever all share."""
+        """Settings that replace those shared by all."""
         transform = self.transform or self.entry.feature_transform
         own = {"feature_transform": transform} if transform else {}
         return {"method": self.method, **own}
 
 
 def method_part(name: str) -> str:
-    """The METHOD of METHOD@TRANSFORM, known or not."""
+    """Returns METHOD of METHOD@TRANSFORM, known or not."""
     return name.partition(_MARK)[0]
 
 
 def variant_named(name: str) -> Variant:
-    """The variant that METHOD or METHOD@TRANSFORM names.
+    """Returns the variant that METHOD or METHOD@TRANSFORM names.
 
     Raises:
       FlagError: if there is no such transform, or the method is made of one. That
@@ -69,7 +69,7 @@ def variant_named(name: str) -> Variant:
 
 
 def is_known(name: str) -> bool:
-    """Tells whether `variant_named` finds something, or has to import it to know."""
+    """Tells whether `variant_named` finds something, or must import it to know."""
     try:
         return registry.is_known(variant_named(name).method)
     except FlagError:
@@ -77,13 +77,13 @@ def is_known(name: str) -> bool:
 
 
 def with_transforms(method: str, transforms: Iterable[str], shared: str) -> list[str]:
-    """Names of a method on transforms; its own name stands for the `shared` one."""
+    """Returns the names of a method on transforms."""
     others = (t for t in transforms if t != shared)
     return [method, *(f"{method}{_MARK}{transform}" for transform in others)]
 
 
 def in_table_order(names: Iterable[str]) -> list[str]:
-    """Names as tables list them: variants of a method side by side.
+    """Returns names in the order of tables: a method's variants side by side.
 
     Methods are in the order of `METHODS`, then others.
 
@@ -104,5 +104,5 @@ def in_table_order(names: Iterable[str]) -> list[str]:
 
 
 def in_running_order(names: Iterable[str]) -> list[str]:
-    """Names as they were given, but first those of methods that are not trained."""
+    """Returns names in the order given, but methods without training first."""
     return sorted(names, key=lambda name: variant_named(name).entry.is_trained)

@@ -1,4 +1,4 @@
-"""The paper: LEO, its layers, latents, losses and inner loop."""
+"""The model of the paper: LEO, its layers, latents, losses and inner loop."""
 
 from leo_tf.environment import import_keras
 

@@ -116,7 +116,7 @@ def finetune_classifier(
 
 
 def loss_grew(before: tf.Tensor, after: tf.Tensor, way: int) -> tf.Tensor:
-    """[] 1 if an inner loop took its support's loss up, or out of all numbers; else 0.
+    """[] 1 if an inner loop increased its support's loss or made it non-finite, else 0.
 
     Up is by more than the loss of guessing, log N: draws and dropout move it by less.
     Where the loss was far beyond guessing before the loop, it is not the loop's fault.
@@ -132,7 +132,7 @@ def loss_grew(before: tf.Tensor, after: tf.Tensor, way: int) -> tf.Tensor:
 
 
 def loss_report(support_losses: list[tf.Tensor], latent_steps: int) -> dict:
-    """Name -> [] mean of the U + F + 1 losses of LEO's inner loops, for TensorBoard."""
+    """Returns name -> [] mean of the U + F + 1 losses of LEO's inner loops."""
     way = support_losses[0].shape[1]
     losses = tf.stack(support_losses)  # [U + F + 1, B, N, K]
     path = tf.reduce_mean(losses, axis=[1, 2, 3])  # [U + F + 1]

@@ -1,4 +1,4 @@
-"""What every method here can do: adapt to a support set, then score queries.
+"""The interface of methods: adapt to a support set, then score queries.
 
 Shapes: B tasks in the meta-batch, N way, K shot, Q queries per class, D embedding size,
 P numbers of a class in a classifier: D weights, or D weights and then a bias.
@@ -18,7 +18,7 @@ Count: TypeAlias = int | tf.Tensor  # of a Python loop, or [] in a graph
 
 
 class Adapted(NamedTuple):
-    """What adaptation to the support sets of a meta-batch gives.
+    """Result of adaptation to the support sets of a meta-batch.
 
     Attributes:
       classifier: [B, N, P] a weight vector for each class, and its bias if any.
@@ -35,7 +35,7 @@ class Adapted(NamedTuple):
 
 
 class UnevenAdapted(NamedTuple):
-    """What adaptation to one support set, with any number of examples a class, gives.
+    """Result of adaptation to one support set of any class sizes.
 
     Attributes:
       classifier: [N, P], as in `Adapted`, without the axis of tasks.
@@ -76,7 +76,7 @@ class Learner(Protocol):
 
     @property
     def kernels(self) -> Sequence[Any]:
-        """Those of them that a non-finite step pulls towards zero."""
+        """Variables that a non-finite step pulls towards zero."""
         return ()
 
     @abc.abstractmethod
@@ -105,7 +105,7 @@ class Learner(Protocol):
     def draw_noise(
         self, episode: Episode, seed: tf.Tensor, step: tf.Tensor, first_task: Count = 0
     ) -> Any:
-        """All a training step draws, a pure function of (seed, step); None if nothing.
+        """Draws all noise of a training step, from (seed, step) only; or None.
 
         It is what `adapt` and `logits` want as `noise` when `training`. If `episode` is
         a part of the step's meta-batch from task number `first_task` on, it is what
@@ -115,7 +115,7 @@ class Learner(Protocol):
 
 
 class QueryAware(abc.ABC):
-    """A method that has `answer` in place of a `Learner`'s `adapt` and `logits`.
+    """A method with `answer` in place of a `Learner`'s `adapt` and `logits`.
 
     It gets all queries of a task at once, and may learn from them, as transductive
     methods do: then an answer depends on what else is asked. It is not trained.
@@ -128,7 +128,7 @@ class QueryAware(abc.ABC):
     def answer(
         self, support: tf.Tensor, targets: tf.Tensor, queries: tf.Tensor
     ) -> tf.Tensor:
-        """[B, M, N] logits of queries [B, M, D].
+        """Returns logits [B, M, N] of queries [B, M, D].
 
         Args:
           support: [B, S, D] of length 1, any number of examples a class, in any order.
@@ -144,7 +144,7 @@ AnyLearner: TypeAlias = Learner | QueryAware
 def adapt_and_score(
     learner: AnyLearner, episode: Episode, training: bool = False, noise: Any = None
 ) -> tuple[Adapted, tf.Tensor]:
-    """Adapts to a meta-batch's supports, then scores the queries: [B, N, Q, N] logits.
+    """Adapts to a meta-batch's supports, then scores its queries: [B, N, Q, N].
 
     When `training`, samples are drawn with `noise` from `learner.draw_noise`. A
     `QueryAware` method has no classifier: `Adapted` holds [B, N, 0] of it.
@@ -170,7 +170,7 @@ def _answered(learner, episode: Episode):
 def loss_parts(
     adapted: Adapted, logits: tf.Tensor, query_labels: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-    """The terms whose sum is the outer loss, each [] and averaged over tasks.
+    """Returns the terms of the outer loss, each [] and averaged over tasks.
 
     Source: arXiv:1807.05960, equation 6; `LEO._build` in the release's `model.py`.
     """
@@ -214,7 +214,7 @@ def _products(weights, inputs):
 
 
 def uneven_adapt(learner: Learner) -> Callable[..., UnevenAdapted]:
-    """The method's own `adapt_uneven`, see `Learner`; an InputError if it has none."""
+    """Calls a method's `adapt_uneven`. Raises an InputError if it has none."""
     if hasattr(learner, "adapt_uneven"):
         return learner.adapt_uneven
     inner = getattr(learner, "learner", learner)  # after a feature transform
@@ -222,16 +222,16 @@ def uneven_adapt(learner: Learner) -> Callable[..., UnevenAdapted]:
 
 
 def is_exportable(learner: AnyLearner) -> bool:
-    """Tells whether an export can be made of a method."""
+    """Tells whether a method can be exported."""
     does = hasattr(learner, "answer") or hasattr(learner, "adapt_uneven")
     return does and getattr(learner, "is_exportable", True)
 
 
 def takes_memory(learner: AnyLearner) -> bool:
-    """Tells whether a method has vectors of length D by the hundred for each task."""
+    """Tells whether a method needs hundreds of vectors of length D per task."""
     return hasattr(learner, "answer") or getattr(learner, "takes_memory", False)
 
 
 def without_latents(classifier: tf.Tensor) -> UnevenAdapted:
-    """`UnevenAdapted` of a classifier [N, P] that was made without latents."""
+    """Returns `UnevenAdapted` of a classifier [N, P] made without latents."""
     return UnevenAdapted(classifier, classifier[:, :0], classifier[:, :0])

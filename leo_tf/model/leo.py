@@ -226,7 +226,7 @@ class LEO(keras.layers.Layer):
 
     @property
     def has_posterior(self) -> bool:
-        """Whether latents and weights are drawn in training, and may be in a test."""
+        """True if training draws latents and weights, so that a test may too."""
         return not self.config.deterministic
 
     def draw_posterior(

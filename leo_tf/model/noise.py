@@ -1,4 +1,4 @@
-"""Every random draw of one meta-step, made at once and handed to the model.
+"""Draws all random numbers of one meta-step at once, for the model to use.
 
 The model itself draws nothing: it is a function of its inputs, its variables and a
 `Noise`. So a step can be replayed, and a recorded draw can be given instead of a
@@ -32,7 +32,7 @@ _FACTORS = 0xED5AD4BB, 0xAC4C1B51, 0x31848BAB
 
 
 class Noise(NamedTuple):
-    """The draws of LEO for one meta-batch; None wherever nothing is drawn.
+    """Random draws of LEO for one meta-batch. None where nothing is drawn.
 
     Attributes:
       latents: [B, N, K, Z] standard normal, for z.
@@ -52,7 +52,7 @@ class Noise(NamedTuple):
 
 
 def no_noise(latent_steps: int, finetuning_steps: int) -> Noise:
-    """The `Noise` under which LEO is deterministic: means, and no dropout."""
+    """Returns the `Noise` that makes LEO deterministic: means, and no dropout."""
     return Noise(
         latents=None,
         weights=(None,) * (latent_steps + 1),
@@ -72,7 +72,7 @@ def draw(
     dtype: str,
     first_task: int | tf.Tensor = 0,
 ) -> Noise:
-    """All LEO draws in one training step, a pure function of (seed, step, tasks).
+    """Draws all noise of one training step, from (seed, step, tasks) only.
 
     Each task has draws of its own, whatever meta-batch it is drawn in: those of
     tasks 3 to 5 are the same alone and among tasks 0 to 11.
@@ -108,13 +108,13 @@ def draw(
 
 
 def normals(seed: int, shapes: Sequence[Sequence[int]], dtype: str) -> list[tf.Tensor]:
-    """Standard normals of static shapes, a pure function of the seed."""
+    """Returns standard normals of static shapes, from the seed only."""
     keys = _keys(seed, 0, len(shapes))
     return _normals(keys, tf.constant(0), shapes, tf.as_dtype(dtype))
 
 
 def dropout(inputs: tf.Tensor, mask: tf.Tensor | None, rate: float) -> tf.Tensor:
-    """[...] inputs / (1 - rate) where the mask [...] is True, else 0; without one, all.
+    """Returns inputs / (1 - rate) where the mask is True, else 0; inputs without mask.
 
     The mask is False with probability `rate`, 0 <= rate < 1.
     """
@@ -124,7 +124,7 @@ def dropout(inputs: tf.Tensor, mask: tf.Tensor | None, rate: float) -> tf.Tensor
 
 
 def _keys(seed, step, count: int) -> tf.Tensor:
-    """[count, 2] uint32, one key for each tensor that a step may draw."""
+    """Returns [count, 2] uint32, one key per tensor that a step may draw."""
     # Negative, as no other pair of a seed and a number is. TensorFlow hashes the pair
     # into Philox's key; the sampler's key is the bare seed.
     pair = tf.stack([-1 - tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
@@ -151,7 +151,7 @@ def _masks(keys, first, shapes, rate) -> list[tf.Tensor]:
 
 
 def _words(key: tf.Tensor, shape: list[int], first=0) -> tf.Tensor:
-    """Uniform uint32 of a static shape: the hash of each entry's number and a key.
+    """Returns uniform uint32 of a static shape, hashed from entry number and key.
 
     Numbers begin with entry [first, 0, ...] of the tensor that this is a part of.
     """
@@ -168,7 +168,7 @@ def _words(key: tf.Tensor, shape: list[int], first=0) -> tf.Tensor:
 
 
 def _normal(words: tf.Tensor, dtype) -> tf.Tensor:
-    """Standard normals of words, by the inverse of the distribution function.
+    """Returns standard normals of words, by the inverse of the distribution function.
 
     Of 2**23 equally likely values, the largest 5.2: what a float32 in (-1, 1) can tell
     apart. One normal in five million would be larger.

@@ -1,4 +1,4 @@
-"""One task at a time, with any number of examples for each class, in any order.
+"""Adaptation to one task with any number of examples per class, in any order.
 
 Episodes have the same number of examples for every class; what people bring when they
 deploy a model has not. Here nothing is drawn and nothing is static, so that a graph
@@ -27,7 +27,7 @@ _PAIRS_AT_ONCE = 2**17
 def adapt_leo(
     leo: "LEO", support: tf.Tensor, labels: tf.Tensor, way: tf.Tensor
 ) -> UnevenAdapted:
-    """LEO's answer to one support set, by means, through both inner loops.
+    """Adapts LEO to one support set, by means, through both inner loops.
 
     The release repeats a class's latent K times, adapts the copies and averages their
     classifiers. Without sampling the K copies are equal and stay equal, and each
@@ -67,7 +67,7 @@ def adapt_leo(
 
 
 def _first_latents(leo, support, members, shots):
-    """[N, Z] means that the relation network gives; zero if there is none.
+    """Returns [N, Z] means from the relation network; zeros without an encoder.
 
     A pair of examples weighs the same whatever their classes: mean over all S right
     partners, then over the class's own examples.

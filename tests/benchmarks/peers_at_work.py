@@ -1,4 +1,4 @@
-"""Golden and random cases as the peers take them, and both peers behind one interface.
+"""Golden and random cases for the peers, and both peers behind one interface.
 
 Variables and gradients go by the golden files' names.
 """
@@ -46,7 +46,7 @@ class PeerCase(Case):
 
 
 class RandomCase(PeerCase):
-    """Inputs, variables and draws that the original never saw, in float64."""
+    """Inputs, variables and draws without a golden, in float64."""
 
     def __init__(self, seed: int):
         self.rng = np.random.default_rng(seed)
@@ -90,7 +90,7 @@ class JaxPeer:
         return self.jax.tree.map(self.jax.numpy.asarray, values)
 
     def gradients(self):
-        """Loss, accuracy and raw gradients."""
+        """Returns loss, accuracy and raw gradients."""
 
         def loss(params, task, draws):
             return self.module.meta_loss(params, task, draws, self.config.model)
@@ -111,7 +111,7 @@ class JaxPeer:
         return float(loss)
 
     def own_draws(self, seed: int) -> list[np.ndarray]:
-        """What it draws for itself, B in front."""
+        """Returns the peer's own draws, with B in front."""
         keys = self.jax.random.split(self.jax.random.key(seed), TASKS)
         return [np.asarray(array) for array in self._draw(keys, self.task)]
 

@@ -1,4 +1,4 @@
-"""Which training classes the benchmark leaves out, and what its tables say."""
+"""Tests which training classes the benchmark leaves out, and its tables."""
 
 import numpy as np
 

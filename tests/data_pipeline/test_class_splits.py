@@ -1,4 +1,4 @@
-"""Classes of data without splits are shared among them, the same whoever asks."""
+"""Tests that classes are divided among splits the same way every time."""
 
 import json
 
@@ -17,7 +17,7 @@ NAMES = [f"class {i}" for i in range(25)]
 
 
 def split(names=NAMES, **settings) -> dict[str, str]:
-    """Name -> split."""
+    """Returns name -> split."""
     settings = settings or {"class_split": "0.64,0.16,0.2"}
     return dict(zip(names, split_classes(names, DataConfig(**settings))))
 

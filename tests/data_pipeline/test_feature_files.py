@@ -1,4 +1,4 @@
-"""Files become tables; a file that is not what it should be is refused by name."""
+"""Tests that files become tables, and that bad files are refused by name."""
 
 import pickle
 import subprocess

@@ -1,4 +1,4 @@
-"""Training episodes whose way and shot are drawn for each step.
+"""Tests of training episodes whose way and shot are drawn for each step.
 
 Shapes: B episodes, N way, K shot, Q queries per class, D embedding size.
 """
@@ -88,7 +88,7 @@ def test_data_must_fit_the_largest_episodes(data):
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_validation_and_test_are_at_the_way_and_shot_asked_for(data, split):
-    """What is chosen on validation is chosen for the way and shot of production."""
+    """Selection on validation must be for the way and shot of production."""
     cases = [
         (MIXED, 4, 2),  # geometric means
         (MIXED.replace(test_way=9, test_shot=3), 9, 3),

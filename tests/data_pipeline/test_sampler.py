@@ -1,4 +1,4 @@
-"""Episodes are fair draws without replacement, and pure functions of their number."""
+"""Tests that episodes are fair draws, and pure functions of their number."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def _assert_same(rows, expected):
 
 
 def _assert_uniform(outcomes, num_outcomes):
-    """Chi-square, five standard deviations above its mean at most."""
+    """Asserts a chi-square of at most its mean plus five standard deviations."""
     counts = np.bincount(outcomes, minlength=num_outcomes)
     assert len(counts) == num_outcomes
     expected = len(outcomes) / num_outcomes

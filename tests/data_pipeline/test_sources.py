@@ -1,4 +1,4 @@
-"""`load_data`: what a notebook holds becomes checked splits, or a line says why."""
+"""Tests that `load_data` checks a notebook's arrays, or says what is wrong."""
 
 import fractions
 import os
@@ -29,7 +29,7 @@ def labels(split: str) -> list[str]:
 
 
 def arrays(**changes) -> dict:
-    """Three splits of two classes; another value for some of them."""
+    """Returns three splits of two classes, with another value for some of them."""
     splits = {name: (X + i, labels(name)) for i, name in enumerate(("train", "val"))}
     return {**splits, "test": (X - 1, labels("test")), **changes}
 
@@ -40,7 +40,7 @@ def config(**settings) -> Config:
 
 
 class Frame:
-    """Numbers in columns, as pandas hands them to NumPy."""
+    """A table of numbers that converts to NumPy as pandas's does."""
 
     def __init__(self, rows, dtype):
         self.rows, self.dtype = rows, dtype

@@ -1,4 +1,4 @@
-"""Injects faults into every scenario, one process each; writes what came of them.
+"""Injects faults into every scenario, one process each, and writes outcomes.
 
 TensorFlow is imported once, before it has done anything; every run, and every look at
 what a fault left, is in a process forked from there.
@@ -58,7 +58,7 @@ def in_child(work: Callable[[int], None]) -> tuple[str, int]:
 
 
 class Log:
-    """What a run with a fault at call `number` wrote.
+    """Log of a run with a fault at call `number`.
 
     Attributes:
       calls: up to that one.
@@ -82,12 +82,12 @@ class Log:
                 (self.refused if kind == "refused" else self.raised).extend(fields)
 
     def acknowledged(self) -> bool:
-        """Whether the action that was hit says that it succeeded."""
+        """True if the action that was hit says that it succeeded."""
         return len(self.done) > self.hit
 
 
 def act(scenario, workdir: pathlib.Path, log: int) -> None:
-    """Does all that a scenario does, up to the first refusal, and tells of it."""
+    """Does all actions of a scenario, up to the first refusal, and reports them."""
 
     def tell(*fields):
         os.write(log, ("\t".join(fields) + "\n").encode())
@@ -137,7 +137,7 @@ def look(scenario, place, before, done) -> list[list[str]]:
 
 
 def inject(scenario, directory: pathlib.Path, call: Call, fault: Fault) -> dict:
-    """One fault; returns what was hit, what came of it and the promises broken."""
+    """Injects one fault; returns the call it hit, the outcome and promises broken."""
     before, place = directory / "before", directory / f"{call.number}-{fault.name}"
     shutil.copytree(before, place)
     text, status = run(scenario, place, call.number, fault)
@@ -181,7 +181,7 @@ def verdict(log: Log, status: int, call: Call, fault: Fault) -> list[list[str]]:
 
 
 def _ends_tensorflow(call: Call, fault: Fault) -> bool:
-    """Whether TensorFlow crashes here: it reads what it wrote for a fingerprint."""
+    """Tells whether TensorFlow crashes here: it reads back what it wrote."""
     return fault.fails and call.kind == "r" and call.path.endswith("saved_model.pb")
 
 
@@ -190,7 +190,7 @@ def prepare(scenario, place: pathlib.Path, unused_log: int):
 
 
 def plan(directory: pathlib.Path) -> list[tuple]:
-    """Prepares the scenarios; returns all there is to inject."""
+    """Prepares the scenarios; returns all faults to inject."""
     planned = []
     for number, scenario in enumerate(ALL_SCENARIOS.values()):
         place = directory / str(number)
@@ -218,7 +218,7 @@ def lane(planned: list[tuple], results: pathlib.Path):
 
 
 def selection(planned: list[tuple], count: int) -> list[tuple]:
-    """So many of all: in turn, the one that has the most of what none before had."""
+    """Returns a sample of all, each chosen for the most that none before had."""
     random.Random(0).shuffle(planned)
     chosen, had = [], set()
     for _ in range(count):

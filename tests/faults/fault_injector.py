@@ -1,4 +1,4 @@
-"""Builds and arms the library that makes file-system calls fail, and reads its log."""
+"""Builds the library that makes file-system calls fail, and reads its log."""
 
 import ctypes
 import dataclasses
@@ -13,7 +13,7 @@ _WRITES = frozenset(["write", "fwrite", "fflush", "fclose"])
 
 
 class _Mode(enum.IntEnum):
-    """What the library does at the call; as in fault_injector.c."""
+    """Behaviour of the library at the call, as in fault_injector.c."""
 
     COUNT = 0
     KILL_BEFORE = 1
@@ -25,7 +25,7 @@ class _Mode(enum.IntEnum):
 
 
 class Fault(enum.Enum):
-    """What goes wrong at a call."""
+    """A fault to inject at a call."""
 
     NONE = "no fault"
     KILLED_BEFORE = "killed before the call"
@@ -39,7 +39,7 @@ class Fault(enum.Enum):
 
     @property
     def fails(self) -> bool:
-        """Whether the call fails, and the process goes on."""
+        """True if the call fails and the process goes on."""
         return self in (Fault.FAILS_ONCE, Fault.DISK_FULL, Fault.DISK_DEAD)
 
     @property
@@ -83,7 +83,7 @@ class Call:
         return cls(int(number), name, kind, int(inode), path, other)
 
     def faults(self) -> list[Fault]:
-        """All that can go wrong here; to be killed at a mere read changes nothing."""
+        """Returns all faults possible here. A kill at a mere read changes nothing."""
         if self.kind == "r":
             return [Fault.FAILS_ONCE, Fault.DISK_DEAD]
         impossible = {Fault.NONE}
@@ -98,7 +98,7 @@ class Call:
 
 
 def why_not_here() -> str:
-    """Why faults cannot be injected on this machine; empty if they can."""
+    """Returns why faults cannot be injected on this machine; "" if they can."""
     if not sys.platform.startswith("linux"):
         return "LD_PRELOAD and /proc are Linux's"
     return "" if shutil.which("gcc") else "gcc is not installed"
@@ -115,7 +115,7 @@ def build(directory: pathlib.Path) -> pathlib.Path:
 
 
 def arm(directory: pathlib.Path, call: int, fault: Fault, log: int) -> None:
-    """From here on this process logs its calls; at number `call`, the fault.
+    """Makes this process log its calls, and fail at call `number`.
 
     Args:
       directory: calls below it count, from 1.

@@ -1,4 +1,4 @@
-"""What a run does to its directory, and what must be found there after any fault.
+"""Scenarios of a run's writes, and what must be found after any fault.
 
 Every scenario has `prepare`, what is there at first; `actions`, what is done while
 faults are injected; `check`, in a fresh process afterwards. `expect` takes a promise,
@@ -34,7 +34,7 @@ Actions = Iterator[tuple[str, Callable[[], None]]]
 
 
 def variables(step: int) -> dict[str, tf.Variable]:
-    """What the checkpoint of a step holds."""
+    """Returns the content of a step's checkpoint."""
     random = np.random.default_rng(step)
     awkward = np.array([np.nan, -0.0, np.inf, 1e-45, step], np.float32)
     return {
@@ -46,7 +46,7 @@ def variables(step: int) -> dict[str, tf.Variable]:
 
 
 def _holds(checkpoint, step: int) -> bool:
-    """Whether it is the checkpoint of `step`, bit for bit."""
+    """Tells whether it is the checkpoint of `step`, bit for bit."""
     found, expected = variables(0), variables(step)
     restore_variables(checkpoint.path, found)
     same = all(
@@ -57,7 +57,7 @@ def _holds(checkpoint, step: int) -> bool:
 
 
 def _ignore(reason: str):
-    """For `newest`: what is passed over is meant to be."""
+    """Stands in for `newest`'s report of skipped checkpoints."""
 
 
 def _save(checkpoints: Checkpoints, step: int):
@@ -65,7 +65,7 @@ def _save(checkpoints: Checkpoints, step: int):
 
 
 def whole(find: Callable, steps: set[int]) -> tuple[bool, str]:
-    """Whether `find` gives a checkpoint of one of these steps, bit for bit."""
+    """Tells whether `find` gives a checkpoint of one of these steps, bit for bit."""
     try:
         checkpoint = find()
     except CheckpointError as error:

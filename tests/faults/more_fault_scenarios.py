@@ -1,4 +1,4 @@
-"""Scenarios besides saving: files and a manifest are replaced; a model is exported."""
+"""Scenarios besides saving: files and a manifest are replaced, a model exported."""
 
 import hashlib
 import json
@@ -133,7 +133,7 @@ def _export(workdir: pathlib.Path):
 
 
 def _is_whole(version: pathlib.Path) -> tuple[bool, str]:
-    """Whether its files are those of export.json, each with its digest."""
+    """Tells whether its files are those of export.json, each with its digest."""
     contents = bytes_below(version)
     try:
         expected = json.loads(contents.pop("export.json"))["files"]

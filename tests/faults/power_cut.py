@@ -1,4 +1,4 @@
-"""What a power cut does to a directory: what was not flushed to the disk is lost."""
+"""Simulates a power cut, which loses everything not flushed to the disk."""
 
 import os
 import pathlib

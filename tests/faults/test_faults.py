@@ -1,4 +1,4 @@
-"""Every file-system call of a run killed or failing: what is found afterwards.
+"""Tests that no promise breaks when any file-system call fails or is the last.
 
 `pytest -m slow tests/faults` injects every fault, the default run a few of them.
 """
@@ -44,7 +44,7 @@ def _lines(directory: pathlib.Path, pattern: str) -> list[str]:
 
 
 class Outcomes:
-    """What came of the faults: one dictionary each, see `fault_driver.inject`.
+    """Outcomes of the faults, one dictionary each; see `fault_driver.inject`.
 
     Args:
       directory: the driver's.
@@ -58,7 +58,7 @@ class Outcomes:
         self.calls = {(call.name, pathlib.Path(call.path).name) for call in calls}
 
     def broken(self, *promises: str) -> list[str]:
-        """Where these promises were broken, and how."""
+        """Returns the faults for which these promises were broken."""
         return [
             f"{one['scenario']}: {one['fault']} at {one['call']} {one['number']} of "
             f"{one['path']}, {one['done']} done: {broken}"
@@ -81,7 +81,7 @@ class Outcomes:
     ],
 )
 def outcomes(request, library, tmp_path_factory) -> Outcomes:
-    """Of the faults injected into every scenario."""
+    """Outcomes of the faults injected into every scenario."""
     directory = tmp_path_factory.mktemp("faults")
     driver = subprocess.run(
         [sys.executable, DRIVER, directory, *request.param],
@@ -199,7 +199,7 @@ def test_the_library_does_at_the_second_call_what_it_says(
 
 
 def _calls(*calls) -> list[Call]:
-    """Calls of (name, path) or of (name, path, second path)."""
+    """Returns the calls of (name, path) or of (name, path, second path)."""
     return [
         Call(
             number,

@@ -1,4 +1,4 @@
-"""Processes that read hostile files; the corpus of pickles is data_pipeline's own."""
+"""Fixtures that read hostile files in processes of their own."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ import pytest
 
 
 class Reader:
-    """Has files read, each in a process of its own; see reading_process.py.
+    """Reads files, each in a process of its own; see reading_process.py.
 
     Args:
       arguments: of that program.
@@ -26,7 +26,7 @@ class Reader:
         )
 
     def read(self, job: str, argument, allowed: int, seconds: int = 60) -> list:
-        """How a process ended that may take `allowed` more bytes.
+        """Returns how a process ended that may take `allowed` more bytes.
 
         Returns:
           "read", or "refused" and the exit status of the error, or anything else, which

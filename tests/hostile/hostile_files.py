@@ -35,7 +35,7 @@ _CRC_OF_BYTE = [_crc_of_byte(byte) for byte in range(256)]
 
 
 def crc32c(data: bytes) -> int:
-    """CRC-32C, as RFC 3720 describes it."""
+    """Returns CRC-32C as RFC 3720 describes it."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = crc >> 8 ^ _CRC_OF_BYTE[(crc ^ byte) & 255]
@@ -88,7 +88,7 @@ def tfrecord(rows=FEATURES) -> bytes:
 
 
 def good_files() -> dict[str, bytes]:
-    """One of each format and variant, small."""
+    """Returns one small file of each format and variant."""
     return {
         "npz": npz(),
         "deflated npz": npz(compressed=True, names=np.array(["x", "y", "z"])),
@@ -116,7 +116,7 @@ def safetensors(**changes: object) -> bytes:
 
 
 def other_formats() -> dict[str, bytes]:
-    """What people have lying around under any name."""
+    """Returns foreign files, under any name."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("word/document.xml", "<xml/>")

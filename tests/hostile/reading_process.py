@@ -1,4 +1,4 @@
-"""Reads files, each in a process of its own with a memory limit; tells how that ended.
+"""Reads one file in a process of its own, and reports the outcome.
 
     python reading_process.py [tensorflow]
 
@@ -25,12 +25,12 @@ from leo_tf.errors import LeoError
 
 
 def read_data(path: str) -> str:
-    """As a user's data; returns the digest."""
+    """Reads a file as a user's data; returns the digest."""
     return load(path).digest
 
 
 def run_program(arguments: list[str]) -> str:
-    """As a command line; returns what it printed."""
+    """Runs a command line; returns what it printed."""
     from leo_tf.cli.main import main
 
     # Standard output is for the answers of this process.
@@ -57,7 +57,7 @@ def memory(field: str) -> int:
 
 
 def limit(allowed: int, seconds: int) -> None:
-    """From here on this process may take so much more memory, and so much time."""
+    """Limits the memory this process may add, and its time."""
     most = memory("VmData") + allowed
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -67,7 +67,7 @@ def limit(allowed: int, seconds: int) -> None:
 
 
 def work(job: str, argument, allowed: int, seconds: int, answer: int) -> None:
-    """What the forked process does; it writes its answer to a descriptor."""
+    """Does a job in the forked process; writes its answer to a descriptor."""
     limit(allowed, seconds)
     before = memory("VmRSS")
     try:

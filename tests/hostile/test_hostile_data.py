@@ -1,4 +1,4 @@
-"""Data files that attack: only our error comes of them, in a process that can tell.
+"""Tests that hostile data files are refused within limits of memory and time.
 
 Every file is read in a process of its own that may take 3.5 times the file's size and
 64 MiB of memory, and one minute. `pytest -m slow tests/hostile` reads all of them.
@@ -203,7 +203,7 @@ def test_honest_pickles_take_as_much_memory_as_promised(
 
 
 def python_2_pickle(table: np.ndarray, names: list[str]) -> bytes:
-    """What cPickle of Python 2 writes with protocol 2, put together by hand."""
+    """Returns a pickle as cPickle of Python 2 writes it, protocol 2."""
     shape = b"J%sJ%s\x86" % tuple(n.to_bytes(4, "little") for n in table.shape)
     made = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
     dtype = b"cnumpy\ndtype\n(U\x02f4K\x00K\x01tR(K\x03U\x01<NNNJ\xff\xff\xff\xff"

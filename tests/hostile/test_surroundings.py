@@ -1,4 +1,4 @@
-"""What a run does without: the network. And TensorBoard: see `cli/test_main.py`."""
+"""Tests that a run needs no network. TensorBoard: see `cli/test_main.py`."""
 
 import json
 import pathlib

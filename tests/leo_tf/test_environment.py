@@ -1,4 +1,4 @@
-"""What computed a result, and surroundings that would end it.
+"""Tests the description of the machine, and surroundings that would end a run.
 
 Whole processes with other programs' settings are in `cli/test_main.py` (a run) and in
 `tests/test_examples.py` (the library's Keras).

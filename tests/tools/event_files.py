@@ -30,7 +30,7 @@ def read(directory: pathlib.Path) -> dict[str, dict[int, np.ndarray]]:
 
 
 def under(events, group: str) -> set[str]:
-    """What follows a group in the tags of it."""
+    """Returns the tags of a group, without the group."""
     return {
         tag.removeprefix(f"{group}/") for tag in events if tag.startswith(f"{group}/")
     }

@@ -48,7 +48,7 @@ def best_learner(workdir: pathlib.Path):
 
 
 def temperature_of(workdir: pathlib.Path) -> float:
-    """What an export of a run divides logits by."""
+    """Returns the temperature that an export of a run divides logits by."""
     run = load_run(workdir)
     return run.confidence(run.checkpoints.best()).temperature
 

@@ -1,4 +1,4 @@
-"""What happens in a process that is forked from that of the tests."""
+"""Runs calls in a process forked from that of the tests."""
 
 import os
 import select
@@ -7,7 +7,7 @@ import warnings
 
 
 def in_fork(call, seconds=60.0) -> str:
-    """What `call` gives as text, or raises, in a fork; it is killed if it hangs."""
+    """Returns as text what `call` returns or raises in a fork; kills it if it hangs."""
     read, write = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks and threads

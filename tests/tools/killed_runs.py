@@ -44,7 +44,7 @@ def ended(child: int) -> int:
 
 
 def newest_step(workdir: pathlib.Path) -> int:
-    """Of the checkpoints that are whole; every other one is an error."""
+    """Returns the step of the newest checkpoint, all of which must be whole."""
 
     def refuse(reason):
         raise AssertionError(reason)

@@ -42,7 +42,7 @@ def cross_entropy(scores, label):
 
 
 class NumpyTask:
-    """What LEO makes of one task.
+    """Computes LEO on one task with NumPy.
 
     Args:
       variables: dict of the seven arrays.
@@ -129,7 +129,7 @@ class NumpyTask:
         return weights, slopes
 
     def _support_gradient(self, weights, step):
-        """Of the support loss, summed over the examples, by weights [N, K, D]."""
+        """Returns the gradient of the summed support loss by weights [N, K, D]."""
         inputs = self._dropped(
             self.support, self.noise and self.noise.support_masks[step]
         )

@@ -157,7 +157,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def finished(directory: pathlib.Path, processes) -> pathlib.Path:
-    """Where a job left its results, as soon as its processes have ended."""
+    """Returns the directory of a job's results once its processes have ended."""
     try:
         for process in processes:
             process.wait(TIME_LIMIT)

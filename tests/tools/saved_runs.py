@@ -27,7 +27,7 @@ def listing(directory: pathlib.Path) -> dict:
 
 
 def manifest_of(workdir: pathlib.Path, step: int) -> dict:
-    """What the checkpoint of a step says of the run."""
+    """Returns the manifest of a step's checkpoint."""
     path = workdir / "checkpoints" / f"step-{step:08d}" / "manifest.json"
     return json.loads(path.read_text())
 
@@ -77,7 +77,7 @@ def config_of(workdir: pathlib.Path) -> Config:
 
 
 def chosen_on(workdir: pathlib.Path, split: str) -> dict[str, float]:
-    """What the method of a run chooses on the first episodes of a split."""
+    """Returns the settings that a run's method chooses on a split's first episodes."""
     config = config_of(workdir)
     names = method_of(config).chosen
     config = config.replace(**dict.fromkeys(names))

@@ -47,7 +47,7 @@ def solid(text: str) -> str:
 
 
 def find(program: str) -> str:
-    """Where a program is; the test is skipped if it is not."""
+    """Returns the path of a program. Skips the test if it is missing."""
     path = shutil.which(program)
     if path is None:
         pytest.skip(f"{program} is not here: apt-get install chromium chromium-driver")
@@ -157,7 +157,7 @@ class Page:
         return [tuple(size) for size in shown if min(size)]
 
     def colours(self, element) -> int:
-        """How many different hues an element shows in more than a few pixels."""
+        """Returns the number of hues in more than a few pixels of an element."""
         with Image.open(io.BytesIO(element.screenshot_as_png)) as image:
             hue, saturation, _ = np.moveaxis(np.asarray(image.convert("HSV")), -1, 0)
         counts = np.bincount(hue[saturation > 90] // 8, minlength=32)

@@ -1,1 +1,1 @@
-"""The arithmetic of methods that answer each query by itself, but for LEO."""
+"""The arithmetic of methods that score each query alone, except LEO."""

@@ -19,7 +19,7 @@ _SEED = 0
 
 
 class DistributionCalibration(LinearRegression):
-    """Logistic regression on the support, and on samples of calibrated Gaussians.
+    """Logistic regression on the support and samples of calibrated Gaussians.
 
     Of the k training classes whose means are nearest to an example, its Gaussian has
     the mean of the covariances; its mean is that of their means and of the example.
@@ -66,11 +66,11 @@ class DistributionCalibration(LinearRegression):
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """What an export holds besides the graph."""
+        """Tensors that an export stores besides the graph."""
         return [self.centres, self.rows]
 
     def calibrated(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Means [B, S, D] and rows [B, S, k, R, D] of the Gaussians of examples."""
+        """Returns means [B, S, D] and rows [B, S, k, R, D] of examples' Gaussians."""
         squares = tf.reduce_sum(self.centres**2, axis=-1)  # [C]
         products = tf.tensordot(inputs, self.centres, [[-1], [-1]])  # [B, S, C]
         near = tf.math.top_k(2 * products - squares, self.nearest).indices
@@ -78,7 +78,7 @@ class DistributionCalibration(LinearRegression):
         return total / (self.nearest + 1), tf.gather(self.rows, near)
 
     def sample(self, inputs: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
-        """M = `count` samples of each example's Gaussian: [B, S, M, D]."""
+        """Returns M = `count` samples of each example's Gaussian: [B, S, M, D]."""
         means, rows = self.calibrated(inputs)
         shape = tf.concat([tf.shape(inputs)[:-1], [-1, inputs.shape[-1]]], axis=0)
         apart = tf.matmul(self.drawn[:count], tf.reshape(rows, shape))  # [B, S, M, D]

@@ -1,4 +1,4 @@
-"""Ridge and logistic regression on the support set alone. Nothing is learned before.
+"""Ridge and logistic regression on the support set alone, without training.
 
 Shapes: B tasks in the meta-batch, N way, K shot, S = N * K support examples of a task,
 D embedding size, R = min(S, D), P = D + 1 weights and bias of a class.
@@ -36,7 +36,7 @@ class LinearRegression(Learner):
         training: bool = False,
         noise: Any = None,
     ) -> Adapted:
-        """`Adapted` with the classifier [B, N, P], from inputs [B, N, K, D]."""
+        """Returns `Adapted` with classifiers [B, N, P], from inputs [B, N, K, D]."""
         _, way, shot, size = support_inputs.shape
         inputs = tf.reshape(support_inputs, [-1, way * shot, size])  # [B, S, D]
         labels = tf.reshape(support_labels, [-1, way * shot])
@@ -45,7 +45,7 @@ class LinearRegression(Learner):
     def adapt_uneven(
         self, support: tf.Tensor, labels: tf.Tensor, way: tf.Tensor
     ) -> UnevenAdapted:
-        """The same from support [S, D] with labels [S]: each example counts alike."""
+        """Does the same from support [S, D] with labels [S]. Examples count alike."""
         classifier = self._classifier(support[tf.newaxis], labels[tf.newaxis], way)
         return without_latents(classifier[0])
 
@@ -55,7 +55,7 @@ class LinearRegression(Learner):
 
 
 def ridge(inputs: tf.Tensor, targets: tf.Tensor, strength: Number) -> tf.Tensor:
-    """Least squares onto one-hot targets, penalised, in closed form.
+    """Solves penalised least squares onto one-hot targets in closed form.
 
     Minimises |Y - X W - b|^2 + strength * |W|^2; the bias is free.
 
@@ -89,13 +89,13 @@ def ridge(inputs: tf.Tensor, targets: tf.Tensor, strength: Number) -> tf.Tensor:
 
 
 def _solve_penalised(gram, right, strength):
-    """(gram + strength * I)^-1 right."""
+    """Returns (gram + strength * I)^-1 right."""
     penalised = gram + strength * tf.eye(tf.shape(gram)[-1], dtype=gram.dtype)
     return tf.linalg.cholesky_solve(tf.linalg.cholesky(penalised), right)
 
 
 def logistic(inputs: tf.Tensor, targets: tf.Tensor, strength: Number) -> tf.Tensor:
-    """Multinomial logistic regression, penalised, to convergence.
+    """Fits penalised multinomial logistic regression to convergence.
 
     Minimises the sum of the examples' softmax cross-entropies + strength / 2 * |W|^2;
     the bias is free, and sums to 0 over the classes. scikit-learn's C is 1 / strength.
@@ -117,5 +117,5 @@ def logistic(inputs: tf.Tensor, targets: tf.Tensor, strength: Number) -> tf.Tens
 
 
 def _joined(weights, bias):
-    """[B, N, P] of weights [B, D, N] and bias [B, 1, N]."""
+    """Returns the classifier [B, N, P] of weights [B, D, N] and bias [B, 1, N]."""
     return tf.linalg.matrix_transpose(tf.concat([weights, bias], axis=1))

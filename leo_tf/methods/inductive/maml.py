@@ -82,7 +82,7 @@ class MAML(keras.layers.Layer, Learner):
         training: bool = False,
         noise: Any = None,
     ) -> Adapted:
-        """`Adapted` with the classifier [B, N, P], from inputs [B, N, K, D].
+        """Returns `Adapted` with classifiers [B, N, P], from inputs [B, N, K, D].
 
         Raises:
           ValueError: if N is not that of the head.
@@ -106,7 +106,7 @@ class MAML(keras.layers.Layer, Learner):
     def adapt_uneven(
         self, support: tf.Tensor, labels: tf.Tensor, way: tf.Tensor
     ) -> UnevenAdapted:
-        """The same from support [S, D] with labels [S]: each example counts alike.
+        """Does the same from support [S, D] with labels [S]. Examples count alike.
 
         Raises:
           tf.errors.InvalidArgumentError: if `way` is not that of the head.
@@ -117,7 +117,7 @@ class MAML(keras.layers.Layer, Learner):
         return without_latents(classifier[0])
 
     def _descend(self, inputs, labels):
-        """[B, N, P] adapted heads; the losses [B] before each step."""
+        """Returns adapted heads [B, N, P] and the losses [B] before each step."""
 
         def support_loss(head, unused_step):
             losses = cross_entropy(class_scores(head, inputs), labels)  # [B, S]

@@ -1,4 +1,4 @@
-"""Nearest centroid: a class is the mean of its examples. Nothing is learned.
+"""Nearest centroid: each class is the mean of its examples, without training.
 
 Shapes: B tasks in the meta-batch, N way, K shot, S examples of one uneven support set,
 D embedding size, P = D, or D + 1 with a bias.
@@ -13,7 +13,7 @@ from leo_tf.model.learner import Adapted, Learner, UnevenAdapted, without_latent
 
 
 class ClassMeans(Learner):
-    """A method whose classifier is made of the classes' means alone.
+    """Base of methods whose classifier depends on class means only.
 
     A subclass makes it in `_classifier`: [..., N, P] of means [..., N, D].
     """
@@ -27,13 +27,13 @@ class ClassMeans(Learner):
         training: bool = False,
         noise: Any = None,
     ) -> Adapted:
-        """`Adapted` with the classifier [B, N, P], from inputs [B, N, K, D]."""
+        """Returns `Adapted` with classifiers [B, N, P], from inputs [B, N, K, D]."""
         return Adapted(self._classifier(tf.reduce_mean(support_inputs, axis=2)))
 
     def adapt_uneven(
         self, support: tf.Tensor, labels: tf.Tensor, way: tf.Tensor
     ) -> UnevenAdapted:
-        """The same from support [S, D] with labels [S]: each class's own mean."""
+        """Does the same from support [S, D] with labels [S], by each class's mean."""
         means = tf.math.unsorted_segment_mean(support, labels, way)  # [N, D]
         return without_latents(self._classifier(means))
 
@@ -42,7 +42,7 @@ class ClassMeans(Learner):
 
 
 class NearestCentroid(ClassMeans):
-    """Scores a query by its likeness to the mean of each class's support.
+    """Scores a query by its similarity to the mean of each class's support.
 
     Args:
       metric: "cosine", of a query with the mean; or "euclidean", minus their squared
@@ -63,7 +63,7 @@ class NearestCentroid(ClassMeans):
         self.metric, self.scale = metric, scale
 
     def _classifier(self, means):
-        """[..., N, P] of class means [..., N, D]."""
+        """Returns the classifier [..., N, P] of class means [..., N, D]."""
         if self.metric == "cosine":
             return self.scale * tf.math.l2_normalize(means, axis=-1)
         # -|x - c|^2 = 2 c.x - |c|^2 - |x|^2, and the last says nothing of the class.

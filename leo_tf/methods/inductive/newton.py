@@ -1,4 +1,4 @@
-"""Softmax regression of many tasks at once by Newton's method with conjugate gradients.
+"""Newton's method with conjugate gradients for many softmax regressions at once.
 
 The Hessian is never formed: with all classes in it, it has (R * N)^2 entries. Its
 product with a vector takes two small matrix products.
@@ -82,7 +82,7 @@ def newton(features: tf.Tensor, targets: tf.Tensor, penalty: tf.Tensor) -> tf.Te
 def conjugate_gradients(
     product: Callable[[tf.Tensor], tf.Tensor], right: tf.Tensor, tolerance: float
 ) -> tf.Tensor:
-    """Solves `product(x) = right` for each task, more exactly the smaller `right` is.
+    """Solves `product(x) = right` for each task, more exactly where `right` is small.
 
     All are [B, R, N]. `product` is linear, symmetric and positive; residuals well below
     `tolerance` are never asked for.

@@ -1,4 +1,4 @@
-"""A prototypical network: nearest centroid after a learned linear map.
+"""Prototypical networks: nearest centroid after a learned linear map.
 
 Shapes: B tasks in the meta-batch, N way, K shot, S support examples of a task, D
 embedding size, P = D + 1 weights and bias of a class.
@@ -39,7 +39,7 @@ class ProtoNet(keras.layers.Layer, ClassMeans):
         return [self.kernel]
 
     def _classifier(self, means):
-        """[..., N, P] of class means [..., N, D]; the map is linear, as means are.
+        """Returns the classifier [..., N, P] of class means [..., N, D].
 
         -|Mx - Mc|^2 = 2 (M'Mc).x - |Mc|^2 - |Mx|^2, and the last says nothing of the
         class.

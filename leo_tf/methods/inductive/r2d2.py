@@ -43,13 +43,13 @@ class R2D2(keras.layers.Layer, Learner):
         training: bool = False,
         noise: Any = None,
     ) -> Adapted:
-        """`Adapted` with the classifier [B, N, P], from inputs [B, N, K, D]."""
+        """Returns `Adapted` with classifiers [B, N, P], from inputs [B, N, K, D]."""
         return self._regression().adapt(support_inputs, support_labels)
 
     def adapt_uneven(
         self, support: tf.Tensor, labels: tf.Tensor, way: tf.Tensor
     ) -> UnevenAdapted:
-        """The same from support [S, D] with labels [S]: each example counts alike."""
+        """Does the same from support [S, D] with labels [S]. Examples count alike."""
         return self._regression().adapt_uneven(support, labels, way)
 
     def _regression(self) -> LinearRegression:

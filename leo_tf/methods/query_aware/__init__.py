@@ -1,1 +1,1 @@
-"""Methods that get all queries of a task at once: see `learner.QueryAware`."""
+"""Methods that get all queries of a task at once; see `learner.QueryAware`."""

@@ -1,4 +1,4 @@
-"""Classifiers of scikit-learn's conventions, fitted on the host, in worker processes.
+"""Fits scikit-learn's classifiers on the host, in worker processes.
 
 It imports no TensorFlow: workers import it, and the command line.
 
@@ -25,7 +25,7 @@ _REFUSALS = (TypeError, ValueError, AttributeError, RuntimeError, ArithmeticErro
 
 
 def method_for(name: str, where: str) -> Method:
-    """Returns the method of a class, such as sklearn.svm.SVC.
+    """Returns the method of a class such as sklearn.svm.SVC.
 
     Raises:
       FlagError: beginning with `where`, if there is no such class, it is no classifier,
@@ -59,7 +59,7 @@ def answer_all(
     queries: np.ndarray,
     way: int,
 ) -> np.ndarray:
-    """[B, M, N] logits of queries [B, M, D], each task by an estimator of its own.
+    """Returns logits [B, M, N] of queries [B, M, D], with one estimator per task.
 
     Args:
       estimator: it is copied, and stays as it is.
@@ -83,7 +83,7 @@ def answer_one(
     queries: np.ndarray,
     way: int,
 ) -> np.ndarray:
-    """[M, N] logarithms of probabilities, or else the decision function, of one task.
+    """Returns [M, N] log-probabilities, or else decision values, of one task.
 
     Two classes have one decision: half of it, and minus half.
     """
@@ -120,7 +120,7 @@ def _class_of(name: str, where: str) -> Any:
 
 
 def _estimator(kind: Any, config: Config) -> Any:
-    """One with the parameters of the configuration, and its seed if it draws."""
+    """Returns an estimator with the configured parameters and, if used, the seed."""
     given = json.loads(config.methods.sklearn_parameters or "{}")
     try:
         estimator = kind(**given)
@@ -138,7 +138,7 @@ def _estimator(kind: Any, config: Config) -> Any:
 
 
 def _try(estimator: Any, config: Config, embedding_size: int) -> None:
-    """Fits it to a support set of random features, to see whether it can.
+    """Fits the estimator to random features, to see that it works.
 
     FlagError if not: then a run would fail in its midst.
     """

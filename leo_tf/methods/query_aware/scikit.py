@@ -1,4 +1,4 @@
-"""Any classifier of scikit-learn's conventions as a method. Nothing is trained.
+"""Classifiers of scikit-learn's conventions as methods, without training.
 
 Shapes: B tasks in the meta-batch, N way, S support examples and M queries of a task, D
 embedding size.
@@ -14,7 +14,7 @@ from leo_tf.model.learner import QueryAware
 
 
 class ScikitLearn(QueryAware):
-    """A classifier that is fitted to each support set, outside of TensorFlow.
+    """A classifier fitted to each support set outside TensorFlow.
 
     It answers each query by itself. It cannot be exported.
 
@@ -31,7 +31,7 @@ class ScikitLearn(QueryAware):
     def answer(
         self, support: tf.Tensor, targets: tf.Tensor, queries: tf.Tensor
     ) -> tf.Tensor:
-        """[B, M, N] logits; see `QueryAware`."""
+        """Returns logits [B, M, N]; see `QueryAware`."""
         labels, way = tf.argmax(targets, axis=2), tf.shape(targets)[2]
         logits = tf.numpy_function(
             functools.partial(answer_all, self.estimator),

@@ -1,4 +1,4 @@
-"""Transductive methods: they learn from a task's queries, too. Nothing is trained.
+"""Transductive methods, which also learn from a task's queries.
 
 Each answers all tasks of a batch at once. What the papers do to features before, such
 as PT-MAP's power, is `--feature_power` and `--feature_transform` here.
@@ -24,7 +24,7 @@ _TOLERANCE, _MOST_SINKHORN_STEPS = 1e-6, 1000
 
 
 class SoftKMeans(QueryAware):
-    """Class means that are refined once, by soft assignments of the queries.
+    """Class means refined once by soft assignments of the queries.
 
     A query belongs to a class by softmax(-sharpness * squared distance), and counts in
     the refined mean as so much of an example.
@@ -43,7 +43,7 @@ class SoftKMeans(QueryAware):
     def answer(
         self, support: tf.Tensor, targets: tf.Tensor, queries: tf.Tensor
     ) -> tf.Tensor:
-        """[B, M, N] minus the squared distances to the refined means, times scale."""
+        """Returns [B, M, N] minus squared distances to refined means, times scale."""
         distances = _distances(queries, _means(support, targets))
         shares = tf.nn.softmax(-self.sharpness * distances)  # [B, M, N]
         examples = tf.concat([support, queries], axis=1)  # [B, E, D]
@@ -52,7 +52,7 @@ class SoftKMeans(QueryAware):
 
 
 class BDCSPN(QueryAware):
-    """Nearest centroid by cosine, after both biases of the means are diminished.
+    """Nearest centroid by cosine, after both biases of the means are reduced.
 
     Queries are shifted, all alike, to the support's mean. The most similar of those
     that nearest centroid takes for a class, 8 at most, join its support; each example
@@ -71,7 +71,7 @@ class BDCSPN(QueryAware):
     def answer(
         self, support: tf.Tensor, targets: tf.Tensor, queries: tf.Tensor
     ) -> tf.Tensor:
-        """[B, M, N] cosines with the rectified means, times scale."""
+        """Returns [B, M, N] cosines with the rectified means, times scale."""
         means, queries = _means(support, targets), _shifted(queries, support)
         cosines = _cosines(queries, means)  # [B, M, N]
         none = tf.constant(float("-inf"), cosines.dtype)
@@ -89,7 +89,7 @@ class BDCSPN(QueryAware):
 
 
 class LaplacianShot(QueryAware):
-    """Assignments near their class's mean, and alike for queries that are neighbours.
+    """Assignments close to class means, and alike for neighbouring queries.
 
     Means are rectified first: queries are shifted to the support's mean, and every
     example counts, for the class that nearest centroid takes it for, by its
@@ -110,7 +110,7 @@ class LaplacianShot(QueryAware):
     def answer(
         self, support: tf.Tensor, targets: tf.Tensor, queries: tf.Tensor
     ) -> tf.Tensor:
-        """[B, M, N] logarithms of the assignments, but for a constant, times scale."""
+        """Returns [B, M, N] log-assignments up to a constant, times scale."""
         queries = _shifted(queries, support)
         rectified = self._rectified(support, targets, queries)
         unary = -_distances(queries, rectified)  # [B, M, N]
@@ -134,7 +134,7 @@ class LaplacianShot(QueryAware):
 
 
 class PTMAP(QueryAware):
-    """Class centres that move towards what an optimal transport gives them.
+    """Class centres that move towards the queries that optimal transport assigns.
 
     The transport shares out the queries so that every class gets equally many: where
     that is not so, it is wrong by design. Of a single query it says nothing.
@@ -153,7 +153,7 @@ class PTMAP(QueryAware):
     def answer(
         self, support: tf.Tensor, targets: tf.Tensor, queries: tf.Tensor
     ) -> tf.Tensor:
-        """[B, M, N] logarithms of the shares of the transport, times scale."""
+        """Returns [B, M, N] logarithms of the transport's shares, times scale."""
         support, queries = _centred(support), _centred(queries)
         examples = tf.concat([support, queries], axis=1)  # [B, E, D]
         centres = _means(support, targets)
@@ -167,7 +167,7 @@ class PTMAP(QueryAware):
 
 @tf.function(autograph=False)  # eagerly it would take minutes
 def _transport(queries, centres):
-    """[B, M, N] shares: 1 of each query, equally much in all for each class."""
+    """Returns [B, M, N] shares: rows sum to 1, and all columns to the same."""
     costs = _TRANSPORT_SCALE * _distances(queries, centres)
     least = tf.reduce_min(costs, axis=2, keepdims=True)  # it changes no plan
     kernel = tf.exp(least - costs)  # the plan is rows * kernel * columns
@@ -195,46 +195,46 @@ def _transport(queries, centres):
 
 
 def _means(examples, shares):
-    """[B, N, D] means of examples [B, E, D], each by its shares [B, E, N]."""
+    """Returns [B, N, D] means of examples [B, E, D], weighted by shares [B, E, N]."""
     counts = tf.reduce_sum(shares, axis=1)[..., tf.newaxis]  # [B, N, 1]
     return tf.matmul(shares, examples, transpose_a=True) / counts
 
 
 def _distances(rows, others):
-    """[B, M, N] squared distances of rows [B, M, D] and others [B, N, D]."""
+    """Returns [B, M, N] squared distances of rows [B, M, D] and [B, N, D]."""
     products = tf.matmul(rows, others, transpose_b=True)
     squares = tf.reduce_sum(others**2, axis=2)[:, tf.newaxis]  # [B, 1, N]
     return tf.reduce_sum(rows**2, axis=2, keepdims=True) + squares - 2.0 * products
 
 
 def _cosines(rows, others):
-    """[B, M, N], of rows [B, M, D] and others [B, N, D]."""
+    """Returns [B, M, N] cosines of rows [B, M, D] and others [B, N, D]."""
     rows, others = (tf.math.l2_normalize(x, axis=2) for x in (rows, others))
     return tf.matmul(rows, others, transpose_b=True)
 
 
 def _largest(scores):
-    """[B, M, N] 1 at the largest of each row of scores, else 0."""
+    """Returns [B, M, N]: 1 at the largest score of each row, else 0."""
     return tf.one_hot(
         tf.argmax(scores, axis=2), tf.shape(scores)[2], dtype=scores.dtype
     )
 
 
 def _shifted(queries, support):
-    """[B, M, D] queries moved, all alike, so that their mean is the support's."""
+    """Returns queries [B, M, D], moved so that their mean is the support's."""
     means = (tf.reduce_mean(x, axis=1, keepdims=True) for x in (support, queries))
     target, mine = means
     return queries + (target - mine)
 
 
 def _centred(rows):
-    """[B, M, D] without their mean, of length 1."""
+    """Returns [B, M, D] minus their mean, scaled to length 1."""
     rows -= tf.reduce_mean(rows, axis=1, keepdims=True)
     return tf.math.l2_normalize(rows, axis=2)
 
 
 def _neighbours(queries):
-    """[B, M, R] the nearest others of each query; R is 2, or fewer if there are."""
+    """Returns [B, M, R], the R nearest others of each query; R is at most 2."""
     likeness = -_distances(queries, queries)  # [B, M, M]
     none = tf.fill(tf.shape(likeness)[:2], tf.constant(float("-inf"), queries.dtype))
     most = tf.minimum(_NEIGHBOURS, tf.maximum(tf.shape(queries)[1] - 1, 0))

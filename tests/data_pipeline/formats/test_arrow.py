@@ -73,7 +73,7 @@ def test_a_file_that_nobody_trusts_is_not_parsed(tmp_path):
 
 
 def saved(folder, numbers) -> None:
-    """What `datasets` saves of a split: two files, and the names of the classes."""
+    """Saves a split as `datasets` does: two files, and the names of the classes."""
     folder.mkdir(parents=True)
     features = {"label": {"names": ["cat", "dog", "emu"], "_type": "ClassLabel"}}
     kept = json.dumps({"info": {"features": features}})

@@ -1,4 +1,4 @@
-"""Files of other programs are named, and the lines that convert them work."""
+"""Tests that foreign files are recognised, and that their conversion works."""
 
 import collections
 import json

@@ -1,4 +1,4 @@
-"""Names are decoded as their writer meant them, and give their class in linear time."""
+"""Tests that names decode as written, and give their class in linear time."""
 
 import time
 

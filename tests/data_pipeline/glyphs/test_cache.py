@@ -1,4 +1,4 @@
-"""What was kept comes back whole or not at all, and failing to keep it is no error."""
+"""Tests that cached arrays come back whole or not at all, and failure is no error."""
 
 import os
 

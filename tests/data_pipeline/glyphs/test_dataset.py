@@ -30,7 +30,7 @@ def chosen(fonts):
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """Three small scripts, three examples a class, and a cache of their own."""
+    """Draws three small scripts, three examples per class, in a cache of their own."""
     scripts = {"train": ("DIGIT",), "test": ("OGHAM",), "val": ("NKO",)}
     monkeypatch.setattr(glyphs, "SCRIPTS", scripts)
     monkeypatch.setattr(glyphs, "EXAMPLES_PER_CLASS", 3)
@@ -110,7 +110,7 @@ def test_an_example_does_not_depend_on_what_else_is_drawn(fonts):
 
 
 def ink(fonts, **draws):
-    """Amount, x and y of the middle, and lean of a distorted H without noise."""
+    """Returns amount, center x and y, and lean of a distorted H without noise."""
     numbers = np.zeros((1, NUM_DRAWS))
     for name, value in draws.items():
         numbers[0, DRAWS.index(name)] = value
@@ -227,7 +227,7 @@ def test_a_cache_that_cannot_be_written_warns_once_and_the_set_is_there(small):
 
 
 class Watched(Console):
-    """Remembers the progress lines that were asked for."""
+    """A console that records the progress lines asked for."""
 
     def __init__(self):
         super().__init__(quiet=True)

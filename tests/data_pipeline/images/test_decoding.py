@@ -1,4 +1,4 @@
-"""Many pictures, by processes with limits: in order, named when bad, whatever dies."""
+"""Tests decoding by limited workers: ordered, bad files named, deaths survived."""
 
 import os
 import pathlib
@@ -20,7 +20,7 @@ from leo_tf.errors import InputError
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """cat and dog, 5 pictures each, of one grey each: 10 * class + number."""
+    """Returns a folder of cat and dog, 5 grey pictures each: 10 * class + number."""
     folder = tmp_path_factory.mktemp("pictures")
     for c, name in enumerate(("cat", "dog")):
         (folder / name).mkdir()
@@ -66,7 +66,7 @@ def test_no_process_is_left_when_the_iterator_is_not_finished(folder):
 
 
 def children() -> set[str]:
-    """Processes that this one has started, and that are not awaited."""
+    """Returns the child processes that have not been awaited."""
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
         found = set(file.read().split())
     for thread in os.listdir("/proc/self/task"):
@@ -77,7 +77,7 @@ def children() -> set[str]:
 
 @pytest.fixture(scope="module")
 def odd_folder(tmp_path_factory):
-    """Good pictures, and everything that may be wrong with a file."""
+    """Returns a folder of good pictures, and of every kind of bad file."""
     folder = tmp_path_factory.mktemp("odd") / "pictures"
     (folder / "cat").mkdir(parents=True)
     good = content_of(quarters(), "JPEG")

@@ -1,4 +1,4 @@
-"""Folders and CSV files name the pictures and their classes; nothing is guessed."""
+"""Tests that folders and CSV files name pictures and classes, without guessing."""
 
 import os
 
@@ -11,7 +11,7 @@ from leo_tf.errors import InputError
 
 @pytest.fixture
 def make(tmp_path):
-    """Function: makes empty files below a folder, which it returns."""
+    """Returns a function that creates empty files in a folder."""
 
     def make(*paths: str):
         for path in paths:
@@ -23,7 +23,7 @@ def make(tmp_path):
 
 
 def found(pictures) -> dict[str, str]:
-    """Path -> class."""
+    """Returns path -> class."""
     classes = [pictures.class_names[label] for label in pictures.labels]
     return dict(zip(pictures.items, classes))
 

@@ -1,4 +1,4 @@
-"""Every kind of picture becomes what a person sees; every other file is refused."""
+"""Tests that pictures decode as people see them, and other files are refused."""
 
 import contextlib
 import io
@@ -23,7 +23,7 @@ def no_limit_of_pillow(monkeypatch):
 
 
 def corners(content: bytes, fit: str = "crop") -> np.ndarray:
-    """[2, 2, 3] the middle pixel of each quarter."""
+    """Returns [2, 2, 3], the middle pixel of each quarter."""
     pixels = np.frombuffer(decoded(content, 16, fit), np.uint8).reshape(16, 16, 3)
     return pixels[4:13:8, 4:13:8].astype(int)
 

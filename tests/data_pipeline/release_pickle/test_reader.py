@@ -1,4 +1,4 @@
-"""Every pickle of the release's form reads exactly; nothing else does any harm."""
+"""Tests that pickles of the release's form read exactly, and others do no harm."""
 
 import collections
 import pathlib
@@ -25,7 +25,7 @@ _NOT_READ = [
 
 
 def read_path(path) -> dict:
-    """What a file holds."""
+    """Returns the content of a file."""
     with open_input(path) as file:
         return release_pickle.read_file(file, path)
 

@@ -27,7 +27,7 @@ def make_answers(seed=0, scale=2.0, dtype="float64"):
 
 
 def naive_ece(logits, labels, num_bins):
-    """Of one list of queries, by a loop over bins."""
+    """Returns the ECE of one list of queries, by a loop over bins."""
     shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     shares, labels = shares.reshape([-1, N]), labels.ravel()
     confidence, right = shares.max(axis=1), shares.argmax(axis=1) == labels

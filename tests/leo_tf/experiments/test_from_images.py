@@ -192,7 +192,7 @@ def test_too_little_is_refused_before_anything_is_trained(
         (["--images=x", "--preset=mini_1shot"], "--preset: expected no such flag"),
         (["--images=x", "--train_on_val"], "--train_on_val: expected no such flag"),
         (["--images=x", "--val_classes=3"], "--val_classes: expected no such flag"),
-        (["--images=x", "--embedding_crop=multiview"], "--views says what is seen"),
+        (["--images=x", "--embedding_crop=multiview"], "--views chooses the crop"),
     ],
 )
 def test_flags_that_do_not_go_together_are_one_line(flags, error, capsys):

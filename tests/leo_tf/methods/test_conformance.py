@@ -1,4 +1,4 @@
-"""What every method promises: one property a test, over the whole registry.
+"""Tests the promises of every method, one property a test, over the registry.
 
 Shapes: B tasks in the meta-batch, N way, K shot, Q queries per class, D embedding size.
 """
@@ -105,7 +105,7 @@ def make(name, dtype="float64", seed=0):
 
 
 def classes_for(name):
-    """What a method has of the training classes, if it is made of that."""
+    """Returns the training classes for a method that uses them, else None."""
     return training_classes() if METHODS[name].knows_classes else None
 
 

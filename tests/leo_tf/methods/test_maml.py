@@ -58,7 +58,7 @@ def test_scores_are_inner_products_plus_biases():
 
 
 def numeric_gradients(maml, episode, step=1e-6):
-    """Of the outer loss by every entry of every variable."""
+    """Returns gradients of the outer loss by every entry of every variable."""
     gradients = []
     for variable in maml.trainable_variables:
         values, gradient = variable.numpy(), np.zeros(variable.shape)

@@ -107,7 +107,7 @@ _OTHER_VALUES = {
 
 
 def losses(method: str, **settings) -> tuple[float, float]:
-    """Of a training step on tiny episodes, and their mean score in a test."""
+    """Returns the loss of a training step and the mean test score, on tiny episodes."""
     usual = {**SETTINGS, "method": method, "dtype": "float64", "way": N}
     usual["inner_unroll_length"] = 1
     learner = build(Config().replace(**{**usual, **settings}), D)

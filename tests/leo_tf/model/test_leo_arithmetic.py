@@ -1,4 +1,4 @@
-"""What LEO computes: against plain NumPy, finite differences and itself.
+"""Tests LEO's arithmetic against plain NumPy, finite differences and itself.
 
 Shapes: B tasks in the meta-batch, N way, K shot, Q queries per class, D embedding
 size, Z latent size, U latent steps, F fine-tuning steps.
