@@ -1,6 +1,9 @@
 """Promises of the chain from pictures to an export, and of its parts."""
 
 import json
+import pathlib
+import re
+import shlex
 import shutil
 
 import numpy as np
@@ -20,6 +23,7 @@ from leo_tf.experiments import from_images as module
 from leo_tf.experiments.embed import split_pictures
 from leo_tf.experiments.from_images import from_images
 
+README = (pathlib.Path(__file__).parents[3] / "README.md").read_text("utf-8")
 _SMALL = (
     *("--way=2", "--shot=1", "--num_query=2", "--meta_batch_size=2"),
     *("--num_latents=4", "--inner_unroll_length=1", "--finetuning_unroll_length=1"),
@@ -42,26 +46,31 @@ def folder(tmp_path_factory):
     return root
 
 
-def test_pictures_alone_become_an_export(
+def test_the_commands_of_the_readme_make_an_export_of_pictures(
     folder, tmp_path, quick_job, monkeypatch, capsys
 ):
+    lines = re.findall(r"^    (python run_leo.py .*pictures.*)$", README, re.MULTILINE)
+    train, serve = (shlex.split(line)[1:] for line in lines)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").symlink_to(folder)
     assert {"ridge@soft", "leo", "leo@lda"} <= {*module._methods()}
     monkeypatch.setattr(module, "_methods", lambda: ["centroid", "leo@soft"])
-    flags = [f"--images={folder}", f"--workdir={tmp_path / 'run'}", *_SMALL]
-    flags += ["--pretrain_epochs=1", "--image_size=16", "--class_split=0.6,0.2,0.2"]
-    assert main(["run_leo.py", *flags]) == 0
+    flags = [*_SMALL, "--pretrain_epochs=1", "--image_size=16"]
+    command = [*train, *flags, "--class_split=0.6,0.2,0.2"]
+    assert main(command) == 0
     printed = capsys.readouterr()
     assert "LEO" in printed.out and "Nearest centroid" in printed.out
-    assert "--mode=serve" in printed.out and not printed.err
-    exported = tmp_path / "run" / "exported" / "1"
+    assert shlex.join(serve) in printed.out and not printed.err
+    run = tmp_path / "runs" / "pictures"
+    exported = run / "exported" / "1"
     assert (exported / "saved_model.pb").is_file()
-    features = np.load(tmp_path / "run" / "features" / "test.npz")
+    features = np.load(run / "features" / "test.npz")
     assert features["embeddings"].shape == (10, 128)
     # What is done is passed over: the backbone and the features are the same files.
-    kept = [tmp_path / "run" / n for n in ("backbone/backbone.keras",)]
-    kept += [tmp_path / "run" / "features" / f"{s}.npz" for s in ("train", "test")]
+    kept = [run / n for n in ("backbone/backbone.keras",)]
+    kept += [run / "features" / f"{s}.npz" for s in ("train", "test")]
     times = [path.stat().st_mtime_ns for path in kept]
-    assert main(["run_leo.py", *flags]) == 0
+    assert main(command) == 0
     assert [path.stat().st_mtime_ns for path in kept] == times
 
 
