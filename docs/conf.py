@@ -1,4 +1,4 @@
-"""Builds the site: `make docs`. The source is this whole checkout, so links just work."""
+"""Settings of the site that `make docs` builds, from this whole checkout."""
 
 import pathlib
 import sys
@@ -6,8 +6,8 @@ import sys
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-import leo_tf
-from leo_tf.cli.flags import help_text
+import leo_tf  # noqa: E402
+from leo_tf.cli.flags import help_text  # noqa: E402
 
 project = "leo-tf"
 author = "The leo-tf contributors"
