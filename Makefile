@@ -40,7 +40,7 @@ types: install-test  ## mypy
 	cd build/types && ../../$(VENV)/bin/python -m mypy --config-file ../../pyproject.toml -p leo_tf
 
 docs: $(VENV)/installed-docs  ## the site, from docs/ and the docstrings, into build/docs; a warning is an error
-	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m sphinx -W --keep-going -q docs build/docs
+	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m sphinx -W --keep-going -q -c docs . build/docs
 
 # The wheel alone, beside a project that has a configs/ of its own.
 wheel: | $(VENV)/bin/python  ## builds dist/, and trains with it in an environment of its own

@@ -4,6 +4,7 @@ Versions are whole or not there, and never changed:
 
 OUT/<version>/saved_model.pb, variables/    or model.tflite
 OUT/<version>/export.json                   what it is: see `manifest.py`
+OUT/<version>/README.md                     the same for people: see `model_card.py`
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from leo_tf.configs import rules
 from leo_tf.errors import CheckpointError, DiskError, FlagError
 from leo_tf.export.manifest import manifest
+from leo_tf.export.model_card import model_card
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable, names_for, shape_of
 from leo_tf.files import AnyPath, flush_to_disk, make_directory
@@ -91,6 +93,7 @@ def export_model(
         given = run.path, trained, best, limits, format, files, names, fitted
         facts = manifest(*given, run.mix(best))
         (unfinished / "export.json").write_text(json.dumps(facts, indent=1))
+        (unfinished / "README.md").write_text(model_card(facts), encoding="utf-8")
     return path
 
 

@@ -137,6 +137,7 @@ def _is_whole(version: pathlib.Path) -> tuple[bool, str]:
     contents = bytes_below(version)
     try:
         expected = json.loads(contents.pop("export.json"))["files"]
+        contents.pop("README.md")  # for people to edit
     except (KeyError, ValueError) as error:
         return False, f"{version}: {error!r}"
     found = {n: hashlib.sha256(data).hexdigest() for n, data in contents.items()}

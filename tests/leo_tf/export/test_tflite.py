@@ -85,7 +85,8 @@ def test_the_manifest_says_what_the_file_is(version):
     facts = json.loads((version / "export.json").read_text())
     assert facts["export_format"] == "tflite" and facts["embedding_size"] == D
     assert set(facts["files"]) == {"model.tflite"}
-    assert {p.name for p in version.iterdir()} == {"model.tflite", "export.json"}
+    names = {path.name for path in version.iterdir()}
+    assert names == {"model.tflite", "export.json", "README.md"}
 
 
 @pytest.mark.usefixtures("quick_job")

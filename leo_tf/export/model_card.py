@@ -1,0 +1,159 @@
+"""The model card of an export: README.md, with the front matter of Hugging Face's hub.
+
+It is a start for people to edit, so export.json has no digest of it.
+"""
+
+import json
+from typing import Any
+
+from leo_tf.errors import one_line
+
+_CARD = """---
+# license: yours to choose
+library_name: leo-tf
+tags: [few-shot-learning, meta-learning, tensorflow]
+{index}---
+
+# {title}
+
+A few-shot classifier of feature vectors of {size} numbers. It gets labelled examples
+of classes it has never seen, and classifies queries. Made by leo-tf {version} with the
+method `{method}`; step {step} of its training validated best.
+
+## Use
+
+{how}
+
+`export.json` beside this file has the signatures, all settings and the versions of
+packages.
+
+## Data
+
+{data}
+
+## Accuracy
+
+{accuracy}
+
+## Confidence
+
+{confidence}
+
+## Intended use
+
+{use} Features must be made exactly as those of the training were.
+
+## Limits
+
+- At most {max_classes} classes and {max_support} labelled examples a request.
+- Accuracy on other data, or with more classes than tested, is unknown: test it there.
+- It always names one of the classes it was given{unknown}.
+- It inherits the biases of its features and labelled examples, which nobody examined.
+
+## Upload
+
+`export.json` holds the path of your data: look at it before you publish it.
+
+    pip install huggingface_hub
+    hf upload USER/NAME .
+"""
+_CLIENT = """```python
+from leo_tf.serving import Classifier  # pip install leo-tf
+
+classifier = Classifier("PATH OF THIS DIRECTORY").fit(features, labels)
+classifier.predict(new_features)
+```"""
+_NOT_CALIBRATED = "Nothing was fitted on validation episodes: it is not calibrated."
+
+
+def model_card(metadata: dict[str, Any]) -> str:
+    """Returns the README.md of an export, from the content of its export.json."""
+    trained, method = metadata["trained_on"], one_line(metadata["method"])
+    fitted, tested = metadata["fitted_on_validation"], metadata["test_accuracy"]
+    name = one_line(trained["dataset_name"]).replace("`", "'")
+    unknown = ", unless `Classifier(..., unknown=...)` is used" if fitted else ""
+    return _CARD.format(
+        index=_index(method, name, tested) if tested else "",
+        title=f"{method} on {name}",
+        size=metadata["embedding_size"],
+        version=metadata["versions"]["leo-tf"],
+        method=method,
+        step=metadata["step"],
+        how=_how(metadata),
+        data=_data(metadata, name),
+        accuracy=_accuracy(tested),
+        confidence=_confidence(fitted),
+        use=_use(metadata),
+        max_classes=metadata["max_classes"],
+        max_support=metadata["max_support"],
+        unknown=unknown,
+    )
+
+
+def _how(metadata: dict[str, Any]) -> str:
+    if metadata["export_format"] == "tflite":
+        return "`model.tflite` runs in LiteRT. It checks no request: check them before."
+    if "adapt" not in metadata["signatures"]:  # it learns from the queries, too
+        return (
+            "A TensorFlow SavedModel whose signature `classify` takes whole requests."
+        )
+    return _CLIENT
+
+
+def _index(method: str, name: str, tested: dict[str, Any]) -> str:
+    """Returns the results in the form that the hub shows. JSON is YAML, too."""
+    value = {"type": "accuracy", "value": round(100 * tested["mean"], 2)}
+    result = {
+        "task": {"type": "few-shot-classification"},
+        "dataset": {"name": name, "type": name},
+        "metrics": [{**value, "name": f"{_task(tested)} accuracy in %"}],
+    }
+    index = [{"name": f"{method} on {name}", "results": [result]}]
+    return f"model-index: {json.dumps(index)}\n"
+
+
+def _task(tested: dict[str, Any]) -> str:
+    return f"{tested['test']['way']}-way {tested['test']['shot']}-shot"
+
+
+def _data(metadata: dict[str, Any], name: str) -> str:
+    trained, made = metadata["trained_on"], metadata["embedding"]
+    splits = "training and validation" if trained["train_on_val"] else "training"
+    lines = [f"Trained on the {splits} classes of `{name}`."]
+    if made:
+        how = made if isinstance(made, str) else json.dumps(made)
+        lines.append(f"Features: `{one_line(how)}`.")
+    digests = [f"- SHA-256 of {s}: `{d}`" for s, d in trained["digests"].items()]
+    return "\n".join([*lines, *([""] if digests else []), *digests])
+
+
+def _accuracy(tested: dict[str, Any] | None) -> str:
+    if not tested:
+        return "This checkpoint was not tested."
+    mean, half = (100 * tested[name] for name in ("mean", "half_width_95"))
+    return (
+        f"{mean:.2f} ± {half:.2f} % in {_task(tested)} episodes of test classes, which "
+        f"training never saw. ± is the 95 % interval over {tested['episodes']} "
+        "episodes. It does not cover other trainings, or other classes."
+    )
+
+
+def _confidence(fitted: dict[str, Any] | None) -> str:
+    if not fitted:
+        return _NOT_CALIBRATED
+    task = f"{fitted['way']}-way {fitted['shot']}-shot"
+    text = (
+        f"Logits are divided by a temperature of {fitted['temperature']:.3g}, fitted "
+        f"on {fitted['episodes']} {task} episodes of validation classes."
+    )
+    if fitted["auroc"]:
+        best = 100 * fitted["auroc"][fitted["score"]]
+        text += f" Unknown classes are recognised there with an AUROC of {best:.1f} %."
+    return text
+
+
+def _use(metadata: dict[str, Any]) -> str:
+    way = f"exactly {metadata['way']}" if metadata["way"] else "any number of"
+    return (
+        f"Classification into {way} classes, each with at least one labelled example."
+    )
