@@ -13,6 +13,7 @@ import tensorflow as tf
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable, in_words
+from leo_tf.data_pipeline.large_tables import unit_rows
 from leo_tf.data_pipeline.pipeline import (
     EpisodesByRow,
     FeatureTable,
@@ -78,10 +79,11 @@ def load(
     splits = {}
     for name in wanted:
         t = tables.pop(name)
+        unit_rows(t, console)  # knows the digest of a large table it has seen before
         digest = t.digest  # of all data, also of classes dropped below
         if config.data.drop_small_classes:
             t = _without_small_classes(config, name, t, console)
-        resident = FeatureTable.from_embeddings(t)
+        resident = FeatureTable.from_embeddings(t, console)
         split = Split(name, resident, t.class_names, t.images, digest, t.source)
         is_train = name == "train"
         fits = _training_shape(config) if is_train else evaluation_shape(config, split)

@@ -16,6 +16,8 @@ from leo_tf.errors import InputError, shown
 # Rows of a table are checked and normalised this many bytes at a time, so that a
 # large table never needs a second copy of itself.
 _BLOCK_BYTES = 1 << 22
+# From this size on features stay in their file, if they can.
+LARGE_BYTES = 1 << 30
 _OFFENDERS_SHOWN = 3
 _ROWS_HINT = (
     "To leave such rows out: keep = np.isfinite(x).all(axis=1) & x.any(axis=1); "
@@ -28,7 +30,8 @@ class EmbeddingTable:
     """One split of a data set: a row per example.
 
     The constructor checks all fields and converts them once, so it can be given the
-    content of a file as it is.
+    content of a file as it is. Of a mapped array it leaves rows and dtype as they are:
+    `large_tables.unit_rows` checks and converts them, a block at a time.
 
     Raises:
       InputError: if a field is not as described below, a row has NaN or infinity or is
@@ -90,14 +93,23 @@ class EmbeddingTable:
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over features, labels and names, in hexadecimal."""
+        sha = self.digest_begun()
+        for block in blocks(self.embeddings):
+            sha.update(np.ascontiguousarray(block, self.dtype).data)
+        sha.update(self.labels.tobytes())
+        return sha.hexdigest()
+
+    def in_memory(self) -> "EmbeddingTable":
+        """Returns the table of a mapped file with its features read, and checked."""
+        embeddings = np.array(self.embeddings, self.dtype)
+        return dataclasses.replace(self, embeddings=embeddings)
+
+    def digest_begun(self) -> "hashlib._Hash":
+        """Returns the digest before features and then labels are added."""
         names = None if self.names is None else self.names.tolist()
         # JSON, because it marks where each text ends.
         described = [self.embeddings.shape, self.dtype, self.class_names, names]
-        sha = hashlib.sha256(json.dumps(described).encode("ascii"))
-        for block in blocks(self.embeddings):
-            sha.update(block.data)
-        sha.update(self.labels.tobytes())
-        return sha.hexdigest()
+        return hashlib.sha256(json.dumps(described).encode("ascii"))
 
     def with_classes(self, kept: np.ndarray) -> "EmbeddingTable":
         """Returns the table of the classes kept, [classes] bool, at least one."""
@@ -121,12 +133,17 @@ class EmbeddingTable:
         Source: the release normalises every embedding as it enters an episode
         (`data.py`); doing it once for the whole table gives the same numbers.
         """
-        unit = np.empty_like(self.embeddings)
+        unit = np.empty(self.embeddings.shape, self.dtype)
         for block, out in zip(blocks(self.embeddings), blocks(unit)):
-            # Dividing by the largest entry first keeps the square in range.
-            scaled = block / np.abs(block).max(axis=1, keepdims=True)
-            np.divide(scaled, np.linalg.norm(scaled, axis=1, keepdims=True), out=out)
+            self.unit(np.ascontiguousarray(block, self.dtype), out)
         return unit
+
+    @staticmethod
+    def unit(block: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Returns rows [n, D] at length 1."""
+        # Dividing by the largest entry first keeps the square in range.
+        scaled = block / np.abs(block).max(axis=1, keepdims=True)
+        return np.divide(scaled, np.linalg.norm(scaled, axis=1, keepdims=True), out=out)
 
     def _checked_embeddings(self) -> np.ndarray:
         array = np.asarray(self.embeddings)
@@ -136,21 +153,31 @@ class EmbeddingTable:
         require(is_table, "shape [rows, D], not empty", f"{array.shape}")
         is_known = self.dtype in ("float32", "float64")
         require(is_known, "dtype float32 or float64", shown(self.dtype))
+        if mapping_of(array) is not None:
+            return array
         with np.errstate(over="ignore"):  # a float64 too large becomes inf: refused
             array = np.ascontiguousarray(array, dtype=self.dtype)
         first = 0
         for block in blocks(array):
-            # A finite sum proves a finite block; only else is each row looked at.
-            with np.errstate(over="ignore", invalid="ignore"):
-                finite = np.isfinite(block.sum(dtype=np.float64))
-            bad = () if finite else ~np.isfinite(block).all(axis=1)
-            self._refuse_rows(
-                bad, first, "finite numbers", "not finite, with NaN or infinity"
-            )
-            zeros = ~block.any(axis=1)
-            self._refuse_rows(zeros, first, "no row of zeros", "all zeros")
+            self.check_rows(block, first)
             first += len(block)
         return array
+
+    def check_rows(self, block: np.ndarray, first: int) -> None:
+        """Refuses rows that are not finite, or zero; `first` is the row of the first.
+
+        Raises:
+          InputError: naming some of them.
+        """
+        # A finite sum proves a finite block; only else is each row looked at.
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(block.sum(dtype=np.float64))
+        bad = () if finite else ~np.isfinite(block).all(axis=1)
+        self._refuse_rows(
+            bad, first, "finite numbers", "not finite, with NaN or infinity"
+        )
+        zeros = ~block.any(axis=1)
+        self._refuse_rows(zeros, first, "no row of zeros", "all zeros")
 
     def _refuse_rows(self, bad, first: int, expected: str, found: str) -> None:
         """Raises an InputError if rows of a block that starts at `first` are bad."""
@@ -210,6 +237,18 @@ class EmbeddingTable:
     def _require(self, field: str, right: object, expected: str, received: str) -> None:
         if not right:
             raise InputError(f"{self.source}: `{field}`", expected, received)
+
+
+def mapping_of(array: np.ndarray) -> np.memmap | None:
+    """Returns the mapped file that is the memory of a large array, or None."""
+    found: object = array
+    while found is not None and not isinstance(found, np.memmap):
+        found = getattr(found, "base", None)
+    while found is not None and isinstance(found.base, np.memmap):
+        found = found.base
+    if found is None or array.nbytes < max(LARGE_BYTES, found.nbytes):
+        return None
+    return found
 
 
 def in_words(class_sizes: np.ndarray) -> str:

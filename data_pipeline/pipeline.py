@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from leo_tf.data_pipeline.embeddings import EmbeddingTable, blocks
+from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline.embeddings import EmbeddingTable, blocks, mapping_of
 from leo_tf.data_pipeline.episode import Episode, EpisodeRows
+from leo_tf.data_pipeline.large_tables import unit_rows
 from leo_tf.data_pipeline.sampler import (
     ClassIndex,
     RowSampler,
@@ -40,9 +42,19 @@ class FeatureTable:
     index: ClassIndex
 
     @classmethod
-    def from_embeddings(cls, table: EmbeddingTable) -> "FeatureTable":
-        """Normalises the table. Needs twice its memory meanwhile."""
+    def from_embeddings(
+        cls, table: EmbeddingTable, console: Console = SILENT
+    ) -> "FeatureTable":
+        """Normalises the table. Needs twice its memory meanwhile, unless it is mapped.
+
+        Raises:
+          InputError: if a row of a mapped table has NaN or infinity, or is zero.
+        """
         check_not_forked()
+        if mapping_of(table.embeddings) is not None:
+            if (unit := unit_rows(table, console)) is not None:
+                return cls(_shared(unit), ClassIndex.of(table))
+            table = table.in_memory()
         with tf.device("CPU:0"):  # where tf.data runs: else a GPU would copy it back
             features = _resident(table.normalized())
         return cls(features, ClassIndex.of(table))
@@ -198,6 +210,11 @@ def _resident(array: np.ndarray) -> tf.Tensor:
         tensor = tf.raw_ops.InplaceUpdate(x=tensor, i=rows, v=block)
         first += len(block)
     return tensor
+
+
+def _shared(array: np.ndarray) -> tf.Tensor:
+    """Returns a tensor on the array's own memory, which must begin a page or a line."""
+    return tf.experimental.dlpack.from_dlpack(np.asarray(array).__dlpack__())
 
 
 def _ready(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from leo_tf.data_pipeline.formats.conversions import resave_advice
-from leo_tf.data_pipeline.formats.npz import fill, read_header
+from leo_tf.data_pipeline.formats.npz import fill, map_large, read_header
 from leo_tf.data_pipeline.release_layout import SPLITS
 from leo_tf.errors import InputError, shown
 
@@ -39,6 +39,10 @@ def read_array(file: BinaryIO, path: str, kinds: str) -> np.ndarray:
         raise InputError(path, f"{declared} bytes for shape {shape}", f"{there} bytes")
     if not declared:
         raise InputError(path, "an array that is not empty", f"shape {shape}")
+    if not fortran:
+        mapped = map_large(file, file.tell(), dtype, shape)
+        if mapped is not None:
+            return mapped
     flat = np.empty(math.prod(shape), dtype)
     fill(flat.view(np.uint8), file, path)
     return flat.reshape(shape, order="F" if fortran else "C")

@@ -17,6 +17,7 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
+from leo_tf.data_pipeline import embeddings
 from leo_tf.data_pipeline.formats.conversions import rewrite_advice
 from leo_tf.errors import InputError, shown
 
@@ -32,6 +33,7 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _MAGIC = b"\x93NUMPY"
 _LENGTH_FORMATS: dict[tuple[int, ...], str] = {(1, 0): "<H", (2, 0): "<I", (3, 0): "<I"}
 _LONGEST_HEADER = 4096
+_LENGTHS_AT = 26  # in a member's own header: those of its name and of more
 # Source: the format's description in `numpy.lib.format`: a dict, keys in this order.
 _HEADER = re.compile(
     rb"\{'descr': *'([<>|=])([a-zA-Z])(\d{1,9})', *'fortran_order': *(True|False), *"
@@ -53,7 +55,7 @@ class NpzFile:
     """
 
     def __init__(self, file: BinaryIO, path: str):
-        self.path = path
+        self.path, self._file = path, file
         self._bytes_left = _FREE_BYTES + _MAX_INFLATION * file.seek(0, os.SEEK_END)
         bounded = _BoundedReads(file)
         try:
@@ -90,6 +92,12 @@ class NpzFile:
                 dtype, shape, fortran = header
                 size = math.prod(shape) * dtype.itemsize
                 self._check_size(member.tell(), size, shape, info, where)
+                if info.compress_type == zipfile.ZIP_STORED and not fortran:
+                    begin = self._begin(info) + member.tell()
+                    if (
+                        mapped := map_large(self._file, begin, dtype, shape)
+                    ) is not None:
+                        return mapped
                 flat = np.empty(math.prod(shape), dtype)
                 fill(flat.view(np.uint8), member, where)
             # May fail, of an array without items: (0, 999999999999999).
@@ -98,6 +106,11 @@ class NpzFile:
             raise
         except _DAMAGES as error:
             raise InputError(where, "undamaged data", shown(str(error))) from None
+
+    def _begin(self, info: zipfile.ZipInfo) -> int:
+        """Returns where the content of a member begins, after its own header."""
+        self._file.seek(info.header_offset + _LENGTHS_AT)
+        return self._file.tell() + 4 + sum(struct.unpack("<HH", self._file.read(4)))
 
     def _member(self, name: str, where: str) -> zipfile.ZipInfo:
         info = self._members.get(name + _SUFFIX)
@@ -186,6 +199,23 @@ def _expected(kinds: str) -> str:
     words = {"f": "floats", "i": "integers", "u": "integers", "S": "text", "U": "text"}
     found = dict.fromkeys(words[kind] for kind in kinds if kind in words)
     return "an array of " + " or ".join(found)
+
+
+def map_large(
+    file: BinaryIO, begin: int, dtype: np.dtype, shape: tuple[int, ...]
+) -> np.ndarray | None:
+    """Maps a large array [rows, D] of floats that lies in a file as in memory, or None.
+
+    Raises:
+      ValueError: if the file ends before the array.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    is_table = dtype.kind == "f" and dtype.isnative and len(shape) == 2
+    if size < embeddings.LARGE_BYTES or not is_table:
+        return None
+    if begin + size > file.seek(0, os.SEEK_END):
+        raise ValueError("an array that ends after the file")
+    return np.memmap(file, dtype, "r", begin, shape)
 
 
 def fill(out: np.ndarray, member: IO[bytes], where: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from leo_tf.data_pipeline.formats.npz import fill
+from leo_tf.data_pipeline.formats.npz import fill, map_large
 from leo_tf.errors import InputError, shown
 
 _LENGTH = struct.Struct("<Q")
@@ -78,6 +78,10 @@ class SafetensorsFile:
         if not first < last <= self._bytes or last - first != declared:
             expected = f"{declared} bytes, above 0, of the file's {self._bytes}"
             raise InputError(where, expected, f"those from {first} to {last}")
+        if word != "BF16":
+            mapped = map_large(self._file, self._begin + first, dtype, tuple(shape))
+            if mapped is not None:
+                return mapped
         array = np.empty(shape, dtype)
         self._file.seek(self._begin + first)
         fill(array.reshape(-1).view(np.uint8), self._file, where)

@@ -1,0 +1,186 @@
+"""Tests of tables whose features stay in their file."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from leo_tf.console import Console
+from leo_tf.data_pipeline import embeddings as module
+from leo_tf.data_pipeline import large_tables
+from leo_tf.data_pipeline.embeddings import EmbeddingTable, mapping_of
+from leo_tf.data_pipeline.feature_files import load
+from leo_tf.data_pipeline.pipeline import FeatureTable, episodes
+from leo_tf.errors import InputError
+
+_ROWS, _SIZE = 60, 7
+LABELS = np.repeat(range(5), 12)
+
+
+@pytest.fixture(autouse=True)
+def small_is_large(monkeypatch, tmp_path):
+    monkeypatch.setenv("LEO_TF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "LARGE_BYTES", 800)
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 300)  # of some rows
+
+
+@pytest.fixture
+def features():
+    return np.random.default_rng(0).normal(size=(_ROWS, _SIZE)).astype("f4")
+
+
+def write(path, features, labels=LABELS):
+    """Writes features as the suffix of a path says; returns the path."""
+    if path.suffix == ".npy":
+        np.save(path, features)
+        np.save(path.with_name(f"{path.stem}_labels.npy"), labels)
+    elif path.suffix == ".npz":
+        np.savez(path, embeddings=features, labels=labels)
+    else:
+        _write_safetensors(path, {"embeddings": features, "labels": labels})
+    return path
+
+
+def _write_safetensors(path, arrays):
+    header, body = {}, b""
+    for name, array in arrays.items():
+        word = {"f": "F", "i": "I"}[array.dtype.kind] + str(8 * array.itemsize)
+        place = [len(body), len(body) + array.nbytes]
+        header[name] = {"dtype": word, "shape": array.shape, "data_offsets": place}
+        body += array.tobytes()
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+
+
+def copies(tmp_path):
+    return sorted(path.suffix for path in (tmp_path / "cache").glob("tables/*"))
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.safetensors"])
+@pytest.mark.parametrize("stored", ["f4", "f2"])
+def test_its_episodes_are_those_of_a_table_in_memory(tmp_path, features, name, stored):
+    table = load(write(tmp_path / name, features.astype(stored)))
+    assert mapping_of(table.embeddings) is not None
+    known = EmbeddingTable(features.astype(stored), LABELS, table.class_names)
+    assert table.digest == known.digest
+    drawn = {"way": 3, "shot": 2, "num_query": 4, "batch_size": 2, "seed": 1}
+    mine, theirs = (
+        next(iter(episodes(each, split="train", **drawn))) for each in (table, known)
+    )
+    np.testing.assert_array_equal(mine.support_inputs, theirs.support_inputs)
+    np.testing.assert_array_equal(mine.query_inputs, theirs.query_inputs)
+    assert mine.support_inputs.dtype == "float32"
+    assert copies(tmp_path) == [".json", ".npy"]
+
+
+def test_the_next_start_reads_no_row_and_has_the_same_features(
+    tmp_path, features, monkeypatch
+):
+    path = write(tmp_path / "x.npy", features)
+    first = FeatureTable.from_embeddings(load(path))
+    digest = load(path).digest
+
+    def never(*_):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(EmbeddingTable, "check_rows", never)
+    monkeypatch.setattr(EmbeddingTable, "unit", never)
+    table = load(path)
+    second = FeatureTable.from_embeddings(table)
+    monkeypatch.setattr(EmbeddingTable, "digest_begun", never)
+    assert table.digest == digest
+    np.testing.assert_array_equal(first.features, second.features)
+
+
+def test_features_are_the_pages_of_the_file_and_no_memory(tmp_path, features):
+    table = FeatureTable.from_embeddings(load(write(tmp_path / "x.npy", features)))
+    [path] = (tmp_path / "cache" / "tables").glob("*.npy")
+    changed = np.lib.format.open_memmap(path, "r+")
+    changed[3] = 5.0
+    changed.flush()
+    assert (table.features.numpy()[3] == 5).all()
+
+
+def test_another_content_makes_another_copy_and_the_older_one_goes(tmp_path, features):
+    path = write(tmp_path / "x.npy", features)
+    old = load(path)
+    large_tables.unit_rows(old)
+    np.save(path, 2 * features[::-1])
+    os.utime(path, ns=(1, 1))
+    new = load(path)
+    rows = large_tables.unit_rows(new)
+    expected = features[::-1] / np.linalg.norm(features[::-1], axis=1, keepdims=True)
+    np.testing.assert_allclose(rows, expected, rtol=1e-6)
+    assert new.digest != old.digest and copies(tmp_path) == [".json", ".npy"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, "row 41 is not finite"), (0.0, "row 41 is all zer")]
+)
+def test_a_bad_row_is_named_and_nothing_is_kept(tmp_path, features, value, message):
+    features[41] = value
+    table = load(write(tmp_path / "x.npy", features))
+    with pytest.raises(InputError, match=rf"x.npy: `embeddings`.*{message}"):
+        FeatureTable.from_embeddings(table)
+    assert copies(tmp_path) == []
+
+
+def test_what_a_kill_leaves_is_written_again(tmp_path, features):
+    path = write(tmp_path / "x.npy", features)
+    rows = np.array(large_tables.unit_rows(load(path)))
+    [facts] = (tmp_path / "cache" / "tables").glob("*.json")
+    facts.unlink()
+    facts.with_suffix(".npy").write_bytes(b"half a")
+    np.testing.assert_array_equal(large_tables.unit_rows(load(path)), rows)
+    facts.with_suffix(".npy").write_bytes(b"damaged")  # JSON is there, rows are not
+    np.testing.assert_array_equal(large_tables.unit_rows(load(path)), rows)
+    assert json.loads(facts.read_text())["source"] == str(path)
+
+
+def test_without_room_for_a_copy_it_is_read_into_memory(
+    tmp_path, features, monkeypatch, capsys
+):
+    table = load(write(tmp_path / "x.npy", features))
+    usage = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    made = FeatureTable.from_embeddings(table, Console())
+    assert "x.npy is read into memory" in capsys.readouterr().err
+    np.testing.assert_array_equal(made.features, table.in_memory().normalized())
+    features[5] = 0
+    table = load(write(tmp_path / "x.npy", features))
+    with pytest.raises(InputError, match="row 5 is all zeros"):
+        FeatureTable.from_embeddings(table)
+
+
+def test_what_cannot_be_mapped_or_is_small_is_read(tmp_path, features, monkeypatch):
+    np.savez_compressed(tmp_path / "x.npz", embeddings=features, labels=LABELS)
+    np.save(tmp_path / "b.npy", np.asfortranarray(features))
+    np.save(tmp_path / "b_labels.npy", LABELS)
+    write(tmp_path / "z.npy", features.astype(">f4"))
+    for name in ("x.npz", "b.npy", "z.npy"):
+        table = load(tmp_path / name)
+        assert mapping_of(table.embeddings) is None
+        np.testing.assert_array_equal(table.embeddings, features)
+    monkeypatch.setattr(module, "LARGE_BYTES", 1 << 30)
+    assert mapping_of(load(write(tmp_path / "a.npy", features)).embeddings) is None
+
+
+def test_a_stored_array_that_ends_after_its_file_is_refused(tmp_path, features):
+    path = write(tmp_path / "x.npz", features)
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    begin = int.from_bytes(content[entry + 42 : entry + 46], "little")
+    # The name in the member's own header is said to be longer than all that is left.
+    content[begin + 26 : begin + 28] = (60_000).to_bytes(2, "little")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.npz: `embeddings`"):
+        load(path)
+
+
+def test_some_classes_of_it_are_a_table_in_memory(tmp_path, features):
+    table = load(write(tmp_path / "x.npy", features))
+    part = table.with_classes(np.array([True, False, True, False, False]))
+    assert mapping_of(part.embeddings) is None and part.num_classes == 2
+    np.testing.assert_array_equal(part.embeddings, features[np.isin(LABELS, (0, 2))])
