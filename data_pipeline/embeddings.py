@@ -37,11 +37,11 @@ class EmbeddingTable:
 
     embeddings: np.ndarray  # [rows, D] features, of `dtype`, native byte order
     labels: np.ndarray  # [rows] int32, the class of each row, from 0
-    class_names: tuple[str, ...]  # one a class; every class has at least one row
+    class_names: tuple[str, ...]  # one per class; every class has a row
     names: np.ndarray | None = None  # [rows] of the examples
     images: np.ndarray | None = None  # [rows, H, W] uint8, for plots
-    source: str = "embeddings"  # where it came from; errors begin with it
-    dtype: str = "float32"  # of the embeddings in the end; or "float64"
+    source: str = "embeddings"  # origin of the data; errors begin with it
+    dtype: str = "float32"  # of the stored embeddings; or "float64"
 
     def __post_init__(self) -> None:
         set_field = functools.partial(object.__setattr__, self)
@@ -69,7 +69,7 @@ class EmbeddingTable:
         Classes are sorted by name.
         """
         labels, class_names = index_classes(classes)
-        # Objects: one long name does not widen all the others.
+        # As objects, one long name does not widen all the others.
         text = None if names is None else np.array(names, dtype=object)
         return cls(embeddings, labels, class_names, text, images, source, dtype)
 
@@ -136,11 +136,11 @@ class EmbeddingTable:
         require(is_table, "shape [rows, D], not empty", f"{array.shape}")
         is_known = self.dtype in ("float32", "float64")
         require(is_known, "dtype float32 or float64", shown(self.dtype))
-        with np.errstate(over="ignore"):  # a float64 too large becomes inf: refused
+        with np.errstate(over="ignore"):  # a float64 that overflows is refused
             array = np.ascontiguousarray(array, dtype=self.dtype)
         first = 0
         for block in blocks(array):
-            # A finite sum proves a finite block; only else is each row looked at.
+            # A finite sum proves a finite block. Otherwise each row is tested.
             with np.errstate(over="ignore", invalid="ignore"):
                 finite = np.isfinite(block.sum(dtype=np.float64))
             bad = () if finite else ~np.isfinite(block).all(axis=1)

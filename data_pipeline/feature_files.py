@@ -33,7 +33,7 @@ from leo_tf.files import AnyPath, read_json, write_file
 # The opcode PROTO of protocol 2 and later; a dict, mark or global of earlier ones.
 _PICKLE_STARTS = (b"\x80", b"}", b"(", b"c")
 _PICKLE_SUFFIXES = (".pkl", ".pickle")
-EMBEDDING_FILE = "embedding.json"  # beside files that --mode=embed wrote
+EMBEDDING_FILE = "embedding.json"  # written beside features by --mode=embed
 _MOST_JSON_BYTES = 1 << 20
 # Its fields that features depend on, besides the items.
 _MADE_BY = ("backbone", "weights", "preprocessing", "views", "side")

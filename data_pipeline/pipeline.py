@@ -24,7 +24,7 @@ from leo_tf.errors import check_not_forked
 # Where an endless pipeline ends. At 10,000 episodes a second it lasts three years,
 # and the sampler's positions stay below 2^63 for any table that fits in memory.
 _ENDLESS = 2**40
-# One batch is made while the other waits: enough to hide the making of one.
+# One batch is made while the other waits, which hides the time of making it.
 _BATCHES_AHEAD = 2
 
 
@@ -43,7 +43,7 @@ class FeatureTable:
     def from_embeddings(cls, table: EmbeddingTable) -> "FeatureTable":
         """Normalises the table. Needs twice its memory meanwhile."""
         check_not_forked()
-        with tf.device("CPU:0"):  # where tf.data runs: else a GPU would copy it back
+        with tf.device("CPU:0"):  # tf.data runs there; a GPU would copy it back
             features = _resident(table.normalized())
         return cls(features, ClassIndex.of(table))
 

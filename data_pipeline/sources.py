@@ -19,7 +19,7 @@ from leo_tf.data_pipeline.splits import check_splits, hold_out, share_classes
 from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.files import AnyPath
 
-# The settings that say which classes are train, val or test.
+# Settings that divide classes into train, val and test.
 SPLITTING = ("val_classes", "class_split", "class_folds", "fold", "split_seed")
 _WITHOUT_SPLITS = "data of one file, which holds all classes without splits"
 
@@ -28,9 +28,9 @@ _WITHOUT_SPLITS = "data of one file, which holds all classes without splits"
 class Data(Mapping[str, EmbeddingTable]):
     """Splits of a data set by name, and their source; see `load_data`."""
 
-    tables: Mapping[str, EmbeddingTable]  # of some of "train", "val" and "test"
+    tables: Mapping[str, EmbeddingTable]  # by split, some of "train", "val" and "test"
     source: DataConfig  # the settings that name the data
-    in_memory: bool = False  # whether from arrays, so that no setting reads it again
+    in_memory: bool = False  # from arrays, so no file can be read again
 
     def settings(self) -> dict[str, Any]:
         """Returns the settings that name this data, for `Config.replace`."""
@@ -113,7 +113,7 @@ def load_data(
         fold=fold,
         split_seed=split_seed,
     )
-    if are_arrays:  # what is kept of them is split
+    if are_arrays:  # the run keeps its copy of them split
         return Data(_of_arrays(source, splitting, console), named, in_memory=True)
     return Data(read(splitting, console=console), splitting)
 
@@ -128,7 +128,7 @@ def read(
         class or differ in embedding size.
       FlagError: if the settings say no place.
     """
-    # Without train and val, as to test on other data, there is nothing to take.
+    # Without train and val (a test on other data) nothing is held out.
     held = named.val_classes if {"train", "val"} & set(wanted) else 0
     if named.is_embedded:
         if held:

@@ -18,7 +18,7 @@ from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.files import read_json
 
 _CLASSES_SHOWN = 3
-_MOST_NAME_BYTES = 1 << 24  # of a file of names
+_MOST_NAME_BYTES = 1 << 24  # of a JSON file of class names
 _NUMBERS_HINT = (
     "If the numbers begin anew in each split, make them distinct, for example "
     'labels = [f"train{label}" for label in labels].'

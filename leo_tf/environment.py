@@ -19,7 +19,7 @@ from leo_tf.errors import FlagError
 _PACKAGES = ("tensorflow", "tensorflow-probability", "keras", "numpy", "matplotlib")
 
 
-# What makes functions anew for each job, on purpose.
+# Callers that create functions for each job on purpose.
 _MAKERS = re.compile(
     r"calls to <(bound method Workers|function "
     r"(_best_scale|_centroid_accuracies|adaptation_seconds|make_meta_step"
@@ -46,7 +46,7 @@ def versions() -> dict[str, str]:
 def python() -> str:
     """Returns the command for this Python in this shell, quoted."""
     found, mine = shutil.which("python"), pathlib.Path(sys.executable)
-    # By directory: that of a virtual environment may be a link to another's.
+    # Compares directories, because a virtual environment's python may be a link.
     if found and pathlib.Path(found).parent == mine.parent:
         return "python"
     return shlex.quote(min(os.path.relpath(mine), str(mine), key=len))

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 _SHOWN_CHARACTERS = 80
-# The longest path that Linux opens is read whole.
+# Long enough for the longest path that Linux opens.
 _LONGEST_PART = 4096
 
 
@@ -181,7 +181,7 @@ def _is_alone() -> bool:
         return False
 
 
-# A fork may have come before this import: then TensorFlow has lost its threads.
+# If the fork came before this import, TensorFlow has lost its threads.
 _is_broken_fork = _is_alone() and _tensorflow_has_computed()
 if sys.platform != "win32":
     os.register_at_fork(after_in_child=_note_fork)

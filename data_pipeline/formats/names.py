@@ -10,7 +10,7 @@ import numpy as np
 from leo_tf.errors import InputError, shown
 
 _OFFENDERS_SHOWN = 3
-# Longer than any path; a bound, so that the search below stays linear in the file.
+# Longer than any path. The bound keeps the search below linear in the file.
 _LONGEST_KEY = 4096
 _LAST_CODE_POINT = 0x10FFFF
 _FREE_ROWS, _ROW_BYTES = 1 << 20, 128

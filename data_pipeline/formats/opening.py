@@ -21,7 +21,7 @@ def open_input(path: AnyPath) -> Iterator[io.BufferedReader]:
     path = os.fspath(path)
     try:
         try:
-            # Asked before it is opened: opening a pipe without a writer never returns.
+            # Tested first: opening a pipe without a writer never returns.
             status = os.stat(path)
         except ValueError as error:  # a NUL in the path
             raise InputError(ascii(path), "a path", str(error)) from None

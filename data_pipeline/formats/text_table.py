@@ -59,7 +59,7 @@ def read_table(file: BinaryIO, path: str, dtype: str) -> TextTable:
     rows = csv.reader(_lines(file, path), delimiter=delimiter, strict=True)
     numbers = array.array("d" if dtype == "float64" else "f")
     classes: list[str] = []
-    known: dict[str, str] = {}  # one object a class
+    known: dict[str, str] = {}  # shares one string object per class
     try:
         header = next(rows)
         columns = _columns_of(header, path)
@@ -106,7 +106,7 @@ def read_labels(file: BinaryIO, path: str, rows: int) -> list[str]:
     """
     file.seek(0)
     labels: list[str] = []
-    known: dict[str, str] = {}  # one object a class
+    known: dict[str, str] = {}  # shares one string object per class
     try:
         for line in _lines(file, path):
             label = line.strip().strip('"')

@@ -31,7 +31,7 @@ from leo_tf.errors import InputError
 _MOST_MEMORY = 1 << 30
 _MOST_SECONDS = 30.0
 _BATCH = 32
-# More processes than that wait for the disk, or for whoever takes the pixels.
+# More workers would wait for the disk, or for the consumer of the pixels.
 _MOST_WORKERS = 16
 _DIGEST_BYTES = 32
 _BAD_SHOWN = 20
@@ -152,7 +152,7 @@ def _cores() -> int:
     return min(_MOST_WORKERS, os.cpu_count() or 1)
 
 
-# Digest and pixels; or what was expected and received of a bad one, perhaps a hint.
+# Digest and pixels; or expected, received and perhaps a hint for a bad picture.
 _Answer = bytes | tuple[str, ...]
 
 
@@ -213,7 +213,7 @@ class _Process:
             if len(found) == len(items):
                 break
             status = self._stopped()
-            # Once, it may be another's doing, as of a system short of memory.
+            # One death may have another cause, such as a system short of memory.
             if status == -signal.SIGALRM or len(found) == suspect:
                 found.append(_of_death(status, task.seconds))
                 suspect = -1
@@ -247,7 +247,7 @@ class _Process:
             child, self._child = self._child, None
         if child is None:
             return 0
-        child.kill()  # nothing to one that has ended
+        child.kill()  # does nothing if it has ended
         with contextlib.suppress(BrokenPipeError), child:  # closes its pipes
             child.wait()
         return child.returncode

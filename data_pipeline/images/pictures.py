@@ -25,7 +25,7 @@ _SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif"),
     *(".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm"),
 )
-# What else the splits are called, as folders.
+# Other names of the splits' folders.
 _SPLIT_OF = {name: name for name in SPLITS} | {
     **{"valid": "val", "validation": "val"},
     **{"base": "train", "novel": "test"},
@@ -36,7 +36,7 @@ _COLUMNS = {
     "label": ("label", "class"),
     "split": ("split",),
 }
-_JUNK = "__MACOSX"  # what an archive of macOS leaves beside the folders
+_JUNK = "__MACOSX"  # left beside the folders by archives of macOS
 _SHOWN = 3
 _NAME_CHARACTERS = 40  # of a text
 
@@ -47,13 +47,13 @@ class Pictures(NamedTuple):
     Nothing of a file is known but its name: `decoding.decode` reads it.
     """
 
-    root: str  # the folder, absolute, without links; "" for pictures in memory, texts
+    root: str  # absolute folder without links; "" for pictures in memory and texts
     items: tuple[str, ...]  # the path of each below it, or its name, or the text
     labels: np.ndarray  # [n] int32, the class of each
     class_names: tuple[str, ...]  # [C]
     splits: tuple[str, ...] | None = None  # [C] train, val or test; None: not split
     images: np.ndarray | None = None  # [n, H, W] uint8, of pictures in memory
-    source: str = ""  # what was given; errors begin with it
+    source: str = ""  # as given by the user; errors begin with it
 
     @property
     def names(self) -> list[str]:
@@ -200,7 +200,7 @@ def _in_classes(
                 item = os.path.join(folder, each.name)
                 if each.is_dir(follow_symlinks=False):
                     waiting.append(item)
-                # A link to a directory might lead back here: it is refused as a file.
+                # A link to a directory might lead back here: refused as a file.
                 elif each.is_dir() or item.lower().endswith(_SUFFIXES):
                     yield item, _text(entry.name), split
                 else:

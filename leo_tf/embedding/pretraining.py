@@ -29,8 +29,8 @@ _STATE = re.compile(r"state\.([0-9]+)\.weights\.h5")
 # The rate falls to a tenth after these shares of all epochs.
 _DECAYS = (0.5, 0.75)
 _MOMENTUM = 0.9
-_HELD_OUT = 10  # of so many pictures of a class one is not trained on
-_KERAS_SEED = 0x1E0  # xor the seed: other draws than those of views
+_HELD_OUT = 10  # one picture in this many of a class is held out
+_KERAS_SEED = 0x1E0  # xored with the seed, for draws other than the views'
 
 
 class Recipe(NamedTuple):
@@ -70,7 +70,9 @@ def held_out(labels: np.ndarray) -> np.ndarray:
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], labels[order])
     places = np.empty(len(labels), int)
-    places[order] = np.arange(len(labels)) - starts  # of a picture in its class
+    places[order] = (
+        np.arange(len(labels)) - starts
+    )  # number of a picture within its class
     return places % _HELD_OUT == _HELD_OUT - 1
 
 
@@ -109,7 +111,7 @@ def pretrain(
         epochs=recipe.epochs,
         initial_epoch=done,
         verbose=0,
-        shuffle=False,  # they are
+        shuffle=False,  # batches are shuffled already
         callbacks=[
             follow,
             keras.callbacks.TensorBoard(
@@ -166,7 +168,7 @@ def _batches(pictures, labels, rows, recipe, epoch, steps):
 
     batches = tf.data.Dataset.range(1).flat_map(shuffled).batch(recipe.batch_size)
     views = batches.enumerate().map(view, num_parallel_calls=tf.data.AUTOTUNE)
-    # Keras would else take the end of the first epoch for that of the data.
+    # Otherwise Keras would mistake the end of the first epoch for the end of data.
     return views.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
 

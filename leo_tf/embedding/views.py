@@ -6,7 +6,7 @@ Shapes: n pictures, R pixels a side as they are decoded, S as the backbone gets 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the command line reads this module, and waits for nothing
+if TYPE_CHECKING:  # the command line imports this module, and must not wait
     import numpy as np
 
 VIEWS = ("whole", "center", "multiview")

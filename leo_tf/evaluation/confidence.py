@@ -103,11 +103,11 @@ class OpenSet(NamedTuple):
     """
 
     auroc: dict[str, Interval]  # of each of `SCORES`
-    fpr: dict[str, Interval]  # others taken for known where 95 % of the own are
-    score: str  # which of them was best on validation episodes
-    false_alarms: Interval  # own called none, where validation had `FALSE_ALARMS`
-    found: Interval  # others called none, there
-    coverage: Interval  # sets that hold the right class, where it is to be `COVERAGE`
+    fpr: dict[str, Interval]  # others accepted where 95 % of known ones are
+    score: str  # the score that was best on validation episodes
+    false_alarms: Interval  # known ones rejected, at `FALSE_ALARMS` of validation
+    found: Interval  # others rejected at that threshold
+    coverage: Interval  # sets with the right class, for `COVERAGE`
     size: Interval  # classes of such a set
     episodes: int
     num_query: int  # of a class
@@ -243,7 +243,7 @@ def tested(found: Answers, fitted: Confidence) -> OpenSet:
     threshold = np.interp(FALSE_ALARMS, LEVELS, fitted.known)
     shares = _softmax(found.inside / fitted.temperature)  # [E, N, Q, N]
     least = np.interp(COVERAGE, LEVELS, fitted.least)
-    # The answer is in its set, however unlikely it is.
+    # The answer is always in its set.
     chosen = (shares >= least) | (shares == shares.max(axis=-1, keepdims=True))
     holds, size = _of_right(chosen), chosen.sum(axis=-1)
     return OpenSet(

@@ -32,17 +32,17 @@ from leo_tf.methods.transforms import (
 from leo_tf.model.learner import AnyLearner, Learner, adapt_and_score
 from leo_tf.model.losses import accuracy, cross_entropy
 
-# What is tried on the validation episodes where a setting is not given.
+# Values tried on the validation episodes for settings that are not given.
 SHARES = tuple(i / 20 for i in range(21))
 STRENGTHS = tuple(10.0 ** (i / 2) for i in range(-6, 5))  # 0.001 to 100
-# Those of Ziko et al., 2020, section 4.
+# The values of Ziko et al., 2020, section 4.
 LAPLACIAN_WEIGHTS = (0.1, 0.3, 0.5, 0.7, 0.8, 1.0, 1.2, 1.5)
 SCALES = tuple(10.0 ** (i / 8) for i in range(-8, 25))  # 0.1 to 1000
-# Discriminants and shares of shrinkage; the first of the best are taken.
+# Discriminants and shrinkages. On a tie the first is taken.
 _DIMS = (8, 16, 32, 64, 128, 256)
 _SHRINKAGES = (0.9, 0.5, 0.1, 0.01, 0.001)
 _USUAL_DIMS, _USUAL_SHRINKAGE = 64, 0.1
-# With fewer validation classes than this, what is best there is so by chance.
+# With fewer validation classes than this, the best value is best by chance.
 _ENOUGH_CLASSES = 10
 _TRIED_ON = 300  # validation episodes
 
@@ -50,7 +50,7 @@ _TRIED_ON = 300  # validation episodes
 class Fitted(NamedTuple):
     """A fitted feature transform and its settings."""
 
-    features: FeatureConfig  # with what was chosen
+    features: FeatureConfig  # including the chosen values
     transform: Transform
 
 
@@ -216,7 +216,7 @@ def _accuracies(
         named = {str(number): each for number, each in enumerate(learners)}
         scores = evaluate(named, episodes).values()
         return [score.accuracy.mean() for score in scores]
-    # One graph for all of them: to trace it takes longer than to run it.
+    # One graph for all of them, because tracing takes longer than running.
     table, batches = None, episodes
     if isinstance(episodes, EpisodesByRow):
         table, batches = episodes.table, list(episodes.rows)

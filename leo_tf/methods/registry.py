@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from leo_tf.methods.transforms import Transform
     from leo_tf.model.learner import Learner
 
-_GROUP = "leo_tf.methods"  # of entry points
+_GROUP = "leo_tf.methods"  # group of entry points
 _SKLEARN = "sklearn:"
 _methods = dict(BUILT_IN)
 METHODS: Mapping[str, Method] = MappingProxyType(_methods)
@@ -198,7 +198,7 @@ def _made(method: Method, config: Config, embedding_size: int, *classes) -> "Lea
     check_not_forked()
     classes = classes if method.knows_classes else ()
     learner: Any = method.make(config, embedding_size, *classes)
-    if not getattr(learner, "built", True):  # a layer of Keras
+    if not getattr(learner, "built", True):  # a Keras layer
         learner.build([None, None, None, embedding_size])
     return learner
 

@@ -23,13 +23,13 @@ from leo_tf.methods.variants import is_known, variant_named, with_transforms
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-# What is searched for unless others are named; and compared, after the untrained.
+# Default methods of a search; a comparison runs them after those without training.
 SEARCHED = ("leo", "generator", "meta_sgd", "maml")
 _UNTRAINED, _TRANSFORMS = ("centroid", "ridge", "logistic"), ("none", "soft", "lda")
 _MOST_BYTES = 2**20
-LINEAR = frozenset(["dropout_rate"])  # drawn evenly; all others in their logarithm
+LINEAR = frozenset(["dropout_rate"])  # drawn uniformly; all others log-uniformly
 _DIGITS = 3
-# Discriminants that METHOD@lda keeps; of fewer classes there are fewer.
+# Range of discriminants that METHOD@lda keeps, limited by the classes.
 _DIMS = {"transform_dims": (8.0, 256.0)}
 _OF_ENSEMBLES = "ensemble", "ensemble_share", "ridge_strength", "logistic_strength"
 
@@ -168,10 +168,12 @@ def draw(name: str, seed: int, trial: int) -> dict[str, float]:
     wanted = ranges(name)
     if trial == 0:
         return {}
-    from numpy.random import default_rng  # not before: the flags read this module
+    from numpy.random import (
+        default_rng,
+    )  # imported late, because flags import this module
 
     random = default_rng([seed, trial])
-    # All of them, so that a method and its ablations get the same: no luck is between.
+    # All are drawn, so that a method and its ablations get equal settings.
     method = variant_named(name)
     family = {**ranges(method.entry.family or method.method), **wanted}
     drawn = {name: _drawn(random, name, *limits) for name, limits in family.items()}

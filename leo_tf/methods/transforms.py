@@ -24,7 +24,7 @@ from leo_tf.errors import CheckpointError, InputError, shown
 from leo_tf.model.learner import Adapted, Count, Learner
 
 _NUMBERS_AT_ONCE = 2**22
-# Within-class variances below this part of the largest are none: of no inverse.
+# Variances within classes below this share of the largest count as zero.
 _NO_VARIANCE = 1e-10
 # The transforms that turn the scatter within classes into a ball; those that then ask
 # how classes lie: two would leave one number, of length 1.
@@ -103,7 +103,7 @@ def check_can_fit(kind: str, table: FeatureTable) -> None:
         )
     if kind in _WITHIN_CLASSES:
         first, scatter = 0, 0.0
-        for size in index.class_sizes:  # of most data, the first says it
+        for size in index.class_sizes:  # for most data, the first decides
             mine = tf.gather(table.features, index.rows[first : first + size])
             scatter += float(np.var(np.float64(mine), axis=0).sum())
             first += size
@@ -278,7 +278,7 @@ class Transformed(Learner):
         self.learner, self.transform = learner, transform
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copying asks for these before there is a learner
+        if name.startswith("__"):  # copying looks these up before there is a learner
             raise AttributeError(name)
         found, change = getattr(self.learner, name), _CHANGES.get(name)
         if change is None:
@@ -316,7 +316,7 @@ class Transformed(Learner):
     def draw_noise(
         self, episode: Episode, seed: tf.Tensor, step: tf.Tensor, first_task: Count = 0
     ) -> Any:
-        episode = _of_episode(self.transform, episode)  # for its shapes
+        episode = _of_episode(self.transform, episode)  # only its shapes matter
         return self.learner.draw_noise(episode, seed, step, first_task)
 
 
@@ -333,7 +333,7 @@ def _of_episode(transform: Transform, episode: Episode) -> Episode:
     )
 
 
-# What a method may have besides -> how its arguments are changed.
+# Optional functions of a method -> change of their arguments.
 _CHANGES: Mapping[str, Callable[..., tuple]] = {
     "adapt_uneven": lambda change, support, *rest: (change(support), *rest),
     "answer": lambda change, support, targets, queries: (
@@ -367,7 +367,7 @@ def load(path: pathlib.Path, digest: str) -> Transform:
     try:
         with path.open("rb") as file:
             arrays = NpzFile(file, str(path))
-            # Files of a time when none had classes lack these.
+            # Older files lack these.
             names = [
                 n for n in Transform._fields if n in arrays.names or n not in _CLASSES
             ]

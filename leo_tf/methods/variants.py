@@ -20,7 +20,7 @@ class Variant(NamedTuple):
     """A method on a feature transform, as comparisons and searches name it."""
 
     method: str
-    transform: str = ""  # of its own; "" for the one that all share
+    transform: str = ""  # its own transform; "" for the shared one
 
     @property
     def entry(self) -> Method:

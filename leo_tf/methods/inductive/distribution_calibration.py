@@ -86,7 +86,7 @@ class DistributionCalibration(LinearRegression):
 
     def _classifier(self, inputs, labels, way):
         number = inputs.shape[1] or tf.shape(inputs)[1]  # S
-        count = self.samples * way // number  # M, of an uneven support that of the mean
+        count = self.samples * way // number  # M; for uneven supports, of the mean shot
         count = max(1, count) if isinstance(count, int) else tf.maximum(1, count)
         samples = tf.reshape(
             self.sample(inputs, count), [-1, number * count, inputs.shape[-1]]

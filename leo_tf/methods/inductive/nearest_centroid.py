@@ -66,6 +66,6 @@ class NearestCentroid(ClassMeans):
         """Returns the classifier [..., N, P] of class means [..., N, D]."""
         if self.metric == "cosine":
             return self.scale * tf.math.l2_normalize(means, axis=-1)
-        # -|x - c|^2 = 2 c.x - |c|^2 - |x|^2, and the last says nothing of the class.
+        # -|x - c|^2 = 2 c.x - |c|^2 - |x|^2, and the last is equal for all classes.
         bias = -tf.reduce_sum(means**2, axis=-1, keepdims=True)
         return self.scale * tf.concat([2.0 * means, bias], axis=-1)

@@ -14,8 +14,8 @@ from leo_tf.model.learner import QueryAware
 
 # Factor of cosines before a softmax of them: epsilon of arXiv:1911.10713, section 4.
 _COSINE_SCALE = 10.0
-_MOST_PSEUDO_LABELLED = 8  # queries a class that BD-CSPN learns from: its Z
-# Of LaplacianShot. The release's `knn` of 3 counts the query itself.
+_MOST_PSEUDO_LABELLED = 8  # Z of BD-CSPN: queries per class to learn from
+# Constants of LaplacianShot. The release's `knn` of 3 counts the query itself.
 _NEIGHBOURS, _BOUND_STEPS = 2, 20
 # Of PT-MAP: lambda, alpha and epochs of the release's `test_standard.py`, and when its
 # Sinkhorn iterations end: row sums change by no more than this, or at the last.
@@ -169,7 +169,7 @@ class PTMAP(QueryAware):
 def _transport(queries, centres):
     """Returns [B, M, N] shares: rows sum to 1, and all columns to the same."""
     costs = _TRANSPORT_SCALE * _distances(queries, centres)
-    least = tf.reduce_min(costs, axis=2, keepdims=True)  # it changes no plan
+    least = tf.reduce_min(costs, axis=2, keepdims=True)  # leaves the plan unchanged
     kernel = tf.exp(least - costs)  # the plan is rows * kernel * columns
     each = tf.cast(tf.shape(costs)[1] / tf.shape(costs)[2], costs.dtype)
 
