@@ -112,8 +112,8 @@ def made_by(path: AnyPath) -> dict[str, Any] | None:
         found = read_json(file, _MOST_JSON_BYTES)
         return {name: found[name] for name in _MADE_BY}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        hint = "Make the features again, or remove this file if you know them."
-        expected = "what --mode=embed wrote"
+        hint = "Make the features again, or remove this file if you know their source."
+        expected = "the file that --mode=embed wrote"
         raise InputError(str(file), expected, shown(str(error)), hint) from error
 
 

@@ -105,7 +105,7 @@ def episodes(
     C + way * rows of the largest class, and D * way * (shot + num_query) to gather.
 
     Args:
-      table: what to draw from. An EmbeddingTable is made a FeatureTable first, which
+      table: table to draw from. An EmbeddingTable becomes a FeatureTable first, which
         takes time and memory.
       way, shot, num_query: N, K and Q; `sampler.largest_num_query` finds the most Q.
       batch_size: B; a batch takes B * N * (K + Q) * D numbers, and three may be alive.
@@ -115,7 +115,7 @@ def episodes(
       num_episodes: the pipeline ends before this episode, counted from episode 0
         whatever `start` is; None never ends. If `batch_size` does not divide it, the
         last batch is smaller and B is None in the static shapes.
-      with_rows: whether to yield pairs of Episode and EpisodeRows.
+      with_rows: yield pairs of Episode and EpisodeRows.
 
     Returns:
       Dataset of Episode, in the dtype of the table, or of (Episode, EpisodeRows).

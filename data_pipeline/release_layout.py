@@ -10,8 +10,8 @@ from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
 from leo_tf.errors import InputError, shown
 
 SPLITS = ("train", "val", "test")
-HOLD_OUT_HINT = "--val_classes=N takes N of the classes of train for val."
-SHARE_HINT = "--class_split=0.64,0.16,0.2 shares its classes among train, val and test."
+HOLD_OUT_HINT = "--val_classes=N moves N classes of train to val."
+SHARE_HINT = "--class_split=0.64,0.16,0.2 divides its classes into train, val and test."
 # Data set that the release reads if only `--data_path` is given.
 _RELEASE_DATASET = "miniImageNet"
 _NAMES_SHOWN = 5

@@ -64,7 +64,7 @@ class RowSampler:
     the others, in proportion to what these have.
 
     Args:
-      index: of the table to draw from.
+      index: index of the table to draw from.
       way, shot, num_query: N, K and Q.
       seed: any 64-bit integer.
       split: "train", "val" or "test"; splits draw independently.

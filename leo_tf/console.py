@@ -46,9 +46,9 @@ class ProgressLine:
     """A context manager that shows progress, rate and time left.
 
     Args:
-      title: what is being done.
-      total: units of work in all, of which `done` are done when it starts.
-      unit: what is counted, in the plural.
+      title: name of the job.
+      total: units of work in total. `done` of them are done at the start.
+      unit: name of the units, in the plural.
       quiet: show nothing.
       warn: prints a line that must be seen; by default it stands above the moving one.
     """

@@ -42,9 +42,9 @@ class LeoError(ValueError):
 
     Args:
       where: the path, the flag, or the path and field, e.g. "a.npz: `embeddings`".
-      expected: what would have been right.
-      received: what was found instead.
-      hint: what to do about it; may be empty.
+      expected: description of valid values.
+      received: the value found instead.
+      hint: the next step; may be empty.
     """
 
     exit_code = 1

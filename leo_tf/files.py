@@ -31,7 +31,7 @@ def write_file(
     """Replaces a file at once: readers find the old or the new content, complete.
 
     Args:
-      path: of the file; its directory is made if it is missing.
+      path: path of the file. Its directory is created if missing.
       content: the bytes, or a function that writes them to a binary file.
 
     Raises:

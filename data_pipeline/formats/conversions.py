@@ -137,7 +137,7 @@ def kind_of(head: bytes, path: str) -> tuple[str, str] | None:
 
     Args:
       head: its first `HEAD_BYTES`, of a file that is no TFRecord.
-      path: of it, for the lines to paste.
+      path: its path, for the lines to paste.
     """
     found = [k for k in _KINDS if re.match(k.start, head, re.DOTALL)]
     if not found and not head.startswith((b"PK", b"\x80")):  # not one of our formats

@@ -93,7 +93,9 @@ def read_table(file: BinaryIO, path: str, dtype: str) -> TextTable:
         if _is_number(label) and not float(label).is_integer():
             received = f"{shown(label)} in column {columns.names[columns.label]}"
             hint = "Is the class in another column? Name it label."
-            raise InputError(path, "classes that are names or whole", received, hint)
+            raise InputError(
+                path, "classes that are names or whole numbers", received, hint
+            )
     features = np.frombuffer(numbers, numbers.typecode)
     return TextTable(features.reshape(len(classes), -1), classes)
 

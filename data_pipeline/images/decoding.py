@@ -82,10 +82,10 @@ def decode(
       indices: [n] which of the pictures, in this order; all unless given.
       bad: a list to which the error of each bad picture is added; it is left out of
         its batch then. Unless given, the first one is raised.
-      workers: how many processes; unless given one a core that is ours.
-      batch_size: how many pictures to ask a process for, and to yield, at a time.
-      seconds: how long a picture may take.
-      memory: how many bytes a process may take besides those it starts with (Linux).
+      workers: number of processes; by default one per available core.
+      batch_size: pictures to decode per request, and to yield at a time.
+      seconds: limit of time for one picture.
+      memory: bytes that a process may take beyond those it starts with (Linux).
 
     Yields:
       Batches of `batch_size`, the last of fewer, and any less the bad ones.

@@ -110,11 +110,11 @@ def find_pictures(path: AnyPath, console: Console = SILENT) -> Pictures:
     """Finds the pictures of a folder, of a CSV file, or the embedded ones.
 
     Args:
-      path: of a folder of a folder a class, `DIR/cat/1.jpg`, or of folders train, val
-        and test of those; of a CSV file whose first line names columns path and label,
+      path: a folder with a folder per class, `DIR/cat/1.jpg`, or with train, val
+        and test of those; a CSV file whose first line names columns path and label,
         and perhaps split, paths below its own folder, or text in place of path, for
         what is no file; or "glyphs", the embedded set.
-      console: where to say what was passed over.
+      console: reports skipped files.
 
     Raises:
       InputError: if there are no pictures, or a class is in two splits.
@@ -181,7 +181,7 @@ def _in_folders(path: str, console: Console) -> Iterator[tuple[str, str, str]]:
     if other_files:
         few = ", ".join(map(shown, other_files[:_SHOWN]))
         few += ", ..." * (len(other_files) > _SHOWN)
-        passed = "files are no pictures, or in no class, and passed over"
+        passed = "files are no pictures, or in no class, and skipped"
         console.say(f"{path}: {len(other_files)} {passed}: {few}")
 
 

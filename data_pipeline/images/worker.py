@@ -50,7 +50,7 @@ _UPRIGHT = {
 }
 # Background of transparent pictures.
 _PAPER = "white"
-_AGAIN = "Whatever wrote or copied it did not finish: do that again."
+_AGAIN = "The program that wrote or copied it did not finish: run it again."
 _CONVERT = "Convert it: an image program, or Pillow's Image.open(a).convert('RGB')."
 # Header of an answer: True for a good picture, and the number of bytes that follow.
 ANSWER = struct.Struct("<?I")
@@ -100,7 +100,7 @@ def decoded(content: bytes, size: int, fit: str) -> bytes:
         raise
     except Image.UnidentifiedImageError:
         if content.startswith(_MAGICS):
-            received = "one whose beginning makes no sense"
+            received = "one with a damaged beginning"
             raise BadPicture("an undamaged picture", received, _AGAIN) from None
         expected = "a picture in JPEG, PNG, WebP or GIF"
         received = f"a file that begins with {content[:8]!a}"

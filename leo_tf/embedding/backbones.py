@@ -42,7 +42,7 @@ class Backbone(NamedTuple):
 
     Attributes:
       name: as given.
-      embed: of pictures [n, S, S, 3] uint8, or of a list of items: [n, D] numbers.
+      embed: maps pictures [n, S, S, 3] uint8, or a list of items, to [n, D] numbers.
       side: S; None if it takes items as they are.
       digest: SHA-256 of its weights, or of the source of a callable.
       preprocessing: in words.
@@ -62,7 +62,7 @@ def backbone_named(
 
     Args:
       name: as above.
-      weights: of a model of `keras.applications`: "imagenet", which Keras downloads;
+      weights: for a model of `keras.applications`: "imagenet", which Keras downloads;
         "none", drawn at random from seed 0; or a file. None for imagenet.
       side: S, where the backbone takes any; None for its own.
 

@@ -57,10 +57,10 @@ def embed_pictures(
 
     Args:
       pictures: each class in a split.
-      directory: where the files go.
-      views: of `views.VIEWS`.
-      skip_bad: whether to leave out pictures that cannot be read, and say so.
-      check: asked after every batch; what it raises ends the job, and what is done is
+      directory: directory of the files.
+      views: one of `views.VIEWS`.
+      skip_bad: leaves out and lists pictures that cannot be read.
+      check: called after every batch. An exception ends the job; finished work is
         kept.
 
     Returns:

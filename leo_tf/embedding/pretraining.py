@@ -37,12 +37,12 @@ class Recipe(NamedTuple):
     """Settings of a backbone's pre-training.
 
     Attributes:
-      depth, width: of the wide residual network.
+      depth, width: depth and width of the wide residual network.
       side: S.
-      epochs, batch_size, learning_rate: of stochastic gradient descent, momentum 0.9.
+      epochs, batch_size, learning_rate: settings of SGD with momentum 0.9.
       dropout_rate, l2_penalty_weight: as in `wide_resnet`.
       flip, smallest_area: as in `random_views`.
-      seed: of weights, order, views and dropout.
+      seed: seed of weights, order, views and dropout.
     """
 
     depth: int
@@ -91,7 +91,7 @@ def pretrain(
     Args:
       pictures: [n, H, H, 3] uint8; may be a memory map.
       labels: [n] int, the class of each, from 0.
-      directory: where the state is kept; made if need be.
+      directory: directory of the state, created if missing.
 
     Returns:
       Loss and accuracy of the last epoch, on the pictures trained on and held out.

@@ -28,7 +28,7 @@ def embed_views(
     """Returns features [n, D] of pictures [n, R, R, 3], averaged over views.
 
     Args:
-      views: of `VIEWS`; "multiview" are the four corners and the middle, and all of
+      views: one of `VIEWS`. "multiview" is the four corners and the center, and all of
         them mirrored, as the release's "multiview" embeddings are averages of crops.
     """
     if views == "whole":

@@ -29,7 +29,7 @@ def average(
 
     Args:
       answer: number of a draw -> what adaptation gave, and logits [B, N, Q, N].
-      count: how many.
+      count: number of draws.
 
     Returns:
       Means of the penalties, as an `Adapted` of the last draw's classifier; and the

@@ -175,7 +175,7 @@ def fit_ensemble(
     log-likelihood, and then the share by accuracy.
 
     Args:
-      learner: as it validated best, after `transform`.
+      learner: the learner of the best checkpoint, on features after `transform`.
       split: the validation data.
       step, basis: as in `Mix`.
     """

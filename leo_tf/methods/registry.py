@@ -42,7 +42,7 @@ def register_method(
       method: a class, or function, that makes a `Learner` when called with a
         configuration and D. It may have attributes named as those of `Method`:
         `title`, `is_trained`, `settings` and so on. Or a `Method`.
-      replace: whether to take the place of one that was registered under this name.
+      replace: replace a method that was registered under this name.
 
     Raises:
       FlagError: if the name is taken or no identifier, or the method is no such thing.
@@ -83,10 +83,10 @@ def method_named(name: str) -> Method:
         module = importlib.import_module(point.module)
     except ImportError as error:
         received = f"{type(error).__name__}: {error}"
-        hint = f"It was raised while {point.module} was imported."
+        hint = f"It was raised by the import of {point.module}."
         if error.name and f"{point.module}.".startswith(f"{error.name}."):
             received = f"no module {error.name}"
-            hint = "Python looks for it in the directories of PYTHONPATH, too."
+            hint = "Python also searches the directories of PYTHONPATH."
         expected = f"a module {point.module} to import"
         raise FlagError(where, expected, received, hint) from error
     try:
@@ -217,7 +217,7 @@ def _check_learner(learner, again, method: Method) -> None:
     if names != others:
         expected = "variables of the same names whenever it is made"
         received = f"{', '.join(names)}, then {', '.join(others)}"
-        hint = 'Names of layers are counted up unless given: `name="..."`.'
+        hint = 'Keras numbers layers without a name: give each `name="..."`.'
         raise FlagError(where, expected, received, hint)
     if method.is_trained != bool(names):
         expected = f"{'some' if method.is_trained else 'no'} variables to train"
@@ -259,7 +259,7 @@ def check(config: Config) -> None:
     _check_features(config)
     if config.methods.ensemble != "none":
         where = "--ensemble"
-        expected = "none with --train_on_val: its share is chosen on validation classes"
+        expected = "none with --train_on_val: its share is tuned on validation classes"
         if not method.is_trained:
             expected = f"none with {config.methods.method}, which is not trained"
         if config.data.train_on_val or not method.is_trained:
@@ -285,7 +285,9 @@ def _check_features(config: Config) -> None:
             is_power = name == "feature_power"
             usual = "1" if is_power else "none"
             expected = f"{usual} with --feature_transform={kind}, as {method} has"
-            hint = "--feature_transform=center does least besides." if is_power else ""
+            hint = (
+                "--feature_transform=center changes least besides." if is_power else ""
+            )
             raise FlagError(f"--{name}", expected, f"{given[name]:g}", hint)
     if kind != "none" and config.run.strategy == "multi_worker":
         expected = "none with --strategy=multi_worker, whose machines would each fit it"

@@ -181,7 +181,7 @@ class Statistics:
             them, each times sqrt(b / (b + 1)), where b is its variance between
             classes, so that there is nothing to choose.
           dims: d of "lda", at most `most_dims`.
-          shrinkage: from 0 to 1, the share of the covariance within classes that is
+          shrinkage: share, 0 to 1, of the covariance within classes that is
             replaced by a ball of the same trace, as scikit-learn does.
 
         Raises:
@@ -261,7 +261,7 @@ def check_fits(transform: Transform, table: FeatureTable) -> None:
 def _check_power(power: float, table: FeatureTable) -> None:
     if power != 1.0 and float(tf.reduce_min(table.features)) < 0:
         where, expected = f"{table.index.source}: `embeddings`", "none below 0"
-        hint = "Leave out --feature_power: such numbers have no power."
+        hint = "Leave out --feature_power: negative numbers have no powers."
         raise InputError(where, expected, "negative numbers", hint)
 
 

@@ -32,7 +32,7 @@ class DistributionCalibration(LinearRegression):
     Args:
       config: k, M * K, alpha, strength of the penalty and factor of the scores.
       classes: with means and covariances of the training classes.
-      dtype: of the features.
+      dtype: dtype of the features.
 
     Raises:
       FlagError: if there are fewer than k training classes.
@@ -50,7 +50,7 @@ class DistributionCalibration(LinearRegression):
         super().__init__(logistic, strength, scale)
         count, size = classes.centres.shape  # C, D
         if config.calibration_classes > count:
-            expected = f"at most {count}, which is how many training classes there are"
+            expected = f"at most {count}, the number of training classes"
             received = f"{config.calibration_classes}"
             raise FlagError("--calibration_classes", expected, received)
         self.nearest = config.calibration_classes

@@ -30,8 +30,8 @@ class SoftKMeans(QueryAware):
     the refined mean as so much of an example.
 
     Args:
-      sharpness: of the assignments.
-      scale: factor of all scores: how sure the answers are, not which.
+      sharpness: factor of squared distances in the assignments.
+      scale: factor of all scores; changes confidence, not answers.
 
     Source: Ren et al., 2018 (arXiv:1803.00676), equation 3, one step as there; its
     features are trained for a sharpness of 1, and of any length.
@@ -96,8 +96,8 @@ class LaplacianShot(QueryAware):
     softmax(10 * cosine) over the classes.
 
     Args:
-      weight: of the neighbours, lambda.
-      scale: factor of all scores: how sure the answers are, not which.
+      weight: weight of the neighbours, lambda.
+      scale: factor of all scores; changes confidence, not answers.
 
     Source: Ziko et al., 2020 (arXiv:2006.15486), equation 12, and `proto_rect` of the
     release. There the 20 steps end early where the energy has settled; and a class that
@@ -140,7 +140,7 @@ class PTMAP(QueryAware):
     that is not so, it is wrong by design. Of a single query it says nothing.
 
     Args:
-      scale: factor of all scores: how sure the answers are, not which.
+      scale: factor of all scores; changes confidence, not answers.
 
     Source: Hu et al., 2021 (arXiv:2006.03806), algorithm 1, with the numbers of the
     release and its `centerDatas`: support and queries each lose their own mean.
