@@ -32,8 +32,8 @@ _BATCHES_AHEAD = 2
 class FeatureTable:
     """Features that episodes are gathered from, kept in memory once.
 
-    All its pipelines share the features, and it holds on to nothing else of the
-    EmbeddingTable: drop that one to have its memory back.
+    All its pipelines share the features. It keeps nothing else of the EmbeddingTable,
+    so delete that to free its memory.
     """
 
     features: tf.Tensor  # [rows, D] embeddings of length 1, on the CPU
@@ -51,8 +51,8 @@ class FeatureTable:
 class EpisodesByRow:
     """Like `episodes`, but yields row numbers: `rows` holds EpisodeRows.
 
-    Iterating yields `Episode`. What can do with less memory takes the rows. Arguments
-    are those of `episodes`.
+    Iterating yields `Episode`. Code that can do without the queries' features uses
+    `rows` and less memory. Arguments are those of `episodes`.
     """
 
     def __init__(

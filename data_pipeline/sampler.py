@@ -57,11 +57,11 @@ class RowSampler:
     once, so a batch of neighbouring episodes costs a single draw, no two episodes of
     any seed or split share a word, and neither batch size nor start matters.
 
-    With `query_dirichlet` there are N * Q queries in all, and how many of each class is
-    drawn, by N more words of another such stream: classes and support stay the same.
-    Proportions are Dirichlet, of one concentration for all classes, as in Veilleux et
-    al., 2021 (arXiv:2204.11181), section 4. What a class has not left is made up by
-    the others, in proportion to what these have.
+    With `query_dirichlet` there are N * Q queries in total. The number per class is
+    drawn with N more words of another stream, so classes and support stay the same.
+    Proportions are Dirichlet, with one concentration for all classes, as in Veilleux et
+    al., 2021 (arXiv:2204.11181), section 4. If a class has too few rows left, the other
+    classes supply the rest, in proportion to theirs.
 
     Args:
       index: index of the table to draw from.
@@ -208,8 +208,9 @@ def _philox(key, stream, first, count, number):
 def _dirichlet(words, concentration: float):
     """Returns [B, N] float64 proportions made from random words [B, N].
 
-    Those of gamma variates, each the quantile of a uniform number. They are halved for
-    in logarithms, where none is too small to be told from 0.
+    They are normalised gamma variates, each the quantile of a uniform number. The
+    quantile is found by bisection of its logarithm, which is never too small to
+    distinguish from 0.
     """
     uniform = (tf.cast(words, tf.float64) + 0.5) / 2.0**32
     shape = tf.constant(concentration, tf.float64)
@@ -235,7 +236,7 @@ def largest_num_query(table: EmbeddingTable | ClassIndex, shot: int) -> int:
     """Returns the most queries per class that all classes have, at most 600 - `shot`.
 
     Raises:
-      InputError: if a class has no row left after `shot`, or it is no count.
+      InputError: if a class has no row left after `shot`, or `shot` is not a count.
     """
     check_at_least(1, "shot", shot)
     _check_classes(table, 1, shot, 1)

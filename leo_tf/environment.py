@@ -30,7 +30,7 @@ _MAKERS = re.compile(
 def is_news(record: logging.LogRecord) -> bool:
     """Tells whether a log record is of use to users; retracing of our functions is not.
 
-    A filter for TensorFlow's logger; functions of the user's are warned of as ever.
+    It filters TensorFlow's logger. Warnings about users' functions still appear.
     """
     message = str(record.msg)
     return "tf.function retracing" not in message or not _MAKERS.search(message)
@@ -63,7 +63,7 @@ def program() -> str:
 def import_keras() -> None:
     """Imports Keras on TensorFlow, whatever KERAS_BACKEND and keras.json say.
 
-    FlagError if it is imported already, upon something else.
+    Raises a FlagError if Keras is imported already, on another backend.
     """
     with _variable("KERAS_BACKEND", "tensorflow"):
         import keras
@@ -76,7 +76,7 @@ def import_keras() -> None:
 def import_matplotlib() -> Any:
     """Imports and returns matplotlib, whatever MPLBACKEND says.
 
-    A notebook hands its own on to every command that is started from it.
+    We never use a backend. A notebook passes its own on to every command it starts.
     """
     with _variable("MPLBACKEND", ""):
         import matplotlib

@@ -26,7 +26,8 @@ def shown(value: object) -> str:
 def one_line(text: object) -> str:
     """Returns text on one line, escaped where unprintable and shortened if long.
 
-    A path in any script stays as it is; what would move a terminal's cursor does not.
+    Paths in any script stay readable. Characters that would move a terminal's cursor
+    are escaped.
     """
     line = str(text)
     if len(line) > _LONGEST_PART:
@@ -38,7 +39,7 @@ def one_line(text: object) -> str:
 class LeoError(ValueError):
     """An error that the user can fix.
 
-    Each part may hold text from a file; it is kept as `one_line` of it.
+    Each part may have text from a file, and is stored through `one_line`.
 
     Args:
       where: the path, the flag, or the path and field, e.g. "a.npz: `embeddings`".

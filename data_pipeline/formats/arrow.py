@@ -1,7 +1,7 @@
 """Reads Parquet and Arrow files, and folders saved by Hugging Face's `datasets`.
 
-By pyarrow, the extra `arrow`. Its parser is a program in C++ with bounds of its own, so
-such files are read only if the user trusts them.
+Uses pyarrow, the extra `arrow`. Its parser is a large C++ program, so such files are
+read only if the user trusts them.
 """
 
 import json
@@ -43,9 +43,9 @@ def untrusted(path: str, advice: str) -> InputError:
 def read_arrow(path: str, dtype: str) -> TextTable:
     """Reads a file, or the folder that a `state.json` is in.
 
-    The class is in the column called label, class, y or target, features are in the one
-    column of lists of numbers or, without one, in all others. Numbers of classes that
-    `datasets` has names for become these.
+    The class is in the column called label, class, y or target. Features are in the one
+    column of lists of numbers or, without one, in all other columns. Class numbers
+    become names if `datasets` stored names.
 
     Raises:
       InputError: if it cannot be read, or holds anything else.

@@ -1,8 +1,8 @@
 """Recognises files of other programs, and gives the Python that converts them.
 
-They are known by their first bytes or by their names; no more is read of them, and
-nothing is run. NumPy takes a tenth of a second, so nothing of it here: the command line
-reads this.
+They are recognised by first bytes or names. Nothing else is read, and nothing is run.
+NumPy is not imported, because the command line imports this module and NumPy takes a
+tenth of a second.
 """
 
 import io
@@ -151,7 +151,7 @@ def kind_of(head: bytes, path: str) -> tuple[str, str] | None:
 def pickle_advice(file: BinaryIO | io.BufferedIOBase, path: str) -> str:
     """Returns Python that converts a foreign pickle to .npz; "" if unknown.
 
-    Nothing is unpickled: the first and the last bytes tell dicts, pairs and frames.
+    Nothing is unpickled. The first and last bytes distinguish dicts, pairs and frames.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)

@@ -45,12 +45,12 @@ def is_text_table(start: bytes) -> bool:
 def read_table(file: BinaryIO, path: str, dtype: str) -> TextTable:
     """Reads the table in an open file.
 
-    Where the first line names columns, the class is in the one called label, class, y
-    or target, and a column without a name, as of row numbers, is left out. Else it is
-    in the last one. All others are features.
+    If the first line names columns, the class is in the one called label, class, y or
+    target, and a column without a name, such as row numbers, is left out. Otherwise the
+    class is in the last column. All others are features.
 
     Raises:
-      InputError: naming the line and the column that is none.
+      InputError: if a cell is invalid; it names the line and the column.
     """
     file.seek(0)
     first = file.readline(_LONGEST_LINE)

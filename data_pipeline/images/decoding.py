@@ -70,10 +70,10 @@ def decode(
 ) -> Iterator[Decoded]:
     """Decodes pictures in order, a few batches ahead, safe from hostile files.
 
-    Each is turned as its EXIF data says and resized to S x S pixels of RGB; of an
-    animation the first frame, transparent parts white. Processes do it that were
-    started afresh, without TensorFlow; if one dies of a picture, that is named, and
-    another takes its place. They end with the iterator.
+    Each picture is turned as its EXIF data says and resized to S x S pixels of RGB. An
+    animation gives its first frame; transparent parts are white. Fresh worker processes
+    without TensorFlow do this. If a picture kills a worker, it is named and the worker
+    is replaced. The workers end with the iterator.
 
     Args:
       pictures: from `find_pictures`.
@@ -88,10 +88,10 @@ def decode(
       memory: bytes that a process may take beyond those it starts with (Linux).
 
     Yields:
-      Batches of `batch_size`, the last of fewer, and any less the bad ones.
+      Batches of `batch_size` less bad pictures; the last one may be smaller.
 
     Raises:
-      InputError: naming the first bad picture and what is wrong with it.
+      InputError: if a picture is bad and `bad` is not given; it names the picture.
     """
     if fit not in FITS:
         raise InputError("`fit`", f"one of {', '.join(FITS)}", fit)

@@ -44,7 +44,7 @@ _NAME_CHARACTERS = 40  # of a text
 class Pictures(NamedTuple):
     """A list of n pictures of C classes, sorted by class, then by path.
 
-    Nothing of a file is known but its name: `decoding.decode` reads it.
+    Only the names of files are known here. `decoding.decode` reads them.
     """
 
     root: str  # absolute folder without links; "" for pictures in memory and texts

@@ -1,8 +1,9 @@
 """Decodes, turns, crops and resizes one picture, from a file that may attack.
 
-`decoding` runs this file as a program, in a process of its own: what a picture does to
-Pillow's decoders in C, to memory or to time ends that process only. So nothing of this
-package is imported here, and no NumPy: a process starts in a tenth of a second.
+`decoding` runs this file as a program in a process of its own, so a picture that breaks
+Pillow's decoders, or takes too much memory or time, ends that process only. Nothing of
+this package is imported here, and no NumPy, so that a process starts in a tenth of a
+second.
 """
 
 import contextlib
@@ -74,7 +75,7 @@ def read_picture(root: str, item: str, size: int, fit: str) -> tuple[bytes, byte
       S * S * 3 bytes, row by row, each pixel red, green, blue; 32 bytes.
 
     Raises:
-      BadPicture: if it is none that can be read.
+      BadPicture: if it cannot be read.
     """
     try:
         content = _content(root, os.path.join(root, item))

@@ -52,8 +52,8 @@ def embed_pictures(
 ) -> dict[str, Any]:
     """Writes the features of pictures, one file per split, and resumes if stopped.
 
-    Of pictures of the same names and content, and the same backbone and views, a
-    finished directory is left as it is.
+    A finished directory is kept if names and content of the pictures, backbone and
+    views are the same.
 
     Args:
       pictures: each class in a split.
@@ -64,11 +64,11 @@ def embed_pictures(
         kept.
 
     Returns:
-      What is in embedding.json.
+      The content of embedding.json.
 
     Raises:
-      InputError: naming the picture that cannot be read or has no features, or the
-        directory if it holds features of others.
+      InputError: if a picture cannot be read or has no features, or the directory has
+        features of other pictures.
     """
     directory = pathlib.Path(directory)
     job = _job(pictures, backbone, views)

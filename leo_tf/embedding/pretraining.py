@@ -85,8 +85,8 @@ def pretrain(
 ) -> dict[str, Any]:
     """Trains a backbone, resuming where it stopped, and writes `backbone.keras`.
 
-    Epoch e depends on the seed and e alone, so that a run which is killed and started
-    again ends as if it had not been.
+    Epoch e depends on the seed and e only, so a run that is killed and restarted ends
+    like an uninterrupted one.
 
     Args:
       pictures: [n, H, H, 3] uint8; may be a memory map.

@@ -45,9 +45,9 @@ def stage_seconds(
     """Returns the estimated seconds of each stage: backbone, features, comparison.
 
     Args:
-      methods: what is compared.
-      recipe: of the backbone that is trained; None if one is given.
-      backbone: name, weights and side of the one that is given.
+      methods: names of the compared methods.
+      recipe: recipe of the backbone to train; None if one is given.
+      backbone: name, weights and side of a given backbone.
 
     Raises:
       LeoError: if a backbone that is given cannot be loaded.

@@ -25,8 +25,8 @@ tf.get_logger().addFilter(is_news)  # a notebook trains and evaluates many times
 class EpisodeScores(NamedTuple):
     """Scores of one method on E episodes; tensors of B episodes within a batch.
 
-    The others say how sure its answers were, and how right, if that was asked for; the
-    last two with logits divided by the method's temperature, if it has one.
+    The other fields measure calibration, if requested. The last two use logits divided
+    by the method's temperature, if it has one.
     """
 
     accuracy: np.ndarray  # [E]
@@ -47,7 +47,7 @@ def evaluate(
 
     Args:
       learners: name -> built method.
-      episodes: finitely many, in batches. By row they need no memory for the queries.
+      episodes: a finite number, in batches. EpisodesByRow need no memory for queries.
       on_batch: called with the number of episodes of each batch, for progress.
       options: options of `make_scorer`.
     """

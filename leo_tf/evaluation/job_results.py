@@ -128,7 +128,7 @@ class Comparison(NamedTuple):
     def best(self) -> Row | None:
         """Inductive row that validated best; None if validation cannot decide.
 
-        There is not where the validation classes were trained on.
+        None if the validation classes were trained on.
         """
         return next(iter(self.ranked(self.inductive)), None)
 

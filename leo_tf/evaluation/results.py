@@ -32,7 +32,7 @@ class Calibration(NamedTuple):
         """Summarises scores; `temperature` is the one of their scaled numbers.
 
         Raises:
-          ValueError: if they are not those of a calibrated evaluation.
+          ValueError: if the scores are not from a calibrated evaluation.
         """
         if scores.nll is None or scores.bins is None:
             raise ValueError("`scores`: expected `nll` and `bins`, received None")
@@ -96,7 +96,8 @@ def results_of(
 ) -> Results:
     """Summarises the scores of a method, the first, and of nearest centroid.
 
-    The last two are of the method, as in `Results`, and `Calibration`.
+    The last two describe the method, as in `Results`; see `Calibration` for the
+    temperature.
     """
     accuracies = {name: score.accuracy for name, score in scores.items()}
     first, *others = accuracies.values()

@@ -57,7 +57,8 @@ class Fitted(NamedTuple):
 def fit_transform(config: Config, splits: Mapping[str, Split]) -> Fitted:
     """Fits the feature transform to the training classes.
 
-    With how they lie and scatter after it, for a method that is made of that.
+    It includes means and covariances of the transformed classes for methods that need
+    them.
 
     Raises:
       InputError: see `transforms.Statistics`, `check_can_fit` and `with_classes`.
@@ -78,11 +79,11 @@ def fit_transform(config: Config, splits: Mapping[str, Split]) -> Fitted:
 def _fit_features(config: Config, splits: Mapping[str, Split]) -> Fitted:
     """Fits a feature transform of another kind than "none".
 
-    What is not given is chosen by nearest centroid on the first validation episodes.
-    A method that is trained wants more dims than nearest centroid does: 64, as far as
-    there are as many. Where validation classes are few, or trained on, nothing is
-    chosen: then it is 64 again, and a shrinkage of 0.1. Of those that are equally
-    good it is the one of the fewest dims, then of the most shrinkage.
+    Unset values are tuned by nearest centroid on the first validation episodes. A
+    trained method needs more dims than nearest centroid does: 64, or as many as there
+    are. With few validation classes, or if these are trained on, nothing is tuned: the
+    values are 64 and a shrinkage of 0.1. On a tie the fewest dims are taken, then the
+    most shrinkage.
     """
     features, val = config.features, splits["val"]
     check_can_fit(features.feature_transform, splits["train"].table)
@@ -114,7 +115,7 @@ def _centroid_accuracies(
 ) -> list[float]:
     """Returns the mean accuracy of nearest centroid after each transform.
 
-    The whole table is transformed once: episodes have the same rows many times.
+    The whole table is transformed once, because episodes share rows.
     """
     centroid, batches = NearestCentroid(), list(episodes.rows)
 
@@ -140,8 +141,9 @@ def choose(
 ) -> Config:
     """Tunes unset settings of the method on the validation episodes.
 
-    First what accuracy depends on, such as the strength of a penalty, by accuracy; then
-    the scale of the scores by negative log-likelihood.
+    Settings that accuracy depends on, such as the strength of a penalty, are tuned
+    first, by accuracy. Then the scale of the scores is tuned by negative log-
+    likelihood.
 
     Returns:
       `config` with all that the method has in `Method.chosen` set.
@@ -171,8 +173,8 @@ def fit_ensemble(
 ) -> Mix:
     """Builds the ensemble of a trained method and the configured closed form.
 
-    First the closed form's settings are chosen as ever, then temperatures by negative
-    log-likelihood, and then the share by accuracy.
+    The closed form's settings are tuned first, as usual, then temperatures by negative
+    log-likelihood, then the share by accuracy.
 
     Args:
       learner: the learner of the best checkpoint, on features after `transform`.

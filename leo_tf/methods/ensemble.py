@@ -1,7 +1,7 @@
 """Ensembles: the scores of a trained method and of a closed form, added.
 
-What training has learned of classes in general, and what a closed form makes of these
-examples, go wrong in different places.
+A trained method and a closed form make different mistakes, so their mean is often
+better than either.
 
 Shapes: B tasks in the meta-batch, N way, K shot, S support examples of a task, D
 embedding size, P numbers of a class in a classifier.
@@ -70,7 +70,8 @@ class Mix(NamedTuple):
 class Ensemble(Learner):
     """A learner and another method whose log-probabilities are averaged.
 
-    A classifier holds both, the other's `size` numbers last. All else is the learner's.
+    A classifier has the numbers of both, the closed form's `size` numbers last.
+    Everything else is the learner's.
     """
 
     def __init__(self, learner: Learner, other: Learner, size: int, mix: Mix):

@@ -1,7 +1,7 @@
 """The registry: methods by name, of this package, of users and of other packages.
 
-It imports no TensorFlow: the command line looks names up before that is loaded. What a
-name stands for is imported when it is made.
+It does not import TensorFlow, because the command line looks up names before that is
+loaded. A method is imported when it is built.
 """
 
 import functools
@@ -45,7 +45,7 @@ def register_method(
       replace: replace a method that was registered under this name.
 
     Raises:
-      FlagError: if the name is taken or no identifier, or the method is no such thing.
+      FlagError: if the name is taken or not an identifier, or the method is invalid.
     """
     where = f"method {shown(name)}"
     if not isinstance(name, str) or not name.isidentifier():
@@ -59,10 +59,10 @@ def register_method(
 def method_named(name: str) -> Method:
     """Returns the method of a name.
 
-    It is of `METHODS`; or of an entry point of the group "leo_tf.methods" that an
-    installed package has; or package.module:Class. The last two are imported, and may
-    name all that `register_method` takes. Or it is "sklearn:" and a classifier of
-    scikit-learn, or of its conventions.
+    The name is one of `METHODS`, an entry point of the group "leo_tf.methods" of an
+    installed package, or package.module:Class. The last two are imported, and may name
+    anything that `register_method` accepts. Or the name is "sklearn:" followed by a
+    classifier with scikit-learn's conventions.
 
     Raises:
       FlagError: if there is none.
@@ -144,11 +144,11 @@ def build(
 ) -> "Learner":
     """Builds the method of a configuration for features of size D.
 
-    With a feature transform it is the method after that.
+    With a feature transform the result is the method on transformed features.
 
     Raises:
-      FlagError: if it cannot answer the test's way, a setting must be chosen first, or
-        what it makes is no learner.
+      FlagError: if it does not support the test's way, a setting must be tuned first,
+        or the result is not a learner.
     """
     check(config)
     method, given = method_of(config), config.flat()
@@ -236,7 +236,7 @@ def check(config: Config) -> None:
     """Checks, without loading data, that the method supports the configuration.
 
     Raises:
-      FlagError: if it cannot, or there is no such method.
+      FlagError: if it does not, or there is no such method.
     """
     check_is_config(config)
     method, episodes = method_of(config), config.episodes

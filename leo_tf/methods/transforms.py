@@ -1,8 +1,8 @@
 """Feature transforms, fitted in closed form to the training classes.
 
-Directions in which a class's examples scatter say little of what class they are of. The
-scatter within the training classes tells which these are, also for classes never seen:
-here features are turned, and stretched, until it is the same all around.
+Directions in which a class's examples scatter tell little about the class. The scatter
+within the training classes shows these directions, also for classes never seen. So
+features are rotated and scaled until the scatter is equal in all directions.
 
 Shapes: C training classes, D embedding size, d size after the transform.
 """
@@ -38,11 +38,12 @@ _MOST_SCATTER, _MOST_NUMBERS = 2**16, 2**24
 class Transform(NamedTuple):
     """Maps feature vectors of length 1 before a method gets them.
 
-    The entries are raised to `power`, the mean of the training classes is taken off,
-    and the rest multiplied by `kernel`; what results has length 1 again. Entries below
-    0 have no power: data is refused for them, and in a request to an export they are 0.
+    The entries are raised to `power`, the mean of the training classes is subtracted,
+    and the rest is multiplied by `kernel` and scaled to length 1. Negative entries have
+    no powers: data with them is refused, and in requests to an export they count as 0.
 
-    For a method that is made of them, how the training classes lie and scatter then.
+    For methods that need them, it also has the means and covariances of the transformed
+    training classes.
     """
 
     power: float
@@ -92,8 +93,7 @@ def check_can_fit(kind: str, table: FeatureTable) -> None:
     """Refuses training classes that a transform of this kind cannot be fitted to.
 
     Raises:
-      InputError: if they are too few, or have no scatter, so that it cannot be fitted
-        whatever the settings.
+      InputError: if there are too few classes, or they have no scatter.
     """
     index = table.index
     if kind in _BETWEEN_CLASSES and len(index.class_sizes) < _FEWEST_CLASSES:
@@ -185,7 +185,7 @@ class Statistics:
             replaced by a ball of the same trace, as scikit-learn does.
 
         Raises:
-          InputError: if there is no inverse of that covariance, or are no such dims.
+          InputError: if that covariance has no inverse, or there are fewer dims.
         """
         if kind == "center":
             return Transform(self.power, self.mean, np.zeros([0, 0]))
@@ -216,7 +216,7 @@ class Statistics:
 def with_classes(transform: Transform, table: FeatureTable) -> Transform:
     """Returns the transform with the transformed classes' means and covariances.
 
-    A class of n rows has n - 1 in the divisor of its covariance, as is usual; one of a
+    The covariance of a class of n rows is divided by n - 1, as usual. A class of a
     single row has none.
 
     Raises:
@@ -268,7 +268,8 @@ def _check_power(power: float, table: FeatureTable) -> None:
 class Transformed(Learner):
     """A method on transformed features, with the interface of the method.
 
-    All but features goes to the method itself, and so does what it has besides.
+    Everything except features is passed to the method unchanged, and so are its
+    optional functions.
 
     Args:
       learner: built, for features of size d.

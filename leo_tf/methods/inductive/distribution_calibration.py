@@ -21,17 +21,18 @@ _SEED = 0
 class DistributionCalibration(LinearRegression):
     """Logistic regression on the support and samples of calibrated Gaussians.
 
-    Of the k training classes whose means are nearest to an example, its Gaussian has
-    the mean of the covariances; its mean is that of their means and of the example.
+    The Gaussian of an example depends on the k training classes with the nearest means.
+    Its covariance is the mean of theirs. Its mean is the mean of their means and of the
+    example.
 
-    A covariance is a sum of outer products of R rows, so a sample of a mean of them is
-    a sum of samples of each: exact, and no matrix is factorised. All examples get the
-    same draws, in every run. So an answer follows from the support alone, whatever its
-    order is and whatever tasks are beside it.
+    A covariance is a sum of outer products of R rows, so a sample of a mean of
+    covariances is a sum of samples of each. This is exact, and no matrix is factorised.
+    All examples get the same draws in every run, so an answer depends on the support
+    only, not on its order or on other tasks.
 
     Args:
       config: k, M * K, alpha, strength of the penalty and factor of the scores.
-      classes: with means and covariances of the training classes.
+      classes: transform with means and covariances of the training classes.
       dtype: dtype of the features.
 
     Raises:

@@ -15,7 +15,7 @@ from leo_tf.model.learner import Adapted, Learner, UnevenAdapted, without_latent
 class ClassMeans(Learner):
     """Base of methods whose classifier depends on class means only.
 
-    A subclass makes it in `_classifier`: [..., N, P] of means [..., N, D].
+    A subclass defines `_classifier`: means [..., N, D] to classifiers [..., N, P].
     """
 
     runs_on_litert = True
@@ -49,7 +49,7 @@ class NearestCentroid(ClassMeans):
         distance, less the squared length of the query, which is the same for all
         classes. As queries have length 1, they differ only where means differ in
         length.
-      scale: factor of all scores: how sure the answers are, not which.
+      scale: factor of all scores; changes confidence, not answers.
 
     P is D + 1 if Euclidean, else D.
 

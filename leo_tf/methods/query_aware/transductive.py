@@ -1,7 +1,7 @@
 """Transductive methods, which also learn from a task's queries.
 
-Each answers all tasks of a batch at once. What the papers do to features before, such
-as PT-MAP's power, is `--feature_power` and `--feature_transform` here.
+Each scores all tasks of a batch at once. Transforms that the papers apply first, such
+as PT-MAP's power, are `--feature_power` and `--feature_transform` here.
 
 Shapes: B tasks in the meta-batch, N way, S support examples and M queries of a task, D
 embedding size, E = S + M examples of both kinds, R queries that are looked at.
@@ -26,8 +26,8 @@ _TOLERANCE, _MOST_SINKHORN_STEPS = 1e-6, 1000
 class SoftKMeans(QueryAware):
     """Class means refined once by soft assignments of the queries.
 
-    A query belongs to a class by softmax(-sharpness * squared distance), and counts in
-    the refined mean as so much of an example.
+    A query's weight for a class is softmax(-sharpness * squared distance). It counts in
+    the refined mean with this weight.
 
     Args:
       sharpness: factor of squared distances in the assignments.
@@ -54,12 +54,12 @@ class SoftKMeans(QueryAware):
 class BDCSPN(QueryAware):
     """Nearest centroid by cosine, after both biases of the means are reduced.
 
-    Queries are shifted, all alike, to the support's mean. The most similar of those
-    that nearest centroid takes for a class, 8 at most, join its support; each example
-    counts by softmax(10 * cosine) with the class's first mean.
+    All queries are shifted so that their mean is the support's. Of the queries that
+    nearest centroid assigns to a class, the 8 most similar join its support. Each
+    example is weighted by softmax(10 * cosine) with the class's first mean.
 
     Args:
-      scale: factor of all cosines: how sure the answers are, not which.
+      scale: factor of all cosines; changes confidence, not answers.
 
     Source: Liu et al., 2020 (arXiv:1911.10713), equations 3 to 6, with Z and epsilon of
     its section 4.
@@ -136,8 +136,8 @@ class LaplacianShot(QueryAware):
 class PTMAP(QueryAware):
     """Class centres that move towards the queries that optimal transport assigns.
 
-    The transport shares out the queries so that every class gets equally many: where
-    that is not so, it is wrong by design. Of a single query it says nothing.
+    The transport assigns equally many queries to every class. If the queries are
+    unbalanced, it is wrong by design. A single query gets no information.
 
     Args:
       scale: factor of all scores; changes confidence, not answers.
