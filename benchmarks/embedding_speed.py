@@ -1,4 +1,4 @@
-"""How fast pictures become features, beside Keras alone, and in how much memory.
+"""Measures speed and memory of embedding pictures, beside Keras alone.
 
     python benchmarks/embedding_speed.py
 

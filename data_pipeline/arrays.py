@@ -40,7 +40,7 @@ def table_of(split: str, given: Any, dtype: str) -> EmbeddingTable:
         features = _features(given[0], f"{source}: `embeddings`", dtype)
         classes = _classes(given[1], f"{source}: `labels`", len(features))
         table = EmbeddingTable.of(features, classes, None, source, dtype)
-    # No more than could be read again from a file.
+    # The limit is that of files, so that a run can read its copy again.
     refusal = functools.partial(InputError, table.source)
     check_row_count(len(table.labels), table.embeddings[:1].nbytes, refusal)
     return table
@@ -56,7 +56,7 @@ def _features(x: Any, where: str, dtype: str) -> np.ndarray:
         raise InputError(where, expected, "masked ones")
     try:
         array = np.asarray(x)
-        if array.dtype.kind in "OV":  # of objects that are numbers, or bfloat16
+        if array.dtype.kind in "OV":  # number objects, or bfloat16
             array = array.astype(np.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         received = f"{type(x).__name__}: {error}"
@@ -67,7 +67,7 @@ def _features(x: Any, where: str, dtype: str) -> np.ndarray:
         sizes = f"{len(array)}, {math.prod(array.shape[1:])}" if array.ndim > 2 else ""
         hint = f"x.reshape({sizes}) makes a row of each example." if sizes else ""
         raise InputError(where, expected, f"shape {array.shape}", hint)
-    with np.errstate(over="ignore"):  # infinite then, and refused with its row
+    with np.errstate(over="ignore"):  # an overflow is refused with its row
         return np.array(array, dtype)
 
 

@@ -227,7 +227,7 @@ def _tables(
     if not set(needed) <= set(data):
         hint = "Training learns on train, selects the best step on val, tests on test."
         if "val" not in data and "train" in data:
-            hint += " load_data(..., val_classes=N) takes N classes of train for val."
+            hint += " load_data(..., val_classes=N) moves N classes of train to val."
         expected, received = (", ".join(names) for names in (needed, data))
         raise InputError("splits of data", expected, received, hint)
     found = {name: data[name] for name in needed}

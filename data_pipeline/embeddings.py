@@ -40,11 +40,11 @@ class EmbeddingTable:
 
     embeddings: np.ndarray  # [rows, D] features, of `dtype`, native byte order
     labels: np.ndarray  # [rows] int32, the class of each row, from 0
-    class_names: tuple[str, ...]  # one a class; every class has at least one row
+    class_names: tuple[str, ...]  # one per class; every class has a row
     names: np.ndarray | None = None  # [rows] of the examples
     images: np.ndarray | None = None  # [rows, H, W] uint8, for plots
-    source: str = "embeddings"  # where it came from; errors begin with it
-    dtype: str = "float32"  # of the embeddings in the end; or "float64"
+    source: str = "embeddings"  # origin of the data; errors begin with it
+    dtype: str = "float32"  # of the stored embeddings; or "float64"
 
     def __post_init__(self) -> None:
         set_field = functools.partial(object.__setattr__, self)
@@ -72,7 +72,7 @@ class EmbeddingTable:
         Classes are sorted by name.
         """
         labels, class_names = index_classes(classes)
-        # Objects: one long name does not widen all the others.
+        # As objects, one long name does not widen all the others.
         text = None if names is None else np.array(names, dtype=object)
         return cls(embeddings, labels, class_names, text, images, source, dtype)
 
@@ -155,7 +155,7 @@ class EmbeddingTable:
         require(is_known, "dtype float32 or float64", shown(self.dtype))
         if mapping_of(array) is not None:
             return array
-        with np.errstate(over="ignore"):  # a float64 too large becomes inf: refused
+        with np.errstate(over="ignore"):  # a float64 that overflows is refused
             array = np.ascontiguousarray(array, dtype=self.dtype)
         first = 0
         for block in blocks(array):
@@ -169,7 +169,7 @@ class EmbeddingTable:
         Raises:
           InputError: naming some of them.
         """
-        # A finite sum proves a finite block; only else is each row looked at.
+        # A finite sum proves a finite block. Otherwise each row is tested.
         with np.errstate(over="ignore", invalid="ignore"):
             finite = np.isfinite(block.sum(dtype=np.float64))
         bad = () if finite else ~np.isfinite(block).all(axis=1)

@@ -33,7 +33,7 @@ from leo_tf.files import AnyPath, read_json, write_file
 # The opcode PROTO of protocol 2 and later; a dict, mark or global of earlier ones.
 _PICKLE_STARTS = (b"\x80", b"}", b"(", b"c")
 _PICKLE_SUFFIXES = (".pkl", ".pickle")
-EMBEDDING_FILE = "embedding.json"  # beside files that --mode=embed wrote
+EMBEDDING_FILE = "embedding.json"  # written beside features by --mode=embed
 _MOST_JSON_BYTES = 1 << 20
 # Its fields that features depend on, besides the items.
 _MADE_BY = ("backbone", "weights", "preprocessing", "views", "side")
@@ -112,8 +112,8 @@ def made_by(path: AnyPath) -> dict[str, Any] | None:
         found = read_json(file, _MOST_JSON_BYTES)
         return {name: found[name] for name in _MADE_BY}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        hint = "Make the features again, or remove this file if you know them."
-        expected = "what --mode=embed wrote"
+        hint = "Make the features again, or remove this file if you know their source."
+        expected = "the file that --mode=embed wrote"
         raise InputError(str(file), expected, shown(str(error)), hint) from error
 
 

@@ -26,7 +26,7 @@ from leo_tf.errors import check_not_forked
 # Where an endless pipeline ends. At 10,000 episodes a second it lasts three years,
 # and the sampler's positions stay below 2^63 for any table that fits in memory.
 _ENDLESS = 2**40
-# One batch is made while the other waits: enough to hide the making of one.
+# One batch is made while the other waits, which hides the time of making it.
 _BATCHES_AHEAD = 2
 
 
@@ -34,8 +34,8 @@ _BATCHES_AHEAD = 2
 class FeatureTable:
     """Features that episodes are gathered from, kept in memory once.
 
-    All its pipelines share the features, and it holds on to nothing else of the
-    EmbeddingTable: drop that one to have its memory back.
+    All its pipelines share the features. It keeps nothing else of the EmbeddingTable,
+    so delete that to free its memory.
     """
 
     features: tf.Tensor  # [rows, D] embeddings of length 1, on the CPU
@@ -55,7 +55,7 @@ class FeatureTable:
             if (unit := unit_rows(table, console)) is not None:
                 return cls(_shared(unit), ClassIndex.of(table))
             table = table.in_memory()
-        with tf.device("CPU:0"):  # where tf.data runs: else a GPU would copy it back
+        with tf.device("CPU:0"):  # tf.data runs there; a GPU would copy it back
             features = _resident(table.normalized())
         return cls(features, ClassIndex.of(table))
 
@@ -63,8 +63,8 @@ class FeatureTable:
 class EpisodesByRow:
     """Like `episodes`, but yields row numbers: `rows` holds EpisodeRows.
 
-    Iterating yields `Episode`. What can do with less memory takes the rows. Arguments
-    are those of `episodes`.
+    Iterating yields `Episode`. Code that can do without the queries' features uses
+    `rows` and less memory. Arguments are those of `episodes`.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ def episodes(
     C + way * rows of the largest class, and D * way * (shot + num_query) to gather.
 
     Args:
-      table: what to draw from. An EmbeddingTable is made a FeatureTable first, which
+      table: table to draw from. An EmbeddingTable becomes a FeatureTable first, which
         takes time and memory.
       way, shot, num_query: N, K and Q; `sampler.largest_num_query` finds the most Q.
       batch_size: B; a batch takes B * N * (K + Q) * D numbers, and three may be alive.
@@ -127,7 +127,7 @@ def episodes(
       num_episodes: the pipeline ends before this episode, counted from episode 0
         whatever `start` is; None never ends. If `batch_size` does not divide it, the
         last batch is smaller and B is None in the static shapes.
-      with_rows: whether to yield pairs of Episode and EpisodeRows.
+      with_rows: yield pairs of Episode and EpisodeRows.
 
     Returns:
       Dataset of Episode, in the dtype of the table, or of (Episode, EpisodeRows).

@@ -10,9 +10,9 @@ from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
 from leo_tf.errors import InputError, shown
 
 SPLITS = ("train", "val", "test")
-HOLD_OUT_HINT = "--val_classes=N takes N of the classes of train for val."
-SHARE_HINT = "--class_split=0.64,0.16,0.2 shares its classes among train, val and test."
-# The data set the release reads where only `--data_path` is given.
+HOLD_OUT_HINT = "--val_classes=N moves N classes of train to val."
+SHARE_HINT = "--class_split=0.64,0.16,0.2 divides its classes into train, val and test."
+# Data set that the release reads if only `--data_path` is given.
 _RELEASE_DATASET = "miniImageNet"
 _NAMES_SHOWN = 5
 _LAYOUTS = (
@@ -23,7 +23,7 @@ _LAYOUTS = (
     "{dataset}.npz",
     *("{split}." + kind for kind in ("npz", "tfrecord")),
     *("{split}." + kind for kind in ("npy", "csv", "safetensors", "parquet")),
-    # As Hugging Face's hub and `datasets` have them.
+    # The layouts of Hugging Face's hub and of `datasets`.
     *("{long}-00000-of-00001.parquet", "{long}/state.json", "state.json"),
 )
 
@@ -33,7 +33,7 @@ def dataset_of(data: DataConfig) -> str:
     stem, extension = os.path.splitext(os.path.basename(data.data_path))
     if extension.lower() == ".npz" or os.path.isfile(data.data_path):
         return stem
-    # A published preset names its own; the embedded one is not in a directory.
+    # A published preset names its data set; the embedded one has no directory.
     embedded = data.dataset_name == EMBEDDED_DATASET
     name = _RELEASE_DATASET if embedded else data.dataset_name
     is_below = os.path.isdir(os.path.join(data.data_path, name))
@@ -75,7 +75,7 @@ def find_files(
         files = {s: os.path.join(path, _named(layout, s, data)) for s in splits}
         missing = [file for file in files.values() if not os.path.exists(file)]
         if missing and len(missing) < len(splits):
-            # Half a data set is a mistake, not a reason to look for another one.
+            # Half a data set is a mistake, so no other layout is tried.
             hint = HOLD_OUT_HINT if missing == [files.get("val")] else ""
             expected = "a file, as for the other splits"
             raise InputError(missing[0], expected, "none", hint)

@@ -14,7 +14,7 @@ from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.episode import EpisodeRows
 from leo_tf.errors import InputError, shown
 
-# Part of the random stream's address: renumbering changes every episode.
+# Part of the random stream's address. Renumbering would change every episode.
 SPLITS = {"train": 0, "val": 1, "test": 2}
 # The release tests on all 600 examples of a class: K support, 600 - K query.
 RELEASE_EXAMPLES_PER_CLASS = 600
@@ -22,9 +22,9 @@ Count: TypeAlias = int | tf.Tensor  # of a Python loop, or [] in a graph
 _PHILOX = 1  # `alg` of the raw random ops
 _WORDS_PER_COUNTER = 4  # Philox-4x32 yields four 32-bit words a count
 _OFFENDERS_SHOWN = 3
-# Added to the split's number: the stream of words that unbalanced queries take.
+# Offset of the split's number, for the random words of unbalanced queries.
 _UNBALANCED = 2**32
-# That of the shapes of mixed training episodes.
+# The same for the shapes of mixed training episodes.
 _SHAPES = 2**33
 # Logarithms of gamma variates, of shapes from 0.01 to 1000, are found between these, by
 # halving so often.
@@ -57,14 +57,14 @@ class RowSampler:
     once, so a batch of neighbouring episodes costs a single draw, no two episodes of
     any seed or split share a word, and neither batch size nor start matters.
 
-    With `query_dirichlet` there are N * Q queries in all, and how many of each class is
-    drawn, by N more words of another such stream: classes and support stay the same.
-    Proportions are Dirichlet, of one concentration for all classes, as in Veilleux et
-    al., 2021 (arXiv:2204.11181), section 4. What a class has not left is made up by
-    the others, in proportion to what these have.
+    With `query_dirichlet` there are N * Q queries in total. The number per class is
+    drawn with N more words of another stream, so classes and support stay the same.
+    Proportions are Dirichlet, with one concentration for all classes, as in Veilleux et
+    al., 2021 (arXiv:2204.11181), section 4. If a class has too few rows left, the other
+    classes supply the rest, in proportion to theirs.
 
     Args:
-      index: of the table to draw from.
+      index: index of the table to draw from.
       way, shot, num_query: N, K and Q.
       seed: any 64-bit integer.
       split: "train", "val" or "test"; splits draw independently.
@@ -96,7 +96,7 @@ class RowSampler:
         self._num_classes = len(index.class_sizes)
         self._largest_class = int(index.class_sizes.max())
         ends = np.cumsum(index.class_sizes)
-        with tf.device("CPU:0"):  # where tf.data runs: else a GPU would copy them back
+        with tf.device("CPU:0"):  # tf.data runs there; a GPU would copy them back
             self._key = tf.constant([seed % 2**64], tf.uint64)
             self._split = tf.constant(SPLITS[split], tf.uint64)
             self._rows = tf.constant(index.rows, tf.int32)  # [rows]
@@ -142,7 +142,7 @@ class RowSampler:
     def _counts(self, shares, left):
         """Returns [B, N] int32 queries of each class by its share, at most `left`."""
         total = self.way * self.num_query
-        ends = tf.round(total * tf.cumsum(shares, axis=1))  # the last is the total
+        ends = tf.round(total * tf.cumsum(shares, axis=1))  # the last is N * Q
         ends, left = tf.cast(ends, tf.int64), tf.cast(left, tf.int64)
         counts = _between(ends)
         given = tf.minimum(counts, left)
@@ -186,7 +186,7 @@ def drawn_shapes(seed: int, first: Count, count: Count, shapes: int) -> tf.Tenso
         key = tf.constant([seed % 2**64], tf.uint64)
         stream = tf.constant(_SHAPES, tf.uint64)
         words = _philox(key, stream, first, count, 1)[:, 0]
-        # The word's place among all: no shape is likelier but by 2^-32.
+        # Scales the word to a number; shapes are equally likely to within 2^-32.
         place = tf.cast(words, tf.uint64) * shapes
         return tf.cast(tf.bitwise.right_shift(place, 32), tf.int32)
 
@@ -208,8 +208,9 @@ def _philox(key, stream, first, count, number):
 def _dirichlet(words, concentration: float):
     """Returns [B, N] float64 proportions made from random words [B, N].
 
-    Those of gamma variates, each the quantile of a uniform number. They are halved for
-    in logarithms, where none is too small to be told from 0.
+    They are normalised gamma variates, each the quantile of a uniform number. The
+    quantile is found by bisection of its logarithm, which is never too small to
+    distinguish from 0.
     """
     uniform = (tf.cast(words, tf.float64) + 0.5) / 2.0**32
     shape = tf.constant(concentration, tf.float64)
@@ -235,7 +236,7 @@ def largest_num_query(table: EmbeddingTable | ClassIndex, shot: int) -> int:
     """Returns the most queries per class that all classes have, at most 600 - `shot`.
 
     Raises:
-      InputError: if a class has no row left after `shot`, or it is no count.
+      InputError: if a class has no row left after `shot`, or `shot` is not a count.
     """
     check_at_least(1, "shot", shot)
     _check_classes(table, 1, shot, 1)

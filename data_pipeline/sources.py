@@ -19,7 +19,7 @@ from leo_tf.data_pipeline.splits import check_splits, hold_out, share_classes
 from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.files import AnyPath
 
-# The settings that say which classes are train, val or test.
+# Settings that divide classes into train, val and test.
 SPLITTING = ("val_classes", "class_split", "class_folds", "fold", "split_seed")
 _WITHOUT_SPLITS = "data of one file, which holds all classes without splits"
 
@@ -28,9 +28,9 @@ _WITHOUT_SPLITS = "data of one file, which holds all classes without splits"
 class Data(Mapping[str, EmbeddingTable]):
     """Splits of a data set by name, and their source; see `load_data`."""
 
-    tables: Mapping[str, EmbeddingTable]  # of some of "train", "val" and "test"
+    tables: Mapping[str, EmbeddingTable]  # by split, some of "train", "val" and "test"
     source: DataConfig  # the settings that name the data
-    in_memory: bool = False  # whether from arrays, so that no setting reads it again
+    in_memory: bool = False  # from arrays, so no file can be read again
 
     def settings(self) -> dict[str, Any]:
         """Returns the settings that name this data, for `Config.replace`."""
@@ -74,24 +74,24 @@ def load_data(
         all classes, with `class_split` or `class_folds`. Or the path of a directory or
         a file as docs/data_formats.md describes them. Or None for the embedded glyphs.
         Arrays are copied.
-      dataset_name: the data set below a path, and its name in reports.
+      dataset_name: name of the data set, below a path and in reports.
       embedding_crop: "center" or "multiview", in the release's layout.
       dtype: "float32" or "float64", to which the features are converted.
-      val_classes: how many classes of train become val, where there is no val.
+      val_classes: number of training classes to move to val, for data without val.
       class_split: shares of the classes for train, val and test, "0.64,0.16,0.2", or
         the path of a JSON file of names, where the data has no splits.
-      class_folds, fold: instead, in how many parts to share the classes, and which of
-        them, from 0 on, is test.
-      split_seed: another number shares the classes in another way.
-      trust_data_files: whether to read Parquet and Arrow files; see `feature_files`.
-      console: where to show progress; by default nothing is printed.
+      class_folds, fold: number of folds to divide the classes into instead, and the
+        fold to test, counted from 0.
+      split_seed: seed of the division of classes.
+      trust_data_files: reads Parquet and Arrow files too; see `feature_files`.
+      console: shows progress; by default nothing is printed.
 
     Returns:
-      One table a split, its classes numbered in the order of their names.
+      One table per split, with classes numbered in the order of their names.
 
     Raises:
-      InputError: saying where, what was expected and what was received.
-      FlagError: if the name, the crop or the dtype is none.
+      InputError: if the data is invalid or missing.
+      FlagError: if the name, the crop or the dtype is invalid.
     """
     named = DataConfig(embedding_crop=embedding_crop, dtype=dtype)  # the glyphs
     are_arrays = isinstance(source, Mapping | tuple | EmbeddingTable)
@@ -113,7 +113,7 @@ def load_data(
         fold=fold,
         split_seed=split_seed,
     )
-    if are_arrays:  # what is kept of them is split
+    if are_arrays:  # the run keeps its copy of them split
         return Data(_of_arrays(source, splitting, console), named, in_memory=True)
     return Data(read(splitting, console=console), splitting)
 
@@ -128,7 +128,7 @@ def read(
         class or differ in embedding size.
       FlagError: if the settings say no place.
     """
-    # Without train and val, as to test on other data, there is nothing to take.
+    # Without train and val (a test on other data) nothing is held out.
     held = named.val_classes if {"train", "val"} & set(wanted) else 0
     if named.is_embedded:
         if held:
@@ -173,7 +173,7 @@ def _of_arrays(
     if not isinstance(source, Mapping):
         if not splitting.shares_classes:
             expected = 'a mapping {"train": (x, y), ...} of splits'
-            hint = 'class_split="0.64,0.16,0.2" shares the classes of one (x, y).'
+            hint = 'class_split="0.64,0.16,0.2" divides the classes of one (x, y).'
             raise InputError("`source` of data", expected, "one of all classes", hint)
         return share_classes(
             table_of("all", source, splitting.dtype), splitting, console
@@ -195,7 +195,7 @@ def _check_alone(named: DataConfig) -> None:
         flag = "class_split" if named.class_split else "class_folds"
         _refuse_val(f"0, for --{flag} makes a val", str(named.val_classes))
     if named.fold is not None and not named.class_folds:
-        hint = "--class_folds=5 makes five of them."
+        hint = "--class_folds=5 makes five folds."
         raise FlagError("--fold", "--class_folds with it", str(named.fold), hint)
 
 

@@ -18,7 +18,7 @@ from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.files import read_json
 
 _CLASSES_SHOWN = 3
-_MOST_NAME_BYTES = 1 << 24  # of a file of names
+_MOST_NAME_BYTES = 1 << 24  # of a JSON file of class names
 _NUMBERS_HINT = (
     "If the numbers begin anew in each split, make them distinct, for example "
     'labels = [f"train{label}" for label in labels].'
@@ -87,9 +87,9 @@ def split_classes(
 
     Args:
       class_names: [C] of the classes; any order gives the same splits.
-      settings: what to do. Of shares, test is cut off first, then val. Fold i has part
-        i as test, the next as val.
-      console: where to say what a file of names leaves out.
+      settings: the division. With shares, test is cut off first, then val. Fold i has
+        part i as test and the next part as val.
+      console: reports classes that a file of names leaves out.
 
     Returns:
       [C] "train", "val" or "test", or "" of a class that a file of names leaves out.
@@ -100,7 +100,7 @@ def split_classes(
     """
     if settings.class_split and settings.class_folds:
         both = f"--class_folds={settings.class_folds} too"
-        raise FlagError("--class_split", "one way to share classes", both)
+        raise FlagError("--class_split", "one way to divide the classes", both)
     if settings.class_folds:
         return _by_fold(class_names, settings)
     if (shares := shares_in(settings.class_split)) is None:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import rich.table
 
-# Where there is no terminal to redraw, a line every so many seconds.
+# Seconds between lines where there is no terminal to redraw.
 _LINE_SECONDS = 10.0
-# The first steps are slow: what they foretell is wrong by far.
+# The first steps are slow, so no time left is shown before.
 _FIRST_SECONDS = 1.0
-# What stands beside the bar; it matters more than the bar.
+# Width of the numbers beside the bar, which matter more than the bar.
 _FACTS_WIDTH = 76
 # Wide enough for the first digits of a digest, and for a path cut by `shown`.
 _TABLE_WIDTH = 200
@@ -46,9 +46,9 @@ class ProgressLine:
     """A context manager that shows progress, rate and time left.
 
     Args:
-      title: what is being done.
-      total: units of work in all, of which `done` are done when it starts.
-      unit: what is counted, in the plural.
+      title: name of the job.
+      total: units of work in total. `done` of them are done at the start.
+      unit: name of the units, in the plural.
       quiet: show nothing.
       warn: prints a line that must be seen; by default it stands above the moving one.
     """
@@ -62,7 +62,7 @@ class ProgressLine:
         quiet: bool = False,
         warn: Callable[[str], None] | None = None,
     ):
-        # They take a twentieth of a second, for which `--help` has no use.
+        # Imported late: they take 0.05 s, which `--help` should not wait for.
         from rich.console import Console as Terminal
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 

@@ -19,7 +19,7 @@ from leo_tf.errors import FlagError
 _PACKAGES = ("tensorflow", "tensorflow-probability", "keras", "numpy", "matplotlib")
 
 
-# What makes functions anew for each job, on purpose.
+# Callers that create functions for each job on purpose.
 _MAKERS = re.compile(
     r"calls to <(bound method Workers|function "
     r"(_best_scale|_centroid_accuracies|adaptation_seconds|make_meta_step"
@@ -30,7 +30,7 @@ _MAKERS = re.compile(
 def is_news(record: logging.LogRecord) -> bool:
     """Tells whether a log record is of use to users; retracing of our functions is not.
 
-    A filter for TensorFlow's logger; functions of the user's are warned of as ever.
+    It filters TensorFlow's logger. Warnings about users' functions still appear.
     """
     message = str(record.msg)
     return "tf.function retracing" not in message or not _MAKERS.search(message)
@@ -46,7 +46,7 @@ def versions() -> dict[str, str]:
 def python() -> str:
     """Returns the command for this Python in this shell, quoted."""
     found, mine = shutil.which("python"), pathlib.Path(sys.executable)
-    # By directory: that of a virtual environment may be a link to another's.
+    # Compares directories, because a virtual environment's python may be a link.
     if found and pathlib.Path(found).parent == mine.parent:
         return "python"
     return shlex.quote(min(os.path.relpath(mine), str(mine), key=len))
@@ -63,7 +63,7 @@ def program() -> str:
 def import_keras() -> None:
     """Imports Keras on TensorFlow, whatever KERAS_BACKEND and keras.json say.
 
-    FlagError if it is imported already, upon something else.
+    Raises a FlagError if Keras is imported already, on another backend.
     """
     with _variable("KERAS_BACKEND", "tensorflow"):
         import keras
@@ -76,7 +76,7 @@ def import_keras() -> None:
 def import_matplotlib() -> Any:
     """Imports and returns matplotlib, whatever MPLBACKEND says.
 
-    A notebook hands its own on to every command that is started from it.
+    We never use a backend. A notebook passes its own on to every command it starts.
     """
     with _variable("MPLBACKEND", ""):
         import matplotlib

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 _SHOWN_CHARACTERS = 80
-# The longest path that Linux opens is read whole.
+# Long enough for the longest path that Linux opens.
 _LONGEST_PART = 4096
 
 
@@ -26,7 +26,8 @@ def shown(value: object) -> str:
 def one_line(text: object) -> str:
     """Returns text on one line, escaped where unprintable and shortened if long.
 
-    A path in any script stays as it is; what would move a terminal's cursor does not.
+    Paths in any script stay readable. Characters that would move a terminal's cursor
+    are escaped.
     """
     line = str(text)
     if len(line) > _LONGEST_PART:
@@ -38,13 +39,13 @@ def one_line(text: object) -> str:
 class LeoError(ValueError):
     """An error that the user can fix.
 
-    Each part may hold text from a file; it is kept as `one_line` of it.
+    Each part may have text from a file, and is stored through `one_line`.
 
     Args:
       where: the path, the flag, or the path and field, e.g. "a.npz: `embeddings`".
-      expected: what would have been right.
-      received: what was found instead.
-      hint: what to do about it; may be empty.
+      expected: description of valid values.
+      received: the value found instead.
+      hint: the next step; may be empty.
     """
 
     exit_code = 1
@@ -181,7 +182,7 @@ def _is_alone() -> bool:
         return False
 
 
-# A fork may have come before this import: then TensorFlow has lost its threads.
+# If the fork came before this import, TensorFlow has lost its threads.
 _is_broken_fork = _is_alone() and _tensorflow_has_computed()
 if sys.platform != "win32":
     os.register_at_fork(after_in_child=_note_fork)

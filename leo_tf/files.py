@@ -31,14 +31,14 @@ def write_file(
     """Replaces a file at once: readers find the old or the new content, complete.
 
     Args:
-      path: of the file; its directory is made if it is missing.
+      path: path of the file. Its directory is created if missing.
       content: the bytes, or a function that writes them to a binary file.
 
     Raises:
       DiskError: if that fails; the old file is still there.
     """
     target = pathlib.Path(path)
-    # Of one process, so that of two that write at once the later one wins.
+    # Named after the process, so that of two writers at once the later one wins.
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         make_directory(target.parent)
@@ -65,7 +65,7 @@ def make_directory(path: pathlib.Path) -> None:
         if path.parent == path:
             raise
         make_directory(path.parent)
-        # Once more only: in /proc, or where the directory was removed, it never works.
+        # Tried only once more: in /proc, or in a removed directory, it never works.
         path.mkdir(exist_ok=True)
     except FileExistsError:
         if not path.is_dir():
@@ -103,14 +103,14 @@ def read_json(path: pathlib.Path, most_bytes: int) -> Any:
       OSError: if it is not there, or the disk fails to read it.
       ValueError: if it is no regular file, too large, or not JSON.
     """
-    # Asked before it is opened: opening a pipe without a writer never returns.
+    # Tested before opening, because opening a pipe without a writer never returns.
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file")
     if status.st_size > most_bytes:
         raise ValueError(f"{status.st_size} bytes, more than {most_bytes}")
     with open(path, "rb") as file:
-        text = file.read(most_bytes + 1)  # it may grow meanwhile
+        text = file.read(most_bytes + 1)  # the file may have grown
     try:
         return json.loads(text[:most_bytes].decode("utf-8"))
     except RecursionError:

@@ -161,7 +161,7 @@ def meta_loss(params: dict, batch: Task, draws: Draws, config: ModelConfig):
     return losses.mean() + regularizers(params, config), accuracies.mean()
 
 
-def mend_and_clip(gradients: dict, loss, params: dict, config: Config) -> dict:
+def replace_and_clip(gradients: dict, loss, params: dict, config: Config) -> dict:
     """Gradients with the release's rule for a step that is not finite, clipped."""
     parts = loss, *gradients.values()
     finite = jnp.stack([jnp.isfinite(part).all() for part in parts]).all()
@@ -184,7 +184,7 @@ def update(params: dict, state, batch: Task, draws: Draws, config: Config):
     """One meta-step with given draws: new parameters and Adam state, metrics."""
     value_and_grad = jax.value_and_grad(meta_loss, has_aux=True)
     metrics, gradients = value_and_grad(params, batch, draws, config.model)
-    gradients = mend_and_clip(gradients, metrics[0], params, config)
+    gradients = replace_and_clip(gradients, metrics[0], params, config)
     updates, state = adam(config).update(gradients, state)
     return optax.apply_updates(params, updates), state, metrics
 

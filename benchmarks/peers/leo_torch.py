@@ -167,7 +167,9 @@ def meta_loss(params: dict, batch: Task, draws: Draws, config: ModelConfig):
     return losses.mean() + regularizers(params, config), accuracies.mean()
 
 
-def mend_and_clip(gradients: dict, loss: Tensor, params: dict, config: Config) -> dict:
+def replace_and_clip(
+    gradients: dict, loss: Tensor, params: dict, config: Config
+) -> dict:
     """Gradients with the release's rule for a step that is not finite, clipped."""
     parts = loss, *gradients.values()
     finite = torch.stack([part.isfinite().all() for part in parts]).all()
@@ -186,7 +188,7 @@ def final_gradients(params: dict, batch: Task, draws: Draws, config: Config):
     """Returns Adam's input from a meta-step with given draws; loss and accuracy."""
     grad_and_value = torch.func.grad_and_value(meta_loss, has_aux=True)
     gradients, metrics = grad_and_value(params, batch, draws, config.model)
-    return mend_and_clip(gradients, metrics[0], params, config), metrics
+    return replace_and_clip(gradients, metrics[0], params, config), metrics
 
 
 def make_step(params: dict, config: Config, compiled: bool) -> Callable:

@@ -135,7 +135,7 @@ def _read_texts(
 
 
 def _texts_of(array: np.ndarray, where: str, embeddings: np.ndarray) -> list[str]:
-    # Counted before one is decoded: as an object it takes more memory than here.
+    # Counted before decoding, because objects take more memory than the array.
     if array.ndim != 1:
         raise InputError(where, "shape [rows]", f"{array.shape}")
     _check_rows(len(array), where, embeddings)

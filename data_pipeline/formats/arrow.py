@@ -1,7 +1,7 @@
 """Reads Parquet and Arrow files, and folders saved by Hugging Face's `datasets`.
 
-By pyarrow, the extra `arrow`. Its parser is a program in C++ with bounds of its own, so
-such files are read only if the user trusts them.
+Uses pyarrow, the extra `arrow`. Its parser is a large C++ program, so such files are
+read only if the user trusts them.
 """
 
 import json
@@ -17,13 +17,13 @@ from leo_tf.data_pipeline.formats.text_table import LABELS, TextTable
 from leo_tf.errors import InputError, shown
 from leo_tf.files import read_json
 
-# What `save_to_disk` writes beside the data.
+# Written by `save_to_disk` beside the data.
 STATE_FILE = "state.json"
 _MOST_STATE_BYTES = 1 << 20
 _PARQUET, _ARROW = b"PAR1", b"ARROW1"
 _STREAM = b"\xff\xff\xff\xff"
 _FLAG_HINT = "--trust_data_files, as its parser is one in C++ with bounds of its own"
-# The row numbers of pandas.
+# Column of row numbers that pandas writes.
 _INDEX = "__index_level_0__"
 
 
@@ -43,9 +43,9 @@ def untrusted(path: str, advice: str) -> InputError:
 def read_arrow(path: str, dtype: str) -> TextTable:
     """Reads a file, or the folder that a `state.json` is in.
 
-    The class is in the column called label, class, y or target, features are in the one
-    column of lists of numbers or, without one, in all others. Numbers of classes that
-    `datasets` has names for become these.
+    The class is in the column called label, class, y or target. Features are in the one
+    column of lists of numbers or, without one, in all other columns. Class numbers
+    become names if `datasets` stored names.
 
     Raises:
       InputError: if it cannot be read, or holds anything else.
@@ -80,7 +80,7 @@ def read_arrow(path: str, dtype: str) -> TextTable:
     else:
         columns = [_numbers(table[n], f"{path}: `{n}`") for n in names]
         features = np.stack(columns, axis=1)
-    with np.errstate(over="ignore"):  # infinite then, and refused with its row
+    with np.errstate(over="ignore"):  # an overflow is refused with its row
         return TextTable(features.astype(dtype, copy=False), classes)
 
 

@@ -1,8 +1,8 @@
 """Recognises files of other programs, and gives the Python that converts them.
 
-They are known by their first bytes or by their names; no more is read of them, and
-nothing is run. NumPy takes a tenth of a second, so nothing of it here: the command line
-reads this.
+They are recognised by first bytes or names. Nothing else is read, and nothing is run.
+NumPy is not imported, because the command line imports this module and NumPy takes a
+tenth of a second.
 """
 
 import io
@@ -33,11 +33,11 @@ class _Kind(NamedTuple):
     """A kind of foreign file: its first bytes or suffixes, and how to convert it."""
 
     name: str
-    start: bytes  # a regular expression; one that never fits where the name decides
+    start: bytes  # a regular expression; never matches if the suffix decides
     suffixes: tuple[str, ...]
-    note: str  # for a person
+    note: str  # advice in words
     imports: str = ""
-    code: str = ""  # of Python, with {path} and {out}
+    code: str = ""  # Python with {path} and {out}
 
 
 _KINDS = (
@@ -127,7 +127,7 @@ _CLASSES = (
     "labels=np.repeat(list(d), [len(v) for v in d.values()]))"
 )
 _TRUST = "Only if you trust the file, for it can run anything."
-# Opcodes that say nothing of what is in a pickle; `pickletools` has all names.
+# Opcodes without information about the content, by their names in `pickletools`.
 _SILENT = ("PROTO", "FRAME", "MARK", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT")
 _PAIR_END = rb"(?:\x86|t)(?:\x94|q.|r.{4}|p\d+\n)?\.\Z"
 
@@ -137,10 +137,10 @@ def kind_of(head: bytes, path: str) -> tuple[str, str] | None:
 
     Args:
       head: its first `HEAD_BYTES`, of a file that is no TFRecord.
-      path: of it, for the lines to paste.
+      path: its path, for the lines to paste.
     """
     found = [k for k in _KINDS if re.match(k.start, head, re.DOTALL)]
-    if not found and not head.startswith((b"PK", b"\x80")):  # ours, whatever the name
+    if not found and not head.startswith((b"PK", b"\x80")):  # not one of our formats
         found = [k for k in _KINDS if path.lower().endswith(k.suffixes)]
     if not found:
         return None
@@ -151,7 +151,7 @@ def kind_of(head: bytes, path: str) -> tuple[str, str] | None:
 def pickle_advice(file: BinaryIO | io.BufferedIOBase, path: str) -> str:
     """Returns Python that converts a foreign pickle to .npz; "" if unknown.
 
-    Nothing is unpickled: the first and the last bytes tell dicts, pairs and frames.
+    Nothing is unpickled. The first and last bytes distinguish dicts, pairs and frames.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -173,7 +173,7 @@ def _opening(head: bytes) -> list[tuple[str, Any]]:
     """Returns the first opcodes of a pickle with their arguments. Nothing is run."""
     found = []
     try:
-        with warnings.catch_warnings():  # of escapes in text that is damaged
+        with warnings.catch_warnings():  # about escapes in damaged text
             warnings.simplefilter("ignore")
             for opcode, argument, _ in pickletools.genops(head):
                 if opcode.name not in _SILENT:
@@ -194,7 +194,7 @@ def _of_pickle(opening: list[tuple[str, Any]], is_pair: bool) -> tuple[str, str]
         keys = [argument for name, argument in opening if argument is not None]
         keys = [k for k in keys if "OrderedDict" not in str(k) and k != "collections"]
         if not keys or keys[0] in ("embeddings", "keys"):
-            return "", ""  # the release's, and damaged
+            return "", ""  # a damaged pickle of the release
         named = keys[0] in (*_FEATURES, *_LABELS)
         return _pair_of(keys) if named else ("", _CLASSES)
     if is_pair:

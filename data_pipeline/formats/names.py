@@ -10,7 +10,7 @@ import numpy as np
 from leo_tf.errors import InputError, shown
 
 _OFFENDERS_SHOWN = 3
-# Longer than any path; a bound, so that the search below stays linear in the file.
+# Longer than any path. The bound keeps the search below linear in the file.
 _LONGEST_KEY = 4096
 _LAST_CODE_POINT = 0x10FFFF
 _FREE_ROWS, _ROW_BYTES = 1 << 20, 128
@@ -34,9 +34,8 @@ def check_row_count(rows: int, row_bytes: int, refusal: Refusal) -> None:
 def decode_names(names: list[str | bytes]) -> list[str]:
     """Returns names as text.
 
-    A file has one writer, so its byte strings have one encoding: UTF-8 if every one
-    of them is valid UTF-8, which no other encoding is by accident for long, and
-    Latin-1, which decodes every byte, for all of them otherwise.
+    All byte strings of a file are assumed to have one encoding: UTF-8 if every one is
+    valid UTF-8, which is unlikely by accident, else Latin-1, which decodes every byte.
     """
 
     def decoded(encoding):

@@ -61,7 +61,7 @@ def labels_beside(path: str) -> str:
     stems = [f"{stem}_labels", f"{stem}_y"]
     stems.append(re.sub(r"^[Xx](?=_|$)", "y", stem))
     stems.append(re.sub(r"^(features|embeddings)(?=_|$)", "labels", stem))
-    if stem not in SPLITS:  # else those of one split might be taken for another's
+    if stem not in SPLITS:  # these might belong to another split
         stems += ["labels", "y"]
     stems = [name for name in dict.fromkeys(stems) if name != stem]
     names = [name + suffix for name in stems for suffix in _LABEL_SUFFIXES]

@@ -23,7 +23,7 @@ from leo_tf.errors import InputError, shown
 
 _SUFFIX = ".npy"
 # Features and their names compress to a third, not to a twentieth; a bomb compresses
-# to a thousandth. Deflate cannot tell, so the ratio must.
+# to a thousandth. Only the ratio tells them apart.
 _MAX_INFLATION = 20
 _FREE_BYTES = 1 << 20
 _COPY_BYTES = 1 << 20
@@ -37,10 +37,10 @@ _LENGTHS_AT = 26  # in a member's own header: those of its name and of more
 # Source: the format's description in `numpy.lib.format`: a dict, keys in this order.
 _HEADER = re.compile(
     rb"\{'descr': *'([<>|=])([a-zA-Z])(\d{1,9})', *'fortran_order': *(True|False), *"
-    # Commas between the numbers, or this would take forever to fail.
+    # Commas between the numbers are required, or a failing match would never end.
     rb"'shape': *\(((?:\d{1,15}L?, *){0,8}(?:\d{1,15}L?)?)\),? *\} *\n?"
 )
-# What `zipfile` raises for a damaged zip; RuntimeError for an encrypted one.
+# Exceptions of `zipfile` for a damaged zip; RuntimeError for an encrypted one.
 _DAMAGES = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError),
     *(NotImplementedError, OSError, RuntimeError, ValueError),
@@ -100,7 +100,7 @@ class NpzFile:
                         return mapped
                 flat = np.empty(math.prod(shape), dtype)
                 fill(flat.view(np.uint8), member, where)
-            # May fail, of an array without items: (0, 999999999999999).
+            # May fail for an array without items: (0, 999999999999999).
             return flat.reshape(shape, order="F" if fortran else "C")
         except InputError:
             raise

@@ -21,7 +21,7 @@ def open_input(path: AnyPath) -> Iterator[io.BufferedReader]:
     path = os.fspath(path)
     try:
         try:
-            # Asked before it is opened: opening a pipe without a writer never returns.
+            # Tested first: opening a pipe without a writer never returns.
             status = os.stat(path)
         except ValueError as error:  # a NUL in the path
             raise InputError(ascii(path), "a path", str(error)) from None
@@ -30,7 +30,7 @@ def open_input(path: AnyPath) -> Iterator[io.BufferedReader]:
         if not stat.S_ISREG(status.st_mode):
             raise InputError(path, "a file", "a device, a pipe or a socket")
         if not status.st_size:
-            hint = "Whatever wrote or copied it did not finish: do that again."
+            hint = "The program that wrote or copied it did not finish: run it again."
             raise InputError(path, "a file with data", "an empty file", hint)
         with open(path, "rb") as file:
             yield file

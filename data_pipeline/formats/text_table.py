@@ -45,12 +45,12 @@ def is_text_table(start: bytes) -> bool:
 def read_table(file: BinaryIO, path: str, dtype: str) -> TextTable:
     """Reads the table in an open file.
 
-    Where the first line names columns, the class is in the one called label, class, y
-    or target, and a column without a name, as of row numbers, is left out. Else it is
-    in the last one. All others are features.
+    If the first line names columns, the class is in the one called label, class, y or
+    target, and a column without a name, such as row numbers, is left out. Otherwise the
+    class is in the last column. All others are features.
 
     Raises:
-      InputError: naming the line and the column that is none.
+      InputError: if a cell is invalid; it names the line and the column.
     """
     file.seek(0)
     first = file.readline(_LONGEST_LINE)
@@ -59,7 +59,7 @@ def read_table(file: BinaryIO, path: str, dtype: str) -> TextTable:
     rows = csv.reader(_lines(file, path), delimiter=delimiter, strict=True)
     numbers = array.array("d" if dtype == "float64" else "f")
     classes: list[str] = []
-    known: dict[str, str] = {}  # one object a class
+    known: dict[str, str] = {}  # shares one string object per class
     try:
         header = next(rows)
         columns = _columns_of(header, path)
@@ -93,7 +93,9 @@ def read_table(file: BinaryIO, path: str, dtype: str) -> TextTable:
         if _is_number(label) and not float(label).is_integer():
             received = f"{shown(label)} in column {columns.names[columns.label]}"
             hint = "Is the class in another column? Name it label."
-            raise InputError(path, "classes that are names or whole", received, hint)
+            raise InputError(
+                path, "classes that are names or whole numbers", received, hint
+            )
     features = np.frombuffer(numbers, numbers.typecode)
     return TextTable(features.reshape(len(classes), -1), classes)
 
@@ -106,7 +108,7 @@ def read_labels(file: BinaryIO, path: str, rows: int) -> list[str]:
     """
     file.seek(0)
     labels: list[str] = []
-    known: dict[str, str] = {}  # one object a class
+    known: dict[str, str] = {}  # shares one string object per class
     try:
         for line in _lines(file, path):
             label = line.strip().strip('"')

@@ -24,7 +24,7 @@ from leo_tf.data_pipeline.formats.tfrecord_framing import scan
 from leo_tf.errors import InputError, shown
 from leo_tf.files import AnyPath, write_file
 
-# So much is parsed at a time.
+# Bytes parsed at a time.
 _BATCH_BYTES = 1 << 20
 _FLOAT_BYTES = 4
 # The latter if the message of the former has bytes of the file in it.

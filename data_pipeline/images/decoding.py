@@ -31,7 +31,7 @@ from leo_tf.errors import InputError
 _MOST_MEMORY = 1 << 30
 _MOST_SECONDS = 30.0
 _BATCH = 32
-# More processes than that wait for the disk, or for whoever takes the pixels.
+# More workers would wait for the disk, or for the consumer of the pixels.
 _MOST_WORKERS = 16
 _DIGEST_BYTES = 32
 _BAD_SHOWN = 20
@@ -70,10 +70,10 @@ def decode(
 ) -> Iterator[Decoded]:
     """Decodes pictures in order, a few batches ahead, safe from hostile files.
 
-    Each is turned as its EXIF data says and resized to S x S pixels of RGB; of an
-    animation the first frame, transparent parts white. Processes do it that were
-    started afresh, without TensorFlow; if one dies of a picture, that is named, and
-    another takes its place. They end with the iterator.
+    Each picture is turned as its EXIF data says and resized to S x S pixels of RGB. An
+    animation gives its first frame; transparent parts are white. Fresh worker processes
+    without TensorFlow do this. If a picture kills a worker, it is named and the worker
+    is replaced. The workers end with the iterator.
 
     Args:
       pictures: from `find_pictures`.
@@ -82,16 +82,16 @@ def decode(
       indices: [n] which of the pictures, in this order; all unless given.
       bad: a list to which the error of each bad picture is added; it is left out of
         its batch then. Unless given, the first one is raised.
-      workers: how many processes; unless given one a core that is ours.
-      batch_size: how many pictures to ask a process for, and to yield, at a time.
-      seconds: how long a picture may take.
-      memory: how many bytes a process may take besides those it starts with (Linux).
+      workers: number of processes; by default one per available core.
+      batch_size: pictures to decode per request, and to yield at a time.
+      seconds: limit of time for one picture.
+      memory: bytes that a process may take beyond those it starts with (Linux).
 
     Yields:
-      Batches of `batch_size`, the last of fewer, and any less the bad ones.
+      Batches of `batch_size` less bad pictures; the last one may be smaller.
 
     Raises:
-      InputError: naming the first bad picture and what is wrong with it.
+      InputError: if a picture is bad and `bad` is not given; it names the picture.
     """
     if fit not in FITS:
         raise InputError("`fit`", f"one of {', '.join(FITS)}", fit)
@@ -152,7 +152,7 @@ def _cores() -> int:
     return min(_MOST_WORKERS, os.cpu_count() or 1)
 
 
-# Digest and pixels; or what was expected and received of a bad one, perhaps a hint.
+# Digest and pixels; or expected, received and perhaps a hint for a bad picture.
 _Answer = bytes | tuple[str, ...]
 
 
@@ -213,7 +213,7 @@ class _Process:
             if len(found) == len(items):
                 break
             status = self._stopped()
-            # Once, it may be another's doing, as of a system short of memory.
+            # One death may have another cause, such as a system short of memory.
             if status == -signal.SIGALRM or len(found) == suspect:
                 found.append(_of_death(status, task.seconds))
                 suspect = -1
@@ -247,7 +247,7 @@ class _Process:
             child, self._child = self._child, None
         if child is None:
             return 0
-        child.kill()  # nothing to one that has ended
+        child.kill()  # does nothing if it has ended
         with contextlib.suppress(BrokenPipeError), child:  # closes its pipes
             child.wait()
         return child.returncode

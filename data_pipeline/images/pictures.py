@@ -25,7 +25,7 @@ _SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif"),
     *(".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm"),
 )
-# What else the splits are called, as folders.
+# Other names of the splits' folders.
 _SPLIT_OF = {name: name for name in SPLITS} | {
     **{"valid": "val", "validation": "val"},
     **{"base": "train", "novel": "test"},
@@ -36,7 +36,7 @@ _COLUMNS = {
     "label": ("label", "class"),
     "split": ("split",),
 }
-_JUNK = "__MACOSX"  # what an archive of macOS leaves beside the folders
+_JUNK = "__MACOSX"  # left beside the folders by archives of macOS
 _SHOWN = 3
 _NAME_CHARACTERS = 40  # of a text
 
@@ -44,16 +44,16 @@ _NAME_CHARACTERS = 40  # of a text
 class Pictures(NamedTuple):
     """A list of n pictures of C classes, sorted by class, then by path.
 
-    Nothing of a file is known but its name: `decoding.decode` reads it.
+    Only the names of files are known here. `decoding.decode` reads them.
     """
 
-    root: str  # the folder, absolute, without links; "" for pictures in memory, texts
+    root: str  # absolute folder without links; "" for pictures in memory and texts
     items: tuple[str, ...]  # the path of each below it, or its name, or the text
     labels: np.ndarray  # [n] int32, the class of each
     class_names: tuple[str, ...]  # [C]
     splits: tuple[str, ...] | None = None  # [C] train, val or test; None: not split
     images: np.ndarray | None = None  # [n, H, W] uint8, of pictures in memory
-    source: str = ""  # what was given; errors begin with it
+    source: str = ""  # as given by the user; errors begin with it
 
     @property
     def names(self) -> list[str]:
@@ -110,11 +110,11 @@ def find_pictures(path: AnyPath, console: Console = SILENT) -> Pictures:
     """Finds the pictures of a folder, of a CSV file, or the embedded ones.
 
     Args:
-      path: of a folder of a folder a class, `DIR/cat/1.jpg`, or of folders train, val
-        and test of those; of a CSV file whose first line names columns path and label,
+      path: a folder with a folder per class, `DIR/cat/1.jpg`, or with train, val
+        and test of those; a CSV file whose first line names columns path and label,
         and perhaps split, paths below its own folder, or text in place of path, for
         what is no file; or "glyphs", the embedded set.
-      console: where to say what was passed over.
+      console: reports skipped files.
 
     Raises:
       InputError: if there are no pictures, or a class is in two splits.
@@ -181,7 +181,7 @@ def _in_folders(path: str, console: Console) -> Iterator[tuple[str, str, str]]:
     if other_files:
         few = ", ".join(map(shown, other_files[:_SHOWN]))
         few += ", ..." * (len(other_files) > _SHOWN)
-        passed = "files are no pictures, or in no class, and passed over"
+        passed = "files are no pictures, or in no class, and skipped"
         console.say(f"{path}: {len(other_files)} {passed}: {few}")
 
 
@@ -200,7 +200,7 @@ def _in_classes(
                 item = os.path.join(folder, each.name)
                 if each.is_dir(follow_symlinks=False):
                     waiting.append(item)
-                # A link to a directory might lead back here: it is refused as a file.
+                # A link to a directory might lead back here: refused as a file.
                 elif each.is_dir() or item.lower().endswith(_SUFFIXES):
                     yield item, _text(entry.name), split
                 else:

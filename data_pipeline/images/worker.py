@@ -1,8 +1,9 @@
 """Decodes, turns, crops and resizes one picture, from a file that may attack.
 
-`decoding` runs this file as a program, in a process of its own: what a picture does to
-Pillow's decoders in C, to memory or to time ends that process only. So nothing of this
-package is imported here, and no NumPy: a process starts in a tenth of a second.
+`decoding` runs this file as a program in a process of its own, so a picture that breaks
+Pillow's decoders, or takes too much memory or time, ends that process only. Nothing of
+this package is imported here, and no NumPy, so that a process starts in a tenth of a
+second.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import sys
 import warnings
 from typing import Any, BinaryIO
 
-# Named, so that no others are loaded; each makes itself known.
+# Imported by name, so that no others load. Each registers itself.
 from PIL import (
     GifImagePlugin,  # noqa: F401
     Image,
@@ -27,18 +28,18 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-# What the pixels depend on beside file, size and fit; raise it if they change.
+# Part of what pixels depend on. Raise it if decoding changes.
 VERSION = 1
-# Pillow tries these decoders only: of its others, one starts Ghostscript.
+# Pillow tries these decoders only. One of the others starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 _MAGICS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF8")
 FITS = ("crop", "squash")
-# Pixels to decode: a JPEG is decoded at an eighth of its sides if that is enough.
+# Pixels after decoding; a JPEG may be decoded at an eighth of its sides.
 _MOST_PIXELS = 1 << 26
-_MOST_BYTES = 1 << 28  # of a file; it is read as a whole, for its digest
-# Before it is resized, a picture is at least so many times as large as it will be.
+_MOST_BYTES = 1 << 28  # of a file, which is read completely for its digest
+# A picture is at least this many times larger before resizing than after.
 _GAP = 3.0
-_ORIENTATION = 0x0112  # EXIF's tag; what undoes each of its values
+_ORIENTATION = 0x0112  # EXIF's tag; below, the inverse of each of its values
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -48,11 +49,11 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What is seen through a transparent picture.
+# Background of transparent pictures.
 _PAPER = "white"
-_AGAIN = "Whatever wrote or copied it did not finish: do that again."
+_AGAIN = "The program that wrote or copied it did not finish: run it again."
 _CONVERT = "Convert it: an image program, or Pillow's Image.open(a).convert('RGB')."
-# An answer: whether it is a picture, and how many bytes follow.
+# Header of an answer: True for a good picture, and the number of bytes that follow.
 ANSWER = struct.Struct("<?I")
 READY = b"\n"
 
@@ -74,7 +75,7 @@ def read_picture(root: str, item: str, size: int, fit: str) -> tuple[bytes, byte
       S * S * 3 bytes, row by row, each pixel red, green, blue; 32 bytes.
 
     Raises:
-      BadPicture: if it is none that can be read.
+      BadPicture: if it cannot be read.
     """
     try:
         content = _content(root, os.path.join(root, item))
@@ -88,7 +89,7 @@ def decoded(content: bytes, size: int, fit: str) -> bytes:
     """Returns the pixels of the content of a file; see `read_picture`."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            # Free for other formats; only then is it known how much is to decode.
+            # No cost for other formats. The size to decode is known only afterwards.
             image.draft(None, (int(_GAP * size), int(_GAP * size)))
             if image.width * image.height > _MOST_PIXELS:
                 received = f"{image.width} x {image.height}"
@@ -100,7 +101,7 @@ def decoded(content: bytes, size: int, fit: str) -> bytes:
         raise
     except Image.UnidentifiedImageError:
         if content.startswith(_MAGICS):
-            received = "one whose beginning makes no sense"
+            received = "one with a damaged beginning"
             raise BadPicture("an undamaged picture", received, _AGAIN) from None
         expected = "a picture in JPEG, PNG, WebP or GIF"
         received = f"a file that begins with {content[:8]!a}"
@@ -134,7 +135,7 @@ def fitted(image: Image.Image, size: int, fit: str) -> Image.Image:
         paper = Image.new("RGBA", image.size, _PAPER)
         image = Image.alpha_composite(paper, image)
     image = image.convert("RGB")
-    # Turned now that it is small: the middle stays the middle.
+    # Turned last, when it is small. The middle stays the middle.
     return image if turn is None else image.transpose(turn)
 
 
@@ -155,7 +156,7 @@ def _content(root: str, path: str) -> bytes:
         if root and os.path.commonpath([root, os.path.realpath(path)]) != root:
             hint = "Copy what it leads to, or give a folder that holds both."
             raise BadPicture(f"a file in {root}", "a link that leads out of it", hint)
-        # Asked before it is opened: opening a pipe without a writer never returns.
+        # Tested before opening: opening a pipe without a writer never returns.
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise BadPicture("a picture", "a directory, or a link to one")
@@ -195,7 +196,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     for line in iter(requests.readline, b""):
         root, items, size, fit, seconds = json.loads(line)
         for item in items:
-            # It ends the process, wherever that is: no handler waits for Python.
+            # Its signal ends the process anywhere, because there is no Python handler.
             signal.setitimer(signal.ITIMER_REAL, seconds)
             try:
                 pixels, digest = read_picture(root, item, size, fit)
@@ -209,11 +210,11 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 def main(arguments: list[Any]) -> None:
     """Runs the worker. `arguments` is [bytes of memory that it may add]."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it goes to all; one decides
-    warnings.simplefilter("ignore")  # the decoder's, of pictures that are odd
-    Image.MAX_IMAGE_PIXELS = None  # compared here, after the draft
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    warnings.simplefilter("ignore")  # of decoders, about odd pictures
+    Image.MAX_IMAGE_PIXELS = None  # limited above, after the draft
     limit(int(arguments[0]))
-    with contextlib.suppress(BrokenPipeError):  # nobody is left to answer
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone
         serve(sys.stdin.buffer, sys.stdout.buffer)
 
 

@@ -29,7 +29,7 @@ _BYTES_PER_UNIT = {"f": 1, "S": 1, "U": 4, "O": 8}
 _MAX_RANK = 2
 
 
-# The globals such files name. A member can do nothing.
+# Globals that such files name. The members cannot do anything.
 Known = enum.Enum(
     "Known", "RECONSTRUCT SCALAR FROMBUFFER NDARRAY DTYPE ENCODE ORDERED_DICT"
 )
@@ -110,7 +110,7 @@ class Array:
         if not isinstance(shape, tuple) or not 1 <= len(shape) <= _MAX_RANK:
             raise Unexpected("a shape of 1 or 2 axes", kind_of(shape))
         integers(shape, "a shape")
-        # NumPy takes no True for a 1 there.
+        # NumPy does not accept True for 1 there.
         if bool in map(type, shape) or min(shape) < 1:
             raise Unexpected("a shape of positive axes", f"{shape}")
         if not isinstance(dtype, Dtype) or dtype.order is None:

@@ -56,7 +56,7 @@ def read_entries(entries: object, size: int) -> dict[str, Any]:
         if field not in entries:
             raise Unexpected(f"a dict with `{field}`", shown(sorted(entries)))
     embeddings, names = _read_embeddings(entries["embeddings"]), entries["keys"]
-    # Counted before one is decoded: as text it takes more memory than in the file.
+    # Counted before decoding, because text takes more memory than the file.
     rows = len(embeddings)
     check_row_count(rows, embeddings[0].nbytes, Unexpected)
     is_array = isinstance(names, Array) and names.data is not None
@@ -86,7 +86,7 @@ def _read_names(value: Any, size: int) -> list[str]:
             value = value.data
     if not isinstance(value, (list, tuple)):
         raise _unfit("a list or array of names", kind_of(value))
-    # One long name named a million times is small in the file, and not here.
+    # A long name repeated a million times is small in the file, but not here.
     length = 0
     for name in value:
         if not isinstance(name, (str, bytes, Scalar, Encoded)):

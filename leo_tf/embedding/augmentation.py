@@ -23,8 +23,8 @@ def random_views(
     Args:
       side: S.
       seed: [2] int32; the views are a function of it.
-      flip: whether half of the pictures are mirrored, left to right.
-      smallest_area: of a crop, as a share of the picture; the largest is 1.
+      flip: mirrors half of the pictures, left to right.
+      smallest_area: smallest area of a crop, as a share of the picture.
     """
     count = tf.shape(pictures)[0]
     draws = tf.random.stateless_uniform((_DRAWS, count), seed)  # [7, n]

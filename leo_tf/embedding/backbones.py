@@ -24,9 +24,9 @@ from leo_tf.embedding.wide_resnet import shape_of
 from leo_tf.errors import FlagError, InputError, shown
 
 HOG = "hog"
-BACKBONE_FILE = "backbone.keras"  # of the directory of a pre-training
+BACKBONE_FILE = "backbone.keras"  # in the directory of a pre-training
 _HOG_SIDE = 32
-# What most models of `keras.applications` were trained on, and what others were.
+# Side of the pictures most models of `keras.applications` were trained on; others.
 _USUAL_SIDE = 224
 _SIDES = {"InceptionV3": 299, "InceptionResNetV2": 299, "Xception": 299}
 _SIDES |= {"NASNetLarge": 331}
@@ -42,7 +42,7 @@ class Backbone(NamedTuple):
 
     Attributes:
       name: as given.
-      embed: of pictures [n, S, S, 3] uint8, or of a list of items: [n, D] numbers.
+      embed: maps pictures [n, S, S, 3] uint8, or a list of items, to [n, D] numbers.
       side: S; None if it takes items as they are.
       digest: SHA-256 of its weights, or of the source of a callable.
       preprocessing: in words.
@@ -62,7 +62,7 @@ def backbone_named(
 
     Args:
       name: as above.
-      weights: of a model of `keras.applications`: "imagenet", which Keras downloads;
+      weights: for a model of `keras.applications`: "imagenet", which Keras downloads;
         "none", drawn at random from seed 0; or a file. None for imagenet.
       side: S, where the backbone takes any; None for its own.
 
@@ -133,7 +133,7 @@ def _application(name: str, weights: str, side: int | None) -> Backbone:
     options["weights"] = None if weights == "none" else weights
     try:
         model = getattr(module, name)(input_shape=(side, side, 3), **options)
-    except Exception as error:  # of Keras and of the network: any
+    except Exception as error:  # Keras and the network may raise anything
         hint = f"Give {_WEIGHTS}=FILE, downloaded elsewhere, or none for random ones."
         what = f"{name} with weights {weights} for pictures of {side} x {side}"
         raise InputError("--backbone", what, _brief(error), hint) from error
@@ -156,7 +156,7 @@ def _saved(path: str, side: int | None) -> Backbone:
     try:
         # Without the code of Lambda layers: a file runs nothing.
         model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # whatever is wrong with the file
+    except Exception as error:  # damage may raise anything
         raise InputError(path, "a Keras model (.keras)", _brief(error)) from error
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] != 3:
@@ -180,7 +180,7 @@ def _saved_model(path: str, side: int | None) -> Backbone:
         function = loaded.signatures["serving_default"]
         ((key, spec),) = function.structured_input_signature[1].items()
         (out,) = function.structured_outputs
-    except Exception as error:  # whatever is wrong with the files
+    except Exception as error:  # damage may raise anything
         expected = "a SavedModel whose serving_default has one input and one output"
         raise InputError(path, expected, _brief(error)) from error
     fixed = spec.shape[1]
@@ -218,7 +218,7 @@ def _callable(name: str, side: int | None) -> Backbone:
         sys.path.insert(0, os.getcwd())
     try:
         function = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # of the user's module: any
+    except Exception as error:  # the user's module may raise anything
         raise InputError(
             f"--backbone={name}", "module:callable", _brief(error)
         ) from error
@@ -233,7 +233,7 @@ def _callable(name: str, side: int | None) -> Backbone:
     def embed(items):
         try:
             return function(items)
-        except Exception as error:  # of the user's function: any
+        except Exception as error:  # the user's function may raise anything
             hint = "--debug shows where."
             parts = f"--backbone={name}", "features of items", _brief(error), hint
             raise InputError(*parts) from error

@@ -32,12 +32,12 @@ from leo_tf.errors import FlagError, InputError, shown
 from leo_tf.files import AnyPath, read_json, to_json, write_file
 
 SOURCES_FILE = "sources.sha256"
-ALL = "all"  # in place of the splits, of classes that are shared later
+ALL = "all"  # stands for the splits if classes are divided later
 _PART, _JOB = ".part", "job.json"
 _MOST_JSON_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 20
 _BATCH = 64
-_CHUNK = 1024  # pictures a file of `.part`: so much is done again after a kill
+_CHUNK = 1024  # pictures per file of `.part`; redone after a kill
 
 
 def embed_pictures(
@@ -52,30 +52,30 @@ def embed_pictures(
 ) -> dict[str, Any]:
     """Writes the features of pictures, one file per split, and resumes if stopped.
 
-    Of pictures of the same names and content, and the same backbone and views, a
-    finished directory is left as it is.
+    A finished directory is kept if names and content of the pictures, backbone and
+    views are the same.
 
     Args:
       pictures: each class in a split.
-      directory: where the files go.
-      views: of `views.VIEWS`.
-      skip_bad: whether to leave out pictures that cannot be read, and say so.
-      check: asked after every batch; what it raises ends the job, and what is done is
+      directory: directory of the files.
+      views: one of `views.VIEWS`.
+      skip_bad: leaves out and lists pictures that cannot be read.
+      check: called after every batch. An exception ends the job; finished work is
         kept.
 
     Returns:
-      What is in embedding.json.
+      The content of embedding.json.
 
     Raises:
-      InputError: naming the picture that cannot be read or has no features, or the
-        directory if it holds features of others.
+      InputError: if a picture cannot be read or has no features, or the directory has
+        features of other pictures.
     """
     directory = pathlib.Path(directory)
     job = _job(pictures, backbone, views)
     if (found := embedding_of(directory)) is not None:
         return _unchanged(found, job, pictures, directory, skip_bad)
     part = directory / _PART
-    _begin(part, {**job, "skip_bad": skip_bad})  # or bad ones stayed out unasked
+    _begin(part, {**job, "skip_bad": skip_bad})  # else bad ones would stay out unasked
     bad: list[InputError] = []
     noted = bad if skip_bad else None
     _embed_chunks(pictures, backbone, part, views, noted, check, console)
@@ -148,7 +148,7 @@ def _unchanged(found, job, pictures, directory, skip_bad) -> dict[str, Any]:
 
 def _check_sources(pictures: Pictures, directory: pathlib.Path) -> None:
     """Checks that the files are those that the features were made from."""
-    if pictures.images is not None or pictures.are_texts:  # the items say it all
+    if pictures.images is not None or pictures.are_texts:  # the items have all content
         return
     then: dict[str, str] = {}
     with open(directory / SOURCES_FILE, encoding="utf-8") as lines:
@@ -185,7 +185,7 @@ def _embed_chunks(pictures, backbone, part, views, bad, check, console) -> None:
     held: list[tuple[np.ndarray, np.ndarray, list[str]]] = []
     first, done, size = starts[0], len(chosen) - len(wanted), None
     with console.progress("embedding", len(chosen), done, "pictures") as line:
-        # Batches do not straddle chunks: their sizes divide.
+        # Batches end where chunks end, because their sizes divide.
         for batch in _features(pictures, backbone, views, wanted, bad):
             check()
             if batch[1].shape[1] != (size := size or batch[1].shape[1]):

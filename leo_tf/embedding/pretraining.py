@@ -29,20 +29,20 @@ _STATE = re.compile(r"state\.([0-9]+)\.weights\.h5")
 # The rate falls to a tenth after these shares of all epochs.
 _DECAYS = (0.5, 0.75)
 _MOMENTUM = 0.9
-_HELD_OUT = 10  # of so many pictures of a class one is not trained on
-_KERAS_SEED = 0x1E0  # xor the seed: other draws than those of views
+_HELD_OUT = 10  # one picture in this many of a class is held out
+_KERAS_SEED = 0x1E0  # xored with the seed, for draws other than the views'
 
 
 class Recipe(NamedTuple):
     """Settings of a backbone's pre-training.
 
     Attributes:
-      depth, width: of the wide residual network.
+      depth, width: depth and width of the wide residual network.
       side: S.
-      epochs, batch_size, learning_rate: of stochastic gradient descent, momentum 0.9.
+      epochs, batch_size, learning_rate: settings of SGD with momentum 0.9.
       dropout_rate, l2_penalty_weight: as in `wide_resnet`.
       flip, smallest_area: as in `random_views`.
-      seed: of weights, order, views and dropout.
+      seed: seed of weights, order, views and dropout.
     """
 
     depth: int
@@ -70,7 +70,9 @@ def held_out(labels: np.ndarray) -> np.ndarray:
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], labels[order])
     places = np.empty(len(labels), int)
-    places[order] = np.arange(len(labels)) - starts  # of a picture in its class
+    places[order] = (
+        np.arange(len(labels)) - starts
+    )  # number of a picture within its class
     return places % _HELD_OUT == _HELD_OUT - 1
 
 
@@ -83,13 +85,13 @@ def pretrain(
 ) -> dict[str, Any]:
     """Trains a backbone, resuming where it stopped, and writes `backbone.keras`.
 
-    Epoch e depends on the seed and e alone, so that a run which is killed and started
-    again ends as if it had not been.
+    Epoch e depends on the seed and e only, so a run that is killed and restarted ends
+    like an uninterrupted one.
 
     Args:
       pictures: [n, H, H, 3] uint8; may be a memory map.
       labels: [n] int, the class of each, from 0.
-      directory: where the state is kept; made if need be.
+      directory: directory of the state, created if missing.
 
     Returns:
       Loss and accuracy of the last epoch, on the pictures trained on and held out.
@@ -109,7 +111,7 @@ def pretrain(
         epochs=recipe.epochs,
         initial_epoch=done,
         verbose=0,
-        shuffle=False,  # they are
+        shuffle=False,  # batches are shuffled already
         callbacks=[
             follow,
             keras.callbacks.TensorBoard(
@@ -166,7 +168,7 @@ def _batches(pictures, labels, rows, recipe, epoch, steps):
 
     batches = tf.data.Dataset.range(1).flat_map(shuffled).batch(recipe.batch_size)
     views = batches.enumerate().map(view, num_parallel_calls=tf.data.AUTOTUNE)
-    # Keras would else take the end of the first epoch for that of the data.
+    # Otherwise Keras would mistake the end of the first epoch for the end of data.
     return views.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
 

@@ -1,7 +1,7 @@
-"""How long the stages from pictures to an export will take, told before they begin.
+"""Estimates the time of the stages from pictures to an export.
 
-What can be is measured here and now: how fast pictures are decoded, a given backbone
-answers, and this machine multiplies matrices. The rest follows by constants.
+The speeds of decoding, of a given backbone and of matrix products are measured on this
+machine. The rest follows from constants.
 """
 
 import os
@@ -42,12 +42,12 @@ def stage_seconds(
     backbone: tuple[str | None, str | None, int | None] = (None, None, None),
     views: str | None = None,
 ) -> dict[str, float]:
-    """Returns how long each stage will take: backbone, features, comparison.
+    """Returns the estimated seconds of each stage: backbone, features, comparison.
 
     Args:
-      methods: what is compared.
-      recipe: of the backbone that is trained; None if one is given.
-      backbone: name, weights and side of the one that is given.
+      methods: names of the compared methods.
+      recipe: recipe of the backbone to train; None if one is given.
+      backbone: name, weights and side of a given backbone.
 
     Raises:
       LeoError: if a backbone that is given cannot be loaded.
@@ -70,7 +70,7 @@ def stage_seconds(
 
 
 def _answering(name, weights, side) -> tuple[float, int | None, int]:
-    """Seconds a picture of a backbone, the side it takes, and D."""
+    """Returns seconds per picture of a backbone, the side it takes, and D."""
     found = backbone_named(name or HOG, weights, side)
     if found.side is None:  # it reads files itself: only it knows
         return 0.0, None, _USUAL_SIZE
@@ -80,7 +80,7 @@ def _answering(name, weights, side) -> tuple[float, int | None, int]:
 
 
 def decoding_seconds(pictures: Pictures, side: int) -> float:
-    """Returns the time a picture, all cores at work, of a sample of them."""
+    """Returns seconds per picture of a sample, with all cores at work."""
     chosen = np.linspace(0, len(pictures.items) - 1, _SAMPLE).astype(int)
     bad: list = []  # they are for the stage itself to refuse
     options = {"indices": chosen, "bad": bad, "workers": 1, "batch_size": _SAMPLE // 2}
@@ -93,7 +93,7 @@ def decoding_seconds(pictures: Pictures, side: int) -> float:
 
 
 def _comparison_seconds(config, methods, size, rate) -> float:
-    """All steps of all methods and their tests, if no training ends early."""
+    """Returns seconds of all steps and tests, if no training ends early."""
     shape, run = config.episodes, config.run
     way, shot = (max(sizes) for sizes in zip(*shape.shapes))
     examples = shot * _SUPPORT_SECONDS + shape.num_query * _QUERY_SECONDS
@@ -106,7 +106,7 @@ def _comparison_seconds(config, methods, size, rate) -> float:
 
 
 def products_a_second() -> float:
-    """Returns how many operations a second a product of large matrices gets."""
+    """Returns the operations per second of large matrix products."""
     matrix = tf.random.normal([_SIDE, _SIDE])
     tf.matmul(matrix, matrix)
     seconds = _seconds_of(lambda: tf.matmul(matrix, matrix).numpy())
@@ -114,7 +114,7 @@ def products_a_second() -> float:
 
 
 def in_words(seconds: float) -> str:
-    """Returns a duration as people say it: "about 4 min"."""
+    """Returns a duration in words: "about 4 min"."""
     if seconds < 60:
         return f"about {max(1, round(seconds))} s"
     if seconds < 5400:

@@ -6,7 +6,7 @@ Shapes: n pictures, R pixels a side as they are decoded, S as the backbone gets 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the command line reads this module, and waits for nothing
+if TYPE_CHECKING:  # the command line imports this module, and must not wait
     import numpy as np
 
 VIEWS = ("whole", "center", "multiview")
@@ -28,7 +28,7 @@ def embed_views(
     """Returns features [n, D] of pictures [n, R, R, 3], averaged over views.
 
     Args:
-      views: of `VIEWS`; "multiview" are the four corners and the middle, and all of
+      views: one of `VIEWS`. "multiview" is the four corners and the center, and all of
         them mirrored, as the release's "multiview" embeddings are averages of crops.
     """
     if views == "whole":

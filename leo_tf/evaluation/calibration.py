@@ -70,7 +70,7 @@ def add(left: Bins, right: Bins) -> Bins:
 def expected_calibration_error(bins: Bins) -> float:
     """Returns the mean over queries of |accuracy - confidence| of their bin, or NaN.
 
-    It is NaN if there is no query, or a logit was.
+    It is NaN if there is no query, or a logit was NaN.
 
     Source: Guo et al., 2017 (arXiv:1706.04599), equation 5.
     """

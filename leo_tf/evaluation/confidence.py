@@ -1,8 +1,8 @@
 """Fits confidence: the temperature, "none of these", and sets of classes.
 
-All three are fitted to one checkpoint on validation episodes, to which queries of
-classes outside of them are added: those that "none of these" is for. A test tells what
-they come to on other classes.
+All three are fitted to one checkpoint on validation episodes, with added queries of
+other classes, which are to be recognised as "none of these". A test measures all three
+on test classes.
 
 Shapes: E episodes, N way, Q queries per class, U classes outside an episode, L levels
 of a table.
@@ -98,16 +98,16 @@ class Confidence(NamedTuple):
 class OpenSet(NamedTuple):
     """Test results of "none of these" and of prediction sets, with 95 % intervals.
 
-    Shares are of an episode's queries of its own classes, or of those of others. They
-    are balanced, and of means where a method draws.
+    Shares are of an episode's queries of its own classes, or of other classes. Queries
+    are balanced, and methods that draw use means.
     """
 
     auroc: dict[str, Interval]  # of each of `SCORES`
-    fpr: dict[str, Interval]  # others taken for known where 95 % of the own are
-    score: str  # which of them was best on validation episodes
-    false_alarms: Interval  # own called none, where validation had `FALSE_ALARMS`
-    found: Interval  # others called none, there
-    coverage: Interval  # sets that hold the right class, where it is to be `COVERAGE`
+    fpr: dict[str, Interval]  # others accepted where 95 % of known ones are
+    score: str  # the score that was best on validation episodes
+    false_alarms: Interval  # known ones rejected, at `FALSE_ALARMS` of validation
+    found: Interval  # others rejected at that threshold
+    coverage: Interval  # sets with the right class, for `COVERAGE`
     size: Interval  # classes of such a set
     episodes: int
     num_query: int  # of a class
@@ -153,8 +153,8 @@ def answers(
 ) -> dict[str, Answers]:
     """Scores `open_episodes` with methods, deterministically and without a graph.
 
-    To trace one would take longer than the few batches that there are. A method that
-    learns from queries is asked those inside alone, too, as a test asks it.
+    Tracing a graph would take longer than the few batches. A method that learns from
+    queries also scores the inside ones alone, as in a test.
     """
     parts: dict[str, list[Answers]] = {}
     for wide in episodes:
@@ -207,11 +207,11 @@ def fit(
 def fit_to(found: Answers) -> dict[str, Any]:
     """Returns fields of a `Confidence`, fitted to answers to validation episodes.
 
-    Sets are conformal: of the shares of the right class, those of all episodes weigh
-    alike, and one more episode is assumed to have the worst. Then, if validation and
-    new episodes are of a kind, a set holds the right class as often as asked for, or
-    more often (Fisch et al., 2021, arXiv:2102.08898, have tasks for examples; the
-    weights are those of Lee et al., 2023, arXiv:2306.06342).
+    Sets are conformal: all episodes have equal weight, and one more episode is assumed
+    to be the worst case. If new episodes are like the validation episodes, a set
+    contains the right class at least as often as asked for (Fisch et al., 2021,
+    arXiv:2102.08898, with tasks as examples; the weights are those of Lee et al., 2023,
+    arXiv:2306.06342).
     """
     temperature = best_temperature(found.inside)
     auroc, score = {}, _USUAL_SCORE
@@ -243,7 +243,7 @@ def tested(found: Answers, fitted: Confidence) -> OpenSet:
     threshold = np.interp(FALSE_ALARMS, LEVELS, fitted.known)
     shares = _softmax(found.inside / fitted.temperature)  # [E, N, Q, N]
     least = np.interp(COVERAGE, LEVELS, fitted.least)
-    # The answer is in its set, however unlikely it is.
+    # The answer is always in its set.
     chosen = (shares >= least) | (shares == shares.max(axis=-1, keepdims=True))
     holds, size = _of_right(chosen), chosen.sum(axis=-1)
     return OpenSet(
@@ -283,7 +283,7 @@ def _sides(found: Answers, name: str, temperature: float) -> tuple:
 def _auroc(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """Returns [E] chances that an inside query scores above an outside one.
 
-    By ranks: the number of pairs is not a matter of memory.
+    Computed by ranks, so that memory does not grow with the number of pairs.
     """
     both = np.concatenate([inside, outside], axis=1)  # [E, I + O]
     order = np.argsort(both, axis=1)
@@ -310,8 +310,8 @@ def _fpr(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
 def best_temperature(logits: np.ndarray) -> float:
     """Returns the temperature of least NLL, which is convex in 1 / temperature.
 
-    As if one query more had been answered by chance: else answers without a mistake
-    would be as good as certain.
+    It counts one more query, answered by chance. Otherwise answers without a mistake
+    would be treated as certain.
     """
     queries = logits.size / logits.shape[-1]
 

@@ -25,8 +25,8 @@ tf.get_logger().addFilter(is_news)  # a notebook trains and evaluates many times
 class EpisodeScores(NamedTuple):
     """Scores of one method on E episodes; tensors of B episodes within a batch.
 
-    The others say how sure its answers were, and how right, if that was asked for; the
-    last two with logits divided by the method's temperature, if it has one.
+    The other fields measure calibration, if requested. The last two use logits divided
+    by the method's temperature, if it has one.
     """
 
     accuracy: np.ndarray  # [E]
@@ -47,9 +47,9 @@ def evaluate(
 
     Args:
       learners: name -> built method.
-      episodes: finitely many, in batches. By row they need no memory for the queries.
+      episodes: a finite number, in batches. EpisodesByRow need no memory for queries.
       on_batch: called with the number of episodes of each batch, for progress.
-      options: of `make_scorer`.
+      options: options of `make_scorer`.
     """
     if isinstance(episodes, EpisodesByRow):
         scorer = make_scorer(learners, episodes.table, **options)
@@ -68,11 +68,11 @@ def make_scorer(
     """Returns a `tf.function` of an Episode and its number, for `collect`.
 
     Args:
-      learners: as of `evaluate`.
-      table: with it, it is a function of EpisodeRows of that table instead.
-      calibrated: whether to see how sure the methods are, too.
-      draws: of z and w to average over, for methods that have them; None for means.
-      temperatures: method -> what to divide its logits by, to see what that changes.
+      learners: as for `evaluate`.
+      table: if given, the scorer takes EpisodeRows of this table instead.
+      calibrated: also measures the methods' calibration.
+      draws: draws of z and w to average over, if a method has any; None for means.
+      temperatures: method -> temperature to measure its calibration at, too.
     """
     by_class = None if table is None else ClassRows.of(table)
 

@@ -23,20 +23,20 @@ class Row(NamedTuple):
     accuracy: Interval  # 95 % over episodes
     difference: Interval | None  # to the reference, paired by episode; None for itself
     calibration: Calibration
-    parameters: int  # how many numbers meta-steps change
-    best_step: int  # meta-steps of the checkpoint that was tested
-    steps: int  # meta-steps made in all, up to the last checkpoint
-    diverged: bool  # whether training ended because steps were no longer finite
+    parameters: int  # number of trained numbers
+    best_step: int  # step of the tested checkpoint
+    steps: int  # steps trained, up to the last checkpoint
+    diverged: bool  # training ended with non-finite steps
     seconds_trained: float
     seconds_to_adapt: float  # median over tasks, one at a time
-    chosen: dict[str, float]  # on the validation episodes, by name
-    settings: dict[str, object]  # that are this method's own, by name
-    share_not_finite: float = 0.0  # of the training steps
-    validation: Interval | None = None  # accuracy of that checkpoint there
-    open_set: OpenSet | None = None  # if asked for
-    transform: str = "none"  # of the features that it stands on
-    shared: bool = True  # whether all rows stand on that one
-    ensemble: str = "none"  # the closed form that it is mixed with
+    chosen: dict[str, float]  # settings tuned on validation episodes, by name
+    settings: dict[str, object]  # settings of this method alone, by name
+    share_not_finite: float = 0.0  # share of training steps
+    validation: Interval | None = None  # validation accuracy of that checkpoint
+    open_set: OpenSet | None = None  # if requested
+    transform: str = "none"  # transform of its features
+    shared: bool = True  # all rows share that transform
+    ensemble: str = "none"  # closed form of its ensemble
     is_exportable: bool = True
 
     @property
@@ -99,15 +99,15 @@ class Comparison(NamedTuple):
     """Methods on the same test episodes."""
 
     rows: list[Row]  # variants of a method side by side, in the order of `METHODS`
-    reference: str  # the name of the row that differences are to
+    reference: str  # name of the row that differences are relative to
     dataset: str
     shape: Mapping[str, object]  # of the episodes: see `dataset.evaluation_shape`
-    episodes: int  # how many
-    samples: int  # draws that predictions are averaged over where a method draws, or 0
-    given: Mapping[str, object]  # the settings that were typed
-    selects: bool  # whether checkpoints were selected by validation accuracy
+    episodes: int  # number of episodes
+    samples: int  # draws to average predictions over, or 0
+    given: Mapping[str, object]  # settings that the user typed
+    selects: bool  # checkpoints were selected by validation accuracy
     directory: pathlib.Path
-    lead: Interval | None = None  # of `best` to the next, paired by validation episode
+    lead: Interval | None = None  # lead of `best`, paired by validation episode
 
     @property
     def reference_title(self) -> str:
@@ -128,7 +128,7 @@ class Comparison(NamedTuple):
     def best(self) -> Row | None:
         """Inductive row that validated best; None if validation cannot decide.
 
-        There is not where the validation classes were trained on.
+        None if the validation classes were trained on.
         """
         return next(iter(self.ranked(self.inductive)), None)
 
@@ -177,10 +177,10 @@ class TestedRun(NamedTuple):
 
     seed: int  # of training and of the test episodes
     trained_on: str  # "train" or "train+val"
-    step: int  # of the checkpoint that was tested
+    step: int  # step of the tested checkpoint
     seconds_trained: float
     scores: EpisodeScores
-    share_not_finite: float = 0.0  # of the training steps
+    share_not_finite: float = 0.0  # share of training steps
 
     @property
     def accuracy(self) -> Interval:
@@ -202,7 +202,7 @@ class Reproduction(NamedTuple):
     runs: list[TestedRun]  # trained on the validation classes too, one a seed
     published: tuple[Accuracy, ...]  # to compare with
     note: str  # what to know when comparing; may be empty
-    given: Mapping[str, object]  # the settings that were typed
+    given: Mapping[str, object]  # settings that the user typed
     directory: pathlib.Path
 
     @property

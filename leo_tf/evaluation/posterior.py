@@ -1,8 +1,8 @@
 """Averages predictions over posterior draws of z and w.
 
-In a test LEO takes the means of its latents and weights. The paper claims more: that
-their distributions say how sure it can be of a task (arXiv:1807.05960, section 4.1).
-Here a test draws them, adapts to each draw, and averages the answers' probabilities.
+By default a test uses the means of LEO's latents and weights. The paper claims that
+their distributions express the uncertainty of a task (arXiv:1807.05960, section 4.1).
+Here a test draws them, adapts to each draw, and averages the probabilities.
 
 Shapes: B tasks, N way, K shot, Q queries per class, D embedding size.
 """
@@ -29,7 +29,7 @@ def average(
 
     Args:
       answer: number of a draw -> what adaptation gave, and logits [B, N, Q, N].
-      count: how many.
+      count: number of draws.
 
     Returns:
       Means of the penalties, as an `Adapted` of the last draw's classifier; and the

@@ -44,7 +44,7 @@ def query_scores(
     """Returns [B, N, Q, N] scores of queries by their classifiers [B, N, P]."""
     way, num_query = rows.query.shape[1:]
     pairs = tf.reshape(rows.classes, [-1])  # [B * N]
-    order = tf.argsort(pairs, stable=True)  # those of a class side by side
+    order = tf.argsort(pairs, stable=True)  # groups the pairs of a class
     present, _, counts = tf.unique_with_counts(tf.gather(pairs, order))
     ends = tf.cumsum(counts)
     rank = tf.reshape(tf.gather(by_class.rank, rows.query), [-1, num_query])

@@ -8,9 +8,9 @@ from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.files import finite
 
-# What every method is tested beside.
+# The method that every method is tested beside.
 BASELINE = "centroid"
-# Share of the steps of a run that may be not finite without a word beside its result.
+# Share of non-finite steps above which a remark stands beside the result.
 _FEW = 0.02
 
 
@@ -20,7 +20,7 @@ class Calibration(NamedTuple):
     nll: Interval  # of a query, in nats; 95 % over episodes
     ece: float  # expected calibration error over all queries, of `bins`; 0 to 1
     bins: Bins
-    # With logits divided by the temperature that suits validation episodes, if any.
+    # The same with logits divided by the temperature fitted on validation, if any.
     temperature: float | None = None
     scaled_nll: Interval | None = None
     scaled_ece: float | None = None
@@ -32,7 +32,7 @@ class Calibration(NamedTuple):
         """Summarises scores; `temperature` is the one of their scaled numbers.
 
         Raises:
-          ValueError: if they are not those of a calibrated evaluation.
+          ValueError: if the scores are not from a calibrated evaluation.
         """
         if scores.nll is None or scores.bins is None:
             raise ValueError("`scores`: expected `nll` and `bins`, received None")
@@ -58,16 +58,16 @@ class Calibration(NamedTuple):
 class Results(NamedTuple):
     """Test accuracy of a method and of nearest centroid on the same episodes."""
 
-    # What was tested: "glyphs, test: 5-way 1-shot, 19 queries a class, step 3000".
+    # Test in words: "glyphs, test: 5-way 1-shot, 19 queries a class, step 3000".
     title: str
-    methods: dict[str, Interval]  # 95 % over episodes; the one asked for comes first
+    methods: dict[str, Interval]  # 95 % over episodes; the tested method is first
     losses: dict[str, float]  # means, by method
     difference: Interval | None  # the first minus the other, paired by episode
-    episodes: int  # how many
-    # Of the method asked for; that of the bare cosines beside it says nothing.
+    episodes: int  # number of episodes
+    # Of the tested method. Bare cosines beside it are not calibrated.
     calibration: Calibration
-    share_not_finite: float = 0.0  # of the training steps
-    open_set: OpenSet | None = None  # of the method asked for, if that was
+    share_not_finite: float = 0.0  # share of training steps
+    open_set: OpenSet | None = None  # of the tested method, if requested
 
     @property
     def method(self) -> str:
@@ -96,7 +96,8 @@ def results_of(
 ) -> Results:
     """Summarises the scores of a method, the first, and of nearest centroid.
 
-    The last two are of the method, as in `Results`, and `Calibration`.
+    The last two describe the method, as in `Results`; see `Calibration` for the
+    temperature.
     """
     accuracies = {name: score.accuracy for name, score in scores.items()}
     first, *others = accuracies.values()

@@ -32,17 +32,17 @@ from leo_tf.methods.transforms import (
 from leo_tf.model.learner import AnyLearner, Learner, adapt_and_score
 from leo_tf.model.losses import accuracy, cross_entropy
 
-# What is tried on the validation episodes where a setting is not given.
+# Values tried on the validation episodes for settings that are not given.
 SHARES = tuple(i / 20 for i in range(21))
 STRENGTHS = tuple(10.0 ** (i / 2) for i in range(-6, 5))  # 0.001 to 100
-# Those of Ziko et al., 2020, section 4.
+# The values of Ziko et al., 2020, section 4.
 LAPLACIAN_WEIGHTS = (0.1, 0.3, 0.5, 0.7, 0.8, 1.0, 1.2, 1.5)
 SCALES = tuple(10.0 ** (i / 8) for i in range(-8, 25))  # 0.1 to 1000
-# Discriminants and shares of shrinkage; the first of the best are taken.
+# Discriminants and shrinkages. On a tie the first is taken.
 _DIMS = (8, 16, 32, 64, 128, 256)
 _SHRINKAGES = (0.9, 0.5, 0.1, 0.01, 0.001)
 _USUAL_DIMS, _USUAL_SHRINKAGE = 64, 0.1
-# With fewer validation classes than this, what is best there is so by chance.
+# With fewer validation classes than this, the best value is best by chance.
 _ENOUGH_CLASSES = 10
 _TRIED_ON = 300  # validation episodes
 
@@ -50,14 +50,15 @@ _TRIED_ON = 300  # validation episodes
 class Fitted(NamedTuple):
     """A fitted feature transform and its settings."""
 
-    features: FeatureConfig  # with what was chosen
+    features: FeatureConfig  # including the chosen values
     transform: Transform
 
 
 def fit_transform(config: Config, splits: Mapping[str, Split]) -> Fitted:
     """Fits the feature transform to the training classes.
 
-    With how they lie and scatter after it, for a method that is made of that.
+    It includes means and covariances of the transformed classes for methods that need
+    them.
 
     Raises:
       InputError: see `transforms.Statistics`, `check_can_fit` and `with_classes`.
@@ -78,11 +79,11 @@ def fit_transform(config: Config, splits: Mapping[str, Split]) -> Fitted:
 def _fit_features(config: Config, splits: Mapping[str, Split]) -> Fitted:
     """Fits a feature transform of another kind than "none".
 
-    What is not given is chosen by nearest centroid on the first validation episodes.
-    A method that is trained wants more dims than nearest centroid does: 64, as far as
-    there are as many. Where validation classes are few, or trained on, nothing is
-    chosen: then it is 64 again, and a shrinkage of 0.1. Of those that are equally
-    good it is the one of the fewest dims, then of the most shrinkage.
+    Unset values are tuned by nearest centroid on the first validation episodes. A
+    trained method needs more dims than nearest centroid does: 64, or as many as there
+    are. With few validation classes, or if these are trained on, nothing is tuned: the
+    values are 64 and a shrinkage of 0.1. On a tie the fewest dims are taken, then the
+    most shrinkage.
     """
     features, val = config.features, splits["val"]
     check_can_fit(features.feature_transform, splits["train"].table)
@@ -114,7 +115,7 @@ def _centroid_accuracies(
 ) -> list[float]:
     """Returns the mean accuracy of nearest centroid after each transform.
 
-    The whole table is transformed once: episodes have the same rows many times.
+    The whole table is transformed once, because episodes share rows.
     """
     centroid, batches = NearestCentroid(), list(episodes.rows)
 
@@ -140,8 +141,9 @@ def choose(
 ) -> Config:
     """Tunes unset settings of the method on the validation episodes.
 
-    First what accuracy depends on, such as the strength of a penalty, by accuracy; then
-    the scale of the scores by negative log-likelihood.
+    Settings that accuracy depends on, such as the strength of a penalty, are tuned
+    first, by accuracy. Then the scale of the scores is tuned by negative log-
+    likelihood.
 
     Returns:
       `config` with all that the method has in `Method.chosen` set.
@@ -171,11 +173,11 @@ def fit_ensemble(
 ) -> Mix:
     """Builds the ensemble of a trained method and the configured closed form.
 
-    First the closed form's settings are chosen as ever, then temperatures by negative
-    log-likelihood, and then the share by accuracy.
+    The closed form's settings are tuned first, as usual, then temperatures by negative
+    log-likelihood, then the share by accuracy.
 
     Args:
-      learner: as it validated best, after `transform`.
+      learner: the learner of the best checkpoint, on features after `transform`.
       split: the validation data.
       step, basis: as in `Mix`.
     """
@@ -216,7 +218,7 @@ def _accuracies(
         named = {str(number): each for number, each in enumerate(learners)}
         scores = evaluate(named, episodes).values()
         return [score.accuracy.mean() for score in scores]
-    # One graph for all of them: to trace it takes longer than to run it.
+    # One graph for all of them, because tracing takes longer than running.
     table, batches = None, episodes
     if isinstance(episodes, EpisodesByRow):
         table, batches = episodes.table, list(episodes.rows)

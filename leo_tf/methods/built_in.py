@@ -24,7 +24,7 @@ _LEO_RANGES = {
 # MAML and Meta-SGD have no penalties, but a first inner rate that matters.
 _GRADIENT_RANGES = {"outer_lr": (1e-4, 3e-2), "adaptation_lr_init": (1.0, 100.0)}
 _untrained = functools.partial(Method, is_trained=False, ranges={})
-# What makes another method is no setting of one.
+# Settings that turn LEO into another method are not settings of LEO.
 _OTHER_METHODS = ("deterministic", "random_prior")
 
 

@@ -1,7 +1,7 @@
 """Ensembles: the scores of a trained method and of a closed form, added.
 
-What training has learned of classes in general, and what a closed form makes of these
-examples, go wrong in different places.
+A trained method and a closed form make different mistakes, so their mean is often
+better than either.
 
 Shapes: B tasks in the meta-batch, N way, K shot, S support examples of a task, D
 embedding size, P numbers of a class in a classifier.
@@ -27,14 +27,14 @@ from leo_tf.model.learner import (
 class Mix(NamedTuple):
     """Settings of an ensemble, saved in ensemble.json."""
 
-    step: int  # of the learner's checkpoint
-    basis: str  # digest of what it was made of: see `runs.fitted.basis_of`
-    other: str  # the closed form
-    settings: dict[str, float]  # of the other, by name, as chosen
-    share: float  # of the other, 0 to 1
-    temperature: float  # of the learner, and of the other: they make both as sure as
-    other_temperature: float  # they are right before they are added
-    validation: tuple[float, float]  # accuracy of both there, and its half-width
+    step: int  # step of the learner's checkpoint
+    basis: str  # digest of its inputs; see `runs.fitted.basis_of`
+    other: str  # name of the closed form
+    settings: dict[str, float]  # chosen settings of the closed form
+    share: float  # weight of the closed form, 0 to 1
+    temperature: float  # of the learner, and of the closed form:
+    other_temperature: float  # they calibrate both before adding
+    validation: tuple[float, float]  # accuracy of the ensemble, and its half-width
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the content of ensemble.json."""
@@ -49,7 +49,7 @@ class Mix(NamedTuple):
         """
         try:
             found = cls(**values)
-            mean, half_width = found.validation  # None of a single episode
+            mean, half_width = found.validation  # None for a single episode
             width = math.inf if half_width is None else half_width
             found = found._replace(validation=(mean, width))
             above = found.temperature, found.other_temperature, *found.settings.values()
@@ -70,14 +70,15 @@ class Mix(NamedTuple):
 class Ensemble(Learner):
     """A learner and another method whose log-probabilities are averaged.
 
-    A classifier holds both, the other's `size` numbers last. All else is the learner's.
+    A classifier has the numbers of both, the closed form's `size` numbers last.
+    Everything else is the learner's.
     """
 
     def __init__(self, learner: Learner, other: Learner, size: int, mix: Mix):
         self.learner, self.other, self.size, self.mix = learner, other, size, mix
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copying asks for these before there is a learner
+        if name.startswith("__"):  # copying looks these up before there is a learner
             raise AttributeError(name)
         return getattr(self.learner, name)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from leo_tf.configs.schema import GROUP_OF
 from leo_tf.errors import FlagError, shown
 
-if TYPE_CHECKING:  # it imports TensorFlow
+if TYPE_CHECKING:  # imports TensorFlow
     from leo_tf.model.learner import Learner
 
 
@@ -19,27 +19,25 @@ class Method:
       FlagError: if one of the settings is none.
     """
 
-    title: str  # in tables; the paper's, if it is in the paper's table 2
-    description: str  # one line
+    title: str  # name in tables, as in table 2 of the paper
+    description: str  # one line of text
     # (configuration, D) -> learner; a layer of Keras need not be built. If it
     # `knows_classes`, there is a third argument, the `transforms.Transform`.
     make: Callable[..., "Learner"]
-    is_trained: bool = True  # whether it has variables for meta-steps to change
-    keeps_way: bool = False  # whether it answers no way but that of its training
-    query_aware: bool = False  # whether it has `answer`: see `learner.QueryAware`
-    transductive: bool = False  # whether it learns from a task's queries, too
-    knows_classes: bool = (
-        False  # whether it is made of the training classes' statistics
-    )
-    draws: bool = False  # whether a test can average predictions over draws
-    mixed_precision: bool = False  # whether it can compute in bfloat16
-    chosen: tuple[str, ...] = ()  # what `validation_tuning.choose` finds, if not given
-    feature_transform: str = ""  # what it does to features first, if it is made of that
-    family: str = ""  # the method it is a variant of, whose settings suit it
+    is_trained: bool = True  # has variables that meta-steps change
+    keeps_way: bool = False  # supports only the way of its training
+    query_aware: bool = False  # has `answer`; see `learner.QueryAware`
+    transductive: bool = False  # also learns from a task's queries
+    knows_classes: bool = False  # needs the training classes' statistics
+    draws: bool = False  # a test can average predictions over draws
+    mixed_precision: bool = False  # can compute in bfloat16
+    chosen: tuple[str, ...] = ()  # settings that `validation_tuning.choose` tunes
+    feature_transform: str = ""  # transform that is part of the method
+    family: str = ""  # method whose variant it is, with suitable settings
     # All that make a difference to it, but for the optimizer's, and those of data and
     # episodes, which are the same for all methods.
     settings: tuple[str, ...] = ()
-    # Setting -> (low, high), from where to where a search draws it.
+    # Setting -> (low, high) of the range that a search draws from.
     ranges: Mapping[str, tuple[float, float]] = dataclasses.field(
         default_factory=lambda: {"outer_lr": (1e-4, 3e-2)}
     )
@@ -66,7 +64,7 @@ def as_method(found: Any, where: str) -> Method:
     line = (found.__doc__ or name).strip().partition("\n")[0]
     known = {"title": name, "description": line}
     for field in dataclasses.fields(Method):
-        # What Python computes for an object, as by a property, is not of the class.
+        # A property is computed per object, so it is no value of the class.
         if not isinstance(own := getattr(found, field.name, None), property | None):
             known[field.name] = own
     return Method(**{**known, "make": found})

@@ -1,7 +1,7 @@
 """The registry: methods by name, of this package, of users and of other packages.
 
-It imports no TensorFlow: the command line looks names up before that is loaded. What a
-name stands for is imported when it is made.
+It does not import TensorFlow, because the command line looks up names before that is
+loaded. A method is imported when it is built.
 """
 
 import functools
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from leo_tf.methods.transforms import Transform
     from leo_tf.model.learner import Learner
 
-_GROUP = "leo_tf.methods"  # of entry points
+_GROUP = "leo_tf.methods"  # group of entry points
 _SKLEARN = "sklearn:"
 _methods = dict(BUILT_IN)
 METHODS: Mapping[str, Method] = MappingProxyType(_methods)
@@ -42,10 +42,10 @@ def register_method(
       method: a class, or function, that makes a `Learner` when called with a
         configuration and D. It may have attributes named as those of `Method`:
         `title`, `is_trained`, `settings` and so on. Or a `Method`.
-      replace: whether to take the place of one that was registered under this name.
+      replace: replace a method that was registered under this name.
 
     Raises:
-      FlagError: if the name is taken or no identifier, or the method is no such thing.
+      FlagError: if the name is taken or not an identifier, or the method is invalid.
     """
     where = f"method {shown(name)}"
     if not isinstance(name, str) or not name.isidentifier():
@@ -59,10 +59,10 @@ def register_method(
 def method_named(name: str) -> Method:
     """Returns the method of a name.
 
-    It is of `METHODS`; or of an entry point of the group "leo_tf.methods" that an
-    installed package has; or package.module:Class. The last two are imported, and may
-    name all that `register_method` takes. Or it is "sklearn:" and a classifier of
-    scikit-learn, or of its conventions.
+    The name is one of `METHODS`, an entry point of the group "leo_tf.methods" of an
+    installed package, or package.module:Class. The last two are imported, and may name
+    anything that `register_method` accepts. Or the name is "sklearn:" followed by a
+    classifier with scikit-learn's conventions.
 
     Raises:
       FlagError: if there is none.
@@ -83,10 +83,10 @@ def method_named(name: str) -> Method:
         module = importlib.import_module(point.module)
     except ImportError as error:
         received = f"{type(error).__name__}: {error}"
-        hint = f"It was raised while {point.module} was imported."
+        hint = f"It was raised by the import of {point.module}."
         if error.name and f"{point.module}.".startswith(f"{error.name}."):
             received = f"no module {error.name}"
-            hint = "Python looks for it in the directories of PYTHONPATH, too."
+            hint = "Python also searches the directories of PYTHONPATH."
         expected = f"a module {point.module} to import"
         raise FlagError(where, expected, received, hint) from error
     try:
@@ -144,11 +144,11 @@ def build(
 ) -> "Learner":
     """Builds the method of a configuration for features of size D.
 
-    With a feature transform it is the method after that.
+    With a feature transform the result is the method on transformed features.
 
     Raises:
-      FlagError: if it cannot answer the test's way, a setting must be chosen first, or
-        what it makes is no learner.
+      FlagError: if it does not support the test's way, a setting must be tuned first,
+        or the result is not a learner.
     """
     check(config)
     method, given = method_of(config), config.flat()
@@ -198,7 +198,7 @@ def _made(method: Method, config: Config, embedding_size: int, *classes) -> "Lea
     check_not_forked()
     classes = classes if method.knows_classes else ()
     learner: Any = method.make(config, embedding_size, *classes)
-    if not getattr(learner, "built", True):  # a layer of Keras
+    if not getattr(learner, "built", True):  # a Keras layer
         learner.build([None, None, None, embedding_size])
     return learner
 
@@ -217,7 +217,7 @@ def _check_learner(learner, again, method: Method) -> None:
     if names != others:
         expected = "variables of the same names whenever it is made"
         received = f"{', '.join(names)}, then {', '.join(others)}"
-        hint = 'Names of layers are counted up unless given: `name="..."`.'
+        hint = 'Keras numbers layers without a name: give each `name="..."`.'
         raise FlagError(where, expected, received, hint)
     if method.is_trained != bool(names):
         expected = f"{'some' if method.is_trained else 'no'} variables to train"
@@ -236,7 +236,7 @@ def check(config: Config) -> None:
     """Checks, without loading data, that the method supports the configuration.
 
     Raises:
-      FlagError: if it cannot, or there is no such method.
+      FlagError: if it does not, or there is no such method.
     """
     check_is_config(config)
     method, episodes = method_of(config), config.episodes
@@ -259,7 +259,7 @@ def check(config: Config) -> None:
     _check_features(config)
     if config.methods.ensemble != "none":
         where = "--ensemble"
-        expected = "none with --train_on_val: its share is chosen on validation classes"
+        expected = "none with --train_on_val: its share is tuned on validation classes"
         if not method.is_trained:
             expected = f"none with {config.methods.method}, which is not trained"
         if config.data.train_on_val or not method.is_trained:
@@ -285,7 +285,9 @@ def _check_features(config: Config) -> None:
             is_power = name == "feature_power"
             usual = "1" if is_power else "none"
             expected = f"{usual} with --feature_transform={kind}, as {method} has"
-            hint = "--feature_transform=center does least besides." if is_power else ""
+            hint = (
+                "--feature_transform=center changes least besides." if is_power else ""
+            )
             raise FlagError(f"--{name}", expected, f"{given[name]:g}", hint)
     if kind != "none" and config.run.strategy == "multi_worker":
         expected = "none with --strategy=multi_worker, whose machines would each fit it"

@@ -4,8 +4,8 @@ The file is a JSON object, a field a method:
 
     {"leo": {"outer_lr": 3e-4, "dropout_rate": 0.5}, "maml": {"outer_lr": 1e-3}}
 
-LEO's count for its ablations too, as far as they make use of them, unless they have a
-field of their own; and a method's for METHOD@TRANSFORM, likewise.
+LEO's settings also apply to its ablations, as far as they use them, unless these have a
+field of their own. Likewise a method's settings apply to METHOD@TRANSFORM.
 """
 
 import functools
@@ -23,13 +23,13 @@ from leo_tf.methods.variants import is_known, variant_named, with_transforms
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-# What is searched for unless others are named; and compared, after the untrained.
+# Default methods of a search; a comparison runs them after those without training.
 SEARCHED = ("leo", "generator", "meta_sgd", "maml")
 _UNTRAINED, _TRANSFORMS = ("centroid", "ridge", "logistic"), ("none", "soft", "lda")
 _MOST_BYTES = 2**20
-LINEAR = frozenset(["dropout_rate"])  # drawn evenly; all others in their logarithm
+LINEAR = frozenset(["dropout_rate"])  # drawn uniformly; all others log-uniformly
 _DIGITS = 3
-# Discriminants that METHOD@lda keeps; of fewer classes there are fewer.
+# Range of discriminants that METHOD@lda keeps, limited by the classes.
 _DIMS = {"transform_dims": (8.0, 256.0)}
 _OF_ENSEMBLES = "ensemble", "ensemble_share", "ridge_strength", "logistic_strength"
 
@@ -37,7 +37,7 @@ _OF_ENSEMBLES = "ensemble", "ensemble_share", "ridge_strength", "logistic_streng
 def compared(shared: str) -> list[str]:
     """Returns the default methods of a comparison whose transform is `shared`.
 
-    First what needs no training, on each of the transforms that help most.
+    Methods without training come first, on each of the transforms that help most.
     """
     names = []
     for method in _UNTRAINED:
@@ -105,8 +105,8 @@ def with_shared(
 ) -> dict[str, dict[str, Any]]:
     """Returns name -> settings that turn the shared configuration into its own.
 
-    What all share of features, but is of no use on its transform, is not for it; of no
-    use to any, it stays, and is refused.
+    Shared settings of features that its transform does not use are left out. If no
+    transform uses one, it stays and is refused.
     """
     shared, usual = config.flat(), Config().flat()
     unused: dict[str, set[str]] = {
@@ -127,7 +127,7 @@ def with_shared(
 def effective(name: str) -> tuple[str, ...]:
     """Returns the settings that affect a variant, except data and episodes.
 
-    Those are the same for all methods, or they could not be compared.
+    Data and episodes are the same for all methods, or they could not be compared.
     """
     variant = variant_named(name)
     known, pinned = variant.entry, variant.settings
@@ -144,7 +144,7 @@ def effective(name: str) -> tuple[str, ...]:
 def ranges(name: str) -> Mapping[str, tuple[float, float]]:
     """Returns the ranges a search draws from, for a method or METHOD@TRANSFORM.
 
-    Those of `Method.ranges`, and of METHOD@lda how many discriminants are kept.
+    These are `Method.ranges` and, for METHOD@lda, the number of discriminants.
 
     Raises:
       FlagError: if the method is not trained.
@@ -159,8 +159,8 @@ def ranges(name: str) -> Mapping[str, tuple[float, float]]:
 def draw(name: str, seed: int, trial: int) -> dict[str, float]:
     """Returns the settings of a trial. Trial 0 keeps the configuration's own.
 
-    They depend on nothing but the arguments, so a search can be made longer. Whatever
-    transform a method stands on, it gets the same, and dims besides on lda.
+    They depend on the arguments only, so a search can be extended later. A method gets
+    the same settings on every transform, and dims besides on lda.
 
     Raises:
       FlagError: if the method is not trained.
@@ -168,10 +168,12 @@ def draw(name: str, seed: int, trial: int) -> dict[str, float]:
     wanted = ranges(name)
     if trial == 0:
         return {}
-    from numpy.random import default_rng  # not before: the flags read this module
+    from numpy.random import (
+        default_rng,
+    )  # imported late, because flags import this module
 
     random = default_rng([seed, trial])
-    # All of them, so that a method and its ablations get the same: no luck is between.
+    # All are drawn, so that a method and its ablations get equal settings.
     method = variant_named(name)
     family = {**ranges(method.entry.family or method.method), **wanted}
     drawn = {name: _drawn(random, name, *limits) for name, limits in family.items()}

@@ -1,8 +1,8 @@
 """Feature transforms, fitted in closed form to the training classes.
 
-Directions in which a class's examples scatter say little of what class they are of. The
-scatter within the training classes tells which these are, also for classes never seen:
-here features are turned, and stretched, until it is the same all around.
+Directions in which a class's examples scatter tell little about the class. The scatter
+within the training classes shows these directions, also for classes never seen. So
+features are rotated and scaled until the scatter is equal in all directions.
 
 Shapes: C training classes, D embedding size, d size after the transform.
 """
@@ -24,7 +24,7 @@ from leo_tf.errors import CheckpointError, InputError, shown
 from leo_tf.model.learner import Adapted, Count, Learner
 
 _NUMBERS_AT_ONCE = 2**22
-# Within-class variances below this part of the largest are none: of no inverse.
+# Variances within classes below this share of the largest count as zero.
 _NO_VARIANCE = 1e-10
 # The transforms that turn the scatter within classes into a ball; those that then ask
 # how classes lie: two would leave one number, of length 1.
@@ -38,11 +38,12 @@ _MOST_SCATTER, _MOST_NUMBERS = 2**16, 2**24
 class Transform(NamedTuple):
     """Maps feature vectors of length 1 before a method gets them.
 
-    The entries are raised to `power`, the mean of the training classes is taken off,
-    and the rest multiplied by `kernel`; what results has length 1 again. Entries below
-    0 have no power: data is refused for them, and in a request to an export they are 0.
+    The entries are raised to `power`, the mean of the training classes is subtracted,
+    and the rest is multiplied by `kernel` and scaled to length 1. Negative entries have
+    no powers: data with them is refused, and in requests to an export they count as 0.
 
-    For a method that is made of them, how the training classes lie and scatter then.
+    For methods that need them, it also has the means and covariances of the transformed
+    training classes.
     """
 
     power: float
@@ -92,8 +93,7 @@ def check_can_fit(kind: str, table: FeatureTable) -> None:
     """Refuses training classes that a transform of this kind cannot be fitted to.
 
     Raises:
-      InputError: if they are too few, or have no scatter, so that it cannot be fitted
-        whatever the settings.
+      InputError: if there are too few classes, or they have no scatter.
     """
     index = table.index
     if kind in _BETWEEN_CLASSES and len(index.class_sizes) < _FEWEST_CLASSES:
@@ -103,7 +103,7 @@ def check_can_fit(kind: str, table: FeatureTable) -> None:
         )
     if kind in _WITHIN_CLASSES:
         first, scatter = 0, 0.0
-        for size in index.class_sizes:  # of most data, the first says it
+        for size in index.class_sizes:  # for most data, the first decides
             mine = tf.gather(table.features, index.rows[first : first + size])
             scatter += float(np.var(np.float64(mine), axis=0).sum())
             first += size
@@ -181,11 +181,11 @@ class Statistics:
             them, each times sqrt(b / (b + 1)), where b is its variance between
             classes, so that there is nothing to choose.
           dims: d of "lda", at most `most_dims`.
-          shrinkage: from 0 to 1, the share of the covariance within classes that is
+          shrinkage: share, 0 to 1, of the covariance within classes that is
             replaced by a ball of the same trace, as scikit-learn does.
 
         Raises:
-          InputError: if there is no inverse of that covariance, or are no such dims.
+          InputError: if that covariance has no inverse, or there are fewer dims.
         """
         if kind == "center":
             return Transform(self.power, self.mean, np.zeros([0, 0]))
@@ -216,7 +216,7 @@ class Statistics:
 def with_classes(transform: Transform, table: FeatureTable) -> Transform:
     """Returns the transform with the transformed classes' means and covariances.
 
-    A class of n rows has n - 1 in the divisor of its covariance, as is usual; one of a
+    The covariance of a class of n rows is divided by n - 1, as usual. A class of a
     single row has none.
 
     Raises:
@@ -261,14 +261,15 @@ def check_fits(transform: Transform, table: FeatureTable) -> None:
 def _check_power(power: float, table: FeatureTable) -> None:
     if power != 1.0 and float(tf.reduce_min(table.features)) < 0:
         where, expected = f"{table.index.source}: `embeddings`", "none below 0"
-        hint = "Leave out --feature_power: such numbers have no power."
+        hint = "Leave out --feature_power: negative numbers have no powers."
         raise InputError(where, expected, "negative numbers", hint)
 
 
 class Transformed(Learner):
     """A method on transformed features, with the interface of the method.
 
-    All but features goes to the method itself, and so does what it has besides.
+    Everything except features is passed to the method unchanged, and so are its
+    optional functions.
 
     Args:
       learner: built, for features of size d.
@@ -278,7 +279,7 @@ class Transformed(Learner):
         self.learner, self.transform = learner, transform
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copying asks for these before there is a learner
+        if name.startswith("__"):  # copying looks these up before there is a learner
             raise AttributeError(name)
         found, change = getattr(self.learner, name), _CHANGES.get(name)
         if change is None:
@@ -316,7 +317,7 @@ class Transformed(Learner):
     def draw_noise(
         self, episode: Episode, seed: tf.Tensor, step: tf.Tensor, first_task: Count = 0
     ) -> Any:
-        episode = _of_episode(self.transform, episode)  # for its shapes
+        episode = _of_episode(self.transform, episode)  # only its shapes matter
         return self.learner.draw_noise(episode, seed, step, first_task)
 
 
@@ -333,7 +334,7 @@ def _of_episode(transform: Transform, episode: Episode) -> Episode:
     )
 
 
-# What a method may have besides -> how its arguments are changed.
+# Optional functions of a method -> change of their arguments.
 _CHANGES: Mapping[str, Callable[..., tuple]] = {
     "adapt_uneven": lambda change, support, *rest: (change(support), *rest),
     "answer": lambda change, support, targets, queries: (
@@ -367,7 +368,7 @@ def load(path: pathlib.Path, digest: str) -> Transform:
     try:
         with path.open("rb") as file:
             arrays = NpzFile(file, str(path))
-            # Files of a time when none had classes lack these.
+            # Older files lack these.
             names = [
                 n for n in Transform._fields if n in arrays.names or n not in _CLASSES
             ]

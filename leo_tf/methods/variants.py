@@ -1,7 +1,7 @@
 """Variants METHOD@TRANSFORM: methods on a feature transform of their own.
 
-Nothing else reads such a name, or writes one. No TensorFlow is imported, and no module
-of a method: the command line looks names up before.
+Only this module reads and writes such names. It imports neither TensorFlow nor any
+method, because the command line looks up names first.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ class Variant(NamedTuple):
     """A method on a feature transform, as comparisons and searches name it."""
 
     method: str
-    transform: str = ""  # of its own; "" for the one that all share
+    transform: str = ""  # its own transform; "" for the shared one
 
     @property
     def entry(self) -> Method:
@@ -50,8 +50,8 @@ def variant_named(name: str) -> Variant:
     """Returns the variant that METHOD or METHOD@TRANSFORM names.
 
     Raises:
-      FlagError: if there is no such transform, or the method is made of one. That
-        there is such a method is seen when it is asked for.
+      FlagError: if there is no such transform, or the method has one of its own. An
+        unknown method is an error only when it is used.
     """
     if not isinstance(name, str):
         raise FlagError("`methods`", 'names: ["leo", "ridge@soft"]', repr(name))

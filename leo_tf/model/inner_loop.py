@@ -28,7 +28,7 @@ def gradient_descent(
         mix and inner step sizes do not depend on the number of tasks.
       start: initial parameters, [B, ...].
       learning_rate: scalar, or any shape that broadcasts against `start`.
-      num_steps: how many steps; Python int, the loop is unrolled into the graph.
+      num_steps: number of steps, a Python int: the loop is unrolled into the graph.
       first_order: take the steps' gradients for constants: an outer tape does not see
         how they depend on `start`. Cheaper, and no longer the true gradient.
 

@@ -101,7 +101,7 @@ class JaxPeer:
 
     def mended(self, loss: float, gradients: dict):
         gradients = self._arrays(gradients)
-        return self.module.mend_and_clip(gradients, loss, self.params, self.config)
+        return self.module.replace_and_clip(gradients, loss, self.params, self.config)
 
     def step(self) -> float:
         """One meta-step with the recorded draws; its loss."""
@@ -152,7 +152,7 @@ class TorchPeer:
     def mended(self, loss: float, gradients: dict):
         tensors = {name: self.torch.asarray(g) for name, g in gradients.items()}
         loss = self.torch.tensor(loss)
-        return self.module.mend_and_clip(tensors, loss, self.params, self.config)
+        return self.module.replace_and_clip(tensors, loss, self.params, self.config)
 
     def step(self) -> float:
         return float(self._step(self.task, self.draws)[0])

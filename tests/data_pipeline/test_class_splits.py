@@ -153,9 +153,9 @@ def test_a_file_of_names_is_found_again_from_anywhere(one_file, tmp_path, monkey
 
 
 def test_one_file_without_splits_names_the_flag(one_file):
-    with pytest.raises(InputError, match=r"--class_split=0\.64,0\.16,0\.2 shares"):
+    with pytest.raises(InputError, match=r"--class_split=0\.64,0\.16,0\.2 divides"):
         load_data(one_file)
-    with pytest.raises(InputError, match=r'class_split="0\.64,0\.16,0\.2" shares'):
+    with pytest.raises(InputError, match=r'class_split="0\.64,0\.16,0\.2" divides'):
         load_data((X, Y))
 
 

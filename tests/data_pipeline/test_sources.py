@@ -556,7 +556,7 @@ def test_a_missing_val_names_the_setting_and_a_val_that_is_there_refuses_it(tmp_
     given = {"train": many("train"), "test": many("test")}
     for split, (x, y) in given.items():
         np.savez(tmp_path / f"{split}.npz", embeddings=x, labels=y)
-    with pytest.raises(InputError, match=r"val\.npz: .* --val_classes=N takes N"):
+    with pytest.raises(InputError, match=r"val\.npz: .* --val_classes=N moves N"):
         load_data(tmp_path)
     with pytest.raises(InputError, match=r"load_data\(\.\.\., val_classes=N\)"):
         dataset.load(config(), data=load_data(given))
@@ -577,7 +577,7 @@ def test_one_file_of_splits_without_val_has_classes_held_out(tmp_path):
         arrays[f"keys_{split}"] = [f"{i}-{name}-{name}_{i}" for i, name in enumerate(y)]
     path = tmp_path / "set.npz"
     np.savez(path, **arrays)
-    with pytest.raises(InputError, match="--val_classes=N takes N"):
+    with pytest.raises(InputError, match="--val_classes=N moves N"):
         load_data(path)
     data = load_data(path, val_classes=2)
     assert [len(names) for names in names_of(data).values()] == [4, 2, 6]

@@ -21,18 +21,19 @@ _SEED = 0
 class DistributionCalibration(LinearRegression):
     """Logistic regression on the support and samples of calibrated Gaussians.
 
-    Of the k training classes whose means are nearest to an example, its Gaussian has
-    the mean of the covariances; its mean is that of their means and of the example.
+    The Gaussian of an example depends on the k training classes with the nearest means.
+    Its covariance is the mean of theirs. Its mean is the mean of their means and of the
+    example.
 
-    A covariance is a sum of outer products of R rows, so a sample of a mean of them is
-    a sum of samples of each: exact, and no matrix is factorised. All examples get the
-    same draws, in every run. So an answer follows from the support alone, whatever its
-    order is and whatever tasks are beside it.
+    A covariance is a sum of outer products of R rows, so a sample of a mean of
+    covariances is a sum of samples of each. This is exact, and no matrix is factorised.
+    All examples get the same draws in every run, so an answer depends on the support
+    only, not on its order or on other tasks.
 
     Args:
       config: k, M * K, alpha, strength of the penalty and factor of the scores.
-      classes: with means and covariances of the training classes.
-      dtype: of the features.
+      classes: transform with means and covariances of the training classes.
+      dtype: dtype of the features.
 
     Raises:
       FlagError: if there are fewer than k training classes.
@@ -50,7 +51,7 @@ class DistributionCalibration(LinearRegression):
         super().__init__(logistic, strength, scale)
         count, size = classes.centres.shape  # C, D
         if config.calibration_classes > count:
-            expected = f"at most {count}, which is how many training classes there are"
+            expected = f"at most {count}, the number of training classes"
             received = f"{config.calibration_classes}"
             raise FlagError("--calibration_classes", expected, received)
         self.nearest = config.calibration_classes
@@ -86,7 +87,7 @@ class DistributionCalibration(LinearRegression):
 
     def _classifier(self, inputs, labels, way):
         number = inputs.shape[1] or tf.shape(inputs)[1]  # S
-        count = self.samples * way // number  # M, of an uneven support that of the mean
+        count = self.samples * way // number  # M; for uneven supports, of the mean shot
         count = max(1, count) if isinstance(count, int) else tf.maximum(1, count)
         samples = tf.reshape(
             self.sample(inputs, count), [-1, number * count, inputs.shape[-1]]

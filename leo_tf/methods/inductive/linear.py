@@ -23,7 +23,7 @@ class LinearRegression(Learner):
     Args:
       fit: `ridge` or `logistic`.
       strength: weight of the penalty; see there.
-      scale: factor of all scores: how sure the answers are, not which.
+      scale: factor of all scores; changes confidence, not answers.
     """
 
     def __init__(self, fit: Fit, strength: Number, scale: Number = 1.0):

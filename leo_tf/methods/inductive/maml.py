@@ -95,7 +95,7 @@ class MAML(keras.layers.Layer, Learner):
         classifier, losses = self._descend(inputs, labels)
         path = [tf.reduce_mean(loss) for loss in losses]
         first, last = path[0], path[-1]
-        # The last loss is before the last step: one more would cost an evaluation.
+        # The last loss is before the last step; one more would cost an evaluation.
         health = {
             "support_loss_start": first,
             "support_loss_before_last_step": last,

@@ -15,7 +15,7 @@ from leo_tf.model.learner import Adapted, Learner, UnevenAdapted, without_latent
 class ClassMeans(Learner):
     """Base of methods whose classifier depends on class means only.
 
-    A subclass makes it in `_classifier`: [..., N, P] of means [..., N, D].
+    A subclass defines `_classifier`: means [..., N, D] to classifiers [..., N, P].
     """
 
     runs_on_litert = True
@@ -49,7 +49,7 @@ class NearestCentroid(ClassMeans):
         distance, less the squared length of the query, which is the same for all
         classes. As queries have length 1, they differ only where means differ in
         length.
-      scale: factor of all scores: how sure the answers are, not which.
+      scale: factor of all scores; changes confidence, not answers.
 
     P is D + 1 if Euclidean, else D.
 
@@ -66,6 +66,6 @@ class NearestCentroid(ClassMeans):
         """Returns the classifier [..., N, P] of class means [..., N, D]."""
         if self.metric == "cosine":
             return self.scale * tf.math.l2_normalize(means, axis=-1)
-        # -|x - c|^2 = 2 c.x - |c|^2 - |x|^2, and the last says nothing of the class.
+        # -|x - c|^2 = 2 c.x - |c|^2 - |x|^2, and the last is equal for all classes.
         bias = -tf.reduce_sum(means**2, axis=-1, keepdims=True)
         return self.scale * tf.concat([2.0 * means, bias], axis=-1)

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-# Far more than it takes: the loops end when every task has converged.
+# Far more than needed. The loops end when every task has converged.
 _MOST_STEPS, _MOST_CG_STEPS = 50, 200
-# Lengths of step that are tried, longest first; the best is taken.
+# Step lengths to try, longest first. The best is taken.
 _LENGTHS = [4.0**-i for i in range(6)]
 
 
@@ -44,7 +44,7 @@ def newton(features: tf.Tensor, targets: tf.Tensor, penalty: tf.Tensor) -> tf.Te
     def gradient(weights, shares):
         errors = shares - targets
         slope = tf.matmul(features, errors, transpose_a=True) + penalty * weights
-        # It sums to 0 over classes but for rounding, and must: no curvature there.
+        # It must sum to exactly 0 over classes, where there is no curvature.
         return slope - tf.reduce_mean(slope, axis=-1, keepdims=True)
 
     def is_running(step, unused_weights, slope):
@@ -65,7 +65,7 @@ def newton(features: tf.Tensor, targets: tf.Tensor, penalty: tf.Tensor) -> tf.Te
         candidates = weights + lengths * direction  # [T, B, R, N]
         changed = scores + lengths * tf.matmul(features, direction)
         values = objective(changed, candidates)  # [T, B]
-        # The longest of those that rounding cannot tell from the best.
+        # The longest of those equal to the best within rounding.
         is_best = values <= (1 + 10 * epsilon) * tf.reduce_min(values, axis=0)
         best = tf.argmax(tf.cast(is_best, tf.int32), axis=0)  # [B], the first
         length = tf.gather(lengths[:, 0], best)  # [B, 1, 1]

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from leo_tf.methods.inductive.nearest_centroid import ClassMeans
 
-_FIRST_SCALE = 10.0  # of scores: cosines alone are never sure
+_FIRST_SCALE = 10.0  # scale of scores; cosines alone are never confident
 
 
 class ProtoNet(keras.layers.Layer, ClassMeans):

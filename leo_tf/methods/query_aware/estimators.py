@@ -17,10 +17,10 @@ from leo_tf.configs.schema import Config
 from leo_tf.errors import FlagError
 from leo_tf.methods.method import Method
 
-# Probabilities are no less, or their logarithms would not be finite.
+# Lower bound of probabilities, so that their logarithms are finite.
 _LEAST_SHARE = 1e-12
 _SETTING = "sklearn_parameters"
-# Whatever a class of others raises for what it cannot do.
+# Exceptions of other packages' classes for inputs they do not support.
 _REFUSALS = (TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
 
 
@@ -68,7 +68,7 @@ def answer_all(
       queries: [B, M, D].
       way: N.
     """
-    # Its processes are not forked, as TensorFlow wants; of one processor there is none.
+    # The pool does not fork, which TensorFlow requires. One processor needs no pool.
     from joblib import Parallel, delayed
 
     tasks = zip(support, labels, queries)
@@ -129,7 +129,7 @@ def _estimator(kind: Any, config: Config) -> Any:
         expected = f"parameters of {kind.__name__}"
         raise FlagError(f"--{_SETTING}", expected, str(error)) from error
     if names.get("decision_function_shape") == "ovo":
-        # Of three classes these are three numbers, too: they would be taken for scores.
+        # Three classes have three pairs, so these would be mistaken for scores.
         expected = "scores of classes, not of pairs of them"
         raise FlagError(f"--{_SETTING}", expected, "decision_function_shape ovo")
     if "random_state" in names and "random_state" not in given:
@@ -151,7 +151,7 @@ def _try(estimator: Any, config: Config, embedding_size: int) -> None:
     name = type(estimator).__name__
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of random features
+            warnings.simplefilter("ignore")  # about the random features
             logits = answer_one(estimator, rows, labels, rows, episodes.evaluation_way)
     except _REFUSALS as error:
         shape = f"{episodes.evaluation_way}-way {episodes.evaluation_shot}-shot"

@@ -16,11 +16,11 @@ from leo_tf.model.learner import QueryAware
 class ScikitLearn(QueryAware):
     """A classifier fitted to each support set outside TensorFlow.
 
-    It answers each query by itself. It cannot be exported.
+    It scores each query alone. It cannot be exported.
 
     Args:
       estimator: not fitted; see `estimators.answer_one`.
-      scale: factor of all scores: how sure the answers are, not which.
+      scale: factor of all scores; changes confidence, not answers.
     """
 
     is_exportable = False

@@ -1,7 +1,7 @@
 """Transductive methods, which also learn from a task's queries.
 
-Each answers all tasks of a batch at once. What the papers do to features before, such
-as PT-MAP's power, is `--feature_power` and `--feature_transform` here.
+Each scores all tasks of a batch at once. Transforms that the papers apply first, such
+as PT-MAP's power, are `--feature_power` and `--feature_transform` here.
 
 Shapes: B tasks in the meta-batch, N way, S support examples and M queries of a task, D
 embedding size, E = S + M examples of both kinds, R queries that are looked at.
@@ -14,8 +14,8 @@ from leo_tf.model.learner import QueryAware
 
 # Factor of cosines before a softmax of them: epsilon of arXiv:1911.10713, section 4.
 _COSINE_SCALE = 10.0
-_MOST_PSEUDO_LABELLED = 8  # queries a class that BD-CSPN learns from: its Z
-# Of LaplacianShot. The release's `knn` of 3 counts the query itself.
+_MOST_PSEUDO_LABELLED = 8  # Z of BD-CSPN: queries per class to learn from
+# Constants of LaplacianShot. The release's `knn` of 3 counts the query itself.
 _NEIGHBOURS, _BOUND_STEPS = 2, 20
 # Of PT-MAP: lambda, alpha and epochs of the release's `test_standard.py`, and when its
 # Sinkhorn iterations end: row sums change by no more than this, or at the last.
@@ -26,12 +26,12 @@ _TOLERANCE, _MOST_SINKHORN_STEPS = 1e-6, 1000
 class SoftKMeans(QueryAware):
     """Class means refined once by soft assignments of the queries.
 
-    A query belongs to a class by softmax(-sharpness * squared distance), and counts in
-    the refined mean as so much of an example.
+    A query's weight for a class is softmax(-sharpness * squared distance). It counts in
+    the refined mean with this weight.
 
     Args:
-      sharpness: of the assignments.
-      scale: factor of all scores: how sure the answers are, not which.
+      sharpness: factor of squared distances in the assignments.
+      scale: factor of all scores; changes confidence, not answers.
 
     Source: Ren et al., 2018 (arXiv:1803.00676), equation 3, one step as there; its
     features are trained for a sharpness of 1, and of any length.
@@ -54,12 +54,12 @@ class SoftKMeans(QueryAware):
 class BDCSPN(QueryAware):
     """Nearest centroid by cosine, after both biases of the means are reduced.
 
-    Queries are shifted, all alike, to the support's mean. The most similar of those
-    that nearest centroid takes for a class, 8 at most, join its support; each example
-    counts by softmax(10 * cosine) with the class's first mean.
+    All queries are shifted so that their mean is the support's. Of the queries that
+    nearest centroid assigns to a class, the 8 most similar join its support. Each
+    example is weighted by softmax(10 * cosine) with the class's first mean.
 
     Args:
-      scale: factor of all cosines: how sure the answers are, not which.
+      scale: factor of all cosines; changes confidence, not answers.
 
     Source: Liu et al., 2020 (arXiv:1911.10713), equations 3 to 6, with Z and epsilon of
     its section 4.
@@ -96,8 +96,8 @@ class LaplacianShot(QueryAware):
     softmax(10 * cosine) over the classes.
 
     Args:
-      weight: of the neighbours, lambda.
-      scale: factor of all scores: how sure the answers are, not which.
+      weight: weight of the neighbours, lambda.
+      scale: factor of all scores; changes confidence, not answers.
 
     Source: Ziko et al., 2020 (arXiv:2006.15486), equation 12, and `proto_rect` of the
     release. There the 20 steps end early where the energy has settled; and a class that
@@ -136,11 +136,11 @@ class LaplacianShot(QueryAware):
 class PTMAP(QueryAware):
     """Class centres that move towards the queries that optimal transport assigns.
 
-    The transport shares out the queries so that every class gets equally many: where
-    that is not so, it is wrong by design. Of a single query it says nothing.
+    The transport assigns equally many queries to every class. If the queries are
+    unbalanced, it is wrong by design. A single query gets no information.
 
     Args:
-      scale: factor of all scores: how sure the answers are, not which.
+      scale: factor of all scores; changes confidence, not answers.
 
     Source: Hu et al., 2021 (arXiv:2006.03806), algorithm 1, with the numbers of the
     release and its `centerDatas`: support and queries each lose their own mean.
@@ -169,7 +169,7 @@ class PTMAP(QueryAware):
 def _transport(queries, centres):
     """Returns [B, M, N] shares: rows sum to 1, and all columns to the same."""
     costs = _TRANSPORT_SCALE * _distances(queries, centres)
-    least = tf.reduce_min(costs, axis=2, keepdims=True)  # it changes no plan
+    least = tf.reduce_min(costs, axis=2, keepdims=True)  # leaves the plan unchanged
     kernel = tf.exp(least - costs)  # the plan is rows * kernel * columns
     each = tf.cast(tf.shape(costs)[1] / tf.shape(costs)[2], costs.dtype)
 

@@ -35,7 +35,7 @@ def _write_recipe(here, name):
 
 
 def _nearest_other(recipe, here):
-    """Of each item, whether the most similar other one is of its class; and D."""
+    """Returns for each item whether its nearest other is of its class, and D."""
     flags = ["--mode=embed", f"--items={here / 'items.csv'}", "--quiet"]
     flags += [f"--backbone={recipe}:embed", "--features_dir=out"]
     assert main(["run_leo.py", *flags]) == 0
