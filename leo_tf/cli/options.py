@@ -244,10 +244,13 @@ _PICTURES = [
         "user's cache directory has them."
     ),
     Option(
-        *("backbone", _BACKBONE, _WITH_PICTURES, None),
+        *("backbone", _BACKBONE, _WITH_PICTURES + _EXPORT, None),
         facts=("default: hog, or to pre-train that of the recipe",),
-    ).meaning("What turns pictures into features."),
-    Option("backbone_weights", _PATH, _WITH_FEATURES, None).meaning(
+    ).meaning(
+        "What turns pictures into features; to export, where that of the run's "
+        "features is now."
+    ),
+    Option("backbone_weights", _PATH, _WITH_FEATURES + _EXPORT, None).meaning(
         "Of a model of keras.applications: imagenet, which is downloaded; none, for "
         "random ones; or a file."
     ),
