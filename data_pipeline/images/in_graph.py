@@ -111,10 +111,11 @@ def _square(pixels: tf.Tensor) -> tf.Tensor:
 
 def _turned(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """[S, S, 3] as EXIF's orientation 1 to 8 wants it seen."""
-    place = tf.range(pixels.shape[0])
+    last = pixels.shape[0] - 1
+    place = tf.range(last + 1)
     is_lying = (orientation >= 5) & (orientation <= 8)
     pixels = tf.where(is_lying, tf.transpose(pixels, [1, 0, 2]), pixels)
     for axis, mirrored in ((0, (3, 4, 7, 8)), (1, (2, 3, 6, 7))):
         is_mirrored = tf.reduce_any(tf.equal(orientation, mirrored))
-        pixels = tf.gather(pixels, tf.where(is_mirrored, place[::-1], place), axis=axis)
+        pixels = tf.gather(pixels, tf.where(is_mirrored, last - place, place), axis=axis)
     return pixels

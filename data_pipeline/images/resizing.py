@@ -90,7 +90,8 @@ def _reduced(
     """
     pitches = (box[2:] - box[:2]) / size  # [2] across and down
     factors = tf.maximum(tf.cast(pitches / GAP, tf.int32), 1)
-    ends = tf.cast(tf.shape(pixels)[1::-1], tf.float64)
+    shape = tf.shape(pixels)
+    ends = tf.cast(tf.stack([shape[1], shape[0]]), tf.float64)
     first = tf.maximum(tf.floor(box[:2] - pitches / 2), 0.0)
     last = tf.minimum(tf.math.ceil(box[2:] + pitches / 2), ends)
     left, top, right, bottom = tf.unstack(
