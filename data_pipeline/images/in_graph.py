@@ -117,5 +117,7 @@ def _turned(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     pixels = tf.where(is_lying, tf.transpose(pixels, [1, 0, 2]), pixels)
     for axis, mirrored in ((0, (3, 4, 7, 8)), (1, (2, 3, 6, 7))):
         is_mirrored = tf.reduce_any(tf.equal(orientation, mirrored))
-        pixels = tf.gather(pixels, tf.where(is_mirrored, last - place, place), axis=axis)
+        pixels = tf.gather(
+            pixels, tf.where(is_mirrored, last - place, place), axis=axis
+        )
     return pixels

@@ -109,7 +109,11 @@ def export_model(
 
 
 def _encoder(
-    run: Run, best: Checkpoint, backbone: str | None, weights: str | None, console: Console
+    run: Run,
+    best: Checkpoint,
+    backbone: str | None,
+    weights: str | None,
+    console: Console,
 ) -> Encoder | None:
     """What makes the run's features of pictures; None, and says why, if nothing can."""
     made, is_embedded = best.manifest.get("embedding"), run.config.data.is_embedded

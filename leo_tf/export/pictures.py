@@ -126,7 +126,9 @@ def features_of(
     )
     features = encoder.embed(tf.ensure_shape(pictures, [None, *shape]))
     blank = ~tf.reduce_any(features != 0, axis=1)
-    message = f"{field}: expected something to see, received a blank picture in row {{}}"
+    message = (
+        f"{field}: expected something to see, received a blank picture in row {{}}"
+    )
     return require_rows({"features": features}, blank, message)["features"]
 
 

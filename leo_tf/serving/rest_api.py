@@ -27,9 +27,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from leo_tf.errors import RequestError, shown
+from leo_tf.serving import pages
 from leo_tf.serving.metrics import Metrics
 from leo_tf.serving.model_versions import Served, Versions
-from leo_tf.serving import pages
 from leo_tf.serving.pages.openapi import describe, page
 from leo_tf.serving.rest_json import inflate, read_request, write_answer
 

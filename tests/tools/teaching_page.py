@@ -1,6 +1,8 @@
 """The page of a server in a headless Chromium, driven as a person would."""
 
+import base64
 import io
+import itertools
 import os
 import time
 
@@ -13,7 +15,8 @@ _PATIENCE = 60  # seconds
 _UNSEEN = "input[type=file]"
 
 # Signs of the embedded set's test scripts, as strokes in a square of 0 to 1.
-_ROUND = [(0.5 + 0.4 * np.cos(a), 0.5 + 0.4 * np.sin(a)) for a in np.linspace(0, 6.3, 25)]
+_TURN = np.linspace(0, 6.3, 25)
+_ROUND = [*zip(0.5 + 0.4 * np.cos(_TURN), 0.5 + 0.4 * np.sin(_TURN))]
 SIGNS = {
     "TIFINAGH LETTER YAR": [_ROUND],
     "TIFINAGH LETTER YAT": [[(0.5, 0.05), (0.5, 0.95)], [(0.05, 0.5), (0.95, 0.5)]],
@@ -39,7 +42,7 @@ def by_hand(strokes, rng) -> list[np.ndarray]:
         points = np.array(stroke) - 0.5
         dense = [
             start + (end - start) * share
-            for start, end in zip(points, points[1:])
+            for start, end in itertools.pairwise(points)
             for share in np.linspace(0, 1, 4, endpoint=False)
         ]
         dense = np.array([*dense, points[-1]])
@@ -132,7 +135,7 @@ class TeachingPage:
         self.until(lambda: self.examples(number) == before + 1)
 
     def examples(self, number: int) -> int:
-        script = "return arguments[0].querySelectorAll('.examples > *').length"
+        script = "return arguments[0].querySelectorAll('.thumbs > *').length"
         return self.driver.execute_script(script, self.all("#classes > li")[number])
 
     def give_files(self, number: int, *paths) -> None:
@@ -177,8 +180,6 @@ class TeachingPage:
             clip = {"x": 0, "y": 0, "scale": 1}
             clip |= {"width": size["width"], "height": size["height"]}
             asked = {"captureBeyondViewport": True, "clip": clip}
-            import base64
-
             shot = self.driver.execute_cdp_cmd("Page.captureScreenshot", asked)
             with Image.open(io.BytesIO(base64.b64decode(shot["data"]))) as image:
                 image.convert("RGB").quantize(128).save(

@@ -81,10 +81,18 @@ export function plotLatents(svg, before, after, classes) {
     ];
   });
   svg.replaceChildren(...drawn);
-  const moved = before.map((row, i) => Math.hypot(...row.map((x, j) => x - after[i][j])));
-  const apart = Math.hypot(...before[0].map((x, j) => x - before[1][j]));
-  return `Here codes of ${before[0].length} numbers, on their two main axes, moved by ` +
-    `${(moved.reduce((a, b) => a + b, 0) / moved.length).toFixed(2)} on average; the first two began ${apart.toFixed(2)} apart.`;
+  return inWords(before, after);
+}
+
+function inWords(before, after) {
+  const distance = (a, b) => Math.hypot(...a.map((x, i) => x - b[i]));
+  const moved = before.reduce((sum, row, i) => sum + distance(row, after[i]), 0) / before.length;
+  const pairs = before.flatMap((a, i) => before.slice(i + 1).map((b) => distance(a, b)));
+  const apart = pairs.reduce((sum, x) => sum + x, 0) / pairs.length;
+  const share = moved / apart;
+  const said = share < 0.001 ? "they hardly moved: the first classifier was right about the examples already"
+    : `they moved by ${percent(share)} of how far they are from each other`;
+  return `Here they have ${before[0].length} numbers, shown on their two main axes; ${said}.`;
 }
 
 function shape(tag, attributes) {

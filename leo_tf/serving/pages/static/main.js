@@ -112,10 +112,11 @@ function card(of) {
     pads.teach.clear(); // at once: a second click finds nothing to add
     addExamples(of, [ofCanvas(canvas)]);
   });
-  of.place = element("div", { className: "examples" });
+  of.place = element("span", { className: "thumbs" });
   const add = { files: (files) => addFiles(of, files), canvas: (canvas) => addExamples(of, [ofCanvas(canvas)]) };
-  of.card = element("li", {}, element("div", { className: "name" }, of.input, remove), of.place,
-    element("p", { className: "buttons" }, draw, ...sources(add, "Add")));
+  const buttons = element("p", { className: "buttons" }, draw, ...sources(add, "Add"));
+  of.card = element("li", {}, element("div", { className: "name" }, of.input, remove),
+    element("div", { className: "examples" }, of.place, buttons));
   of.card.style.setProperty("--colour", of.colour);
   dropTarget(of.card, (files) => addFiles(of, files));
   return of.card;
