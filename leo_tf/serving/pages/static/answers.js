@@ -56,7 +56,7 @@ export function showAnswer(place, answer, classes, method) {
 
 function bar(share, className) {
   const ink = element("i");
-  ink.style.width = `${Math.max(0.5, 78 * share)}%`;
+  ink.style.width = `${100 * share}%`;
   return element("div", { className }, ink, percent(share));
 }
 
