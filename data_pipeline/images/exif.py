@@ -22,7 +22,8 @@ _UPRIGHT = 1
 def orientation(content: tf.Tensor) -> tf.Tensor:
     """Returns [] int32, EXIF's orientation: 1, upright, if the file does not tell."""
     head = tf.strings.substr(content, 0, _HEAD_BYTES)
-    data = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int32)  # [L]
+    data = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int32)
+    data = tf.pad(data, [[0, 1]])  # [L], never empty
     jpeg = tf.equal(_word(data, 0), 0xFFD8)
     start = tf.cond(jpeg, lambda: _in_jpeg(data), lambda: _in_png(data))
     return tf.cond(start >= 0, lambda: _in_tiff(data, start), _upright)

@@ -3,6 +3,7 @@
 Shapes: n pictures, S pixels a side of what the backbone gets, D features.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -31,14 +32,14 @@ class Encoder(NamedTuple):
     """What turns pictures into the features that a method was trained on.
 
     Attributes:
-      embed: of [n, R, R, 3] uint8, in a graph: [n, D] float32.
-      side: R, as they are decoded.
+      embed: of the bytes of files [n], in a graph: [n, D] float32.
+      pixels: of the same: [n] int64, how many there are to decode.
       held: what has its variables.
       facts: what export.json says of it.
     """
 
     embed: Callable[[tf.Tensor], tf.Tensor]
-    side: int
+    pixels: Callable[[tf.Tensor], tf.Tensor]
     held: Sequence[Any]
     facts: Mapping[str, Any]
 
@@ -83,11 +84,28 @@ def encoder_of(
 
 def _encoder(backbone: Backbone, views: str, kept_as: type) -> Encoder:
     side, in_graph = cast(int, backbone.side), cast(Callable, backbone.in_graph)
+    read_side = decoded_side(side, views)  # R
+    # A function of the graph, so that it is there once and not in every signature.
+    files = [tf.TensorSpec([None], tf.string)]
+    traced = functools.partial(tf.function, input_signature=files, autograph=False)
 
-    def embed(pictures):
+    @traced()
+    def embed(contents):
+        # One by one: many large ones at once would not fit the memory.
+        of = tf.TensorSpec([read_side, read_side, 3], tf.uint8)
+        one = functools.partial(decoded, size=read_side)
+        pictures = tf.map_fn(
+            one, contents, parallel_iterations=1, fn_output_signature=of
+        )
         features = embed_views(in_graph, pictures, side, views)
         # The embedded set keeps half precision of them.
         return tf.cast(tf.cast(features, kept_as), tf.float32)
+
+    @traced()
+    def pixels(contents):
+        of = tf.TensorSpec([], tf.int64)
+        one = functools.partial(pixels_to_decode, size=read_side)
+        return tf.map_fn(one, contents, parallel_iterations=1, fn_output_signature=of)
 
     facts = {
         "backbone": backbone.name,
@@ -100,7 +118,7 @@ def _encoder(backbone: Backbone, views: str, kept_as: type) -> Encoder:
         "max_picture_pixels": MOST_PIXELS,
         "max_pixels_of_a_request": MOST_PIXELS_IN_ALL,
     }
-    return Encoder(embed, decoded_side(side, views), backbone.held, facts)
+    return Encoder(embed, pixels, backbone.held, facts)
 
 
 def features_of(
@@ -114,17 +132,7 @@ def features_of(
       fewest, most: how many there may be.
     """
     request = _checked(request, field, encoder, fewest, most)
-    side, shape = encoder.side, [encoder.side, encoder.side, 3]
-    of = tf.TensorSpec(shape, tf.uint8)
-
-    def one(content):
-        return decoded(content, side)
-
-    # One by one: many large ones at once would not fit the memory.
-    pictures = tf.map_fn(
-        one, request[field], parallel_iterations=1, fn_output_signature=of
-    )
-    features = encoder.embed(tf.ensure_shape(pictures, [None, *shape]))
+    features = encoder.embed(request[field])
     blank = ~tf.reduce_any(features != 0, axis=1)
     message = (
         f"{field}: expected something to see, received a blank picture in row {{}}"
@@ -150,13 +158,7 @@ def _checked(
     message = f"{field}: expected JPEG or PNG, received something else in row {{}}"
     request = require_rows(request, other, message)
 
-    def of_one(content):
-        return pixels_to_decode(content, encoder.side)
-
-    of = tf.TensorSpec([], tf.int64)
-    pixels = tf.map_fn(
-        of_one, request[field], parallel_iterations=1, fn_output_signature=of
-    )
+    pixels = encoder.pixels(request[field])
     bad = (pixels < 1) | (pixels > MOST_PIXELS)
     message = f"{field}: expected 1 to {MOST_PIXELS} pixels, received {{}} in row {{}}"
     request = require_rows(request, bad, message, pixels)

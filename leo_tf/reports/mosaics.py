@@ -152,9 +152,7 @@ def _colours(labels: np.ndarray, n: int, layout: Layout) -> np.ndarray:
     return np.where(labels[: layout.queries] == n, RIGHT, WRONG)
 
 
-def _tile(
-    example: np.ndarray, colour: str, side: int, layout: Layout
-) -> np.ndarray:
+def _tile(example: np.ndarray, colour: str, side: int, layout: Layout) -> np.ndarray:
     """An example in a frame, ink black on white."""
     rows, columns = (np.arange(side) * size // side for size in example.shape)
     inside = 255 - example[np.ix_(rows, columns)][..., np.newaxis]
