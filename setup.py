@@ -61,7 +61,10 @@ setuptools.setup(
         *("leo_tf", *setuptools.find_packages(include=["leo_tf.*"])),
         *(f"leo_tf.{name}" for name in setuptools.find_packages(include=OURS)),
     ],
-    package_data={"leo_tf": ["py.typed", "serving/openapi.json"]},
+    package_data={
+        "leo_tf": ["py.typed"],
+        "leo_tf.serving.pages": ["openapi.json", "static/*"],
+    },
     python_requires=">=3.10,<3.14",
     install_requires=[
         "tensorflow>=2.18,<2.23",

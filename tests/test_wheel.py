@@ -145,7 +145,10 @@ def test_the_wheel_has_one_name_every_module_and_no_test(wheel):
         for file in (ROOT / folder).rglob("*.py")
     }
     assert len(modules) > 90
-    expected = {*modules, "leo_tf/py.typed", "leo_tf/serving/openapi.json"}
+    pages = ROOT / "leo_tf" / "serving" / "pages"
+    shown = [pages / "openapi.json", *(pages / "static").iterdir()]
+    expected = {*modules, "leo_tf/py.typed"}
+    expected |= {file.relative_to(ROOT).as_posix() for file in shown}
     assert {name for name in names if name.startswith("leo_tf/")} == expected
 
 

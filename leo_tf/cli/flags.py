@@ -151,7 +151,8 @@ def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
         if option.name in given or option.default is not REQUIRED
     }
     pictures = arguments.get("images")
-    _check_pictures(pictures, given, arguments)
+    if mode != "export":
+        _check_pictures(pictures, given, arguments)
     config = _config(given, pictures)
     embedded = {}
     if mode in _ON_FEATURES:

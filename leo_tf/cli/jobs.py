@@ -90,7 +90,7 @@ def _compare(options: RunOptions, console: Console) -> None:
 
 
 def _export(options: RunOptions, console: Console) -> None:
-    path = export_model(options.workdir, **options.arguments)
+    path = export_model(options.workdir, **options.arguments, console=console)
     step = json.loads((path / "export.json").read_text())["step"]
     print(f"Export of step {step}: {path}")
 

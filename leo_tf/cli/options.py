@@ -246,10 +246,13 @@ _PICTURES = [
         "directory in the user's cache."
     ),
     Option(
-        *("backbone", _BACKBONE, _WITH_PICTURES, None),
+        *("backbone", _BACKBONE, _WITH_PICTURES + _EXPORT, None),
         facts=("default: hog; when pre-training, that of the recipe",),
-    ).meaning("Network or function that turns pictures into features."),
-    Option("backbone_weights", _PATH, _WITH_FEATURES, None).meaning(
+    ).meaning(
+        "Network or function that turns pictures into features. When exporting, where "
+        "the one of the run's features is now."
+    ),
+    Option("backbone_weights", _PATH, _WITH_FEATURES + _EXPORT, None).meaning(
         "Weights of a model of keras.applications: imagenet (downloaded), none "
         "(random) or a file."
     ),

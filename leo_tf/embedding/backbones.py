@@ -46,6 +46,9 @@ class Backbone(NamedTuple):
       side: S; None if it takes items as they are.
       digest: SHA-256 of its weights, or of the source of a callable.
       preprocessing: in words.
+      in_graph: `embed` of tensors, for exports that take pictures; None if it is no
+        computation of TensorFlow's.
+      held: objects of TensorFlow that have its variables.
     """
 
     name: str
@@ -53,6 +56,8 @@ class Backbone(NamedTuple):
     side: int | None
     digest: str
     preprocessing: str
+    in_graph: Callable[[Any], Any] | None = None
+    held: Sequence[Any] = ()
 
 
 def backbone_named(
@@ -87,16 +92,27 @@ def backbone_named(
 
 def _hog(side: int | None) -> Backbone:
     from leo_tf.data_pipeline.glyphs import hog
+    from leo_tf.data_pipeline.glyphs.hog_in_graph import hog_in_graph
 
     if side not in (None, _HOG_SIDE):
         _refuse("--image_size", f"{_HOG_SIDE}, or none, with hog", side)
 
     def embed(pictures):
-        grey = pictures.astype(np.float64) @ (0.299, 0.587, 0.114)  # [n, S, S]
-        return hog.hog(np.rint(grey).astype(np.uint8))
+        return hog.hog(_grey(pictures.astype(np.int32)).astype(np.uint8))
+
+    def in_graph(pictures):
+        return hog_in_graph(_grey(tf.cast(pictures, tf.int32)))
+
+    import tensorflow as tf
 
     digest = _digest([pathlib.Path(hog.__file__).read_bytes()])
-    return Backbone(HOG, embed, _HOG_SIDE, digest, "grey by ITU-R BT.601")
+    return Backbone(HOG, embed, _HOG_SIDE, digest, "grey by ITU-R BT.601", in_graph)
+
+
+def _grey(pictures: Any) -> Any:
+    """[n, S, S] of red, green, blue [n, S, S, 3]: whole numbers, whoever computes."""
+    red, green, blue = (pictures[..., i] for i in range(3))
+    return (299 * red + 587 * green + 114 * blue + 500) // 1000
 
 
 def _applications() -> Mapping[str, Any]:
@@ -138,10 +154,8 @@ def _application(name: str, weights: str, side: int | None) -> Backbone:
         what = f"{name} with weights {weights} for pictures of {side} x {side}"
         raise InputError("--backbone", what, _brief(error), hint) from error
 
-    def prepare(pictures):
-        return module.preprocess_input(np.asarray(pictures, np.float32))
-
     preprocessing = f"keras.applications.{module.__name__.rpartition('.')[2]}"
+    prepare = module.preprocess_input
     return _of_model(name, model, side, prepare, f"{preprocessing}.preprocess_input")
 
 
@@ -167,7 +181,8 @@ def _saved(path: str, side: int | None) -> Backbone:
     fixed = shape[1]
     if fixed and side not in (None, fixed):
         _refuse("--image_size", f"{fixed}, which {path} takes", side)
-    return _of_model(path, model, fixed or side or _USUAL_SIDE, np.asarray, "none")
+    side = fixed or side or _USUAL_SIDE
+    return _of_model(path, model, side, lambda pictures: pictures, "none")
 
 
 def _saved_model(path: str, side: int | None) -> Backbone:
@@ -187,14 +202,17 @@ def _saved_model(path: str, side: int | None) -> Backbone:
     if fixed and side not in (None, fixed):
         _refuse("--image_size", f"{fixed}, which {path} takes", side)
 
-    def embed(pictures):
+    def in_graph(pictures):
         function = loaded.signatures["serving_default"]  # lives as long as `loaded`
-        return function(**{key: tf.cast(pictures, spec.dtype)})[out].numpy()
+        return function(**{key: tf.cast(pictures, spec.dtype)})[out]
+
+    def embed(pictures):
+        return in_graph(pictures).numpy()
 
     files = sorted(file for file in pathlib.Path(path).rglob("*") if file.is_file())
     parts = (file.read_bytes() for file in files)
-    side = fixed or side or _USUAL_SIDE
-    return Backbone(path, embed, side, _digest(parts), f"none, as {spec.dtype.name}")
+    side, words = fixed or side or _USUAL_SIDE, f"none, as {spec.dtype.name}"
+    return Backbone(path, embed, side, _digest(parts), words, in_graph, [loaded])
 
 
 def _of_model(
@@ -202,13 +220,18 @@ def _of_model(
 ) -> Backbone:
     import tensorflow as tf
 
-    forward = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+    def in_graph(pictures):
+        return model(prepare(tf.cast(pictures, tf.float32)), training=False)
+
+    forward = tf.function(in_graph, reduce_retracing=True)
 
     def embed(pictures):
-        return forward(tf.constant(prepare(pictures), tf.float32)).numpy()
+        return forward(tf.constant(pictures)).numpy()
 
     digest = _digest(np.ascontiguousarray(w).tobytes() for w in model.get_weights())
-    return Backbone(name, embed, side, digest, preprocessing)
+    # Of Keras variables, what they hold: see `export.signatures.Servable`.
+    held = [weight.value for weight in model.weights]
+    return Backbone(name, embed, side, digest, preprocessing, in_graph, held)
 
 
 def _callable(name: str, side: int | None) -> Backbone:

@@ -127,7 +127,7 @@ def from_images(
         row for row in comparison.ranked(comparison.inductive) if row.is_exportable
     )
     exported = directory / "exported"
-    path = export_model(directory / "comparison" / best.name, exported)
+    path = export_model(directory / "comparison" / best.name, exported, console=console)
     console.say(f"All stages took {(time.monotonic() - started) / 60:.1f} min.")
     return FromImages(comparison, path)
 

@@ -25,9 +25,11 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
 from leo_tf.configs import rules
+from leo_tf.console import SILENT, Console
 from leo_tf.errors import CheckpointError, DiskError, FlagError
 from leo_tf.export.manifest import manifest
 from leo_tf.export.model_card import model_card
+from leo_tf.export.pictures import Encoder, encoder_of
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable, names_for, shape_of
 from leo_tf.files import AnyPath, flush_to_disk, make_directory
@@ -49,8 +51,14 @@ def export_model(
     version: int | None = None,
     max_classes: int = 100,
     max_support: int = 1000,
+    backbone: str | None = None,
+    backbone_weights: str | None = None,
+    console: Console = SILENT,
 ) -> pathlib.Path:
     """Exports the best checkpoint of a run directory; returns the version's directory.
+
+    Where the run's features are of pictures, by a backbone of TensorFlow's, that is
+    part of a SavedModel, which takes pictures, too.
 
     Args:
       export_dir: a directory of exported models, a version each.
@@ -59,6 +67,9 @@ def export_model(
       max_classes: most classes of a request.
       max_support: most support examples of a request. Time and memory of LEO's relation
         network grow with its square.
+      backbone, backbone_weights: where the backbone is now, if not where it was; see
+        `backbone_named`.
+      console: told why the export takes no pictures, if it does not.
 
     Raises:
       LeoError: for anything the user can mend.
@@ -80,8 +91,11 @@ def export_model(
         check_convertible(run.learner)
     limits = _limits(run, best, caps)
     fitted, dtype = run.confidence(best), run.config.data.dtype
-    servable = Servable(run.learner, limits, dtype, not is_lite, fitted)
     _check_one_format(export_dir, is_lite)
+    encoder = None
+    if not is_lite:
+        encoder = _encoder(run, best, backbone, backbone_weights, console)
+    servable = Servable(run.learner, limits, dtype, not is_lite, fitted, encoder)
     path = version_path(export_dir, version)
     with whole_directory(path) as unfinished:
         if is_lite:
@@ -89,12 +103,33 @@ def export_model(
         else:
             _save(servable, limits, unfinished)
         files = _digests(unfinished)
-        names = names_for(run.learner)
+        names = names_for(run.learner, encoder is not None)
         given = run.path, trained, best, limits, format, files, names, fitted
-        facts = manifest(*given, run.mix(best))
+        facts = manifest(*given, run.mix(best), encoder and encoder.facts)
         (unfinished / "export.json").write_text(json.dumps(facts, indent=1))
         (unfinished / "README.md").write_text(model_card(facts), encoding="utf-8")
     return path
+
+
+def _encoder(
+    run: Run,
+    best: Checkpoint,
+    backbone: str | None,
+    weights: str | None,
+    console: Console,
+) -> Encoder | None:
+    """What makes the run's features of pictures; None, and says why, if nothing can."""
+    made, is_embedded = best.manifest.get("embedding"), run.config.data.is_embedded
+    if backbone and (is_embedded or made is None):
+        expected = "none: nothing is known of a backbone that made the run's features"
+        raise FlagError("--backbone", expected, backbone)
+    found = encoder_of(made, is_embedded, backbone, weights)
+    if isinstance(found, Encoder):
+        return found
+    if backbone:
+        raise FlagError("--backbone", "that of the run's features", found)
+    console.say(f"The export takes features, not pictures: {found}.")
+    return None
 
 
 def version_path(export_dir: AnyPath, version: int | None = None) -> pathlib.Path:

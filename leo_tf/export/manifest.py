@@ -2,7 +2,7 @@
 
 import datetime
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leo_tf.configs.schema import Config
@@ -37,13 +37,14 @@ def manifest(
     signatures: Sequence[str],
     fitted: Confidence | None = None,
     mix: Mix | None = None,
+    pictures: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns what export.json says of the checkpoint `best` of the run in `workdir`.
 
     The format is "saved_model" or "tflite"; `files` are path -> SHA-256, those beside;
     `signatures` are the names of those it has, and `fitted` is what was fitted to the
     checkpoint on validation episodes, if anything, and `mix` how it is mixed with a
-    closed form, if it is.
+    closed form, if it is; `pictures` what makes features of them, if anything does.
 
     Raises:
       CheckpointError: if the checkpoint does not tell its data.
@@ -58,6 +59,7 @@ def manifest(
         "embedding": _EMBEDDED_KIND
         if data.is_embedded
         else best.manifest.get("embedding"),
+        "pictures": pictures,
         "parameters_per_class": limits.parameters or None,
         "way": limits.way,
         "max_classes": limits.max_classes,

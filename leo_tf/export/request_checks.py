@@ -69,7 +69,7 @@ def _scaled(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return scaled, tf.sqrt(tf.reduce_sum(scaled**2, axis=1, keepdims=True))
 
 
-def _require(
+def require(
     request: Request, ok: tf.Tensor, message: str, *facts: tf.Tensor | int
 ) -> Request:
     """The request, once `ok`; else fails with `message`, its {} filled by `facts`."""
@@ -78,13 +78,13 @@ def _require(
         return {field: tf.identity(value) for field, value in request.items()}
 
 
-def _require_rows(
+def require_rows(
     request: Request, bad: tf.Tensor, message: str, *facts: tf.Tensor
 ) -> Request:
     """Lets no `bad` row pass; tells of the first, its entries of `facts` before it."""
     row = _first(bad)
     told = [tf.pad(fact, [[0, 1]])[row] for fact in facts]  # also where there is none
-    return _require(request, ~tf.reduce_any(bad), message, *told, row)
+    return require(request, ~tf.reduce_any(bad), message, *told, row)
 
 
 def _check_matrix(request: Request, field: str, rows: str, columns: int) -> Request:
@@ -93,24 +93,24 @@ def _check_matrix(request: Request, field: str, rows: str, columns: int) -> Requ
     # Compares with [columns] whatever the rank, so that it cannot fail by itself.
     ok = tf.equal(tf.size(shape), 2) & tf.reduce_all(tf.equal(shape[1:], [columns]))
     message = f"{field}: expected shape [{rows}, {columns}], received shape {{}}"
-    request = _require(request, ok, message, shape)
+    request = require(request, ok, message, shape)
     return {**request, field: tf.ensure_shape(request[field], [None, columns])}
 
 
 def _check_count(request: Request, field: str, most: int, unit: str) -> Request:
     count = tf.shape(request[field])[0]
     message = f"{field}: expected 2 to {most} {unit}, received {{}}"
-    return _require(request, (count >= 2) & (count <= most), message, count)
+    return require(request, (count >= 2) & (count <= most), message, count)
 
 
 def _check_labels(request: Request) -> Request:
     shape = tf.shape(request["labels"])
     message = "labels: expected shape [S], received shape {}"
-    request = _require(request, tf.equal(tf.size(shape), 1), message, shape)
+    request = require(request, tf.equal(tf.size(shape), 1), message, shape)
     request["labels"] = tf.ensure_shape(request["labels"], [None])
     count, rows = tf.size(request["labels"]), tf.shape(request["support"])[0]
     message = "labels: expected {} labels, one a row of `support`, received {}"
-    return _require(request, tf.equal(count, rows), message, rows, count)
+    return require(request, tf.equal(count, rows), message, rows, count)
 
 
 def _check_classes(request: Request, limits: Limits) -> Request:
@@ -119,31 +119,31 @@ def _check_classes(request: Request, limits: Limits) -> Request:
     bad = (labels < 0) | (labels >= most)
     expected = f"at most {most} classes, integers from 0 to {most - 1}"
     message = f"labels: expected {expected}, received {{}} in row {{}}"
-    request = _require_rows(request, bad, message, labels)
+    request = require_rows(request, bad, message, labels)
     labels = tf.cast(request["labels"], tf.int32)
     way = tf.reduce_max(labels) + 1
     expected = "at least 2" if limits.way is None else f"{limits.way}"
     ok = way >= 2 if limits.way is None else tf.equal(way, limits.way)
     message = f"labels: expected {expected} classes, received {{}}"
-    request = _require({**request, "way": way}, ok, message, way)
+    request = require({**request, "way": way}, ok, message, way)
     way = request["way"]
     empty = tf.equal(tf.math.bincount(labels, minlength=way), 0)  # [N]
     message = "labels: expected all classes from 0 to {}, received none of {}"
-    return _require(request, ~tf.reduce_any(empty), message, way - 1, _first(empty))
+    return require(request, ~tf.reduce_any(empty), message, way - 1, _first(empty))
 
 
 def _check_values(request: Request, field: str, shortest: float) -> Request:
     """Lets only finite rows pass, of lengths from `shortest` to `_LONGEST`."""
     bad = ~tf.reduce_all(tf.math.is_finite(request[field]), axis=1)
     message = f"{field}: expected finite numbers, received NaN or infinity in row {{}}"
-    request = _require_rows(request, bad, message)
+    request = require_rows(request, bad, message)
     _, lengths = _scaled(request[field])
     largest = tf.reduce_max(tf.abs(request[field]), axis=1)
     lengths = largest * tf.reshape(lengths, [-1])
     bad = (lengths < shortest) | (lengths > _LONGEST)
     expected = f"rows of length {shortest:g} to {_LONGEST:g}"
     message = f"{field}: expected {expected}, received length {{}} in row {{}}"
-    return _require_rows(request, bad, message, lengths)
+    return require_rows(request, bad, message, lengths)
 
 
 def _first(bad: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""The functions of an export: adapt, predict, classify, embed.
+"""The functions of an export: adapt, predict, classify, embed; and of pictures.
 
 Shapes: S support examples, M queries, N way, D embedding size, Z latent size, P numbers
 of a class in the classifier. All but D and P may differ from request to request.
@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from leo_tf.evaluation.confidence import Confidence
 from leo_tf.export import request_checks as checks
+from leo_tf.export.pictures import Encoder, features_of
 from leo_tf.export.request_checks import Limits, Request
 from leo_tf.model.learner import AnyLearner, UnevenAdapted, uneven_adapt
 
@@ -27,6 +28,10 @@ _FIELDS = {
     "classes": ("int64", "M"),
     "known": ("float32", "M"),
     "plausible": ("float32", "M", "N"),
+    "images": ("string", "M"),
+    "support_images": ("string", "S"),
+    "query_images": ("string", "M"),
+    "features": ("float32", "M", "D"),
     "latents_before": ("float32", "N", "Z"),
     "latents_after": ("float32", "N", "Z"),
 }
@@ -40,12 +45,18 @@ _SIGNATURES = {
     "predict": (("classifier", "queries"), _ANSWERS),
     "classify": ((*_EXAMPLES, "queries"), _ANSWERS),
     "embed": (_EXAMPLES, ("latents_before", "latents_after")),
+    "embed_images": (("images",), ("features",)),
+    "adapt_images": (("support_images", "labels"), ("classifier", "way", *_HEALTH)),
+    "classify_images": (("support_images", "labels", "query_images"), _ANSWERS),
 }
+_WITHOUT_CLASSIFIER = ("classify", "embed_images", "classify_images")
 
 
-def names_for(learner: AnyLearner) -> tuple[str, ...]:
-    """Returns the signatures of a method: without a classifier, only `classify`."""
-    return ("classify",) if hasattr(learner, "answer") else tuple(_SIGNATURES)
+def names_for(learner: AnyLearner, takes_pictures: bool = False) -> tuple[str, ...]:
+    """Returns the signatures of a method: fewer without a classifier, or pictures."""
+    is_classifier = not hasattr(learner, "answer")
+    names = tuple(_SIGNATURES) if is_classifier else _WITHOUT_CLASSIFIER
+    return tuple(n for n in names if takes_pictures or not n.endswith("_images"))
 
 
 class Servable(tf.Module):
@@ -61,6 +72,7 @@ class Servable(tf.Module):
       dtype: of the learner: "float32" or "float64". Requests and answers are float32.
       checked: whether to check requests in the graph. TensorFlow Lite cannot: it drops
         assertions, so without them the functions take the right shapes only.
+      encoder: of pictures, if it takes any.
     """
 
     def __init__(
@@ -70,13 +82,15 @@ class Servable(tf.Module):
         dtype: str,
         checked: bool = True,
         fitted: Confidence | None = None,
+        encoder: Encoder | None = None,
     ):
         super().__init__(name="servable")
-        self._names = names_for(learner)
+        self._names = names_for(learner, encoder is not None)
         held = getattr(learner, "variables", learner.trainable_variables)
         # Of Keras variables, what they hold.
         self.learned = [v if isinstance(v, tf.Variable) else v.value for v in held]
-        parts = _Parts(learner, limits, dtype, checked, fitted)
+        self.encoder = list(encoder.held) if encoder else []
+        parts = _Parts(learner, limits, dtype, checked, fitted, encoder)
         for name in self._names:
             inputs, _ = _SIGNATURES[name]
             specs = [_spec(field, limits, checked) for field in inputs]
@@ -127,8 +141,8 @@ def _spec(field: str, limits: Limits, checked: bool) -> tf.TensorSpec:
 class _Parts:
     """The functions before they are traced; arguments and results as in `_FIELDS`."""
 
-    def __init__(self, learner, limits, dtype, checked, fitted):
-        self._learner, self._limits = learner, limits
+    def __init__(self, learner, limits, dtype, checked, fitted, encoder):
+        self._learner, self._limits, self._encoder = learner, limits, encoder
         self._dtype, self._checked, self._fitted = dtype, checked, fitted
 
     def adapt(self, support, labels):
@@ -168,6 +182,21 @@ class _Parts:
         request = self._support({"support": support, "labels": labels})
         adapted, names = self._adapted(request), ("latents_before", "latents_after")
         return {name: tf.cast(getattr(adapted, name), tf.float32) for name in names}
+
+    def embed_images(self, images):
+        return {"features": self._features("images", images, fewest=0)}
+
+    def adapt_images(self, support_images, labels):
+        return self.adapt(self._features("support_images", support_images), labels)
+
+    def classify_images(self, support_images, labels, query_images):
+        support = self._features("support_images", support_images)
+        queries = self._features("query_images", query_images, fewest=0)
+        return self.classify(support, labels, queries)
+
+    def _features(self, field, images, fewest=2):
+        most = self._limits.max_support
+        return features_of({field: images}, field, self._encoder, fewest, most)
 
     def _support(self, request: Request) -> Request:
         """The request, checked, with `way`."""

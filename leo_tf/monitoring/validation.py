@@ -30,6 +30,7 @@ from leo_tf.model.learner import Learner, adapt_and_score, loss_parts
 from leo_tf.monitoring.event_writer import Monitor
 from leo_tf.monitoring.tags import ACCURACY, tag_of
 from leo_tf.reports import figures, mosaics
+from leo_tf.reports.mosaics import CARD
 
 _RUN = "validation"
 # Enough for a picture. Accuracy and loss are of all validation episodes.
@@ -88,10 +89,11 @@ class ValidationMonitor:
         bins = {method_of(self.config).title: count_bins(logits, episode.query_labels)}
         title = f"The first {len(logits)} validation episodes"
         drawn = {
-            "confusion": mosaics.confusion(confusions, self.split.class_names),
-            "episode": self._draw_episode(logits, rows),
+            "confusion": mosaics.confusion(confusions, self.split.class_names, CARD),
             "reliability": figures.reliability_diagrams(bins, title),
         }
+        if self.split.images is not None:
+            drawn["episode"] = self._draw_episode(logits, rows, self.split.images)
         pictures = {f"pictures/{n}": figures.pixels(each) for n, each in drawn.items()}
         self.monitor.images(_RUN, step, pictures)
         if hasattr(self.learner, "latent_codes"):
@@ -111,13 +113,12 @@ class ValidationMonitor:
         rows = rows._replace(query=rows.query[:, :, :_QUERIES])
         return rows, gather(self.split.table.features, rows)
 
-    def _draw_episode(self, logits, rows):
+    def _draw_episode(self, logits, rows, images):
         names = [self.split.class_names[c] for c in rows.classes[0].numpy()]
-        shares, images = tf.nn.softmax(logits[0]).numpy(), self.split.images
-        if images is None:
-            return mosaics.episode(names, shares=shares)
         support, query = rows.support[0].numpy()[:, 0], rows.query[0].numpy()
-        return mosaics.episode(names, images[support], images[query], shares=shares)
+        drawn = names, images[support], images[query]
+        shares = tf.nn.softmax(logits[0]).numpy()
+        return mosaics.episode(*drawn, shares=shares, layout=CARD)
 
     def _write_projector(self, before, after, rows):
         classes = rows.classes.numpy()  # [B, N]

@@ -3,6 +3,8 @@
     classifier = Classifier("exported").fit(features, ["cat", "dog", "cat"])
     classifier.predict(new_features)
 
+    classifier.fit(["cat.jpg", "dog.png"], ["cat", "dog"])  # of a model of pictures
+
 `Classifier("lda")`, "ridge" and "centroid" need no model, and NumPy alone.
 
 Only TensorFlow and NumPy are needed, and for a model on a server NumPy alone; none of
@@ -31,7 +33,8 @@ from leo_tf.serving.inputs import (
     fit_together,
     with_unknown,
 )
-from leo_tf.serving.models import LocalModel, Source, connect
+from leo_tf.serving.models import LocalModel, Model, Source, connect
+from leo_tf.serving.pictures import are_pictures, embedded
 
 # Of what one request may hold; 10 MB as JSON. More queries go in several requests.
 _NUMBERS_PER_REQUEST = 2**19
@@ -103,13 +106,17 @@ class Classifier:
         """Adapts to these examples, and forgets any before them.
 
         Args:
-          features: [S, D] numbers.
+          features: [S, D] numbers; or of S pictures, if the model takes any, the paths
+            of JPEG or PNG files, their bytes, or images of Pillow's. The same goes for
+            all that take features.
           labels: [S] strings, whole numbers, booleans, bytes or dates (`datetime`'s,
             pandas' or NumPy's; the last come back); two different ones at least, each
             with any number of examples.
         """
-        names, features = feature_names(features), checked_features(features)
-        return self._adapt(features, checked_labels(labels, len(features)), names)
+        model, names = self._newest(), feature_names(features)
+        features = _rows(model, features)
+        labels = checked_labels(labels, len(features))
+        return self._adapt(model, features, labels, names)
 
     def partial_fit(
         self,
@@ -122,11 +129,12 @@ class Classifier:
         If `classes` are given, there may be no other labels. A class is known once it
         has an example. Features and labels are those of `fit`.
         """
+        model = self._newest()
         if not hasattr(self, "support_"):
-            names, features = feature_names(features), checked_features(features)
+            names, features = feature_names(features), _rows(model, features)
             labels = checked_labels(labels, len(features))
         else:
-            names, more = self._names(), self._checked(features)
+            names, more = self._names(), self._checked(model, features)
             labels = checked_labels(labels, len(more), self.classes_)
             features = np.concatenate([self.support_, more])
             labels = checked_labels([*self.support_labels_, *labels], len(features))
@@ -135,7 +143,7 @@ class Classifier:
             unknown = np.setdiff1d(labels, known).tolist()
             if unknown:
                 raise refused("labels", "only labels among `classes`", unknown[0])
-        return self._adapt(features, labels, names)
+        return self._adapt(model, features, labels, names)
 
     def remove_class(self, label: Any) -> "Classifier":
         """Forgets a class; the examples of the others, two at least, stay."""
@@ -146,7 +154,7 @@ class Classifier:
             expected = f"one of {', '.join(map(repr, self.classes_.tolist()))}"
             raise refused("label", expected, repr(label))
         support, labels = self.support_[keep], self.support_labels_[keep]
-        return self._adapt(support, labels, self._names())
+        return self._adapt(self._newest(), support, labels, self._names())
 
     def predict(self, features: ArrayLike) -> np.ndarray:
         """Returns [M] the label of each row of features [M, D], or `unknown`."""
@@ -279,11 +287,17 @@ class Classifier:
         tags = ClassifierTags()
         return Tags("classifier", TargetTags(required=True), classifier_tags=tags)
 
+    def _newest(self) -> Model:
+        """The model; a new fit is a new look for the newest version."""
+        return connect(self.source, self.timeout, self.headers)
+
     def _adapt(
-        self, features: np.ndarray, labels: np.ndarray, names: np.ndarray | None
+        self,
+        model: Model,
+        features: np.ndarray,
+        labels: np.ndarray,
+        names: np.ndarray | None,
     ) -> "Classifier":
-        # A new fit is a new look for the newest version.
-        model = connect(self.source, self.timeout, self.headers)
         classes, codes = np.unique(labels, return_inverse=True)
         if self.unknown is not None:
             with_unknown(classes, self.unknown)
@@ -311,14 +325,16 @@ class Classifier:
     def _names(self) -> np.ndarray | None:
         return getattr(self, "feature_names_in_", None)
 
-    def _checked(self, features: ArrayLike) -> np.ndarray:
+    def _checked(self, model: Model, features: ArrayLike) -> np.ndarray:
         """Returns features [rows, D] that are as those of `fit`."""
         check_feature_names(feature_names(features), self._names())
-        return checked_features(features, self.n_features_in_)
+        return _rows(model, features, self.n_features_in_)
 
     def _answers(self, features: ArrayLike) -> dict[str, np.ndarray]:
         self._check_fitted()
-        features = self._checked(features)
+        if not hasattr(self, "_model"):
+            self._model = self._newest()
+        features = self._checked(self._model, features)
         size = max(1, _NUMBERS_PER_REQUEST // self.n_features_in_)
         rows = np.zeros([0, len(self.classes_)], np.float32)
         # Of no queries, whose columns JSON could not tell.
@@ -326,8 +342,6 @@ class Classifier:
         none["classes"] = np.zeros(0, np.int64)
         answers = [none]
         for start in range(0, len(features), size):
-            if not hasattr(self, "_model"):
-                self._model = connect(self.source, self.timeout, self.headers)
             queries = features[start : start + size]
             request = {"classifier": self.classifier_, "queries": queries}
             answers.append(self._model("predict", request))
@@ -349,3 +363,9 @@ class Classifier:
             raise NotFittedError(
                 "Classifier: expected `fit` first, received no labels."
             )
+
+
+def _rows(model: Model, values: ArrayLike, size: int | None = None) -> np.ndarray:
+    """Returns features [rows, D] as they are given, or of pictures."""
+    features = embedded(model, values) if are_pictures(values) else values
+    return checked_features(features, size)

@@ -1,5 +1,6 @@
 """The exported versions in a directory: the newest that works is the one served."""
 
+import base64
 import hashlib
 import json
 import os
@@ -19,6 +20,11 @@ from leo_tf.serving.models import LocalModel, Source, versions
 _POLL_SECONDS = 2.0
 _SHOWN_CHARACTERS = 400  # a long path, and then what is wrong with it
 _DEFAULT = "serving_default"
+# A chessboard of 8 x 8 pixels, as PNG.
+_PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAFklEQVR42mNgYPj/H4JhDHQ+AwMRagB8"
+    "BB/hYvPoCQAAAABJRU5ErkJggg=="
+)
 _NEEDED = ("adapt", "predict", _DEFAULT)
 
 
@@ -170,6 +176,8 @@ def _checked_facts(path: pathlib.Path) -> dict[str, Any]:
 
 def _try(model: LocalModel, facts: Mapping[str, Any]) -> None:
     """A first request of each kind, which takes the longest, before any user's."""
+    if "embed_images" in model.signatures:
+        model("embed_images", {"images": np.array([_PICTURE], object)})
     size = model.inputs(_DEFAULT)["support"].shape[-1] or facts.get("embedding_size")
     if not size:
         return

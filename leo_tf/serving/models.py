@@ -17,6 +17,7 @@ import numpy as np
 from leo_tf.errors import (
     RequestError,
     check_not_forked,
+    one_line,
     refusal,
     refused,
     without_secrets,
@@ -24,6 +25,7 @@ from leo_tf.errors import (
 from leo_tf.serving.closed_forms import CLOSED_FORMS, ClosedForm
 from leo_tf.serving.rest_model import RestModel
 
+_SHOWN_CHARACTERS = 200
 _MOST_FACTS_BYTES = 2**22  # hundreds of times what they take
 Source = str | os.PathLike[str]
 
@@ -139,8 +141,16 @@ class LocalModel:
         try:
             outputs = self.signatures[signature](**tensors)
         except self._tf.errors.InvalidArgumentError as error:
-            raise RequestError(refusal(error.message)) from None
+            raise RequestError(_in_words(refusal(error.message))) from None
         return {name: value.numpy() for name, value in outputs.items()}
+
+
+def _in_words(said: str) -> str:
+    """What a model refuses in our words; its own are of files that it cannot decode."""
+    if ": expected " in said:
+        return said
+    line = one_line(said.strip().partition("\n")[0])[:_SHOWN_CHARACTERS]
+    return str(refused("images", "undamaged pictures", line))
 
 
 def _tested(path: pathlib.Path) -> tuple[int, int] | None:

@@ -2,7 +2,7 @@
 
     POST /v1/models/leo[/versions/N]:predict     GET /v1/models/leo[/versions/N]
     GET /v1/models/leo[/versions/N]/metadata     GET /healthz, /openapi.json, /docs
-    GET /monitoring/prometheus/metrics
+    GET /monitoring/prometheus/metrics           GET /, /page/...: see `pages`
 
 A request waits in this order: until its body is read, which is quick or ends it; and
 for one of a few threads that inflate, read JSON and compute.
@@ -27,9 +27,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from leo_tf.errors import RequestError, shown
+from leo_tf.serving import pages
 from leo_tf.serving.metrics import Metrics
 from leo_tf.serving.model_versions import Served, Versions
-from leo_tf.serving.openapi import describe, page
+from leo_tf.serving.pages.openapi import describe, page
 from leo_tf.serving.rest_json import inflate, read_request, write_answer
 
 MODEL = "leo"
@@ -41,6 +42,7 @@ _PREDICT = re.compile(f"/v1/models/([^/:]+){_VERSION}:(classify|regress|predict)
 _STATUS = re.compile(f"/v1/models(?:/([^/:]+))?{_VERSION}(/metadata)?")
 _LARGEST_VERSION = 2**63 - 1
 _METRICS = "/monitoring/prometheus/metrics"  # TensorFlow Serving's path
+_INDEX = f"{pages.PREFIX}index.html"
 _PAGES = ("/", "/docs", "/healthz", "/openapi.json", _METRICS)
 _GZIP = (["gzip"], ["x-gzip"])  # names of one encoding
 
@@ -61,7 +63,8 @@ def application(
         Route("/healthz", rest.health),
         Route("/openapi.json", rest.openapi),
         Route("/docs", rest.docs),
-        Route("/", rest.docs),
+        Route("/", rest.page),
+        Route(f"{pages.PREFIX}{{name}}", rest.page),
         Route(_METRICS, metrics.page),
     ]
     handlers = {HTTPException: _as_json, Exception: _our_fault}
@@ -84,6 +87,8 @@ def _route(path: str) -> str:
         return "/v1/models/MODEL:predict"
     if found := _STATUS.fullmatch(path):
         return f"/v1/models/MODEL{found[3] or ''}"
+    if path.startswith(pages.PREFIX):
+        return pages.PREFIX
     return path if path in _PAGES else "other"
 
 
@@ -114,7 +119,7 @@ class Rest:
 
     def __init__(self, versions: Versions, max_request_bytes: int):
         self._versions, self._most_bytes = versions, max_request_bytes
-        self._waiting = 0
+        self._waiting, self._files = 0, pages.read_files()
         self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "predict")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,7 +157,19 @@ class Rest:
 
     async def docs(self, unused_request: Request) -> Response:
         """The description that people read."""
-        return HTMLResponse(page(self._description()))
+        return HTMLResponse(page(self._description()), headers=pages.HEADERS)
+
+    async def page(self, request: Request) -> Response:
+        """A file of the page, or what it asks of the model."""
+        path = request.scope["path"]
+        if path == pages.MODEL:
+            about = pages.about(self._versions.require(), self._most_bytes)
+            return _json(about, 200, **pages.HEADERS)
+        found = self._files.get(_INDEX if path == "/" else path)
+        if found is None:
+            raise HTTPException(404, f"Malformed request: GET {_inline(path)}")
+        content, kind = found
+        return Response(content, 200, pages.HEADERS, media_type=kind)
 
     def _description(self) -> dict[str, Any]:
         return describe(self._versions.require(), self._most_bytes)

@@ -7,6 +7,8 @@ it does not take, or may have rounded, is read again by Python's own reader.
 Source: github.com/tensorflow/serving, g3doc/api_rest.md and util/json_tensor.cc.
 """
 
+import base64
+import binascii
 import codecs
 import contextlib
 import itertools
@@ -25,6 +27,7 @@ except ImportError:
     orjson = None  # type: ignore[assignment]  # a module has no other type
 
 _DEFAULT_SIGNATURE = "serving_default"
+_BYTES = "b64"
 # From here on float32 cannot hold every integer, so one written without a decimal
 # point is refused rather than changed.
 _FLOAT_INTEGERS = 2**24
@@ -122,7 +125,7 @@ def _understood(
 
 
 def _named(values: Any, specs: Mapping[str, Any], field: str) -> dict[str, Any]:
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or _is_bytes(values):
         if len(specs) == 1:
             return dict.fromkeys(specs, values)
         expected = f"an object with {', '.join(sorted(specs))}"
@@ -146,7 +149,7 @@ def _columns(instances: Any, specs: Mapping[str, Any]) -> dict[str, list]:
 
 
 def _as_array(value: Any, spec: Any, name: str) -> np.ndarray:
-    """A number, or lists of lists of equal lengths; the spec is of float32 or int64."""
+    """A value, or lists of lists of equal lengths; of float32, int64 or string."""
     shape, flat = [], [value]
     while flat and isinstance(flat[0], list):
         size = len(flat[0])
@@ -159,7 +162,29 @@ def _as_array(value: Any, spec: Any, name: str) -> np.ndarray:
     if len(shape) > _MOST_DIMENSIONS:
         raise refused(name, f"{_MOST_DIMENSIONS} dimensions or fewer", f"{len(shape)}")
     dtype = np.dtype(spec.dtype.as_numpy_dtype)
+    if dtype.kind == "O":
+        array = np.empty(len(flat), object)
+        array[:] = [_bytes(each, name) for each in flat]
+        return array.reshape(shape)
     return _numbers(flat, dtype, name).reshape(shape)
+
+
+def _is_bytes(value: Any) -> bool:
+    """Says whether it is TensorFlow Serving's way to write bytes."""
+    return isinstance(value, dict) and [*value] == [_BYTES]
+
+
+def _bytes(value: Any, name: str) -> bytes:
+    """Text as UTF-8, or bytes from base64."""
+    text = value[_BYTES] if _is_bytes(value) else value
+    if not isinstance(text, str):
+        raise refused(name, 'text, or {"b64": text in base64}', _shown(value))
+    try:
+        if text is value:
+            return text.encode()
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise refused(name, "UTF-8, or base64 in `b64`", str(error)) from None
 
 
 def _numbers(flat: list, dtype: np.dtype, name: str) -> np.ndarray:

@@ -74,7 +74,7 @@ class RestModel:
           RequestError: if the model refuses the inputs, or the server their size.
           ConnectionError: if the server, or a proxy before it, does not answer.
         """
-        lists = {name: np.asarray(value).tolist() for name, value in inputs.items()}
+        lists = {name: _listed(np.asarray(value)) for name, value in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": lists}).encode()
         outputs = {n: np.asarray(v) for n, v in self._post(body).items()}
         return {
@@ -126,6 +126,13 @@ class RestModel:
             return ""
         variable = f"{parts.scheme}_proxy"
         return f", through the proxy {without_secrets(proxy)} of {variable} (no_proxy=)"
+
+
+def _listed(array: np.ndarray) -> list[Any]:
+    """Lists of numbers; of bytes, as TensorFlow Serving reads them."""
+    if array.dtype.kind != "O":
+        return array.tolist()
+    return [{"b64": base64.b64encode(each).decode()} for each in array.tolist()]
 
 
 def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:

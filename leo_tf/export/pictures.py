@@ -1,0 +1,167 @@
+"""Pictures in a request: checked, decoded and turned into features in the graph.
+
+Shapes: n pictures, S pixels a side of what the backbone gets, D features.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import tensorflow as tf
+
+from leo_tf.data_pipeline.images.in_graph import (
+    decoded,
+    is_jpeg,
+    is_png,
+    pixels_to_decode,
+)
+from leo_tf.embedding.backbones import HOG, Backbone, backbone_named
+from leo_tf.embedding.views import decoded_side, embed_views
+from leo_tf.errors import LeoError
+from leo_tf.export.request_checks import Request, require, require_rows
+
+# Of one picture: as a file, and as pixels to decode, of 30 bytes each while resized; a
+# JPEG larger than needed is decoded at an eighth of its sides. And of a request.
+MOST_BYTES = 2**24
+MOST_PIXELS = 2**24
+MOST_PIXELS_IN_ALL = 2**27
+
+
+class Encoder(NamedTuple):
+    """What turns pictures into the features that a method was trained on.
+
+    Attributes:
+      embed: of the bytes of files [n], in a graph: [n, D] float32.
+      pixels: of the same: [n] int64, how many there are to decode.
+      held: what has its variables.
+      facts: what export.json says of it.
+    """
+
+    embed: Callable[[tf.Tensor], tf.Tensor]
+    pixels: Callable[[tf.Tensor], tf.Tensor]
+    held: Sequence[Any]
+    facts: Mapping[str, Any]
+
+
+def encoder_of(
+    made: Mapping[str, Any] | None,
+    is_embedded: bool,
+    backbone: str | None = None,
+    weights: str | None = None,
+) -> Encoder | str:
+    """Returns the encoder of a run's features, or why there is none.
+
+    Args:
+      made: what the embedding.json beside its features says, if there is one.
+      is_embedded: whether they are those of the embedded data set.
+      backbone, weights: where to find the backbone now; None for where it was.
+
+    """
+    if is_embedded:
+        return _encoder(backbone_named(HOG), "whole", np.float16)
+    if made is None:
+        return "nothing tells what made the features; --mode=embed does"
+    if made["side"] is None:
+        return f"{made['backbone']} gets items as they are: it stays outside"
+    name = backbone or made["backbone"]
+    # Random weights first: those of ImageNet may have to be downloaded.
+    tried = [weights] if weights else ["none", None]
+    wrong = ""
+    for each in tried:
+        try:
+            found = backbone_named(name, each, made["side"])
+        except LeoError as error:
+            wrong = str(error)
+            continue
+        if found.in_graph is None:
+            return f"{name} is no computation of TensorFlow's: it stays outside"
+        if found.digest == made["weights"]:
+            return _encoder(found, made["views"], np.float32)
+        wrong = f"{name} is another than the features were made by"
+    return f"{wrong.rstrip('.')}; --backbone and --backbone_weights say where it is"
+
+
+def _encoder(backbone: Backbone, views: str, kept_as: type) -> Encoder:
+    side, in_graph = cast(int, backbone.side), cast(Callable, backbone.in_graph)
+    read_side = decoded_side(side, views)  # R
+    # A function of the graph, so that it is there once and not in every signature.
+    files = [tf.TensorSpec([None], tf.string)]
+    traced = functools.partial(tf.function, input_signature=files, autograph=False)
+
+    @traced()
+    def embed(contents):
+        # One by one: many large ones at once would not fit the memory.
+        of = tf.TensorSpec([read_side, read_side, 3], tf.uint8)
+        one = functools.partial(decoded, size=read_side)
+        pictures = tf.map_fn(
+            one, contents, parallel_iterations=1, fn_output_signature=of
+        )
+        features = embed_views(in_graph, pictures, side, views)
+        # The embedded set keeps half precision of them.
+        return tf.cast(tf.cast(features, kept_as), tf.float32)
+
+    @traced()
+    def pixels(contents):
+        of = tf.TensorSpec([], tf.int64)
+        one = functools.partial(pixels_to_decode, size=read_side)
+        return tf.map_fn(one, contents, parallel_iterations=1, fn_output_signature=of)
+
+    facts = {
+        "backbone": backbone.name,
+        "weights": backbone.digest,
+        "preprocessing": backbone.preprocessing,
+        "views": views,
+        "side": side,
+        "formats": ["JPEG", "PNG"],
+        "max_picture_bytes": MOST_BYTES,
+        "max_picture_pixels": MOST_PIXELS,
+        "max_pixels_of_a_request": MOST_PIXELS_IN_ALL,
+    }
+    return Encoder(embed, pixels, backbone.held, facts)
+
+
+def features_of(
+    request: Request, field: str, encoder: Encoder, fewest: int, most: int
+) -> tf.Tensor:
+    """Returns the features [n, D] of pictures [n], each the bytes of a file.
+
+    Args:
+      request: `field` has them, and is checked before anything is decoded.
+      encoder: as for `Encoder`.
+      fewest, most: how many there may be.
+    """
+    request = _checked(request, field, encoder, fewest, most)
+    features = encoder.embed(request[field])
+    blank = ~tf.reduce_any(features != 0, axis=1)
+    message = (
+        f"{field}: expected something to see, received a blank picture in row {{}}"
+    )
+    return require_rows({"features": features}, blank, message)["features"]
+
+
+def _checked(
+    request: Request, field: str, encoder: Encoder, fewest: int, most: int
+) -> Request:
+    """The request if it has the right number of files that are small enough."""
+    shape = tf.shape(request[field])
+    message = f"{field}: expected a list of pictures, received shape {{}}"
+    request = require(request, tf.equal(tf.size(shape), 1), message, shape)
+    request = {**request, field: tf.ensure_shape(request[field], [None])}
+    count = tf.size(request[field])
+    message = f"{field}: expected {fewest} to {most} pictures, received {{}}"
+    request = require(request, (count >= fewest) & (count <= most), message, count)
+    length = tf.strings.length(request[field])  # [n] bytes
+    message = f"{field}: expected at most {MOST_BYTES} bytes, received {{}} in row {{}}"
+    request = require_rows(request, length > MOST_BYTES, message, length)
+    other = ~(is_jpeg(request[field]) | is_png(request[field]))
+    message = f"{field}: expected JPEG or PNG, received something else in row {{}}"
+    request = require_rows(request, other, message)
+
+    pixels = encoder.pixels(request[field])
+    bad = (pixels < 1) | (pixels > MOST_PIXELS)
+    message = f"{field}: expected 1 to {MOST_PIXELS} pixels, received {{}} in row {{}}"
+    request = require_rows(request, bad, message, pixels)
+    total = tf.reduce_sum(pixels)
+    message = f"{field}: expected at most {MOST_PIXELS_IN_ALL} pixels, received {{}}"
+    return require(request, total <= MOST_PIXELS_IN_ALL, message, total)

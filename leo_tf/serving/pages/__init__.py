@@ -1,0 +1,74 @@
+"""What people see of a server: the page at `/`, and the API page at `/docs`.
+
+Files in `static/` are sent as they are: no build step, nothing from another host. The
+policy lets a browser run and load nothing else, and nothing that is written inline.
+"""
+
+import pathlib
+from typing import Any
+
+from leo_tf.serving.model_versions import Served
+
+PREFIX = "/page/"
+MODEL = f"{PREFIX}model.json"
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; "
+    "style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+_TITLES = {"leo": "LEO"}
+
+
+def read_files() -> dict[str, tuple[bytes, str]]:
+    """Returns path on the server -> content and media type of all static files."""
+    folder = pathlib.Path(__file__).with_name("static")
+    return {
+        f"{PREFIX}{file.name}": (file.read_bytes(), _TYPES[file.suffix])
+        for file in sorted(folder.iterdir())
+        if file.suffix in _TYPES
+    }
+
+
+def about(served: Served, max_request_bytes: int) -> dict[str, Any]:
+    """Returns what the page needs to know of a model; nothing of where it is from."""
+    facts = served.facts
+    method = str(facts.get("method", "the model"))
+    return {
+        "title": _TITLES.get(method, method.replace("_", " ")),
+        "version": served.version,
+        "tested": _tested(facts),
+        "signatures": sorted(served.signature_def),
+        "embedding_size": facts.get("embedding_size"),
+        "max_classes": facts.get("max_classes"),
+        "max_support": facts.get("max_support"),
+        "max_request_bytes": max_request_bytes,
+        "pictures": _limits(facts.get("pictures"), max_request_bytes),
+    }
+
+
+def _tested(facts: dict[str, Any]) -> str:
+    try:
+        found = facts["test_accuracy"]
+        mean, half = (100 * found[name] for name in ("mean", "half_width_95"))
+        shape = f"{found['test']['way']}-way {found['test']['shot']}-shot"
+        return f"{mean:.1f} ± {half:.1f} % right in the {shape} test"
+    except (KeyError, TypeError):
+        return ""
+
+
+def _limits(pictures: dict[str, Any] | None, max_request_bytes: int) -> Any:
+    """How large a picture may be, for which base64 takes a third more."""
+    if not pictures:
+        return None
+    most = min(pictures["max_picture_bytes"], (max_request_bytes - 1000) * 3 // 4)
+    return {"max_picture_bytes": most, "side": pictures["side"]}

@@ -1,0 +1,102 @@
+// What is shown of answers: bars, nearest examples, and the plot of latent codes.
+
+import { nearest, project } from "./numbers.js";
+import { shown } from "./pictures.js";
+
+// Told apart with any colour vision (Okabe and Ito).
+export const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d3b", "#b39ddb"];
+// Of queries of known classes, so many are taken for unknown.
+const FALSE_ALARMS = 0.05;
+const NEAREST = 3;
+const MOST_BARS = 12;
+const SVG = "http://www.w3.org/2000/svg";
+
+export function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+export function percent(share) {
+  return `${(100 * share).toFixed(share > 0.995 || share < 0.0995 ? 1 : 0)} %`;
+}
+
+export function isUnknown(answer) {
+  return answer.known !== undefined && answer.known < FALSE_ALARMS;
+}
+
+export function bestOf(answer, classes) {
+  return classes[answer.shares.indexOf(Math.max(...answer.shares))].name;
+}
+
+// answer: {features, shares, known, centroid}
+export function showAnswer(place, answer, classes, method) {
+  const best = bestOf(answer, classes);
+  const parts = [element("p", { className: "best" }, `${best}, ${percent(Math.max(...answer.shares))}`)];
+  if (isUnknown(answer)) {
+    const said = `Perhaps none of these: only ${percent(answer.known)} of pictures of known classes look less like one.`;
+    parts.push(element("p", { className: "unknown" }, said));
+  }
+  const bars = element("div", { className: "bars" });
+  const order = classes.map((_, i) => i).sort((a, b) => answer.shares[b] - answer.shares[a]);
+  for (const i of order.slice(0, MOST_BARS)) {
+    const pair = element("div", {}, bar(answer.shares[i], "bar"), bar(answer.centroid[i], "bar centroid"));
+    bars.append(element("span", { className: "class", title: classes[i].name }, classes[i].name), pair);
+  }
+  if (order.length > MOST_BARS) bars.append(element("span", { className: "small" }, `${order.length - MOST_BARS} more`));
+  const legend = element("p", { className: "legend small" },
+    element("span", {}, element("i"), method),
+    element("span", {}, element("i", { className: "centroid" }), "nearest centroid"));
+  const near = element("ul", { className: "near" });
+  for (const { example, name, cosine } of nearest(answer.features, classes, NEAREST)) {
+    near.append(element("li", {}, shown(example.thumb), `${name}, ${cosine.toFixed(2)}`));
+  }
+  place.replaceChildren(...parts, bars, legend, element("p", { className: "small" }, "Nearest examples, by cosine:"), near);
+}
+
+function bar(share, className) {
+  const ink = element("i");
+  ink.style.width = `${100 * share}%`;
+  return element("div", { className }, ink, percent(share));
+}
+
+// before, after: [N, Z] latent codes.
+export function plotLatents(svg, before, after, classes) {
+  const points = project([...before, ...after]);
+  const [width, height, margin] = [320, 240, 34];
+  const [xs, ys] = [0, 1].map((axis) => points.map((point) => point[axis]));
+  const span = Math.max(Math.max(...xs) - Math.min(...xs), (Math.max(...ys) - Math.min(...ys)) * 4 / 3, 1e-9);
+  const zoom = (width - 2 * margin) / span;
+  const middle = [xs, ys].map((values) => (Math.max(...values) + Math.min(...values)) / 2);
+  const placed = points.map(([x, y]) => [width / 2 + zoom * (x - middle[0]), height / 2 - zoom * (y - middle[1])]);
+  const drawn = classes.flatMap(({ name, colour }, i) => {
+    const [[x1, y1], [x2, y2]] = [placed[i], placed[i + classes.length]];
+    const text = shape("text", { x: Math.min(x2 + 8, width - 40), y: y2 - 7 });
+    text.textContent = name.length > 10 ? `${name.slice(0, 9)}…` : name;
+    return [
+      shape("line", { x1, y1, x2, y2, stroke: colour }),
+      shape("circle", { cx: x1, cy: y1, r: 5, fill: "none", stroke: colour, "stroke-width": 2 }),
+      shape("circle", { cx: x2, cy: y2, r: 4.5, fill: colour }),
+      text,
+    ];
+  });
+  svg.replaceChildren(...drawn);
+  return inWords(before, after);
+}
+
+function inWords(before, after) {
+  const distance = (a, b) => Math.hypot(...a.map((x, i) => x - b[i]));
+  const moved = before.reduce((sum, row, i) => sum + distance(row, after[i]), 0) / before.length;
+  const pairs = before.flatMap((a, i) => before.slice(i + 1).map((b) => distance(a, b)));
+  const apart = pairs.reduce((sum, x) => sum + x, 0) / pairs.length;
+  const share = moved / apart;
+  const said = share < 0.001 ? "they hardly moved: the first classifier was right about the examples already"
+    : `they moved by ${percent(share)} of how far they are from each other`;
+  return `Here they have ${before[0].length} numbers, shown on their two main axes; ${said}.`;
+}
+
+function shape(tag, attributes) {
+  const made = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}

@@ -1,0 +1,49 @@
+// The arithmetic of this page: nearest centroid, nearest examples, two axes of a plot.
+
+export function unit(row) {
+  const length = Math.hypot(...row) || 1;
+  return Float64Array.from(row, (x) => x / length);
+}
+
+export function dot(a, b) {
+  return a.reduce((sum, x, i) => sum + x * b[i], 0);
+}
+
+function mean(rows) {
+  return rows[0].map((_, i) => rows.reduce((sum, row) => sum + row[i], 0) / rows.length);
+}
+
+export function softmax(logits) {
+  const most = Math.max(...logits);
+  const shares = logits.map((x) => Math.exp(x - most));
+  const total = shares.reduce((a, b) => a + b, 0);
+  return shares.map((x) => x / total);
+}
+
+// [N] probabilities by the cosine to each class's mean, as Classifier("centroid") has them.
+export function nearestCentroid(query, classes) {
+  const means = classes.map(({ examples }) => unit(mean(examples.map((e) => unit(e.features)))));
+  return softmax(means.map((row) => 10 * dot(unit(query), row)));
+}
+
+// The examples that are most like a query: [{example, name, cosine}], best first.
+export function nearest(query, classes, count) {
+  const all = classes.flatMap(({ name, examples }) =>
+    examples.map((example) => ({ example, name, cosine: dot(unit(query), unit(example.features)) })));
+  return all.sort((a, b) => b.cosine - a.cosine).slice(0, count);
+}
+
+// [n, 2]: rows on their first two principal components, by power iteration.
+export function project(rows) {
+  const centre = mean(rows);
+  const apart = rows.map((row) => row.map((x, i) => x - centre[i]));
+  const gram = apart.map((a) => apart.map((b) => dot(a, b)));
+  const axes = [0, 1].map((k) => {
+    let axis = unit(apart.map((_, i) => Math.sin(i + 1 + k)));
+    for (let step = 0; step < 100; step += 1) axis = unit(gram.map((row) => dot(row, axis)));
+    const value = dot(axis, gram.map((row) => dot(row, axis)));
+    gram.forEach((row, i) => row.forEach((_, j) => { row[j] -= value * axis[i] * axis[j]; }));
+    return Array.from(axis, (x) => x * Math.sqrt(Math.max(value, 0)));
+  });
+  return rows.map((_, i) => [axes[0][i], axes[1][i]]);
+}
