@@ -3,10 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types bench install install-test clean
+.PHONY: demo try test lint types bench install install-test clean
 
 demo: install  ## trains and tests LEO on the embedded data set: minutes, with the installation
 	$(VENV)/bin/python run_leo.py
+
+# Of `make demo`, or trained now; `demo` trains there, too.
+TRY := runs/glyphs_5way_1shot
+try: $(VENV)/installed-serve  ## a page where anyone teaches the demo's model: prints its address
+	test -f $(TRY)/results.json || $(VENV)/bin/python run_leo.py
+	test -d $(TRY)/exported || $(VENV)/bin/python run_leo.py --mode=export --workdir=$(TRY) --export_dir=$(TRY)/exported
+	@echo "Open the address below in a browser; Ctrl-C ends it."
+	$(VENV)/bin/python run_leo.py --mode=serve --export_dir=$(TRY)/exported
 
 test: install-test  ## all quick tests, two files at a time
 	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -43,6 +51,10 @@ $(VENV)/installed: setup.py | $(VENV)/bin/python
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) --editable ".[test]"
+	touch $@
+
+$(VENV)/installed-serve: $(VENV)/installed
+	$(PIP) --editable ".[serve]"
 	touch $@
 
 clean:
