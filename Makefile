@@ -5,13 +5,21 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-oldest bench lint types docs wheel install install-test clean
+.PHONY: help demo try test test-oldest bench lint types docs wheel install install-test clean
 
 help:  ## lists these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
 
 demo: install  ## trains and tests LEO on the embedded data set: minutes, with the installation
 	$(VENV)/bin/python run_leo.py
+
+# Of `make demo`, or trained now; `demo` trains there, too.
+TRY := runs/glyphs_5way_1shot
+try: $(VENV)/installed-serve  ## a page where anyone teaches the demo's model: prints its address
+	test -f $(TRY)/results.json || $(VENV)/bin/python run_leo.py
+	test -d $(TRY)/exported || $(VENV)/bin/python run_leo.py --mode=export --workdir=$(TRY) --export_dir=$(TRY)/exported
+	@echo "Open the address below in a browser; Ctrl-C ends it."
+	$(VENV)/bin/python run_leo.py --mode=serve --export_dir=$(TRY)/exported
 
 test: install-test  ## all quick tests, two files at a time
 	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -70,6 +78,10 @@ $(VENV)/installed-test: $(VENV)/installed
 
 $(VENV)/installed-docs: $(VENV)/installed
 	$(PIP) --editable ".[docs]"
+	touch $@
+
+$(VENV)/installed-serve: $(VENV)/installed
+	$(PIP) --editable ".[serve]"
 	touch $@
 
 clean:  ## removes .venv and all that was built

@@ -142,8 +142,8 @@ class Load:
       memory: resident bytes of the server, read by the way.
     """
 
-    def __init__(self, port: int, process: int, requests: list[Request]):
-        self._port, self._process = port, process
+    def __init__(self, port: int, process: int, requests: list[Request], judged=judge):
+        self._port, self._process, self._judge = port, process, judged
         self._requests = iter(enumerate(requests))
         self._lock = threading.Lock()
         self._reading_every = max(1, len(requests) // _MEMORY_READINGS)
@@ -172,7 +172,7 @@ class Load:
             try:
                 connection.request("POST", _PATH, request.body)
                 response = connection.getresponse()
-                outcome = judge(request, response.status, response.read())
+                outcome = self._judge(request, response.status, response.read())
             except (OSError, http.client.HTTPException, ValueError) as error:
                 outcome = f"lost: {error!r}"
                 connection.close()

@@ -17,6 +17,7 @@ import numpy as np
 
 from leo_tf.errors import RequestError, one_line, refusal, refused, without_secrets
 
+_ONLY_OUTPUTS = {"embed_images": "features"}
 _MODEL_PATH = "/v1/models/leo"
 # Which answers of a server tell of a mistake of the request, not of the server.
 _TOO_LARGE = 413
@@ -76,18 +77,21 @@ class RestModel:
         """
         lists = {name: _listed(np.asarray(value)) for name, value in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": lists}).encode()
-        outputs = {n: np.asarray(v) for n, v in self._post(body).items()}
+        answer = self._post(body, _ONLY_OUTPUTS.get(signature))
+        outputs = {n: np.asarray(v) for n, v in answer.items()}
         return {
             name: value.astype(np.float32) if value.dtype.kind == "f" else value
             for name, value in outputs.items()
         }
 
-    def _post(self, body: bytes) -> dict[str, Any]:
+    def _post(self, body: bytes, only: str | None = None) -> dict[str, Any]:
         request = urllib.request.Request(self._url, body, self._headers)
         try:
             with self._opener.open(request, timeout=self.timeout) as answer:
                 outputs = _field(answer.read(), "outputs")
                 kind = answer.headers.get_content_type()
+            if only and isinstance(outputs, list):  # it comes without its name
+                return {only: outputs}
             if isinstance(outputs, dict):
                 return outputs
             received = f"{answer.status}, {kind} without `outputs`"

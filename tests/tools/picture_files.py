@@ -1,38 +1,63 @@
-"""Files of pictures, made here: smooth, with noise, in any kind that Pillow writes.
-
-Shapes: H x W pixels, C channels.
-"""
+"""Pictures, and files that pretend to be some, as bytes."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 from PIL import Image
 
-ORIENTATION = 0x0112  # EXIF's tag
+# Quarters: red, green / blue, grey.
+QUARTERS = np.array(
+    [[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [128, 128, 128]]], np.uint8
+)
 
 
-def photo(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
-    """[H, W, C] uint8: waves, with noise."""
-    y, x = np.mgrid[:height, :width]
-    waves = [
-        127 + 120 * np.sin(x / (3 + 5 * c + seed) + y / (7 + c))
-        for c in range(channels)
-    ]
-    noise = np.random.default_rng(seed).normal(0, 12, [height, width, channels])
-    return np.clip(np.stack(waves, -1) + noise, 0, 255).astype(np.uint8)
+def quarters(side: int = 64) -> Image.Image:
+    return Image.fromarray(QUARTERS.repeat(side // 2, 0).repeat(side // 2, 1))
 
 
-def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options) -> bytes:
-    """The bytes of a file."""
+def content_of(image: Image.Image, kind: str, **options) -> bytes:
     file = io.BytesIO()
-    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     image.save(file, kind, **options)
     return file.getvalue()
 
 
-def turned(orientation: int, kind: str) -> bytes:
-    """A file whose EXIF data say how it is to be turned."""
-    exif = Image.Exif()
-    exif[0x010F] = "a maker"
-    exif[ORIENTATION] = orientation
-    return encoded(photo(40, 50), kind, exif=exif)
+def png_bomb(side: int) -> bytes:
+    """A PNG of side x side pixels of RGBA, all zeros: some thousandth of them."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    squeeze = zlib.compressobj(9)
+    row = bytes(1 + 4 * side)
+    data = b"".join(squeeze.compress(row) for _ in range(side)) + squeeze.flush()
+    header = struct.pack(">2I5B", side, side, 8, 6, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def hostile_files() -> dict[str, tuple[bytes, str]]:
+    """By name: the content of a file, and what its error must say."""
+    jpeg, png = (content_of(quarters(), kind) for kind in ("JPEG", "PNG"))
+    vast = bytearray(png)
+    vast[16:24] = struct.pack(">2I", 60_000, 60_000)
+    vast[29:33] = struct.pack(">I", zlib.crc32(vast[12:29]))
+    broad = bytearray(content_of(quarters(), "GIF"))
+    broad[6:10] = b"\xff" * 4
+    bitmap, script = content_of(quarters(), "BMP"), b"%!PS-Adobe-3.0 EPSF-3.0\n" * 30
+    return {
+        "empty.jpg": (b"", "an empty file"),
+        "truncated.jpg": (jpeg[: len(jpeg) // 2], "undamaged picture"),
+        "truncated.png": (png[: len(png) // 2], "undamaged picture"),
+        "a header only.png": (png[:33], "undamaged picture"),
+        "a table.jpg": (b"path,label\n", "a file that begins with b'path,lab'"),
+        "zeros.gif": (bytes(1000), "JPEG, PNG, WebP or GIF"),
+        "half magic.webp": (b"RIFF\xff\xff\xff\xffWEBPVP8 " + bytes(40), "expected"),
+        "a bitmap.bmp": (bitmap, "Convert it"),
+        "a program.png": (script, "Convert it"),  # for Ghostscript
+        "sixty thousand.png": (bytes(vast), "received 60000 x 60000"),
+        "frames beyond.gif": (bytes(broad), "received 65535 x 65535"),
+        "a web page.jpg": (b"<!DOCTYPE html><html></html>", "begins with b'<!DOCTYP'"),
+    }

@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
-from picture_files import encoded, photo, turned
+from drawn_pictures import encoded, photo, turned
 from PIL import Image
 
 from leo_tf.data_pipeline.images import exif, in_graph, worker

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from c_api import CModel
-from picture_files import encoded, photo, turned
+from drawn_pictures import encoded, photo, turned
 from PIL import Image
 
 from leo_tf.data_pipeline.images import worker
@@ -176,6 +176,7 @@ def test_a_model_without_pictures_says_so(source, tmp_path):
         Classifier(source).fit(FILES, LABELS)
 
 
+@pytest.mark.slow
 def test_a_server_takes_bytes_as_tensorflow_serving_does(directory):
     running_server = pytest.importorskip("running_server")
     expected = features_of(FILES)
@@ -219,6 +220,7 @@ def test_what_made_the_features_is_found_again_or_it_is_said_why_not(tmp_path):
     assert "nothing tells" in encoder_of(None, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", ["whole", "center", "multiview"])
 def test_each_view_is_that_of_training(views):
     def means(pictures):  # of rows: a mirror, or another crop, gives others

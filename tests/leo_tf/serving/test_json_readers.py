@@ -17,6 +17,7 @@ ROWS, INTEGERS = tf.TensorSpec([None, 3]), tf.TensorSpec([None], tf.int64)
 SPECS = {
     "serving_default": {"support": ROWS, "labels": INTEGERS, "queries": ROWS},
     "double": {"values": ROWS},
+    "embed_images": {"images": tf.TensorSpec([None], tf.string)},
 }
 
 
@@ -216,3 +217,31 @@ def test_answers_that_are_not_finite_keep_their_names(value):
     assert answer == f'{{"outputs": {value}}}'.encode()
     answer = rest_json.write_answer({"a": np.ones(1), "b": np.float32([value])}, False)
     assert value.encode() in answer
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"inputs": {"images": [{"b64": "AP8="}, "\xe9"]}}, [b"\0\xff", b"\xc3\xa9"]),
+        ({"inputs": [{"b64": ""}]}, [b""]),
+        ({"instances": [{"b64": "AP8="}]}, [b"\0\xff"]),
+        ({"instances": [{"images": {"b64": "AP8="}}]}, [b"\0\xff"]),
+        ({"inputs": {"images": []}}, []),
+    ],
+)
+def test_bytes_are_read_from_base64_and_text_as_utf8(given, expected, monkeypatch):
+    body = json.dumps({"signature_name": "embed_images", **given}).encode()
+    for reader in (rest_json.orjson, None):
+        monkeypatch.setattr(rest_json, "orjson", reader)
+        _, inputs, _ = rest_json.read_request(body, inputs_of)
+        assert inputs["images"].dtype == object
+        assert inputs["images"].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "wrong", [7, None, True, 1.5, {"b64": 7}, {"b64": "%%"}, {"b64": "A"}, {"c": "A"}]
+)
+def test_what_is_neither_text_nor_base64_is_refused(wrong, monkeypatch):
+    request = {"signature_name": "embed_images", "inputs": {"images": [wrong]}}
+    said = read_both(json.dumps(request).encode(), monkeypatch)
+    assert "images: expected" in said

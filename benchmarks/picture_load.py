@@ -1,0 +1,112 @@
+"""Clients at once send pictures to `--mode=serve`: is every answer there, and right?
+
+    python run_leo.py --mode=export --workdir=runs/mine --export_dir=exported
+    python benchmarks/picture_load.py --export_dir=exported
+
+As `serving_load.py`, of pictures: PNG and JPEG files of several sizes, one or a few a
+request, every tenth request with one that is none. Features must be those of the
+model in this process.
+"""
+
+import argparse
+import base64
+import io
+import json
+import sys
+
+import numpy as np
+from PIL import Image
+from serving_load import Load, Request, resident_bytes, show, start_server
+
+from leo_tf.serving.models import connect
+
+_SIDES = (32, 128, 400, 1000)
+_WRONG_EVERY = 10
+_TOLERANCE = 1e-5
+_SIGNATURE = "embed_images"
+
+
+def files() -> list[bytes]:
+    """Pictures as people have them: waves with noise, as PNG and JPEG."""
+    rng, made = np.random.default_rng(0), []
+    for side in _SIDES:
+        y, x = np.mgrid[:side, : side + side // 3]
+        for kind in ("PNG", "JPEG"):
+            waves = 127 + 90 * np.sin(rng.uniform(3, 30) * (x + 2 * y) / side)
+            waves = waves[..., np.newaxis] + rng.normal(0, 9, [*waves.shape, 3])
+            file = io.BytesIO()
+            Image.fromarray(np.clip(waves, 0, 255).astype(np.uint8)).save(file, kind)
+            made.append(file.getvalue())
+    return made
+
+
+def requests(model, count: int) -> list[Request]:
+    """`count` requests in the order they are handed out."""
+    pictures = files()
+    images = np.empty(len(pictures), object)
+    images[:] = pictures
+    features = model(_SIGNATURE, {"images": images})["features"]
+    right = [
+        Request(
+            f"{sum(map(len, pictures[i : i + n])) >> 10} kB",
+            _body(pictures[i : i + n]),
+            features[i : i + n],
+        )
+        for i in range(len(pictures))
+        for n in (1, 2)
+        if i + n <= len(pictures)
+    ]
+    damaged = [pictures[0][:-40], b"a text file renamed .png", b"", pictures[1][:300]]
+    wrong = [
+        Request("wrong", _body([pictures[0], each]), None, "images") for each in damaged
+    ]
+    return [
+        wrong[i // _WRONG_EVERY % len(wrong)]
+        if i % _WRONG_EVERY == _WRONG_EVERY - 1
+        else right[i % len(right)]
+        for i in range(count)
+    ]
+
+
+def _body(contents: list[bytes]) -> bytes:
+    images = [{"b64": base64.b64encode(each).decode()} for each in contents]
+    inputs = {"images": images}
+    return json.dumps({"signature_name": _SIGNATURE, "inputs": inputs}).encode()
+
+
+def judge(request: Request, status: int, answer: bytes) -> str:
+    """ "right", or what is wrong with the answer to a request."""
+    content = json.loads(answer)
+    if request.expected is None:
+        is_refused = status == 400 and request.reason in content.get("error", "")
+        return "right" if is_refused else f"wrong: {status} {answer[:200]!r}"
+    if status != 200:
+        return f"wrong: {status} {answer[:200]!r}"
+    received = np.array(content["outputs"])
+    near = received.shape == request.expected.shape and np.allclose(
+        received, request.expected, rtol=0, atol=_TOLERANCE
+    )
+    return "right" if near else "wrong: other numbers"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--export_dir", required=True, help="exported versions")
+    parser.add_argument("--requests", type=int, default=5_000)
+    parser.add_argument("--clients", type=int, default=8)
+    args = parser.parse_args()
+    sent = requests(connect(args.export_dir), args.requests)
+    server, port = start_server(args.export_dir)
+    try:
+        load = Load(port, server.pid, sent, judge)
+        show(load, load.run(args.clients), args.clients)
+        print(f"at the end: {resident_bytes(server.pid) / 2**20:.0f} MB")
+    finally:
+        server.terminate()
+        server.wait()
+    print(f"server ended with status {server.returncode}")
+    return 0 if set(load.outcomes) == {"right"} else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
