@@ -25,6 +25,7 @@ myst_enable_extensions = ["colon_fence"]
 # In docstrings, `x` is code.
 default_role = "code"
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 88
 

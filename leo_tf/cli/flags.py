@@ -96,7 +96,7 @@ def define_flags(flag_values: absl_flags.FlagValues) -> None:
     """Defines a flag for every option. Its value is None unless it was typed."""
     for option in OPTIONS.values():
         parser, is_boolean = _Parser(option), option.rule.kind is bool
-        serializer = absl_flags.ArgumentSerializer[Any]()
+        serializer: Any = absl_flags.ArgumentSerializer()  # generic from absl 2 on
         words = option.name, None, option.help
         flag = absl_flags.Flag(parser, serializer, *words, boolean=is_boolean)
         absl_flags.DEFINE_flag(flag, flag_values)
