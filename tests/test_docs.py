@@ -45,6 +45,12 @@ def run_all(codes: list[str], **names) -> dict:
     return names
 
 
+def test_the_index_leads_to_every_page():
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    pages = {page.stem for page in PAGES} - {"index"}
+    assert pages <= set(re.findall(r"^(\w+)$", index, re.MULTILINE))
+
+
 def test_every_page_with_python_is_run_by_a_test():
     here = {"data_formats.md", "glyphs.md", "serving_client.md"}
     for page in PAGES:

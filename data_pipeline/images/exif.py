@@ -1,4 +1,4 @@
-"""How a picture wants to be turned, as TensorFlow operations on the bytes of a file.
+"""Reads the EXIF orientation of a picture's file with TensorFlow operations.
 
 Cameras write it, in EXIF data: JPEG has them in a segment before the picture, PNG in a
 chunk `eXIf`.
@@ -20,7 +20,7 @@ _UPRIGHT = 1
 
 
 def orientation(content: tf.Tensor) -> tf.Tensor:
-    """Returns [] int32, EXIF's orientation: 1, upright, if the file does not tell."""
+    """Returns [] int32, EXIF's orientation; 1 (upright) if the file has none."""
     head = tf.strings.substr(content, 0, _HEAD_BYTES)
     data = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int32)
     data = tf.pad(data, [[0, 1]])  # [L], never empty
@@ -34,7 +34,7 @@ def _upright() -> tf.Tensor:
 
 
 def _byte(data: tf.Tensor, at: tf.Tensor | int) -> tf.Tensor:
-    """The byte at a place, or places; 0 beyond the end."""
+    """Returns the byte at a place, or at places; 0 beyond the end."""
     last = tf.size(data) - 1
     is_in = (at >= 0) & (at <= last)
     return tf.where(is_in, tf.gather(data, tf.clip_by_value(at, 0, last)), 0)
@@ -50,7 +50,7 @@ def _is_at(data: tf.Tensor, at: tf.Tensor, text: bytes) -> tf.Tensor:
 
 
 def _in_jpeg(data: tf.Tensor) -> tf.Tensor:
-    """Where EXIF's data begin among the segments; -1 if there are none."""
+    """Returns the start of EXIF's data among the segments; -1 without any."""
 
     def is_exif(at):
         is_app1 = _word(data, at) == 0xFF00 + _EXIF_SEGMENT
@@ -69,7 +69,7 @@ def _in_jpeg(data: tf.Tensor) -> tf.Tensor:
 
 
 def _in_png(data: tf.Tensor) -> tf.Tensor:
-    """Where EXIF's data begin after the name of their chunk; -1 if there are none."""
+    """Returns the start of EXIF's data after the name of its chunk; -1 without any."""
     size = tf.maximum(tf.size(data) - 3, 0)
     found = tf.ones([size], tf.bool)
     for i, letter in enumerate(_CHUNK):
@@ -80,7 +80,7 @@ def _in_png(data: tf.Tensor) -> tf.Tensor:
 
 
 def _in_tiff(data: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-    """The orientation in the first directory of TIFF data that begin at `start`."""
+    """Returns the orientation in the first directory of TIFF data at `start`."""
     is_little = _byte(data, start) == ord("I")
     # Of four bytes, the two that a directory near the beginning needs.
     offset = _word(data, start + tf.where(is_little, 4, 6), is_little)

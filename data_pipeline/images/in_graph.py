@@ -1,4 +1,4 @@
-"""JPEG and PNG files to pixels as TensorFlow operations: what `worker` does by Pillow.
+"""Decodes JPEG and PNG files with TensorFlow operations, like `worker` with Pillow.
 
 So a model that was trained on pictures takes pictures itself, wherever it is loaded.
 Pixels are the same, but for what the two libraries make of colours that no screen has
@@ -21,18 +21,18 @@ _RATIOS = (1, 2, 4, 8)  # to which libjpeg decodes
 
 
 def is_jpeg(content: tf.Tensor) -> tf.Tensor:
-    """Says of files, strings of any shape, whether they begin as JPEG does."""
+    """Tells for each file, strings of any shape, whether it begins as JPEG does."""
     return tf.equal(tf.strings.substr(content, 0, len(JPEG)), JPEG)
 
 
 def is_png(content: tf.Tensor) -> tf.Tensor:
-    """Says whether they begin as PNG does, and are as long as it must be."""
+    """Tells for each file whether it begins as PNG does, and is long enough."""
     begins = tf.equal(tf.strings.substr(content, 0, len(PNG)), PNG)
     return begins & (tf.strings.length(content) >= _HEADER_BYTES)
 
 
 def pixels_to_decode(content: tf.Tensor, size: int) -> tf.Tensor:
-    """Returns [] int64, H * W of a file of either kind, as its header has them.
+    """Returns [] int64, H * W in the header of a JPEG or PNG file.
 
     A JPEG is decoded at an eighth of its sides if that is enough for S. Where the
     header has none, or they are negative, it is 0.
@@ -68,7 +68,7 @@ def decoded(content: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _ratio(shape: tf.Tensor, size: int) -> tf.Tensor:
-    """Which of `_RATIOS` leaves a JPEG `GAP` times as large as it will be."""
+    """Returns the one of `_RATIOS` that leaves a JPEG `GAP` times its result's size."""
     times = tf.reduce_min(shape[:2] // int(GAP * size))
     return tf.reduce_sum(tf.cast(times >= _RATIOS[1:], tf.int32))
 
@@ -110,7 +110,7 @@ def _square(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def _turned(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """[S, S, 3] as EXIF's orientation 1 to 8 wants it seen."""
+    """Returns [S, S, 3], turned by EXIF's orientation 1 to 8."""
     last = pixels.shape[0] - 1
     place = tf.range(last + 1)
     is_lying = (orientation >= 5) & (orientation <= 8)

@@ -1,4 +1,4 @@
-"""Pillow's resizing as TensorFlow operations, to the last bit of every pixel.
+"""Pillow's resizing as TensorFlow operations, equal to the last bit.
 
 An exported model gets pictures that no Pillow has seen, and features of theirs must be
 those of training. Pillow rounds to whole numbers after each of its passes; so does
@@ -54,7 +54,7 @@ def resize(pixels: tf.Tensor, size: int, box: tf.Tensor) -> tf.Tensor:
 
 
 def on_white(pixels: tf.Tensor, size: int, box: tf.Tensor) -> tf.Tensor:
-    """As `resize`, of [H, W, 4] with transparency, on white paper: [S, S, 3]."""
+    """Resizes [H, W, 4] with transparency on white paper: [S, S, 3]."""
 
     def resized():
         values = tf.cast(pixels, tf.int32)
@@ -76,7 +76,7 @@ def on_white(pixels: tf.Tensor, size: int, box: tf.Tensor) -> tf.Tensor:
 
 
 def _by_255(product: tf.Tensor, unit: int = 1) -> tf.Tensor:
-    """Divided by 255 and rounded to units, as processors do it fast."""
+    """Returns values divided by 255 and rounded, by fast integer arithmetic."""
     product += 128 * unit
     return (product // 256 + product) // 256
 
@@ -84,7 +84,7 @@ def _by_255(product: tf.Tensor, unit: int = 1) -> tf.Tensor:
 def _reduced(
     pixels: tf.Tensor, size: int, box: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What is in and near the box, and the box in that.
+    """Returns the pixels in and near the box, reduced, and the box within them.
 
     Where there are many pixels, means of whole blocks stand for them.
     """
@@ -104,7 +104,7 @@ def _reduced(
 
 
 def _block_means(pixels: tf.Tensor, down: tf.Tensor, across: tf.Tensor) -> tf.Tensor:
-    """[H / down, W / across, C], rounded up; the last blocks may be smaller."""
+    """Returns [H / down, W / across, C], rounded up; the last blocks may be smaller."""
     sums, shape = tf.cast(pixels, tf.int32), tf.shape(pixels)
     counts = []
     for axis, factor in enumerate((down, across)):
@@ -120,7 +120,7 @@ def _block_means(pixels: tf.Tensor, down: tf.Tensor, across: tf.Tensor) -> tf.Te
 
 
 def _weights(start: tf.Tensor, end: tf.Tensor, length: tf.Tensor, size: int):
-    """[length, S] weight of each pixel in each of the result: a triangle around it."""
+    """Returns [length, S] weights of input pixels for each output pixel: a triangle."""
     scale = tf.cast(tf.cast(end - start, tf.float32), tf.float64) / size
     reach = tf.maximum(scale, 1.0)
     centers = start + (tf.range(size, dtype=tf.float64) + 0.5) * scale  # [S]
@@ -135,5 +135,5 @@ def _weights(start: tf.Tensor, end: tf.Tensor, length: tf.Tensor, size: int):
 
 
 def _rounded(sums: tf.Tensor) -> tf.Tensor:
-    """Whole numbers of 0 to 255 from sums in fixed point."""
+    """Returns whole numbers of 0 to 255 from sums in fixed point."""
     return tf.clip_by_value(tf.floor(sums / 2.0**_WEIGHT_BITS + 0.5), 0.0, 255.0)

@@ -162,7 +162,7 @@ class TeachingPage:
         return self.best()
 
     def complaints(self) -> list[str]:
-        """What the browser complains of: of policies, scripts that fail, and so on."""
+        """Returns the browser's errors: of policies, failing scripts, and so on."""
         return [
             entry["message"]
             for entry in self.driver.get_log("browser")

@@ -184,7 +184,9 @@ def test_what_is_not_there_is_named(module, name, said):
 
 def test_an_import_that_fails_inside_their_module_is_shown_as_such(module):
     (module / "their_methods.py").write_text("import a_package_they_lack")
-    with pytest.raises(FlagError, match=r"a_package_they_lack.*import of their_methods"):
+    with pytest.raises(
+        FlagError, match=r"a_package_they_lack.*import of their_methods"
+    ):
         registry.method_named("their_methods:Means")
 
 
