@@ -37,6 +37,7 @@ def cells(notebook, kind="code"):
     return [cell for cell in notebook.cells if cell.cell_type == kind]
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_whatever_keras_others_want(tmp_path, monkeypatch):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     for cell in cells(notebook):

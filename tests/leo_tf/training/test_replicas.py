@@ -4,6 +4,7 @@
 """
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from replica_jobs import assert_steps_equal, finished, start_job
 
@@ -11,6 +12,7 @@ from leo_tf.configs.schema import ModelConfig
 from leo_tf.model import noise as noise_lib
 
 
+@pytest.mark.slow
 def test_two_replicas_update_as_one_device_does(tmp_path):
     job = start_job("steps", tmp_path, [])
     assert_steps_equal(finished(tmp_path, [job]), "quick", 1e-12)
