@@ -13,13 +13,15 @@ help:  ## lists these targets
 demo: install  ## trains and tests LEO on the embedded data set: minutes, with the installation
 	$(VENV)/bin/python run_leo.py
 
-# Of `make demo`, or trained now; `demo` trains there, too.
-TRY := runs/glyphs_5way_1shot
+# The run of `make demo`, or of the same command now; and its export.
+DEMO := runs/glyphs_5way_1shot
+DEMO_EXPORT := runs/glyphs_exported
 try: $(VENV)/installed-serve  ## a page where anyone teaches the demo's model: prints its address
-	test -f $(TRY)/results.json || $(VENV)/bin/python run_leo.py
-	test -d $(TRY)/exported || $(VENV)/bin/python run_leo.py --mode=export --workdir=$(TRY) --export_dir=$(TRY)/exported
-	@echo "Open the address below in a browser; Ctrl-C ends it."
-	$(VENV)/bin/python run_leo.py --mode=serve --export_dir=$(TRY)/exported
+	test -f $(DEMO)/results.json || $(VENV)/bin/python run_leo.py
+	ls $(DEMO_EXPORT)/*/saved_model.pb > /dev/null 2>&1 || \
+		$(VENV)/bin/python run_leo.py --mode=export --workdir=$(DEMO) --export_dir=$(DEMO_EXPORT)
+	@echo "Open the address below in a browser; Ctrl-C ends the server."
+	$(VENV)/bin/python run_leo.py --mode=serve --export_dir=$(DEMO_EXPORT)
 
 test: install-test  ## all quick tests, two files at a time
 	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -20,7 +20,7 @@ from serving_load import Load, Request, resident_bytes, show, start_server
 
 from leo_tf.serving.models import connect
 
-_SIDES = (32, 128, 400, 1000)
+_SIDES = (32, 128, 300, 640)
 _WRONG_EVERY = 10
 _TOLERANCE = 1e-5
 _SIGNATURE = "embed_images"

@@ -151,13 +151,14 @@ def _resized(
     see_through = image.mode == "RGBA"
     image = image.convert("RGBa") if see_through else image
     pitches = (box[2] - box[0]) / size, (box[3] - box[1]) / size
-    across, down = factors = tuple(max(1, int(pitch / _GAP)) for pitch in pitches)
-    starts = [max(0, int(box[i] - pitches[i] / 2)) for i in (0, 1)]
-    ends = [math.ceil(box[i + 2] + pitches[i] / 2) for i in (0, 1)]
-    ends = [min(end, most) for end, most in zip(ends, image.size)]
-    image = image.reduce(factors, (*starts, *ends))
-    left, right = ((box[i] - starts[0]) / across for i in (0, 2))
-    top, bottom = ((box[i] - starts[1]) / down for i in (1, 3))
+    across, down = (max(1, int(pitch / _GAP)) for pitch in pitches)
+    x, y = (max(0, int(box[i] - pitches[i] / 2)) for i in (0, 1))
+    x_end, y_end = (
+        min(image.size[i], math.ceil(box[i + 2] + pitches[i] / 2)) for i in (0, 1)
+    )
+    image = image.reduce((across, down), (x, y, x_end, y_end))
+    left, right = ((box[i] - x) / across for i in (0, 2))
+    top, bottom = ((box[i] - y) / down for i in (1, 3))
     bilinear, height = Image.Resampling.BILINEAR, image.height
     image = image.resize((size, height), bilinear, (left, 0, right, height))
     image = image.resize((size, size), bilinear, (0, top, size, bottom))

@@ -367,5 +367,7 @@ class Classifier:
 
 def _rows(model: Model, values: ArrayLike, size: int | None = None) -> np.ndarray:
     """Returns features [rows, D] as they are given, or of pictures."""
-    features = embedded(model, values) if are_pictures(values) else values
-    return checked_features(features, size)
+    pictures: Any = values
+    return checked_features(
+        embedded(model, pictures) if are_pictures(values) else values, size
+    )

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,14 @@ def are_pictures(values: Any) -> bool:
     return isinstance(first, (str, bytes, os.PathLike)) or _is_image(first)
 
 
-def embedded(model: Callable[..., Any], values: Sequence[Any]) -> np.ndarray:
+def embedded(model: Callable[..., Any], values: Iterable[Any]) -> np.ndarray:
     """Returns the features [n, D] of n pictures, as the model makes them.
 
     Raises:
       RequestError: naming the first picture that is none, or that the model refuses;
         or if the model takes none.
     """
+    values = list(values)
     names = [_name(value, i) for i, value in enumerate(values)]
     contents = [_content(value, name) for value, name in zip(values, names)]
     parts, first = [], 0
@@ -89,8 +90,8 @@ def _content(value: Any, name: str) -> bytes:
         return file.getvalue()
     if isinstance(value, (str, os.PathLike)):
         try:
-            with open(value, "rb") as file:
-                value = file.read(_MOST_BYTES)
+            with open(value, "rb") as opened:
+                value = opened.read(_MOST_BYTES)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise refused(name, "a file that can be read", reason) from None

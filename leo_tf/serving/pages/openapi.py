@@ -36,8 +36,8 @@ def describe(served: Served, max_request_bytes: int) -> dict[str, Any]:
         first, second = [1] + [0] * (size - 1), [0] * (size - 1) + [1]
         inputs = {"support": [first, second], "labels": [0, 1], "queries": [first]}
         examples["serving_default"] = {"value": {"inputs": inputs}}
-        value = {"signature_name": "adapt"}
-        value["inputs"] = {name: inputs[name] for name in ("support", "labels")}
+        inputs = {name: inputs[name] for name in ("support", "labels")}
+        value = {"signature_name": "adapt", "inputs": inputs}
         examples["adapt"] = {"value": value}
     for name in [*examples]:
         if name not in served.signature_def:
