@@ -13,7 +13,7 @@ VERSION = re.search(
 OURS = ["configs", "configs.*", "data_pipeline", "data_pipeline.*"]
 # An ASGI server, the toolkit it runs, its metrics, and faster JSON, for --mode=serve.
 SERVE = [
-    *("starlette>=0.40", "uvicorn>=0.30", "prometheus_client>=0.20", "orjson>=3.10"),
+    *("starlette>=1.7", "uvicorn>=0.30", "prometheus_client>=0.20", "orjson>=3.10"),
 ]
 # Sphinx reads the Markdown of docs/ by MyST, notebooks with their outputs too.
 DOCS = ["sphinx>=8", "myst-nb>=1.2", "furo"]
