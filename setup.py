@@ -77,7 +77,7 @@ setuptools.setup(
         "tensorboard>=2.18",
         # Its fonts are the embedded data set, and it draws the pictures.
         "matplotlib>=3.8",
-        "rich>=13",
+        "rich>=14.3",  # older ones print a stray empty line after progress
     ],
     extras_require={
         "serve": SERVE,
