@@ -18,6 +18,7 @@ from leo_tf.embedding.backbones import HOG, backbone_named
 from leo_tf.embedding.pretraining import Recipe
 from leo_tf.embedding.views import decoded_side
 from leo_tf.embedding.wide_resnet import multiplications
+from leo_tf.errors import InputError
 from leo_tf.methods.variants import variant_named
 
 _SIDE = 1024  # of the matrices
@@ -56,8 +57,8 @@ def stage_seconds(
     rate, crops = products_a_second(), 10 if views == "multiview" else 1
     if recipe is not None:
         operations = 2 * multiplications(recipe.depth, recipe.width, recipe.side)
-        forward, side, size = operations / (_CONVOLUTIONS * rate), recipe.side, 64
-        decoding = decoding_seconds(pictures, decoded_side(side, views))
+        forward, size = operations / (_CONVOLUTIONS * rate), 64
+        decoding = decoding_seconds(pictures, decoded_side(recipe.side, views))
         count, size = len(pictures.of_split("train")), size * recipe.width
         epochs = recipe.epochs * _BACKWARD * forward
         found["backbone"] = count * (decoding + epochs)
@@ -82,14 +83,15 @@ def _answering(name, weights, side) -> tuple[float, int | None, int]:
 def decoding_seconds(pictures: Pictures, side: int) -> float:
     """Returns seconds per picture of a sample, with all cores at work."""
     chosen = np.linspace(0, len(pictures.items) - 1, _SAMPLE).astype(int)
-    bad: list = []  # they are for the stage itself to refuse
-    options = {"indices": chosen, "bad": bad, "workers": 1, "batch_size": _SAMPLE // 2}
-    batches = decode(pictures, side, **options)
+    half = _SAMPLE // 2
+    bad: list[InputError] = []  # they are for the stage itself to refuse
+    batches = decode(
+        pictures, side, indices=chosen, bad=bad, workers=1, batch_size=half
+    )
     if next(batches, None) is None:
         return 0.0
-    taken = _seconds_of(lambda: next(batches, None))  # without the start of processes
-    batches.close()
-    return taken / (_SAMPLE // 2) / (os.cpu_count() or 1)
+    taken = _seconds_of(lambda: list(batches))  # without the start of processes
+    return taken / half / (os.cpu_count() or 1)
 
 
 def _comparison_seconds(config, methods, size, rate) -> float:
