@@ -1,4 +1,4 @@
-"""Settings of one method each: read from a file, or drawn for a search.
+"""Settings of one method each: read from a file; and from where to where one searches.
 
 The file is a JSON object, a field a method:
 
@@ -11,24 +11,20 @@ field of their own; and a method's for METHOD@TRANSFORM, likewise.
 import functools
 import pathlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from leo_tf.configs.rules import check_object
-from leo_tf.configs.schema import GROUP_OF, GROUPS, Config
+from leo_tf.configs.schema import GROUP_OF, Config
 from leo_tf.errors import FlagError, InputError, LeoError, shown
 from leo_tf.files import read_json
 from leo_tf.methods.registry import METHODS
 from leo_tf.methods.variants import is_known, variant_named, with_transforms
-
-if TYPE_CHECKING:
-    from numpy.random import Generator
 
 # What is searched for unless others are named; and compared, after the untrained.
 SEARCHED = ("leo", "generator", "meta_sgd", "maml")
 _UNTRAINED, _TRANSFORMS = ("centroid", "ridge", "logistic"), ("none", "soft", "lda")
 _MOST_BYTES = 2**20
 LINEAR = frozenset(["dropout_rate"])  # drawn evenly; all others in their logarithm
-_DIGITS = 3
 # Discriminants that METHOD@lda keeps; of fewer classes there are fewer.
 _DIMS = {"transform_dims": (8.0, 256.0)}
 _OF_ENSEMBLES = "ensemble", "ensemble_share", "ridge_strength", "logistic_strength"
@@ -154,34 +150,3 @@ def ranges(name: str) -> Mapping[str, tuple[float, float]]:
         raise FlagError("--methods", "methods that are trained", name)
     dims = _DIMS if variant.transform == "lda" else {}
     return {**variant.entry.ranges, **dims}
-
-
-def draw(name: str, seed: int, trial: int) -> dict[str, float]:
-    """The settings of a trial; those of trial 0 are the configuration's own.
-
-    They depend on nothing but the arguments, so a search can be made longer. Whatever
-    transform a method stands on, it gets the same, and dims besides on lda.
-
-    Raises:
-      FlagError: if the method is not trained.
-    """
-    wanted = ranges(name)
-    if trial == 0:
-        return {}
-    from numpy.random import default_rng  # not before: the flags read this module
-
-    random = default_rng([seed, trial])
-    # All of them, so that a method and its ablations get the same: no luck is between.
-    method = variant_named(name)
-    family = {**ranges(method.entry.family or method.method), **wanted}
-    drawn = {name: _drawn(random, name, *limits) for name, limits in family.items()}
-    return {name: drawn[name] for name in wanted}
-
-
-def _drawn(random: "Generator", name: str, low: float, high: float) -> float:
-    share, is_linear = random.random(), name in LINEAR
-    value = low + share * (high - low) if is_linear else low * (high / low) ** share
-    field = GROUPS[GROUP_OF[name]].__dataclass_fields__[name]
-    if field.metadata["rule"].kind is int:
-        return round(value)
-    return float(f"{value:.{_DIGITS}g}")
