@@ -145,9 +145,9 @@ def planned(job: Opened) -> dict[str, Planned]:
         # Of one that is trained, dims are not chosen alike.
         entry = variant.entry
         like = config.features, entry.is_trained, entry.knows_classes
-        if is_fitted(config) and like not in fitted and not group.has_begun(name):
-            group.console.say(f"Fitting the feature transform of {variant.title}.")
-            fitted[like] = fit_transform(config, group.splits)
+        if is_fitted(config) and like not in fitted:
+            begun = group.fitted_by(name)
+            fitted[like] = begun or fit_transform(config, group.splits)
         plan[name] = Planned(own, said, to_test=True, fitted=fitted.get(like))
     return plan
 

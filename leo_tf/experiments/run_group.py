@@ -71,10 +71,10 @@ class RunGroup:
     config: Config
     data: dict[str, Mapping[str, Split]]
     replicas: Replicas
-    allow_changes: bool
-    console: Console
     engine: Engine
     _: dataclasses.KW_ONLY
+    allow_changes: bool = False
+    console: Console = SILENT
     runner: Runner | None = None
     prefix: str = ""
     _digests: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -187,9 +187,16 @@ class RunGroup:
         """Returns those of a run."""
         return Checkpoints(self.path / name)
 
-    def has_begun(self, name: str) -> bool:
-        """Whether a run has come as far as a checkpoint."""
-        return RunDirectory(self.path / name).begun_config() is not None
+    def fitted_by(self, name: str) -> Fitted | None:
+        """Returns the feature transform that a run has begun with, if it has begun."""
+        if RunDirectory(self.path / name).begun_config() is None:
+            return None
+        run = load_run(self.path / name, self.console)
+        newest = run.checkpoints.newest(self.console.warn)
+        if newest is not None:
+            run.read_transform(newest)
+        found, features = run.transform, run.config.features
+        return Fitted(features, found) if found is not None else None
 
 
 @contextlib.contextmanager
@@ -226,8 +233,8 @@ def open_group(
             write_file(path / JOB_FILE, to_json({"mode": mode}))
         if data is not None and data.in_memory:
             write_data(data, path / "data")
-        both = {"alone": splits}, replicas, allow_changes, console, engine
-        group = RunGroup(path, config, *both)
+        options: Any = {"allow_changes": allow_changes, "console": console}
+        group = RunGroup(path, config, {"alone": splits}, replicas, engine, **options)
         try:
             yield group
         finally:

@@ -260,15 +260,15 @@ def _trial(
     rows = [row for row in state.history if row["val_accuracy"] is not None]
     # One that is done has reached them all, wherever it stopped for want of progress.
     last = max((row["step"] for row in state.history), default=0)
-    reached = [step for step in rungs if step <= last or not diverged]
-    bests = [
+    done = [step for step in rungs if step <= last or not diverged]
+    bests: list[Any] = [  # None without a finite one
         max((row["val_accuracy"] for row in rows if row["step"] <= step), default=None)
-        for step in reached
+        for step in done
     ]
     found = state.best_validation
     steps, share = (state.best_step, state.step), state.share_not_finite
-    finite = tuple(itertools.takewhile(lambda best: best is not None, bests))
-    return Trial(drawn, found, *steps, state.seconds, diverged, share, finite)
+    reached = tuple(itertools.takewhile(lambda best: best is not None, bests))
+    return Trial(drawn, found, *steps, state.seconds, diverged, share, reached)
 
 
 def _note_diverged(

@@ -61,9 +61,7 @@ def draw(
         space = {key: space[key] for key in wanted}
     with quietly():
         found = _asked(optuna, sampler, seed, numbers, space, known)
-    return [
-        {key: _rounded(key, each[key], wanted[key]) for key in wanted} for each in found
-    ]
+    return [{key: _rounded(each[key], wanted[key]) for key in wanted} for each in found]
 
 
 def _asked(optuna, sampler, seed, numbers, space, known) -> list[dict[str, Any]]:
@@ -110,7 +108,7 @@ def distribution(name: str, low: float, high: float) -> Any:
     return optuna.distributions.FloatDistribution(low, high, log=is_log)
 
 
-def _rounded(name: str, value: float, limits: tuple[float, float]) -> float:
+def _rounded(value: float, limits: tuple[float, float]) -> float:
     if isinstance(value, int):
         return value
     return min(max(float(f"{value:.{_DIGITS}g}"), limits[0]), limits[1])
@@ -119,7 +117,7 @@ def _rounded(name: str, value: float, limits: tuple[float, float]) -> float:
 def frozen(
     settings: Mapping[str, float], value: float | None, space: Mapping[str, Any]
 ) -> Any:
-    """Returns Optuna's record of a trial that has ended; diverged if it has no value."""
+    """Returns Optuna's record of a trial that ended; it diverged if it has no value."""
     import optuna
 
     ended = optuna.trial.TrialState.COMPLETE

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from leo_tf.environment import code
@@ -22,7 +22,6 @@ from leo_tf.errors import (
     InputError,
     LeoError,
     Stopped,
-    WorkerError,
     one_line,
     shown,
 )

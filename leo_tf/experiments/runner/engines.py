@@ -99,7 +99,7 @@ def train_all(
     with StopRequest() as request, View(tasks, console) as view:
         for task in tasks:
             runner.submit(task)
-        is_told, signal = False, None
+        is_told, stopped = False, list[int]()
         while len(outcomes) < len(tasks):
             if request.signal is not None and not is_told:
                 view.say("Stopping; each run is saved first.")
@@ -110,10 +110,13 @@ def train_all(
             if sign is not None and sign.has_ended:
                 outcome = sign.outcome
                 if isinstance(outcome, Stopped):
-                    signal, outcome = outcome.signal, None
+                    stopped.append(outcome.signal)
+                    outcome = None
                 outcomes[sign.name] = outcome
-    if request.signal is not None or signal is not None:
-        raise Stopped(request.signal or signal)
+    if request.signal is not None:
+        raise Stopped(request.signal)
+    if stopped:  # somebody has asked a worker to
+        raise Stopped(stopped[0])
     return outcomes
 
 

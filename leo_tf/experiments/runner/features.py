@@ -7,10 +7,11 @@ SPLITS.json                 the rest, with digests of the files
 Shapes: D embedding size.
 """
 
+import functools
 import hashlib
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tensorflow as tf
@@ -44,7 +45,7 @@ def write(directory: pathlib.Path, name: str, splits: Mapping[str, Split]) -> st
         files = {}
         for part, array in arrays.items():
             path = directory / f"{name}_{key}{part}.npy"
-            write_file(path, lambda file, array=array: np.save(file, array))
+            write_file(path, functools.partial(_save, array))
             files[part] = {"file": path.name, "sha256": _sha256(path)}
         facts = {"digest": split.digest, "source": split.source, "files": files}
         found[key] = {**facts, "class_names": split.class_names}
@@ -89,6 +90,10 @@ def _split(directory: pathlib.Path, key: str, values: Mapping[str, Any]) -> Spli
     )
     table = FeatureTable(features, index)
     return Split(key, table, names, array("_images"), values["digest"], source)
+
+
+def _save(array: np.ndarray, file: BinaryIO) -> None:
+    np.save(file, array)
 
 
 def _check_file(path: pathlib.Path, digest: str) -> None:

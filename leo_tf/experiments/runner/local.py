@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,6 +31,7 @@ from leo_tf.experiments.runner.tasks import (
 )
 from leo_tf.files import make_directory
 
+COMMAND = (sys.executable, "-m", worker.__name__)
 # For a worker to save what it is at; after that it is ended.
 _LAST_SECONDS = 30.0
 
@@ -43,7 +44,7 @@ class LocalRunner:
       logs: a directory for what workers print.
     """
 
-    def __init__(self, environment: list[Mapping[str, str]], logs: pathlib.Path):
+    def __init__(self, environment: Sequence[Mapping[str, str]], logs: pathlib.Path):
         self._environment, self._logs = environment, logs
         self._workers: dict[int, _Process] = {}
         self._signs: queue.SimpleQueue[Sign] = queue.SimpleQueue()
@@ -130,7 +131,7 @@ class _Process:
             # A session of its own: Ctrl-C is for whoever started it, who asks it to
             # stop; of a user's script, as multiprocessing would, it imports nothing.
             self._process: Any = subprocess.Popen(
-                [sys.executable, "-m", worker.__name__],
+                COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
@@ -140,7 +141,7 @@ class _Process:
         self.seen, self._reason = time.monotonic(), ""
         self._is_stopping, self._lock = False, threading.Lock()
 
-    def signs_of(self, task: Task):
+    def signs_of(self, task: Task) -> Iterator[Sign]:
         """Hands it a task, and yields what it tells until that is done, or it dies."""
         self.seen = time.monotonic()
         try:

@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from leo_tf.console import Console, ProgressLine
 from leo_tf.errors import HeldError, LeoError, Stopped, WorkerError, shown
@@ -115,28 +115,30 @@ class _TellingConsole(Console):
     def progress(
         self, title: str, total: int, done: int = 0, unit: str = "steps"
     ) -> ProgressLine:
-        return _TellingLine(self._name, self._tell, title, total, done, unit)
+        line = _TellingLine(title, total, done, unit, quiet=True)
+        line.run, line.tell = self._name, self._tell
+        return line
 
 
 class _TellingLine(ProgressLine):
-    def __init__(self, name: str, tell: Callable[[Sign], None], *what: Any):
-        super().__init__(*what, quiet=True, warn=print)
-        self._run, self._tell, self._told = name, tell, 0.0
+    run: str
+    tell: Callable[[Sign], None]
+    _told = 0.0
 
     def advance(self, units: int, facts: str = "") -> None:
         super().advance(units, facts)
         now = time.monotonic()
         if now - self._told >= _SIGN_SECONDS or self.done == self.total:
             self._told = now
-            self._tell(Sign(self._run, facts or self.title, self.done, self.total))
+            self.tell(Sign(self.run, facts or self.title, self.done, self.total))
 
     def note(self, text: str) -> None:
-        print(f"{self._run}: {text}", file=sys.stderr, flush=True)
-        self._tell(Sign(self._run, text))
+        print(f"{self.run}: {text}", file=sys.stderr, flush=True)
+        self.tell(Sign(self.run, text))
 
     def warn(self, text: str) -> None:
-        print(f"{self._run}: {text}", file=sys.stderr, flush=True)
-        self._tell(Sign(self._run, text, is_warning=True))
+        print(f"{self.run}: {text}", file=sys.stderr, flush=True)
+        self.tell(Sign(self.run, text, is_warning=True))
 
 
 def main() -> None:
