@@ -26,6 +26,7 @@ from leo_tf.experiments.runner.tasks import Runner, Task
 from leo_tf.experiments.train import describe, fitting_confidence, train_run
 from leo_tf.files import AnyPath, to_json, write_file
 from leo_tf.methods import transforms
+from leo_tf.methods.registry import method_of
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.directory import JOB_FILE, RunDirectory, job_of
 from leo_tf.runs.run import Run, default_workdir, load_run, open_run, with_data
@@ -150,6 +151,7 @@ class RunGroup:
             # What is mapped takes no memory of its own.
             self.data[data] = features.read(place, data)
         config = self.config.replace(**planned.settings)
+        steps = planned.until or config.run.num_steps
         return Task(
             name=self.prefix + name,
             workdir=str(self.path / name),
@@ -162,6 +164,7 @@ class RunGroup:
             allow_changes=self.allow_changes,
             to_test=planned.to_test,
             until=planned.until,
+            steps=steps if method_of(config).is_trained else 0,
         )
 
     def start(self) -> Runner:

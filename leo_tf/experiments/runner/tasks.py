@@ -30,6 +30,7 @@ class Task(NamedTuple):
       to_test: whether to fit confidence after training.
       until: the step to train to, if that is not the last.
       log: what a worker prints besides goes there.
+      steps: meta-steps that it takes at most, from its beginning.
     """
 
     name: str
@@ -44,12 +45,7 @@ class Task(NamedTuple):
     to_test: bool = False
     until: int | None = None
     log: str = ""
-
-    @property
-    def steps(self) -> int:
-        """How many meta-steps it takes at most, from its beginning."""
-        last = self.config["run"]["num_steps"]
-        return last if self.until is None else min(self.until, last)
+    steps: int = 0
 
 
 class Sign(NamedTuple):

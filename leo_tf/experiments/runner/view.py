@@ -103,11 +103,12 @@ class View:
         is_plain = self._bars.disable and not self._console.quiet
         if is_plain and now - self._line >= LINE_SECONDS:
             self._line = now
-            running = ", ".join(
-                f"{name} {self._steps[name]}/{self._tasks[name].steps}"
-                for name in self._rows
-            )
-            print(f"{facts}: {running}", file=STDERR)
+            running = "".join(f"; {name} {self._place(name)}" for name in self._rows)
+            print(f"{facts}{running}", file=STDERR)
+
+    def _place(self, name: str) -> str:
+        steps = self._tasks[name].steps
+        return f"{self._steps[name]}/{steps}" if steps else self._texts[name]
 
     def _facts(self, now: float) -> str:
         facts = f"{len(self._ended)} of {len(self._tasks)} runs done"
