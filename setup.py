@@ -13,14 +13,17 @@ VERSION = re.search(
 OURS = ["configs", "configs.*", "data_pipeline", "data_pipeline.*"]
 # An ASGI server, the toolkit it runs, its metrics, and faster JSON, for --mode=serve.
 SERVE = ["starlette", "uvicorn", "prometheus_client", "orjson"]
+# What draws the trials of --mode=search; scipy draws for --sampler=qmc.
+SEARCH = ["optuna>=4.0", "scipy"]
+# psutil sees what worker processes have open.
 # scikit-learn is what the baselines are compared with, and by whose checks the client
 # goes, with data of pandas; xdist runs tests side by side;
 # nbclient runs the notebook; a test builds the wheel, with nothing from the network.
 TEST = [
     *("pytest", "pytest-xdist", "hypothesis", "scikit-learn", "pandas", "mypy"),
-    "pyarrow",
+    *("pyarrow", "psutil"),
     *("setuptools>=64", "wheel"),
-    *("nbclient", "ipykernel", *SERVE),
+    *("nbclient", "ipykernel", *SERVE, *SEARCH),
 ]
 
 setuptools.setup(
@@ -58,6 +61,8 @@ setuptools.setup(
         "serve": SERVE,
         "sklearn": ["scikit-learn"],  # for --method=sklearn:...
         "arrow": ["pyarrow"],  # for Parquet and Arrow files
+        "search": SEARCH,
+        "cluster": ["ray>=2.9"],  # for --cluster
         "test": TEST,
         "dev": [*TEST, "ruff", "schemathesis"],
         # What benchmarks/peers_speed.py compares with.

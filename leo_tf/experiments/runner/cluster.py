@@ -40,6 +40,7 @@ _POLL_SECONDS = 0.2
 # For a machine to answer that it sees the directory.
 _CHECK_SECONDS = 120.0
 _TOKEN = ".cluster-token"
+_LOOPBACK = "127.0.0.1", "localhost"
 
 
 class RayRunner:
@@ -59,6 +60,9 @@ class RayRunner:
         if importlib.util.find_spec("ray") is None:
             hint = "pip install 'leo-tf[cluster]' brings it, on all machines."
             raise FlagError("--cluster", "the package ray", "none", hint)
+        if address.partition(":")[0] in _LOOPBACK:
+            # Else Ray would look for it at the address by which others reach us.
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         import ray
 
         self._ray = ray

@@ -153,5 +153,5 @@ def _compile_cache(path: pathlib.Path) -> dict[str, str]:
     if _CACHE_FLAG in flags:
         return {}
     mine = f"{_CACHE_FLAG}={path / 'shared' / 'xla'}"
-    kinds = "--tf_xla_persistent_cache_device_types=XLA_CPU_JIT,XLA_GPU_JIT"
+    kinds = "--tf_xla_persistent_cache_device_types=CPU,GPU"
     return {"TF_XLA_FLAGS": f"{flags} {mine} {kinds}".strip()}
