@@ -1,4 +1,4 @@
-"""Features that processes share: equal to the last bit, mapped, and checked elsewhere."""
+"""Features that processes share: equal to the last bit, mapped, checked elsewhere."""
 
 import numpy as np
 import psutil
