@@ -3,7 +3,7 @@
 quick: ends at once.         fails: ends with an error.
 long: until it is told to.   torn: dies while it says something.
 dies-N: kills itself the first N times, then ends.
-hangs-N: does nothing, likewise.
+hangs-N: does nothing, likewise.   talks: tells of itself for five seconds.
 Starts are counted in the run directory.
 """
 
@@ -35,6 +35,9 @@ def work(task: Task, tell) -> Sign:
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "hangs" and started < int(count):
         time.sleep(600)
+    for step in range(100 if kind == "talks" else 0):
+        tell(Sign(task.name, "as ever", step=step, total=100))
+        time.sleep(0.05)
     error = None
     if kind == "fails":
         error = {"type": "InputError", "parts": ["here", "this", "that", "Mend it."]}

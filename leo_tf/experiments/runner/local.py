@@ -60,12 +60,12 @@ class LocalRunner:
 
     def watch(self, seconds: float) -> Sign | None:
         """See `Runner`; ends workers that hang."""
+        for process in list(self._workers.values()):
+            if time.monotonic() - process.seen > HUNG_SECONDS:
+                process.end(f"no sign of life for {HUNG_SECONDS:.0f} s")
         try:
             return self._signs.get(timeout=seconds)
         except queue.Empty:
-            for process in list(self._workers.values()):
-                if time.monotonic() - process.seen > HUNG_SECONDS:
-                    process.end(f"no sign of life for {HUNG_SECONDS:.0f} s")
             return None
 
     def cancel(self) -> None:
