@@ -18,7 +18,9 @@ from leo_tf.experiments import run_group
 from leo_tf.experiments import search as search_job
 from leo_tf.methods import settings as method_settings
 from leo_tf.methods.drawing import draw
+from leo_tf.runs.directory import RunDirectory
 
+pytest.importorskip("optuna")
 # The generator has no inner loop.
 _QUICK = ("--adaptation_steps=1", "--num_steps=4", "--validate_every=2")
 
@@ -282,6 +284,18 @@ def test_searching_for_another_method_keeps_what_was_found(search, searched, tmp
     after = json.loads((workdir / "settings.json").read_text())
     assert after.keys() == {"maml", "generator", "meta_sgd"}
     assert before.items() <= after.items()
+
+
+def test_a_second_search_in_the_same_directory_is_told_who_is_there(
+    search, tmp_path, capsys
+):
+    workdir = tmp_path / "job"
+    with RunDirectory(workdir).held():
+        assert search(workdir, "--trials=1", "--quiet") == 3
+    said = capsys.readouterr().err
+    assert f"error: {workdir}: expected no other process training here" in said
+    assert f"process {os.getpid()} on " in said
+    assert not workdir.exists(), "neither has done anything"
 
 
 def test_settings_that_are_damaged_are_told_of_before_anything_is_trained(
