@@ -22,14 +22,17 @@ RECIPES = [
     'wordllama>=0.4,<0.5; python_version>="3.11"',  # they want NumPy 2, or 3.11
     'livekit-wakeword>=0.3; python_version>="3.11"',
 ]
+# Optuna draws the trials of --mode=search, and scipy those of --sampler=qmc.
+SEARCH = ["optuna>=4.0", "scipy>=1.12"]
+# psutil sees what worker processes have open.
 # scikit-learn is what the baselines are compared with, and by whose checks the client
 # goes, with data of pandas; xdist runs tests side by side;
 # nbclient runs the notebook; a test builds the wheel, with nothing from the network.
 TEST = [
     *("pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "mypy>=1.10"),
-    *("scikit-learn>=1.4", "pandas>=2.2", "pyarrow>=15"),
+    *("scikit-learn>=1.4", "pandas>=2.2", "pyarrow>=15", "psutil>=5.9"),
     *("setuptools>=64", "wheel"),
-    *("nbclient>=0.10", "ipykernel>=6.29", *SERVE, *RECIPES),
+    *("nbclient>=0.10", "ipykernel>=6.29", *SERVE, *SEARCH, *RECIPES),
 ]
 
 setuptools.setup(
@@ -83,6 +86,8 @@ setuptools.setup(
         "serve": SERVE,
         "sklearn": ["scikit-learn>=1.4"],  # for --method=sklearn:...
         "arrow": ["pyarrow>=15"],  # for Parquet and Arrow files
+        "search": SEARCH,
+        "cluster": ["ray>=2.9"],  # for --cluster
         "recipes": RECIPES,  # for the recipes of docs/pictures.md
         "test": TEST,
         "docs": DOCS,

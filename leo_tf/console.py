@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import rich.table
 
 # Seconds between lines where there is no terminal to redraw.
-_LINE_SECONDS = 10.0
+LINE_SECONDS = 10.0
 # The first steps are slow, so no time left is shown before.
 _FIRST_SECONDS = 1.0
 # Width of the numbers beside the bar, which matter more than the bar.
@@ -39,7 +39,7 @@ class _StandardError:
         return getattr(sys.stderr, name)
 
 
-_STDERR: Any = _StandardError()  # as good as an IO[str]
+STDERR: Any = _StandardError()  # as good as an IO[str]
 
 
 class ProgressLine:
@@ -69,7 +69,7 @@ class ProgressLine:
         self._warn = warn if quiet else None
         self.title, self.total, self.unit, self.quiet = title, total, unit, quiet
         self.done = self._first = done
-        terminal = Terminal(file=_STDERR, highlight=False)
+        terminal = Terminal(file=STDERR, highlight=False)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(max(4, min(20, terminal.width - _FACTS_WIDTH))),
@@ -99,12 +99,12 @@ class ProgressLine:
         left = (self.total - self.done) / rate if rate else 0.0
         shown = f"{facts}  {rate:.1f} {self.unit}/s".strip()
         if elapsed >= _FIRST_SECONDS:
-            shown += f"  {_clock(left)} left"
+            shown += f"  {clock(left)} left"
         self._bar.update(self._task, completed=self.done, facts=shown)
         is_plain = self._bar.disable and not self.quiet
-        if is_plain and now - self._last_line >= _LINE_SECONDS:
+        if is_plain and now - self._last_line >= LINE_SECONDS:
             self._last_line = now
-            print(f"{self.title} {self.done}/{self.total}  {shown}", file=_STDERR)
+            print(f"{self.title} {self.done}/{self.total}  {shown}", file=STDERR)
 
     def skip_time(self, seconds: float) -> None:
         """Excludes `seconds` spent on something else from the rate."""
@@ -122,7 +122,7 @@ class ProgressLine:
         self._bar.console.print(text, markup=False, soft_wrap=True)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -146,13 +146,13 @@ class Console:
 
     def warn(self, text: str) -> None:
         """Prints a line, even if quiet."""
-        print(text, file=_STDERR)
+        print(text, file=STDERR)
 
     def table(self, table: "rich.table.Table") -> None:
         """Prints a table, even if quiet."""
         from rich.console import Console as Terminal
 
-        terminal = Terminal(file=_STDERR, highlight=False, markup=False)
+        terminal = Terminal(file=STDERR, highlight=False, markup=False)
         if not terminal.is_terminal:
             terminal.width = _TABLE_WIDTH
         terminal.print(table)

@@ -1,6 +1,7 @@
 """Describes the machine and packages of a run, and imports two of them safely."""
 
 import contextlib
+import hashlib
 import importlib.metadata
 import logging
 import os
@@ -41,6 +42,19 @@ def versions() -> dict[str, str]:
     found = {"leo-tf": leo_tf.__version__}
     found |= {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {**found, "python": platform.python_version(), "machine": platform.machine()}
+
+
+def code() -> dict[str, str]:
+    """Returns `versions`, and a digest of all modules of leo_tf as they are."""
+    sha = hashlib.sha256()
+    for place in leo_tf.__path__:
+        for name in ("leo_tf", "configs", "data_pipeline"):
+            root = pathlib.Path(place)
+            root = root if name == "leo_tf" == root.name else root / name
+            for file in sorted(root.rglob("*.py")):
+                sha.update(str(file.relative_to(root)).encode())
+                sha.update(file.read_bytes())
+    return {**versions(), "modules": sha.hexdigest()}
 
 
 def python() -> str:

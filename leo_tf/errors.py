@@ -73,6 +73,10 @@ class InputError(LeoError):
     exit_code = 3
 
 
+class HeldError(InputError):
+    """Another process is at work in a run directory."""
+
+
 class CheckpointError(LeoError):
     """A checkpoint cannot be used."""
 

@@ -41,6 +41,9 @@ def main(argv: list[str] | None = None) -> int:
         debug = options.debug
         if "data_path" in options.explicit:  # told before TensorFlow is waited for
             check_exists(os.path.abspath(options.config.data.data_path))
+        if options.arguments.get("jobs", 0) != 0:
+            # Else this process would take the memory of the GPUs from its workers.
+            os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         if sys.stderr.isatty() and not options.quiet:
             streams.say("Loading TensorFlow takes a few seconds.")
         with contextlib.nullcontext() if debug else streams.without_start_up_messages():

@@ -19,6 +19,7 @@ from leo_tf.configs.schema import GROUPS
 from leo_tf.configs.settings import TRANSFORMS
 from leo_tf.embedding.views import VIEWS
 from leo_tf.errors import FlagError, shown
+from leo_tf.methods.drawing import SAMPLERS
 from leo_tf.methods.registry import METHODS, is_known
 from leo_tf.methods.settings import SEARCHED, compared
 from leo_tf.methods.variants import method_part, variant_named
@@ -130,6 +131,7 @@ _METHOD = Rule(str, f"one of {_METHOD_NAMES}", is_known)
 _LIST = f"names among {_METHOD_NAMES}, each once, separated by commas; also "
 _LIST += f"METHOD@TRANSFORM, of {', '.join(TRANSFORMS)}"
 _JOBS = ("train", "search", "compare", "reproduce")
+_MANY_RUNS = ("search", "compare", "reproduce")
 _EXPORT, _SERVE = ("export",), ("serve",)
 _EMBED, _PRETRAIN, _CHAIN = ("embed",), ("pretrain",), ("from_images",)
 _WITH_FEATURES = (*_JOBS, *_EMBED, *_CHAIN)
@@ -218,6 +220,13 @@ _WHAT_TO_DO = [
         "Runs to train for each method, with settings drawn from --seed. The first "
         "uses the settings given."
     ),
+    Option("sampler", rules.choice(*SAMPLERS), ("search",), SAMPLERS[0]).meaning(
+        "What draws them: each by itself; from what others came to; or spread evenly."
+    ),
+    Option("rungs", integer(1), ("search",), default=3).meaning(
+        "Train all trials to a first step only, and the best third of a method's three "
+        "times as long, so many times in all; 1 trains all of them to --num_steps."
+    ),
     Option("seeds", integer(1), ("reproduce",), default=5).meaning(
         "Number of runs to train for the best number of steps, with seeds counted "
         "from --seed."
@@ -229,6 +238,22 @@ _WHAT_TO_DO = [
         default=None,
         convert=lambda text: tuple(int(number) for number in text.split("-")),
     ).meaning("Write a TensorFlow profile of these training steps."),
+    Option(
+        *("jobs", integer(0), _MANY_RUNS, None),
+        facts=("default: as many as cores, or GPUs, allow",),
+    ).meaning(
+        "Runs to train at a time, in processes of their own; 0 for none but this one."
+    ),
+    Option(
+        *("cluster", Rule(str, "an address, or auto", str.isprintable), _MANY_RUNS, ""),
+    ).meaning("Ray cluster to train the runs on; auto for the one of this machine."),
+    Option("run_cpus", integer(1), _MANY_RUNS, default=1).meaning(
+        "Cores of each run. They decide its last digits; --jobs does not."
+    ),
+    Option(
+        *("run_gpus", rules.above_zero(), _MANY_RUNS, None),
+        facts=("default: 1, where there are any; with --cluster, none",),
+    ).meaning("GPUs of each run; of 0.25, four share one."),
     Option("debug", boolean()).meaning("Show the traceback of an error."),
     Option("quiet", boolean()).meaning("Print the results only."),
 ]

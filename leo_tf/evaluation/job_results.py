@@ -232,6 +232,7 @@ class Trial(NamedTuple):
     seconds: float  # they took
     diverged: bool  # whether it ended because too many steps were not finite
     share_not_finite: float = 0.0  # of all steps
+    rungs: tuple[float, ...] = ()  # best accuracy up to each rung it has reached
 
     @property
     def rank(self) -> float:
@@ -245,6 +246,7 @@ class Trial(NamedTuple):
         return {
             "settings": self.settings,
             "validation_accuracy": self.accuracy and self.accuracy.as_dict(),
+            "accuracy_at_rungs": self.rungs,
             "best_step": self.best_step,
             "steps_trained": self.steps,
             "share_not_finite": self.share_not_finite,

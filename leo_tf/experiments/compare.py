@@ -8,11 +8,12 @@ METHOD/, METHOD@TRANSFORM/   the run directory of each
 Shapes: B tasks in a batch, N way, K shot, D embedding size.
 """
 
+import contextlib
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -27,12 +28,13 @@ from leo_tf.errors import CheckpointError, DivergedError, InputError
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.job_results import Comparison, Row
-from leo_tf.evaluation.validation_tuning import Fitted
+from leo_tf.evaluation.validation_tuning import Fitted, fit_transform
 from leo_tf.experiments.evaluate import calibration, score
 from leo_tf.experiments.open_set import check_open_set, score_open
-from leo_tf.experiments.run_group import RunGroup, open_group
+from leo_tf.experiments.run_group import Planned, RunGroup, open_group
+from leo_tf.experiments.runner.engines import Engine
 from leo_tf.files import AnyPath
-from leo_tf.methods.registry import check, check_is_config
+from leo_tf.methods.registry import check, check_is_config, is_fitted, with_transform
 from leo_tf.methods.settings import compared, of, read, with_shared
 from leo_tf.methods.transforms import check_can_fit
 from leo_tf.methods.variants import in_running_order, in_table_order, variant_named
@@ -45,7 +47,6 @@ from leo_tf.model.learner import (
 from leo_tf.reports import comparison as report
 from leo_tf.reports.figures import save
 from leo_tf.reports.results import data as data_in_words
-from leo_tf.runs.run import Run
 
 # Tasks whose adaptation is timed, after some that only warm up.
 _TIMED, _WARM = 50, 5
@@ -63,6 +64,10 @@ def compare(
     data: Data | None = None,
     allow_changes: bool = False,
     console: Console = SILENT,
+    jobs: int | None = 0,
+    cluster: str = "",
+    run_cpus: int = 1,
+    run_gpus: float | None = None,
 ) -> Comparison:
     """Trains each method in a run directory of its own, then tests all of them.
 
@@ -78,6 +83,7 @@ def compare(
       open_set: whether to test how well each tells queries of other classes, and what
         sets of classes come to.
       workdir, data, allow_changes, console: as for `train`.
+      jobs, cluster, run_cpus, run_gpus: as of `Engine`.
 
     Returns:
       What the tables say; it is in results.json, results.md and pictures, too.
@@ -85,16 +91,77 @@ def compare(
     Raises:
       Stopped, LeoError: as `search`.
     """
+    engine = Engine(jobs, cluster, run_cpus, run_gpus)
+    options: Any = {"data": data, "engine": engine, "console": console}
+    options |= {"method_settings": method_settings, "allow_changes": allow_changes}
+    with opened(config, methods, workdir, open_set=open_set, **options) as job:
+        ended = job.group.train_all(planned(job))
+        return concluded(job, ended, open_set)
+
+
+class Opened(NamedTuple):
+    """A comparison whose directory is held: its group, and each method's settings."""
+
+    group: RunGroup
+    settings: Mapping[str, dict]
+
+
+@contextlib.contextmanager
+def opened(
+    config: Config,
+    methods: Sequence[str] | None,
+    workdir: AnyPath | None,
+    *,
+    method_settings: Mapping[str, Mapping[str, object]] | str,
+    open_set: bool,
+    **options: Any,
+) -> Iterator[Opened]:
+    """Checks what is to be compared, and opens its directory; see `compare`.
+
+    `options` are those of `open_group`.
+    """
     check_is_config(config)
     shared = config.features.feature_transform
     names = compared(shared) if methods is None else methods
     settings = _settings(config, names, method_settings)
-    group = open_group("compare", config, workdir, data, allow_changes, console)
-    if open_set:
-        check_open_set(group.config, group.splits["test"])
-    settings = _that_fit(group, settings, was_asked=methods is not None)
-    diverged = _trained(group, settings)
-    found = _tested(group, settings, diverged, open_set)
+    with open_group("compare", config, workdir, **options) as group:
+        if open_set:
+            check_open_set(group.config, group.splits["test"])
+        was_asked = methods is not None
+        yield Opened(group, _that_fit(group, settings, was_asked=was_asked))
+
+
+def planned(job: Opened) -> dict[str, Planned]:
+    """Returns the runs of a comparison.
+
+    A transform is fitted, and tuned, here, once for all that stand on it.
+    """
+    group, plan = job.group, dict[str, Planned]()
+    fitted: dict[tuple, Fitted] = {}
+    for number, (name, own) in enumerate(job.settings.items(), start=1):
+        variant = variant_named(name)
+        said = f"{variant.title} ({number} of {len(job.settings)})"
+        config = with_transform(group.config.replace(**own))
+        # Of one that is trained, dims are not chosen alike.
+        entry = variant.entry
+        like = config.features, entry.is_trained, entry.knows_classes
+        if is_fitted(config) and like not in fitted:
+            begun = group.fitted_by(name)
+            fitted[like] = begun or fit_transform(config, group.splits)
+        plan[name] = Planned(own, said, to_test=True, fitted=fitted.get(like))
+    return plan
+
+
+def concluded(
+    job: Opened, ended: Mapping[str, DivergedError | None], open_set: bool
+) -> Comparison:
+    """Tests all methods once they are trained, and writes what the tables say."""
+    group = job.group
+    for name, error in ended.items():
+        if error is not None:
+            _check_has_best(group, name, error)
+    diverged = {name: error is not None for name, error in ended.items()}
+    found = _tested(group, job.settings, diverged, open_set)
     group.write("test", report.as_dict(found), report.markdown(found))
     save(group.path / "accuracy.png", report.accuracies(found))
     save(group.path / "reliability.png", report.reliabilities(found))
@@ -138,45 +205,18 @@ def _that_fit(
     return found
 
 
-def _trained(group: RunGroup, settings: Mapping[str, dict]) -> dict[str, bool]:
-    """Trains all, one after the other; name -> whether it diverged.
-
-    A transform is fitted, and tuned, by the first that stands on it.
-    """
-    diverged = {}
-    fitted: dict[tuple, Fitted] = {}
-    for number, (name, own) in enumerate(settings.items(), start=1):
-        variant = variant_named(name)
-        group.console.say(f"{variant.title} ({number} of {len(settings)})")
-        # Of one that is trained, dims are not chosen alike.
-        entry = variant.entry
-        kind = entry.is_trained, entry.knows_classes
-        like = group.config.replace(**own).features, *kind
-        run = _train(group, name, own, fitted.get(like))
-        diverged[name] = run is None
-        if run is not None and run.transform is not None:
-            fitted[like] = Fitted(run.config.features, run.transform)
-    return diverged
-
-
-def _train(
-    group: RunGroup, name: str, settings: Mapping[str, Any], fitted: Fitted | None
-) -> Run | None:
-    """Trains one method; returns None if it diverged after its best validation."""
+def _check_has_best(group: RunGroup, name: str, error: DivergedError) -> None:
+    """Says what is tested of a method that diverged; raises if nothing can be."""
+    where = f"{variant_named(name).title}, {error.where}"
     try:
-        return group.train(name, to_test=True, fitted=fitted, **settings)
-    except DivergedError as error:
-        where = f"{variant_named(name).title}, {error.where}"
-        try:
-            best = group.checkpoints(name).best()
-        except CheckpointError:
-            hint = f"Leave {name} out of --methods, or give it other settings by "
-            hint += "--method_settings in another --workdir; what is trained stays."
-            parts = where, error.expected, error.received, hint
-            raise DivergedError(*parts) from error
-        best_is = f"its best, of step {best.step}, is tested."
-        group.console.say(f"{where}: diverged; {best_is}")
-        return None
+        best = group.checkpoints(name).best()
+    except CheckpointError:
+        hint = f"Leave {name} out of --methods, or give it other settings by "
+        hint += "--method_settings in another --workdir; what is trained stays."
+        parts = where, error.expected, error.received, hint
+        raise DivergedError(*parts) from error
+    best_is = f"its best, of step {best.step}, is tested."
+    group.console.say(f"{where}: diverged; {best_is}")
 
 
 def _tested(

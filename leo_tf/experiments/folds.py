@@ -4,6 +4,10 @@ fold_0/, fold_1/, ...        the directory of the comparison that tests each par
 results.json, results.md     the table over the folds
 """
 
+import contextlib
+import itertools
+import pathlib
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +15,9 @@ from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.errors import FlagError, InputError
 from leo_tf.evaluation.job_results import Comparison, FoldedComparison
-from leo_tf.experiments.compare import compare
+from leo_tf.experiments.compare import compare, concluded, opened, planned
+from leo_tf.experiments.run_group import sorted_out
+from leo_tf.experiments.runner.engines import Engine, train_all
 from leo_tf.files import AnyPath, to_json, write_file
 from leo_tf.reports import folds as report
 from leo_tf.runs.directory import JOB_FILE, RunDirectory, job_of
@@ -29,11 +35,15 @@ def compare_folds(
     open_set: bool = False,
     allow_changes: bool = False,
     console: Console = SILENT,
+    jobs: int | None = 0,
+    cluster: str = "",
+    run_cpus: int = 1,
+    run_gpus: float | None = None,
 ) -> FoldedComparison:
     """Compares methods once for each fold of the classes; each class is tested once.
 
     Called again with the same arguments it goes on. Arguments are those of `compare`;
-    `config` has `class_folds`, and no `fold`.
+    `config` has `class_folds`, and no `fold`. Runs of all folds are trained together.
 
     Returns:
       The comparisons; their table is in results.json and results.md, too.
@@ -49,18 +59,79 @@ def compare_folds(
     if (path / "config.json").exists() or job_of(path) not in (None, _MODE):
         hint = "Give another --workdir: this one has results of its own."
         raise InputError(str(path), f"a directory for --mode={_MODE}", "another", hint)
+    engine = Engine(jobs, cluster, run_cpus, run_gpus)
     options: Any = {"method_settings": method_settings, "open_set": open_set}
     options |= {"allow_changes": allow_changes, "console": console}
-    found: list[Comparison] = []
-    for fold in range(folds):
-        console.say(f"Fold {fold} of {folds}, counted from 0.")
-        own, place = config.replace(fold=fold), path / f"fold_{fold}"
-        try:
-            found.append(compare(own, methods, place, **options))
-        finally:
-            if not fold and place.exists():  # what is refused leaves nothing
-                write_file(path / JOB_FILE, to_json({"mode": _MODE}))
-    folded = FoldedComparison(found, path)
-    write_file(path / "results.json", to_json(report.as_dict(folded)))
-    write_file(path / "results.md", report.markdown(folded).encode())
+    own = [config.replace(fold=fold) for fold in range(folds)]
+    with RunDirectory(path).held():
+        if engine.is_here:
+            found = _one_by_one(own, methods, path, **options)
+        else:
+            found = _together(own, methods, path, engine, **options)
+        folded = FoldedComparison(found, path)
+        write_file(path / "results.json", to_json(report.as_dict(folded)))
+        write_file(path / "results.md", report.markdown(folded).encode())
     return folded
+
+
+def _one_by_one(
+    configs: Sequence[Config],
+    methods: Sequence[str] | None,
+    path: pathlib.Path,
+    *,
+    console: Console,
+    **options: Any,
+) -> list[Comparison]:
+    """Compares on one fold after the other, in this process."""
+    found: list[Comparison] = []
+    for fold, config in enumerate(configs):
+        console.say(f"Fold {fold} of {len(configs)}, counted from 0.")
+        place = path / f"fold_{fold}"
+        try:
+            found.append(compare(config, methods, place, console=console, **options))
+        finally:
+            _mark(path)
+    return found
+
+
+def _together(
+    configs: Sequence[Config],
+    methods: Sequence[str] | None,
+    path: pathlib.Path,
+    engine: Engine,
+    *,
+    console: Console,
+    open_set: bool,
+    **options: Any,
+) -> list[Comparison]:
+    """Trains the runs of all folds together, then tests one fold after the other."""
+    with contextlib.ExitStack() as held:
+        jobs, options = [], {**options, "console": console, "engine": engine}
+        for fold, config in enumerate(configs):
+            place = path / f"fold_{fold}"
+            opening = opened(config, methods, place, open_set=open_set, **options)
+            try:
+                jobs.append(held.enter_context(opening))
+            finally:
+                _mark(path)
+            jobs[-1].group.prefix = f"{place.name}/"
+        tasks = [
+            {name: job.group.task(name, each) for name, each in planned(job).items()}
+            for job in jobs
+        ]
+        runner = engine.start(configs[0], path, console)
+        held.callback(shutil.rmtree, path / "shared", ignore_errors=True)
+        held.callback(runner.close)
+        every = itertools.chain.from_iterable(each.values() for each in tasks)
+        ended = train_all(runner, list(every), console)
+        found = []
+        for job, mine in zip(jobs, tasks):
+            outcomes = {name: ended[task.name] for name, task in mine.items()}
+            found.append(concluded(job, sorted_out(outcomes), open_set))
+        return found
+
+
+def _mark(path: pathlib.Path) -> None:
+    """Says whose directory it is; what is refused leaves nothing."""
+    if (path / "fold_0").exists() and not (path / JOB_FILE).exists():
+        write_file(path / JOB_FILE, to_json({"mode": _MODE}))

@@ -9,6 +9,7 @@ seed_S/                      those of 2
 results.json, results.md     what came out, beside what was published
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from leo_tf.configs import rules
@@ -20,7 +21,8 @@ from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import FlagError
 from leo_tf.evaluation.job_results import Reproduction, TestedRun
 from leo_tf.experiments.evaluate import score
-from leo_tf.experiments.run_group import RunGroup, open_group
+from leo_tf.experiments.run_group import Planned, RunGroup, open_group
+from leo_tf.experiments.runner.engines import Engine
 from leo_tf.files import AnyPath
 from leo_tf.methods.registry import check, method_of
 from leo_tf.reports import reproduction as report
@@ -29,6 +31,7 @@ from leo_tf.runs.run import load_run
 
 DEFAULT_SEEDS = 5
 _SELECTION = "selection"
+_SELECTING = "Selecting the number of steps on the validation classes."
 # Settings without which a published number says nothing of a run.
 _SAME_TASK = ("dataset_name", "method", "way", "shot", "test_way", "test_shot")
 # Settings that change no accuracy, or are the reproduction's own.
@@ -46,6 +49,10 @@ def reproduce(
     data: Data | None = None,
     allow_changes: bool = False,
     console: Console = SILENT,
+    jobs: int | None = 0,
+    cluster: str = "",
+    run_cpus: int = 1,
+    run_gpus: float | None = None,
 ) -> Reproduction:
     """Follows the protocol; called again with the same arguments, it goes on.
 
@@ -53,6 +60,7 @@ def reproduce(
       config: of all runs.
       seeds: of how many runs of the best number of steps, from `config.run.seed` on.
       workdir, data, allow_changes, console: as for `train`.
+      jobs, cluster, run_cpus, run_gpus: as of `Engine`.
 
     Returns:
       What came out, beside what was published; in results.json and results.md, too.
@@ -68,30 +76,55 @@ def reproduce(
     if config.methods.ensemble != "none":
         expected = "none with --mode=reproduce: validation classes are trained on"
         raise FlagError("--ensemble", expected, config.methods.ensemble)
-    group = open_group("reproduce", config, workdir, data, allow_changes, console)
-    config, first = group.config, group.config.run.seed
-    console.say("Selecting the number of steps on the validation classes.")
-    group.train(_SELECTION)
+    engine = Engine(jobs, cluster, run_cpus, run_gpus)
+    options: Any = {"console": console, "engine": engine}
+    with open_group(
+        "reproduce", config, workdir, data, allow_changes, **options
+    ) as group:
+        _train(group, {_SELECTION: Planned({}, _SELECTING)})
+        joined = dataset.load(
+            group.config.replace(train_on_val=True),
+            ["train", "val"],
+            data=data,
+            console=console,
+        )
+        group.data["joined"] = {**group.splits, "train": joined["train"]}
+        plan = _plan(group, seeds)
+        _train(group, plan)
+        return _concluded(group, plan)
+
+
+def _plan(group: RunGroup, seeds: int) -> dict[str, Planned]:
+    """The runs of all seeds, for as many steps as were selected."""
+    first = group.config.run.seed
     steps = group.checkpoints(_SELECTION).best().step
-    joined = dataset.load(
-        config.replace(train_on_val=True), ["train", "val"], data=data, console=console
-    )
-    splits = {**group.splits, "train": joined["train"]}
     common = {"train_on_val": True, "num_steps": steps}
     chosen = load_run(group.path / _SELECTION).config  # its features are those of all
     common |= {name: chosen.flat()[name] for name in chosen.features.chosen}
-    runs: dict[str, dict[str, Any]] = {
-        f"seed_{seed}": {"seed": seed, **common} for seed in range(first, first + seeds)
+    return {
+        f"seed_{seed}": Planned(
+            {"seed": seed, **common},
+            f"Seed {seed}: {steps} steps on training and validation classes.",
+            "joined",
+        )
+        for seed in range(first, first + seeds)
     }
-    for name, settings in runs.items():
-        seed = settings["seed"]
-        console.say(f"Seed {seed}: {steps} steps on training and validation classes.")
-        group.train(name, splits, **settings)
+
+
+def _train(group: RunGroup, plan: Mapping[str, Planned]) -> None:
+    for error in group.train_all(plan).values():
+        if error is not None:
+            raise error
+
+
+def _concluded(group: RunGroup, plan: Mapping[str, Planned]) -> Reproduction:
+    """Tests all runs once they are trained, and writes what came out."""
+    config = group.config
     shape = dataset.evaluation_shape(config, group.splits["test"])
     found = Reproduction(
         results.title(results.data(config), shape, config.run.test_samples),
         _tested(group, _SELECTION, "train"),
-        [_tested(group, name, "train+val", **runs[name]) for name in runs],
+        [_tested(group, n, "train+val", **p.settings) for n, p in plan.items()],
         *_published(config),
         given=given(config),
         directory=group.path,

@@ -1,21 +1,32 @@
-"""Jobs made of several runs: each in a directory of its own, below that of the job."""
+"""Jobs made of several runs: each in a directory of its own, below that of the job.
+
+shared/                      while workers train: features, and what XLA has compiled
+workers/                     what workers printed
+"""
 
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from leo_tf.configs.schema import Config
+from leo_tf.configs.settings import FeatureConfig
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.sources import Data, write_data
-from leo_tf.environment import device, versions
-from leo_tf.errors import FlagError, InputError, Stopped
+from leo_tf.environment import code, device, versions
+from leo_tf.errors import DivergedError, FlagError, InputError, LeoError, Stopped
 from leo_tf.evaluation.validation_tuning import Fitted
+from leo_tf.experiments.runner import features
+from leo_tf.experiments.runner.engines import Engine, train_all
+from leo_tf.experiments.runner.tasks import Runner, Task
 from leo_tf.experiments.train import describe, fitting_confidence, train_run
 from leo_tf.files import AnyPath, to_json, write_file
+from leo_tf.methods import transforms
+from leo_tf.methods.registry import method_of
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.directory import JOB_FILE, RunDirectory, job_of
 from leo_tf.runs.run import Run, default_workdir, load_run, open_run, with_data
@@ -24,18 +35,55 @@ from leo_tf.training.replicas import Replicas, start
 
 # What the default directories of jobs end in.
 _ENDINGS = {"compare": "comparison", "search": "search", "reproduce": "reproduction"}
+IN_THIS_PROCESS = Engine()
 
 
-@dataclasses.dataclass(frozen=True)
+class Planned(NamedTuple):
+    """A run that a job wants trained.
+
+    Attributes:
+      settings: its own, where they are not the job's.
+      said: a line for when it begins.
+      splits: which data it has, of `RunGroup.data`.
+      to_test: whether to fit confidence after training.
+      fitted: the feature transform to begin with, see `train_run`.
+      until: the step to train to, if that is not the last.
+    """
+
+    settings: Mapping[str, Any]
+    said: str = ""
+    splits: str = "alone"
+    to_test: bool = False
+    fitted: Fitted | None = None
+    until: int | None = None
+
+
+@dataclasses.dataclass(eq=False)
 class RunGroup:
-    """The runs of one job, below its directory and on the same data."""
+    """The runs of one job, below its directory and on the same data.
+
+    Attributes:
+      data: name -> splits; "alone" is what `splits` has.
+      runner: what trains the runs, if it is started.
+      prefix: of the runs' names, where several groups have one runner.
+    """
 
     path: pathlib.Path
     config: Config
-    splits: Mapping[str, Split]
+    data: dict[str, Mapping[str, Split]]
     replicas: Replicas
-    allow_changes: bool
-    console: Console
+    engine: Engine
+    _: dataclasses.KW_ONLY
+    allow_changes: bool = False
+    console: Console = SILENT
+    runner: Runner | None = None
+    prefix: str = ""
+    _digests: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def splits(self) -> Mapping[str, Split]:
+        """The data of the job."""
+        return self.data["alone"]
 
     def write(self, split: str, values: Mapping[str, Any], markdown: str) -> None:
         """Writes results of the job on a split, as JSON and for people."""
@@ -50,31 +98,84 @@ class RunGroup:
         write_file(self.path / "results.json", to_json({**values, **common}))
         write_file(self.path / "results.md", markdown.encode())
 
-    def train(
-        self,
-        name: str,
-        splits: Mapping[str, Split] | None = None,
-        *,
-        to_test: bool = False,
-        fitted: Fitted | None = None,
-        **settings: Any,
-    ) -> Run:
-        """Trains a run, or resumes it, or finds it done; `Stopped` if a signal came.
+    def train(self, name: str, planned: Planned) -> Run:
+        """Trains a run, or resumes it, or finds it done; `Stopped` if a signal came."""
+        return train_one(
+            self.config.replace(**planned.settings),
+            self.path / name,
+            self.data[planned.splits],
+            self.replicas,
+            allow_changes=self.allow_changes,
+            console=self.console,
+            to_test=planned.to_test,
+            fitted=planned.fitted,
+            until=planned.until,
+        )
 
-        `splits` and `settings` are its own, where they are not the job's; `fitted` is
-        as of `train_run`. Confidence is fitted only if `to_test`.
+    def train_all(self, plan: Mapping[str, Planned]) -> dict[str, DivergedError | None]:
+        """Trains runs; returns name -> how it diverged, or None if it did not.
+
+        A run that fails keeps no other from its end.
+
+        Raises:
+          Stopped: if a signal came; what was trained is saved.
+          LeoError: of the first that failed otherwise, if any did.
         """
-        config, workdir = self.config.replace(**settings), self.path / name
-        options: Any = {"allow_changes": self.allow_changes, "console": self.console}
-        with open_run(config, workdir, **options) as run:
-            data = self.splits if splits is None else splits
-            with contextlib.ExitStack() as stack:
-                if to_test:
-                    stack.enter_context(fitting_confidence(run, data["val"]))
-                train_run(run, data, self.replicas, fitted=fitted)
-        if run.stopped_by is not None:
-            raise Stopped(run.stopped_by)
-        return run
+        return sorted_out(self._outcomes(plan))
+
+    def _outcomes(self, plan: Mapping[str, Planned]) -> dict[str, LeoError | None]:
+        if not self.engine.is_here:
+            tasks = {name: self.task(name, each) for name, each in plan.items()}
+            self.runner = self.runner or self.start()
+            ended = train_all(self.runner, list(tasks.values()), self.console)
+            return {name: ended[task.name] for name, task in tasks.items()}
+        found: dict[str, LeoError | None] = {}
+        for name, planned in plan.items():
+            if planned.said:
+                self.console.say(planned.said)
+            try:
+                self.train(name, planned)
+                found[name] = None
+            except LeoError as error:
+                if not isinstance(error, DivergedError):
+                    self.console.say(f"{name}: {error}")
+                found[name] = error
+        return found
+
+    def task(self, name: str, planned: Planned) -> Task:
+        """Returns what a worker is told of a run; writes the data that it needs."""
+        place, data = self.path / "shared", planned.splits
+        if data not in self._digests:
+            self.console.say("Writing the features that all workers share.")
+            self._digests[data] = features.write(place, data, self.data[data])
+            # What is mapped takes no memory of its own.
+            self.data[data] = features.read(place, data)
+        config = self.config.replace(**planned.settings)
+        steps = planned.until or config.run.num_steps
+        return Task(
+            name=self.prefix + name,
+            workdir=str(self.path / name),
+            config=config.to_dict(),
+            features=str(place),
+            splits=data,
+            digest=self._digests[data],
+            code=code(),
+            fitted=_write_fitted(place, planned.fitted),
+            allow_changes=self.allow_changes,
+            to_test=planned.to_test,
+            until=planned.until,
+            steps=steps if method_of(config).is_trained else 0,
+        )
+
+    def start(self) -> Runner:
+        """Starts what trains the runs."""
+        return self.engine.start(self.config, self.path, self.console)
+
+    def close(self) -> None:
+        """Ends the workers, and removes what they shared."""
+        if self.runner is not None:
+            self.runner.close()
+        shutil.rmtree(self.path / "shared", ignore_errors=True)
 
     def finished(self, name: str) -> Run:
         """Returns a run that is done, its learner as it validated best."""
@@ -89,7 +190,19 @@ class RunGroup:
         """Returns those of a run."""
         return Checkpoints(self.path / name)
 
+    def fitted_by(self, name: str) -> Fitted | None:
+        """Returns the feature transform that a run has begun with, if it has begun."""
+        if RunDirectory(self.path / name).begun_config() is None:
+            return None
+        run = load_run(self.path / name, self.console)
+        newest = run.checkpoints.newest(self.console.warn)
+        if newest is not None:
+            run.read_transform(newest)
+        found, features = run.transform, run.config.features
+        return Fitted(features, found) if found is not None else None
 
+
+@contextlib.contextmanager
 def open_group(
     mode: str,
     config: Config,
@@ -97,26 +210,95 @@ def open_group(
     data: Data | None = None,
     allow_changes: bool = False,
     console: Console = SILENT,
-) -> RunGroup:
-    """Loads the data of a job of several runs, and marks its directory.
+    engine: Engine = IN_THIS_PROCESS,
+) -> Iterator[RunGroup]:
+    """Loads the data of a job of several runs, and holds its directory.
 
     Arguments are those of `train`, and the kind of job, which names its directory too.
     """
-    path = RunDirectory(workdir or f"{default_workdir(config)}_{_ENDINGS[mode]}").path
+    directory = RunDirectory(workdir or f"{default_workdir(config)}_{_ENDINGS[mode]}")
+    path = directory.path
     config = with_data(config, data, path)
     if config.run.strategy == "multi_worker":
         expected = f"none or mirrored with --mode={mode}"
         raise FlagError("--strategy", expected, config.run.strategy)
+    engine.check(config)
     found, is_run = job_of(path), (path / "config.json").exists()
     if is_run or found not in (None, mode):
         received = "that of one run" if is_run else f"that of --mode={found}"
         hint = "Give another --workdir: this one has results of its own."
         raise InputError(str(path), f"a directory for --mode={mode}", received, hint)
-    replicas = start(config, console.say)
-    splits = dataset.load(config, data=data, console=console)
-    describe(config, splits, console)
-    if found is None:
-        write_file(path / JOB_FILE, to_json({"mode": mode}))
-    if data is not None and data.in_memory:
-        write_data(data, path / "data")
-    return RunGroup(path, config, splits, replicas, allow_changes, console)
+    with directory.held():
+        replicas = start(config, console.say)
+        splits = dataset.load(config, data=data, console=console)
+        describe(config, splits, console)
+        if found is None:
+            write_file(path / JOB_FILE, to_json({"mode": mode}))
+        if data is not None and data.in_memory:
+            write_data(data, path / "data")
+        options: Any = {"allow_changes": allow_changes, "console": console}
+        group = RunGroup(path, config, {"alone": splits}, replicas, engine, **options)
+        try:
+            yield group
+        finally:
+            group.close()
+
+
+def train_one(
+    config: Config,
+    workdir: AnyPath,
+    splits: Mapping[str, Split],
+    replicas: Replicas,
+    *,
+    allow_changes: bool = False,
+    console: Console = SILENT,
+    to_test: bool = False,
+    fitted: Fitted | None = None,
+    until: int | None = None,
+) -> Run:
+    """Trains a run of a job, or resumes it, or finds it done.
+
+    Arguments are those of `train_run`; confidence is fitted only if `to_test`.
+
+    Raises:
+      Stopped: if a signal came; what was trained is saved.
+    """
+    options: Any = {"allow_changes": allow_changes, "console": console}
+    with open_run(config, workdir, **options) as run, contextlib.ExitStack() as stack:
+        if to_test:
+            stack.enter_context(fitting_confidence(run, splits["val"]))
+        train_run(run, splits, replicas, fitted=fitted, until=until)
+    if run.stopped_by is not None:
+        raise Stopped(run.stopped_by)
+    return run
+
+
+def _write_fitted(place: pathlib.Path, fitted: Fitted | None) -> dict[str, Any] | None:
+    """Writes a fitted transform for workers; what they are told of it."""
+    if fitted is None:
+        return None
+    digest = fitted.transform.digest
+    path = place / f"transform_{digest[:16]}.npz"
+    write_file(path, transforms.save(fitted.transform))
+    settings = dataclasses.asdict(fitted.features)
+    return {"settings": settings, "file": str(path), "digest": digest}
+
+
+def read_fitted(values: Mapping[str, Any] | None) -> Fitted | None:
+    """Returns the transform that a worker was told of, if it was."""
+    if values is None:
+        return None
+    transform = transforms.load(pathlib.Path(values["file"]), values["digest"])
+    return Fitted(FeatureConfig(**values["settings"]), transform)
+
+
+def sorted_out(
+    outcomes: Mapping[str, LeoError | None],
+) -> dict[str, DivergedError | None]:
+    """Returns outcomes of runs that are done or diverged; raises any other error."""
+    found: dict[str, DivergedError | None] = {}
+    for name, error in outcomes.items():
+        if error is not None and not isinstance(error, DivergedError):
+            raise error
+        found[name] = error
+    return found

@@ -119,11 +119,12 @@ def train_run(
     callbacks: Sequence[Callback] = (),
     profile_steps: tuple[int, int] | None = None,
     fitted: Fitted | None = None,
+    until: int | None = None,
 ) -> None:
     """Trains a run that is open to its last step, or until a signal; does not test it.
 
     Arguments are those of `train`, and the feature transform to begin with, if it is
-    fitted to these splits already.
+    fitted to these splits already; `until` is as of `Trainer`.
     """
     callbacks = (HistoryFile(), *callbacks)
     run.check_data(splits)
@@ -139,13 +140,14 @@ def train_run(
     if not method.is_trained:
         return _validate_untrained(run, splits["val"], callbacks)
     trainer, centroid = _trainer(run, splits, replicas, callbacks, profile_steps)
+    trainer.until = until
     if run.newest:
         # Only now that it is resumed.
         run.checkpoints.newest(lambda reason: None, set_aside=True)
         trainer.resume(run.newest, run.console.warn)
         begin = "Trained already, to" if trainer.is_done else "Going on from"
         run.console.say(f"{begin} step {run.newest.step} in {near(run.path)}.")
-    run.state, total = trainer.state, run.config.run.num_steps
+    run.state, total = trainer.state, trainer.last_step
     trainer.profile.check(run.state.step, total)
     run.write_config()
     if not trainer.is_done:

@@ -1,4 +1,4 @@
-"""Settings of single methods: read from a file, or drawn for a search.
+"""Settings of single methods: read from a file; and their ranges in a search.
 
 The file is a JSON object, a field a method:
 
@@ -11,24 +11,20 @@ field of their own. Likewise a method's settings apply to METHOD@TRANSFORM.
 import functools
 import pathlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from leo_tf.configs.rules import check_object
-from leo_tf.configs.schema import GROUP_OF, GROUPS, Config
+from leo_tf.configs.schema import GROUP_OF, Config
 from leo_tf.errors import FlagError, InputError, LeoError, shown
 from leo_tf.files import read_json
 from leo_tf.methods.registry import METHODS
 from leo_tf.methods.variants import is_known, variant_named, with_transforms
-
-if TYPE_CHECKING:
-    from numpy.random import Generator
 
 # Default methods of a search; a comparison runs them after those without training.
 SEARCHED = ("leo", "generator", "meta_sgd", "maml")
 _UNTRAINED, _TRANSFORMS = ("centroid", "ridge", "logistic"), ("none", "soft", "lda")
 _MOST_BYTES = 2**20
 LINEAR = frozenset(["dropout_rate"])  # drawn uniformly; all others log-uniformly
-_DIGITS = 3
 # Range of discriminants that METHOD@lda keeps, limited by the classes.
 _DIMS = {"transform_dims": (8.0, 256.0)}
 _OF_ENSEMBLES = "ensemble", "ensemble_share", "ridge_strength", "logistic_strength"
@@ -154,36 +150,3 @@ def ranges(name: str) -> Mapping[str, tuple[float, float]]:
         raise FlagError("--methods", "methods that are trained", name)
     dims = _DIMS if variant.transform == "lda" else {}
     return {**variant.entry.ranges, **dims}
-
-
-def draw(name: str, seed: int, trial: int) -> dict[str, float]:
-    """Returns the settings of a trial. Trial 0 keeps the configuration's own.
-
-    They depend on the arguments only, so a search can be extended later. A method gets
-    the same settings on every transform, and dims besides on lda.
-
-    Raises:
-      FlagError: if the method is not trained.
-    """
-    wanted = ranges(name)
-    if trial == 0:
-        return {}
-    from numpy.random import (
-        default_rng,
-    )  # imported late, because flags import this module
-
-    random = default_rng([seed, trial])
-    # All are drawn, so that a method and its ablations get equal settings.
-    method = variant_named(name)
-    family = {**ranges(method.entry.family or method.method), **wanted}
-    drawn = {name: _drawn(random, name, *limits) for name, limits in family.items()}
-    return {name: drawn[name] for name in wanted}
-
-
-def _drawn(random: "Generator", name: str, low: float, high: float) -> float:
-    share, is_linear = random.random(), name in LINEAR
-    value = low + share * (high - low) if is_linear else low * (high / low) ** share
-    field = GROUPS[GROUP_OF[name]].__dataclass_fields__[name]
-    if field.metadata["rule"].kind is int:
-        return round(value)
-    return float(f"{value:.{_DIGITS}g}")

@@ -20,10 +20,16 @@ _COLUMNS = "trial", "validation accuracy in %", "best step", "steps"
 _AS_GIVEN = "as given"
 
 
-def as_dict(found: dict[str, list[Trial]]) -> dict:
-    """Returns what results.json holds."""
+def as_dict(
+    found: dict[str, list[Trial]], importances: Mapping[str, Mapping[str, float]]
+) -> dict:
+    """Returns what results.json holds; `importances` of each method's settings."""
     methods = {
-        name: {"best_trial": best_of(trials), "trials": [t.as_dict() for t in trials]}
+        name: {
+            "best_trial": best_of(trials),
+            "importances": importances[name],
+            "trials": [t.as_dict() for t in trials],
+        }
         for name, trials in found.items()
     }
     return {"methods": methods, "interval": "95 % over episodes"}
@@ -75,7 +81,11 @@ def _best_transforms(found: Mapping[str, list[Trial]]) -> list[str]:
     ]
 
 
-def markdown(found: dict[str, list[Trial]], given: Mapping[str, object]) -> str:
+def markdown(
+    found: dict[str, list[Trial]],
+    given: Mapping[str, object],
+    importances: Mapping[str, Mapping[str, float]],
+) -> str:
     """Returns every trial, best first; `given` are the settings that were typed."""
     parts: list[str | Table] = []
     columns = (*_COLUMNS, "settings")
@@ -85,9 +95,55 @@ def markdown(found: dict[str, list[Trial]], given: Mapping[str, object]) -> str:
             settings = f"`{flags(trial.settings)}`" if trial.settings else _AS_GIVEN
             rows.append((str(number), *_cells(trial), settings))
         parts.append(Table(columns, rows, columns[-1:], variant_named(name).title))
+        parts.append(_what_matters(importances[name]))
     scope = "± is the 95 % interval over the validation episodes, the same for all."
     lines = *_best_transforms(found), scope, f"Given: `{flags(given)}`"
     return document([*parts, *lines])
+
+
+def _what_matters(importances: Mapping[str, float]) -> str:
+    """Says which settings make the difference; empty if that is not known."""
+    if not importances:
+        return ""
+    ranked = sorted(importances.items(), key=lambda pair: -pair[1])
+    shares = ", ".join(f"`{name}` {100 * share:.0f} %" for name, share in ranked)
+    return f"Why trials differ at the first rung (PED-ANOVA): {shares}."
+
+
+def parallel(found: dict[str, list[Trial]]) -> "Figure":
+    """Draws each trial as a line over its settings, to its accuracy at the right.
+
+    The darker a line, the better it validated; the best of all is orange.
+    """
+    title = "validation accuracy of trials; orange: the best"
+    figure, panels = new_panels(len(found), 1, 8.0, 2.6, title)
+    for axes, (name, trials) in zip(panels, found.items()):
+        limits = ranges(name)
+        drawn = [(n, t) for n, t in enumerate(trials) if t.settings and t.accuracy]
+        reached = [t.accuracy.mean for _, t in drawn if t.accuracy]
+        low, high = min(reached, default=0.0), max(reached, default=1.0)
+        best = best_of(trials)
+        for number, trial in sorted(drawn, key=lambda pair: pair[1].rank):
+            goodness = _place(trial.accuracy.mean, low, high) if trial.accuracy else 0.0
+            heights = [_place(trial.settings[s], *limits[s], s) for s in limits]
+            colour = ORANGE if number == best else BLUE
+            alpha = 1.0 if number == best else 0.15 + 0.6 * goodness
+            axes.plot([*heights, goodness], color=colour, alpha=alpha)
+        ends = [f"{low:g} to {high:g}" for low, high in limits.values()]
+        labels = [f"{s}\n{end}" for s, end in zip(limits, ends)]
+        labels.append(f"accuracy\n{100 * low:.2f} to {100 * high:.2f} %")
+        axes.set_xticks(range(len(labels)), labels, fontsize=7)
+        axes.set_yticks([])
+        axes.grid(axis="x", alpha=0.5)
+        axes.set_title(variant_named(name).title, fontsize=8, parse_math=False)
+    return figure
+
+
+def _place(value: float, low: float, high: float, setting: str = "") -> float:
+    """Where a value lies from low, 0, to high, 1; in the logarithm as it was drawn."""
+    if setting and setting not in LINEAR:
+        value, low, high = math.log(value), math.log(low), math.log(high)
+    return (value - low) / (high - low) if high > low else 1.0
 
 
 def picture(found: dict[str, list[Trial]]) -> "Figure":

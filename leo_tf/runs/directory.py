@@ -25,7 +25,14 @@ from rich.table import Table
 from leo_tf.configs import rules
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
-from leo_tf.errors import DiskError, FlagError, InputError, LeoError, shown
+from leo_tf.errors import (
+    DiskError,
+    FlagError,
+    HeldError,
+    InputError,
+    LeoError,
+    shown,
+)
 from leo_tf.files import AnyPath, make_directory, read_json, to_json, write_file
 
 # Thousands of times what a configuration takes.
@@ -63,12 +70,25 @@ class RunDirectory:
     ) -> Iterator["RunDirectory"]:
         """Holds the directory for this process; makes it, or checks it is this run's.
 
-        Nothing is written yet: `write_config` is for when the run is sure to begin. A
-        directory that was made here, and in which nothing was written, goes again.
+        Nothing is written yet: `write_config` is for when the run is sure to begin.
 
         Raises:
           InputError: if another process trains here, or, unless `allow_changes`, with
             another configuration: what differs is named, and shown as a table.
+          DiskError: if it cannot be written.
+        """
+        with self.held():
+            self._check(config, allow_changes, console)
+            yield self
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the directory for this process; makes it if it is not there.
+
+        If it was made here and nothing was written in it, it goes again.
+
+        Raises:
+          InputError: if another process holds it.
           DiskError: if it cannot be written.
         """
         try:
@@ -85,8 +105,7 @@ class RunDirectory:
                 raise DiskError(str(self.path), "to write here", str(error)) from error
             self._lock(lock, place)
             try:
-                self._check(config, allow_changes, console)
-                yield self
+                yield
             finally:
                 if is_new:
                     self._remove_if_unused()
@@ -150,7 +169,7 @@ class RunDirectory:
             holder = os.pread(lock, 200, 0).decode(errors="replace").strip()
             expected = "no other process training here"
             received = shown(holder or "another process")
-            raise InputError(str(self.path), expected, received) from None
+            raise HeldError(str(self.path), expected, received) from None
         except OSError as error:  # a network file system may know no locks
             raise DiskError(str(self.path), "to lock it", str(error)) from error
 

@@ -46,6 +46,8 @@ class Trainer:
         `on_batch` is called after each batch, and may end it by an exception.
       metadata: what every manifest holds besides: configuration, data, versions.
       show_more: called after each validation with the step, and whether it is the last.
+      until: a step that is validated and at which to stop, on the way to the last one;
+        training goes on from there later, as if it had not stopped.
     """
 
     learner: Learner
@@ -57,6 +59,7 @@ class Trainer:
     checkpoints: Checkpoints
     monitor: Monitor
     metadata: dict
+    until: int | None = None
     jit: bool = False
     show_more: Callable[[int, bool], None] = lambda step, is_last: None
     profile: Profile = dataclasses.field(default_factory=lambda: Profile(""))
@@ -76,6 +79,12 @@ class Trainer:
     def is_done(self) -> bool:
         """Whether nothing is left to do: the last step is made, and validated."""
         return self._is_over() and self._is_validated()
+
+    @property
+    def last_step(self) -> int:
+        """The step at which this training ends, or is left until later."""
+        last = self.config.run.num_steps
+        return last if self.until is None else min(self.until, last)
 
     def resume(
         self, checkpoint: Checkpoint, tell: Callable[[str], None] = SILENT.warn
@@ -131,7 +140,7 @@ class Trainer:
         steps_per_call, started = 1, state.step
         if state.step and self._is_validation_due() and not self._is_validated():
             self._validate(line, request)  # stopped here, before it was done
-        while state.step < run.num_steps:
+        while state.step < self.last_step:
             count = self._agree(steps_per_call, request)
             if not count:
                 if reason := self._reason_to_end():
@@ -173,7 +182,7 @@ class Trainer:
     def _steps_to_next_event(self) -> int:
         step, run = self.state.step, self.config.run
         log, validation = (n - step % n for n in (run.log_every, run.validate_every))
-        events = [log, validation, run.num_steps - step]
+        events = [log, validation, self.last_step - step]
         # The last step before something is shown is made alone, to be seen by itself.
         return min([max(1, e - 1) for e in events] + self.profile.until_next(step))
 
@@ -228,7 +237,7 @@ class Trainer:
         line.skip_time(time.monotonic() - start)
 
     def _is_over(self) -> bool:
-        is_last = self.state.step >= self.config.run.num_steps
+        is_last = self.state.step >= self.last_step
         return is_last or bool(self._reason_to_end())
 
     def _save_or_go_on(self, line: ProgressLine, best_before: tuple):

@@ -132,7 +132,7 @@ def test_a_full_disk_or_a_closed_pipe_behind_the_log_ends_nothing(monkeypatch, c
     with open(writer, "w", buffering=1, closefd=False) as log:
         with monkeypatch.context() as patched:
             patched.setattr(sys, "stderr", log)
-            patched.setattr(progress, "_LINE_SECONDS", 0.0)
+            patched.setattr(progress, "LINE_SECONDS", 0.0)
             Console().say("hello")
             with ProgressLine("train", 3) as line:
                 line.advance(1, "facts")

@@ -109,7 +109,7 @@ def test_every_flag_of_some_modes_is_refused_in_the_others(mode, name, refusal):
         return
     kinds = {str: "saved_model", int: "70", float: "0.5", bool: "true"}
     texts = {"profile_steps": "3-7", "methods": "leo", "cors_origin": "*"}
-    texts |= {"views": "whole", "recipe": "paper"}
+    texts |= {"views": "whole", "recipe": "paper", "sampler": "qmc"}
     text = texts.get(name, kinds[option.rule.kind])
     error = refusal(f"--mode={mode}", "--workdir=/w", f"--{name}={text}")
     assert error.where == f"--{name}"

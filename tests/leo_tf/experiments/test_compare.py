@@ -41,6 +41,7 @@ def compare(small_flags, quick_jobs):
 
     def compare(workdir, *flags) -> int:
         mode = "--mode=compare", f"--methods={NAMES}", f"--workdir={workdir}"
+        mode += ("--jobs=0",)
         return command_line.main(["run_leo.py", *small_flags, *_FEW, *mode, *flags])
 
     return compare
@@ -211,7 +212,7 @@ def test_interrupted_in_one_method_it_goes_on_there(
     told = capsys.readouterr()
     assert "Stopped and saved at step 3" in told.err and told.out == ""
     made = sorted(path.name for path in (tmp_path / "job").iterdir())
-    assert made == ["centroid_euclidean", "job.json", "maml", "ridge"]
+    assert made == [".lock", "centroid_euclidean", "job.json", "maml", "ridge"]
     assert compare(*flags, "--quiet") == 0
     whole, found = results_of(comparison), results_of(tmp_path / "job")
     for name in ("ridge", "maml"):
@@ -280,9 +281,9 @@ def test_a_directory_is_named_by_the_data_if_none_is_given(
 ):
     config = parse(["run_leo.py", "--mode=compare", *small_flags]).config
     monkeypatch.chdir(tmp_path)
-    group = run_group.open_group("compare", config)
-    assert near(group.path) == "runs/tiny_3way_1shot_comparison"
-    assert json.loads((group.path / "job.json").read_text()) == {"mode": "compare"}
+    with run_group.open_group("compare", config) as group:
+        assert near(group.path) == "runs/tiny_3way_1shot_comparison"
+        assert json.loads((group.path / "job.json").read_text()) == {"mode": "compare"}
 
 
 @pytest.mark.parametrize("mode", ["train", "search", "reproduce", "evaluate"])
@@ -306,7 +307,7 @@ def test_a_damaged_job_file_is_an_error_of_one_line(compare, tmp_path, content, 
 
 
 def test_a_method_that_diverges_is_named(compare, tmp_path, monkeypatch, capsys):
-    def diverging(self, name, **settings):
+    def diverging(self, name, planned):
         raise DivergedError("step 7", "few", "many", "Try a lower rate.")
 
     monkeypatch.setattr(run_group.RunGroup, "train", diverging)
@@ -320,8 +321,8 @@ def test_a_method_that_diverged_after_a_validation_is_tested_at_its_best(
 ):
     train = run_group.RunGroup.train
 
-    def diverging(self, name, **settings):
-        run = train(self, name, **settings)
+    def diverging(self, name, planned):
+        run = train(self, name, planned)
         if name == "maml":
             raise DivergedError("step 17", "few", "many")
         return run
@@ -362,14 +363,14 @@ VARIANTS = "leo@lda,centroid@lda,ridge@lda,ridge,leo"
 def on_transforms(compare, tmp_path_factory):
     """A comparison of methods on transforms; and its transforms that were fitted."""
     workdir, fitted = tmp_path_factory.mktemp("on_transforms") / "job", []
-    fit = train_job.fit_transform
+    fit = compare_job.fit_transform
 
     def counted(config, splits):
         fitted.append(config.methods.method)
         return fit(config, splits)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_job, "fit_transform", counted)
+        patch.setattr(compare_job, "fit_transform", counted)
         flags = f"--methods={VARIANTS}", "--transform_dims=3"
         assert compare(workdir, *flags, "--quiet") == 0
     return workdir, fitted
@@ -420,7 +421,8 @@ def test_resumed_it_fits_no_transform_again(
     def refitted(*unused):
         pytest.fail("it was fitted")
 
-    monkeypatch.setattr(train_job, "fit_transform", refitted)
+    for module in (train_job, compare_job):
+        monkeypatch.setattr(module, "fit_transform", refitted)
     flags = f"--methods={VARIANTS}", "--transform_dims=3", "--quiet"
     assert compare(workdir, *flags) == 0
     again = results_of(workdir)["methods"]["ridge@lda"]
@@ -479,13 +481,13 @@ def would_train(small_flags, *flags):
     """The names that a comparison would train, in this order."""
     names = []
 
-    def instead(unused_group, settings):
-        names.extend(settings)
+    def instead(job):
+        names.extend(job.settings)
         raise _WouldTrain
 
     options = parse(["run_leo.py", "--mode=compare", *small_flags, *flags])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare_job, "_trained", instead)
+        patch.setattr(compare_job, "planned", instead)
         with pytest.raises(_WouldTrain):
             compare_job.compare(
                 options.config, workdir=options.workdir, **options.arguments
@@ -525,7 +527,8 @@ def test_one_that_was_asked_for_and_cannot_be_is_an_error_before_any_is_trained(
     assert compare(tmp_path / "job", *flags) == 3
     told = capsys.readouterr().err
     assert told.startswith("error: ridge@soft: ") and "expected 3 or more" in told
-    assert [path.name for path in (tmp_path / "job").iterdir()] == ["job.json"]
+    made = sorted(path.name for path in (tmp_path / "job").iterdir())
+    assert made == [".lock", "job.json"]
     shared = *two_classes, "--feature_transform=soft", "--quiet"
     assert compare(tmp_path / "shared", *shared, "--methods=centroid") == 3
     assert capsys.readouterr().err.startswith("error: centroid: ")

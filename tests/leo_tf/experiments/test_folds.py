@@ -22,7 +22,7 @@ def compare(small_flags, all_classes, quick_jobs):
 
     def compare(workdir, *flags) -> int:
         mode = "--mode=compare", "--methods=centroid,ridge", f"--workdir={workdir}"
-        data = f"--data_path={all_classes}", "--class_folds=3"
+        data = f"--data_path={all_classes}", "--class_folds=3", "--jobs=0"
         return command_line.main(["run_leo.py", *small_flags, *data, *mode, *flags])
 
     return compare

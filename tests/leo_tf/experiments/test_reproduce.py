@@ -21,6 +21,7 @@ def run_protocol(small_flags, quick_jobs):
 
     def run_protocol(workdir, *flags) -> int:
         mode = "--mode=reproduce", "--seeds=2", "--seed=4", f"--workdir={workdir}"
+        mode += ("--jobs=0",)
         # Far too much: the first validation is the best.
         rate = "--outer_lr=0.3", "--inner_lr_init=1"
         few = "--num_steps=4", "--validate_every=2"

@@ -16,9 +16,11 @@ from leo_tf.console import ProgressLine
 from leo_tf.errors import DivergedError
 from leo_tf.experiments import run_group
 from leo_tf.experiments import search as search_job
-from leo_tf.experiments.search import Pace
 from leo_tf.methods import settings as method_settings
+from leo_tf.methods.drawing import draw
+from leo_tf.runs.directory import RunDirectory
 
+pytest.importorskip("optuna")
 # The generator has no inner loop.
 _QUICK = ("--adaptation_steps=1", "--num_steps=4", "--validate_every=2")
 
@@ -29,7 +31,7 @@ def search(small_flags, quick_jobs):
 
     def search(workdir, *flags) -> int:
         mode = "--mode=search", "--methods=generator,maml,ridge", f"--workdir={workdir}"
-        given = [*small_flags, *_QUICK, *mode, *flags]
+        given = [*small_flags, *_QUICK, *mode, "--jobs=0", "--rungs=1", *flags]
         return command_line.main(["run_leo.py", *given])
 
     return search
@@ -50,6 +52,11 @@ def no_more_pictures(searched, monkeypatch):
     monkeypatch.setattr(search_job, "save", lambda path, picture: None)
 
 
+def drawn(name, number) -> dict:
+    """The settings of a trial; those of the first are what was given."""
+    return draw(name, "random", 0, range(number, number + 1))[0] if number else {}
+
+
 def best_validation(directory) -> float:
     newest = max((directory / "checkpoints").iterdir())
     progress = json.loads((newest / "manifest.json").read_text())["progress"]
@@ -66,7 +73,7 @@ def test_every_trial_trained_with_the_settings_drawn_for_it(searched):
             config = json.loads((directory / "config.json").read_text())
             flat = Config.from_dict(config).flat()
             assert flat["method"] == name
-            assert trial["settings"] == method_settings.draw(name, 0, number)
+            assert trial["settings"] == drawn(name, number)
             assert trial["settings"].items() <= flat.items()
             accuracy = trial["validation_accuracy"]["mean"]
             assert accuracy == best_validation(directory)
@@ -82,8 +89,8 @@ def test_the_best_validation_decides_and_its_settings_fit_a_comparison(
         means = [t["validation_accuracy"]["mean"] for t in result["trials"]]
         best = means.index(max(means))
         assert result["best_trial"] == best
-        drawn = result["trials"][best]["settings"]
-        assert drawn.items() <= settings[name].items()
+        chosen = result["trials"][best]["settings"]
+        assert chosen.items() <= settings[name].items()
         assert settings[name].keys() == method_settings.ranges(name).keys()
     settings = {"leo": {"kl_weight": 0.25}, "ridge": {"ridge_strength": 2.0}}
     path = tmp_path / "settings.json"
@@ -91,7 +98,7 @@ def test_the_best_validation_decides_and_its_settings_fit_a_comparison(
     workdir = tmp_path / "comparison"
     names = "leo,generator,ridge,centroid"
     flags = [f"--workdir={workdir}", f"--methods={names}", f"--method_settings={path}"]
-    mode = ["--mode=compare", "--quiet", "--kl_weight=0.75"]
+    mode = ["--mode=compare", "--quiet", "--kl_weight=0.75", "--jobs=0"]
     given = [*small_flags, *_QUICK, *mode, *flags]
     assert command_line.main(["run_leo.py", *given]) == 0
     configs = {
@@ -125,8 +132,8 @@ def test_a_method_is_searched_for_on_a_transform_of_its_own(
         config = Config.from_dict(json.loads((trial / "config.json").read_text()))
         assert config.methods.method == "generator"
         assert config.features.feature_transform == kind
-        drawn = method_settings.draw("generator", 0, number)
-        assert drawn.items() <= config.flat().items(), "as on any other transform"
+        mine = drawn("generator", number)
+        assert mine.items() <= config.flat().items(), "as on any other transform"
         # Given, then drawn; of 8 classes there are 7.
         dims = None if kind == "soft" else (3, 7)[number]
         assert config.features.transform_dims == dims
@@ -206,7 +213,7 @@ def test_a_search_in_which_all_diverges_recommends_nothing_and_is_done_once(
     assert json.loads((workdir / "settings.json").read_text()) == {}
     assert "Every trial diverged" in capsys.readouterr().out
 
-    def trained_again(*unused, **unused_too):
+    def trained_again(*unused):
         pytest.fail("it is known to diverge")
 
     with monkeypatch.context() as patched:
@@ -225,8 +232,8 @@ def test_a_trial_that_diverges_is_never_the_best(
     train = run_group.RunGroup.train
     best = results_of(searched)["methods"]["maml"]["best_trial"]
 
-    def diverging(self, name, **settings):
-        train(self, name, **settings)
+    def diverging(self, name, planned):
+        train(self, name, planned)
         if name == f"maml/trial_0{best}":
             raise DivergedError("step 12", "few", "many")
 
@@ -237,17 +244,6 @@ def test_a_trial_that_diverges_is_never_the_best(
     assert [t["diverged"] for t in found["trials"]] == [n == best for n in range(3)]
     assert found["best_trial"] != best
     assert "(diverged)" in capsys.readouterr().out
-
-
-def test_time_left_is_that_of_trials_trained_now_by_method():
-    pace = Pace(["maml", "leo"], trials=4)
-    assert pace.left("maml", 0) == ""
-    pace.add("maml", 1.0, trained=500.0)  # it was found done
-    assert pace.left("maml", 1) == ""
-    pace.add("maml", 60.0, trained=50.0)
-    assert pace.left("maml", 2) == " (about 6 min left)"  # 2 of its own, 4 of LEO
-    pace.add("leo", 600.0, trained=500.0)
-    assert pace.left("leo", 1) == " (about 30 min left)"
 
 
 def test_a_signal_ends_the_search_where_it_was(search, tmp_path, monkeypatch):
@@ -261,7 +257,7 @@ def test_a_signal_ends_the_search_where_it_was(search, tmp_path, monkeypatch):
     workdir = tmp_path / "job"
     assert search(workdir, "--trials=2", "--quiet") == 128 + signal.SIGTERM
     assert not (workdir / "results.json").exists()
-    assert sorted(path.name for path in workdir.iterdir()) == ["job.json", "maml"]
+    assert not (workdir / "generator").exists(), "MAML comes first"
 
 
 @pytest.mark.parametrize(
@@ -290,6 +286,18 @@ def test_searching_for_another_method_keeps_what_was_found(search, searched, tmp
     assert before.items() <= after.items()
 
 
+def test_a_second_search_in_the_same_directory_is_told_who_is_there(
+    search, tmp_path, capsys
+):
+    workdir = tmp_path / "job"
+    with RunDirectory(workdir).held():
+        assert search(workdir, "--trials=1", "--quiet") == 3
+    said = capsys.readouterr().err
+    assert f"error: {workdir}: expected no other process training here" in said
+    assert f"process {os.getpid()} on " in said
+    assert not workdir.exists(), "neither has done anything"
+
+
 def test_settings_that_are_damaged_are_told_of_before_anything_is_trained(
     search, searched, tmp_path, capsys
 ):
@@ -298,4 +306,5 @@ def test_settings_that_are_damaged_are_told_of_before_anything_is_trained(
     before = listing(workdir)
     assert search(workdir, "--trials=4", "--quiet") == 3
     assert f"error: {workdir / 'settings.json'}" in capsys.readouterr().err
-    assert listing(workdir) == before
+    after = listing(workdir)
+    assert after.pop(".lock") and before.pop(".lock") and after == before

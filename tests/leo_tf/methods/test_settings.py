@@ -1,9 +1,7 @@
 """Settings of one method each: what a file may say, and what a search draws."""
 
 import json
-import math
 
-import numpy as np
 import pytest
 import tensorflow as tf
 from tiny_cases import SETTINGS, D, N, make_episode
@@ -176,39 +174,6 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         method_settings.read(str(tmp_path / "none.json"), Config())
 
 
-def test_the_first_trial_has_the_settings_given_and_later_ones_their_own():
-    assert method_settings.draw("leo", seed=0, trial=0) == {}
-    trials = [method_settings.draw("leo", seed=0, trial=n) for n in range(1, 9)]
-    assert trials == [method_settings.draw("leo", 0, n) for n in range(1, 9)]
-    assert len({trial["kl_weight"] for trial in trials}) == 8
-    assert method_settings.draw("leo", 1, 1) != trials[0]
-    assert method_settings.draw("leo@soft", 0, 1) == trials[0]
-    dims = method_settings.draw("generator@lda", 0, 1)["transform_dims"]
-    assert type(dims) is int and 8 <= dims <= 256
-    alike = {**trials[0], "transform_dims": dims}
-    assert method_settings.draw("leo@lda", 0, 1) == alike
-
-
-def test_an_ablation_draws_what_leo_draws():
-    drawn = [method_settings.draw(name, 3, 2) for name in ("leo", "generator")]
-    assert drawn[1].items() < drawn[0].items()
-    assert "encoder_penalty_weight" not in drawn[1], "it makes no difference there"
-
-
-@pytest.mark.parametrize("method", ["leo@lda", "meta_sgd"])
-def test_draws_fill_their_ranges_evenly_or_evenly_in_their_logarithm(method):
-    trials = [method_settings.draw(method, 7, n) for n in range(1, 401)]
-    for name, (low, high) in method_settings.ranges(method).items():
-        values = np.array([trial[name] for trial in trials])
-        if name != "dropout_rate":
-            values, low, high = np.log(values), math.log(low), math.log(high)
-        shares = (values - low) / (high - low)
-        assert -0.01 <= shares.min() < 0.03 and 0.97 < shares.max() <= 1.01, name
-        # Of 400 even draws a half has 160 to 240 with all but certainty.
-        assert 160 < np.sum(shares < 0.5) < 240, name
-    Config().replace(**trials[0])  # every name is a setting
-
-
 def test_the_ranges_hold_the_settings_the_release_published():
     from leo_tf.configs.presets import PRESETS
 
@@ -220,4 +185,4 @@ def test_the_ranges_hold_the_settings_the_release_published():
 
 def test_a_method_that_is_not_trained_has_nothing_to_draw():
     with pytest.raises(FlagError, match="ridge"):
-        method_settings.draw("ridge", 0, 1)
+        method_settings.ranges("ridge")

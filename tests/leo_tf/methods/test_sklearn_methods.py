@@ -214,10 +214,8 @@ def test_it_is_run_tested_compared_and_not_exported(train, evaluate, tmp_path, c
     said = capsys.readouterr().err
     assert "--mode=export: expected a method that is computed by TensorFlow" in said
     assert SVC_NAME in said and not out.exists()
-    job = tmp_path / "job"
-    assert (
-        train(job, "--mode=compare", f"--methods={SVC_NAME},centroid", "--quiet") == 0
-    )
+    job, mode = tmp_path / "job", ("--mode=compare", "--jobs=0")
+    assert train(job, *mode, f"--methods={SVC_NAME},centroid", "--quiet") == 0
     found = json.loads((job / "results.json").read_text())["methods"]
     assert set(found) == {SVC_NAME, "centroid"}
     assert found[SVC_NAME]["transductive"] is False

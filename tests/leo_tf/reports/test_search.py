@@ -48,7 +48,8 @@ def test_a_terminal_shows_the_best_five_and_the_settings_as_given(capsys, monkey
 
 
 def test_markdown_has_every_trial_best_first_and_those_that_diverged_last():
-    text = report.markdown({"maml": trials()}, {"trials": 7})
+    shares = {"maml": {"outer_lr": 0.25, "adaptation_lr_init": 0.75}}
+    text = report.markdown({"maml": trials()}, {"trials": 7}, shares)
     rate = "--outer_lr={} --adaptation_lr_init=10.0`"
     assert text.splitlines() == [
         "# MAML",
@@ -62,6 +63,9 @@ def test_markdown_has_every_trial_best_first_and_those_that_diverged_last():
         "| 0 | 30.00 ± 1.00 | 1,000 | 1,200 | as given |",
         "| 2 | - (diverged) | - | 1,202 | `" + rate.format(0.002) + " |",
         "| 3 | 70.00 ± 1.00 (diverged) | 1,003 | 1,203 | `" + rate.format(0.003) + " |",
+        "",
+        "Why trials differ at the first rung (PED-ANOVA): `adaptation_lr_init` 75 %, "
+        "`outer_lr` 25 %.",
         "",
         "± is the 95 % interval over the validation episodes, the same for all.",
         "",
@@ -82,10 +86,19 @@ def test_the_conclusion_is_the_best_settings_those_given_or_none():
 
 def test_json_names_the_best_trial_of_each_method():
     maml, leo = trials(), trials(diverged=range(7))[:1]
-    assert report.as_dict({"maml": maml, "leo": leo}) == {
+    shares = {"maml": {"outer_lr": 1.0}, "leo": {}}
+    assert report.as_dict({"maml": maml, "leo": leo}, shares) == {
         "methods": {
-            "maml": {"best_trial": 4, "trials": [t.as_dict() for t in maml]},
-            "leo": {"best_trial": None, "trials": [leo[0].as_dict()]},
+            "maml": {
+                "best_trial": 4,
+                "importances": {"outer_lr": 1.0},
+                "trials": [t.as_dict() for t in maml],
+            },
+            "leo": {
+                "best_trial": None,
+                "importances": {},
+                "trials": [leo[0].as_dict()],
+            },
         },
         "interval": "95 % over episodes",
     }
@@ -127,3 +140,20 @@ def test_a_share_has_a_linear_axis_and_one_validation_episode_no_bar():
 def test_a_method_without_settings_to_search_breaks_no_picture(monkeypatch):
     monkeypatch.setattr(report, "ranges", lambda name: {})
     pixels(report.picture({"maml": trials()}))
+
+
+def test_a_line_for_each_trial_goes_over_its_settings_to_its_accuracy():
+    figure = report.parallel({"maml": trials()})
+    [axes] = figure.axes
+    lines = {tuple(np.round(line.get_ydata(), 6)): line for line in axes.lines}
+    # All but the one as given and the one without a validation; low to high.
+    low, high = ranges("maml")["outer_lr"]
+    expected = {}
+    for number in (1, 3, 4, 5, 6):
+        rate = np.log(RATES[number] / low) / np.log(high / low)
+        expected[number] = round(rate, 6), round((MEANS[number] - 0.5) / 0.2, 6)
+    assert {(line[0], line[-1]) for line in lines} == set(expected.values())
+    colours = {(line[0], line[-1]): each.get_color() for line, each in lines.items()}
+    assert colours.pop(expected[4]) == ORANGE, "3 is better, and diverged"
+    assert set(colours.values()) == {BLUE}
+    assert pixels(figure).std() > 5

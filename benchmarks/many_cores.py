@@ -1,0 +1,124 @@
+"""Foretells how long jobs of many runs take on 1, 2, 16 or 64 cores.
+
+    python benchmarks/many_cores.py [RESULTS.json of a job of yours]
+
+A simulation: runs are placed on free workers in the order in which jobs have them, and
+what cannot be done side by side is waited for. The parts were measured on one core
+(docs/performance.md); that cores do not slow each other down, as they may where memory
+is the limit, is an assumption.
+"""
+
+import argparse
+import heapq
+import json
+import pathlib
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+CORES = 1, 2, 16, 64
+# Seconds: a worker's start; for each run, what is traced, compiled, fitted and drawn.
+_START, _RUN = 3.0, 12.0
+_TRIALS, _RUNGS, _FACTOR = 16, 3, 3
+
+
+class Shape(NamedTuple):
+    """What a run of some episodes costs on one core."""
+
+    name: str
+    steps: int
+    step: float  # seconds of a meta-step, episodes included
+    validate_every: int
+    validation: float  # seconds of one
+    test: float  # seconds of the test of one run, on one core
+
+
+# One core: 10.4 ms a step and 1.0 CPU-ms an episode of 599 queries a class at 1 shot;
+# 41 ms and 2.0 at 5 shots.
+SHAPES = (
+    Shape("glyphs 1-shot", 4_000, 0.0104, 500, 0.15, 0.5),
+    Shape("mini 1-shot", 100_000, 0.0104, 1_000, 2.0, 10.0),
+    Shape("mini 5-shot", 100_000, 0.0410, 1_000, 4.0, 20.0),
+)
+
+
+def seconds_of(shape: Shape, first: int, last: int) -> float:
+    """What a run takes from one step to another."""
+    validations = last // shape.validate_every - first // shape.validate_every
+    return _RUN + (last - first) * shape.step + validations * shape.validation
+
+
+def makespan(durations: Sequence[float], workers: int) -> float:
+    """Seconds until all runs are done, each on the first worker that is free."""
+    free = [_START] * min(workers, len(durations))
+    for seconds in durations:
+        heapq.heapreplace(free, free[0] + seconds)
+    return max(free)
+
+
+def reproduction(shape: Shape, cores: int, seeds: int = 5) -> float:
+    """The published protocol, if the best step is the last one."""
+    run = seconds_of(shape, 0, shape.steps)
+    tests = (seeds + 1) * shape.test / cores
+    return makespan([run], cores) + makespan([run] * seeds, cores) + tests
+
+
+def comparison(shape: Shape, cores: int, trained: int = 6) -> float:
+    """Methods that are trained, tested on the same episodes."""
+    run = seconds_of(shape, 0, shape.steps)
+    return makespan([run] * trained, cores) + trained * shape.test / cores
+
+
+def search(shape: Shape, cores: int, methods: int = 1, rungs: int = _RUNGS) -> float:
+    """A search: rungs one after the other, the trials of each side by side."""
+    total, before = 0.0, 0
+    for rung in range(rungs):
+        until = shape.steps // _FACTOR ** (rungs - 1 - rung)
+        trials = methods * -(-_TRIALS // _FACTOR**rung)
+        total += makespan([seconds_of(shape, before, until)] * trials, cores)
+        before = until
+    return total
+
+
+def clock(seconds: float) -> str:
+    """A time as one would say it."""
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.1f} min"
+
+
+def measured(path: pathlib.Path) -> list[float]:
+    """Seconds that the runs of a job took to train, from its results.json."""
+    found = json.loads(path.read_text())
+    rows = [*found.get("runs", ()), *found.get("methods", {}).values()]
+    rows = [each for row in rows for each in row.get("trials", [row])]
+    return [row["seconds_trained"] for row in rows if row.get("seconds_trained")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "results", nargs="?", type=pathlib.Path, help="of a job of yours"
+    )
+    options = parser.parse_args()
+    print("| | " + " | ".join(f"{cores} cores" for cores in CORES) + " |")
+    print("|---|" + "---:|" * len(CORES))
+    if options.results:
+        runs = measured(options.results)
+        cells = [clock(makespan([_RUN + s for s in runs], cores)) for cores in CORES]
+        mean = statistics.fmean(runs)
+        print(f"| {len(runs)} runs of {mean:.0f} s | " + " | ".join(cells) + " |")
+        return
+    for shape in SHAPES:
+        for what, job in (
+            ("reproduce, 5 seeds", reproduction),
+            ("compare, 6 trained", comparison),
+            (f"search, {_TRIALS} trials, {_RUNGS} rungs", search),
+            (f"search, {_TRIALS} trials, 1 rung", lambda *a: search(*a, rungs=1)),
+        ):
+            cells = [clock(job(shape, cores)) for cores in CORES]
+            print(f"| {shape.name}: {what} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()

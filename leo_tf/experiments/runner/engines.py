@@ -1,0 +1,157 @@
+"""Where the runs of a job are trained: here, in worker processes, or by Ray."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+
+from leo_tf.configs import rules
+from leo_tf.configs.schema import Config
+from leo_tf.console import Console
+from leo_tf.errors import FlagError, LeoError, Stopped
+from leo_tf.experiments.runner import worker
+from leo_tf.experiments.runner.local import LocalRunner
+from leo_tf.experiments.runner.tasks import Runner, Task
+from leo_tf.experiments.runner.view import View
+from leo_tf.training.interrupts import StopRequest
+
+_WATCH_SECONDS = 0.5
+_CACHE_FLAG = "--tf_xla_persistent_cache_directory"
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """Where the runs of a job are trained, and what each of them has.
+
+    What a run comes to depends, in its last digits, on `run_cpus`, and on nothing else
+    of these.
+
+    Attributes:
+      jobs: how many at a time, in worker processes; None for as many as cores, or GPUs,
+        allow; 0 for this process, one after the other.
+      cluster: address of a Ray cluster, or "auto" for the one of this machine; "" for
+        worker processes here.
+      run_cpus: threads that a run computes on.
+      run_gpus: of a GPU, or how many; None for one each, where there are any.
+    """
+
+    jobs: int | None = 0
+    cluster: str = ""
+    run_cpus: int = 1
+    run_gpus: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.jobs is not None:
+            rules.integer(0).checked(self.jobs, "--jobs")
+        rules.integer(1).checked(self.run_cpus, "--run_cpus")
+        if self.run_gpus is not None:
+            rules.above_zero().checked(self.run_gpus, "--run_gpus")
+        if self.cluster and self.jobs:
+            expected = "none with --cluster, where --run_cpus and --run_gpus decide"
+            raise FlagError("--jobs", expected, str(self.jobs))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether runs are trained in this process."""
+        return self.jobs == 0 and not self.cluster
+
+    def check(self, config: Config) -> None:
+        """Refuses several runs at once of which each takes all devices: FlagError."""
+        strategy = config.run.strategy
+        if strategy != "none" and (self.cluster or (self.jobs or 0) > 1):
+            where = "--cluster" if self.cluster else "--jobs"
+            expected = f"1 with --strategy={strategy}: a run takes all devices"
+            raise FlagError(where, expected, self.cluster or str(self.jobs))
+
+    def start(self, config: Config, path: pathlib.Path, console: Console) -> Runner:
+        """Starts what trains the runs of a job in a directory."""
+        if self.cluster:
+            from leo_tf.experiments.runner.cluster import RayRunner
+
+            return RayRunner(self.cluster, self.run_cpus, self.run_gpus or 0.0, path)
+        gpus = _gpus()
+        share = self.run_gpus or (1.0 if gpus else 0.0)
+        if share > len(gpus):
+            raise FlagError("--run_gpus", f"{len(gpus)} or less, as here", f"{share:g}")
+        jobs = self.jobs
+        if jobs is None:
+            jobs = max(1, _cores() // self.run_cpus)
+            if gpus:
+                jobs = max(1, min(jobs, int(len(gpus) / share)))
+            if config.run.strategy != "none":
+                jobs, share = 1, float(len(gpus))
+        common = {**worker.threads(self.run_cpus), **_compile_cache(path)}
+        places = [{**common, **_gpu_of(slot, gpus, share)} for slot in range(jobs)]
+        each = f"{self.run_cpus} core{'s' * (self.run_cpus > 1)}"
+        console.say(f"{jobs} at a time, with {each} each; see {path / 'workers'}.")
+        return LocalRunner(places, path / "workers")
+
+
+def train_all(
+    runner: Runner, tasks: Sequence[Task], console: Console
+) -> dict[str, LeoError | None]:
+    """Trains all runs; returns their names -> why it is not done, or None if it is.
+
+    Raises:
+      Stopped: if a signal came; all that was trained is saved.
+    """
+    outcomes: dict[str, LeoError | None] = {}
+    with StopRequest() as request, View(tasks, console) as view:
+        for task in tasks:
+            runner.submit(task)
+        is_told, stopped = False, list[int]()
+        while len(outcomes) < len(tasks):
+            if request.signal is not None and not is_told:
+                view.say("Stopping; each run is saved first.")
+                runner.cancel()
+                is_told = True
+            sign = runner.watch(_WATCH_SECONDS)
+            view.show(sign)
+            if sign is not None and sign.has_ended:
+                outcome = sign.outcome
+                if isinstance(outcome, Stopped):
+                    stopped.append(outcome.signal)
+                    outcome = None
+                outcomes[sign.name] = outcome
+    if request.signal is not None:
+        raise Stopped(request.signal)
+    if stopped:  # somebody has asked a worker to
+        raise Stopped(stopped[0])
+    return outcomes
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _gpus() -> list[str]:
+    """Those that CUDA_VISIBLE_DEVICES leaves, by the names it would have for them."""
+    import tensorflow as tf
+
+    found = tf.config.list_physical_devices("GPU")
+    named = [n for n in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if n]
+    return named[: len(found)] or [str(number) for number in range(len(found))]
+
+
+def _gpu_of(slot: int, gpus: list[str], share: float) -> dict[str, str]:
+    """The environment in which a worker has its own GPUs, or shares one."""
+    if not gpus:
+        return {}
+    first, count = int(slot * share) % len(gpus), max(1, round(share))
+    mine = [gpus[(first + i) % len(gpus)] for i in range(count)]
+    # Else the first of those that share one would take all of its memory.
+    grows = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(mine), **grows}
+
+
+def _compile_cache(path: pathlib.Path) -> dict[str, str]:
+    """The environment in which what XLA has compiled is kept for all workers."""
+    flags = os.environ.get("TF_XLA_FLAGS", "")
+    if _CACHE_FLAG in flags:
+        return {}
+    mine = f"{_CACHE_FLAG}={path / 'shared' / 'xla'}"
+    kinds = "--tf_xla_persistent_cache_device_types=CPU,GPU"
+    return {"TF_XLA_FLAGS": f"{flags} {mine} {kinds}".strip()}

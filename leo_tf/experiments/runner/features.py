@@ -1,0 +1,114 @@
+"""Data that many processes share: written once, then mapped into the memory of each.
+
+SPLITS_SPLIT.npy            features of length 1, [rows, D]
+SPLITS_SPLIT_rows.npy       and the other arrays of a split
+SPLITS.json                 the rest, with digests of the files
+
+Shapes: D embedding size.
+"""
+
+import functools
+import hashlib
+import pathlib
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+import tensorflow as tf
+
+from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.pipeline import FeatureTable
+from leo_tf.data_pipeline.sampler import ClassIndex
+from leo_tf.errors import InputError, shown
+from leo_tf.files import read_json, to_json, write_file
+
+# Of the JSON: class names of the largest data sets take a hundredth of it.
+_MOST_BYTES = 2**26
+_BLOCK_BYTES = 2**20
+
+
+def write(directory: pathlib.Path, name: str, splits: Mapping[str, Split]) -> str:
+    """Writes splits under a name; returns a digest of all of it.
+
+    Raises:
+      DiskError: if it cannot be written.
+    """
+    found = {}
+    for key, split in splits.items():
+        arrays = {
+            "": np.asarray(split.table.features),
+            "_rows": split.table.index.rows,
+            "_sizes": split.table.index.class_sizes,
+        }
+        if split.images is not None:
+            arrays["_images"] = split.images
+        files = {}
+        for part, array in arrays.items():
+            path = directory / f"{name}_{key}{part}.npy"
+            write_file(path, functools.partial(_save, array))
+            files[part] = {"file": path.name, "sha256": _sha256(path)}
+        facts = {"digest": split.digest, "source": split.source, "files": files}
+        found[key] = {**facts, "class_names": split.class_names}
+    text = to_json(found)
+    write_file(directory / f"{name}.json", text)
+    return hashlib.sha256(text).hexdigest()
+
+
+def read(directory: pathlib.Path, name: str) -> dict[str, Split]:
+    """Returns the splits that `write` was given, their features mapped, not copied."""
+    values = read_json(directory / f"{name}.json", _MOST_BYTES)
+    return {key: _split(directory, key, each) for key, each in values.items()}
+
+
+def check(directory: pathlib.Path, name: str, digest: str) -> None:
+    """Refuses other data than was written, as another machine may see it.
+
+    Raises:
+      InputError: if a file is missing, or another.
+    """
+    path = directory / f"{name}.json"
+    _check_file(path, digest)
+    for split in read_json(path, _MOST_BYTES).values():
+        for each in split["files"].values():
+            _check_file(directory / each["file"], each["sha256"])
+
+
+def _split(directory: pathlib.Path, key: str, values: Mapping[str, Any]) -> Split:
+    names, source = tuple(values["class_names"]), values["source"]
+
+    def array(part: str) -> Any:
+        if part not in values["files"]:
+            return None
+        # Copied on writing, which nobody does: what only reads cannot be handed over.
+        return np.load(directory / values["files"][part]["file"], mmap_mode="c")
+
+    with tf.device("CPU:0"):
+        # The one public way to a tensor that owns no memory of its own.
+        features = tf.experimental.dlpack.from_dlpack(array("").__dlpack__())
+    index = ClassIndex(
+        np.array(array("_rows")), np.array(array("_sizes")), names, source
+    )
+    table = FeatureTable(features, index)
+    return Split(key, table, names, array("_images"), values["digest"], source)
+
+
+def _save(array: np.ndarray, file: BinaryIO) -> None:
+    np.save(file, array)
+
+
+def _check_file(path: pathlib.Path, digest: str) -> None:
+    try:
+        received = _sha256(path)
+    except OSError as error:
+        received = str(error)
+    if received != digest:
+        hint = "All machines need the job's directory on one shared file system."
+        raise InputError(str(path), f"digest {digest}", shown(received), hint)
+
+
+def _sha256(path: pathlib.Path) -> str:
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            sha.update(block)
+    return sha.hexdigest()

@@ -1,0 +1,123 @@
+"""The terminal's view of many runs: a line for each that is running, and a total."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from leo_tf.console import LINE_SECONDS, STDERR, Console, clock
+from leo_tf.experiments.runner.tasks import Sign, Task
+
+# After so many seconds without a sign of life of a run, it is told.
+_SILENT_SECONDS = 60.0
+_FACTS_WIDTH = 60
+
+
+class View:
+    """A context manager that shows signs of tasks, and foretells when all have ended.
+
+    Where there is no terminal to redraw, it prints a line now and then.
+    """
+
+    def __init__(self, tasks: Sequence[Task], console: Console):
+        from rich.console import Console as Terminal
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._tasks = {task.name: task for task in tasks}
+        self._console = console
+        self._steps = dict.fromkeys(self._tasks, 0)  # that are known to be made
+        self._first: dict[str, int] = {}  # of them when this began
+        self._rows: dict[str, Any] = {}
+        self._seen: dict[str, float] = {}
+        self._texts: dict[str, str] = {}
+        self._ended: set[str] = set()
+        terminal = Terminal(file=STDERR, highlight=False)
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(max(4, min(20, terminal.width - _FACTS_WIDTH))),
+            TextColumn("{task.fields[facts]}", markup=False),
+            console=terminal,
+            disable=console.quiet or not terminal.is_terminal,
+            transient=True,
+        )
+
+    def __enter__(self) -> "View":
+        self._start = self._line = time.monotonic()
+        self._bars.start()
+        total = sum(task.steps for task in self._tasks.values())
+        self._total = self._bars.add_task("all runs", total=total, facts="starting")
+        return self
+
+    def __exit__(self, *unused_error: object) -> None:
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """Prints a line that stays."""
+        if self._console.quiet:
+            return
+        self._bars.console.print(text, markup=False, soft_wrap=True)
+
+    def show(self, sign: Sign | None) -> None:
+        """Shows a sign, or that there was none for a while."""
+        if sign is not None:
+            self._note(sign)
+        self._redraw()
+
+    def _note(self, sign: Sign) -> None:
+        name = sign.name
+        self._seen[name] = time.monotonic()
+        # What is told besides, such as of a validation, is of other units.
+        if sign.step is not None and sign.total == self._tasks[name].steps:
+            self._steps[name] = sign.step
+            self._first.setdefault(name, sign.step)
+        self._texts[name] = sign.text or self._texts.get(name, "")
+        if sign.is_warning:
+            text = f"{name}: {sign.text}"
+            if self._console.quiet:
+                self._console.warn(text)
+            else:
+                self._bars.console.print(text, markup=False, soft_wrap=True)
+        if sign.has_ended:
+            self._ended.add(name)
+            if name in self._rows:
+                self._bars.remove_task(self._rows.pop(name))
+            if sign.outcome is not None:
+                self.say(f"{name}: {sign.outcome}")
+        elif name not in self._rows:
+            total = self._tasks[name].steps
+            self._rows[name] = self._bars.add_task(name, total=total, facts="")
+
+    def _redraw(self) -> None:
+        now = time.monotonic()
+        for name, row in self._rows.items():
+            silent = now - self._seen[name]
+            facts = self._texts[name]
+            if silent > _SILENT_SECONDS:
+                facts = f"no sign for {clock(silent)}"
+            self._bars.update(row, completed=self._steps[name], facts=facts)
+        done = sum(
+            self._tasks[name].steps if name in self._ended else steps
+            for name, steps in self._steps.items()
+        )
+        facts = self._facts(now)
+        self._bars.update(self._total, completed=done, facts=facts)
+        is_plain = self._bars.disable and not self._console.quiet
+        if is_plain and now - self._line >= LINE_SECONDS:
+            self._line = now
+            running = "".join(f"; {name} {self._place(name)}" for name in self._rows)
+            print(f"{facts}{running}", file=STDERR)
+
+    def _place(self, name: str) -> str:
+        steps = self._tasks[name].steps
+        return f"{self._steps[name]}/{steps}" if steps else self._texts[name]
+
+    def _facts(self, now: float) -> str:
+        facts = f"{len(self._ended)} of {len(self._tasks)} runs done"
+        made = sum(self._steps[name] - first for name, first in self._first.items())
+        left = sum(
+            task.steps - self._steps[name]
+            for name, task in self._tasks.items()
+            if name not in self._ended
+        )
+        if not made:
+            return facts
+        return f"{facts}, {clock(left * (now - self._start) / made)} left"

@@ -1,0 +1,171 @@
+"""A worker process: trains one run after the other, as it is told on standard input.
+
+`LocalRunner` starts it, with a line of JSON for each `Task`; it answers on standard
+output, a line for each `Sign`. Whatever else is printed goes to standard error. When
+standard input ends, whoever started it has gone: the run is saved, and it ends.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import pathlib
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from leo_tf.console import Console, ProgressLine
+from leo_tf.errors import HeldError, LeoError, Stopped, WorkerError, shown
+from leo_tf.experiments.runner.tasks import Sign, Task, as_dict
+
+if TYPE_CHECKING:
+    from leo_tf.data_pipeline.dataset import Split
+
+# No more than so many signs a second of one run.
+_SIGN_SECONDS = 0.5
+# Who trained the run before, and lost whoever had started him, saves it first.
+_LOCK_SECONDS = 60.0
+
+
+def threads(count: int) -> dict[str, str]:
+    """Returns the environment of a process that computes on so many threads.
+
+    It decides the last digits of what a run comes to: sums are made in as many parts.
+    """
+    names = "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"
+    found = dict.fromkeys((*names, "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), str(count))
+    # One more: the threads that wait for episodes compute nothing.
+    return {**found, "TF_NUM_INTEROP_THREADS": str(count + 1)}
+
+
+def work(task: Task, tell: Callable[[Sign], None]) -> Sign:
+    """Trains a run, or goes on with it; says in the end what has come of it."""
+    console = _TellingConsole(task.name, tell)
+    error: LeoError | Stopped | None = None
+    try:
+        _train(task, console)
+    except (LeoError, Stopped) as found:
+        error = found
+    except Exception as found:  # whatever it is, the run is to be named
+        traceback.print_exc()
+        received = f"{type(found).__name__}: {shown(str(found))}"
+        hint = f"{task.log or 'The log of its worker'} has the traceback."
+        error = WorkerError(task.name, "no such error", received, hint)
+    return Sign(task.name, has_ended=True, error=as_dict(error) if error else None)
+
+
+def _train(task: Task, console: Console) -> None:
+    # TensorFlow is loaded here, and takes seconds.
+    from leo_tf.configs.schema import Config
+    from leo_tf.experiments.run_group import read_fitted, train_one
+    from leo_tf.training.replicas import start
+
+    config = Config.from_dict(task.config, task.name)
+    replicas = start(config, console.say)
+    train = functools.partial(
+        train_one,
+        config,
+        task.workdir,
+        _splits(task.features, task.splits),
+        replicas,
+        allow_changes=task.allow_changes,
+        console=console,
+        to_test=task.to_test,
+        fitted=read_fitted(task.fitted),
+        until=task.until,
+    )
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            train()
+            return
+        except HeldError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(1.0)
+
+
+@functools.lru_cache(maxsize=4)
+def _splits(directory: str, name: str) -> "Mapping[str, Split]":
+    from leo_tf.experiments.runner import features
+
+    return features.read(pathlib.Path(directory), name)
+
+
+class _TellingConsole(Console):
+    """Tells what a run does to whoever started its worker."""
+
+    def __init__(self, name: str, tell: Callable[[Sign], None]):
+        super().__init__(quiet=True)
+        self._name, self._tell = name, tell
+
+    def say(self, text: str) -> None:
+        print(f"{self._name}: {text}", file=sys.stderr, flush=True)
+        self._tell(Sign(self._name, text))
+
+    def warn(self, text: str) -> None:
+        print(f"{self._name}: {text}", file=sys.stderr, flush=True)
+        self._tell(Sign(self._name, text, is_warning=True))
+
+    def progress(
+        self, title: str, total: int, done: int = 0, unit: str = "steps"
+    ) -> ProgressLine:
+        line = _TellingLine(title, total, done, unit, quiet=True)
+        line.run, line.tell = self._name, self._tell
+        return line
+
+
+class _TellingLine(ProgressLine):
+    run: str
+    tell: Callable[[Sign], None]
+    _told = 0.0
+
+    def advance(self, units: int, facts: str = "") -> None:
+        super().advance(units, facts)
+        now = time.monotonic()
+        if now - self._told >= _SIGN_SECONDS or self.done == self.total:
+            self._told = now
+            self.tell(Sign(self.run, facts or self.title, self.done, self.total))
+
+    def note(self, text: str) -> None:
+        print(f"{self.run}: {text}", file=sys.stderr, flush=True)
+        self.tell(Sign(self.run, text))
+
+    def warn(self, text: str) -> None:
+        print(f"{self.run}: {text}", file=sys.stderr, flush=True)
+        self.tell(Sign(self.run, text, is_warning=True))
+
+
+def main() -> None:
+    """Does the tasks of standard input until it ends."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)
+        tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        busy = threading.Event()
+
+        def tell(sign: Sign) -> None:
+            with contextlib.suppress(OSError):  # nobody is there to hear it
+                print(json.dumps(sign), file=answers, flush=True)
+
+        threading.Thread(target=_read, args=(tasks, busy), daemon=True).start()
+        while (task := tasks.get()) is not None:
+            tell(work(task, tell))
+            busy.clear()
+
+
+def _read(tasks: "queue.SimpleQueue[Task | None]", busy: threading.Event) -> None:
+    for line in sys.stdin:
+        busy.set()
+        tasks.put(Task(*json.loads(line)))
+    tasks.put(None)
+    if busy.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Features that processes share: equal to the last bit, mapped, checked elsewhere."""
+
+import numpy as np
+import psutil
+import pytest
+import tensorflow as tf
+
+from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.pipeline import FeatureTable
+from leo_tf.errors import InputError
+from leo_tf.experiments.runner import features
+
+
+def split_of(rows=9, size=5, dtype="float32", images=True) -> Split:
+    rng = np.random.default_rng(0)
+    table = EmbeddingTable(
+        rng.normal(size=(rows, size)),
+        np.arange(rows) % 3,
+        ("a", "b", "ü"),
+        images=np.uint8(rng.integers(0, 255, [rows, 4, 4])) if images else None,
+        source="somewhere",
+        dtype=dtype,
+    )
+    resident = FeatureTable.from_embeddings(table)
+    names = table.class_names
+    return Split("val", resident, names, table.images, table.digest, table.source)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_read_is_what_was_written(tmp_path, dtype):
+    split = split_of(dtype=dtype)
+    digest = features.write(tmp_path, "alone", {"val": split})
+    features.check(tmp_path, "alone", digest)
+    again = features.read(tmp_path, "alone")["val"]
+    assert again.table.features.dtype == dtype
+    assert again.table.features.device.endswith("CPU:0")
+    np.testing.assert_array_equal(again.table.features, split.table.features)
+    for mine, theirs in zip(again.table.index, split.table.index):
+        assert np.array_equal(mine, theirs)
+    assert np.array_equal(again.images, split.images)
+    assert again._replace(table=0, images=0) == split._replace(table=0, images=0)
+    none = {"val": split_of(images=False)}
+    features.write(tmp_path, "other", none)
+    assert features.read(tmp_path, "other")["val"].images is None
+
+
+def test_mapped_features_take_no_memory_until_they_are_used(tmp_path):
+    split = split_of(rows=60_000, size=256, images=False)  # 61 MB
+    features.write(tmp_path, "alone", {"val": split})
+    own = psutil.Process().memory_full_info().uss
+    mapped = features.read(tmp_path, "alone")["val"].table.features
+    row = tf.gather(mapped, [59_999])
+    assert psutil.Process().memory_full_info().uss - own < 8 * 2**20
+    np.testing.assert_array_equal(row[0], split.table.features[59_999])
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "another"])
+def test_other_data_than_the_drivers_is_refused(tmp_path, damage):
+    digest = features.write(tmp_path, "alone", {"val": split_of()})
+    path = tmp_path / "alone_val.npy"
+    if damage == "changed":
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    elif damage == "missing":
+        path.unlink()
+    else:
+        path = tmp_path / "alone.json"
+        features.write(tmp_path, "alone", {"val": split_of(rows=12)})
+    with pytest.raises(InputError, match="one shared file system") as caught:
+        features.check(tmp_path, "alone", digest)
+    assert caught.value.where == str(path)

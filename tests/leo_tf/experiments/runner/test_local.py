@@ -1,0 +1,188 @@
+"""Worker processes: the dead are started again, the hung are ended, all stop if asked.
+
+The workers here are without TensorFlow: see `fake_worker`.
+"""
+
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import fake_worker
+import psutil
+import pytest
+
+from leo_tf.console import Console
+from leo_tf.errors import InputError, Stopped, WorkerError
+from leo_tf.experiments.runner import engines, local
+from leo_tf.experiments.runner.engines import Engine, train_all
+from leo_tf.experiments.runner.local import LocalRunner
+from leo_tf.experiments.runner.tasks import Task, as_dict, from_dict
+
+
+@pytest.fixture(autouse=True)
+def without_tensorflow(monkeypatch):
+    monkeypatch.setattr(local, "COMMAND", (sys.executable, fake_worker.__file__))
+
+
+def tasks(directory, *names) -> list[Task]:
+    return [Task(n, str(directory / n), {}, "", "", "", {}, steps=10) for n in names]
+
+
+@contextlib.contextmanager
+def running(directory, jobs=2):
+    runner = LocalRunner(
+        [{"SLOT": str(slot)} for slot in range(jobs)], directory / "logs"
+    )
+    try:
+        yield runner
+    finally:
+        runner.close()
+
+
+def train(directory, *names, jobs=2):
+    with running(directory, jobs) as runner:
+        return train_all(runner, tasks(directory, *names), Console(quiet=True))
+
+
+def starts(directory: pathlib.Path) -> int:
+    return len(list(directory.glob("start_*")))
+
+
+def test_a_run_that_fails_or_whose_worker_dies_takes_no_other_with_it(tmp_path, capsys):
+    names = "quick", "dies-2", "fails", "long-dead/dies-9", "torn", "last/quick"
+    found = train(tmp_path, *names)
+    assert list(found) != [] and set(found) == set(names)
+    assert found["quick"] is None and found["last/quick"] is None
+    assert found["dies-2"] is None and starts(tmp_path / "dies-2") == 3
+    assert isinstance(found["fails"], InputError) and found["fails"].hint == "Mend it."
+    for name in ("long-dead/dies-9", "torn"):
+        error = found[name]
+        assert isinstance(error, WorkerError) and error.where == name
+        assert "signal 9" in error.received and str(tmp_path / "logs") in error.hint
+        assert starts(tmp_path / name) == 4, "once, and thrice again"
+    said = capsys.readouterr().err
+    assert "dies-2: its worker ended (signal 9); going on from its last" in said
+    assert "noise of a library" in (tmp_path / "logs" / "0.log").read_text()
+
+
+def test_a_worker_without_a_sign_of_life_is_ended_and_its_run_started_again(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(local, "HUNG_SECONDS", 2.0)
+    found = train(tmp_path, "hangs-1", "talks")  # however much others tell
+    assert found == {"hangs-1": None, "talks": None}
+    assert starts(tmp_path / "hangs-1") == 2
+    assert "its worker ended (no sign of life for 2 s)" in capsys.readouterr().err
+
+
+def wait_for(*paths: pathlib.Path) -> None:
+    deadline = time.monotonic() + 60
+    while not all(path.exists() for path in paths):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_signal_stops_all_runs_and_each_is_saved(tmp_path):
+    def stop():
+        wait_for(tmp_path / "a/long/ready", tmp_path / "b/long/ready")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    names = "a/long", "b/long", "waiting/quick"
+    with running(tmp_path) as runner:
+        threading.Thread(target=stop).start()
+        with pytest.raises(Stopped) as stopped:
+            train_all(runner, tasks(tmp_path, *names), Console(quiet=True))
+    assert stopped.value.signal == signal.SIGINT
+    for name in names[:2]:
+        assert (tmp_path / name / "saved").exists() and starts(tmp_path / name) == 1
+    assert not (tmp_path / "waiting").exists(), "it was not begun"
+
+
+def test_a_worker_saves_its_run_and_ends_when_its_driver_was_killed(tmp_path):
+    code = f"""
+import pathlib, sys
+sys.path[:0] = {sys.path!r}
+from leo_tf.experiments.runner import local
+from leo_tf.experiments.runner.tasks import Task
+local.COMMAND = (sys.executable, {fake_worker.__file__!r})
+runner = local.LocalRunner([{{}}], pathlib.Path({str(tmp_path / "logs")!r}))
+runner.submit(Task("long", {str(tmp_path / "long")!r}, {{}}, "", "", "", {{}}))
+while True:
+    runner.watch(1.0)
+"""
+    with subprocess.Popen([sys.executable, "-c", code]) as driver:
+        wait_for(tmp_path / "long" / "ready")
+        driver.kill()
+    wait_for(tmp_path / "long" / "saved")
+    pid = int((tmp_path / "long" / "start_0").read_text())
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not psutil.pid_exists(pid)
+
+
+def test_two_hundred_runs_leave_the_drivers_memory_and_descriptors_as_they_were(
+    tmp_path,
+):
+    mine = psutil.Process()
+    with running(tmp_path) as runner:
+        names = [f"{number}/quick" for number in range(200)]
+        train_all(runner, tasks(tmp_path, *names[:20]), Console(quiet=True))
+        before = mine.num_fds(), mine.num_threads(), mine.memory_info().rss
+        train_all(runner, tasks(tmp_path, *names[20:]), Console(quiet=True))
+        after = mine.num_fds(), mine.num_threads(), mine.memory_info().rss
+    assert after[:2] == before[:2]
+    assert after[2] - before[2] < 8 * 2**20
+    pids = {(tmp_path / name / "start_0").read_text() for name in names}
+    assert len(pids) == 2, "a process does one run after the other"
+
+
+def test_workers_listen_on_no_socket(tmp_path):
+    with running(tmp_path, jobs=1) as runner:
+        runner.submit(tasks(tmp_path, "long")[0])
+        wait_for(tmp_path / "long" / "ready")
+        pid = int((tmp_path / "long" / "start_0").read_text())
+        for process in (psutil.Process(), psutil.Process(pid)):
+            assert [c for c in process.net_connections() if c.status == "LISTEN"] == []
+
+
+def test_an_error_goes_to_json_and_comes_back_whole():
+    error = InputError("here", "this", "that", "Mend it.")
+    again = from_dict(as_dict(error))
+    assert type(again) is InputError and str(again) == str(error)
+    assert from_dict(as_dict(Stopped(2))).signal == 2
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "expected"),
+    [
+        ([], 0.0, ["", "", "", ""]),
+        (["0"], 0.25, ["0", "0", "0", "0"]),
+        (["4", "7"], 0.5, ["4", "4", "7", "7"]),
+        (["0", "1", "2", "3"], 1.0, ["0", "1", "2", "3"]),
+        (["0", "1", "2", "3"], 2.0, ["0,1", "2,3", "0,1", "2,3"]),
+    ],
+)
+def test_each_worker_has_its_gpus(gpus, share, expected):
+    found = [engines._gpu_of(slot, gpus, share) for slot in range(4)]
+    assert [each.get("CUDA_VISIBLE_DEVICES", "") for each in found] == expected
+    assert all(each["TF_FORCE_GPU_ALLOW_GROWTH"] == "true" for each in found if gpus)
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({"jobs": -1}, "--jobs"),
+        ({"run_cpus": 0}, "--run_cpus"),
+        ({"run_gpus": 0.0}, "--run_gpus"),
+        ({"jobs": 2, "cluster": "auto"}, "--jobs"),
+    ],
+)
+def test_what_makes_no_sense_of_an_engine_is_refused(settings, where):
+    with pytest.raises(ValueError, match=where):
+        Engine(**settings)

@@ -1,0 +1,60 @@
+"""A worker without TensorFlow: it does what the name of its task says.
+
+quick: ends at once.         fails: ends with an error.
+long: until it is told to.   torn: dies while it says something.
+dies-N: kills itself the first N times, then ends.
+hangs-N: does nothing, likewise.   talks: tells of itself for five seconds.
+Starts are counted in the run directory.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import sys
+import time
+
+from leo_tf.errors import Stopped
+from leo_tf.experiments.runner.tasks import Sign, Task, as_dict
+from leo_tf.experiments.runner.worker import main
+
+
+def work(task: Task, tell) -> Sign:
+    kind, _, count = task.name.split("/")[-1].partition("-")
+    directory = pathlib.Path(task.workdir)
+    directory.mkdir(parents=True, exist_ok=True)
+    started = len(list(directory.iterdir()))
+    (directory / f"start_{started}").write_text(str(os.getpid()))
+    tell(Sign(task.name, "begun", step=started, total=10))
+    print("noise of a library")
+    if kind == "torn":
+        sys.stdout.flush()
+        os.write(ANSWERS, json.dumps(Sign(task.name, "to")).encode()[:9])
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "dies" and started < int(count):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "hangs" and started < int(count):
+        time.sleep(600)
+    for step in range(100 if kind == "talks" else 0):
+        tell(Sign(task.name, "as ever", step=step, total=100))
+        time.sleep(0.05)
+    error = None
+    if kind == "fails":
+        error = {"type": "InputError", "parts": ["here", "this", "that", "Mend it."]}
+    if kind == "long":
+        stopped: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+        (directory / "ready").write_text("")
+        while not stopped:
+            time.sleep(0.01)
+        (directory / "saved").write_text("")
+        error = as_dict(Stopped(stopped[0]))
+    return Sign(task.name, has_ended=True, error=error)
+
+
+if __name__ == "__main__":
+    from leo_tf.experiments.runner import worker
+
+    ANSWERS = os.dup(1)
+    worker.work = work
+    main()
