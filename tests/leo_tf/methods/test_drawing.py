@@ -1,4 +1,4 @@
-"""What a search draws: within its ranges, by seed and number, whatever else runs."""
+"""Draws of a search: within its ranges, by seed and number, whatever else runs."""
 
 import math
 
