@@ -23,7 +23,7 @@ _TRIALS, _RUNGS, _FACTOR = 16, 3, 3
 
 
 class Shape(NamedTuple):
-    """What a run of some episodes costs on one core."""
+    """Costs of a run of some episodes on one core."""
 
     name: str
     steps: int
@@ -43,7 +43,7 @@ SHAPES = (
 
 
 def seconds_of(shape: Shape, first: int, last: int) -> float:
-    """What a run takes from one step to another."""
+    """Returns the seconds of a run from one step to another."""
     validations = last // shape.validate_every - first // shape.validate_every
     return _RUN + (last - first) * shape.step + validations * shape.validation
 
