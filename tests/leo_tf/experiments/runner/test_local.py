@@ -16,6 +16,7 @@ import fake_worker
 import psutil
 import pytest
 
+from leo_tf.configs.schema import Config
 from leo_tf.console import Console
 from leo_tf.errors import InputError, Stopped, WorkerError
 from leo_tf.experiments.runner import engines, local
@@ -186,3 +187,19 @@ def test_each_worker_has_its_gpus(gpus, share, expected):
 def test_what_makes_no_sense_of_an_engine_is_refused(settings, where):
     with pytest.raises(ValueError, match=where):
         Engine(**settings)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, None])
+def test_the_threads_of_a_run_do_not_depend_on_how_many_there_are_at_a_time(
+    jobs, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(engines, "_gpus", list)
+    monkeypatch.setattr(engines, "_cores", lambda: 7)
+    monkeypatch.delenv("TF_XLA_FLAGS", raising=False)
+    runner = Engine(jobs, run_cpus=2).start(Config(), tmp_path, Console(quiet=True))
+    runner.close()
+    places = runner._environment
+    assert len(places) == (jobs or 3) and places.count(places[0]) == len(places)
+    for name in ("TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        assert places[0][name] == "2"
+    assert str(tmp_path / "shared" / "xla") in places[0]["TF_XLA_FLAGS"]

@@ -1,0 +1,72 @@
+"""What is seen of many runs: each that is running, the whole, and what went wrong."""
+
+import pytest
+
+from leo_tf.console import Console
+from leo_tf.errors import DiskError
+from leo_tf.experiments.runner import view
+from leo_tf.experiments.runner.tasks import Sign, Task, as_dict
+from leo_tf.experiments.runner.view import View
+
+
+def task(name, steps=100) -> Task:
+    return Task(name, "", {}, "", "", "", {}, steps=steps)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time, in seconds; a test sets it."""
+    now = [1000.0]
+    monkeypatch.setattr(view.time, "monotonic", lambda: now[0])
+    return now
+
+
+def lines_of(capsys) -> list[str]:
+    return capsys.readouterr().err.splitlines()
+
+
+def test_where_nothing_can_be_redrawn_a_line_says_how_far_all_are(clock, capsys):
+    with View([task("a"), task("b"), task("ridge", 0)], Console()) as shown:
+        shown.show(Sign("ridge", "choosing"))
+        clock[0] += 10
+        shown.show(Sign("a", "step 20", 20, 100))
+        assert lines_of(capsys) == ["0 of 3 runs done; ridge choosing; a 20/100"]
+        shown.show(Sign("ridge", has_ended=True))
+        clock[0] += 10
+        shown.show(Sign("a", "step 40", 40, 100))
+        # 20 steps in 20 seconds, 160 to go; what was done before it began counts not.
+        assert lines_of(capsys) == ["1 of 3 runs done, 2:40 left; a 40/100"]
+        shown.show(Sign("a", "validation", 3, 7))  # of other units
+        clock[0] += 10
+        shown.show(None)
+        assert lines_of(capsys)[0].endswith("; a 40/100")
+
+
+def test_a_run_that_is_silent_or_warns_or_fails_is_told_of_even_if_all_else_is_quiet(
+    clock, capsys
+):
+    for quiet in (False, True):
+        with View([task("a")], Console(quiet=quiet)) as shown:
+            shown.show(Sign("a", "its worker ended", is_warning=True))
+            error = DiskError("x", "to write", "no room")
+            shown.show(Sign("a", has_ended=True, error=as_dict(error)))
+        said = lines_of(capsys)
+        assert said[0] == "a: its worker ended"
+        assert said[1:] == ([] if quiet else [f"a: {error}"]), "the command says it"
+
+
+def test_on_a_terminal_each_running_run_has_a_line_and_silence_is_shown(clock, capsys):
+    with View([task("a"), task("b")], Console()) as shown:
+        shown.show(Sign("a", "step 20  accuracy 63.1 %", 20, 100))
+        shown.show(Sign("b", "compiling"))
+        facts = {each.description: each.fields["facts"] for each in shown._bars.tasks}
+        assert facts["a"] == "step 20  accuracy 63.1 %" and facts["b"] == "compiling"
+        clock[0] += 61
+        shown.show(Sign("a", "step 30", 30, 100))
+        bars = {each.description: each for each in shown._bars.tasks}
+        assert bars["b"].fields["facts"] == "no sign for 1:01"
+        assert bars["a"].completed == 30 and bars["all runs"].total == 200
+        shown.show(Sign("b", has_ended=True))
+        bars = {each.description: each for each in shown._bars.tasks}
+        assert "b" not in bars and bars["all runs"].completed == 130
+        assert bars["all runs"].fields["facts"].startswith("1 of 2 runs done, ")
