@@ -26,6 +26,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from leo_tf.configs import rules
 from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline.glyphs.hog import NUM_FEATURES
 from leo_tf.errors import CheckpointError, DiskError, FlagError
 from leo_tf.export.manifest import manifest
 from leo_tf.export.model_card import model_card
@@ -119,7 +120,8 @@ def _encoder(
     console: Console,
 ) -> Encoder | None:
     """What makes the run's features of pictures; None, and says why, if nothing can."""
-    made, is_embedded = best.manifest.get("embedding"), run.config.data.is_embedded
+    made, size = best.manifest.get("embedding"), best.fact("embedding_size", int)
+    is_embedded = run.config.data.is_embedded and size == NUM_FEATURES
     if backbone and (is_embedded or made is None):
         expected = "none: nothing is known of a backbone that made the run's features"
         raise FlagError("--backbone", expected, backbone)
