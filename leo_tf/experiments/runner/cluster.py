@@ -170,12 +170,11 @@ class RayRunner:
         affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         write_file(path / _TOKEN, token.encode())
         with _removed(path / _TOKEN):
-            remote = ray.remote(_check_here).options(
-                num_cpus=0, runtime_env={"env_vars": environment}
-            )
+            remote = ray.remote(_check_here)
+            options: Any = {"num_cpus": 0, "runtime_env": {"env_vars": environment}}
             checks = [
                 remote.options(
-                    scheduling_strategy=affinity(node["NodeID"], soft=False)
+                    scheduling_strategy=affinity(node["NodeID"], soft=False), **options
                 ).remote(str(path / _TOKEN), token, mine)
                 for node in ray.nodes()
                 if node["Alive"]

@@ -290,6 +290,7 @@ def test_a_directory_is_named_by_the_data_if_none_is_given(
 def test_the_directory_of_a_comparison_is_no_place_for_another_job(
     comparison, small_flags, mode, capsys
 ):
+    (comparison / ".lock").unlink(missing_ok=True)
     before = listing(comparison)
     flags = [f"--mode={mode}", f"--workdir={comparison}", "--quiet"]
     assert command_line.main(["run_leo.py", *small_flags, *flags]) == 3
