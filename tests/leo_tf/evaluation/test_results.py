@@ -157,6 +157,7 @@ def test_a_trial_in_json_has_each_number_under_its_own_name():
     assert trial(0.5, diverged=True).as_dict() == {
         "settings": {"outer_lr": 0.1},
         "validation_accuracy": {"mean": 0.5, "half_width_95": 0.1},
+        "accuracy_at_rungs": (),
         "best_step": 5,
         "steps_trained": 12,
         "share_not_finite": 0.125,
