@@ -45,7 +45,13 @@ def _write_split(path: pathlib.Path, split: str, classes: int, seed: int, **chan
 
 # Files of many seconds, the longest first; all others are quick.
 _LONG = (
-    *("test_conformance", "test_compare", "test_examples", "test_hostile_runs"),
+    *(
+        "test_from_images",
+        "test_conformance",
+        "test_compare",
+        "test_examples",
+        "test_hostile_runs",
+    ),
     *("test_main", "test_search", "test_faults", "test_version_directory"),
     *("test_train", "test_goldens", "test_diverging", "test_transforms"),
     *("test_public_api", "test_exporter", "test_resuming", "test_meta_step"),

@@ -146,7 +146,9 @@ def test_classes_are_split_by_folders_or_by_shares(folder):
     assert sorted(fold.splits) == ["test"] * 2 + ["train"] * 6 + ["val"] * 2
 
 
-def test_folds_share_the_classes_of_one_file_of_features(folder, tmp_path, capsys):
+def test_folds_share_the_classes_of_one_file_of_features(
+    folder, tmp_path, quick_job, capsys
+):
     features, workdir = tmp_path / "features", tmp_path / "run"
     pictures = [f"--images={folder}", f"--features_dir={features}"]
     job = ["--mode=compare", "--methods=centroid", "--class_folds=3", *_SMALL]

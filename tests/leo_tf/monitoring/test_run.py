@@ -85,7 +85,7 @@ def test_validation_shows_every_promised_signal_and_no_other(shown):
     assert under(events, "loss_parts") == {"query", "l2", "orthogonality"}
     assert under(events, "inner_loop") == HEALTH
     assert under(events, "inner_loop_steps") == INNER_STEPS
-    assert under(events, "pictures") == {"confusion", "episode", "reliability"}
+    assert under(events, "pictures") == {"confusion", "reliability"}
     assert under(events, "tensors_latents") == {"before", "after"}
     assert under(events, "validation") == {"best_accuracy"}
     assert len(groups(events)) == 7
@@ -169,7 +169,7 @@ def test_clipping_ends_at_its_threshold_and_its_share_is_a_share(shown):
 
 
 def test_pictures_change_as_the_method_learns(shown):
-    for name in ("episode", "reliability"):
+    for name in ("confusion", "reliability"):
         drawn = shown["validation"][f"pictures/{name}"]
         first, last = (picture(drawn[step]) for step in (5, 12))
         assert first.shape == last.shape and (first != last).any()

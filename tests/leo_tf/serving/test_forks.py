@@ -126,6 +126,7 @@ def test_none_of_the_training_code_is_imported_to_answer_and_to_learn(before):
         "leo_tf.serving.closed_forms",
         "leo_tf.serving.inputs",
         "leo_tf.serving.models",
+        "leo_tf.serving.pictures",
         "leo_tf.serving.rest_model",
     }
     assert "tensorflow" in modules and "tensorflow_probability" not in modules
