@@ -40,6 +40,7 @@ _POLL_SECONDS = 0.2
 # For a machine to answer that it sees the directory.
 _CHECK_SECONDS = 120.0
 _TOKEN = ".cluster-token"
+_BEGUN = "begun"
 _LOOPBACK = "127.0.0.1", "localhost"
 
 
@@ -86,6 +87,7 @@ class RayRunner:
         self._check_machines(path, environment)
         self._running: dict[Any, Task] = {}
         self._starts: dict[str, int] = {}
+        self._begun: set[str] = set()
         self._seen: dict[str, float] = {}
         self._signs: list[Sign] = []
         self._is_stopping = False
@@ -100,7 +102,7 @@ class RayRunner:
         """See `Runner`; ends workers that hang, and starts their runs again."""
         deadline = time.monotonic() + seconds
         while not self._signs and time.monotonic() < deadline:
-            self._signs = [Sign(*each) for each in self._told()]
+            self._signs = [self._noted(Sign(*each)) for each in self._told()]
             for sign in self._signs:
                 self._seen[sign.name] = time.monotonic()
             wanted = list(self._running)
@@ -126,6 +128,14 @@ class RayRunner:
                 list(self._running), num_returns=len(self._running), timeout=30
             )
         self._ray.shutdown()
+
+    def _noted(self, sign: Sign) -> Sign:
+        """A sign as it is; that a run was started elsewhere is a warning."""
+        if sign.text.startswith(_BEGUN) and sign.name in self._begun:
+            text = f"its machine or worker was lost; {sign.text}, going on from its "
+            return sign._replace(text=f"{text}last checkpoint", is_warning=True)
+        self._begun.add(sign.name)
+        return sign
 
     def _told(self) -> list:
         try:
@@ -215,7 +225,7 @@ def _work(task: Task, board: Any) -> str:
         with contextlib.suppress(Exception):  # its machine is lost: nobody hears it
             board.put.remote(sign)
 
-    tell(Sign(task.name, f"on {socket.gethostname()}"))
+    tell(Sign(task.name, f"{_BEGUN} on {socket.gethostname()}"))
     refusal = _other_code(task.code)
     try:
         if refusal:

@@ -148,7 +148,7 @@ def _gpu_of(slot: int, gpus: list[str], share: float) -> dict[str, str]:
 
 
 def _compile_cache(path: pathlib.Path) -> dict[str, str]:
-    """The environment in which what XLA has compiled is kept for all workers."""
+    """The environment in which what XLA has compiled is kept for other workers."""
     flags = os.environ.get("TF_XLA_FLAGS", "")
     if _CACHE_FLAG in flags:
         return {}
