@@ -23,8 +23,8 @@ def are_pictures(values: Any) -> bool:
     """Says whether these are paths, contents of files, or images of Pillow's."""
     if isinstance(values, (str, bytes, os.PathLike)) or not hasattr(values, "__len__"):
         return False
-    if hasattr(values, "columns") or np.ndim(getattr(values, "shape", (0,))) != 1:
-        return False
+    if hasattr(values, "toarray") or len(getattr(values, "shape", (0,))) != 1:
+        return False  # numbers, or a sparse array: for others to judge
     first = next(iter(values), None)
     return isinstance(first, (str, bytes, os.PathLike)) or _is_image(first)
 
