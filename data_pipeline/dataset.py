@@ -28,7 +28,7 @@ from leo_tf.data_pipeline.sampler import (
 )
 from leo_tf.data_pipeline.sources import Data, read
 from leo_tf.data_pipeline.splits import join
-from leo_tf.errors import InputError, one_line, shown
+from leo_tf.errors import FlagError, InputError, one_line, shown
 
 # A batch of episodes takes about this much memory, whatever the number of queries.
 _BATCH_BYTES = 64 * 2**20
@@ -157,6 +157,7 @@ def evaluation_shape(config: Config, split: Split) -> dict[str, Any]:
 
     Raises:
       InputError: if a class has no row left after the support.
+      FlagError: if unbalanced queries would take all there are of each class.
     """
     shape = config.episodes
     num_query, dirichlet = shape.test_num_query, shape.query_dirichlet
@@ -165,6 +166,11 @@ def evaluation_shape(config: Config, split: Split) -> dict[str, Any]:
     if num_query is None:
         num_query = largest_num_query(split.table.index, shape.evaluation_shot)
     way, shot = shape.evaluation_way, shape.evaluation_shot
+    most = int(split.table.index.class_sizes.max()) - shot
+    if dirichlet is not None and num_query >= most:
+        expected = f"below {most}, so that one class can have more than another"
+        hint = "Each class has no more examples, so the queries would be balanced."
+        raise FlagError("--test_num_query", expected, str(num_query), hint)
     sizes: dict[str, Any] = {"way": way, "shot": shot, "num_query": num_query}
     return sizes if dirichlet is None else {**sizes, "query_dirichlet": dirichlet}
 

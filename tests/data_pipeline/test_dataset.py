@@ -10,7 +10,7 @@ from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.pipeline import FeatureTable
 from leo_tf.data_pipeline.release_layout import SPLITS
-from leo_tf.errors import InputError
+from leo_tf.errors import FlagError, InputError
 
 
 def config(data_path, **settings) -> Config:
@@ -213,6 +213,12 @@ def test_unbalanced_test_episodes_have_the_queries_of_training_unless_given(tiny
     assert shape["num_query"] == 3 and shape["query_dirichlet"] == 2.0
     given = both.replace(test_num_query=5)
     assert datasets.evaluation_shape(given, splits["test"])["num_query"] == 5
+    # All that is left of classes of 12 would be balanced, without a word.
+    shots = both.episodes.evaluation_shot
+    for queries in (12 - shots, 12):
+        all_there_are = both.replace(test_num_query=queries)
+        with pytest.raises(FlagError, match=f"--test_num_query: .*below {12 - shots},"):
+            datasets.evaluation_shape(all_there_are, splits["test"])
     [rows] = datasets.evaluation_episodes(both, splits["test"], count=6).rows
     counts = [np.bincount(x.numpy().ravel(), minlength=3) for x in rows.labels]
     assert len({tuple(x) for x in counts}) > 2 and {x.sum() for x in counts} == {9}

@@ -151,8 +151,9 @@ def test_folds_share_the_classes_of_one_file_of_features(
 ):
     features, workdir = tmp_path / "features", tmp_path / "run"
     pictures = [f"--images={folder}", f"--features_dir={features}"]
-    job = ["--mode=compare", "--methods=centroid", "--class_folds=3", *_SMALL]
-    command = ["run_leo.py", *pictures, *job, f"--workdir={workdir}"]
+    job = ["--mode=compare", "--jobs=0", "--methods=centroid", *_SMALL]
+    command = ["run_leo.py", *pictures, *job, "--class_folds=3"]
+    command.append(f"--workdir={workdir}")
     assert main(command) == 0
     assert "Nearest centroid" in capsys.readouterr().out
     with np.load(features / "all.npz") as arrays:
