@@ -262,6 +262,7 @@ function byLetters(a, b) {
 
 function askDrawing() {
   if (pads.ask.isEmpty) {
+    asking += 1; // what is on its way comes too late
     question = null;
     $("answer").replaceChildren();
     return;
@@ -276,6 +277,7 @@ function askPicture(picture, name) {
     if (mine !== asking) return; // more strokes have come
     const { bytes, thumb } = await picture;
     const features = await named(embed(bytes), name);
+    if (mine !== asking) return;
     say("");
     question = { features, thumb };
     if (taught) await answer(question);
@@ -296,6 +298,7 @@ function askFiles(files) {
         return;
       }
       const found = await answer(question);
+      if (!found) return;
       const none = isUnknown(found) ? " (perhaps none of these)" : "";
       const said = `${file.name}: ${bestOf(found, taught.classes)}, ${percent(Math.max(...found.shares))}${none}`;
       $("earlier").append(element("li", {}, shown(thumb), said));
@@ -306,6 +309,7 @@ function askFiles(files) {
 async function answer({ features, thumb }) {
   const { classes: of, classifier } = taught;
   const outputs = await ask("predict", { classifier, queries: [Array.from(features)] });
+  if (question?.features !== features) return null; // another was asked, or it was cleared
   const found = { features, thumb, shares: outputs.probabilities[0], known: outputs.known?.[0],
     centroid: nearestCentroid(features, of) };
   showAnswer($("answer"), found, of, model.title);
