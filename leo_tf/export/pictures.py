@@ -121,17 +121,8 @@ def _encoder(backbone: Backbone, views: str, kept_as: type) -> Encoder:
     return Encoder(embed, pixels, backbone.held, facts)
 
 
-def features_of(
-    request: Request, field: str, encoder: Encoder, fewest: int, most: int
-) -> tf.Tensor:
-    """Returns the features [n, D] of pictures [n], each the bytes of a file.
-
-    Args:
-      request: `field` has them, and is checked before anything is decoded.
-      encoder: as for `Encoder`.
-      fewest, most: how many there may be.
-    """
-    request = _checked(request, field, encoder, fewest, most)
+def features_of(request: Request, field: str, encoder: Encoder) -> tf.Tensor:
+    """Returns the features [n, D] of `field`'s pictures [n], checked as below."""
     features = encoder.embed(request[field])
     blank = ~tf.reduce_any(features != 0, axis=1)
     message = (
@@ -140,10 +131,10 @@ def features_of(
     return require_rows({"features": features}, blank, message)["features"]
 
 
-def _checked(
+def check_pictures(
     request: Request, field: str, encoder: Encoder, fewest: int, most: int
 ) -> Request:
-    """The request if it has the right number of files that are small enough."""
+    """Checks `field`: from `fewest` to `most` files, small enough. Decodes nothing."""
     shape = tf.shape(request[field])
     message = f"{field}: expected a list of pictures, received shape {{}}"
     request = require(request, tf.equal(tf.size(shape), 1), message, shape)

@@ -36,8 +36,22 @@ def check_support(request: Request, limits: Limits) -> Request:
     """Checks `support` [S, D] and `labels` [S], then adds `way` [] int32, N."""
     request = _check_matrix(request, "support", "S", limits.embedding_size)
     request = _check_count(request, "support", limits.max_support, "examples")
-    request = _check_classes(_check_labels(request), limits)
+    request = check_labels(request, "support", tf.shape(request["support"])[0], limits)
     return _check_values(request, "support", _SHORTEST)
+
+
+def check_labels(
+    request: Request, field: str, rows: tf.Tensor, limits: Limits
+) -> Request:
+    """Checks `labels` [S], one for each of the rows of `field`, and adds `way`."""
+    shape = tf.shape(request["labels"])
+    message = "labels: expected shape [S], received shape {}"
+    request = require(request, tf.equal(tf.size(shape), 1), message, shape)
+    request["labels"] = tf.ensure_shape(request["labels"], [None])
+    count = tf.size(request["labels"])
+    message = f"labels: expected {{}} labels, one a row of `{field}`, received {{}}"
+    request = require(request, tf.equal(count, rows), message, rows, count)
+    return _check_classes(request, limits)
 
 
 def check_queries(request: Request, limits: Limits) -> Request:
@@ -101,16 +115,6 @@ def _check_count(request: Request, field: str, most: int, unit: str) -> Request:
     count = tf.shape(request[field])[0]
     message = f"{field}: expected 2 to {most} {unit}, received {{}}"
     return require(request, (count >= 2) & (count <= most), message, count)
-
-
-def _check_labels(request: Request) -> Request:
-    shape = tf.shape(request["labels"])
-    message = "labels: expected shape [S], received shape {}"
-    request = require(request, tf.equal(tf.size(shape), 1), message, shape)
-    request["labels"] = tf.ensure_shape(request["labels"], [None])
-    count, rows = tf.size(request["labels"]), tf.shape(request["support"])[0]
-    message = "labels: expected {} labels, one a row of `support`, received {}"
-    return require(request, tf.equal(count, rows), message, rows, count)
 
 
 def _check_classes(request: Request, limits: Limits) -> Request:

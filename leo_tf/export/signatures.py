@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from leo_tf.evaluation.confidence import Confidence
 from leo_tf.export import request_checks as checks
-from leo_tf.export.pictures import Encoder, features_of
+from leo_tf.export.pictures import Encoder, check_pictures, features_of
 from leo_tf.export.request_checks import Limits, Request
 from leo_tf.model.learner import AnyLearner, UnevenAdapted, uneven_adapt
 
@@ -184,19 +184,30 @@ class _Parts:
         return {name: tf.cast(getattr(adapted, name), tf.float32) for name in names}
 
     def embed_images(self, images):
-        return {"features": self._features("images", images, fewest=0)}
+        request = self._pictures({"images": images}, "images", fewest=0)
+        return {"features": features_of(request, "images", self._encoder)}
 
     def adapt_images(self, support_images, labels):
-        return self.adapt(self._features("support_images", support_images), labels)
+        return self.adapt(*self._examples(support_images, labels))
 
     def classify_images(self, support_images, labels, query_images):
-        support = self._features("support_images", support_images)
-        queries = self._features("query_images", query_images, fewest=0)
+        request = {"query_images": query_images}
+        request = self._pictures(request, "query_images", fewest=0)
+        support, labels = self._examples(support_images, labels)
+        queries = features_of(request, "query_images", self._encoder)
         return self.classify(support, labels, queries)
 
-    def _features(self, field, images, fewest=2):
+    def _examples(self, support_images, labels):
+        """Features and labels; no picture is decoded where labels are wrong."""
+        request = {"support_images": support_images, "labels": labels}
+        request = self._pictures(request, "support_images", fewest=2)
+        count = tf.size(request["support_images"])
+        request = checks.check_labels(request, "support_images", count, self._limits)
+        return features_of(request, "support_images", self._encoder), request["labels"]
+
+    def _pictures(self, request, field, fewest):
         most = self._limits.max_support
-        return features_of({field: images}, field, self._encoder, fewest, most)
+        return check_pictures(request, field, self._encoder, fewest, most)
 
     def _support(self, request: Request) -> Request:
         """The request, checked, with `way`."""

@@ -136,6 +136,16 @@ def test_what_is_no_picture_or_too_large_is_refused_before_it_is_decoded(model, 
     model("embed_images", {"images": as_array(FILES[:1])})
 
 
+@pytest.mark.parametrize("labels", [[0, 1, 0], [0, 0], [0, 9], [0, 2]])
+def test_no_picture_is_decoded_where_labels_are_wrong(model, labels):
+    damaged = as_array([FILES[0][:-30], FILES[1]])
+    more = {"query_images": as_array(FILES[:1])}
+    for signature, fields in (("adapt_images", {}), ("classify_images", more)):
+        inputs = {"support_images": damaged, "labels": np.array(labels), **fields}
+        with pytest.raises(RequestError, match="^labels: expected"):
+            model(signature, inputs)
+
+
 def test_a_classifier_takes_paths_bytes_and_images_of_pillow(directory, tmp_path):
     paths = [tmp_path / f"{i}" for i in range(4)]
     for path, content in zip(paths, FILES):

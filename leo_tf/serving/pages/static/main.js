@@ -292,27 +292,27 @@ function askFiles(files) {
     queued(async () => {
       const { bytes, thumb } = await ofFile(file, model.pictures.max_picture_bytes);
       const features = await named(embed(bytes), file.name);
-      question = { features, thumb };
       if (!taught) {
         $("answer").textContent = "Teach two classes first.";
         return;
       }
+      question = { features, thumb };
+      const { classes: of } = taught;
       const found = await answer(question);
-      if (!found) return;
       const none = isUnknown(found) ? " (perhaps none of these)" : "";
-      const said = `${file.name}: ${bestOf(found, taught.classes)}, ${percent(Math.max(...found.shares))}${none}`;
+      const said = `${file.name}: ${bestOf(found, of)}, ${percent(Math.max(...found.shares))}${none}`;
       $("earlier").append(element("li", {}, shown(thumb), said));
     });
   }
 }
 
-async function answer({ features, thumb }) {
+// Shows what the model says of a question, unless another was asked since, or it was cleared.
+async function answer(asked) {
   const { classes: of, classifier } = taught;
-  const outputs = await ask("predict", { classifier, queries: [Array.from(features)] });
-  if (question?.features !== features) return null; // another was asked, or it was cleared
-  const found = { features, thumb, shares: outputs.probabilities[0], known: outputs.known?.[0],
-    centroid: nearestCentroid(features, of) };
-  showAnswer($("answer"), found, of, model.title);
+  const outputs = await ask("predict", { classifier, queries: [Array.from(asked.features)] });
+  const found = { ...asked, shares: outputs.probabilities[0], known: outputs.known?.[0],
+    centroid: nearestCentroid(asked.features, of) };
+  if (question === asked) showAnswer($("answer"), found, of, model.title);
   return found;
 }
 
