@@ -22,8 +22,6 @@ ELSEWHERE = {
     "python.md": "tests/test_readme.py",
     "serving.md": "tests/leo_tf/export/test_export_docs.py",
 }
-# Pages whose other commands are not marked yet.
-NOT_YET = ("serving.md", "serving_client.md")
 BLOCK = re.compile(r"(<!-- not run: .+ -->\n+)?^```python\n(.*?)^```", re.M | re.S)
 
 
@@ -106,8 +104,6 @@ def test_commands_of_a_page_are_command_lines(page, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_other_commands_say_why_they_are_not_run(page):
-    if page.name in NOT_YET:
-        return
     text = page.read_text("utf-8")
     for command in re.findall(r"(?:^|\n\n)    ([a-zA-Z].*)", text):
         if command.split()[0] in ("pip", "docker", "curl", "export", "saved_model_cli"):

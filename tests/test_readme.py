@@ -5,11 +5,13 @@ import re
 import shlex
 
 import pytest
+from PIL import Image, ImageDraw
 
 from leo_tf.cli.main import main
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 # Makes a command of the README a matter of seconds; it changes nothing else of it.
 QUICK = [
     "--num_steps=2",
@@ -38,7 +40,7 @@ def commands() -> list[list[str]]:
 def user(tmp_path, monkeypatch):
     """A directory with the features the README speaks of, as its snippet saves them."""
     monkeypatch.chdir(tmp_path)
-    snippet = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    [snippet] = [code for code in SNIPPETS if "np.savez" in code]
     for directory in ("features", "embeddings/miniImageNet/center"):
         exec(snippet.replace('"features', f'"{directory}'), {})
     return tmp_path
@@ -64,8 +66,8 @@ def test_the_commands_for_own_features_and_for_the_papers_numbers_run(user, caps
 
 def test_make_has_the_targets_the_readme_names():
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^    make (\w+)$", README, re.MULTILINE))
-    assert targets == {"demo", "test"}
+    targets = set(re.findall(r"^    make (\w+) ", README, re.MULTILINE))
+    assert targets == {"demo", "try", "test"}
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
@@ -89,6 +91,22 @@ class Recorder:
             return self
 
         return call
+
+
+@pytest.mark.usefixtures("quick_job")
+def test_the_first_python_trains_exports_and_classifies_drawings(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a1", "b1", "a2"):
+        drawing = Image.new("L", (40, 40), "white")
+        stroke = [(8, 20), (32, 20)] if "a" in name else [(20, 8), (20, 32)]
+        ImageDraw.Draw(drawing).line(stroke, "black", 3)
+        drawing.save(f"{name}.png")
+    few = "num_steps=4, num_val_episodes=9, num_test_episodes=9, jit='off'"
+    few += ", inner_unroll_length=1, finetuning_unroll_length=1"
+    exec(SNIPPETS[0].replace("num_steps=1000", few), {})
+    assert capsys.readouterr().out.splitlines()[-1] == "['a']"
 
 
 @pytest.mark.usefixtures("quick_job")

@@ -28,7 +28,6 @@ LEVELS = np.arange(201) / 200
 # How much a query looks as if it were of a class of the episode. The last does not come
 # from logits: the largest cosine of the query with a class mean.
 SCORES = "probability", "logit", "energy", "cosine"
-FROM_LOGITS = SCORES[:3]
 _USUAL_SCORE = "logit"  # where no classes are left outside to choose by
 FALSE_ALARMS, COVERAGE = 0.05, 0.9  # of which tests tell what they come to
 _FITTED_ON = 500  # episodes
@@ -58,7 +57,7 @@ class Confidence(NamedTuple):
     shot: int
     episodes: int
     temperature: float  # logits are divided by it
-    score: str  # of `FROM_LOGITS`, which tells classes outside best
+    score: str  # the one of `SCORES` that tells classes outside best
     auroc: dict[str, float]  # of each of `SCORES` there; empty without other classes
     known: tuple[float, ...]  # [L] quantiles of that score, of queries inside
     least: tuple[float, ...]  # [L] least probability of a class in the set
@@ -85,7 +84,7 @@ class Confidence(NamedTuple):
                 and found.temperature > 0
                 and all(type(count) is int for count in counts)
                 and all(len(table) == len(LEVELS) for table in tables)
-                and found.score in FROM_LOGITS
+                and found.score in SCORES
                 and set(found.auroc) in (set(), set(SCORES))
             )
         except (TypeError, AttributeError, OverflowError) as error:
@@ -218,7 +217,7 @@ def fit_to(found: Answers) -> dict[str, Any]:
     if found.outside.size:
         sides = {name: _sides(found, name, temperature) for name in SCORES}
         auroc = {name: float(_auroc(*pair).mean()) for name, pair in sides.items()}
-        score = max(FROM_LOGITS, key=lambda name: auroc[name])
+        score = max(SCORES, key=lambda name: auroc[name])
     inside, _ = _sides(found._replace(mixed=found.inside), score, temperature)
     shares = np.sort(_of_right(_softmax(found.inside / temperature)), axis=None)
     # Of the shares, the lowest so many may be left out; some of a level too high.

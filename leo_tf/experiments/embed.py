@@ -1,5 +1,6 @@
 """Jobs on pictures: pre-train a backbone, and turn pictures into features."""
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -21,13 +22,14 @@ from leo_tf.embedding.backbones import (
     Backbone,
     backbone_named,
 )
-from leo_tf.embedding.embed import ALL, embed_pictures
+from leo_tf.embedding.embed import ALL, embed_pictures, embedding_of
 from leo_tf.embedding.pretraining import RECIPES, Recipe, held_out
 from leo_tf.embedding.views import decoded_side
 from leo_tf.embedding.wide_resnet import shape_of
 from leo_tf.environment import versions
 from leo_tf.errors import FlagError, InputError, shown
-from leo_tf.files import AnyPath, make_directory, read_json, to_json, write_file
+from leo_tf.files import AnyPath, read_json, to_json, write_file
+from leo_tf.runs.directory import RunDirectory
 from leo_tf.training.interrupts import StopRequest
 
 CLASS_SPLIT = "0.64,0.16,0.2"  # miniImageNet's: 64, 16 and 20 classes of 100
@@ -94,7 +96,10 @@ def embed(
     console.say(
         f"{len(pictures.items)} pictures of {len(pictures.class_names)} classes"
     )
-    with StopRequest() as stop:
+    # A finished directory may be read-only, or in use by others.
+    done = embedding_of(features_dir) is not None
+    held = contextlib.nullcontext() if done else RunDirectory(features_dir).held()
+    with held, StopRequest() as stop:
         facts = embed_pictures(
             pictures,
             found,
@@ -138,34 +143,33 @@ def pretrain(
     recipe_used = recipe_of(recipe, {**changes, "side": image_size})
     pictures = split_pictures(images, data, console)
     chosen = pictures.of_split("train")
-    directory = pathlib.Path(workdir)
-    make_directory(directory)
     job = {
         "recipe": recipe_used._asdict(),
         "skip_bad_images": skip_bad_images,
         "pictures": pictures.part(chosen).digest(),
         "trained_on": _classes_of(pictures, "train"),
     }
-    path = directory / PRETRAINING_FILE
-    begun = _begun(path, job)
-    if "results" in begun and (directory / BACKBONE_FILE).is_file():
-        return begun
-    write_file(path, to_json(job))
-    side = decoded_side(recipe_used.side, "center")
-    pixels, labels = _decoded(
-        pictures, chosen, side, directory, skip_bad_images, console
-    )
-    sizes = {
-        "classes": len(np.unique(labels)),
-        "rows": len(labels),
-        "held_out": int(held_out(labels).sum()),
-    }
-    console.say(f"{sizes['classes']} classes, {len(labels)} pictures")
-    found = pretraining.pretrain(pixels, labels, recipe_used, directory, console)
-    done = {**job, **sizes, "results": found, "versions": versions()}
-    write_file(path, to_json(done))
-    pretraining.remove_states(directory)
-    (directory / _PICTURES_FILE).unlink(missing_ok=True)
+    directory = pathlib.Path(workdir)
+    with RunDirectory(directory).held():
+        path = directory / PRETRAINING_FILE
+        begun = _begun(path, job)
+        if "results" in begun and (directory / BACKBONE_FILE).is_file():
+            return begun
+        write_file(path, to_json(job))
+        side = decoded_side(recipe_used.side, "center")
+        given = pictures, chosen, side, directory, skip_bad_images, console
+        pixels, labels = _decoded(*given)
+        sizes = {
+            "classes": len(np.unique(labels)),
+            "rows": len(labels),
+            "held_out": int(held_out(labels).sum()),
+        }
+        console.say(f"{sizes['classes']} classes, {len(labels)} pictures")
+        found = pretraining.pretrain(pixels, labels, recipe_used, directory, console)
+        done = {**job, **sizes, "results": found, "versions": versions()}
+        write_file(path, to_json(done))
+        pretraining.remove_states(directory)
+        (directory / _PICTURES_FILE).unlink(missing_ok=True)
     return done
 
 

@@ -32,10 +32,10 @@ from leo_tf.export.manifest import manifest
 from leo_tf.export.model_card import model_card
 from leo_tf.export.pictures import Encoder, encoder_of
 from leo_tf.export.request_checks import Limits
-from leo_tf.export.signatures import Servable, names_for, shape_of
+from leo_tf.export.signatures import Servable, names_for, nearest_of, shape_of
 from leo_tf.files import AnyPath, flush_to_disk, make_directory
 from leo_tf.methods.ensemble import Ensemble
-from leo_tf.model.learner import AnyLearner, uneven_adapt
+from leo_tf.model.learner import AnyLearner, Learner, uneven_adapt
 from leo_tf.runs.manifest import Checkpoint
 from leo_tf.runs.run import Run, load_run
 
@@ -90,8 +90,8 @@ def export_model(
     _check_exportable(run)
     if is_lite:
         check_convertible(run.learner)
-    limits = _limits(run, best, caps)
     fitted, dtype = run.confidence(best), run.config.data.dtype
+    limits = _limits(run, best, caps, nearest_of(run.learner, fitted))
     _check_one_format(export_dir, is_lite)
     encoder = None
     if not is_lite:
@@ -220,7 +220,9 @@ def _check_exportable(run: Run) -> None:
         raise FlagError("--mode=export", expected, name, hint)
 
 
-def _limits(run: Run, best: Checkpoint, caps: Mapping[str, int]) -> Limits:
+def _limits(
+    run: Run, best: Checkpoint, caps: Mapping[str, int], nearest: Learner | None
+) -> Limits:
     """What the export takes; P and whether it works is seen by trying."""
     size, way = best.fact("embedding_size", int), getattr(run.learner, "way", None)
     for name, most in caps.items():
@@ -236,7 +238,11 @@ def _limits(run: Run, best: Checkpoint, caps: Mapping[str, int]) -> Limits:
     if not np.all(np.isfinite(adapted.classifier)):
         expected = "variables that give finite classifiers"
         raise CheckpointError(str(best.path), expected, "NaN or infinity")
-    return Limits(size, adapted.classifier.shape[-1], way=way, **caps)
+    parameters, means = adapted.classifier.shape[-1], 0
+    if nearest is not None:
+        found = uneven_adapt(nearest)(support, labels, tf.constant(len(labels)))
+        means = found.classifier.shape[-1]
+    return Limits(size, parameters + means, means=means, way=way, **caps)
 
 
 def _save(servable: Servable, limits: Limits, path: pathlib.Path) -> None:

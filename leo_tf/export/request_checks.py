@@ -26,10 +26,11 @@ class Limits(NamedTuple):
     """What an export takes."""
 
     embedding_size: int  # D
-    parameters: int  # P
+    parameters: int  # P, the class means below included
     max_classes: int  # N at most
     max_support: int  # S at most
     way: int | None = None  # the only N, for a method that knows one only
+    means: int = 0  # numbers of a class mean behind its classifier, if there is one
 
 
 def check_support(request: Request, limits: Limits) -> Request:

@@ -1,7 +1,8 @@
 """The functions of an export: adapt, predict, classify, embed; and of pictures.
 
 Shapes: S support examples, M queries, N way, D embedding size, Z latent size, P numbers
-of a class in the classifier. All but D and P may differ from request to request.
+of a class in the classifier, and of its mean where likeness is a cosine. All but D and
+P may differ from request to request.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +13,9 @@ from leo_tf.evaluation.confidence import Confidence
 from leo_tf.export import request_checks as checks
 from leo_tf.export.pictures import Encoder, check_pictures, features_of
 from leo_tf.export.request_checks import Limits, Request
-from leo_tf.model.learner import AnyLearner, UnevenAdapted, uneven_adapt
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
+from leo_tf.methods.transforms import beside
+from leo_tf.model.learner import AnyLearner, Learner, UnevenAdapted, uneven_adapt
 
 # Field -> type and shape, as export.json tells it and `specs` reads it.
 _FIELDS = {
@@ -102,6 +105,13 @@ class Servable(tf.Module):
         return {name: getattr(self, name) for name in self._names}
 
 
+def nearest_of(learner: AnyLearner, fitted: Confidence | None) -> Learner | None:
+    """Returns nearest centroid on a method's features, if its likeness is a cosine."""
+    if fitted is None or fitted.score != "cosine":
+        return None
+    return beside(learner, NearestCentroid())
+
+
 def described(limits: Limits, names: Sequence[str], is_fitted: bool = False) -> dict:
     """Signature -> inputs and outputs -> field -> type and shape, in words.
 
@@ -144,6 +154,7 @@ class _Parts:
     def __init__(self, learner, limits, dtype, checked, fitted, encoder):
         self._learner, self._limits, self._encoder = learner, limits, encoder
         self._dtype, self._checked, self._fitted = dtype, checked, fitted
+        self._nearest = nearest_of(learner, fitted)
 
     def adapt(self, support, labels):
         request = self._support({"support": support, "labels": labels})
@@ -175,7 +186,8 @@ class _Parts:
             request = checks.check_queries(request, self._limits)
         queries = self._unit(request["queries"])
         if hasattr(self._learner, "answer"):
-            return self._answers(self._answered(request, queries))
+            cosines = self._cosines(self._means(request), queries)
+            return self._answers(self._answered(request, queries), cosines)
         return self._answer(self._adapted(request).classifier, queries)
 
     def embed(self, support, labels):
@@ -223,16 +235,35 @@ class _Parts:
         support = self._unit(request["support"])
         adapt = uneven_adapt(self._learner)
         adapted = adapt(support, request["labels"], request["way"])
+        if self._nearest is not None:
+            both = [adapted.classifier, self._means(request)]
+            adapted = adapted._replace(classifier=tf.concat(both, axis=1))
         shape = [None, self._limits.parameters]  # [N, P]
         return adapted._replace(classifier=tf.ensure_shape(adapted.classifier, shape))
 
     def _logits(self, classifier, inputs):
         """[M, N] scores by the method's own head, of one task, at its temperature."""
-        logits = self._learner.logits(classifier[tf.newaxis], inputs[tf.newaxis])[0]
+        own = classifier[:, : self._limits.parameters - self._limits.means]
+        logits = self._learner.logits(own[tf.newaxis], inputs[tf.newaxis])[0]
         return self._at_temperature(logits)
 
     def _answer(self, classifier, queries):
-        return self._answers(self._logits(classifier, queries))
+        means = classifier[:, self._limits.parameters - self._limits.means :]
+        cosines = self._cosines(means, queries)
+        return self._answers(self._logits(classifier, queries), cosines)
+
+    def _means(self, request):
+        """Class means [N, P'] behind each classifier, if likeness is a cosine."""
+        if self._nearest is None:
+            return None
+        support = self._unit(request["support"])
+        adapt = uneven_adapt(self._nearest)
+        return adapt(support, request["labels"], request["way"]).classifier
+
+    def _cosines(self, means, queries):
+        if self._nearest is None:
+            return None
+        return self._nearest.logits(means[tf.newaxis], queries[tf.newaxis])[0]
 
     def _answered(self, request, queries):
         """[M, N] scores of a method that sees all queries together."""
@@ -244,7 +275,7 @@ class _Parts:
     def _at_temperature(self, logits):
         return logits / self._fitted.temperature if self._fitted else logits
 
-    def _answers(self, logits):
+    def _answers(self, logits, cosines):
         """Returns the answers to queries, and where two tables place them.
 
         `known` is the share of validation queries that looked less as if they were of a
@@ -259,7 +290,8 @@ class _Parts:
             "classes": tf.argmax(logits, axis=1),
         }
         if self._fitted:
-            likeness = _likeness(logits, self._fitted.score)  # [M]
+            scores = logits if cosines is None else cosines
+            likeness = _likeness(scores, self._fitted.score)  # [M]
             answer["known"] = self._rank(likeness, self._fitted.known)
             answer["plausible"] = self._rank(probabilities, self._fitted.least[::-1])
         return answer
@@ -278,7 +310,7 @@ class _Parts:
 
 
 def _likeness(logits, score):
-    """[M] of logits [M, N]: one of the scores of `evaluation.confidence`."""
+    """[M] of logits or cosines [M, N]: a score of `evaluation.confidence`."""
     if score == "probability":
         logits = tf.nn.softmax(logits)
     if score == "energy":

@@ -120,9 +120,7 @@ def test_the_best_score_of_those_from_logits_is_taken():
     outside = np.full_like(found.outside, -30.0)
     outside[..., 0] = 3.0
     fitted = fit(found._replace(outside=outside))
-    assert fitted.score == max(
-        confidence.FROM_LOGITS, key=lambda name: fitted.auroc[name]
-    )
+    assert fitted.score == max(confidence.SCORES, key=lambda name: fitted.auroc[name])
     assert fitted.auroc["probability"] < 0.1 < fitted.auroc[fitted.score]
 
 
@@ -211,7 +209,7 @@ def test_what_is_kept_is_read_again_and_nothing_else_is():
         {"known": [1.0]},
         {"known": [math.nan] * len(LEVELS)},
         {"least": None},
-        {"score": "cosine"},
+        {"score": "distance"},
         {"auroc": {"logit": 0.5}},
         {"step": 1.5},
     ):

@@ -17,11 +17,12 @@ from leo_tf.console import Console
 from leo_tf.embedding import stage_times
 from leo_tf.embedding.pretraining import RECIPES
 from leo_tf.embedding.wide_resnet import multiplications
-from leo_tf.errors import FlagError, InputError
+from leo_tf.errors import FlagError, HeldError, InputError
 from leo_tf.experiments import embed as embedding
 from leo_tf.experiments import from_images as module
 from leo_tf.experiments.embed import split_pictures
 from leo_tf.experiments.from_images import from_images
+from leo_tf.runs.directory import RunDirectory
 
 README = (pathlib.Path(__file__).parents[3] / "README.md").read_text("utf-8")
 _SMALL = (
@@ -170,6 +171,18 @@ def test_folds_share_the_classes_of_one_file_of_features(
         classes = {*arrays["labels"].tolist()}
     names = zip(tested.class_names, tested.splits)
     assert classes == {name for name, split in names if split == "test"}
+
+
+def test_no_two_jobs_write_in_one_directory(folder, tmp_path):
+    place = tmp_path / "out"
+    with RunDirectory(place).held():
+        for job in (embedding.embed, embedding.pretrain):
+            with pytest.raises(HeldError, match="expected no other process"):
+                job(folder, place)
+        assert [path.name for path in place.iterdir()] == [".lock"]
+    found = embedding.embed(folder, place)
+    with RunDirectory(place).held():  # by a training on them, perhaps
+        assert embedding.embed(folder, place) == found
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,40 @@ def test_answers_say_how_a_query_and_classes_compare_with_validation(ask, traine
     assert 0 < answer["plausible"].mean() < 1
 
 
+def test_likeness_may_be_the_cosine_with_a_class_mean(trained_copy, tmp_path):
+    path = trained_copy / "confidence.json"
+    fitted = json.loads(path.read_text())
+    known = np.linspace(-0.5, 1, len(LEVELS)).tolist()
+    path.write_text(json.dumps({**fitted, "score": "cosine", "known": known}))
+    assert export(trained_copy, tmp_path) == 0
+    ask = tf.saved_model.load(str(tmp_path / "1")).signatures
+    request = make_request(way=3, shot=2, queries=20)
+    once = {k: v.numpy() for k, v in ask["classify"](**tensors(request)).items()}
+    rows = {name: request[name] for name in ("support", "queries")}
+    unit = {k: x / np.linalg.norm(x, axis=1, keepdims=True) for k, x in rows.items()}
+    members = [unit["support"][request["labels"] == label] for label in range(3)]
+    means = np.stack([each.mean(axis=0) for each in members])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    cosines = (unit["queries"] @ means.T).max(axis=1)
+    above = (cosines[:, np.newaxis] >= known).sum(axis=1)
+    np.testing.assert_allclose(once["known"], np.maximum(above - 1, 0) / 200, atol=6e-3)
+    assert once["known"].std() > 0.05
+    # The rest is as ever; the classifier has the means behind its weights.
+    expected = training_answers(best_learner(trained_copy), 3, 2, request)
+    temperature = fitted["temperature"]
+    logits = expected["logits"] / temperature
+    np.testing.assert_allclose(once["logits"], logits, rtol=1e-4, atol=1e-5)
+    adapted = ask["adapt"](**tensors(part(request, *SUPPORT)))["classifier"].numpy()
+    own = expected["classifier"].shape[1]
+    np.testing.assert_allclose(adapted[:, :own], expected["classifier"], atol=1e-6)
+    np.testing.assert_allclose(adapted[:, own:], means, atol=1e-6)
+    facts = json.loads((tmp_path / "1" / "export.json").read_text())
+    assert facts["parameters_per_class"] == adapted.shape[1] == own + means.shape[1]
+    later = {"classifier": adapted, "queries": request["queries"]}
+    for name, value in ask["predict"](**tensors(later)).items():
+        np.testing.assert_array_equal(value, once[name])
+
+
 def test_what_nothing_was_fitted_to_is_exported_without(trained_copy, tmp_path):
     (trained_copy / "confidence.json").unlink()
     assert export(trained_copy, tmp_path) == 0
