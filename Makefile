@@ -16,12 +16,13 @@ demo: install  ## trains and tests LEO on the embedded data set: minutes, with t
 # The run of `make demo`, or of the same command now; and its export.
 DEMO := runs/glyphs_5way_1shot
 DEMO_EXPORT := runs/glyphs_exported
+PORT ?= 8501
 try: $(VENV)/installed-serve  ## a page where anyone teaches the demo's model: prints its address
 	test -f $(DEMO)/results.json || $(VENV)/bin/python run_leo.py
-	ls $(DEMO_EXPORT)/*/saved_model.pb > /dev/null 2>&1 || \
+	ls $(DEMO_EXPORT)/*/saved_model.pb > /dev/null 2>&1 && test $(DEMO_EXPORT) -nt $(DEMO)/results.json || \
 		$(VENV)/bin/python run_leo.py --mode=export --workdir=$(DEMO) --export_dir=$(DEMO_EXPORT)
 	@echo "Open the address below in a browser; Ctrl-C ends the server."
-	$(VENV)/bin/python run_leo.py --mode=serve --export_dir=$(DEMO_EXPORT)
+	$(VENV)/bin/python run_leo.py --mode=serve --export_dir=$(DEMO_EXPORT) --port=$(PORT)
 
 test: install-test  ## all quick tests, two files at a time
 	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 # Where they may lie; a segment has 64 KiB at most.
 _HEAD_BYTES = 1 << 20
+_MOST_SEGMENTS = 1000  # many times what cameras write
 _EXIF_SEGMENT, _NAME = 0xE1, b"Exif\0\0"
 # Markers after which no segment of that kind comes: the picture, and its end.
 _LAST = (0xDA, 0xD9)
@@ -64,7 +65,7 @@ def _in_jpeg(data: tf.Tensor) -> tf.Tensor:
     def after(at):
         return [at + 2 + tf.maximum(_word(data, at + 2), 2)]
 
-    [at] = tf.while_loop(is_other, after, [2])
+    [at] = tf.while_loop(is_other, after, [2], maximum_iterations=_MOST_SEGMENTS)
     return tf.where(is_exif(at), at + 4 + len(_NAME), -1)
 
 

@@ -26,6 +26,7 @@ from leo_tf.export.request_checks import Request, require, require_rows
 MOST_BYTES = 2**24
 MOST_PIXELS = 2**24
 MOST_PIXELS_IN_ALL = 2**27
+_AT_ONCE = 32  # pictures that a backbone gets at a time
 
 
 class Encoder(NamedTuple):
@@ -90,7 +91,7 @@ def _encoder(backbone: Backbone, views: str, kept_as: type) -> Encoder:
     traced = functools.partial(tf.function, input_signature=files, autograph=False)
 
     @traced()
-    def embed(contents):
+    def embed_few(contents):
         # One by one: many large ones at once would not fit the memory.
         of = tf.TensorSpec([read_side, read_side, 3], tf.uint8)
         one = functools.partial(decoded, size=read_side)
@@ -100,6 +101,21 @@ def _encoder(backbone: Backbone, views: str, kept_as: type) -> Encoder:
         features = embed_views(in_graph, pictures, side, views)
         # The embedded set keeps half precision of them.
         return tf.cast(tf.cast(features, kept_as), tf.float32)
+
+    shape = embed_few.get_concrete_function().structured_outputs.shape  # [None, D]
+
+    @traced()
+    def embed(contents):
+        # Nor would what a backbone computes of all pictures of a large request.
+        def more(start, parts):
+            few = embed_few(contents[start : start + _AT_ONCE])
+            return start + _AT_ONCE, parts.write(start // _AT_ONCE, few)
+
+        parts = tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=shape)
+        most = tf.maximum(tf.size(contents), 1)  # of none, once: [0, D]
+        is_left = lambda start, _: start < most  # noqa: E731
+        _, parts = tf.while_loop(is_left, more, (0, parts), parallel_iterations=1)
+        return parts.concat()
 
     @traced()
     def pixels(contents):

@@ -26,6 +26,7 @@ _PICTURE = base64.b64decode(
     "BB/hYvPoCQAAAABJRU5ErkJggg=="
 )
 _NEEDED = ("adapt", "predict", _DEFAULT)
+_OF_PICTURES = ("embed_images", "classify_images")
 
 
 class Served(NamedTuple):
@@ -149,8 +150,8 @@ def _files(directory: pathlib.Path) -> list[tuple[str, int, int]]:
 def _load(version: int, path: pathlib.Path) -> Served:
     """Loads a version and sees that it is whole and answers, or fails in any way."""
     facts, model = _checked_facts(path), LocalModel(path)
-    # Of a method that sees all queries together there is no more.
-    only = set(model.signatures) == {"classify", _DEFAULT}
+    # Methods that see all queries together have no others.
+    only = set(model.signatures) <= {"classify", _DEFAULT, *_OF_PICTURES}
     for signature in (_DEFAULT,) if only else _NEEDED:
         model.inputs(signature)
     _try(model, facts)

@@ -141,16 +141,19 @@ class LocalModel:
         try:
             outputs = self.signatures[signature](**tensors)
         except self._tf.errors.InvalidArgumentError as error:
-            raise RequestError(_in_words(refusal(error.message))) from None
+            raise RequestError(_in_words(refusal(error.message), specs)) from None
         return {name: value.numpy() for name, value in outputs.items()}
 
 
-def _in_words(said: str) -> str:
-    """What a model refuses in our words; its own are of files that it cannot decode."""
+def _in_words(said: str, inputs: Mapping[str, Any]) -> str:
+    """What a model refuses, in our words: TensorFlow's own name no field."""
     if ": expected " in said:
         return said
     line = one_line(said.strip().partition("\n")[0])[:_SHOWN_CHARACTERS]
-    return str(refused("images", "undamaged pictures", line))
+    pictures = [name for name, spec in inputs.items() if spec.dtype.name == "string"]
+    if pictures:
+        return str(refused(" or ".join(pictures), "undamaged pictures", line))
+    return str(refused(", ".join(inputs), "numbers the model can compute with", line))
 
 
 def _tested(path: pathlib.Path) -> tuple[int, int] | None:

@@ -1,6 +1,7 @@
 """Pictures that users give a `Classifier`, as features by the model itself."""
 
 import io
+import math
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,7 +17,10 @@ _KNOWN = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 _MOST_BYTES = 2**28  # of a file that is read at all
 # Of one request; base64 makes them a third more.
 _BYTES_PER_REQUEST, _PICTURES_PER_REQUEST = 2**23, 100
+# Of images of Pillow's, as PNG files; four bytes a pixel are less than models take.
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_REDUCED_MODES, _SEE_THROUGH = ("L", "LA", "RGB", "RGBA"), ("P", "PA", "RGBa")
+_MOST_PIXELS = 4_000_000
 
 
 def are_pictures(values: Any) -> bool:
@@ -64,11 +68,12 @@ def _asked(
     except RequestError as error:
         if SIGNATURE in str(error):  # there is no such signature
             raise _takes_none() from None
-        if len(contents) > 1:  # the first that is refused by itself
-            for content, name in zip(contents, names):
-                _asked(model, [content], [name])
-            raise
-        raise RequestError(f"{names[0]}: {error}") from None
+        if len(contents) == 1:
+            raise RequestError(f"{names[0]}: {error}") from None
+        half = len(contents) // 2  # too many at once, or one of them is refused
+        parts = slice(None, half), slice(half, None)
+        each = [_asked(model, contents[part], names[part]) for part in parts]
+        return np.concatenate(each)
 
 
 def _takes_none() -> RequestError:
@@ -84,10 +89,10 @@ def _name(value: Any, number: int) -> str:
 def _content(value: Any, name: str) -> bytes:
     """The bytes of a picture's file."""
     if _is_image(value):
-        file = io.BytesIO()
-        image = value if value.mode in _PNG_MODES else value.convert("RGB")
-        image.save(file, "PNG", exif=value.getexif())  # it may say: turn it
-        return file.getvalue()
+        try:
+            return _png(value)
+        except (ValueError, OSError) as error:  # Pillow's, also of damaged files
+            raise refused(name, "an image that PNG can hold", str(error)) from None
     if isinstance(value, (str, os.PathLike)):
         try:
             with open(value, "rb") as opened:
@@ -102,6 +107,22 @@ def _content(value: Any, name: str) -> bytes:
         expected = "JPEG or PNG (of others, give what PIL.Image.open returns)"
         raise refused(name, expected, f"bytes that begin with {bytes(value[:8])!r}")
     return bytes(value)
+
+
+def _png(image: Any) -> bytes:
+    """An image of Pillow's as a file: smaller where a model would refuse its size."""
+    file, exif = io.BytesIO(), image.getexif()  # which may say: turn it
+    factor = math.ceil(math.sqrt(image.width * image.height / _MOST_PIXELS))
+    if image.mode == "I":
+        image = image.convert("I;16")
+    if factor > 1 and image.mode == "I;16":
+        image = image.convert("I").point(lambda grey: grey * (1 / 257)).convert("L")
+    if image.mode not in (_REDUCED_MODES if factor > 1 else _PNG_MODES):
+        image = image.convert("RGBA" if image.mode in _SEE_THROUGH else "RGB")
+    if factor > 1:
+        image = image.reduce(factor)
+    image.save(file, "PNG", exif=exif)
+    return file.getvalue()
 
 
 def _is_image(value: Any) -> bool:

@@ -52,6 +52,14 @@ def test_png_of_any_size_and_kind_has_the_pixels_of_training(size):
     assert_as_by_pillow(encoded(image.convert("L"), transparency=100))
 
 
+def test_segments_without_end_are_not_walked_through():
+    content = turned(6, "JPEG")
+    for count, expected in ((10, 6), (2000, 1)):
+        segments = b"\xff\xe2\x00\x02" * count
+        found = exif.orientation(content[:2] + segments + content[2:])
+        assert int(found) == expected
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("orientation", range(1, 10))
 def test_a_picture_is_turned_as_its_camera_says(orientation, kind):

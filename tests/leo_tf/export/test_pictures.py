@@ -1,6 +1,7 @@
 """An export of the embedded set takes pictures, whoever loads it, asks or serves it."""
 
 import base64
+import io
 import json
 import struct
 
@@ -16,11 +17,15 @@ from leo_tf.embedding.backbones import Backbone, backbone_named
 from leo_tf.embedding.views import decoded_side, embed_views
 from leo_tf.errors import RequestError
 from leo_tf.export import exporter
+from leo_tf.export import pictures as module
 from leo_tf.export.pictures import MOST_BYTES, Encoder, _encoder, encoder_of
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable, names_for
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
+from leo_tf.methods.query_aware.transductive import BDCSPN
+from leo_tf.serving import pictures as client
 from leo_tf.serving.classifier import Classifier
+from leo_tf.serving.model_versions import Versions
 from leo_tf.serving.models import LocalModel
 
 D = 640
@@ -162,6 +167,34 @@ def test_a_classifier_takes_paths_bytes_and_images_of_pillow(directory, tmp_path
     assert classifier.support_.shape == (5, D)
 
 
+def test_a_classifier_asks_again_with_fewer_pictures_than_a_request_takes(directory):
+    classifier = Classifier(directory).fit(FILES, LABELS)
+    assert classifier.predict(FILES * 3).tolist() == LABELS.tolist() * 3  # 12 of 9
+    with pytest.raises(RequestError, match=r"^picture 10: images: .*undamaged"):
+        classifier.predict([*FILES * 2, *FILES[:2], FILES[0][:-30], FILES[1]])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "I", "I;16", "CMYK"])
+def test_large_images_of_pillow_are_made_smaller_and_all_modes_are_taken(
+    mode, monkeypatch
+):
+    image = Image.fromarray(photo(70, 90))
+    if mode.startswith("I"):
+        grey = np.asarray(image.convert("L")).astype(np.int32) * 257
+        image = Image.fromarray(grey).convert(mode)
+    else:
+        image = image.convert(mode)
+    small = np.asarray(Image.fromarray(photo(70, 90)).convert("L").resize((18, 14)))
+    for most, size in ((10**6, (90, 70)), (300, (18, 14))):
+        monkeypatch.setattr(client, "_MOST_PIXELS", most)
+        made = Image.open(io.BytesIO(client._content(image, "picture 0")))
+        assert made.size == size
+    grey = np.asarray(made.convert("L")).astype(float)
+    assert np.abs(grey - small).mean() < 12
+    with pytest.raises(RequestError, match="^picture 0: expected an image that PNG"):
+        client._content(Image.new("La", (4, 4)), "picture 0")
+
+
 def test_a_classifier_says_which_picture_is_none(directory, tmp_path):
     (tmp_path / "text.png").write_text("I am no picture")
     damaged = tmp_path / "damaged.png"
@@ -217,6 +250,40 @@ def test_a_server_takes_bytes_as_tensorflow_serving_does(directory):
         assert remote.predict(FILES).tolist() == LABELS.tolist()
         with pytest.raises(RequestError, match=r"picture 1: .*JPEG or PNG"):
             remote.predict([FILES[0], b"\xff\xd8\xffnothing"[3:]])
+
+
+def test_a_server_loads_a_method_that_sees_all_queries_together(tmp_path):
+    learner, encoder = BDCSPN(5.0), encoder_of(None, is_embedded=True)
+    servable = Servable(learner, Limits(D, 0, 5, 9), "float32", encoder=encoder)
+    (tmp_path / "1").mkdir()
+    exporter._save(servable, Limits(D, 0, 5, 9), tmp_path / "1")
+    versions = Versions(tmp_path)
+    versions.refresh()
+    assert versions.current and versions.current.version == 1
+    names = {"classify", "classify_images", "embed_images", "serving_default"}
+    assert set(versions.current.signature_def) == names
+    request = {"support_images": as_array(FILES), "labels": LABELS}
+    answer = versions.current.model("classify_images", request | {"query_images": as_array(FILES)})
+    assert answer["classes"].tolist() == LABELS.tolist()
+    damaged = as_array([FILES[0], FILES[1][:-30]])
+    with pytest.raises(RequestError, match="^support_images or query_images: expected"):
+        versions.current.model("classify_images", request | {"query_images": damaged})
+
+
+def test_a_backbone_gets_some_pictures_at_a_time(monkeypatch):
+    seen = []
+
+    def in_graph(pictures):
+        tf.py_function(lambda n: seen.append(int(n)), [tf.shape(pictures)[0]], [])
+        return tf.reduce_mean(tf.cast(pictures, tf.float32), axis=(1, 2))
+
+    monkeypatch.setattr(module, "_AT_ONCE", 3)
+    embed = _encoder(Backbone("mean", None, 8, "", "", in_graph), "whole", np.float32).embed
+    singly = [embed(as_array([file]))[0] for file in FILES]
+    seen.clear()
+    np.testing.assert_allclose(embed(as_array(FILES * 2)), singly * 2, rtol=1e-5)
+    assert seen == [3, 3, 2]
+    assert embed(as_array([])).shape == (0, 3)
 
 
 def test_what_made_the_features_is_found_again_or_it_is_said_why_not(tmp_path):
