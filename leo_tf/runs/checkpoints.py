@@ -1,8 +1,8 @@
-"""Checkpoints that are whole or not there, and a pointer to the best of them.
+"""Checkpoints, each whole or absent, and a pointer to the best of them.
 
 A checkpoint is a directory `step-NNNNNNNN` with TensorFlow's checkpoint files and a
-manifest that holds their digests. It is written under another name, flushed to the
-disk and renamed once; so what has its name is complete, whenever the machine stops.
+manifest of their digests. It is written under another name, flushed to the disk and
+renamed once. So a directory of this name is complete, whenever the machine stops.
 """
 
 import contextlib
@@ -30,16 +30,16 @@ from leo_tf.runs.variables import save_variables
 _NAME = r"step-([0-9]{8,})"
 _UNFINISHED = "unfinished-"
 _UNUSABLE = "unusable-"
-# What training writes only after it has saved.
+# Files that training writes only after a checkpoint.
 _TRACES = ("results.json", "learning_curve.png")
-# So many undamaged ones stay, however few are to be kept.
+# Undamaged checkpoints that stay, however few are to be kept.
 _KEPT_WHOLE = 2
-# Of the pointer to the best one: hundreds of times what it takes.
+# Limit of the pointer to the best one, hundreds of times its usual size.
 _MOST_POINTER_BYTES = 2**16
 
 
 class Checkpoints:
-    """The checkpoints of a run directory: the `keep` newest, and the best besides."""
+    """The checkpoints of a run directory: the `keep` newest, and the best."""
 
     def __init__(self, workdir: AnyPath, keep: int = 3):
         self.workdir = pathlib.Path(workdir)
@@ -50,17 +50,17 @@ class Checkpoints:
     def save(
         self, step: int, variables: Mapping[str, tf.Variable], manifest: dict
     ) -> None:
-        """Writes a checkpoint; one that is already there stays as it is.
+        """Writes a checkpoint. An existing one stays unchanged.
 
         The manifest is anything JSON can hold; `step` and `files` are added to it.
 
         Raises:
-          DiskError: if it cannot be written; nothing half-written keeps its name.
+          DiskError: if it cannot be written. No partial checkpoint keeps its name.
         """
         path, temporary = self._path(step), self._path(step, _UNFINISHED)
         try:
             if path.exists():
-                return flush_to_disk(self.directory)  # it may be this that failed
+                return flush_to_disk(self.directory)  # the last one may have failed
             make_directory(self.directory)
             _remove(temporary)
             temporary.mkdir()
@@ -78,16 +78,16 @@ class Checkpoints:
             ) from error
 
     def has(self, step: int) -> bool:
-        """Whether a checkpoint of the step was saved; False if the disk fails."""
+        """Returns whether a checkpoint of the step exists; False if the disk fails."""
         return os.path.exists(self._path(step))
 
     def is_whole(
         self, step: int, on_unusable: Callable[[str], None] = lambda reason: None
     ) -> bool:
-        """Whether a step's checkpoint is there and undamaged; `on_unusable` hears why.
+        """Returns whether a step's checkpoint is whole; else tells `on_unusable` why.
 
         Raises:
-          CheckpointError: if the disk fails, so that nobody can tell.
+          CheckpointError: if the disk fails, because the answer is unknown then.
         """
         try:
             return bool(self.load(step))
@@ -98,10 +98,10 @@ class Checkpoints:
             return False
 
     def annotate(self, checkpoint: Checkpoint, manifest: dict) -> None:
-        """Replaces what a manifest says besides step and files; variables stay.
+        """Replaces a manifest except its step and files. Variables stay.
 
         Raises:
-          DiskError: if it cannot be written; the old manifest is still there.
+          DiskError: if it cannot be written. The old manifest stays then.
         """
         path = checkpoint.path / checkpoint_manifest.NAME
         try:
@@ -113,27 +113,27 @@ class Checkpoints:
     def newest(
         self, on_unusable: Callable[[str], None], set_aside: bool = False
     ) -> Checkpoint | None:
-        """The newest checkpoint that is whole; None if none was ever acknowledged.
+        """Returns the newest whole checkpoint; None if there are no traces of any.
 
         Args:
-          on_unusable: told of each newer one that is passed over, and why.
-          set_aside: whether to rename those, so that their step can be written again.
+          on_unusable: called with the reason for each newer one that is skipped.
+          set_aside: rename skipped ones, to allow their steps to be written again.
 
         Raises:
-          CheckpointError: if none is whole, yet there are traces of some, or the disk
-            fails to read one. Training does not start over by itself.
+          CheckpointError: if none is whole although there are traces of some, or the
+            disk fails to read one. Training does not start over by itself.
         """
         unusable = []
         for step in sorted(self._steps(), reverse=True):
             try:
                 found = self.load(step)
             except UnreadableError:
-                raise  # it may be whole: to go on from an older one would lose steps
+                raise  # it may be whole: resuming from an older one would lose steps
             except CheckpointError as error:
-                on_unusable(f"passed over: {error}")
+                on_unusable(f"skipped: {error}")
                 unusable.append(step)
                 continue
-            # Not before one is whole: a disk may fail to read for a moment only.
+            # Only once a whole one is found: read failures may be temporary.
             for step in unusable if set_aside else ():
                 self.set_aside(step)
             return found
@@ -146,11 +146,11 @@ class Checkpoints:
         return None
 
     def load(self, step: int) -> Checkpoint:
-        """A step's checkpoint; a CheckpointError if it is not there, or not whole."""
+        """Returns a step's checkpoint; CheckpointError if it is missing or damaged."""
         return checkpoint_manifest.read(self._path(step), step)
 
     def set_aside(self, step: int) -> None:
-        """Renames what should be the checkpoint of a step, if it is there.
+        """Renames the damaged checkpoint of a step, if it exists.
 
         Raises:
           DiskError: if that fails.
@@ -166,19 +166,19 @@ class Checkpoints:
             raise DiskError(str(path), "to rename it", str(error)) from error
 
     def mark_best(self, step: int) -> None:
-        """Names the checkpoint of `step` the best one.
+        """Makes the checkpoint of `step` the best one.
 
         Raises:
-          DiskError: if that fails; the old one is still named.
+          DiskError: if that fails. The old one stays the best.
         """
         pointer = {"step": step, "directory": self._path(step).name}
         write_file(self.best_pointer, to_json(pointer))
 
     def best(self) -> Checkpoint:
-        """The best checkpoint.
+        """Returns the best checkpoint.
 
         Raises:
-          CheckpointError: if no validation has named one yet, or it is damaged.
+          CheckpointError: if there was no validation yet, or it is damaged.
         """
         step = _read_pointer(self.best_pointer)
         if step is None:
@@ -188,17 +188,17 @@ class Checkpoints:
         return self.load(step)
 
     def prune(self) -> None:
-        """Removes all but the newest `keep` and the best; nothing else is touched.
+        """Removes all checkpoints but the newest `keep` and the best.
 
-        Should some of the newest be damaged, more are kept: two are whole.
+        If some of the newest are damaged, more are kept, so that two are whole.
         """
         try:
             unfinished, steps = self._steps(_UNFINISHED), self._superfluous()
         except CheckpointError:
-            return  # nobody can tell which is the best, or whole: it might be removed
+            return  # the best one, or the last whole one, is unknown: keep all
         for step in steps:
             _remove(self._path(step))
-        for step in unfinished:  # by a process that was killed
+        for step in unfinished:  # left by a killed process
             _remove(self._path(step, _UNFINISHED))
 
     def _superfluous(self) -> list[int]:
@@ -212,7 +212,7 @@ class Checkpoints:
         return [step for step in steps[kept:] if step != best]
 
     def _traces(self) -> str:
-        """What says that there was a checkpoint; empty if nothing does."""
+        """Returns evidence that there was a checkpoint; empty without any."""
         paths = [self.best_pointer, *(self.workdir / name for name in _TRACES)]
         with _readable(self.workdir):
             there = [path for path in paths if path.exists()]
@@ -250,7 +250,7 @@ def _readable(directory: pathlib.Path) -> Iterator[None]:
 
 
 def _read_pointer(path: pathlib.Path) -> int | None:
-    """Step of the best checkpoint; None if no validation has named one yet."""
+    """Returns the step of the best checkpoint; None before the first validation."""
     expected = 'JSON with a "step"'
     try:
         pointer = read_json(path, _MOST_POINTER_BYTES)
@@ -265,8 +265,8 @@ def _read_pointer(path: pathlib.Path) -> int | None:
 
 
 def _remove(directory: pathlib.Path):
-    """Removes a directory, or as much of it as the disk allows."""
-    with contextlib.suppress(OSError):  # closing can fail in spite of ignore_errors
+    """Removes a directory, or as much of it as possible."""
+    with contextlib.suppress(OSError):  # closing may fail despite ignore_errors
         shutil.rmtree(directory, ignore_errors=True)
-    with contextlib.suppress(OSError):  # what has its name, and is no directory
+    with contextlib.suppress(OSError):  # a file of this name
         directory.unlink()

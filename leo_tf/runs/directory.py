@@ -1,10 +1,10 @@
 """A run directory: one configuration, one writer, results in files of its own.
 
-config.json         what runs here
+config.json         the configuration
 checkpoints/        step-NNNNNNNN, see `checkpoints.py`
-best/               which of them validated best
-ensemble.json       how it is mixed with a closed form, if it is
-confidence.json     how sure its answers may be, see `evaluation/confidence.py`
+best/               name of the checkpoint that validated best
+ensemble.json       its mix with a closed form, if configured
+confidence.json     its calibration, see `evaluation/confidence.py`
 events/             for TensorBoard
 results.json        test accuracy, written at the end
 learning_curve.png, episode.png
@@ -35,15 +35,15 @@ from leo_tf.errors import (
 )
 from leo_tf.files import AnyPath, make_directory, read_json, to_json, write_file
 
-# Thousands of times what a configuration takes.
+# Thousands of times the size of a configuration.
 _MOST_CONFIG_BYTES = 2**20
 _LOCK = ".lock"
-# Of a refusal of other flags, or of other data.
-HINT = "Give the same {} to go on with it, or another --workdir, or --allow_changes."
-# What several runs belong to: a file above their directories.
+# Hint of errors about other flags or other data.
+HINT = "Give the same {} to resume it, or another --workdir, or --allow_changes."
+# Marks a directory as the parent of several runs.
 JOB_FILE = "job.json"
 
-# What may change between two starts of the same run: it changes no number of it.
+# Settings that may change when a run resumes, because they do not affect training.
 _CHANGEABLE = (
     *("data_path", "keep_checkpoints", "log_every", "non_finite_limit", "num_steps"),
     *("num_test_episodes", "patience", "preset", "test_samples"),
@@ -51,14 +51,14 @@ _CHANGEABLE = (
 
 
 class RunDirectory:
-    """A run directory; reading needs nothing, writing goes through `for_training`."""
+    """A run directory. Writing needs `for_training`, reading does not."""
 
     def __init__(self, path: AnyPath):
         if not isinstance(path, str | os.PathLike):
             hint = "A run has it as `run.path`." if hasattr(path, "path") else ""
             raise FlagError("`workdir`", "a path", type(path).__name__, hint)
         rules.path().checked(os.fspath(path), "workdir")
-        try:  # a callback may change the current directory
+        try:  # absolute, because a callback may change the current directory
             self.path = pathlib.Path(path).absolute()
         except FileNotFoundError:
             received = "a current directory that was removed"
@@ -68,13 +68,13 @@ class RunDirectory:
     def for_training(
         self, config: Config, allow_changes: bool = False, console: Console = SILENT
     ) -> Iterator["RunDirectory"]:
-        """Holds the directory for this process; makes it, or checks it is this run's.
+        """Locks the directory; creates it, or checks that it belongs to this run.
 
-        Nothing is written yet: `write_config` is for when the run is sure to begin.
+        Nothing is written yet. `write_config` follows once the run is sure to begin.
 
         Raises:
-          InputError: if another process trains here, or, unless `allow_changes`, with
-            another configuration: what differs is named, and shown as a table.
+          InputError: if another process trains here, or the configuration differs and
+            `allow_changes` is False. The differences are named and shown as a table.
           DiskError: if it cannot be written.
         """
         with self.held():
@@ -83,9 +83,9 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Holds the directory for this process; makes it if it is not there.
+        """Locks the directory for this process; creates it if it is missing.
 
-        If it was made here and nothing was written in it, it goes again.
+        If this call created it and nothing was written, it is removed on exit.
 
         Raises:
           InputError: if another process holds it.
@@ -93,7 +93,7 @@ class RunDirectory:
         """
         try:
             str(self.path).encode()
-        except UnicodeEncodeError:  # bytes that are no characters
+        except UnicodeEncodeError:  # bytes that are not UTF-8
             expected = "a path in UTF-8, as TensorFlow writes it"
             raise InputError(shown(str(self.path)), expected, "other bytes") from None
         is_new = not os.path.lexists(self.path)
@@ -111,7 +111,7 @@ class RunDirectory:
                     self._remove_if_unused()
 
     def config(self) -> Config:
-        """The configuration of the run.
+        """Returns the configuration of the run.
 
         Raises:
           InputError: if there is no run here, or config.json is damaged.
@@ -129,21 +129,21 @@ class RunDirectory:
         return Config.from_dict(values, source=str(path))
 
     def begun_config(self) -> Config | None:
-        """The configuration of the run if it has come as far as a checkpoint."""
+        """Returns the configuration of the run; None before its first checkpoint."""
         return self.config() if self._found("checkpoints", "best") else None
 
     def write_config(self, config: Config) -> None:
-        """Says what runs here; before the first checkpoint is saved."""
+        """Writes config.json. Call it before saving the first checkpoint."""
         self.write_json("config.json", config.to_dict())
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes `value` as JSON, whole or not at all."""
+        """Writes `value` as JSON, atomically."""
         write_file(self.path / name, to_json(value))
 
     def _open_lock(self, held: contextlib.ExitStack) -> tuple[int, int]:
-        """Descriptors of the lock file and of the directory, which `held` closes."""
+        """Returns descriptors of lock file and directory, which `held` closes."""
         path = self.path / _LOCK
-        # It is going to be overwritten: no file elsewhere, and no device.
+        # It is overwritten later, so it must not be a link or a device.
         with contextlib.suppress(FileNotFoundError):
             found = os.lstat(path)
             if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
@@ -156,10 +156,10 @@ class RunDirectory:
         return lock, place
 
     def _lock(self, lock: int, place: int):
-        # The system frees both when the process ends, however it ends.
+        # The system frees both locks when the process ends, however it ends.
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.fstat(lock).st_nlink:  # gone with whoever made it
+            if not os.fstat(lock).st_nlink:  # removed by its holder meanwhile
                 raise BlockingIOError
             _lock_directory(place)
             os.ftruncate(lock, 0)
@@ -170,11 +170,11 @@ class RunDirectory:
             expected = "no other process training here"
             received = shown(holder or "another process")
             raise HeldError(str(self.path), expected, received) from None
-        except OSError as error:  # a network file system may know no locks
+        except OSError as error:  # a network file system may have no locks
             raise DiskError(str(self.path), "to lock it", str(error)) from error
 
     def _remove_if_unused(self):
-        # Only by who holds the lock: else it would be another process's.
+        # Only the holder of the lock may do this.
         with contextlib.suppress(OSError):
             if os.listdir(self.path) == [_LOCK]:
                 (self.path / _LOCK).unlink()
@@ -190,14 +190,14 @@ class RunDirectory:
     def _check(self, config: Config, allow_changes: bool, console: Console) -> None:
         found = self._found("checkpoints", "best", "results.json", JOB_FILE)
         if not found:
-            # An earlier start may have failed, then there is nothing to mix up; but
-            # a config.json that is no run's is somebody else's, and refused.
+            # A start that failed leaves nothing to mix up. A config.json of another
+            # program is refused.
             if self._found("config.json"):
                 self.config()
             return
         if not self._found("config.json"):
             if JOB_FILE in found:
-                self.config()  # says whose directory it is
+                self.config()  # raises an error that names the job
             received = f"{', '.join(found)} without config.json"
             raise InputError(str(self.path), "a whole run directory", received)
         changes = [
@@ -214,12 +214,12 @@ class RunDirectory:
 
 
 def job_of(path: pathlib.Path) -> str | None:
-    """The mode whose several runs lie below a directory, if there are any."""
+    """Returns the mode of the job that has its runs in `path`; None without one."""
     file = path / JOB_FILE
     try:
         mode = read_json(file, _MOST_CONFIG_BYTES)["mode"]
         if not isinstance(mode, str):
-            raise TypeError("`mode` is no text")
+            raise TypeError("`mode` is not text")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -229,22 +229,22 @@ def job_of(path: pathlib.Path) -> str | None:
 
 
 def _lock_directory(descriptor: int) -> None:
-    """Locks the directory itself: its lock file may be removed while it is held."""
+    """Locks the directory itself, because its lock file may be removed."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:  # another process holds it
         raise
-    except OSError:  # a network file system may lock files only: that must do
+    except OSError:  # a network file system may lock only files, which is enough
         pass
 
 
 def _close(descriptor: int) -> None:
-    with contextlib.suppress(OSError):  # it is free even so
+    with contextlib.suppress(OSError):  # closed even if this fails
         os.close(descriptor)
 
 
 class Change(NamedTuple):
-    """A field, its value in the run, and now."""
+    """A field with its value in the run and its value now."""
 
     field: str
     before: object
@@ -260,7 +260,7 @@ def check_changes(
     refusal: LeoError,
     console: Console = SILENT,
 ) -> None:
-    """Shows what differs, if anything, as a table; raises `refusal` unless allowed."""
+    """Shows changes as a table, and raises `refusal` unless they are allowed."""
     if not changes:
         return
     table = Table(box=box.SIMPLE)

@@ -1,4 +1,4 @@
-"""Files of what is fitted to a checkpoint after training, and what that depends on."""
+"""Files with the results of fitting a checkpoint after training."""
 
 import json
 import pathlib
@@ -12,11 +12,11 @@ from leo_tf.files import read_json
 from leo_tf.methods.ensemble import Mix
 
 CONFIDENCE, ENSEMBLE = "confidence.json", "ensemble.json"
-_MOST_BYTES = 2**20  # tens of times what they take
+_MOST_BYTES = 2**20  # tens of times their usual size
 
 
 def read_confidence(directory: pathlib.Path, step: int) -> Confidence | None:
-    """Returns what was fitted to the checkpoint of a step; None if nothing was.
+    """Returns the confidence fitted to the checkpoint of a step; None without one.
 
     Raises:
       InputError: if the file is damaged.
@@ -27,20 +27,20 @@ def read_confidence(directory: pathlib.Path, step: int) -> Confidence | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        hint = "Remove it: the command that trained the run makes it anew."
-        expected = "what was fitted to validation episodes"
+        hint = "Remove it, and the command that trained the run writes it again."
+        expected = "the confidence fitted to validation episodes"
         raise InputError(str(path), expected, shown(str(error)), hint) from error
     return found if found.step == step else None
 
 
 def read_mix(directory: pathlib.Path, step: int, other: str) -> Mix:
-    """Returns how the checkpoint of a step is mixed with a closed form.
+    """Returns the mix of a step's checkpoint with a closed form.
 
     Raises:
-      CheckpointError: if it is not known.
+      CheckpointError: if it is missing, damaged or of another step.
     """
     path = directory / ENSEMBLE
-    hint = "The command that trained the run makes it, when training has ended."
+    hint = "The command that trained the run writes it after training."
     expected = f"the ensemble of step {step} with {other}"
     try:
         found = Mix.from_dict(read_json(path, _MOST_BYTES))
@@ -53,7 +53,7 @@ def read_mix(directory: pathlib.Path, step: int, other: str) -> Mix:
 
 
 def basis_of(config: Config, split: Split, step: int) -> str:
-    """Returns a digest of all that decides what is fitted to a checkpoint."""
+    """Returns a digest of everything that a fit to a checkpoint depends on."""
     values = config.to_dict()
     parts = [step, split.digest, config.run.num_val_episodes, config.run.seed]
     parts += [values[group] for group in ("methods", "features", "episodes")]

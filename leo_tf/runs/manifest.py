@@ -1,7 +1,7 @@
-"""manifest.json of a checkpoint: what its files are, and what its run says of itself.
+"""manifest.json of a checkpoint: digests of its files, and metadata of its run.
 
-A checkpoint may come from anybody. Nothing here trusts its manifest: a name leads out
-of no directory, and a size is compared before a file is read.
+A checkpoint may come from anywhere, so its manifest is not trusted: names must stay
+inside the directory, and a file's size is compared before it is read.
 """
 
 import hashlib
@@ -14,29 +14,29 @@ from leo_tf.errors import CheckpointError, shown
 from leo_tf.files import read_json, to_json
 
 NAME = "manifest.json"
-# Of the manifest; to be raised when a field it must have is added or changes.
+# Version of the manifest. Raise it when a required field is added or changes.
 FORMAT = 1
-# Some 150,000 validations; nobody's manifest is larger, or the parser's memory.
+# Room for some 150,000 validations. It bounds the parser's memory.
 MOST_BYTES = 2**25
 _BLOCK_BYTES = 2**20
 
 
 class UnreadableError(CheckpointError):
-    """The disk failed to read a checkpoint, which may be whole nevertheless."""
+    """The disk failed to read a checkpoint, which may still be whole."""
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint on the disk, found whole: where it is and what its manifest says."""
+    """A whole checkpoint on the disk: its directory, step and manifest."""
 
     path: pathlib.Path
     step: int
     manifest: dict
 
     def fact(self, name: str, kind: type) -> Any:
-        """What the manifest says of `name`.
+        """Returns the manifest's value of `name`.
 
         Raises:
-          CheckpointError: if it says nothing, or something of another type.
+          CheckpointError: if it is missing or of another type.
         """
         value = self.manifest.get(name)
         if type(value) is not kind:
@@ -46,11 +46,11 @@ class Checkpoint(NamedTuple):
 
 
 def make(directory: pathlib.Path, step: int, facts: dict) -> bytes:
-    """The manifest of a checkpoint's written files and other facts, as JSON.
+    """Returns the JSON manifest of a checkpoint's files and metadata.
 
     Raises:
-      OSError: if a file cannot be read, or the manifest is too large to be read again,
-        or there is anything but files: what TensorFlow failed to remove.
+      OSError: if a file cannot be read, the manifest is too large to be read again, or
+        there is anything but files, such as a directory TensorFlow failed to remove.
     """
     try:
         files = {file.name: _digest(file) for file in sorted(directory.iterdir())}
@@ -60,17 +60,17 @@ def make(directory: pathlib.Path, step: int, facts: dict) -> bytes:
 
 
 def changed(manifest: dict, facts: dict) -> bytes:
-    """A manifest of the same files, and other facts; an OSError if it is too large."""
+    """Returns a manifest of the same files with new metadata; OSError if too large."""
     kept = {field: manifest[field] for field in ("format", "step", "files")}
     return _encoded({**facts, **kept})
 
 
 def read(directory: pathlib.Path, step: int) -> Checkpoint:
-    """The checkpoint in a directory, every file compared with its digest.
+    """Returns the checkpoint in a directory after comparing all files with digests.
 
     Raises:
       UnreadableError: if the disk fails.
-      CheckpointError: if the checkpoint is not there, not whole, or another step's.
+      CheckpointError: if the checkpoint is missing, damaged or of another step.
     """
     path = directory / NAME
     try:
@@ -87,7 +87,7 @@ def read(directory: pathlib.Path, step: int) -> Checkpoint:
         where, expected = str(path), "a readable checkpoint"
         raise CheckpointError(where, expected, shown(str(error))) from error
     except OSError as error:
-        hint = "Try again. If the disk has lost it for good, move the directory away."
+        hint = "Try again. If the file is lost for good, move the directory away."
         where, disk = str(path), "a disk that can be read"
         raise UnreadableError(where, disk, shown(str(error)), hint) from error
     return Checkpoint(directory, step, manifest)
@@ -104,7 +104,7 @@ def _encoded(manifest: dict) -> bytes:
 
 def _check(manifest, path: pathlib.Path, step: int):
     if not isinstance(manifest, dict):
-        raise ValueError("no object with named fields")
+        raise ValueError("not a JSON object")
     for name, expected in (("format", FORMAT), ("step", step)):
         received = manifest.get(name)
         if received != expected or type(received) is not int:
@@ -121,7 +121,7 @@ def _check(manifest, path: pathlib.Path, step: int):
 
 
 def _digest(path: pathlib.Path, size=None) -> dict:
-    """Size and SHA-256; of a file of another size than `size` the former only."""
+    """Returns size and SHA-256; only the size if it differs from `size`."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file")

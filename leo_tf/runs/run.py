@@ -1,7 +1,7 @@
-"""A run: its directory opened once, its settings settled, and what it has come to.
+"""A run: its directory opened once, its final settings, and its results.
 
-Everything that depends on the run directory is settled here, and nowhere else: paths,
-what the run chose when it began, the checkpoint it resumes from, whether XLA compiles.
+Everything that depends on the run directory is resolved here, and nowhere else: paths,
+settings tuned when the run began, the checkpoint to resume from, the use of XLA.
 """
 
 import contextlib
@@ -46,29 +46,29 @@ from leo_tf.runs.manifest import Checkpoint
 from leo_tf.runs.training_state import TrainingState
 from leo_tf.runs.variables import restore_variables
 
-# XLA takes seconds to compile, and pays from about this many steps on.
+# XLA takes seconds to compile, which pays off from about this many steps on.
 _JIT_PAYS_AFTER = 300
-# Where a run keeps data that came from arrays.
+# Subdirectory for data that came from arrays.
 _DATA = "data"
 _TRANSFORM = "transform.npz"
 
 
 class Run:
-    """One run, open: what it computes, where it is kept, and what it has come to.
+    """An open run: its configuration, directory, training state and results.
 
     Args:
-      config: settled: what the run computes.
-      data: what it computes on, if that is not what `config` names.
-      allow_changes: whether it may be resumed with other settings or data.
+      config: final configuration of the run.
+      data: data to train on, if `config` does not name it.
+      allow_changes: resume even if settings or data differ.
 
     Attributes:
-      newest: the checkpoint that training resumes from; None at the beginning.
-      metadata: what every manifest and results.json hold besides: configuration, data
+      newest: checkpoint that training resumes from; None at the beginning.
+      metadata: further content of every manifest and results.json: configuration, data
         digests, device, versions.
-      state: where training stands.
-      transform: of the features, before the method gets them; None for none.
-      learner: a `Learner`, once it is built; at the end, as it validated best.
-      results: of the test; None before, or if training was stopped.
+      state: state of the training.
+      transform: transform of the features before the method; None without one.
+      learner: the `Learner`, once built; at the end, the best on validation.
+      results: test results; None before the test, or if training was stopped.
       stopped_by: number of the signal that stopped training, or None.
     """
 
@@ -99,14 +99,14 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """A row of numbers for each validation: step, accuracies, losses."""
+        """One row of numbers per validation: step, accuracies, losses."""
         return self.state.history
 
     @property
     def validation(self) -> Interval | None:
-        """Accuracy of the best checkpoint on the validation episodes, if there is any.
+        """Accuracy of the best checkpoint on the validation episodes; None without any.
 
-        An ensemble's is that of both methods, once it is made.
+        Once an ensemble is fitted, it is the accuracy of the ensemble.
         """
         found = self._mix_if_any()
         if found is None:
@@ -118,12 +118,12 @@ class Run:
             return None
         try:
             return self.mix(self.checkpoints.best())
-        except CheckpointError:  # it is made when training has ended
+        except CheckpointError:  # it is fitted after training
             return None
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """Setting -> the value that was chosen on the validation episodes."""
+        """Setting -> value tuned on the validation episodes."""
         values, method = self.config.flat(), method_of(self.config)
         names = (*self.config.features.chosen, *method.chosen)
         found = {name: values[name] for name in names}
@@ -132,7 +132,7 @@ class Run:
         return found
 
     def check_data(self, splits: Mapping[str, Split]) -> None:
-        """Refuses data that the run did not begin with, unless changes are allowed."""
+        """Refuses data other than the run began with, unless changes are allowed."""
         begun = self.newest.fact("data", dict) if self.newest else {}
         other = [
             Change(f"data of {name}", begun.get(name), split.digest)
@@ -148,7 +148,7 @@ class Run:
             check_changes(other, self.allow_changes, refusal, self.console)
 
     def note_data(self, splits: Mapping[str, Split]) -> None:
-        """Fills in `metadata` when data, learner and settings are sure."""
+        """Sets `metadata`. Call it when data, learner and settings are final."""
         self.metadata = {
             "config": self.config.to_dict(),
             "data": {name: split.digest for name, split in splits.items()},
@@ -163,7 +163,7 @@ class Run:
             self.metadata["transform"] = self.transform.digest
 
     def write_config(self) -> None:
-        """Writes config.json, before the first checkpoint, and data without a file."""
+        """Writes config.json before the first checkpoint, and data that has no file."""
         is_kept = self.newest is not None and not self.allow_changes
         if self.data is not None and self.data.in_memory and not is_kept:
             write_data(self.data, self.path / _DATA)
@@ -172,7 +172,7 @@ class Run:
         self.directory.write_config(self.config)
 
     def read_transform(self, checkpoint: Checkpoint) -> None:
-        """Reads what a checkpoint has of the training classes, if anything.
+        """Reads the transform fitted to the training classes, if there is one.
 
         Raises:
           CheckpointError: if it is damaged or lost.
@@ -182,7 +182,7 @@ class Run:
             self.transform = load(self.path / _TRANSFORM, digest)
 
     def confidence(self, best: Checkpoint) -> Confidence | None:
-        """Returns what was fitted to a checkpoint after training; None if nothing was.
+        """Returns the confidence fitted to a checkpoint; None if nothing was fitted.
 
         Raises:
           InputError: if the file is damaged.
@@ -192,8 +192,8 @@ class Run:
     def fit_confidence(self, split: Split) -> None:
         """Fits confidence to the best checkpoint on validation data, if not done yet.
 
-        An ensemble is made before. Classes that were trained on tell nothing of new
-        ones: of these nothing is kept.
+        An ensemble is fitted first. If the validation classes were trained on, nothing
+        is fitted, because they do not represent new classes.
         """
         if self.config.data.train_on_val:
             return
@@ -210,17 +210,17 @@ class Run:
                 (self.path / CONFIDENCE).unlink()
 
     def mix(self, best: Checkpoint) -> Mix | None:
-        """Returns how a checkpoint is mixed with a closed form; None if it is not.
+        """Returns a checkpoint's mix with a closed form; None without an ensemble.
 
         Raises:
-          CheckpointError: if it is not known.
+          CheckpointError: if the mix is missing or damaged.
         """
         if self.config.methods.ensemble == "none":
             return None
         return read_mix(self.path, best.step, self.config.methods.ensemble)
 
     def on_features(self, learner: Any) -> Any:
-        """A learner of the run's features: after its transform, if there is one."""
+        """Returns the learner after the run's feature transform, if there is one."""
         transform = self.transform
         return learner if transform is None else Transformed(learner, transform)
 
@@ -239,12 +239,12 @@ class Run:
             self.console.say(f"{text}validation accuracy {accuracy} %.")
 
     def restore_best(self, alone: bool = False) -> Checkpoint:
-        """Gives the learner, made if there is none, the best checkpoint's variables.
+        """Restores the best checkpoint into the learner, which is built if needed.
 
-        With its closed form, if it has one, unless `alone`.
+        An ensemble gets its closed form, too, unless `alone`.
 
         Raises:
-          CheckpointError: if there is none, or it is damaged or does not fit.
+          CheckpointError: if it is missing or damaged, or does not fit.
         """
         best = self.checkpoints.best()
         if self.learner is None:
@@ -263,10 +263,10 @@ class Run:
 
 
 def load_run(workdir: AnyPath, console: Console = SILENT) -> Run:
-    """Opens a run directory to read; nothing but its configuration is read yet."""
+    """Opens a run directory for reading. Only its configuration is read yet."""
     directory = RunDirectory(workdir)
     config, kept = directory.config(), directory.path / _DATA
-    # It may have been moved, and its data with it.
+    # The directory may have been moved together with its data.
     if not os.path.exists(config.data.data_path or kept) and kept.is_dir():
         config = config.replace(data_path=str(kept.absolute()))
     return Run(directory, config, console=console)
@@ -281,14 +281,14 @@ def open_run(
     allow_changes: bool = False,
     console: Console = SILENT,
 ) -> Iterator[Run]:
-    """Opens a run directory to train in it, and holds it for this process.
+    """Opens and locks a run directory for training.
 
-    Arguments are those of `train`; the run's own `config` may have more filled in.
+    Arguments are those of `train`. The `config` of the run may have more settings set.
 
     Raises:
-      InputError: if the directory is another run's, or another process trains there.
-      CheckpointError: if there were checkpoints, and none is whole.
-      FlagError: if more steps are done than asked for.
+      InputError: if it belongs to another run, or another process trains there.
+      CheckpointError: if there were checkpoints, but none is whole.
+      FlagError: if more steps are done than requested.
       DiskError: if it cannot be written.
     """
     config = with_transform(with_data(config, data, workdir))
@@ -302,13 +302,13 @@ def open_run(
             if run.newest.step > config.run.num_steps:
                 expected = f"{run.newest.step} or more: so many steps are done"
                 raise FlagError("--num_steps", expected, str(config.run.num_steps))
-            if config.run.jit == "auto":  # as it began, however long it gets
+            if config.run.jit == "auto":  # as the run began, whatever its length
                 run.jit = run.newest.fact("jit", bool)
         yield run
 
 
 def uses_jit(config: Config) -> bool:
-    """Returns whether XLA compiles the meta-step; "auto" if the run is long enough."""
+    """Returns whether XLA compiles the meta-step; for "auto", if the run is long."""
     if config.run.jit == "auto":
         graphs = len(config.episodes.shapes)  # each is compiled
         return config.run.num_steps > _JIT_PAYS_AFTER * graphs
@@ -325,18 +325,18 @@ def default_workdir(config: Config) -> str:
 def with_data(
     config: Config, data: Data | None, workdir: AnyPath | None = None
 ) -> Config:
-    """Returns `config` with the settings that read `data` again, its path absolute.
+    """Returns `config` with an absolute path and the settings that reload `data`.
 
-    Data that has no file is kept in the run directory.
+    Arrays are kept in the run directory.
     """
     if not isinstance(data, Data | None):
-        expected, hint = "what `load_data` gives", "leo_tf.load_data(...) makes it."
+        expected, hint = "a result of `load_data`", "leo_tf.load_data(...) returns one."
         raise InputError("`data`", expected, type(data).__name__, hint)
     if data is not None:
         for name in SPLITTING:
             given, theirs = getattr(config.data, name), getattr(data.source, name)
             if given not in (getattr(DataConfig(), name), theirs):
-                expected = f"{shown(theirs)}, as `data` has it from load_data"
+                expected = f"{shown(theirs)}, as given to load_data"
                 raise FlagError(f"--{name}", expected, shown(given))
         config = config.replace(**data.settings())
         if data.in_memory:
@@ -353,23 +353,23 @@ def with_data(
 def _with_choices_of(
     directory: RunDirectory, config: Config, allow_changes: bool
 ) -> Config:
-    """What a run chose when it began is its own: not chosen again, nor refused."""
+    """Returns `config` with the settings that the run tuned when it began."""
     begun, mine = directory.begun_config(), config.methods.method
     if begun is None:
         return config
     theirs = begun.methods.method
     if allow_changes and theirs != mine:
-        # Whatever is allowed, no variable would fit; and one without any has its own.
+        # Even with --allow_changes, the variables of another method would not fit.
         hint = "Train it in another --workdir."
         raise InputError(str(directory.path), f"a run of {mine}", theirs, hint)
     names = (*config.features.chosen, *method_named(mine).chosen)
     given = config.flat()
     chosen = {name: begun.flat()[name] for name in names if given[name] is None}
     if given["inner_lr_init"] is None and begun.model.inner_lr_init == 1:
-        chosen["inner_lr_init"] = 1.0  # once the default, whatever the size
+        chosen["inner_lr_init"] = 1.0  # the former default for all sizes
     config = config.replace(**chosen)
     if allow_changes and config.features != begun.features:
         hint = "Train it in another --workdir."
-        expected = "the feature transform it began with"
+        expected = "the feature transform that the run began with"
         raise InputError(str(directory.path), expected, "another", hint)
     return config

@@ -10,19 +10,19 @@ from leo_tf.evaluation.intervals import Interval
 from leo_tf.files import finite
 from leo_tf.runs.checkpoints import Checkpoint
 
-_ASTRAY = "non_finite:"  # beginning of a metric, see `meta_step.make_update`
+_ASTRAY = "non_finite:"  # prefix of a metric, see `meta_step.make_update`
 _LARGEST_INTEGER = 2**63 - 1  # TensorFlow's
 
 
 @dataclasses.dataclass
 class Averages:
-    """Means of metrics over the finite steps since it was made."""
+    """Means of metrics over the finite steps since its creation."""
 
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     steps: int = 0
 
     def add(self, sums: dict[str, float], count: int) -> None:
-        """Adds what `run_steps` summed over `count` steps."""
+        """Adds sums that `run_steps` returned for `count` steps."""
         self.steps += count - round(sums["non_finite"])
         for name, value in sums.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
@@ -36,18 +36,17 @@ class Averages:
 
 @dataclasses.dataclass
 class TrainingState:
-    """Where a training stands, besides the variables.
+    """State of a training besides the variables.
 
     Attributes:
       step: meta-steps done.
-      history: one record a validation, see `record`.
+      history: one record per validation, see `record`.
       best_step, best_accuracy: of the best validation.
-      non_finite: steps that had to be mended so far.
-      astray: name of an inner rate's setting -> in how many of those the support's
-        loss grew in the inner loop of that rate.
-      seconds: spent training, over all sessions.
-      non_finite_surplus: by how many steps those not finite outnumber the others
-        lately; never below 0.
+      non_finite: non-finite steps so far.
+      astray: name of an inner rate's setting -> number of non-finite steps in which
+        the support loss grew in the inner loop of that rate.
+      seconds: training time over all sessions.
+      non_finite_surplus: recent excess of non-finite over finite steps; never below 0.
       since_validation: metrics of the steps after the last validation.
     """
 
@@ -76,7 +75,7 @@ class TrainingState:
 
     @property
     def best_validation(self) -> Interval | None:
-        """The accuracy of the best validation; None before the first."""
+        """Accuracy of the best validation; None before the first."""
         for row in self.history:
             if row["step"] == self.best_step:
                 width = row["val_half_width"]
@@ -87,14 +86,14 @@ class TrainingState:
 
     @property
     def share_not_finite(self) -> float:
-        """Share of all steps that had to be mended."""
+        """Share of non-finite steps among all steps."""
         return self.non_finite / max(1, self.step)
 
     def advice(self, config: Config) -> str:
-        """Returns what to change, by what most of those steps have in common.
+        """Returns advice against the most frequent cause of non-finite steps.
 
-        If it is an inner loop in which the support's loss grew, its rate, else the
-        outer.
+        It is a lower rate: of the inner loop in which the support loss grew, else of
+        the outer loop.
         """
         astray, rates = self.astray, config.flat()
         name = max(astray, key=lambda name: astray[name], default="")
@@ -102,14 +101,14 @@ class TrainingState:
             rate = min(rates["outer_lr"] / 10, Config().optimizer.outer_lr)
             return f"Try a lower --outer_lr in another --workdir, for example {rate:g}."
         cause = "The support's loss grew from inner step to inner step: try a lower"
-        rate = (rates[name] or 1.0) / 10 if name in rates else None  # 1 if by default
+        rate = (rates[name] or 1.0) / 10 if name in rates else None  # 1 by default
         example = f", for example {rate:g}" if rate else ""
         return f"{cause} --{name} in another --workdir{example}."
 
     def record(
         self, accuracy: Interval, loss: float, training: dict[str, float]
     ) -> None:
-        """Adds a validation, and the means of training; what is not finite as None."""
+        """Adds a validation and the means of training; non-finite values as None."""
         values = {
             "train_accuracy": training.get("accuracy"),
             "train_loss": training.get("loss"),
@@ -121,29 +120,29 @@ class TrainingState:
         self.history.append({"step": self.step, **finite_ones})
 
     def find_best(self, is_whole: Callable[[int], bool]) -> None:
-        """If the checkpoint of the best step is lost, the best that is left takes over.
+        """Chooses the best of the remaining checkpoints if the best one is lost.
 
         Args:
-          is_whole: step -> whether its checkpoint is there and undamaged.
+          is_whole: returns whether the checkpoint of a step exists undamaged.
         """
         if self.best_step is None or is_whole(self.best_step):
             return
         finite_ones = (r for r in self.history if r["val_accuracy"] is not None)
         left = (record for record in finite_ones if is_whole(record["step"]))
         best = max(left, key=lambda record: record["val_accuracy"], default=None)
-        # With none left, where we are stands in until the next validation.
+        # If none is left, the current step stands in until the next validation.
         self.best_step = best["step"] if best else self.step
         self.best_accuracy = best["val_accuracy"] if best else -1.0
 
     def is_at_plateau(self, patience: int) -> bool:
-        """Whether the last `patience` validations were no better; never if it is 0."""
+        """Returns whether the last `patience` validations, if not 0, were no better."""
         if not patience or self.best_step is None:
             return False
         later = sum(record["step"] > self.best_step for record in self.history)
         return later >= patience
 
     def line(self) -> str:
-        """Where training is, in a line."""
+        """Returns step, loss and accuracy as a line."""
         means = self.since_validation.means()
         text = f"step {self.step}"
         if "loss" in means:
@@ -152,7 +151,7 @@ class TrainingState:
         return text + self._not_finite()
 
     def validation_line(self, accuracy: Interval, mark: str) -> str:
-        """What a validation found, in a line that ends with `mark`."""
+        """Returns the result of a validation as a line that ends with `mark`."""
         text = f"step {self.step}: validation accuracy {accuracy} %{mark}"
         return text + self._not_finite()
 
@@ -161,10 +160,10 @@ class TrainingState:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "TrainingState":
-        """What a checkpoint says.
+        """Returns the training state in a checkpoint.
 
         Raises:
-          CheckpointError: if somebody else, or another version of leo-tf, wrote it.
+          CheckpointError: if another program or version of leo-tf wrote it.
         """
         where = f"{checkpoint.path}: `progress`"
         try:
@@ -175,7 +174,7 @@ class TrainingState:
             for name in ("step", "best_step", "non_finite", "non_finite_surplus"):
                 if name != "best_step" or fields[name] is not None:
                     fields[name] = _integer(fields[name])
-            astray = dict(fields.get("astray", {}))  # not kept before version 0.3
+            astray = dict(fields.get("astray", {}))  # missing before version 0.3
             fields["astray"] = {str(n): _integer(v) for n, v in astray.items()}
             for name in ("best_accuracy", "seconds"):
                 fields[name] = _number(fields[name])
@@ -192,7 +191,7 @@ class TrainingState:
 
 
 def _checked(record) -> dict:
-    """A record of the history as `TrainingState.record` makes it."""
+    """Returns a record of the history after checking its fields."""
     names = ("train_accuracy", "train_loss", "val_accuracy", "val_half_width")
     values = {name: finite(_number(record[name])) for name in (*names, "val_loss")}
     if len(record) != len(values) + 1:
@@ -207,7 +206,7 @@ def _integer(value) -> int:
 
 
 def _number(value) -> float:
-    """A number as it was before JSON, which has no NaN, made it null."""
+    """Returns a number, with NaN for null, because JSON has no NaN."""
     if value is None:
         return math.nan
     if type(value) not in (int, float):

@@ -1,4 +1,4 @@
-"""Variables in TensorFlow's checkpoint files, by name: all of them, or none."""
+"""Saves and restores variables by name in TensorFlow's checkpoint files."""
 
 import contextlib
 import pathlib
@@ -16,16 +16,16 @@ _PATTERNS = frozenset("*?[]{}\\")
 def save_variables(
     directory: pathlib.Path, variables: Mapping[str, tf.Variable]
 ) -> None:
-    """Writes the files of a checkpoint; a `tf.errors.OpError` if the disk fails."""
+    """Writes the files of a checkpoint; `tf.errors.OpError` if the disk fails."""
     tf.train.Checkpoint(variables=dict(variables)).write(str(directory / _PREFIX))
 
 
 def restore_variables(
     directory: pathlib.Path, variables: Mapping[str, tf.Variable]
 ) -> None:
-    """Gives variables the values of a checkpoint: all of them, or none.
+    """Restores variables from a checkpoint: all of them, or none.
 
-    They may be fewer than the checkpoint holds.
+    The checkpoint may hold more variables.
 
     Raises:
       CheckpointError: if one is missing, of another shape or type, or unreadable.
@@ -46,7 +46,7 @@ def restore_variables(
 
 @contextlib.contextmanager
 def _without_patterns(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The directory under a path that TensorFlow's reader takes for no pattern."""
+    """Yields the directory by a path that TensorFlow does not read as a pattern."""
     if _PATTERNS.isdisjoint(str(directory)):
         yield directory
         return
@@ -64,10 +64,10 @@ def _without_patterns(directory: pathlib.Path) -> Iterator[pathlib.Path]:
 def _read(
     place: pathlib.Path, directory: pathlib.Path, name: str, dtype: tf.DType
 ) -> tf.Tensor:
-    # Not by `tf.train.load_checkpoint`: its list of what is there ends the process
-    # where the disk fails to read the index.
+    # `tf.train.load_checkpoint` lists the content, which ends the process if the disk
+    # fails to read the index.
     where = f"{directory}: `{name}`"
-    # The name TensorFlow's checkpoint gives to the variable held as `name`.
+    # Key of the variable `name` in TensorFlow's checkpoint.
     escaped = name.replace(".", "..").replace("/", ".S")
     key = f"variables/{escaped}/.ATTRIBUTES/VARIABLE_VALUE"
     try:

@@ -107,7 +107,7 @@ class Trainer:
         wanted, reasons = state.best_step, list[str]()
         state.find_best(lambda step: self.checkpoints.is_whole(step, reasons.append))
         if state.best_step != wanted:
-            tell(f"passed over: {reasons[0]}")
+            tell(f"skipped: {reasons[0]}")
             tell(f"The best checkpoint is that of step {state.best_step} now.")
             self.checkpoints.set_aside(wanted)
         # It may not have been marked, or one marked since may be lost.

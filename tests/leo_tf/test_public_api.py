@@ -339,7 +339,7 @@ def test_what_a_search_found_is_what_compare_takes(tmp_path):
             lambda: leo_tf.train(
                 config(val_classes=2), data=leo_tf.load_data(arrays())
             ),
-            "--val_classes: expected 0, as `data` has it from load_data",
+            "--val_classes: expected 0, as given to load_data",
         ),
         (lambda: leo_tf.compare(None, ["leo"]), "`config`: expected a Config"),
         (lambda: leo_tf.search({}, ["leo"]), "`config`: expected a Config"),

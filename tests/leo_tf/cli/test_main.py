@@ -428,7 +428,7 @@ def test_fewer_steps_than_are_done_are_refused(trained_copy, train, capsys):
 def test_a_damaged_checkpoint_is_told_of_even_if_quiet(trained_copy, train, capsys):
     (trained_copy / "checkpoints/step-00000012/manifest.json").unlink()
     assert train(trained_copy, "--quiet") == 0
-    assert "passed over: " in capsys.readouterr().err
+    assert "skipped: " in capsys.readouterr().err
 
 
 def test_data_that_are_not_there_are_told_of_before_tensorflow_is_loaded(

@@ -189,7 +189,7 @@ def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
     os.truncate(next(newest.glob("*.data-*")), 100)
     assert train(whole_copy) == 0
     told = capsys.readouterr().err
-    assert f"passed over: {newest}" in told and "Going on from step 10" in told
+    assert f"skipped: {newest}" in told and "Going on from step 10" in told
     assert outcome(whole_copy) == outcome(whole)
     assert (whole_copy / "checkpoints" / "unusable-step-00000012-0").is_dir()
 

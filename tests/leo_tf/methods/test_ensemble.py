@@ -211,7 +211,7 @@ def test_without_its_file_a_run_says_how_to_make_it(ensemble_run, tmp_path):
     with pytest.raises(CheckpointError) as caught:
         evaluate_run(copy)
     assert "ensemble.json" in str(caught.value)
-    assert "The command that trained the run makes it" in str(caught.value)
+    assert "The command that trained the run writes it" in str(caught.value)
 
 
 @pytest.mark.parametrize("changes", [{"method": "ridge"}, {"train_on_val": True}])

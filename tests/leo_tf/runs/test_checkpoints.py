@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, found and restored bit for bit."""
+"""Checkpoints: whole or absent, found and restored bit for bit."""
 
 import errno
 import hashlib
@@ -34,12 +34,12 @@ def contents(variables) -> dict[str, bytes]:
 
 
 def unexpected(message):
-    pytest.fail(f"nothing should be passed over, yet: {message}")
+    pytest.fail(f"nothing should be skipped, yet: {message}")
 
 
 @pytest.fixture
 def checkpoints(tmp_path) -> Checkpoints:
-    """With steps 10 and 20 saved: of seeds 10 and 20."""
+    """Checkpoints with steps 10 and 20, of seeds 10 and 20."""
     checkpoints = Checkpoints(tmp_path)
     for step in (10, 20):
         checkpoints.save(step, make_variables(step), FACTS)
@@ -204,7 +204,7 @@ def test_a_variable_that_does_not_fit_is_named_and_none_is_changed(
 
 
 def _unreadable(monkeypatch, path, error=errno.EIO):
-    """The disk fails to read a file."""
+    """Makes the disk fail to read a file."""
     opened = pathlib.Path.open
 
     def fails(self, *arguments, **options):

@@ -23,7 +23,7 @@ CONFIG = Config().replace(dropout_rate=0.25, preset="glyphs")
 
 
 def begin(path, config=CONFIG):
-    """Starts and ends a training that saves something."""
+    """Starts and ends a training that saves a checkpoint."""
     with RunDirectory(path).for_training(config) as directory:
         directory.write_config(config)
         (directory.path / "checkpoints").mkdir(exist_ok=True)
@@ -116,9 +116,9 @@ def test_what_changes_no_number_may_change_and_is_written_down(tmp_path):
 
 def test_a_start_that_saved_nothing_does_not_bind_the_next_one(tmp_path):
     with RunDirectory(tmp_path).for_training(CONFIG):
-        pass  # as when the data do not fit the flags
+        pass  # like data that does not fit the flags
     with RunDirectory(tmp_path).for_training(CONFIG) as directory:
-        directory.write_config(CONFIG)  # as when it is killed before a validation
+        directory.write_config(CONFIG)  # like a kill before the first validation
     begin(tmp_path, CONFIG.replace(way=3))
     assert RunDirectory(tmp_path).config().episodes.way == 3
 
@@ -151,7 +151,7 @@ def test_who_waited_for_a_directory_that_goes_does_not_train_in_it(
 
     def flock_late(lock, how):
         monkeypatch.setattr(fcntl, "flock", flock)
-        (path / ".lock").unlink()  # by a process that made it, and wrote nothing
+        (path / ".lock").unlink()  # like a process that created it and wrote nothing
         flock(lock, how)
 
     path.mkdir()
@@ -206,7 +206,7 @@ def test_a_second_process_is_refused_and_told_who_trains(tmp_path):
         assert error.where == str(tmp_path)
         assert f"process {process.pid} on {socket.gethostname()}" in error.received
         process.kill()
-    # Killed without a chance to tidy up, it holds nothing any more.
+    # The killed process could not clean up, but its lock is gone.
     begin(tmp_path, Config())
 
 
@@ -226,7 +226,7 @@ def test_while_it_is_held_the_same_process_cannot_take_it_twice(tmp_path):
 
 def test_it_is_held_even_if_its_lock_file_is_removed(tmp_path):
     with RunDirectory(tmp_path).for_training(CONFIG):
-        for _ in range(2):  # with the lock file that the refused one made, too
+        for _ in range(2):  # the second time with the refused one's lock file
             (tmp_path / ".lock").unlink()
             assert "another process" in refused(tmp_path).received
             assert "another process" in refused(tmp_path).received
@@ -249,7 +249,7 @@ def test_a_file_system_that_locks_files_only_will_do(tmp_path, monkeypatch):
 
 def test_no_file_elsewhere_is_overwritten_by_way_of_the_lock(tmp_path):
     mine = tmp_path / "thesis.txt"
-    for content in ("mine", None):  # None: nothing is made elsewhere either
+    for content in ("mine", None):  # None: no file is created elsewhere
         mine.unlink(missing_ok=True)
         if content:
             mine.write_text(content)
@@ -361,7 +361,7 @@ def test_a_file_in_the_way_is_a_disk_error(tmp_path):
     [
         (pathlib.Path, "mkdir", errno.EROFS),
         (os, "open", errno.EACCES),
-        (fcntl, "flock", errno.ENOLCK),  # file systems that know no locks
+        (fcntl, "flock", errno.ENOLCK),  # file systems without locks
         (os, "fsync", errno.ENOSPC),
     ],
 )

@@ -1,4 +1,4 @@
-"""Checkpoints on a disk that is full or fails: an error, and nothing half-written."""
+"""Checkpoints on a full or failing disk: an error, and no partial files."""
 
 import errno
 import itertools
@@ -20,12 +20,12 @@ VARIABLES = {"leo/kernel": tf.Variable([1.0, 2.0]), "adam/iteration": tf.Variabl
 
 
 def unexpected(message):
-    pytest.fail(f"nothing should be passed over, yet: {message}")
+    pytest.fail(f"nothing should be skipped, yet: {message}")
 
 
 @pytest.fixture
 def checkpoints(tmp_path) -> Checkpoints:
-    """With steps 10 and 20 saved."""
+    """Checkpoints with steps 10 and 20."""
     checkpoints = Checkpoints(tmp_path)
     for step in (10, 20):
         checkpoints.save(step, VARIABLES, {})
@@ -33,7 +33,7 @@ def checkpoints(tmp_path) -> Checkpoints:
 
 
 class FailingDisk:
-    """Fails the file operation number `first`, and if `forever` all that follow."""
+    """Fails file operation number `first`, and if `forever` all later ones."""
 
     def __init__(self, monkeypatch, first: int, forever: bool):
         self.calls, self.first, self.forever = itertools.count(), first, forever
@@ -59,7 +59,7 @@ class FailingDisk:
 
 
 def attempts(action, forever):
-    """Runs `action` with ever later operations failing, until none fails."""
+    """Runs `action` with a later failing operation each time, until none fails."""
     for first in range(100):
         with pytest.MonkeyPatch.context() as monkeypatch:
             disk = FailingDisk(monkeypatch, first, forever)
@@ -87,7 +87,7 @@ def test_a_full_disk_is_a_disk_error_and_leaves_only_whole_checkpoints(
         if failures:
             failed.add(failures[0])
             assert str(error).startswith(f"{new}: ") and "No space" in str(error)
-        if new.exists():  # failed after it was renamed: then it must be whole
+        if new.exists():  # a failure after renaming must leave it whole
             assert checkpoints.newest(unexpected).step == 30
             shutil.rmtree(new)
         assert listing(checkpoints.directory) == before
@@ -114,7 +114,7 @@ def test_what_tensorflow_fails_to_remove_is_a_disk_error_and_goes(
 
     def save_and_leave(directory, variables):
         save_variables(directory, variables)
-        (directory / "variables_temp").mkdir()  # it ignores that removing it fails
+        (directory / "variables_temp").mkdir()  # TensorFlow ignores a failed removal
 
     with monkeypatch.context() as patched:
         patched.setattr("leo_tf.runs.checkpoints.save_variables", save_and_leave)
@@ -134,7 +134,7 @@ def test_a_file_is_replaced_whole_or_keeps_its_old_content(tmp_path, forever):
         failed.update(failures[:1])
         if error:
             assert str(error).startswith(f"{path}: ") and "No space" in str(error)
-        # The last flush, of the directory, fails when the file is there already.
+        # The last flush, of the directory, fails after the file is in place.
         assert path.read_bytes() in ((b"old", b"new") if error else (b"new",))
         assert [file.name for file in path.parent.iterdir()] == [path.name]
         write_file(path, b"old")

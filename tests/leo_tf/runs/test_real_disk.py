@@ -1,4 +1,4 @@
-"""Small file systems that fill up or cannot be written, and paths of every kind."""
+"""Small file systems that fill up or are read-only, and unusual paths."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from leo_tf.errors import DiskError
 
 @pytest.fixture
 def mounted(tmp_path):
-    """Function of a size: a directory that is a file system of its own."""
+    """Function from a size to a directory that is a file system of its own."""
     mounts = []
 
     def mount(size: str) -> pathlib.Path:
@@ -38,7 +38,7 @@ def mounted(tmp_path):
 
 
 def fill(directory: pathlib.Path) -> pathlib.Path:
-    """Leaves no byte free."""
+    """Fills the file system to the last byte."""
     filler = directory / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
@@ -88,7 +88,7 @@ def test_space_that_is_free_again_is_used_at_the_next_validation(make_trainer, m
     trainer = run(make_trainer(disk / "run", validating=full_at_10))
     assert trainer.checkpoints.newest(pytest.fail).step == 12
     assert not trainer.checkpoints.has(10)
-    # The one of step 10 may have been better, yet it cannot be had any more.
+    # Step 10 may have been better, but it is lost.
     assert trainer.checkpoints.best().step in (5, 12)
 
 

@@ -1,4 +1,4 @@
-"""Going on with a run with other settings or data: shown, refused, or allowed."""
+"""Resuming a run with other settings or data: shown, refused, or allowed."""
 
 import pathlib
 import shutil
@@ -19,7 +19,7 @@ REFUSAL = InputError("here", "this", "that")
 
 
 def rows_of(text: str) -> list[list[str]]:
-    """The words of each line of a table."""
+    """Returns the words of each line of a table."""
     return [line.split() for line in text.splitlines() if line.split()]
 
 
@@ -68,9 +68,9 @@ def test_with_the_flag_a_run_goes_on_with_other_settings_and_says_so(
     assert RunDirectory(trained_copy).config().optimizer.outer_lr == 0.25
     manifest = manifest_of(trained_copy, 14)
     assert manifest["config"]["model"]["kl_weight"] == 0.5
-    # The rate is a variable of the optimizer, and saved: the new one must win.
+    # The rate is a saved variable of the optimizer. The new one must win.
     assert values_of(trained_copy, 14)["adam/learning_rate"] == np.float32(0.25)
-    # Now these are the run's own.
+    # These are the run's own settings now.
     assert train(trained_copy, *more) == 0
     assert train(trained_copy, "--num_steps=14") == InputError.exit_code
 
@@ -143,7 +143,7 @@ def test_data_of_another_size_is_refused_in_spite_of_the_flag(
 def test_a_compiler_is_switched_only_if_the_flags_say_so(
     trained_copy, train, monkeypatch
 ):
-    monkeypatch.setattr(run, "_JIT_PAYS_AFTER", 12)  # "auto": not up to 12 steps
+    monkeypatch.setattr(run, "_JIT_PAYS_AFTER", 12)  # "auto" means off up to 12 steps
     assert train(trained_copy, "--allow_changes", "--jit=auto", "--quiet") == 0
     flags = ("--allow_changes", "--jit=auto", "--num_steps=13")
     assert RunDirectory(trained_copy).config().run.jit == "auto"

@@ -1,4 +1,4 @@
-"""Where a training stands, besides the variables."""
+"""Training state saved with a checkpoint besides the variables."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Variables of a checkpoint, wherever it lies."""
+"""Variables of a checkpoint in directories of any name."""
 
 import tempfile
 

@@ -203,7 +203,7 @@ def test_a_damaged_best_is_told_of_and_kept_aside(make_trainer):
     data = path / "variables.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:-1])
     trainer.resume(checkpoints.newest(pytest.fail), told.append)
-    assert told[0].startswith(f"passed over: {path}")
+    assert told[0].startswith(f"skipped: {path}")
     assert told[1] == "The best checkpoint is that of step 5 now."
     aside = checkpoints.directory / "unusable-step-00000010-0"
     assert (aside / data.name).exists() and not path.exists()
