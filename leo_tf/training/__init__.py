@@ -1,3 +1,3 @@
 """The outer loop: meta-step, trainer, replicas, workers."""
 
-import leo_tf.model  # noqa: F401, Keras upon TensorFlow, before any module here wants it
+import leo_tf.model  # noqa: F401, loads Keras on TensorFlow before any module here

@@ -1,4 +1,4 @@
-"""Ends a long loop in good order when the process is asked to stop."""
+"""Ends a long loop cleanly when the process receives SIGINT or SIGTERM."""
 
 import signal
 import threading
@@ -7,9 +7,9 @@ from leo_tf.errors import Stopped
 
 
 class StopRequest:
-    """A context manager that notes the first SIGINT or SIGTERM instead of dying of it.
+    """A context manager that records the first SIGINT or SIGTERM.
 
-    `signal` is its number, or None. A second one ends the process at once. Outside of
+    `signal` is its number, or None. A second signal ends the process at once. Outside
     the main thread, where Python cannot handle signals, it does nothing.
     """
 
@@ -28,10 +28,10 @@ class StopRequest:
             signal.signal(number, handler)
 
     def check(self, *unused: object) -> None:
-        """For work that can be given up, and done again from its beginning.
+        """Raises `Stopped` after a signal. Call it in work that can be repeated.
 
         Raises:
-          Stopped: if a signal came.
+          Stopped: if a signal was received.
         """
         if self.signal is not None:
             raise Stopped(self.signal)

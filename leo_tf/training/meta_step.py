@@ -15,30 +15,30 @@ from leo_tf.errors import check_not_forked
 from leo_tf.model.learner import Learner, adapt_and_score, loss_parts
 from leo_tf.model.losses import accuracy
 
-# The release's pull towards small weights when a step is not finite.
+# Weight of the release's pull towards small weights after a non-finite step.
 _NON_FINITE_PULL = 1e-4
 # The release's Adam; Keras's own default is 1e-7.
 _ADAM_EPSILON = 1e-8
-# Beginning of the metrics that tell which inner loop went astray.
+# Prefix of the metrics that tell in which inner loop the support loss grew.
 _GREW = "inner_loop/grew/"
-# Relative: what clipping leaves as it is may come out this much smaller.
+# Relative rounding error of a gradient that clipping does not change.
 _ROUNDING = 1e-5
 
 
 def adam(learning_rate: float) -> keras.optimizers.Optimizer:
-    """The release's optimizer. Clipping is ours, as Keras refuses to do both kinds."""
+    """Returns the release's optimizer. Keras cannot do both kinds of clipping."""
     return keras.optimizers.Adam(learning_rate, epsilon=_ADAM_EPSILON, name="adam")
 
 
 def meta_gradients(
     learner: Learner, episode: Episode, noise: Any = None
 ) -> tuple[tf.Tensor, list[tf.Tensor], dict[str, tf.Tensor]]:
-    """The training loss, its gradients and metrics; second order, nothing mended.
+    """Returns the training loss, its second-order gradients and metrics.
 
     Returns:
       [] loss; a gradient for each of `learner.trainable_variables`, zero where the
       loss does not depend on the variable; a dict of [] numbers: loss, its parts,
-      accuracy, the method's health.
+      accuracy, the method's `health`.
     """
     with tf.GradientTape() as tape:
         adapted, logits = adapt_and_score(learner, episode, training=True, noise=noise)
@@ -58,26 +58,26 @@ def meta_gradients(
 
 
 def is_finite(loss: tf.Tensor, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-    """[] bool: whether the loss and every entry of every gradient is finite."""
-    # 0 * x is 0 exactly if x is finite, so one sum tells for a whole tensor.
+    """Returns [] bool: True if the loss and all entries of all gradients are finite."""
+    # 0 * x is 0 only if x is finite, so one sum tests a whole tensor.
     return tf.equal(tf.add_n([0 * loss, *(tf.reduce_sum(0 * g) for g in gradients)]), 0)
 
 
 def replace_non_finite(
     finite: tf.Tensor, gradients: Sequence[tf.Tensor], learner: Learner
 ) -> list[tf.Tensor]:
-    """Replaces the gradients of a step that is not finite by a pull on the kernels.
+    """Replaces the gradients of a non-finite step by a pull on the kernels.
 
     Args:
       finite: [] bool, from `is_finite`.
       gradients: one for each of `learner.trainable_variables`.
-      learner: the method; its `kernels` are pulled, other variables stay.
+      learner: the method. Its `kernels` are pulled, other variables stay.
 
     Returns:
       `gradients` if finite; else 1e-4 times each kernel, zero for all others.
 
     Source: `LEO.grads_and_vars` in the release's `model.py`. Its docstring means
-    this, but its code hands back the variables themselves, and divides by
+    this, but its code returns the variables themselves, and divides by
     `l2_penalty_weight`. We also count infinities.
     """
     pulled = {id(kernel) for kernel in learner.kernels}
@@ -92,7 +92,7 @@ def replace_non_finite(
 def clip_gradients(
     gradients: Sequence[tf.Tensor], value: float, norm: float
 ) -> list[tf.Tensor]:
-    """Clips every entry to [-value, value], then each tensor to `norm`; 0 does not.
+    """Clips every entry to [-value, value], then each tensor to `norm`; 0 disables.
 
     Source: `_clip_gradients` in the release's `runner.py`.
     """
@@ -111,14 +111,14 @@ def make_update(
     gradient_norm_threshold: float,
     apply: Callable = keras.optimizers.Optimizer.apply,
 ) -> Callable[..., dict[str, tf.Tensor]]:
-    """Builds the function that updates `learner` by what `meta_gradients` returns.
+    """Builds the function that updates `learner` with results of `meta_gradients`.
 
-    It returns the metrics with more of them; "non_finite" is 1 if it had to mend, and
-    "non_finite:SETTING" if the support's loss grew then in the inner loop of that rate.
+    It returns the given metrics and more. "non_finite" is 1 for a non-finite step, and
+    "non_finite:SETTING", too, if the support loss grew in the inner loop of that rate.
 
     Args:
       learner: a built method.
-      optimizer: of its trainable variables.
+      optimizer: optimizer of its trainable variables.
       gradient_threshold, gradient_norm_threshold: see `clip_gradients`.
       apply: called with the optimizer, the clipped gradients and the variables.
     """
@@ -155,13 +155,13 @@ def make_meta_step(
     """Builds the function that updates `learner` on one meta-batch.
 
     Args:
-      jit: compile the update with XLA. The draws are made outside of it: they are
-        the same with and without, and XLA's generator is far slower on a CPU.
-      learner, optimizer, and others: see `make_update`.
+      jit: compile the update with XLA. The draws are made outside, so that they are
+        the same with and without, and because XLA's generator is slow on a CPU.
+      learner, optimizer, thresholds: see `make_update`.
 
     Returns:
       A `tf.function` of an episode, a seed and the number of the step, the last two
-      int64 scalars; it returns the metrics of `make_update`, in float64.
+      int64 scalars. It returns the metrics of `make_update` in float64.
     """
     check_not_forked()
     thresholds: Any = {
@@ -169,13 +169,13 @@ def make_meta_step(
         "gradient_norm_threshold": gradient_norm_threshold,
     }
     mend_and_apply = make_update(learner, optimizer, **thresholds)
-    keys: list[str] = []  # of the metrics, as soon as `update` is traced
+    keys: list[str] = []  # names of the metrics, set when `update` is traced
 
     def update(episode, noise):
         loss, gradients, metrics = meta_gradients(learner, episode, noise)
         metrics = mend_and_apply(loss, gradients, metrics)
         keys[:] = metrics
-        # In one tensor: each output of a compiled function takes microseconds.
+        # One tensor, because each output of a compiled function takes microseconds.
         return tf.stack([tf.cast(value, tf.float64) for value in metrics.values()])
 
     update = tf.function(update, jit_compile=jit, autograph=False)
@@ -195,19 +195,19 @@ def clipping_metrics(
     value: float,
     norm: float,
 ) -> dict[str, tf.Tensor]:
-    """What `clip_gradients` did to the gradients of the variables of these names.
+    """Returns the effect of `clip_gradients` on the gradient of each variable.
 
     Returns:
       "gradient_norm/NAME", "clipped_norm/NAME", and "clipped_share/NAME", which is 1
-      if clipping took anything from it, else 0: [] each.
+      if clipping changed the gradient, else 0: [] each.
     """
-    # Then a gradient with an entry beyond `value` ends at `norm`, too.
+    # In this case a gradient with an entry beyond `value` also ends at `norm`.
     is_known = norm and (not value or norm <= value)
     metrics = {}
     for name, gradient, rest in zip(names, gradients, clipped, strict=True):
         before = _length(gradient)
         after = tf.minimum(before, norm) if is_known else _length(rest)
-        # Rounding takes a little from a gradient that is not clipped.
+        # Rounding may shrink a gradient that is not clipped.
         is_clipped = after < (1 - _ROUNDING) * before
         metrics[f"gradient_norm/{name}"] = before
         metrics[f"clipped_norm/{name}"] = after
@@ -216,8 +216,8 @@ def clipping_metrics(
 
 
 def _length(tensor: tf.Tensor) -> tf.Tensor:
-    """Euclidean norm. As a product: XLA adds up a sum over all entries one by one."""
-    size = tensor.shape[-1] if tensor.shape.rank else 1  # a scalar is its own row
+    """Returns the Euclidean norm as a product, because XLA's sum is sequential."""
+    size = tensor.shape[-1] if tensor.shape.rank else 1  # a scalar is one row
     rows = tf.reshape(tensor, [-1, size])
     sums = tf.linalg.matvec(rows * rows, tf.ones_like(rows[0]))
     return tf.sqrt(tf.reduce_sum(sums))

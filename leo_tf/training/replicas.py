@@ -1,8 +1,8 @@
 """Training on several devices at once: a meta-batch in equal parts, one update.
 
-Every replica holds all variables, takes its own tasks of the same meta-batch and draws
-for them what one device would draw. Gradients are averaged before the NaN rule and
-before clipping, so the update is that of one device, up to the order of sums.
+Every replica holds all variables, takes its own tasks of the same meta-batch and makes
+the draws that one device would make for them. Gradients are averaged before the NaN
+rule and before clipping, so the update is that of one device, up to the order of sums.
 
 Shapes: B tasks in the meta-batch, R replicas.
 """
@@ -34,14 +34,14 @@ from leo_tf.training.interrupts import StopRequest
 from leo_tf.training.step_loop import make_run_steps
 from leo_tf.training.workers import VARIABLE, Workers, read_cluster
 
-# Each is made once in a process: a second one would use the keys of the first one's
-# exchanges for its own.
+# Each is created once per process. A second one would reuse the keys of the first
+# one's exchanges.
 _mirrored_strategy = functools.cache(tf.distribute.MirroredStrategy)
 _multi_worker_strategy = functools.cache(tf.distribute.MultiWorkerMirroredStrategy)
 
 
 class Replicas:
-    """What trains together: the devices of this process, and of other workers.
+    """The devices that train together, of this process and of other workers.
 
     Without a strategy of `tf.distribute`, `count` is 1: the device TensorFlow picks.
     """
@@ -51,25 +51,25 @@ class Replicas:
         self.count = strategy.num_replicas_in_sync if strategy else 1
 
     def scope(self) -> contextlib.AbstractContextManager:
-        """A context manager: variables made in it are on every replica."""
+        """Returns a context manager that creates variables on every replica."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
     def mean_of_parts(
         self, function: Callable, episode: Episode, *arguments: Any
     ) -> list[tf.Tensor]:
-        """The means, over the replicas, of what each computes for its own tasks.
+        """Returns the means over the replicas of results for their own tasks.
 
         Args:
           function: (tasks of `episode`, number of the first, *arguments) -> list of
             tensors of static shapes and one dtype.
-          episode: B tasks; B is static, and a multiple of R.
+          episode: B tasks. B is static, and a multiple of R.
         """
 
         def on_replica(episode, *arguments):
             context = tf.distribute.get_replica_context()
             number = context.replica_id_in_sync_group
             tasks = episode.support_inputs.shape[0] // self.count
-            with tf.device("CPU:0"):  # where episodes are: no device gets all of one
+            with tf.device("CPU:0"):  # holds the episode: no device gets all of it
                 part = tf.nest.map_structure(
                     lambda x: tf.reshape(x, [self.count, tasks, *x.shape[1:]])[number],
                     episode,
@@ -90,9 +90,9 @@ class Replicas:
         gradients: Sequence[tf.Tensor],
         variables: Sequence[Any],
     ) -> None:
-        """Updates the variables on every replica by gradients that are averaged.
+        """Updates the variables on every replica with averaged gradients.
 
-        `optimizer.apply` would sum them over the replicas once more.
+        `optimizer.apply` would sum them over the replicas again.
         """
         rate = tf.convert_to_tensor(optimizer.learning_rate)
 
@@ -108,10 +108,10 @@ class Replicas:
 
 
 def start(config: Config, tell: Callable[[str], None]) -> Replicas:
-    """The replicas that `--strategy` asks for; before TensorFlow computes anything.
+    """Returns the replicas of `--strategy`. Call it before any TensorFlow operation.
 
-    Waits until all other workers have started, too, if there are any; `tell` shows a
-    line to the user.
+    It waits until all other workers have started, if there are any. `tell` shows a line
+    to the user.
 
     Raises:
       FlagError: if TF_CONFIG is missing or wrong, or the meta-batch cannot be split.
@@ -137,20 +137,20 @@ def make_meta_step(
     jit: bool = False,
     **thresholds: float,
 ) -> Callable[[Episode, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
-    """`meta_step.make_meta_step` on all replicas.
+    """Builds `meta_step.make_meta_step` for all replicas.
 
     Args:
-      replicas: in whose scope learner and optimizer were made.
+      replicas: replicas in whose scope learner and optimizer were created.
       learner, optimizer, thresholds: see `meta_step.make_update`.
-      jit: compile with XLA. On replicas only the gradients of each are compiled, as
-        nothing can be exchanged in what is compiled.
+      jit: compile with XLA. With several replicas, only the gradients are compiled,
+        because compiled code cannot exchange data.
     """
     if replicas.strategy is None:
         return alone.make_meta_step(learner, optimizer, jit=jit, **thresholds)
     with replicas.scope():
         options: Any = {"apply": replicas.apply, **thresholds}
         update = alone.make_update(learner, optimizer, **options)
-    keys: list[str] = []  # of the metrics, as soon as they are traced
+    keys: list[str] = []  # names of the metrics, set when they are traced
 
     @tf.function(jit_compile=jit, autograph=False)
     def gradients_of(part, noise):
@@ -179,9 +179,9 @@ def make_steps(
     config: Config,
     jit: bool,
 ) -> Callable:
-    """The `step_loop.make_run_steps` of a configuration, input watched.
+    """Returns the `step_loop.make_run_steps` of a configuration, with input watched.
 
-    Of mixed episodes, all steps of a call must have those of the first: `steps_alike`.
+    With mixed episodes, all steps of a call must share their shape: `steps_alike`.
     """
     names = ("gradient_threshold", "gradient_norm_threshold")
     thresholds = {name: getattr(config.optimizer, name) for name in names}
@@ -189,7 +189,7 @@ def make_steps(
     seed, shapes = config.run.seed, config.episodes.shapes
     if len(shapes) == 1:
         return make_run_steps(meta_step, seed, watch=True)
-    # A graph for each, traced when it is first drawn.
+    # One graph per shape, traced when the shape is first drawn.
     of_shapes = [make_run_steps(meta_step, seed, True, shape) for shape in shapes]
 
     def run_steps(iterator, first, count):
@@ -200,13 +200,13 @@ def make_steps(
 
 
 def follow(config: Config, replicas: Replicas, data: Data | None = None) -> Learner:
-    """Trains with the chief to the last step, or until a signal; returns the method.
+    """Runs the training loop of a non-chief worker. Returns the learner.
 
-    It reads the data, and no run directory: where it begins, the chief says.
+    It reads the data but no run directory. The chief tells the first step.
 
     Raises:
       InputError: if the data cannot be read.
-      FlagError: if it is not what the chief trains on, or the flags are not the same.
+      FlagError: if data or flags differ from the chief's.
     """
     wanted = ["train", "val"] if config.data.train_on_val else ["train"]
     split = dataset.load(config, wanted, data=data)["train"]
@@ -233,16 +233,16 @@ def follow(config: Config, replicas: Replicas, data: Data | None = None) -> Lear
 
 def check_same(replicas: Replicas, config: Config, split: Split) -> None:
     """Raises a FlagError unless all workers have the same flags, data and versions."""
-    settings = config.replace(data_path="").to_dict()  # the data may lie anywhere
+    settings = config.replace(data_path="").to_dict()  # the path may differ
     common = [settings, split.digest, versions()]
     replicas.workers.check_same(json.dumps(common, sort_keys=True))
 
 
 def _mirrored(tell) -> Replicas:
-    """On all GPUs, or else on all logical CPU devices, of which there is one."""
+    """Returns replicas on all GPUs, or on all logical CPU devices, usually one."""
     devices = tf.config.list_logical_devices("GPU")
     if not devices:
-        tell("There is no GPU: --strategy=mirrored gains nothing.")
+        tell("There is no GPU: --strategy=mirrored makes nothing faster.")
         devices = tf.config.list_logical_devices("CPU")
     return Replicas(_mirrored_strategy(tuple(device.name for device in devices)))
 
@@ -255,7 +255,7 @@ def _workers(tell) -> Replicas:
     except tf.errors.OpError as error:
         expected = "addresses at which the workers can be reached"
         raise FlagError(VARIABLE, expected, shown(error.message)) from error
-    # TensorFlow has taken SIGTERM, and does nothing when it comes.
+    # TensorFlow has replaced the handler of SIGTERM by one that does nothing.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     return Replicas(strategy, Workers(strategy, count, is_chief))

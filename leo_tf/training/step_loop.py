@@ -1,4 +1,4 @@
-"""Many meta-steps in one call from the host: the loop that training spends its time in.
+"""Runs many meta-steps in one call from the host, the hot loop of training.
 
 Shapes: M metrics of a step.
 """
@@ -16,23 +16,23 @@ def make_run_steps(
     watch: bool = False,
     shape: tuple[int, int] | None = None,
 ) -> Callable:
-    """Builds the function that makes many meta-steps in one call from the host.
+    """Builds the function that runs many meta-steps in one call from the host.
 
     Args:
       meta_step: see `meta_step.make_meta_step`.
-      seed: of all that steps draw.
-      watch: whether to measure how long steps wait for episodes.
-      shape: N and K, if those of the iterator's episodes are not static.
+      seed: seed of all draws of the steps.
+      watch: measure how long steps wait for episodes.
+      shape: N and K, if they are not static in the iterator's episodes.
 
     Returns:
       A `tf.function` of an iterator over episodes, the number of the first step and
-      how many to make, int64 scalars. It returns metrics summed over the steps that
-      were finite, and over those that were not what begins with "non_finite": their
-      number, and in how many an inner loop went astray; if asked to `watch`,
-      "input_wait", too: the seconds from the end of a step, or the beginning of the
-      call, until the next episodes were there, summed.
+      the number of steps, int64 scalars. It returns sums of metrics over the finite
+      steps. Metrics that begin with "non_finite" are summed over the other steps: their
+      number, and in how many the support loss grew. With `watch` there is "input_wait":
+      the total seconds from the end of a step, or the start of the call, to the arrival
+      of the next episodes.
     """
-    keys: list[str] = []  # of the metrics, as soon as a step is traced
+    keys: list[str] = []  # names of the metrics, set when a step is traced
 
     @tf.function(autograph=False)
     def run_steps(iterator, first, count):
@@ -60,16 +60,16 @@ def make_run_steps(
 
 
 def _of_shape(episode: Episode, way: int, shot: int) -> Episode:
-    """With N and K in the static shapes; an error when it runs if they are others."""
+    """Sets N and K in the static shapes. Other sizes are an error at run time."""
     support, query = [None, way, shot, None], [None, way, None, None]
     sizes = support, support[:3], query, query[:3]
     return Episode(*(tf.ensure_shape(*each) for each in zip(episode, sizes)))
 
 
 def if_finite(metrics: dict[str, tf.Tensor]) -> tf.Tensor:
-    """[M] metrics of a step, zero if it was not finite, but for "non_finite".
+    """Returns [M] metrics of a step; all but "non_finite" zero if it is non-finite.
 
-    In float64, so that sums do not depend on how many steps one call makes.
+    They are float64, so that sums do not depend on the number of steps per call.
     """
     kept = [name.startswith("non_finite") for name in metrics]
     values = tf.stack([tf.cast(value, tf.float64) for value in metrics.values()])
@@ -80,9 +80,9 @@ def if_finite(metrics: dict[str, tf.Tensor]) -> tf.Tensor:
 def next_timed(
     iterator: Iterator[Episode], previous: tf.Tensor
 ) -> tuple[Episode, tf.Tensor]:
-    """The next episodes, and the seconds they came after `previous` was there.
+    """Returns the next episodes, and the seconds between `previous` and their arrival.
 
-    They do not wait for it: taken while the step before still runs, they cost no time.
+    Episodes do not wait for `previous`, so they may arrive while the step still runs.
     """
     with tf.control_dependencies([previous]):
         ready = tf.timestamp()

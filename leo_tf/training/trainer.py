@@ -1,4 +1,4 @@
-"""The outer loop over time: steps, validations, checkpoints, and what is shown of them.
+"""The outer loop over time: steps, validations, checkpoints and monitoring.
 
 Shapes: B tasks in the meta-batch.
 """
@@ -28,26 +28,26 @@ from leo_tf.training.callback import Callback, call_all
 from leo_tf.training.interrupts import StopRequest
 from leo_tf.training.replicas import Replicas, make_steps
 
-# As many steps a call as take about this long: the progress line moves smoothly, a
-# signal is heeded soon, and the host does nothing in between.
+# Target duration of a call of several steps: short enough for smooth progress and quick
+# reaction to signals, long enough to keep the host idle.
 _SECONDS_PER_CALL = 0.5
-# So many failed saves in a row end a run: more work would only be lost with it.
+# Failed saves in a row that end a run, because further work would be lost, too.
 _FAILED_SAVES = 3
 
 
 @dataclasses.dataclass(eq=False, repr=False)
 class Trainer:
-    """Trains a learner, validates it, keeps its checkpoints.
+    """Trains a learner, validates it and keeps its checkpoints.
 
     Attributes:
-      learner, optimizer: built, in the scope of `replicas`.
+      learner, optimizer: built in the scope of `replicas`.
       episodes: start -> endless dataset of training episodes from that step on.
-      validate: on_batch -> `EpisodeScores` of the learner on the validation episodes;
+      validate: on_batch -> `EpisodeScores` of the learner on the validation episodes.
         `on_batch` is called after each batch, and may end it by an exception.
-      metadata: what every manifest holds besides: configuration, data, versions.
-      show_more: called after each validation with the step, and whether it is the last.
-      until: a step that is validated and at which to stop, on the way to the last one;
-        training goes on from there later, as if it had not stopped.
+      metadata: further content of every manifest: configuration, data, versions.
+      show_more: called after each validation with the step, and True for the last one.
+      until: an intermediate step to stop at after its validation. Training can resume
+        there later without any difference.
     """
 
     learner: Learner
@@ -77,29 +77,29 @@ class Trainer:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to do: the last step is made, and validated."""
+        """True if the last step is done and validated."""
         return self._is_over() and self._is_validated()
 
     @property
     def last_step(self) -> int:
-        """The step at which this training ends, or is left until later."""
+        """Step at which this training ends or pauses."""
         last = self.config.run.num_steps
         return last if self.until is None else min(self.until, last)
 
     def resume(
         self, checkpoint: Checkpoint, tell: Callable[[str], None] = SILENT.warn
     ) -> None:
-        """Goes on from a checkpoint: variables, best so far and history.
+        """Resumes from a checkpoint: variables, best step so far and history.
 
-        If the best of its time is lost, `tell` hears it, and the best of those that are
-        left takes over.
+        If the best checkpoint is lost, `tell` is called and the best remaining one
+        replaces it.
 
         Raises:
-          CheckpointError: if it does not fit; then nothing has changed.
+          CheckpointError: if it does not fit. Nothing has changed then.
         """
         state = TrainingState.of(checkpoint)
         restore_variables(checkpoint.path, self._variables())
-        # The configuration's own, which may have been changed between two starts.
+        # The configured rate, which may have been changed since the last start.
         self.optimizer.learning_rate = self.config.optimizer.outer_lr
         self.state, self._resumed = state, checkpoint
         if state.best_step is None:
@@ -108,22 +108,22 @@ class Trainer:
         state.find_best(lambda step: self.checkpoints.is_whole(step, reasons.append))
         if state.best_step != wanted:
             tell(f"skipped: {reasons[0]}")
-            tell(f"The best checkpoint is that of step {state.best_step} now.")
+            tell(f"The best checkpoint is now that of step {state.best_step}.")
             self.checkpoints.set_aside(wanted)
-        # It may not have been marked, or one marked since may be lost.
+        # It may not have been marked, or a later marked one may be lost.
         self.checkpoints.mark_best(state.best_step)
 
     def run(self, line: ProgressLine) -> TrainingState:
         """Trains up to the configured number of steps, to a plateau, or until a signal.
 
-        SIGTERM or SIGINT ends the running steps, saves and returns, with the signal
-        in `stopped_by`; a second one ends the process at once. A validation is given
-        up, and done by the run that goes on from here. A signal that another worker
-        gets counts as SIGTERM.
+        SIGTERM or SIGINT finishes the running steps, saves and returns with the signal
+        in `stopped_by`. A second one ends the process at once. A running validation is
+        abandoned, and repeated when the run resumes. A signal to another worker counts
+        as SIGTERM.
 
         Raises:
           DiskError: if the last checkpoint, or three in a row, cannot be written.
-          DivergedError: if too many steps are not finite.
+          DivergedError: if too many steps are non-finite.
         """
         with StopRequest() as request:
             self.replicas.workers.share(self.state.step, self._variables().values())
@@ -139,7 +139,7 @@ class Trainer:
         iterator = iter(self.episodes(state.step))
         steps_per_call, started = 1, state.step
         if state.step and self._is_validation_due() and not self._is_validated():
-            self._validate(line, request)  # stopped here, before it was done
+            self._validate(line, request)  # the stop came before it was done
         while state.step < self.last_step:
             count = self._agree(steps_per_call, request)
             if not count:
@@ -150,7 +150,7 @@ class Trainer:
             state.since_validation.add(metrics, count)
             steps_per_call = max(1, round(count / seconds * _SECONDS_PER_CALL))
             if state.step == started + count:
-                line.skip_time(seconds)  # tracing and compiling are no rate
+                line.skip_time(seconds)  # tracing and compiling do not count
             line.advance(count, state.line())
             self._check_finite()
             if state.step % run.log_every == 0:
@@ -160,7 +160,7 @@ class Trainer:
                 self._validate(line, request)
 
     def _agree(self, most: int, request: StopRequest) -> int:
-        """How many steps all make next; 0 if one got a signal, or at the plateau."""
+        """Returns the number of steps all workers make next; 0 to stop."""
         is_over = bool(self._reason_to_end())
         most = min(most, self._steps_to_next_event())
         alike = steps_alike(self.config, self.state.step, most)
@@ -172,9 +172,9 @@ class Trainer:
         return agreed
 
     def _reason_to_end(self) -> str:
-        """Says why training ends before its last step; empty if it does not."""
+        """Returns why training ends before its last step; empty if it does not."""
         if self._is_asked_to_end:
-            return ", as a callback asked."
+            return ", as requested by a callback."
         if self.state.is_at_plateau(self.config.run.patience):
             return f": no validation since step {self.state.best_step} was better."
         return ""
@@ -183,12 +183,12 @@ class Trainer:
         step, run = self.state.step, self.config.run
         log, validation = (n - step % n for n in (run.log_every, run.validate_every))
         events = [log, validation, self.last_step - step]
-        # The last step before something is shown is made alone, to be seen by itself.
+        # The last step before an event runs alone, so that its own metrics are shown.
         return min([max(1, e - 1) for e in events] + self.profile.until_next(step))
 
     def _is_validation_due(self) -> bool:
         step, run = self.state.step, self.config.run
-        # The release never validates after the last step; we do.
+        # The release does not validate after the last step; we do.
         return step % run.validate_every == 0 or step == run.num_steps
 
     def _is_validated(self) -> bool:
@@ -219,15 +219,15 @@ class Trainer:
         accuracy = interval(scores.accuracy)
         state.record(accuracy, scores.loss, state.since_validation.means())
         state.since_validation = Averages()
-        # With the validation classes trained on there is nothing to select by: the
-        # newest is as good as any. A NaN is never better.
+        # If the validation classes are trained on, they cannot select: the newest is
+        # as good as any. A NaN is never better.
         joined = self.config.data.train_on_val
         best_before = state.best_step, state.best_accuracy
         is_best = joined or accuracy.mean > state.best_accuracy
         if is_best:
             state.best_step, state.best_accuracy = state.step, accuracy.mean
         mark = "  best so far" if is_best else ""
-        mark = "  of classes that are trained on, too" if joined else mark
+        mark = "  on classes that are also trained on" if joined else mark
         line.note(state.validation_line(accuracy, mark))
         self._save_or_go_on(line, best_before)
         self.shown.show_validation(state, accuracy, scores.loss)
@@ -241,7 +241,7 @@ class Trainer:
         return is_last or bool(self._reason_to_end())
 
     def _save_or_go_on(self, line: ProgressLine, best_before: tuple):
-        """Saves, or says why not: the next validation tries again, but not forever."""
+        """Saves, or warns: the next validation tries again, up to `_FAILED_SAVES`."""
         state = self.state
         try:
             self._save()
@@ -250,8 +250,8 @@ class Trainer:
             self._failed_saves += 1
             if self._is_over() or self._failed_saves >= _FAILED_SAVES:
                 raise
-            line.warn(f"not saved, training goes on: {error}")
-            if not self.checkpoints.has(state.step):  # it cannot be the best, then
+            line.warn(f"not saved, training continues: {error}")
+            if not self.checkpoints.has(state.step):  # then it cannot be the best
                 state.best_step, state.best_accuracy = best_before
 
     def _save(self):
@@ -261,18 +261,18 @@ class Trainer:
             self.checkpoints.annotate(self._resumed, manifest)
         else:
             self.checkpoints.save(state.step, self._variables(), manifest)
-        if state.best_step is not None:  # again, in case it failed the last time
+        if state.best_step is not None:  # repeated in case it failed last time
             self.checkpoints.mark_best(state.best_step)
         self.checkpoints.prune()
 
     def _check_finite(self):
-        """Ends a run that has lost its way; its last checkpoint stays as it is."""
+        """Ends a diverged run. Its last checkpoint stays."""
         limit, state = self.config.run.non_finite_limit, self.state
         if state.non_finite_surplus > limit:
             self.shown.show(state)
             raise DivergedError(
                 f"step {state.step}",
-                f"at most {limit} more steps that are not finite than others",
+                f"at most {limit} more non-finite than finite steps",
                 f"{state.non_finite_surplus} more ({state.non_finite} in all)",
                 state.advice(self.config),
             )

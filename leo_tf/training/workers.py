@@ -1,7 +1,7 @@
-"""The processes of one training: TF_CONFIG lists them, and what they tell each other.
+"""The worker processes of one training, listed in TF_CONFIG, and their exchanges.
 
-One of them is the chief: it alone reads and writes the run directory, validates and
-prints. The others need nothing but the data.
+Only the chief reads and writes the run directory, validates and prints. The others
+need only the data.
 """
 
 import contextlib
@@ -23,44 +23,44 @@ _HINT = (
     'Give each worker its own, such as {"cluster": {"worker": ["host1:2222", '
     '"host2:2222"]}, "task": {"type": "worker", "index": 0}}.'
 )
-# What an exchange fails with when another worker has gone.
+# Errors of an exchange after another worker has ended.
 _GONE = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
     tf.errors.UnavailableError,
 )
-_DIGEST_BYTES = 6  # as an integer it is exact in float64
+_DIGEST_BYTES = 6  # an integer of this size is exact in float64
 
 
 class Workers:
-    """The processes that train together; without arguments, this one alone.
+    """The processes that train together; without arguments, only this one.
 
-    All exchange numbers by the same calls in the same order: each waits for the
-    others. `strategy` is the `MultiWorkerMirroredStrategy` of all.
+    All make the same calls in the same order, and each call waits for the others.
+    `strategy` is their `MultiWorkerMirroredStrategy`.
     """
 
     def __init__(self, strategy: Any = None, count: int = 1, is_chief: bool = True):
         self._strategy, self.count, self.is_chief = strategy, count, is_chief
-        # Traced once for each shape: every trace of an exchange is kept for good.
+        # Traced once per shape, because every trace of an exchange is kept forever.
         self._total = tf.function(self._total_in_graph, autograph=False)
 
     def total(self, values: Any) -> np.ndarray:
-        """The sum over the workers of float64 numbers of any shape."""
+        """Returns the sum over the workers of float64 numbers of any shape."""
         values = np.asarray(values, np.float64)
         if self._strategy is None:
             return values
         return self._total(tf.constant(values)).numpy()
 
     def from_chief(self, values: Any) -> np.ndarray:
-        """The chief's `values`, bit for bit; of other workers only the shape counts."""
+        """Returns the chief's `values`, bit for bit. Others only give the shape."""
         if not self.is_chief:
-            # Added to anything it changes nothing. Added to -0.0, 0.0 does.
+            # Adding -0.0 changes nothing. Adding 0.0 would change -0.0.
             values = np.full(np.shape(values), -0.0)
         return self.total(values)
 
     def share(self, step: int, variables: Iterable[tf.Variable]) -> int:
-        """Gives all workers the chief's variables; returns the chief's `step`."""
+        """Copies the chief's variables to all workers. Returns the chief's `step`."""
         if self._strategy is None:
             return step
         variables = list(variables)
@@ -73,29 +73,29 @@ class Workers:
         return int(self.from_chief(step))
 
     def agree(self, count: int = 0, stop: bool = False) -> int:
-        """How many steps all make next: the chief's `count`; 0 if any is to stop."""
+        """Returns the number of steps all make next: the chief's `count`; 0 to stop."""
         wanted = -math.inf if stop else count * self.is_chief
         return int(max(0.0, float(self.total(wanted))))
 
     def check_same(self, text: str) -> None:
-        """Checks that all workers give the same text; else all raise a FlagError."""
+        """Checks that all workers have the same text; else all raise a FlagError."""
         digest = hashlib.sha256(text.encode()).digest()[:_DIGEST_BYTES]
         mine = int.from_bytes(digest, "big")
         if self.total(mine) != self.count * mine:
-            expected = "workers of the same flags, data and versions"
-            raise FlagError(VARIABLE, expected, "others")
+            expected = "workers with the same flags, data and versions"
+            raise FlagError(VARIABLE, expected, "different ones")
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """A context manager that raises a WorkerError if another worker has gone."""
+        """A context manager that raises a WorkerError if another worker has ended."""
         try:
             yield
         except _GONE as error:
             if self._strategy is None:
                 raise
             expected = f"{self.count} workers until the end"
-            hint = "Its output says why. The same commands go on from the checkpoint."
-            raise WorkerError(VARIABLE, expected, "one that has gone", hint) from error
+            hint = "Its output says why. The same commands resume from the checkpoint."
+            raise WorkerError(VARIABLE, expected, "one that ended", hint) from error
 
     def _total_in_graph(self, values):
         def on_replica(values):
@@ -103,7 +103,7 @@ class Workers:
             replicas = self._strategy.num_replicas_in_sync // self.count
             is_first = context.replica_id_in_sync_group % replicas == 0
             nothing = tf.fill(values.shape, tf.constant(-0.0, values.dtype))
-            mine = tf.where(is_first, values, nothing)  # each worker's counts once
+            mine = tf.where(is_first, values, nothing)  # count each worker once
             return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
 
         totals = self._strategy.run(on_replica, args=(values,))
@@ -111,13 +111,13 @@ class Workers:
 
 
 def read_cluster(environment: Mapping[str, str]) -> tuple[int, bool]:
-    """How many workers TF_CONFIG lists, and whether this one is the chief.
+    """Returns the number of workers in TF_CONFIG, and True if this one is the chief.
 
-    TensorFlow reads it itself, but does not say what is wrong: the FlagError does.
+    TensorFlow reads it, too, but does not explain errors. The FlagError does.
     """
     text = environment.get(VARIABLE, "")
     if not text:
-        raise _error("--strategy=multi_worker to come with it", "nothing")
+        raise _error("a list of workers for --strategy=multi_worker", "nothing")
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):

@@ -13,13 +13,13 @@ from saved_runs import results_of, values_of
 
 from leo_tf.runs.checkpoints import Checkpoints
 
-# Three processes load TensorFlow and train.
+# Time for three processes to load TensorFlow and train.
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def jobs(small_flags, tmp_path_factory):
-    """Directory and processes of each job, all at work at once."""
+    """Directory and processes of each job. All jobs run at once."""
     flags = [*small_flags, "--dtype=float64"]
     devices, workers = (
         tmp_path_factory.mktemp(name) for name in ("devices", "workers")
@@ -42,13 +42,13 @@ def jobs(small_flags, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def devices(jobs) -> pathlib.Path:
-    """What training on two devices of one process left behind."""
+    """Run directory of a training on two devices of one process."""
     return finished(*jobs["devices"])
 
 
 @pytest.fixture(scope="module")
 def workers(jobs) -> pathlib.Path:
-    """What two workers left behind."""
+    """Run directory of a training by two workers."""
     return finished(*jobs["workers"])
 
 

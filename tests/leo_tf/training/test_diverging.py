@@ -1,4 +1,4 @@
-"""Steps that are not finite: what is to blame, and that the advice helps."""
+"""Non-finite steps: their cause, and advice that helps."""
 
 import json
 import re
@@ -27,7 +27,7 @@ QUICK = {
 
 
 def data(size: int, seed: int = 0) -> leo_tf.load_data:
-    """Fifteen classes of vectors of `size` numbers, in three splits."""
+    """Returns fifteen classes of vectors of `size` numbers, in three splits."""
     random, splits = np.random.default_rng(seed), {}
     for split in ("train", "val", "test"):
         centres = random.normal(size=[5, 1, size])
@@ -65,7 +65,7 @@ def test_most_of_the_steps_decide_whether_it_is_an_inner_loop_or_the_outer():
     state.astray["adaptation_lr_init"] = 6
     assert "lower --adaptation_lr_init" in state.advice(config)
     assert "for example 0.3." in state.advice(config)
-    state.astray = {"rate_of_mine": 10}  # of a user's own method: no setting of ours
+    state.astray = {"rate_of_mine": 10}  # of a user's method: not one of our settings
     assert "lower --rate_of_mine in another --workdir." in state.advice(config)
 
 
@@ -78,8 +78,8 @@ def test_a_loss_grew_that_rose_by_more_than_that_of_guessing_or_is_no_number():
     assert grew(1.6, 1.6 + 1.01 * guessing) == grew(1.6, np.nan) == 1
     assert grew(1.6, np.inf) == 1
     assert grew(1.6, 1.6 + 0.99 * guessing) == grew(1.6, 0.1) == 0
-    assert grew(1.6, [1.6, 9.0, 0.1]) == 1  # came back, but was astray
-    # Spoiled before it began: no fault of the loop.
+    assert grew(1.6, [1.6, 9.0, 0.1]) == 1  # shrank again, but had grown
+    # Non-finite before the loop began, so the loop is not the cause.
     assert grew(5.1 * guessing, np.nan) == grew(np.nan, np.nan) == grew(np.inf, 1) == 0
 
 

@@ -1,4 +1,4 @@
-"""A disk that fails, or steps that do: how long training goes on, and what is kept."""
+"""Failing saves or steps: how long training continues, and what is kept."""
 
 import pytest
 from toy_training import Line, run
@@ -8,7 +8,7 @@ from leo_tf.runs.checkpoints import Checkpoints
 
 
 def fail(monkeypatch, *steps):
-    """Saving fails at these steps."""
+    """Checkpoints that cannot be saved at these steps."""
     save = Checkpoints.save
 
     def fails(checkpoints, step, *arguments):
@@ -27,7 +27,7 @@ def test_after_a_failed_save_training_goes_on_and_tries_again(
     trainer = run(make_trainer(accuracies=[0.3, 0.4, 0.5]), line)
     assert trainer.checkpoints.best().step == 12
     notes = [note for note in line.notes if "full disk" in note]
-    assert len(notes) == 1 and notes[0].startswith("not saved, training goes on: ")
+    assert len(notes) == 1 and notes[0].startswith("not saved, training continues: ")
 
 
 def test_what_could_not_be_saved_is_not_the_best(make_trainer, monkeypatch):
@@ -71,7 +71,7 @@ def test_too_many_steps_that_are_not_finite_end_training_and_keep_the_last_check
 def test_steps_that_are_not_finite_end_training_however_often_it_is_validated(
     make_trainer,
 ):
-    broken = (0, 1, 3, 4, 5, 6)  # a finite one between them does not save it
+    broken = (0, 1, 3, 4, 5, 6)  # one finite step among them is not enough
     trainer = make_trainer(broken_steps=broken, non_finite_limit=3, validate_every=1)
     with pytest.raises(DivergedError, match="step 6"):
         run(trainer)

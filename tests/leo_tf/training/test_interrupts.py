@@ -1,4 +1,4 @@
-"""Being asked to stop."""
+"""SIGINT and SIGTERM during work."""
 
 import os
 import pathlib
@@ -13,10 +13,10 @@ from leo_tf.training import interrupts
 from leo_tf.training.interrupts import StopRequest
 
 ROOT = pathlib.Path(__file__).parents[3]
-# For each line it reads, a process of its own waits for signals.
+# Forks a process that waits for signals, for each line of standard input.
 WAITS = """
 import importlib.util, os, sys, time
-# By its file: its package would load TensorFlow first.
+# Loaded by file, because its package would load TensorFlow.
 spec = importlib.util.spec_from_file_location("interrupts", sys.argv[1])
 interrupts = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(interrupts)
@@ -38,7 +38,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def waits():
-    """Function: starts one more process that waits; the answers' file and its id."""
+    """Function that starts a waiting process, and returns its output and id."""
     process = subprocess.Popen(
         [sys.executable, "-c", WAITS, interrupts.__file__],
         cwd=ROOT,
@@ -78,7 +78,7 @@ def test_a_second_signal_ends_the_process_at_once(waits, first, second):
 
 @pytest.fixture
 def came():
-    """The signals that reach handlers of the program's own, set before ours."""
+    """Signals that reach the program's own handlers, set before ours."""
     numbers, came = (signal.SIGINT, signal.SIGTERM), []
     before = [signal.getsignal(number) for number in numbers]
     for number in numbers:

@@ -19,7 +19,7 @@ PROGRAM = ROOT / "tests" / "tools" / "killed_runs.py"
 @pytest.mark.parametrize(
     ("method", "seed", "kills"),
     [
-        ("generator", 1, 3),  # it draws as LEO does, and is compiled sooner
+        ("generator", 1, 3),  # draws like LEO, and compiles faster
         ("leo", 2, 40),
     ],
 )
@@ -38,7 +38,7 @@ def test_a_chain_of_kills_changes_nothing(small_flags, tmp_path, method, seed, k
     found = json.loads(done.stdout.splitlines()[-1])
     chain, goal = found["chain"], found["goal"]
     print(collections.Counter((end["moment"], end["status"]) for end in chain), goal)
-    # A signal that comes before training has begun ends the process at once.
+    # A signal before training has begun ends the process at once.
     stopped = {-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM}
     assert {end["status"] for end in chain} <= stopped
     assert found["statuses"] == [0, 0] and chain[-1]["step"] > 0
@@ -46,6 +46,6 @@ def test_a_chain_of_kills_changes_nothing(small_flags, tmp_path, method, seed, k
 
 
 def results(workdir, step) -> dict:
-    """All that training comes to, the test included."""
+    """Returns all results of training and test."""
     tested = saved_runs.results_of(workdir)["accuracy"]
     return {**saved_runs.outcome(workdir, step), "test": tested}

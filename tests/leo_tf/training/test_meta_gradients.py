@@ -1,4 +1,4 @@
-"""The outer loss and its gradients: finite or mended, then clipped.
+"""The outer loss and its gradients: finite or replaced, then clipped.
 
 Shapes: B tasks in the meta-batch.
 """
@@ -43,7 +43,7 @@ def test_a_gradient_of_zeros_stays_zero():
 @pytest.mark.parametrize("jit", [False, True])
 def test_only_nan_and_infinity_count_as_not_finite_wherever_they_are(jit):
     compiled = tf.function(is_finite, jit_compile=jit)
-    # A sum of these overflows: each is finite all the same.
+    # Their sum overflows, although each is finite.
     huge = np.array([[3e38, 3e38], [-3e38, 0]], np.float32)
     assert compiled(tf.constant(3e38), [tf.constant(huge)] * 2)
     for bad in (np.nan, np.inf, -np.inf):

@@ -36,12 +36,12 @@ def int64(*numbers):
 
 
 def first_adam_step(gradient):
-    """Adam's two averages begin at 0 and cancel, but for epsilon."""
+    """Returns the first step: Adam's two averages cancel except for epsilon."""
     return RATE * gradient / (np.abs(gradient) + 1e-8 / np.sqrt(1 - 0.999))
 
 
 def spoiled(episode):
-    """A meta-batch with one NaN among its support inputs."""
+    """Returns the meta-batch with one NaN among its support inputs."""
     support = episode.support_inputs.numpy()
     support[1, 2, 0, 3] = np.nan
     return episode._replace(support_inputs=tf.constant(support))
@@ -54,7 +54,7 @@ def five_episodes():
 
 @functools.cache
 def five_steps(jit=False):
-    """Metrics of each of five meta-steps, and the variables after each.
+    """Returns the metrics of five meta-steps, and the variables after each.
 
     The fourth meta-batch holds a NaN.
     """
@@ -67,8 +67,8 @@ def five_steps(jit=False):
 
 
 def test_adam_divides_by_the_root_plus_ten_to_the_minus_eight():
-    # Its first step is rate * g / (|g| + epsilon / sqrt(1 - beta_2)), so a gradient
-    # of just that size makes half a step; Keras's epsilon would make an eleventh.
+    # The first step is rate * g / (|g| + epsilon / sqrt(1 - beta_2)), so a gradient of
+    # that size makes half a step. Keras's epsilon would make an eleventh.
     gradient = 1e-8 / np.sqrt(1 - 0.999)
     variable = tf.Variable([1.0], dtype=tf.float64)
     optimizer = adam(RATE)
@@ -79,7 +79,7 @@ def test_adam_divides_by_the_root_plus_ten_to_the_minus_eight():
 
 @pytest.fixture
 def eager():
-    """No graph is traced: sooner, for a step or two."""
+    """Traces no graph, which is faster for a step or two."""
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
@@ -156,7 +156,7 @@ def test_many_steps_in_one_call_equal_single_steps_wherever_they_are_cut():
         last = first + count
         for path, value in values_of(leo).items():
             np.testing.assert_array_equal(value, variables[last - 1][path])
-        # Of step 3, which is not finite, only its number counts.
+        # Step 3 is non-finite: only its "non_finite" metrics count.
         finite = [metrics for step, metrics in enumerate(singles[:last]) if step != 3]
         for name, total in totals.items():
             expected = sum(float(metrics[name]) for metrics in finite[first:])

@@ -1,4 +1,4 @@
-"""Two devices make the steps of one, and what cannot be distributed is refused.
+"""Two devices make the steps of one. Jobs that cannot be distributed are refused.
 
 `test_distributed_runs.py` has whole runs and several processes.
 """

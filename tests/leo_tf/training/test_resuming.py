@@ -1,4 +1,4 @@
-"""Stopping and going on: nothing is lost, and nothing comes out otherwise."""
+"""Stopping and resuming: nothing is lost, and results stay the same."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from leo_tf.training import trainer as trainer_module
 
 @pytest.fixture(autouse=True)
 def eagerly():
-    """To trace these steps takes longer than they do."""
+    """Runs eagerly, because tracing these steps takes longer than running them."""
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
@@ -29,12 +29,12 @@ def eagerly():
 
 @pytest.fixture
 def graphs(eagerly):
-    """Steps are traced all the same, as those of users are."""
+    """Traces the steps, as in users' runs."""
     tf.config.run_functions_eagerly(False)
 
 
 def outcome(trainer) -> dict:
-    """All that a run comes to, but for the time it took and means while training."""
+    """Returns all results of a run except times and training means."""
     workdir = trainer.checkpoints.directory.parent
     return saved_runs.outcome(workdir, trainer.state.step)
 
@@ -62,7 +62,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     halves = make_trainer("halves")
     assert halves.state.step == first
     assert outcome(run(halves)) == outcome(whole)
-    # Means while training too, though the stop at 8 was between two validations.
+    # Training means, too, although the stop at 8 was between two validations.
     assert training_means(halves) == pytest.approx(training_means(whole), rel=1e-6)
 
 
@@ -123,7 +123,7 @@ def test_if_the_best_could_not_be_marked_resuming_marks_it(make_trainer, monkeyp
 
 def test_training_that_falls_back_behind_the_best_forgets_that_best(make_trainer):
     trainer = run(make_trainer(accuracies=[0.3, 0.9, 0.5]))
-    for step in (10, 12):  # damaged, both: only step 5 is left to go on from
+    for step in (10, 12):  # damages both: only step 5 is left to resume from
         (trainer.checkpoints.directory / f"step-{step:08d}/manifest.json").unlink()
     trainer.resume(trainer.checkpoints.newest(lambda reason: None, set_aside=True))
     assert trainer.state.best_step == 5
@@ -204,7 +204,7 @@ def test_a_damaged_best_is_told_of_and_kept_aside(make_trainer):
     data.write_bytes(data.read_bytes()[:-1])
     trainer.resume(checkpoints.newest(pytest.fail), told.append)
     assert told[0].startswith(f"skipped: {path}")
-    assert told[1] == "The best checkpoint is that of step 5 now."
+    assert told[1] == "The best checkpoint is now that of step 5."
     aside = checkpoints.directory / "unusable-step-00000010-0"
     assert (aside / data.name).exists() and not path.exists()
     assert checkpoints.best().step == 5

@@ -1,4 +1,4 @@
-"""TF_CONFIG is read as TensorFlow reads it, and what is wrong in it is named."""
+"""TF_CONFIG is read as TensorFlow reads it, and errors in it are named."""
 
 import json
 

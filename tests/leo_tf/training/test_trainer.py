@@ -1,4 +1,4 @@
-"""Training: when it validates, what is best, what it tells."""
+"""Training: times of validations, choice of the best step, progress lines."""
 
 import math
 
@@ -14,7 +14,7 @@ from leo_tf.runs.training_state import TrainingState
 
 
 def outcome(trainer) -> dict:
-    """All that a run comes to, but for the time it took and means while training."""
+    """Returns all results of a run except times and training means."""
     workdir = trainer.checkpoints.directory.parent
     return saved_runs.outcome(workdir, trainer.state.step)
 
@@ -49,7 +49,7 @@ def test_validation_comes_at_its_interval_and_after_the_last_step(
 
 
 def start_over(trainer, workdir):
-    """A run of its own without compiling again; the kernel stays as it is."""
+    """Starts a new run without compiling again. The kernel is kept."""
     trainer.state, trainer.checkpoints = TrainingState(), Checkpoints(workdir, keep=10)
 
 
@@ -79,7 +79,7 @@ def test_training_ends_after_as_many_validations_without_a_new_best_as_it_is_tol
 ):
     accuracies = {1: [0.5, 0.4], 2: [0.5, 0.4, 0.6, 0.6, 0.5], 0: [0.5] + 8 * [0.1]}
     trainer = make_trainer(accuracies=[a for each in accuracies.values() for a in each])
-    for patience, expected in accuracies.items():  # an equal one is no better
+    for patience, expected in accuracies.items():  # an equal one is not better
         start_over(trainer, tmp_path / str(patience))
         trainer.config = trainer.config.replace(
             num_steps=9, validate_every=1, patience=patience
@@ -90,7 +90,7 @@ def test_training_ends_after_as_many_validations_without_a_new_best_as_it_is_tol
         assert found == expected and trainer.stopped_by is None
         assert trainer.checkpoints.best().step == 1 + np.argmax(expected)
         assert ("Ended early" in line.notes[-1]) == (patience > 0)
-    trainer.state.best_step = None  # all were NaN: nothing to wait for
+    trainer.state.best_step = None  # all were NaN, so there is no plateau
     assert not trainer.state.is_at_plateau(1)
 
 
