@@ -1,1 +1,1 @@
-"""The command line: the only place that knows of flags, tables and exit statuses."""
+"""The command line: the only package with flags, tables and exit statuses."""

@@ -1,7 +1,7 @@
-"""Command lines kept in files: what `--flagfile` stands for.
+"""Flags from the files named by `--flagfile`.
 
-absl has such files too, but opens what it is given, and reads all of it: a pipe
-without a writer, or /dev/zero.
+absl reads such files, too, but it opens any path and reads all of it, even a pipe
+without a writer or /dev/zero.
 """
 
 import codecs
@@ -13,18 +13,18 @@ from leo_tf.errors import FlagError, shown
 
 _FLAG = "--flagfile"
 _FORMS = (_FLAG, _FLAG[1:])
-# Of all files of a command line together, which may name each other. Thousands of times
-# what the settings take; what comes back to itself ends here too.
+# Limit for all files of a command line, thousands of times the size of all settings. It
+# also ends files that include each other.
 _MOST_BYTES = 2**16
-# How text of Windows PowerShell begins.
+# First bytes of text files of Windows PowerShell.
 _UTF_16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 
 
 def with_flag_files(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with the lines of a file where `--flagfile` names it.
+    """Returns the arguments, with each `--flagfile` replaced by the lines of its file.
 
-    As absl reads them: an argument a line, blank lines and those that begin with # or
-    // skipped; a line may name another file.
+    The format is that of absl: one argument per line. Blank lines and lines that begin
+    with # or // are skipped. A line may name another file.
 
     Raises:
       FlagError: if a file cannot be read, is not regular or is too large.
@@ -47,9 +47,9 @@ def with_flag_files(arguments: Sequence[str]) -> list[str]:
 
 def _read(path: str, budget: int) -> str:
     try:
-        # Asked before it is opened: opening a pipe without a writer never returns.
+        # Tested first: opening a pipe without a writer never returns.
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise FlagError(_FLAG, "a file of flags", f"{shown(path)}, which is none")
+            raise FlagError(_FLAG, "a file of flags", f"{shown(path)}, no regular file")
         with open(path, "rb") as file:
             content = file.read(budget + 1)
         if len(content) > budget:
@@ -58,5 +58,5 @@ def _read(path: str, budget: int) -> str:
         return content.decode("utf-16" if content[:2] in _UTF_16 else "utf-8-sig")
     except FlagError:
         raise
-    except (OSError, ValueError) as error:  # it cannot be read, or is no text
+    except (OSError, ValueError) as error:  # unreadable or not text
         raise FlagError(_FLAG, "a file of flags", shown(str(error))) from None

@@ -27,7 +27,7 @@ from leo_tf.errors import FlagError, shown
 
 _OFFICIAL_EMBEDDINGS = "http://storage.googleapis.com/leo-embeddings/embeddings.zip"
 _HELP = frozenset(["-h", "-help", "--help", "-?", "--helpshort", "--helpfull"])
-# Names that other programs use, and what to use here.
+# Flags of other programs -> the flag to use here.
 _NAMES_ELSEWHERE = {
     **dict.fromkeys(("lr", "learning_rate", "meta_lr"), "--outer_lr"),
     **dict.fromkeys(("epochs", "num_epochs", "iterations", "steps"), "--num_steps"),
@@ -96,7 +96,7 @@ def define_flags(flag_values: absl_flags.FlagValues) -> None:
     """Defines a flag for every option. Its value is None unless it was typed."""
     for option in OPTIONS.values():
         parser, is_boolean = _Parser(option), option.rule.kind is bool
-        serializer: Any = absl_flags.ArgumentSerializer()  # generic from absl 2 on
+        serializer: Any = absl_flags.ArgumentSerializer()  # generic since absl 2
         words = option.name, None, option.help
         flag = absl_flags.Flag(parser, serializer, *words, boolean=is_boolean)
         absl_flags.DEFINE_flag(flag, flag_values)
@@ -177,7 +177,7 @@ def _given(flag_values: absl_flags.FlagValues) -> dict[str, Any]:
         if value is None:
             continue
         if option.name == "checkpoint_steps" and value == 0:
-            zero_steps = True  # the release's evaluation demands it
+            zero_steps = True  # the release's evaluation requires it
             continue
         target, value = option.target, option.convert(value)
         if target in given and given[target] != value:
@@ -192,7 +192,7 @@ def _given(flag_values: absl_flags.FlagValues) -> dict[str, Any]:
 
 
 def _check_pictures(pictures, given, arguments) -> None:
-    """Refuses flags of features beside --images, and flags of pictures without it."""
+    """Refuses flags for features with --images, and flags for pictures without it."""
     for name, reason in _NOT_OF_PICTURES.items():
         if pictures is not None and name in given:
             expected = f"no such flag with --images: {reason}"
@@ -237,7 +237,7 @@ def _as_flag_error(error, flag_values) -> FlagError:
     if isinstance(error.__context__, FlagError):  # raised by `Option.value`
         return error.__context__
     if isinstance(error, absl_flags.UnrecognizedFlagError):
-        # Closest by absl's own measure would be private; difflib's is as good.
+        # absl's own function for this is private; difflib's is as good.
         name = error.flagname
         close = difflib.get_close_matches(name, list(flag_values), n=2)
         likely = _NAMES_ELSEWHERE.get(name) or " or ".join(f"--{c}" for c in close)

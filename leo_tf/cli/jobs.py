@@ -1,6 +1,6 @@
-"""What each mode does: calls the library, and prints what it found.
+"""Runs the job of each mode: calls the library and prints its results.
 
-Nothing below this package prints results or makes exit statuses.
+No other package prints results or sets exit statuses.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ from leo_tf.reports import comparison, folds, reproduction, results
 from leo_tf.reports import search as search_report
 from leo_tf.reports.table import show
 
-# Flags that must be the same wherever the same pictures are split.
+# Flags that must be the same in all jobs on the same pictures.
 _SPLITTING = ("class_split", "class_folds", "fold", "split_seed")
 
 
 def _with_features(job: Callable[[RunOptions, Console], None]) -> Callable:
-    """A job on features; where pictures are given, on theirs."""
+    """Returns a job that first embeds pictures, if any are given."""
 
     def do(options: RunOptions, console: Console) -> None:
         config = options.config
@@ -53,7 +53,7 @@ def _train(options: RunOptions, console: Console) -> None:
     if run.stopped_by is not None:
         raise Stopped(run.stopped_by)
     if run.results is None:
-        return  # of several workers one tells
+        return  # only the chief worker prints
     show(results.terminal(run.results))
     path = near(run.path)
     print(f"Run directory: {path}")
@@ -68,7 +68,7 @@ def _evaluate(options: RunOptions, console: Console) -> None:
 
 
 def _several_runs(job: Callable, report: Callable, last_line: str) -> Callable:
-    """A job of several runs: prints its table, then where it is, in `last_line`."""
+    """Returns a job of several runs that prints its table, then `last_line`."""
 
     def do(options: RunOptions, console: Console) -> None:
         workdir = options.workdir or None

@@ -1,4 +1,4 @@
-"""The command line: flags -> one job of `jobs`; errors -> one line."""
+"""The command line: runs one job of `jobs`, and prints errors in one line."""
 
 import contextlib
 import errno
@@ -16,7 +16,7 @@ from leo_tf.console import Console
 from leo_tf.data_pipeline.release_layout import check_exists
 from leo_tf.errors import DiskError, InputError, LeoError, Stopped, shown
 
-# What a full or failing disk says, whoever writes to it.
+# Errors of a full or failing disk.
 _DISK_ERRORS = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
 _OUT_OF_MEMORY = "ResourceExhaustedError"  # TensorFlow's
 
@@ -39,15 +39,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         options = parse(argv)
         debug = options.debug
-        if "data_path" in options.explicit:  # told before TensorFlow is waited for
+        if "data_path" in options.explicit:  # before waiting for TensorFlow
             check_exists(os.path.abspath(options.config.data.data_path))
         if options.arguments.get("jobs", 0) != 0:
-            # Else this process would take the memory of the GPUs from its workers.
+            # Otherwise this process would reserve the GPU memory of its workers.
             os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         if sys.stderr.isatty() and not options.quiet:
             streams.say("Loading TensorFlow takes a few seconds.")
         with contextlib.nullcontext() if debug else streams.without_start_up_messages():
-            # Takes seconds: not before the flags are known to be right.
+            # Takes seconds, so flags are checked before.
             job = _job(options.mode, options.config.run.strategy)
         job(options, Console(options.quiet))
         sys.stdout.flush()
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         streams.say("interrupted")
         return 130
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output has closed it
         streams.discard(sys.stdout)
         return 141
     except Exception as error:
@@ -71,12 +71,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _mistake(error: Exception) -> LeoError | None:
-    """What the user can mend, or None: then it is a bug of ours."""
+    """Returns the error as one that the user can fix; None if it is our bug."""
     if isinstance(error, LeoError):
         return error
     # By name: TensorFlow may not be loaded.
     if isinstance(error, MemoryError) or type(error).__name__ == _OUT_OF_MEMORY:
-        hint = "Fewer episodes at a time, or a smaller model, take less."
+        hint = "Fewer episodes at a time or a smaller model need less."
         return InputError("memory", "enough for this run", shown(str(error)), hint)
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         where = error.filename or "standard output, or a file"
@@ -85,7 +85,7 @@ def _mistake(error: Exception) -> LeoError | None:
 
 
 def _job(mode: str, strategy: str) -> Callable[[RunOptions, Console], None]:
-    """The function that does what is asked, TensorFlow loaded."""
+    """Loads TensorFlow and returns the function that does the mode's job."""
     _do_without_temporary_directory()
     if mode == "serve":
         from leo_tf.serving import server
@@ -97,35 +97,35 @@ def _job(mode: str, strategy: str) -> Callable[[RunOptions, Console], None]:
     try:
         import tensorflow  # noqa: F401
     except (AttributeError, ImportError, RuntimeError, ValueError) as error:
-        hint = "A variable of the environment, or the installation, keeps it from that."
+        hint = "An environment variable or the installation prevents it."
         received = f"{type(error).__name__}: {error}"
         raise InputError("tensorflow", "to be loaded", received, hint) from error
 
     from leo_tf.cli.jobs import JOBS
     from leo_tf.environment import device
 
-    if strategy != "multi_worker":  # workers must find each other first
+    if strategy != "multi_worker":  # workers must connect first
         device()
     return JOBS[mode]
 
 
 def _do_without_temporary_directory() -> None:
-    """TensorFlow asks where it is while loading, and fails if there is none."""
+    """Keeps loading TensorFlow from failing without a temporary directory."""
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
-        tempfile.tempdir = os.devnull  # a name, below which nothing can be made
+        tempfile.tempdir = os.devnull  # a path below which nothing can be created
 
 
 def _do_without_settings_of_others() -> None:
-    """Loading TensorFlow loads Keras and matplotlib, and theirs can end us.
+    """Overrides settings of Keras and matplotlib that could break this program.
 
-    A notebook hands its MPLBACKEND on to every command that is started from it; a
-    matplotlibrc may want LaTeX.
+    Commands started from a notebook inherit its MPLBACKEND, and a matplotlibrc may
+    require LaTeX.
     """
     os.environ.update(KERAS_BACKEND="tensorflow", MPLBACKEND="agg")
     for name in ("TF_FUNCTION_JIT_COMPILE_DEFAULT", "KERAS_NNX_ENABLED"):
-        os.environ.pop(name, None)  # not all can be compiled; NNX is of JAX
+        os.environ.pop(name, None)  # not all functions compile; NNX needs JAX
     found = importlib.util.find_spec("matplotlib")
     if found and found.origin:
         own = os.path.join(os.path.dirname(found.origin), "mpl-data", "matplotlibrc")

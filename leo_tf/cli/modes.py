@@ -1,4 +1,4 @@
-"""Which flags go with which mode."""
+"""Rules for the flags of each mode."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from leo_tf.cli.options import OPTIONS
 from leo_tf.errors import FlagError
 
-# Directories without which a mode has nothing to do.
+# Required directories and pictures of a mode.
 _NEEDED = {
     "evaluate": {"workdir": "the run directory to evaluate"},
     "export": {
@@ -25,22 +25,22 @@ _NEEDED = {
     "from_images": {"images": "the pictures"},
 }
 _METHODS = {
-    "method": "--methods has them",
-    "deterministic": "--methods=leo_deterministic has it",
-    "random_prior": "--methods=leo_random_prior has it",
+    "method": "use --methods",
+    "deterministic": "use --methods=leo_deterministic",
+    "random_prior": "use --methods=leo_random_prior",
 }
-# Settings that these modes give to their runs themselves.
+# Settings that these modes set for their runs.
 _MAKES_ITS_OWN = {
     "compare": _METHODS,
     "from_images": {
         **_METHODS,
-        "preset": "it has settings of its own; flags change them",
+        "preset": "it has its own settings, which other flags override",
         "train_on_val": "it selects on the validation classes",
     },
     "search": {**_METHODS, "train_on_val": "it selects on the validation classes"},
-    "reproduce": {"train_on_val": "it trains first without, then with"},
+    "reproduce": {"train_on_val": "it trains without, then with it"},
 }
-# Settings that modes of pictures have: how classes are split; seed of pre-training.
+# Settings that modes for pictures accept: split of the classes, seed of pre-training.
 _OF_PICTURES = {
     "pretrain": ("class_split", "class_folds", "fold", "split_seed", "seed"),
     "embed": ("class_split", "class_folds", "fold", "split_seed"),
@@ -55,10 +55,10 @@ _NO_SETTINGS = {
 
 
 def check_mode(mode: str, workdir: str, given: Mapping[str, Any]) -> None:
-    """Sees that a mode has the directories it needs, and no flag it has no use for.
+    """Checks that a mode has all required flags, and none that it does not use.
 
     Raises:
-      FlagError: naming the first flag that is missing or too many.
+      FlagError: naming the first missing or unused flag.
     """
     for name in given:
         modes = OPTIONS[name].modes

@@ -1,8 +1,8 @@
-"""The options of the command line as data: names, meanings, checks.
+"""The options of the command line as data: names, help, checks.
 
 An option sets a setting of the schema, or an argument of the function that does a
-mode's job. Names of the original release are options of their own with a target of
-ours, so that an error can name what was typed.
+mode's job. Names of the original release are separate options with a target of ours,
+so that an error names the flag as typed.
 """
 
 import dataclasses
@@ -28,11 +28,11 @@ _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0"
 _READERS: Mapping[type, Callable[[str], Any]] = MappingProxyType(
     {int: int, float: float, str: str, bool: lambda text: _BOOLEANS[text.lower()]}
 )
-# The release validates on this many batches, and tests on as many whole batches as
-# this many episodes hold: `runner.py`.
+# The release validates on this many batches, and tests on as many whole batches as fit
+# into this many episodes: `runner.py`.
 _VALIDATION_BATCHES = 10
 _TEST_EPISODES = 10_000
-# Default of an argument that must be given.
+# Default of a required argument.
 REQUIRED = object()
 _PATH = rules.path()  # a leading ~ is expanded
 
@@ -90,11 +90,11 @@ class Option:
           FlagError: naming this flag.
         """
         where, expected = f"--{self.name}", self.rule.expected
-        if argument == "":  # an unset variable of the shell, most likely
+        if argument == "":  # probably an unset shell variable
             raise FlagError(where, expected, "nothing")
         if isinstance(argument, str):
             try:
-                if argument.startswith("--"):  # the next flag, taken for a value
+                if argument.startswith("--"):  # the next flag
                     raise ValueError
                 is_range = self.rule.ranges and "-" in argument[1:]
                 argument = argument if is_range else _READERS[self.rule.kind](argument)
@@ -146,7 +146,7 @@ _BACKBONE = Rule(
 _FORMAT = rules.choice("saved_model", "tflite")
 _HIGHEST = ("default: one more than the highest version",)
 _HOST = Rule(str, "an address or a host name", str.isprintable)
-# An origin as browsers send it, to be compared letter by letter: no path, no capitals,
+# An origin as browsers send it, because it is compared as text: no path, no capitals,
 # no default port.
 _ORIGIN = re.compile(
     r"(?!http://.*:80\Z|https://.*:443\Z)"
@@ -221,11 +221,11 @@ _WHAT_TO_DO = [
         "uses the settings given."
     ),
     Option("sampler", rules.choice(*SAMPLERS), ("search",), SAMPLERS[0]).meaning(
-        "What draws them: each by itself; from what others came to; or spread evenly."
+        "How to draw settings: independently, guided by earlier results, or evenly."
     ),
     Option("rungs", integer(1), ("search",), default=3).meaning(
-        "Train all trials to a first step only, and the best third of a method's three "
-        "times as long, so many times in all; 1 trains all of them to --num_steps."
+        "Stages of training: all trials train in the first; the best third of each "
+        "method train three times as long in the next; 1 trains all to --num_steps."
     ),
     Option("seeds", integer(1), ("reproduce",), default=5).meaning(
         "Number of runs to train for the best number of steps, with seeds counted "
@@ -240,20 +240,20 @@ _WHAT_TO_DO = [
     ).meaning("Write a TensorFlow profile of these training steps."),
     Option(
         *("jobs", integer(0), _MANY_RUNS, None),
-        facts=("default: as many as cores, or GPUs, allow",),
+        facts=("default: as many as fit the cores or GPUs",),
     ).meaning(
-        "Runs to train at a time, in processes of their own; 0 for none but this one."
+        "Runs to train at a time, in worker processes; 0 trains them in this process."
     ),
     Option(
         *("cluster", Rule(str, "an address, or auto", str.isprintable), _MANY_RUNS, ""),
-    ).meaning("Ray cluster to train the runs on; auto for the one of this machine."),
+    ).meaning("Ray cluster to train the runs on; auto for the one on this machine."),
     Option("run_cpus", integer(1), _MANY_RUNS, default=1).meaning(
-        "Cores of each run. They decide its last digits; --jobs does not."
+        "Cores per run. The last digits of results depend on it, but not on --jobs."
     ),
     Option(
         *("run_gpus", rules.above_zero(), _MANY_RUNS, None),
-        facts=("default: 1, where there are any; with --cluster, none",),
-    ).meaning("GPUs of each run; of 0.25, four share one."),
+        facts=("default: 1 if there are any; none with --cluster",),
+    ).meaning("GPUs per run; at 0.25, four runs share one."),
     Option("debug", boolean()).meaning("Show the traceback of an error."),
     Option("quiet", boolean()).meaning("Print the results only."),
 ]
@@ -272,10 +272,10 @@ _PICTURES = [
     ),
     Option(
         *("backbone", _BACKBONE, _WITH_PICTURES + _EXPORT, None),
-        facts=("default: hog; when pre-training, that of the recipe",),
+        facts=("default: hog; when pre-training, the one of the recipe",),
     ).meaning(
-        "Network or function that turns pictures into features. When exporting, where "
-        "the one of the run's features is now."
+        "Network or function that turns pictures into features. When exporting, the "
+        "new place of the one that made the run's features."
     ),
     Option("backbone_weights", _PATH, _WITH_FEATURES + _EXPORT, None).meaning(
         "Weights of a model of keras.applications: imagenet (downloaded), none "
@@ -325,12 +325,12 @@ _SERVING = [
     Option("host", _HOST, _SERVE, "127.0.0.1").meaning(
         "Address to listen on. 0.0.0.0 accepts connections from other machines."
     ),
-    # That of TensorFlow Serving's REST interface.
+    # The port of TensorFlow Serving's REST interface.
     Option("port", integer(0, 65535), _SERVE, 8501).meaning(
         "Port to listen on; 0 picks a free one."
     ),
-    # A support of 1,000 examples of 640 features, each written with all its
-    # digits, is 14 MB of JSON.
+    # A support of 1,000 examples with 640 features, written with all digits, is
+    # 14 MB of JSON.
     Option("max_request_bytes", integer(1), _SERVE, 2**25).meaning(
         "Largest size of a request in bytes. Larger ones are refused."
     ),
@@ -348,7 +348,7 @@ def _of_setting(field: dataclasses.Field) -> Option:
     rule, text, symbol = (field.metadata[key] for key in ("rule", "help", "symbol"))
     rule = {"method": _METHOD, "data_path": _PATH}.get(field.name, rule)
     option = Option(field.name, rule, facts=_facts(field.default, symbol), help=text)
-    if field.name == "sklearn_parameters":  # a path, too
+    if field.name == "sklearn_parameters":  # may be a path
         return dataclasses.replace(option, convert=os.path.expanduser)
     return option
 
@@ -374,7 +374,7 @@ def _all_options() -> Mapping[str, Option]:
         rule, convert = rule or like.rule, convert or like.convert
         return Option(name, rule, help=text, target=target, convert=convert)
 
-    items = "--items takes a CSV file of text, label and perhaps split, for a callable"
+    items = "--items is a CSV file of text, label and optionally split, for a callable"
     others = [
         dataclasses.replace(ours["images"], name="items", help=items, group=""),
         of_release("num_classes", "way"),

@@ -1,4 +1,4 @@
-"""Standard output and standard error, whatever they are: closed, full, a pipe."""
+"""Standard output and standard error, even if closed, full or a pipe."""
 
 import contextlib
 import os
@@ -10,8 +10,8 @@ from typing import IO
 
 
 def prepare_streams() -> None:
-    """Sees that there are both, and that they take any character."""
-    sys.stdout = sys.stdout or _null()  # None if closed by whoever started us
+    """Ensures that both streams exist and accept any character."""
+    sys.stdout = sys.stdout or _null()  # None if the parent process closed it
     sys.stderr = sys.stderr or _null()
     for stream in (sys.stdout, sys.stderr):  # a terminal may not know our "±"
         if hasattr(stream, "reconfigure"):
@@ -19,7 +19,7 @@ def prepare_streams() -> None:
 
 
 def say(line: str) -> None:
-    """Prints on standard error; where that fails, the exit status must do."""
+    """Prints on standard error. If that fails, only the exit status is left."""
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
@@ -27,7 +27,7 @@ def say(line: str) -> None:
 
 
 def flush_output() -> None:
-    """Flushes standard output; where that fails, drops what is left."""
+    """Flushes standard output. If that fails, the rest is dropped."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -35,8 +35,8 @@ def flush_output() -> None:
 
 
 def discard(stream: IO[str]) -> None:
-    """Lets what is still to be written go nowhere, or Python fails at its exit."""
-    with contextlib.suppress(OSError), _null() as null:  # not all have a descriptor
+    """Redirects unwritten output to nowhere, because else Python fails at exit."""
+    with contextlib.suppress(OSError), _null() as null:  # some have no descriptor
         os.dup2(null.fileno(), stream.fileno())
 
 
@@ -46,11 +46,11 @@ def _null() -> IO[str]:
 
 @contextlib.contextmanager
 def without_start_up_messages() -> Iterator[None]:
-    """Keeps what TensorFlow's libraries print while loading off the terminal.
+    """Hides messages that TensorFlow's libraries print while loading.
 
-    They write a dozen lines to file descriptor 2 before any setting of theirs is
-    heeded (tensorflow issue 100442). If loading fails, everything is shown; and where
-    XLA gets flags, always: at one that is unknown it ends the process by itself.
+    They write a dozen lines to file descriptor 2 before their settings take effect
+    (tensorflow issue 100442). If loading fails, everything is shown. With flags for
+    XLA nothing is hidden, because XLA ends the process at an unknown flag.
     """
     if {"XLA_FLAGS", "TF_XLA_FLAGS"} & {*os.environ}:
         yield
@@ -59,7 +59,7 @@ def without_start_up_messages() -> Iterator[None]:
     try:
         sys.stderr.flush()
         terminal, messages = os.dup(2), _scratch_file()
-    except OSError:  # without a terminal, or a place for them, nothing is hidden
+    except OSError:  # without a terminal or scratch file, nothing is hidden
         yield
         return
     with messages:
@@ -77,7 +77,7 @@ def without_start_up_messages() -> Iterator[None]:
 
 
 def _scratch_file() -> IO[str]:
-    """An open file of text without a name; an OSError if there is no room for one."""
-    if hasattr(os, "memfd_create"):  # needs no directory that can be written
+    """Returns an open text file without a name; OSError if there is no room."""
+    if hasattr(os, "memfd_create"):  # needs no writable directory
         return os.fdopen(os.memfd_create("messages"), "w+", errors="replace")
     return tempfile.TemporaryFile("w+", errors="replace")

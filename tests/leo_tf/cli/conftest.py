@@ -6,7 +6,7 @@ from leo_tf.errors import FlagError
 
 @pytest.fixture
 def refusal():
-    """Parses arguments that must be refused, in one line, and gives the error."""
+    """Returns a function that parses arguments and returns the one-line error."""
 
     def refused(*arguments) -> FlagError:
         with pytest.raises(FlagError) as caught:

@@ -88,7 +88,7 @@ def test_flags_are_read_from_a_file_and_a_bad_file_is_refused(tmp_path, refusal)
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_a_file_of_flags_may_begin_with_the_mark_of_its_encoding(tmp_path, encoding):
-    path = tmp_path / "flags"  # as editors of Windows write it
+    path = tmp_path / "flags"  # as Windows editors write it
     path.write_bytes("--way=3\r\n--workdir=größe\r\n".encode(encoding))
     options = parse(["run_leo.py", f"--flagfile={path}"])
     assert options.config.episodes.way == 3 and options.workdir == "größe"

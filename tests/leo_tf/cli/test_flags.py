@@ -53,7 +53,7 @@ def test_every_setting_is_a_flag_of_the_same_name(name):
     assert options.explicit[name] == value
 
 
-ALIASES = [  # flag of the release, its value, what it sets, to what
+ALIASES = [  # flag of the release, its value, setting, value of the setting
     ("num_classes", "3", "way", 3),
     ("num_tr_examples_per_class", "5", "shot", 5),
     ("num_val_examples_per_class", "7", "num_query", 7),
@@ -127,7 +127,7 @@ def test_a_flag_overrides_its_preset_wherever_it_stands():
     expected = PRESETS["mini_5shot"].config().replace(shot=2, data_path="/e")
     flags = ["--shot=2", "--preset=mini_5shot", "--data_path=/e"]
     assert read(*flags).config == read(*reversed(flags)).config == expected
-    # A default of the schema, typed, overrides too.
+    # A typed default of the schema overrides, too.
     assert read(*flags, "--dropout_rate=0.5").config.model.dropout_rate == 0.5
 
 
@@ -238,5 +238,5 @@ def test_a_directory_of_three_files_gives_the_data_its_name(tmp_path):
     assert read(f"--data_path={directory}").config.data.dataset_name == "miniImageNet"
     (directory / "train.npz").write_bytes(b"")
     assert read(f"--data_path={directory}").config.data.dataset_name == "mine"
-    (directory / "miniImageNet").mkdir()  # the release's layout comes first
+    (directory / "miniImageNet").mkdir()  # the release's layout is preferred
     assert read(f"--data_path={directory}").config.data.dataset_name == "miniImageNet"

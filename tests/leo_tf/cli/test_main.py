@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit codes, one-line errors, signals."""
+"""The command line as a user sees it: exit codes, one-line errors, signals."""
 
 import csv
 import errno
@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 
 def program(*arguments, **options) -> subprocess.Popen:
-    """Starts run_leo.py as a shell would."""
+    """Starts run_leo.py like a shell."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     process = subprocess.Popen(
@@ -45,10 +45,10 @@ _started: list[subprocess.Popen] = []
 
 @pytest.fixture(autouse=True)
 def _end_what_was_started():
-    """A test that fails leaves no endless run behind."""
+    """Ends runs that a failed test has left behind."""
     yield
     while _started:
-        _started.pop().kill()  # nothing, if it has ended
+        _started.pop().kill()  # no effect if it has ended
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ SMALL_RUN = "--method=generator", "--num_steps=4", "--log_every=1"
 
 @pytest.fixture(scope="module")
 def small_run(train, trained, tmp_path_factory):
-    """A run of a generator, which is soon tested: not to be changed."""
+    """A run of a generator, which is tested quickly. Tests must not change it."""
     workdir = tmp_path_factory.mktemp("small") / "run"
     tf.config.run_functions_eagerly(True)
     try:
@@ -268,7 +268,7 @@ def test_help_and_flag_errors_do_not_wait_for_tensorflow(flag, status):
 
 
 def wait_for(path: pathlib.Path, process):
-    deadline = time.monotonic() + 180  # a loaded machine
+    deadline = time.monotonic() + 180  # for a loaded machine
     while not path.exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, f"{path} never came"
@@ -287,7 +287,7 @@ def test_from_the_shell_quiet_is_silent_and_an_ended_run_saved_what_another_come
 ):
     monkeypatch.setattr(ValidationMonitor, "_show", lambda self, step: None)
     endless = [*small_flags, "--num_steps=1000000", "--keep_checkpoints=1000"]
-    endless += ["--method=generator", "--quiet"]  # it draws as LEO, compiled sooner
+    endless += ["--method=generator", "--quiet"]  # draws like LEO, compiles faster
     ended, earlier = tmp_path / "ended", tmp_path / "earlier"
     process = program(*endless, f"--workdir={ended}", cwd=tmp_path)
     wait_for(ended / "checkpoints" / "step-00000010", process)
@@ -300,7 +300,7 @@ def test_from_the_shell_quiet_is_silent_and_an_ended_run_saved_what_another_come
     for path in (earlier / "checkpoints").iterdir():
         if path.name != "step-00000005":
             shutil.rmtree(path)
-    # From long before it comes to what was saved at the end.
+    # Resumed from an early step, the run reaches the same values.
     flags = [*endless, f"--num_steps={step}", f"--workdir={earlier}"]
     assert command_line.main(["run_leo.py", *flags]) == 0
     values = [values_of(workdir, step) for workdir in (ended, earlier)]
@@ -314,14 +314,14 @@ def newest_step(workdir) -> int:
 
 
 def events_reach(workdir) -> int:
-    """The last step of which there is an event."""
+    """Returns the last step with an event."""
     [path] = (workdir / "events" / "train").iterdir()
     return max(event.step for event in tf.compat.v1.train.summary_iterator(str(path)))
 
 
-# A process costs seconds, so one has it all: it trains where there is no TensorBoard
-# and no directory for temporary files (TensorFlow's AutoGraph writes there, were it
-# used), and then evaluates where no file can be written.
+# Starting a process takes seconds, so one tests all: it trains without TensorBoard and
+# without a temporary directory (which TensorFlow's AutoGraph would need), and then
+# evaluates without permission to write any file.
 BARE = """
 import os, resource, sys, tempfile
 sys.modules["tensorboard"] = None
@@ -339,12 +339,12 @@ sys.exit(main(["run_leo.py", "--mode=evaluate", "--workdir=.", "--quiet"]))
 
 @pytest.fixture(scope="module")
 def bare(small_flags, tmp_path_factory):
-    """A process in hostile surroundings: the directory of its run, and how it ended."""
+    """Run directory and outcome of a process in hostile surroundings."""
     place = tmp_path_factory.mktemp("bare")
     (place / "matplotlibrc").write_bytes(b"\xff text.usetex: True")
     theirs = {
         "KERAS_BACKEND": "jax",
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # a notebook's
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # from a notebook
         "MATPLOTLIBRC": str(place / "matplotlibrc"),
         "KERAS_HOME": str(place / "keras"),
         "KERAS_NNX_ENABLED": "1",
@@ -388,7 +388,7 @@ def test_where_nothing_can_be_written_it_tests(bare):
 
 
 def history(workdir) -> dict[str, list[float]]:
-    """The columns of history.csv, without what is empty."""
+    """Returns the columns of history.csv without empty cells."""
     with (workdir / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     return {key: [float(row[key]) for row in rows if row[key]] for key in rows[0]}

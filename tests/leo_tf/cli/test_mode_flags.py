@@ -1,4 +1,4 @@
-"""Flags that one mode alone knows are refused in the others."""
+"""Flags of one mode are refused in the others."""
 
 import pytest
 
