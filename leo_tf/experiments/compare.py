@@ -1,9 +1,9 @@
-"""Several methods on the same test episodes: `--mode=compare`.
+"""Compares several methods on the same test episodes: `--mode=compare`.
 
 results.json, results.md     the table
 accuracy.png                 accuracies with their intervals
-reliability.png              how sure each method is, and how right
-METHOD/, METHOD@TRANSFORM/   the run directory of each
+reliability.png              confidence of each method against its accuracy
+METHOD/, METHOD@TRANSFORM/   run directories of the methods
 
 Shapes: B tasks in a batch, N way, K shot, D embedding size.
 """
@@ -48,9 +48,9 @@ from leo_tf.reports import comparison as report
 from leo_tf.reports.figures import save
 from leo_tf.reports.results import data as data_in_words
 
-# Tasks whose adaptation is timed, after some that only warm up.
+# Numbers of timed tasks, and of warm-up tasks before them.
 _TIMED, _WARM = 50, 5
-# Of the settings of a method's run, what its row says elsewhere.
+# Settings of a method's run that its row shows elsewhere.
 _NOT_SHOWN = ("method", "test_samples")
 
 
@@ -69,27 +69,27 @@ def compare(
     run_cpus: int = 1,
     run_gpus: float | None = None,
 ) -> Comparison:
-    """Trains each method in a run directory of its own, then tests all of them.
+    """Trains each method in its own run directory, then tests all of them.
 
-    Those that are not trained come first: what they reach is known in seconds. Calling
-    it again with the same arguments goes on with the method it was at.
+    Untrained methods run first, because their results take only seconds. Another call
+    with the same arguments resumes the comparison.
 
     Args:
-      config: of all methods.
-      methods: their names, or METHOD@TRANSFORM for one on a feature transform of its
-        own; differences are to LEO, or without it to the last that is not transductive.
-        By default those of `compared`, as far as the data allows their transforms.
-      method_settings: name -> settings of its own, or the path of such a file.
-      open_set: whether to test how well each tells queries of other classes, and what
-        sets of classes come to.
+      config: settings of all methods.
+      methods: names of methods, or METHOD@TRANSFORM for one with its own feature
+        transform. Differences are relative to LEO, or without it to the last inductive
+        method. Defaults to those of `compared` whose transforms the data allows.
+      method_settings: name -> settings of this method, or the path of such a file.
+      open_set: also test how well each method recognises queries of other classes, and
+        its prediction sets.
       workdir, data, allow_changes, console: as for `train`.
-      jobs, cluster, run_cpus, run_gpus: as of `Engine`.
+      jobs, cluster, run_cpus, run_gpus: as in `Engine`.
 
     Returns:
-      What the tables say; it is in results.json, results.md and pictures, too.
+      The results, which are also in results.json, results.md and plots.
 
     Raises:
-      Stopped, LeoError: as `search`.
+      Stopped, LeoError: as for `search`.
     """
     engine = Engine(jobs, cluster, run_cpus, run_gpus)
     options: Any = {"data": data, "engine": engine, "console": console}
@@ -100,7 +100,7 @@ def compare(
 
 
 class Opened(NamedTuple):
-    """A comparison whose directory is held: its group, and each method's settings."""
+    """A comparison with a locked directory: its group, and each method's settings."""
 
     group: RunGroup
     settings: Mapping[str, dict]
@@ -116,7 +116,7 @@ def opened(
     open_set: bool,
     **options: Any,
 ) -> Iterator[Opened]:
-    """Checks what is to be compared, and opens its directory; see `compare`.
+    """Checks the methods to compare, and opens the directory; see `compare`.
 
     `options` are those of `open_group`.
     """
@@ -134,7 +134,7 @@ def opened(
 def planned(job: Opened) -> dict[str, Planned]:
     """Returns the runs of a comparison.
 
-    A transform is fitted, and tuned, here, once for all that stand on it.
+    Each transform is fitted and tuned here, once for all methods that share it.
     """
     group, plan = job.group, dict[str, Planned]()
     fitted: dict[tuple, Fitted] = {}
@@ -142,7 +142,7 @@ def planned(job: Opened) -> dict[str, Planned]:
         variant = variant_named(name)
         said = f"{variant.title} ({number} of {len(job.settings)})"
         config = with_transform(group.config.replace(**own))
-        # Of one that is trained, dims are not chosen alike.
+        # The choice of dims differs between trained and untrained methods.
         entry = variant.entry
         like = config.features, entry.is_trained, entry.knows_classes
         if is_fitted(config) and like not in fitted:
@@ -155,7 +155,7 @@ def planned(job: Opened) -> dict[str, Planned]:
 def concluded(
     job: Opened, ended: Mapping[str, DivergedError | None], open_set: bool
 ) -> Comparison:
-    """Tests all methods once they are trained, and writes what the tables say."""
+    """Tests all methods after training, and writes the results."""
     group = job.group
     for name, error in ended.items():
         if error is not None:
@@ -171,14 +171,14 @@ def concluded(
 def _settings(
     config: Config, asked: Sequence[str], own: Mapping[str, Mapping[str, object]] | str
 ) -> dict[str, dict]:
-    """Name -> what its run has of its own; all checked before any is trained."""
+    """Returns name -> settings of its run, checked before any training."""
     variants = {name: variant_named(name) for name in in_table_order(asked)}
     own = read(own, config)
     drawing = [name for name, each in variants.items() if each.entry.draws]
     settings: dict[str, dict] = {}
     for name, variant in variants.items():
         settings[name] = {**of(own, name), **variant.settings}
-        if drawing and name not in drawing:  # its means, beside draws of the others
+        if drawing and name not in drawing:  # has no draws to average
             settings[name]["test_samples"] = 0
     settings = with_shared(config, settings)
     for each in settings.values():
@@ -189,7 +189,7 @@ def _settings(
 def _that_fit(
     group: RunGroup, settings: Mapping[str, dict], was_asked: bool
 ) -> dict[str, dict]:
-    """Those whose transform the data allows; one that was asked for must be."""
+    """Drops defaults whose transform the data forbids; refuses requested ones."""
     found = {}
     for name, own in settings.items():
         kind = group.config.replace(**own).features.feature_transform
@@ -206,16 +206,16 @@ def _that_fit(
 
 
 def _check_has_best(group: RunGroup, name: str, error: DivergedError) -> None:
-    """Says what is tested of a method that diverged; raises if nothing can be."""
+    """Prints the checkpoint to test of a diverged method; raises without one."""
     where = f"{variant_named(name).title}, {error.where}"
     try:
         best = group.checkpoints(name).best()
     except CheckpointError:
-        hint = f"Leave {name} out of --methods, or give it other settings by "
-        hint += "--method_settings in another --workdir; what is trained stays."
+        hint = f"Leave {name} out of --methods, or change its settings with "
+        hint += "--method_settings in another --workdir. Trained runs are kept."
         parts = where, error.expected, error.received, hint
         raise DivergedError(*parts) from error
-    best_is = f"its best, of step {best.step}, is tested."
+    best_is = f"its best checkpoint, of step {best.step}, is tested."
     group.console.say(f"{where}: diverged; {best_is}")
 
 
@@ -225,7 +225,7 @@ def _tested(
     diverged: Mapping[str, bool],
     open_set: bool,
 ) -> Comparison:
-    """Everything the tables say, of all methods on the same test episodes."""
+    """Tests all methods on the same test episodes, and returns the results."""
     config, split = group.config, group.splits["test"]
     runs = {name: group.finished(name) for name in in_table_order(settings)}
     learners = {name: run.learner for name, run in runs.items()}
@@ -284,7 +284,7 @@ def _tested(
 def _lead(
     group: RunGroup, learners: Mapping[str, AnyLearner], found: Comparison
 ) -> Interval | None:
-    """By how much the best is above the next, paired by validation episode."""
+    """Returns the lead of the best over the next, paired by validation episode."""
     ranked = found.ranked(found.inductive)
     if len(ranked) < 2:
         return None
@@ -299,9 +299,9 @@ def _lead(
 
 
 def adaptation_seconds(learner: AnyLearner, config: Config, split: Split) -> float:
-    """Median time of adapting to one task, in a graph; one task after the other.
+    """Returns the median time to adapt to one task, one at a time, in a graph.
 
-    A method that answers queries together is timed until it has answered them.
+    For a method that answers queries together, the time includes the answers.
     """
     episodes = dataset.evaluation_episodes(config, split, _TIMED + _WARM)
 

@@ -1,4 +1,4 @@
-"""Jobs on pictures: pre-train a backbone, and turn pictures into features."""
+"""Jobs on pictures: pre-training a backbone, and turning pictures into features."""
 
 import contextlib
 import dataclasses
@@ -39,14 +39,14 @@ _MOST_JSON_BYTES = 1 << 24  # with the names of all classes
 
 
 class Embedded(NamedTuple):
-    """What the pictures are called, where their features are, and embedding.json."""
+    """Name of the pictures, directory of their features, and embedding.json."""
 
     name: str
     directory: pathlib.Path
     facts: dict[str, Any]
 
     def data(self) -> dict[str, Any]:
-        """Returns the fields of `DataConfig` that load them."""
+        """Returns the fields of `DataConfig` that load the features."""
         if ALL in self.facts["sizes"]:  # folds share their classes
             path = self.directory / f"{ALL}.npz"
             return {"data_path": str(path), "dataset_name": self.name}
@@ -66,21 +66,21 @@ def embed(
     skip_bad_images: bool = False,
     console: Console = SILENT,
 ) -> Embedded:
-    """Turns pictures into files of features, which `--data_path` takes.
+    """Turns pictures into files of features for `--data_path`.
 
     Args:
       images: see `find_pictures`.
-      features_dir: where the files go; a job that was stopped goes on there. None for
-        a directory of the user's cache, named by a digest of all they depend on.
-      data: how classes are split, where folders do not; None for `CLASS_SPLIT`. Of
-        `class_folds` without a `fold`, one file holds all classes.
+      features_dir: directory of the files. A stopped job resumes there. None for a
+        directory in the user's cache, named by a digest of everything they depend on.
+      data: split of the classes if folders define none; None for `CLASS_SPLIT`. With
+        `class_folds` and no `fold`, one file holds all classes.
       backbone, backbone_weights, image_size: see `backbone_named`.
-      views: of `embedding.views.VIEWS`; None for the whole picture with hog, of which
-        the embedded features are made, else its center.
-      skip_bad_images: whether to leave out what cannot be read, and say so.
+      views: one of `embedding.views.VIEWS`. None for the whole picture with hog, as in
+        the embedded features, else its center.
+      skip_bad_images: leave out and list pictures that cannot be read.
 
     Raises:
-      LeoError: for anything the user can mend.
+      LeoError: for any error that the user can fix.
     """
     if data is not None and data.class_folds and data.fold is None:
         pictures = _unsplit(images, data, console)
@@ -123,23 +123,23 @@ def pretrain(
     console: Console = SILENT,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Trains a backbone on the training classes of pictures, from where it stands.
+    """Trains a backbone on the training classes of pictures, or resumes.
 
     Args:
       images, data: as for `embed`.
-      workdir: where backbone.keras, pretraining.json and TensorBoard's files go.
-      recipe: of `pretraining.RECIPES`.
+      workdir: directory of backbone.keras, pretraining.json and TensorBoard's files.
+      recipe: name in `pretraining.RECIPES`.
       image_size: S, if not the recipe's.
-      changes: fields of `Recipe` that are others; `backbone` names depth and width.
+      changes: changed fields of `Recipe`; `backbone` gives depth and width.
 
     Returns:
-      What is in pretraining.json.
+      The content of pretraining.json.
 
     Raises:
-      LeoError: for anything the user can mend.
+      LeoError: for any error that the user can fix.
     """
     if images == EMBEDDED_DATASET and changes.get("flip") is None:
-        changes["flip"] = False  # characters are others in a mirror
+        changes["flip"] = False  # mirrored characters are different ones
     recipe_used = recipe_of(recipe, {**changes, "side": image_size})
     pictures = split_pictures(images, data, console)
     chosen = pictures.of_split("train")
@@ -174,14 +174,14 @@ def pretrain(
 
 
 def _begun(path: pathlib.Path, job: dict[str, Any]) -> dict[str, Any]:
-    """What a pretraining.json says, which must be of this job; {} if there is none."""
+    """Returns the content of this job's pretraining.json; {} without one."""
     if not path.is_file():
         return {}
     hint = "Give another --workdir."
     try:
         begun = dict(read_json(path, _MOST_JSON_BYTES))
     except (OSError, ValueError, TypeError) as error:
-        expected = "what --mode=pretrain wrote"
+        expected = "a file of --mode=pretrain"
         raise InputError(str(path), expected, shown(str(error)), hint) from error
     for name, value in job.items():
         if begun.get(name) != value:
@@ -196,23 +196,23 @@ def _classes_of(pictures: Pictures, *splits: str) -> list[str]:
 
 
 def _check_not_seen(backbone: str, pictures: Pictures) -> None:
-    """Refuses a backbone of ours that was trained on classes of val or test."""
+    """Refuses a pre-trained backbone that has seen classes of val or test."""
     place = pathlib.Path(backbone)
     path = (place if place.is_dir() else place.parent) / PRETRAINING_FILE
     trained_on = _begun(path, {}).get("trained_on", ())
     seen = sorted({*trained_on} & {*_classes_of(pictures, "val", "test", ALL)})
     if seen:
         few = ", ".join(map(shown, seen[:3]))
-        hint = "Split as then: the same --class_split or --fold, and --split_seed."
+        hint = "Split as in pre-training: --class_split or --fold, and --split_seed."
         expected = "none of the classes for val and test"
         raise InputError(f"{path}: `trained_on`", expected, f"{few}, ...", hint)
 
 
 def recipe_of(name: str, changes: dict[str, Any]) -> Recipe:
-    """Returns a recipe of `RECIPES`, with what is changed and not None.
+    """Returns a recipe of `RECIPES` with the changes that are not None.
 
     Raises:
-      FlagError: if `backbone` is no wrn_DEPTH_WIDTH.
+      FlagError: if `backbone` is not a wrn_DEPTH_WIDTH.
     """
     changes = {key: value for key, value in changes.items() if value is not None}
     if (backbone := changes.pop("backbone", None)) is not None:
@@ -225,7 +225,7 @@ def recipe_of(name: str, changes: dict[str, Any]) -> Recipe:
 
 
 def _unsplit(images: AnyPath, data: DataConfig, console: Console) -> Pictures:
-    """Finds pictures whose classes folds are to share."""
+    """Finds pictures whose classes are to be divided into folds."""
     pictures = find_pictures(images, console)
     _check_unsplit(pictures, data)
     return pictures._replace(splits=(ALL,) * len(pictures.class_names))
@@ -234,10 +234,10 @@ def _unsplit(images: AnyPath, data: DataConfig, console: Console) -> Pictures:
 def split_pictures(
     images: AnyPath, data: DataConfig | None = None, console: Console = SILENT
 ) -> Pictures:
-    """Finds pictures whose classes are in splits, by their folders or by `data`.
+    """Finds pictures and splits their classes by folders or by `data`.
 
     Raises:
-      LeoError: if there are none, or both say it, or the shares leave a split empty.
+      LeoError: if there are none, both define splits, or a split is empty.
     """
     pictures, data = find_pictures(images, console), data or DataConfig()
     _check_unsplit(pictures, data)
@@ -250,30 +250,30 @@ def split_pictures(
 
 
 def _check_unsplit(pictures: Pictures, data: DataConfig) -> None:
-    """Refuses settings that share classes whose folders say their splits."""
+    """Refuses settings that divide classes if folders define the splits."""
     if pictures.splits is not None and data.shares_classes:
         flag = "--class_split" if data.class_split else "--class_folds"
-        expected = "none, as its folders say the splits"
+        expected = "none, because its folders define the splits"
         raise FlagError(flag, expected, data.class_split or str(data.class_folds))
 
 
 def _cached(
     name: str, pictures: Pictures, backbone: Backbone, views: str
 ) -> pathlib.Path:
-    """Where the features of these pictures by this backbone are kept."""
+    """Returns the cache directory for features of these pictures by this backbone."""
     parts = pictures.digest(), backbone.name, backbone.digest, views
     described = to_json([*parts, backbone.side, backbone.preprocessing])
     digest = hashlib.sha256(described).hexdigest()[:16]
     path = cache.locate(f"features/{name}-{digest}")
     if path is None:
-        raise FlagError("--features_dir", "a directory, without a home", "nothing")
+        raise FlagError("--features_dir", "a directory (there is no cache)", "nothing")
     return path
 
 
 def _decoded(pictures, chosen, side, directory, skip_bad, console):
-    """Pixels [n, H, H, 3] in a file, and labels [n] from 0.
+    """Returns pixels [n, H, H, 3] in a file, and labels [n] from 0.
 
-    Decoded once: an epoch reads the file.
+    Pictures are decoded only once. Epochs read the file.
     """
     path = directory / _PICTURES_FILE
     beside = path.with_name(f".{path.name}")

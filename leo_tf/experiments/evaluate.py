@@ -1,4 +1,4 @@
-"""Tests what a run directory holds, or what training has just made."""
+"""Tests the best checkpoint of a run directory, also at the end of training."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -38,14 +38,14 @@ from leo_tf.runs.manifest import Checkpoint
 from leo_tf.runs.run import Run, load_run
 from leo_tf.runs.training_state import TrainingState
 
-# What `evaluate` may change of the run's own configuration.
+# Settings of the run that `evaluate` may change.
 _DATA_FIELDS = ("data_path", "dataset_name", "embedding_crop")
 _EVALUATION_FIELDS = (
     *(*_DATA_FIELDS, "num_test_episodes", "test_samples"),
     *("test_way", "test_shot", "test_num_query", "query_dirichlet"),
     *("drop_small_classes", "trust_data_files", *SPLITTING),
 )
-# What variables a method has, and of which sizes.
+# Settings that variables and their sizes depend on.
 _SHAPES = ("method", "dtype", "num_latents", "random_prior", "way")
 
 
@@ -57,39 +57,38 @@ def evaluate(
     console: Console = SILENT,
     **changes: Any,
 ) -> Results:
-    """Tests the best checkpoint of a run directory, and writes nothing there.
+    """Tests the best checkpoint of a run directory. Writes nothing there.
 
     Args:
       workdir, console: as for `train`.
-      open_set: whether to test how well it tells queries of other classes, too, and
-        what sets of classes come to.
+      open_set: also test how well it recognises queries of other classes, and its
+        prediction sets.
       data: other test data, from `load_data`; None for the run's own.
-      changes: settings of the test that are not the run's: its data, `test_way`,
-        `test_shot`, `test_num_query`, `query_dirichlet`, `num_test_episodes`,
-        `test_samples`, `drop_small_classes`. Others may be given if they are as
-        trained.
+      changes: changed settings of the test: its data, `test_way`, `test_shot`,
+        `test_num_query`, `query_dirichlet`, `num_test_episodes`, `test_samples`,
+        `drop_small_classes`. Other settings must have the values of training.
 
     Returns:
       Accuracies of the method and of nearest centroid on the same episodes.
 
     Raises:
-      LeoError: for anything the user can mend.
+      LeoError: for any error that the user can fix.
     """
     run = load_run(workdir, console)
     changes = {**changes, **(data.settings() if data else {})}
     trained, run.config = run.config, _evaluation_config(run.config, changes)
     _say_choices_are_others(run, trained)
-    _check_shapes(run, run.checkpoints.best())  # is there one? Else load no data
+    _check_shapes(run, run.checkpoints.best())  # raises before loading data
     split = dataset.load(run.config, ["test"], data=data, console=console)["test"]
     console.say(str(split))
     _check_test_data(run, split, run.checkpoints.best(), changes)
-    best = run.restore_best()  # the best by now: a training may have moved on
+    best = run.restore_best()  # may be newer if a training still runs
     if run.transform is not None:
         check_fits(run.transform, split.table)
     if open_set:
         check_open_set(run.config, split)
         if run.confidence(best) is None:
-            hint = "For an older run, give the command that trained it again."
+            hint = "For an older run, repeat the command that trained it."
             expected = "a run that was fitted to validation episodes"
             raise FlagError("--open_set", expected, "one that was not", hint)
     _say_fitted_to_others(run, best)
@@ -97,7 +96,7 @@ def evaluate(
 
 
 def test_run(run: Run, split: Split) -> None:
-    """Tests the best of a run that is open; writes results.json, draws an episode."""
+    """Tests the best checkpoint of an open run. Writes results.json and episode.png."""
     best, state = run.restore_best(), run.state
     run.results = _test(run, split, best, state.share_not_finite)
     if remark(state.share_not_finite):
@@ -118,7 +117,7 @@ def test_run(run: Run, split: Split) -> None:
     for key in ("data", "device", "jit", "versions", "config"):
         more[key] = run.metadata[key]
     run.directory.write_json("results.json", report.as_json(run.results, **more))
-    by_class = run.config.episodes.query_dirichlet is None  # as pictures have them
+    by_class = run.config.episodes.query_dirichlet is None  # as the picture needs
     if split.images is not None and by_class:
         _draw_episode(run, split, split.images)
 
@@ -133,8 +132,8 @@ def score(
 ) -> dict[str, EpisodeScores]:
     """Scores methods on the test episodes of a configuration, calibration included.
 
-    `fitted` has what was fitted to each, if anything was. Temperatures are of means of
-    latents and weights, so with draws they have no part.
+    `fitted` has the confidence fitted to each method, if any. Temperatures were fitted
+    without draws of latents and weights, so they are not applied with draws.
     """
     run, count = config.run, config.run.num_test_episodes
     draws = Draws(run.test_samples, run.seed) if run.test_samples else None
@@ -152,7 +151,7 @@ def score(
 
 
 def calibration(scores: EpisodeScores, fitted: Confidence | None) -> Calibration:
-    """Sums up how sure a method is, before and after what was fitted to it."""
+    """Summarises a method's calibration, with and without its temperature."""
     return Calibration.of(scores, fitted.temperature if fitted else None)
 
 
@@ -160,7 +159,7 @@ def _test(
     run: Run, split: Split, best: Checkpoint, share: float, open_set: bool = False
 ) -> Results:
     config = run.config
-    # The method first: where it is nearest centroid itself, it is not tested twice.
+    # The method comes first, so that nearest centroid is not tested twice.
     learners: dict[str, Learner] = {config.methods.method: run.learner}
     learners.setdefault(BASELINE, _beside(run))
     name, known = config.methods.method, run.confidence(best)
@@ -177,10 +176,10 @@ def _test(
 
 
 def _beside(run: Run) -> Learner:
-    """Nearest centroid on the run's features, which differ in the method alone.
+    """Returns nearest centroid on the run's transformed features.
 
-    A method that is made of a transform may be just that: beside it they are as they
-    are.
+    If the method includes its own transform, the features are not transformed, because
+    otherwise both methods might be the same.
     """
     made_of_one = method_of(run.config).feature_transform
     return NearestCentroid() if made_of_one else run.on_features(NearestCentroid())
@@ -205,7 +204,7 @@ def _draw_episode(run: Run, split: Split, images: np.ndarray) -> None:
 
 
 def _say_choices_are_others(run: Run, trained: Config) -> None:
-    """Says that what a run chose for its own episodes is used for others."""
+    """Tells the user that settings were tuned for other episodes."""
     chosen = method_of(trained).chosen
     mine, theirs = (
         (each.evaluation_way, each.evaluation_shot, each.query_dirichlet)
@@ -219,11 +218,11 @@ def _say_choices_are_others(run: Run, trained: Config) -> None:
             kind = "balanced" if dirichlet is None else f"Dirichlet {dirichlet:g}"
             episodes += f", {kind}"
         text = f"{names}: as chosen for {episodes}; --mode=compare chooses "
-        run.console.say(f"{text}anew for other episodes.")
+        run.console.say(f"{text}again for other episodes.")
 
 
 def _say_fitted_to_others(run: Run, best: Checkpoint) -> None:
-    """Says that temperature and tables of one kind of episode are used for another."""
+    """Tells the user that the confidence was fitted to other episodes."""
     known, shape = run.confidence(best), run.config.episodes
     asked = shape.evaluation_way, shape.evaluation_shot
     if known is not None and (known.way, known.shot) != asked:
@@ -235,7 +234,7 @@ def _say_fitted_to_others(run: Run, best: Checkpoint) -> None:
 
 
 def _check_shapes(run: Run, best: Checkpoint) -> None:
-    """Variables of a size that no checkpoint has are not even made."""
+    """Checks sizes against the checkpoint before variables are created."""
     where = f"{best.path}: `config`"
     try:
         trained = Config.from_dict(best.fact("config", dict), where)
@@ -248,7 +247,7 @@ def _check_shapes(run: Run, best: Checkpoint) -> None:
 
 
 def _check_test_data(run: Run, split: Split, best: Checkpoint, changes) -> None:
-    """Other data than the run's own is tested only if that was asked for."""
+    """Refuses test data other than the run's own, unless it was requested."""
     size = best.fact("embedding_size", int)
     if split.embedding_size != size:
         where = f"{split.source}: `embeddings`"
@@ -273,13 +272,13 @@ def _check_test_data(run: Run, split: Split, best: Checkpoint, changes) -> None:
 
 
 def _evaluation_config(trained: Config, changes) -> Config:
-    """The run's configuration with the changes; hyperparameters must agree.
+    """Returns the run's configuration with the changes. Hyperparameters must agree.
 
-    The release wants a run's flags repeated to evaluate it, so that is allowed.
+    The release requires a run's flags for evaluation, so repeating them is allowed.
     """
     allowed = {f: changes[f] for f in _EVALUATION_FIELDS if f in changes}
     if allowed.get("dataset_name") == EMBEDDED_DATASET:
-        allowed.setdefault("data_path", "")  # it is in no directory
+        allowed.setdefault("data_path", "")  # embedded data has no path
     config = trained.replace(**allowed)
     if "data_path" in changes and "dataset_name" not in changes:
         config = config.replace(dataset_name=dataset_of(config.data))
@@ -287,10 +286,10 @@ def _evaluation_config(trained: Config, changes) -> Config:
     for field, value in changes.items():
         if field not in have:
             raise unknown(field)
-        if field == "sklearn_parameters" and value:  # a path: its content is kept
+        if field == "sklearn_parameters" and value:  # a path: compare its content
             value = Config().replace(sklearn_parameters=value).flat()[field]
         if have[field] != value:
-            hint = "Only the test can be changed now: its data, episodes and shape."
+            hint = "Only the test can be changed: its data, episodes and shape."
             expected = f"{have[field]}, as trained"
             raise FlagError(f"--{field}", expected, str(value), hint)
     return config

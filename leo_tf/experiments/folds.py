@@ -1,6 +1,6 @@
-"""A comparison for each part of the classes: `--mode=compare --class_folds=K`.
+"""Compares methods on each fold of the classes: `--mode=compare --class_folds=K`.
 
-fold_0/, fold_1/, ...        the directory of the comparison that tests each part
+fold_0/, fold_1/, ...        directory of the comparison that tests this fold
 results.json, results.md     the table over the folds
 """
 
@@ -40,24 +40,24 @@ def compare_folds(
     run_cpus: int = 1,
     run_gpus: float | None = None,
 ) -> FoldedComparison:
-    """Compares methods once for each fold of the classes; each class is tested once.
+    """Compares methods once for each fold of the classes. Each class is tested once.
 
-    Called again with the same arguments it goes on. Arguments are those of `compare`;
+    Another call with the same arguments resumes. Arguments are those of `compare`;
     `config` has `class_folds`, and no `fold`. Runs of all folds are trained together.
 
     Returns:
-      The comparisons; their table is in results.json and results.md, too.
+      The comparisons. Their table is also in results.json and results.md.
 
     Raises:
-      Stopped, LeoError: as `compare`.
+      Stopped, LeoError: as for `compare`.
     """
     folds = config.data.class_folds
     if not folds or config.data.fold is not None:
         received = f"--class_folds={folds} --fold={config.data.fold}"
-        raise FlagError("--class_folds", "so many folds, and no --fold", received)
+        raise FlagError("--class_folds", "a number of folds, and no --fold", received)
     path = RunDirectory(workdir or f"{default_workdir(config)}_folds").path
     if (path / "config.json").exists() or job_of(path) not in (None, _MODE):
-        hint = "Give another --workdir: this one has results of its own."
+        hint = "Give another --workdir: this one has other results."
         raise InputError(str(path), f"a directory for --mode={_MODE}", "another", hint)
     engine = Engine(jobs, cluster, run_cpus, run_gpus)
     options: Any = {"method_settings": method_settings, "open_set": open_set}
@@ -82,7 +82,7 @@ def _one_by_one(
     console: Console,
     **options: Any,
 ) -> list[Comparison]:
-    """Compares on one fold after the other, in this process."""
+    """Compares on one fold at a time, in this process."""
     found: list[Comparison] = []
     for fold, config in enumerate(configs):
         console.say(f"Fold {fold} of {len(configs)}, counted from 0.")
@@ -104,7 +104,7 @@ def _together(
     open_set: bool,
     **options: Any,
 ) -> list[Comparison]:
-    """Trains the runs of all folds together, then tests one fold after the other."""
+    """Trains the runs of all folds together, then tests one fold at a time."""
     with contextlib.ExitStack() as held:
         jobs, options = [], {**options, "console": console, "engine": engine}
         for fold, config in enumerate(configs):
@@ -132,6 +132,6 @@ def _together(
 
 
 def _mark(path: pathlib.Path) -> None:
-    """Says whose directory it is; what is refused leaves nothing."""
+    """Marks the directory as that of a job. A refused job leaves no mark."""
     if (path / "fold_0").exists() and not (path / JOB_FILE).exists():
         write_file(path / JOB_FILE, to_json({"mode": _MODE}))

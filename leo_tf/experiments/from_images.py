@@ -1,11 +1,11 @@
 """From a folder of pictures to a model to deploy: `run_leo.py --images=DIR`.
 
-backbone/      a small network, trained on the training classes, unless one was given
-features/      what it makes of the pictures
-comparison/    LEO beside methods that need no training, on them
-exported/      the one that was best on the validation classes
+backbone/      small network trained on the training classes, unless one is given
+features/      features of the pictures
+comparison/    LEO and untrained methods on these features
+exported/      the method that was best on the validation classes
 
-Each stage goes on where it was stopped, and is passed over if it is done.
+Each stage resumes if it was stopped, and is skipped if it is done.
 """
 
 import pathlib
@@ -31,7 +31,7 @@ from leo_tf.files import AnyPath, near
 from leo_tf.methods.settings import compared
 from leo_tf.methods.variants import variant_named
 
-# Of LEO on transformed features: good on all sets of docs/results.md.
+# Settings of LEO on transformed features, good on all sets of docs/results.md.
 _SETTINGS = {
     "preset": "",
     "outer_lr": 5e-4,
@@ -45,7 +45,7 @@ _MOST_QUERIES = 15
 
 
 class FromImages(NamedTuple):
-    """What came of pictures."""
+    """Results of `from_images`."""
 
     comparison: Comparison
     exported: pathlib.Path
@@ -68,18 +68,18 @@ def from_images(
     """Trains, compares and exports a few-shot classifier of pictures.
 
     Args:
-      images: see `find_pictures`; classes that no folders split are by `class_split`.
-      workdir: of all stages; called again with the same arguments, it goes on.
-      settings: those of LEO and of episodes that are not as usual here.
-      backbone, backbone_weights, image_size, views: as for `embed`; without a backbone,
-        or as wrn_DEPTH_WIDTH, one is trained on the training classes.
+      images: see `find_pictures`. `class_split` splits classes if folders do not.
+      workdir: directory of all stages. Another call with the same arguments resumes.
+      settings: changed settings of LEO and of episodes.
+      backbone, backbone_weights, image_size, views: as for `embed`. Without a backbone,
+        or with wrn_DEPTH_WIDTH, one is trained on the training classes.
       recipe, training: as for `pretrain`.
 
     Returns:
       The comparison, and the directory of the export.
 
     Raises:
-      LeoError: for anything the user can mend; too few classes or pictures included.
+      LeoError: for any error that the user can fix, such as too few pictures.
     """
     directory, started = pathlib.Path(workdir), time.monotonic()
     config = PRESETS[EMBEDDED_DATASET].config().replace(**_SETTINGS)
@@ -92,7 +92,7 @@ def from_images(
         "console": console,
     }
     is_trained = backbone is None or shape_of(backbone) is not None
-    console.say(f"{_in_words(pictures)}; all of it goes to {near(directory)}.")
+    console.say(f"{_in_words(pictures)}; all results go to {near(directory)}.")
     changes = {**training, "backbone": backbone, "side": image_size}
     seconds = stage_seconds(
         pictures,
@@ -133,7 +133,7 @@ def from_images(
 
 
 def _methods() -> list[str]:
-    """What needs no training, then LEO on features as they are and transformed."""
+    """Returns untrained methods, then LEO on plain and on transformed features."""
     names = compared("none")
     untrained = [name for name in names if not variant_named(name).entry.is_trained]
     leo = [name for name in names if variant_named(name).method == "leo"]
@@ -141,14 +141,14 @@ def _methods() -> list[str]:
 
 
 def _that_fits(config: Config, pictures: Pictures, given: dict[str, Any]) -> Config:
-    """The configuration with as many queries as the classes have pictures for.
+    """Returns the configuration with as many queries as the classes allow.
 
     Raises:
       InputError: if there are too few classes or pictures for any episode.
     """
     shape, sizes = config.episodes, np.bincount(pictures.labels)
     splits = np.array(pictures.splits)
-    hint = 'Without training, from five pictures on: Classifier("lda") or '
+    hint = 'Without training, five pictures are enough: Classifier("lda") or '
     hint += 'Classifier("centroid") of leo_tf.serving, on features of --mode=embed.'
     drawn, shots = zip(*shape.shapes)
     tested = shape.evaluation_way
@@ -156,7 +156,7 @@ def _that_fits(config: Config, pictures: Pictures, given: dict[str, Any]) -> Con
         if (count := int((splits == split).sum())) < way:
             where = f"{pictures.source}: classes for {split}"
             expected = f"{way} or more, for {way}-way episodes"
-            advice = f"--way={count} asks less. {hint}" if count > 1 else hint
+            advice = f"--way={count} needs fewer. {hint}" if count > 1 else hint
             raise InputError(where, expected, str(count), advice)
     sizes = np.where(splits != "", sizes, sizes.max())
     smallest, shot = int(sizes.min()), max(*shots, shape.evaluation_shot)
@@ -180,7 +180,7 @@ def _in_words(pictures: Pictures) -> str:
 def _say_times(
     seconds: dict[str, float], directory: pathlib.Path, console: Console
 ) -> None:
-    """Says how long each stage will take on this machine, those not done yet."""
+    """Prints estimated times of the remaining stages on this machine."""
     ends = {
         "backbone": BACKBONE_FILE,
         "features": EMBEDDING_FILE,
@@ -191,10 +191,10 @@ def _say_times(
     if "comparison" in left:
         words[-1] = words[-1].replace("about", "at most")
     if words:
-        console.say(f"It will take, as far as can be told: {', '.join(words)}.")
+        console.say(f"Estimated time: {', '.join(words)}.")
 
 
 def _say_done(done: dict[str, Any], console: Console) -> None:
     of = "held out" if done["held_out"] else "trained on"
     reached = done["results"]["val_accuracy" if done["held_out"] else "accuracy"]
-    console.say(f"Backbone: {100 * reached:.1f} % of pictures {of} are told right.")
+    console.say(f"Backbone: {100 * reached:.1f} % accuracy on pictures {of}.")

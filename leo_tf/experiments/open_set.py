@@ -22,9 +22,9 @@ def score_open(
     fitted: Fitted,
     wanted: bool,
 ) -> dict[str, OpenSet]:
-    """Tests "none of these" and sets of classes, if that is wanted.
+    """Tests "none of these" and prediction sets, if `wanted`.
 
-    Methods to which nothing was fitted are left out.
+    Methods without a fitted confidence are left out.
     """
     if not wanted:
         return {}
@@ -41,10 +41,10 @@ def score_open(
 
 
 def check_open_set(config: Config, split: Split) -> None:
-    """Checks that "none of these" can be tested on test data.
+    """Checks that "none of these" can be tested on the test data.
 
     Raises:
-      FlagError: if there is no class outside an episode, or nothing to fit it to.
+      FlagError: if no class is left outside an episode, or none to fit it to.
     """
     if config.data.train_on_val:
         received = "--train_on_val"

@@ -1,12 +1,12 @@
-"""The published protocol, with several seeds: `--mode=reproduce`.
+"""Follows the published protocol with several seeds: `--mode=reproduce`.
 
 1. Train on the training classes; the validation classes select the best step.
 2. Train on both, for that many steps, once for each seed.
 3. Test each of these runs.
 
-selection/                   the run directory of 1
-seed_S/                      those of 2
-results.json, results.md     what came out, beside what was published
+selection/                   run directory of 1
+seed_S/                      run directories of 2
+results.json, results.md     results, beside the published ones
 """
 
 from collections.abc import Mapping
@@ -32,9 +32,9 @@ from leo_tf.runs.run import load_run
 DEFAULT_SEEDS = 5
 _SELECTION = "selection"
 _SELECTING = "Selecting the number of steps on the validation classes."
-# Settings without which a published number says nothing of a run.
+# Settings that must agree to compare a run with a published number.
 _SAME_TASK = ("dataset_name", "method", "way", "shot", "test_way", "test_shot")
-# Settings that change no accuracy, or are the reproduction's own.
+# Settings that change no accuracy, or are set by the reproduction.
 _NO_MATTER = (
     *("data_path", "train_on_val", "seed", "preset", "strategy", "jit"),
     *("keep_checkpoints", "log_every", "non_finite_limit"),
@@ -54,19 +54,19 @@ def reproduce(
     run_cpus: int = 1,
     run_gpus: float | None = None,
 ) -> Reproduction:
-    """Follows the protocol; called again with the same arguments, it goes on.
+    """Follows the protocol. Another call with the same arguments resumes.
 
     Args:
-      config: of all runs.
-      seeds: of how many runs of the best number of steps, from `config.run.seed` on.
+      config: settings of all runs.
+      seeds: number of runs for the selected number of steps, from `config.run.seed` on.
       workdir, data, allow_changes, console: as for `train`.
-      jobs, cluster, run_cpus, run_gpus: as of `Engine`.
+      jobs, cluster, run_cpus, run_gpus: as in `Engine`.
 
     Returns:
-      What came out, beside what was published; in results.json and results.md, too.
+      The results beside the published ones; also in results.json and results.md.
 
     Raises:
-      Stopped, LeoError: as `search`.
+      Stopped, LeoError: as for `search`.
     """
     seeds = rules.integer(1).checked(seeds, "--seeds")
     check(config)
@@ -95,11 +95,11 @@ def reproduce(
 
 
 def _plan(group: RunGroup, seeds: int) -> dict[str, Planned]:
-    """The runs of all seeds, for as many steps as were selected."""
+    """Returns the runs of all seeds, for the selected number of steps."""
     first = group.config.run.seed
     steps = group.checkpoints(_SELECTION).best().step
     common = {"train_on_val": True, "num_steps": steps}
-    chosen = load_run(group.path / _SELECTION).config  # its features are those of all
+    chosen = load_run(group.path / _SELECTION).config  # all runs share its features
     common |= {name: chosen.flat()[name] for name in chosen.features.chosen}
     return {
         f"seed_{seed}": Planned(
@@ -118,7 +118,7 @@ def _train(group: RunGroup, plan: Mapping[str, Planned]) -> None:
 
 
 def _concluded(group: RunGroup, plan: Mapping[str, Planned]) -> Reproduction:
-    """Tests all runs once they are trained, and writes what came out."""
+    """Tests all runs after training, and writes the results."""
     config = group.config
     shape = dataset.evaluation_shape(config, group.splits["test"])
     found = Reproduction(
@@ -136,7 +136,7 @@ def _concluded(group: RunGroup, plan: Mapping[str, Planned]) -> Reproduction:
 
 
 def _tested(group: RunGroup, name: str, trained_on: str, **settings) -> TestedRun:
-    """What a run scores on the test episodes of its seed."""
+    """Returns the scores of a run on the test episodes of its seed."""
     run, config = group.finished(name), group.config.replace(**settings)
     learners, split = {name: run.learner}, group.splits["test"]
     scores = score(learners, config, split, group.console, f"test {name}")[name]
@@ -146,14 +146,14 @@ def _tested(group: RunGroup, name: str, trained_on: str, **settings) -> TestedRu
 
 
 def _published(config: Config) -> tuple[tuple[Accuracy, ...], str]:
-    """The accuracies a run can be compared with, and what to know then."""
+    """Returns the published accuracies to compare with, and a note."""
     if not config.preset or not PRESETS[config.preset].expected:
         return (), "No accuracy was published for this data and these settings."
     preset = PRESETS[config.preset]
     differences = preset.config().differences(config)
     names = [name for name, _, _ in differences if name not in _NO_MATTER]
     if any(name in _SAME_TASK for name in names):
-        return (), f"What was published for {preset.name} is of other episodes or data."
+        return (), f"Numbers published for {preset.name} are of other episodes or data."
     if not names:
         return preset.expected, ""
     typed = ", ".join(f"--{name}" for name in names)

@@ -1,7 +1,7 @@
-"""Jobs made of several runs: each in a directory of its own, below that of the job.
+"""Jobs of several runs, each in its own directory below that of the job.
 
-shared/                      while workers train: features, and what XLA has compiled
-workers/                     what workers printed
+shared/                      during training: features, and code compiled by XLA
+workers/                     output of the workers
 """
 
 import contextlib
@@ -33,21 +33,21 @@ from leo_tf.runs.run import Run, default_workdir, load_run, open_run, with_data
 from leo_tf.runs.training_state import TrainingState
 from leo_tf.training.replicas import Replicas, start
 
-# What the default directories of jobs end in.
+# Endings of the default directories of jobs.
 _ENDINGS = {"compare": "comparison", "search": "search", "reproduce": "reproduction"}
 IN_THIS_PROCESS = Engine()
 
 
 class Planned(NamedTuple):
-    """A run that a job wants trained.
+    """A run that a job is going to train.
 
     Attributes:
-      settings: its own, where they are not the job's.
-      said: a line for when it begins.
-      splits: which data it has, of `RunGroup.data`.
-      to_test: whether to fit confidence after training.
-      fitted: the feature transform to begin with, see `train_run`.
-      until: the step to train to, if that is not the last.
+      settings: settings that differ from the job's.
+      said: line to print when it begins.
+      splits: key of its data in `RunGroup.data`.
+      to_test: fit confidence after training.
+      fitted: fitted feature transform to begin with, see `train_run`.
+      until: step to train to, if not the last.
     """
 
     settings: Mapping[str, Any]
@@ -63,9 +63,9 @@ class RunGroup:
     """The runs of one job, below its directory and on the same data.
 
     Attributes:
-      data: name -> splits; "alone" is what `splits` has.
-      runner: what trains the runs, if it is started.
-      prefix: of the runs' names, where several groups have one runner.
+      data: name -> splits; "alone" is the name of `splits`.
+      runner: runner that trains the runs, once started.
+      prefix: prefix of the runs' names, if several groups share a runner.
     """
 
     path: pathlib.Path
@@ -86,7 +86,7 @@ class RunGroup:
         return self.data["alone"]
 
     def write(self, split: str, values: Mapping[str, Any], markdown: str) -> None:
-        """Writes results of the job on a split, as JSON and for people."""
+        """Writes results of the job on a split, as JSON and as Markdown."""
         common = {
             "seed": self.config.run.seed,
             "data": {name: each.digest for name, each in self.splits.items()},
@@ -99,7 +99,7 @@ class RunGroup:
         write_file(self.path / "results.md", markdown.encode())
 
     def train(self, name: str, planned: Planned) -> Run:
-        """Trains a run, or resumes it, or finds it done; `Stopped` if a signal came."""
+        """Trains, resumes or finds a finished run; raises `Stopped` after a signal."""
         return train_one(
             self.config.replace(**planned.settings),
             self.path / name,
@@ -113,13 +113,13 @@ class RunGroup:
         )
 
     def train_all(self, plan: Mapping[str, Planned]) -> dict[str, DivergedError | None]:
-        """Trains runs; returns name -> how it diverged, or None if it did not.
+        """Trains runs. Returns name -> the error if it diverged, else None.
 
-        A run that fails keeps no other from its end.
+        A failed run does not stop the others.
 
         Raises:
-          Stopped: if a signal came; what was trained is saved.
-          LeoError: of the first that failed otherwise, if any did.
+          Stopped: if a signal was received. Training so far is saved.
+          LeoError: the first other error of a run, if any.
         """
         return sorted_out(self._outcomes(plan))
 
@@ -143,12 +143,12 @@ class RunGroup:
         return found
 
     def task(self, name: str, planned: Planned) -> Task:
-        """Returns what a worker is told of a run; writes the data that it needs."""
+        """Returns the task of a worker for a run. Writes the data that it needs."""
         place, data = self.path / "shared", planned.splits
         if data not in self._digests:
             self.console.say("Writing the features that all workers share.")
             self._digests[data] = features.write(place, data, self.data[data])
-            # What is mapped takes no memory of its own.
+            # Mapped files need no further memory.
             self.data[data] = features.read(place, data)
         config = self.config.replace(**planned.settings)
         steps = planned.until or config.run.num_steps
@@ -168,17 +168,17 @@ class RunGroup:
         )
 
     def start(self) -> Runner:
-        """Starts what trains the runs."""
+        """Starts the runner of the runs."""
         return self.engine.start(self.config, self.path, self.console)
 
     def close(self) -> None:
-        """Ends the workers, and removes what they shared."""
+        """Ends the workers, and removes their shared files."""
         if self.runner is not None:
             self.runner.close()
         shutil.rmtree(self.path / "shared", ignore_errors=True)
 
     def finished(self, name: str) -> Run:
-        """Returns a run that is done, its learner as it validated best."""
+        """Returns a finished run with the learner of its best checkpoint."""
         run = load_run(self.path / name, self.console)
         newest = run.checkpoints.newest(self.console.warn)
         if newest:
@@ -187,11 +187,11 @@ class RunGroup:
         return run
 
     def checkpoints(self, name: str) -> Checkpoints:
-        """Returns those of a run."""
+        """Returns the checkpoints of a run."""
         return Checkpoints(self.path / name)
 
     def fitted_by(self, name: str) -> Fitted | None:
-        """Returns the feature transform that a run has begun with, if it has begun."""
+        """Returns the feature transform of a run that has begun, else None."""
         if RunDirectory(self.path / name).begun_config() is None:
             return None
         run = load_run(self.path / name, self.console)
@@ -212,9 +212,9 @@ def open_group(
     console: Console = SILENT,
     engine: Engine = IN_THIS_PROCESS,
 ) -> Iterator[RunGroup]:
-    """Loads the data of a job of several runs, and holds its directory.
+    """Loads the data of a job of several runs, and locks its directory.
 
-    Arguments are those of `train`, and the kind of job, which names its directory too.
+    Arguments are those of `train`, and the kind of job, which also names the directory.
     """
     directory = RunDirectory(workdir or f"{default_workdir(config)}_{_ENDINGS[mode]}")
     path = directory.path
@@ -226,7 +226,7 @@ def open_group(
     found, is_run = job_of(path), (path / "config.json").exists()
     if is_run or found not in (None, mode):
         received = "that of one run" if is_run else f"that of --mode={found}"
-        hint = "Give another --workdir: this one has results of its own."
+        hint = "Give another --workdir: this one has other results."
         raise InputError(str(path), f"a directory for --mode={mode}", received, hint)
     with directory.held():
         replicas = start(config, console.say)
@@ -256,12 +256,12 @@ def train_one(
     fitted: Fitted | None = None,
     until: int | None = None,
 ) -> Run:
-    """Trains a run of a job, or resumes it, or finds it done.
+    """Trains or resumes a run of a job, or finds it finished.
 
-    Arguments are those of `train_run`; confidence is fitted only if `to_test`.
+    Arguments are those of `train_run`. Confidence is fitted only if `to_test`.
 
     Raises:
-      Stopped: if a signal came; what was trained is saved.
+      Stopped: if a signal was received. Training so far is saved.
     """
     options: Any = {"allow_changes": allow_changes, "console": console}
     with open_run(config, workdir, **options) as run, contextlib.ExitStack() as stack:
@@ -274,7 +274,7 @@ def train_one(
 
 
 def _write_fitted(place: pathlib.Path, fitted: Fitted | None) -> dict[str, Any] | None:
-    """Writes a fitted transform for workers; what they are told of it."""
+    """Writes a fitted transform for workers. Returns its description for them."""
     if fitted is None:
         return None
     digest = fitted.transform.digest
@@ -285,7 +285,7 @@ def _write_fitted(place: pathlib.Path, fitted: Fitted | None) -> dict[str, Any] 
 
 
 def read_fitted(values: Mapping[str, Any] | None) -> Fitted | None:
-    """Returns the transform that a worker was told of, if it was."""
+    """Returns the transform in a worker's task, if there is one."""
     if values is None:
         return None
     transform = transforms.load(pathlib.Path(values["file"]), values["digest"])
@@ -295,7 +295,7 @@ def read_fitted(values: Mapping[str, Any] | None) -> Fitted | None:
 def sorted_out(
     outcomes: Mapping[str, LeoError | None],
 ) -> dict[str, DivergedError | None]:
-    """Returns outcomes of runs that are done or diverged; raises any other error."""
+    """Returns outcomes of finished and diverged runs. Raises any other error."""
     found: dict[str, DivergedError | None] = {}
     for name, error in outcomes.items():
         if error is not None and not isinstance(error, DivergedError):

@@ -1,16 +1,15 @@
-"""Looks for better settings on the validation episodes: `--mode=search`.
+"""Searches for better settings on the validation episodes: `--mode=search`.
 
-Trials of settings that Optuna draws, each a run as any, by successive halving (Jamieson
-and Talwalkar, 2016, arXiv:1502.07943): all are trained to a first rung, and the best
-third goes on from there. What a trial comes to at a rung is what it would come to if it
-had not stopped there.
+Optuna draws the settings of trials, which are ordinary runs. By successive halving
+(Jamieson and Talwalkar, 2016, arXiv:1502.07943), all trials train to a first rung, and
+the best third resumes from there. Stopping at a rung does not change a trial's results.
 
-METHOD/trial_NN/             the run directory of each trial; diverged.json if it did
-trials.json                  what was drawn for them
-settings.json                the best of each method, for --method_settings
-results.json, results.md     every trial
-search.png, parallel.png     validation accuracy against each setting, and all together
-study.journal                the same for optuna-dashboard
+METHOD/trial_NN/             run directory of a trial, with diverged.json if it diverged
+trials.json                  settings drawn for the trials
+settings.json                best settings of each method, for --method_settings
+results.json, results.md     results of all trials
+search.png, parallel.png     validation accuracy against single and all settings
+study.journal                the trials for optuna-dashboard
 """
 
 import itertools
@@ -41,21 +40,21 @@ from leo_tf.runs.training_state import TrainingState
 DEFAULT_TRIALS, DEFAULT_RUNGS = 16, 3
 SETTINGS_FILE = "settings.json"
 _TRIALS, _JOURNAL, _DIVERGED = "trials.json", "study.journal", "diverged.json"
-# One of so many trials goes on from a rung to the next, so many times as long.
+# One in this many trials moves to the next rung, which is this many times as long.
 _FACTOR = 3
-# Thousands of times what a configuration, or a thousand trials, take.
+# Thousands of times the size of a configuration; enough for thousands of trials.
 _MOST_BYTES = 2**22
 
 
 class SearchResult(NamedTuple):
-    """What a search found.
+    """Results of a search.
 
     Attributes:
       trials: method -> its trials, in the order of their numbers.
-      best: method -> the settings found best for it; a method is missing if all its
-        trials diverged. `compare` takes it as `method_settings`.
-      directory: of the search.
-      importances: method -> setting -> its share in how trials differ.
+      best: method -> its best settings; a method is missing if all its trials diverged.
+        `compare` takes it as `method_settings`.
+      directory: directory of the search.
+      importances: method -> setting -> its share in the differences between trials.
     """
 
     trials: dict[str, list[Trial]]
@@ -80,23 +79,22 @@ def search(
     run_cpus: int = 1,
     run_gpus: float | None = None,
 ) -> SearchResult:
-    """Trains the trials of each method; called again, it goes on where it was.
+    """Trains the trials of each method. Another call resumes the search.
 
     Args:
-      config: what the first trial has; the others change some of it.
-      methods: names, METHOD or METHOD@TRANSFORM; those that are not trained are
-        passed over. By default `SEARCHED`.
-      trials: how many for each method.
-      sampler: what draws their settings: "random", "tpe" or "qmc".
-      rungs: in how many lengths they are trained: all of them to the first, and the
-        best third of a method's to the next, three times as long; 1 trains all to the
-        end.
+      config: settings of the first trial; the others change some of them.
+      methods: names, METHOD or METHOD@TRANSFORM. Untrained methods are skipped.
+        Defaults to `SEARCHED`.
+      trials: number of trials per method.
+      sampler: sampler of their settings: "random", "tpe" or "qmc".
+      rungs: number of stages. All trials train to the first rung, and the best third
+        of each method to the next, three times as long; 1 trains all to the end.
       workdir, data, allow_changes, console: as for `train`.
-      jobs, cluster, run_cpus, run_gpus: as of `Engine`.
+      jobs, cluster, run_cpus, run_gpus: as in `Engine`.
 
     Raises:
-      Stopped: if a signal stopped it; what was trained is saved.
-      LeoError: for anything the user can mend.
+      Stopped: if a signal stopped it. Training so far is saved.
+      LeoError: for any error that the user can fix.
     """
     trials = rules.integer(1).checked(trials, "--trials")
     rungs = rules.integer(1).checked(rungs, "--rungs")
@@ -106,7 +104,7 @@ def search(
     engine = Engine(jobs, cluster, run_cpus, run_gpus)
     options: Any = {"console": console, "engine": engine}
     with open_group("search", config, workdir, data, allow_changes, **options) as group:
-        # What it has found before, for other methods than those asked for now, too.
+        # Includes earlier results for methods that are not searched now.
         path = group.path / SETTINGS_FILE
         before = read(str(path) if path.exists() else "", group.config)
         searching = _Search(group, own, steps_of(group.config, rungs))
@@ -117,9 +115,9 @@ def search(
 
 
 def steps_of(config: Config, rungs: int) -> list[int]:
-    """Returns the steps of the rungs, validated ones; fewer rungs in a short run.
+    """Returns the steps of the rungs, which are validated; fewer in a short run.
 
-    Each is a third of the next, as trials are a third of those before.
+    Each is about a third of the next.
     """
     last, every = config.run.num_steps, config.run.validate_every
     found = [last]
@@ -131,7 +129,7 @@ def steps_of(config: Config, rungs: int) -> list[int]:
 
 
 class _Search:
-    """The trials of each method, as they climb the rungs together."""
+    """The trials of all methods, trained rung by rung."""
 
     def __init__(self, group: RunGroup, own: Mapping[str, dict], rungs: list[int]):
         self.group, self.own, self.rungs = group, own, rungs
@@ -140,7 +138,7 @@ class _Search:
         self.trials: dict[str, dict[int, Trial]] = {name: {} for name in own}
 
     def first_rung(self, sampler: str, trials: int) -> None:
-        """Draws all trials, and trains them to the first rung."""
+        """Draws all trials and trains them to the first rung."""
         self.count = trials
         size = BATCH if sampler == "tpe" else trials
         for first in range(0, trials, size):
@@ -150,7 +148,7 @@ class _Search:
             self._train(dict.fromkeys(self.own, numbers), 0)
 
     def next_rung(self, rung: int) -> None:
-        """Trains the best third of those of the rung before to the next."""
+        """Trains the best third of the trials of the last rung to the next."""
         chosen = {}
         for name, trials in self.trials.items():
             reached = {n: t.rungs for n, t in trials.items() if len(t.rungs) >= rung}
@@ -160,7 +158,7 @@ class _Search:
         self._train(chosen, rung)
 
     def ended(self) -> dict[str, list[Trial]]:
-        """Returns method -> its trials, none of which goes further."""
+        """Returns method -> its trials, and marks all of them as ended."""
         for name, trials in self.trials.items():
             for number, trial in trials.items():
                 is_last = len(trial.rungs) == len(self.rungs)
@@ -168,8 +166,8 @@ class _Search:
         return {name: [*trials.values()] for name, trials in self.trials.items()}
 
     def _draw(self, name: str, sampler: str, numbers: range) -> None:
-        """Draws those that are not drawn yet; what is drawn is kept."""
-        drawn = self.drawn.setdefault(name, [{}])  # trial 0 is what was given
+        """Draws and saves the settings of trials that have none yet."""
+        drawn = self.drawn.setdefault(name, [{}])  # trial 0 has the given settings
         missing = range(len(drawn), numbers.stop)
         if not missing:
             return
@@ -182,7 +180,7 @@ class _Search:
         write_file(self.group.path / _TRIALS, to_json(self.drawn))
 
     def _train(self, chosen: Mapping[str, Sequence[int]], rung: int) -> None:
-        """Trains trials to a rung; those that diverged before are not trained again."""
+        """Trains trials to a rung, except those that diverged before."""
         every = [(name, number) for name, some in chosen.items() for number in some]
         plan: dict[str, Planned] = {}
         for name, number in every:
@@ -212,7 +210,7 @@ class _Search:
         return Planned(settings, said, until=None if is_last else until)
 
     def _searched(self, name: str, settings: Mapping[str, Any]) -> dict[str, float]:
-        """The values of what is searched for, of trial 0 as well."""
+        """Returns the values of the searched settings, also of trial 0."""
         config = self.group.config.replace(**{**self.own[name], **settings})
         values = config.flat()
         return {n: values[n] for n in ranges(name) if values[n] is not None}
@@ -223,7 +221,7 @@ def _directory(name: str, number: int) -> str:
 
 
 def _possible(drawn: dict[str, float], group: RunGroup) -> dict[str, float]:
-    """What was drawn, with no more discriminants than the training classes have."""
+    """Limits drawn discriminants to the number that the training classes have."""
     train = group.splits["train"]
     most = min(len(train.class_names) - 1, train.embedding_size)
     dims = drawn.get("transform_dims")
@@ -231,15 +229,15 @@ def _possible(drawn: dict[str, float], group: RunGroup) -> dict[str, float]:
 
 
 def _settings(config: Config, asked: Sequence[str]) -> dict[str, dict]:
-    """Of those methods that are trained, what all their trials have; checked."""
+    """Returns the checked settings shared by all trials of each trained method."""
     check_is_config(config)
     if config.methods.ensemble != "none":
-        expected = "none with --mode=search, which ranks methods alone"
+        expected = "none with --mode=search, which ranks plain methods"
         raise FlagError("--ensemble", expected, config.methods.ensemble)
     variants = {name: variant_named(name) for name in in_table_order(asked)}
     trained = [name for name, each in variants.items() if each.entry.is_trained]
     if not trained:
-        expected = "a method that is trained; others choose for themselves"
+        expected = "a method that is trained; others tune themselves"
         raise FlagError("--methods", expected, ",".join(asked))
     settings = with_shared(config, {n: variants[n].settings for n in trained})
     for own in settings.values():
@@ -254,14 +252,14 @@ def _trial(
     diverged: bool,
     rungs: Sequence[int],
 ) -> Trial:
-    """What a trial has come to by now, and up to each of these rungs."""
+    """Returns the results of a trial so far, and up to each of these rungs."""
     newest = group.checkpoints(directory).newest(group.console.say)
     state = TrainingState.of(newest) if newest else TrainingState()
     rows = [row for row in state.history if row["val_accuracy"] is not None]
-    # One that is done has reached them all, wherever it stopped for want of progress.
+    # A finished trial has reached all rungs, even if it ended early at a plateau.
     last = max((row["step"] for row in state.history), default=0)
     done = [step for step in rungs if step <= last or not diverged]
-    bests: list[Any] = [  # None without a finite one
+    bests: list[Any] = [  # None without a finite accuracy
         max((row["val_accuracy"] for row in rows if row["step"] <= step), default=None)
         for step in done
     ]
@@ -274,7 +272,7 @@ def _trial(
 def _note_diverged(
     group: RunGroup, directory: str, settings: Mapping[str, Any], error: DivergedError
 ) -> None:
-    """So that it is not trained again by whoever goes on with the search."""
+    """Marks a trial as diverged, so that resuming does not train it again."""
     group.console.say(str(error))
     config = group.config.replace(**settings).to_dict()
     content = {"error": str(error), "config": config}
@@ -284,7 +282,7 @@ def _note_diverged(
 def _diverged_before(
     group: RunGroup, directory: str, settings: Mapping[str, Any]
 ) -> bool:
-    """Whether this very run did; with anything else, training it tells."""
+    """Returns whether a trial with exactly these settings has diverged before."""
     config = group.config.replace(**settings).to_dict()
     try:
         mark = read_json(group.path / directory / _DIVERGED, _MOST_BYTES)
@@ -294,7 +292,7 @@ def _diverged_before(
 
 
 def _read_drawn(path: pathlib.Path, config: Config) -> dict[str, list[dict]]:
-    """What was drawn before: the trials of each method, in order."""
+    """Returns earlier draws: method -> settings of its trials, in order."""
     if not path.exists():
         return {}
     try:
@@ -302,7 +300,7 @@ def _read_drawn(path: pathlib.Path, config: Config) -> dict[str, list[dict]]:
         for each in itertools.chain.from_iterable(found.values()):
             config.replace(**each)
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        expected = "a JSON object of the trials that were drawn"
+        expected = "a JSON object with the drawn trials"
         raise InputError(str(path), expected, shown(str(error))) from error
     return found
 
@@ -310,12 +308,12 @@ def _read_drawn(path: pathlib.Path, config: Config) -> dict[str, list[dict]]:
 def _write(
     group: RunGroup, found: dict[str, list[Trial]], before: dict[str, dict]
 ) -> SearchResult:
-    """Writes the files of a search, each whole or not at all."""
+    """Writes the files of a search, each atomically."""
     best = dict(before)
     for method, trials in found.items():
         number = best_of(trials)
         if number is not None:
-            # All that was searched, of trial 0 as well: other flags may be given later.
+            # All searched settings, also of trial 0, because flags may differ later.
             values = group.config.replace(**trials[number].settings).flat()
             mine = {name: values[name] for name in ranges(method)}
             best[method] = {n: value for n, value in mine.items() if value is not None}

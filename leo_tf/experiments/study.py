@@ -1,4 +1,4 @@
-"""A search as Optuna's studies: for optuna-dashboard, and for importances."""
+"""Optuna studies of a search, for optuna-dashboard and for importances."""
 
 import contextlib
 import pathlib
@@ -10,15 +10,15 @@ from leo_tf.evaluation.job_results import Trial
 from leo_tf.methods.drawing import containing, distribution, frozen, quietly
 from leo_tf.methods.settings import ranges
 
-# Importances of fewer accuracies are those of chance.
+# With fewer accuracies, importances are random.
 _FEWEST = 4
 
 
 class Journal:
-    """A file with a study for each method, as it goes, for optuna-dashboard.
+    """A file with the study of each method for optuna-dashboard, always up to date.
 
-    It is made anew whenever the search goes on, and nothing is read from it. If it
-    cannot be written, that is told, and costs nothing else.
+    It is rewritten whenever the search resumes, and never read. A failure to write it
+    is only a warning.
     """
 
     def __init__(self, path: pathlib.Path, console: Console):
@@ -30,7 +30,7 @@ class Journal:
                 old.unlink()
 
     def begin(self, name: str, number: int, settings: Mapping[str, float]) -> None:
-        """Notes a trial with its settings, if it is not yet there."""
+        """Adds a trial with its settings, unless it exists."""
         if (name, number) in self._trials:
             return
         with self._writing():
@@ -41,12 +41,12 @@ class Journal:
             self._trials[name, number] = trial
 
     def report(self, name: str, number: int, accuracy: float, step: int) -> None:
-        """Notes what a trial came to at a rung."""
+        """Adds the accuracy of a trial at a rung."""
         with self._writing():
             self._trials[name, number].report(accuracy, step)
 
     def end(self, name: str, number: int, trial: Trial, is_last: bool) -> None:
-        """Notes that a trial has ended; not `is_last` where others went further."""
+        """Marks a trial as ended; as pruned if it is not at the last rung."""
         import optuna
 
         states = optuna.trial.TrialState
@@ -76,14 +76,14 @@ class Journal:
         try:
             with quietly():
                 yield
-        except (OSError, KeyError) as error:  # KeyError: it did not begin
-            self._console.warn(f"no {self._path.name} this time: {error}")
+        except (OSError, KeyError) as error:  # KeyError: `begin` failed
+            self._console.warn(f"{self._path.name} not written: {error}")
 
 
 def importances(name: str, trials: Sequence[Trial]) -> dict[str, float]:
-    """Returns setting -> its share in how accuracies at the first rung differ.
+    """Returns setting -> its share in the differences of first-rung accuracies.
 
-    By PED-ANOVA (Watanabe et al., 2023, arXiv:2304.10255); empty of too few trials.
+    By PED-ANOVA (Watanabe et al., 2023, arXiv:2304.10255); empty with few trials.
     """
     import optuna
 

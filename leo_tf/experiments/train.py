@@ -1,4 +1,4 @@
-"""One run: trains in its directory, from where it stands, then tests the best."""
+"""One run: trains or resumes in its directory, then tests the best checkpoint."""
 
 import contextlib
 import dataclasses
@@ -54,27 +54,27 @@ def train(
     profile_steps: tuple[int, int] | None = None,
     console: Console = SILENT,
 ) -> Run:
-    """Trains in a run directory, from where it stands, then tests the best checkpoint.
+    """Trains or resumes in a run directory, then tests the best checkpoint.
 
-    Calling it again with the same arguments resumes the run, or finds it done. SIGINT
-    and SIGTERM save before they end it: then `stopped_by` of the run says so.
+    Another call with the same arguments resumes the run, or finds it finished. SIGINT
+    and SIGTERM save the run and end it. Then `stopped_by` of the run is set.
 
     Args:
-      config: what to compute.
-      workdir: the run directory; None for one named by data and episodes.
-      data: from `load_data`; None for what the configuration names. Arrays are kept
-        in the run directory, so that the run can be resumed and evaluated.
-      callbacks: told of what happens.
-      replicas: what trains together; None for what `config.run.strategy` says.
+      config: configuration of the run.
+      workdir: run directory; None for one named by data and episodes.
+      data: result of `load_data`; None for the configured data. Arrays are kept in the
+        run directory, so that the run can be resumed and evaluated.
+      callbacks: callbacks that are called during training.
+      replicas: devices that train together; None for those of `config.run.strategy`.
       allow_changes: resume even if settings or data differ from the run's own.
-      profile_steps: first and last training step to write a TensorFlow profile of.
-      console: where to show progress; by default nothing is printed.
+      profile_steps: first and last training step of a TensorFlow profile.
+      console: console for progress; by default nothing is printed.
 
     Returns:
       The run, with `learner`, `history` and `results`.
 
     Raises:
-      LeoError: for anything the user can mend.
+      LeoError: for any error that the user can fix.
     """
     _check_trained(config, profile_steps)
     check_callbacks(callbacks)
@@ -84,7 +84,7 @@ def train(
         if not workers.is_chief:
             run = Run(RunDirectory(workdir or default_workdir(config)), config)
             run.learner = follow(config, replicas, data)
-            run.stopped_by = int(workers.from_chief(0)) or None  # waits for its test
+            run.stopped_by = int(workers.from_chief(0)) or None  # waits for the test
             return run
         options: Any = {"allow_changes": allow_changes, "console": console}
         with open_run(config, workdir, data=data, **options) as run:
@@ -101,11 +101,11 @@ def train(
 
 @contextlib.contextmanager
 def fitting_confidence(run: Run, split: Split) -> Iterator[None]:
-    """Fits confidence to the best checkpoint after training, also if that diverged."""
+    """Fits confidence to the best checkpoint after training, even after divergence."""
     try:
         yield
     except DivergedError:
-        with contextlib.suppress(CheckpointError):  # there may be none yet
+        with contextlib.suppress(CheckpointError):  # there may be no checkpoint yet
             run.fit_confidence(split)
         raise
     if run.stopped_by is None:
@@ -121,10 +121,10 @@ def train_run(
     fitted: Fitted | None = None,
     until: int | None = None,
 ) -> None:
-    """Trains a run that is open to its last step, or until a signal; does not test it.
+    """Trains an open run to its last step, or until a signal. Does not test it.
 
-    Arguments are those of `train`, and the feature transform to begin with, if it is
-    fitted to these splits already; `until` is as of `Trainer`.
+    Arguments are those of `train`. `fitted` is a feature transform fitted to these
+    splits, if there is one already, and `until` is as in `Trainer`.
     """
     callbacks = (HistoryFile(), *callbacks)
     run.check_data(splits)
@@ -142,10 +142,10 @@ def train_run(
     trainer, centroid = _trainer(run, splits, replicas, callbacks, profile_steps)
     trainer.until = until
     if run.newest:
-        # Only now that it is resumed.
+        # Unusable ones are renamed only now that the run resumes.
         run.checkpoints.newest(lambda reason: None, set_aside=True)
         trainer.resume(run.newest, run.console.warn)
-        begin = "Trained already, to" if trainer.is_done else "Going on from"
+        begin = "Already trained to" if trainer.is_done else "Resuming from"
         run.console.say(f"{begin} step {run.newest.step} in {near(run.path)}.")
     run.state, total = trainer.state, trainer.last_step
     trainer.profile.check(run.state.step, total)
@@ -158,16 +158,16 @@ def train_run(
     run.stopped_by = trainer.stopped_by
     if run.stopped_by is not None:
         step = run.state.step
-        run.console.say(f"Stopped and saved at step {step}; the same command goes on.")
+        run.console.say(f"Stopped and saved at step {step}. The same command resumes.")
     else:
         curve = figures.learning_curve(run.history, centroid, method.title)
         figures.save(run.path / "learning_curve.png", curve)
 
 
 def _trainer(run: Run, splits, replicas, callbacks, profile_steps):
-    """The trainer, and nearest centroid's accuracy on the validation episodes."""
+    """Returns the trainer, and nearest centroid's validation accuracy."""
     config, validation, name = run.config, splits["val"], run.config.methods.method
-    # Made once: TensorFlow keeps some 20 kB of every dataset that was ever made.
+    # Created once, because TensorFlow keeps some 20 kB of every dataset forever.
     episodes = _validation_episodes(config, validation)
     scorer = make_scorer({name: run.learner}, validation.table)
 
@@ -201,7 +201,7 @@ def _trainer(run: Run, splits, replicas, callbacks, profile_steps):
 
 
 def _validate_untrained(run: Run, split: Split, callbacks: Sequence[Callback]) -> None:
-    """Validates a method without training, and keeps it as a checkpoint of step 0."""
+    """Validates a method without training, and saves it as a checkpoint of step 0."""
     call_all(callbacks, "on_start", run)
     if run.newest:
         run.state = TrainingState.of(run.newest)
@@ -221,7 +221,7 @@ def _validate_untrained(run: Run, split: Split, callbacks: Sequence[Callback]) -
 
 
 def _check_trained(config: Config, profile_steps: tuple[int, int] | None) -> None:
-    """Refuses what makes no sense of a method that is not trained, and bad settings."""
+    """Refuses invalid settings, and training options for an untrained method."""
     check(config)
     method, strategy = config.methods.method, config.run.strategy
     if method_named(method).is_trained:
@@ -234,7 +234,7 @@ def _check_trained(config: Config, profile_steps: tuple[int, int] | None) -> Non
 
 
 def _tuned(run: Run, split: Split) -> Config:
-    """With what the method wants chosen on the validation episodes."""
+    """Returns the configuration with settings tuned on the validation episodes."""
     episodes = functools.partial(_validation_episodes, run.config, split)
     chosen = choose(run.config, split.embedding_size, episodes, run.transform)
     for name, value, _ in chosen.differences(run.config):
@@ -245,7 +245,7 @@ def _tuned(run: Run, split: Split) -> Config:
 def _fit_transform(
     run: Run, splits: Mapping[str, Split], fitted: Fitted | None
 ) -> None:
-    """Fits the feature transform to the training classes, when the run begins."""
+    """Fits the feature transform when the run begins, or reads it later."""
     if not is_fitted(run.config):
         return
     if run.newest:
@@ -268,7 +268,7 @@ def _validation_episodes(config: Config, split: Split):
 
 
 def describe(config: Config, splits: Mapping[str, Split], console: Console) -> None:
-    """Says what data, device and episodes a run has."""
+    """Prints data, device and episodes of a run."""
     for split in splits.values():
         console.say(str(split))
     console.say(f"Device: {device()}.")

@@ -1,1 +1,1 @@
-"""Many runs at once: in worker processes of this machine, or by Ray on others."""
+"""Trains many runs at once, in worker processes here or by Ray on other machines."""

@@ -1,6 +1,6 @@
-"""Runs on the machines of a Ray cluster, which have the job's directory in common.
+"""Runs on the machines of a Ray cluster, which share the job's directory.
 
-Ray (the extra `cluster`) places the runs, and starts those of a lost machine elsewhere.
+Ray (the extra `cluster`) places runs, and restarts those of a lost machine elsewhere.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ from leo_tf.experiments.runner.tasks import (
 from leo_tf.files import write_file
 
 _POLL_SECONDS = 0.2
-# For a machine to answer that it sees the directory.
+# Time for a machine to confirm that it sees the directory.
 _CHECK_SECONDS = 120.0
 _TOKEN = ".cluster-token"
 _BEGUN = "begun"
@@ -45,24 +45,24 @@ _LOOPBACK = "127.0.0.1", "localhost"
 
 
 class RayRunner:
-    """A `Runner` of tasks of a Ray cluster, each with its share of a machine.
+    """A `Runner` on a Ray cluster. Each run has its share of a machine.
 
     Args:
-      address: of the cluster, or "auto" for the one of this machine.
-      cpus, gpus: that a run gets.
-      path: of the job, to be seen on all machines.
+      address: address of the cluster, or "auto" for the one on this machine.
+      cpus, gpus: resources per run.
+      path: directory of the job, which all machines must see.
 
     Raises:
-      FlagError: if there is no Ray, no such cluster, or none that has room for a run.
+      FlagError: if Ray, the cluster, or room for a run is missing.
       InputError: if a machine sees another directory, or has another version.
     """
 
     def __init__(self, address: str, cpus: int, gpus: float, path: pathlib.Path):
         if importlib.util.find_spec("ray") is None:
-            hint = "pip install 'leo-tf[cluster]' brings it, on all machines."
+            hint = "On all machines: pip install 'leo-tf[cluster]'."
             raise FlagError("--cluster", "the package ray", "none", hint)
         if address.partition(":")[0] in _LOOPBACK:
-            # Else Ray would look for it at the address by which others reach us.
+            # Otherwise Ray would look for it at this machine's outer address.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         import ray
 
@@ -71,7 +71,7 @@ class RayRunner:
         needed = {"CPU": float(cpus), **({"GPU": gpus} if gpus else {})}
         _check_room(ray, needed)
         paths = [entry or os.getcwd() for entry in sys.path]
-        # Ray wants all of them to be text.
+        # Ray requires text values.
         environment = {**worker.threads(cpus), "PYTHONPATH": os.pathsep.join(paths)}
         environment |= {
             name: os.environ[name] for name in _HANDED_ON if name in os.environ
@@ -99,7 +99,7 @@ class RayRunner:
         self._starts[task.name] = self._starts.get(task.name, 0) + 1
 
     def watch(self, seconds: float) -> Sign | None:
-        """See `Runner`; ends workers that hang, and starts their runs again."""
+        """See `Runner`. Ends workers that hang, and restarts their runs."""
         deadline = time.monotonic() + seconds
         while not self._signs and time.monotonic() < deadline:
             self._signs = [self._noted(Sign(*each)) for each in self._told()]
@@ -130,9 +130,9 @@ class RayRunner:
         self._ray.shutdown()
 
     def _noted(self, sign: Sign) -> Sign:
-        """A sign as it is; that a run was started elsewhere is a warning."""
+        """Returns a sign; as a warning if it says that a run was restarted."""
         if sign.text.startswith(_BEGUN) and sign.name in self._begun:
-            text = f"its machine or worker was lost; {sign.text}, going on from its "
+            text = f"its machine or worker was lost; {sign.text}, resuming from its "
             return sign._replace(text=f"{text}last checkpoint", is_warning=True)
         self._begun.add(sign.name)
         return sign
@@ -141,10 +141,10 @@ class RayRunner:
         try:
             return self._ray.get(self._board.take.remote(), timeout=10)
         except self._ray.exceptions.RayError:
-            return []  # its machine is lost: what it had to say is
+            return []  # its machine is lost, and with it the signs
 
     def _last(self, reference: Any, task: Task) -> Sign:
-        """The sign that a task has ended."""
+        """Returns the last sign of a task that has ended."""
         self._seen.pop(task.name, None)
         errors = self._ray.exceptions
         try:
@@ -167,7 +167,7 @@ class RayRunner:
             del self._running[reference], self._seen[task.name]
             silence = f"no sign of life for {HUNG_SECONDS:.0f} s"
             if self._starts[task.name] < STARTS:
-                text = f"{silence}; going on from its last checkpoint"
+                text = f"{silence}; resuming from its last checkpoint"
                 self._signs.append(Sign(task.name, text, is_warning=True))
                 self.submit(task)
             else:
@@ -175,7 +175,7 @@ class RayRunner:
                 self._signs.append(Sign(task.name, has_ended=True, error=error))
 
     def _check_machines(self, path: pathlib.Path, environment: dict[str, str]) -> None:
-        """Sees that all machines have the directory in common, and this very code."""
+        """Checks that all machines share the directory, and have the same code."""
         ray, token, mine = self._ray, secrets.token_hex(8), code()
         affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         write_file(path / _TOKEN, token.encode())
@@ -199,12 +199,12 @@ class RayRunner:
             raise InputError(*refusal)
 
 
-# What else of the environment decides what a run is.
+# Further environment variables that a run depends on.
 _HANDED_ON = ("KERAS_BACKEND", "MPLBACKEND", "XLA_FLAGS", "TF_XLA_FLAGS")
 
 
 class _Board:
-    """What tasks have told and nobody has read yet; an actor beside the driver."""
+    """An actor beside the driver that holds unread signs of tasks."""
 
     def __init__(self) -> None:
         self._signs: list[Sign] = []
@@ -218,11 +218,11 @@ class _Board:
 
 
 def _work(task: Task, board: Any) -> str:
-    """Does a task in a process of Ray's."""
+    """Runs a task in a Ray process."""
     from leo_tf.experiments.runner import features
 
     def tell(sign: Sign) -> None:
-        with contextlib.suppress(Exception):  # its machine is lost: nobody hears it
+        with contextlib.suppress(Exception):  # the driver's machine is lost
             board.put.remote(sign)
 
     tell(Sign(task.name, f"{_BEGUN} on {socket.gethostname()}"))
@@ -237,7 +237,7 @@ def _work(task: Task, board: Any) -> str:
 
 
 def _check_here(path: str, token: str, theirs: dict[str, str]) -> tuple | None:
-    """What is wrong on this machine, as the parts of an error."""
+    """Returns the parts of an error if this machine differs, else None."""
     hint = "All machines need the job's --workdir on one shared file system."
     name = socket.gethostname()
     try:
@@ -265,13 +265,13 @@ def _connect(ray: Any, address: str) -> None:
         ray.init(address=address, ignore_reinit_error=True, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         hint = "`ray start --head` starts one on this machine."
-        expected = "the address of a Ray cluster that is up"
+        expected = "the address of a running Ray cluster"
         text = f"{address}: {one_line(str(error).partition(chr(10))[0])}"
         raise FlagError("--cluster", expected, shown(text), hint) from error
 
 
 def _check_room(ray: Any, needed: dict[str, float]) -> None:
-    """Refuses runs that no machine of the cluster could ever take."""
+    """Refuses runs that are too large for every machine of the cluster."""
     for kind, amount in needed.items():
         most = max(
             (n["Resources"].get(kind, 0.0) for n in ray.nodes() if n["Alive"]),

@@ -1,4 +1,4 @@
-"""Where the runs of a job are trained: here, in worker processes, or by Ray."""
+"""Trains the runs of a job here, in worker processes, or by Ray."""
 
 import dataclasses
 import os
@@ -21,18 +21,17 @@ _CACHE_FLAG = "--tf_xla_persistent_cache_directory"
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """Where the runs of a job are trained, and what each of them has.
+    """Place to train the runs of a job, and resources of each run.
 
-    What a run comes to depends, in its last digits, on `run_cpus`, and on nothing else
-    of these.
+    The last digits of a run's results depend on `run_cpus`, but on no other attribute.
 
     Attributes:
-      jobs: how many at a time, in worker processes; None for as many as cores, or GPUs,
-        allow; 0 for this process, one after the other.
-      cluster: address of a Ray cluster, or "auto" for the one of this machine; "" for
+      jobs: number of runs at a time, in worker processes; None for as many as fit the
+        cores or GPUs; 0 for one at a time in this process.
+      cluster: address of a Ray cluster, or "auto" for the one on this machine; "" for
         worker processes here.
-      run_cpus: threads that a run computes on.
-      run_gpus: of a GPU, or how many; None for one each, where there are any.
+      run_cpus: threads per run.
+      run_gpus: number or share of GPUs per run; None for one, if there are any.
     """
 
     jobs: int | None = 0
@@ -52,11 +51,11 @@ class Engine:
 
     @property
     def is_here(self) -> bool:
-        """Whether runs are trained in this process."""
+        """True if runs are trained in this process."""
         return self.jobs == 0 and not self.cluster
 
     def check(self, config: Config) -> None:
-        """Refuses several runs at once of which each takes all devices: FlagError."""
+        """Raises a FlagError for several runs at once that each use all devices."""
         strategy = config.run.strategy
         if strategy != "none" and (self.cluster or (self.jobs or 0) > 1):
             where = "--cluster" if self.cluster else "--jobs"
@@ -64,7 +63,7 @@ class Engine:
             raise FlagError(where, expected, self.cluster or str(self.jobs))
 
     def start(self, config: Config, path: pathlib.Path, console: Console) -> Runner:
-        """Starts what trains the runs of a job in a directory."""
+        """Starts the runner for the runs of a job in a directory."""
         if self.cluster:
             from leo_tf.experiments.runner.cluster import RayRunner
 
@@ -83,17 +82,17 @@ class Engine:
         common = {**worker.threads(self.run_cpus), **_compile_cache(path)}
         places = [{**common, **_gpu_of(slot, gpus, share)} for slot in range(jobs)]
         each = f"{self.run_cpus} core{'s' * (self.run_cpus > 1)}"
-        console.say(f"{jobs} at a time, with {each} each; see {path / 'workers'}.")
+        console.say(f"Runs at a time: {jobs}, {each} each; logs: {path / 'workers'}.")
         return LocalRunner(places, path / "workers")
 
 
 def train_all(
     runner: Runner, tasks: Sequence[Task], console: Console
 ) -> dict[str, LeoError | None]:
-    """Trains all runs; returns their names -> why it is not done, or None if it is.
+    """Trains all runs. Returns name -> error, or None for a finished run.
 
     Raises:
-      Stopped: if a signal came; all that was trained is saved.
+      Stopped: if a signal was received. Training so far is saved.
     """
     outcomes: dict[str, LeoError | None] = {}
     with StopRequest() as request, View(tasks, console) as view:
@@ -115,20 +114,20 @@ def train_all(
                 outcomes[sign.name] = outcome
     if request.signal is not None:
         raise Stopped(request.signal)
-    if stopped:  # somebody has asked a worker to
+    if stopped:  # a worker received a signal
         raise Stopped(stopped[0])
     return outcomes
 
 
 def _cores() -> int:
-    """How many cores this process may use."""
+    """Returns the number of cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:
-    """Those that CUDA_VISIBLE_DEVICES leaves, by the names it would have for them."""
+    """Returns the visible GPUs, by their names in CUDA_VISIBLE_DEVICES."""
     import tensorflow as tf
 
     found = tf.config.list_physical_devices("GPU")
@@ -137,18 +136,18 @@ def _gpus() -> list[str]:
 
 
 def _gpu_of(slot: int, gpus: list[str], share: float) -> dict[str, str]:
-    """The environment in which a worker has its own GPUs, or shares one."""
+    """Returns the environment of a worker with its own GPUs or a share of one."""
     if not gpus:
         return {}
     first, count = int(slot * share) % len(gpus), max(1, round(share))
     mine = [gpus[(first + i) % len(gpus)] for i in range(count)]
-    # Else the first of those that share one would take all of its memory.
+    # Otherwise the first worker on a shared GPU would take all of its memory.
     grows = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     return {"CUDA_VISIBLE_DEVICES": ",".join(mine), **grows}
 
 
 def _compile_cache(path: pathlib.Path) -> dict[str, str]:
-    """The environment in which what XLA has compiled is kept for other workers."""
+    """Returns the environment that shares code compiled by XLA between workers."""
     flags = os.environ.get("TF_XLA_FLAGS", "")
     if _CACHE_FLAG in flags:
         return {}

@@ -1,8 +1,8 @@
-"""Data that many processes share: written once, then mapped into the memory of each.
+"""Data shared by many processes: written once, then mapped into their memory.
 
 SPLITS_SPLIT.npy            features of length 1, [rows, D]
 SPLITS_SPLIT_rows.npy       and the other arrays of a split
-SPLITS.json                 the rest, with digests of the files
+SPLITS.json                 everything else, with digests of the files
 
 Shapes: D embedding size.
 """
@@ -22,13 +22,13 @@ from leo_tf.data_pipeline.sampler import ClassIndex
 from leo_tf.errors import InputError, shown
 from leo_tf.files import read_json, to_json, write_file
 
-# Of the JSON: class names of the largest data sets take a hundredth of it.
+# Limit of the JSON, a hundred times the class names of the largest data sets.
 _MOST_BYTES = 2**26
 _BLOCK_BYTES = 2**20
 
 
 def write(directory: pathlib.Path, name: str, splits: Mapping[str, Split]) -> str:
-    """Writes splits under a name; returns a digest of all of it.
+    """Writes splits under a name. Returns a digest of all content.
 
     Raises:
       DiskError: if it cannot be written.
@@ -55,16 +55,16 @@ def write(directory: pathlib.Path, name: str, splits: Mapping[str, Split]) -> st
 
 
 def read(directory: pathlib.Path, name: str) -> dict[str, Split]:
-    """Returns the splits that `write` was given, their features mapped, not copied."""
+    """Returns the splits written by `write`. Features are mapped, not copied."""
     values = read_json(directory / f"{name}.json", _MOST_BYTES)
     return {key: _split(directory, key, each) for key, each in values.items()}
 
 
 def check(directory: pathlib.Path, name: str, digest: str) -> None:
-    """Refuses other data than was written, as another machine may see it.
+    """Refuses data that differs from what was written, e.g. on another machine.
 
     Raises:
-      InputError: if a file is missing, or another.
+      InputError: if a file is missing or differs.
     """
     path = directory / f"{name}.json"
     _check_file(path, digest)
@@ -79,11 +79,11 @@ def _split(directory: pathlib.Path, key: str, values: Mapping[str, Any]) -> Spli
     def array(part: str) -> Any:
         if part not in values["files"]:
             return None
-        # Copied on writing, which nobody does: what only reads cannot be handed over.
+        # Copy-on-write, although nobody writes: dlpack refuses read-only arrays.
         return np.load(directory / values["files"][part]["file"], mmap_mode="c")
 
     with tf.device("CPU:0"):
-        # The one public way to a tensor that owns no memory of its own.
+        # The only public way to a tensor that does not copy the memory.
         features = tf.experimental.dlpack.from_dlpack(array("").__dlpack__())
     index = ClassIndex(
         np.array(array("_rows")), np.array(array("_sizes")), names, source

@@ -1,8 +1,8 @@
 """Runs in worker processes of this machine.
 
-The pool is that of `concurrent.futures`: a thread for each run at a time, which hands
-tasks to a process of its own and reads what that tells. In its pool of processes, as in
-loky's, one process that dies ends all others, and what they were at.
+Each thread of a `concurrent.futures` pool hands tasks to its own process and reads the
+signs that it prints. The process pools of `concurrent.futures` and loky do not fit,
+because one dying process ends all others and their tasks.
 """
 
 import contextlib
@@ -32,16 +32,16 @@ from leo_tf.experiments.runner.tasks import (
 from leo_tf.files import make_directory
 
 COMMAND = (sys.executable, "-m", worker.__name__)
-# For a worker to save what it is at; after that it is ended.
+# Time for a worker to save its run before it is killed.
 _LAST_SECONDS = 30.0
 
 
 class LocalRunner:
-    """A `Runner` of so many worker processes, each with its share of the machine.
+    """A `Runner` of worker processes, each with its share of the machine.
 
     Args:
-      environment: of each worker: what it has besides this process's own.
-      logs: a directory for what workers print.
+      environment: further environment variables of each worker.
+      logs: directory for the output of workers.
     """
 
     def __init__(self, environment: Sequence[Mapping[str, str]], logs: pathlib.Path):
@@ -59,7 +59,7 @@ class LocalRunner:
         self._threads.submit(self._train, task)
 
     def watch(self, seconds: float) -> Sign | None:
-        """See `Runner`; ends workers that hang."""
+        """See `Runner`. Ends workers that hang."""
         for process in list(self._workers.values()):
             if time.monotonic() - process.seen > HUNG_SECONDS:
                 process.end(f"no sign of life for {HUNG_SECONDS:.0f} s")
@@ -94,11 +94,11 @@ class LocalRunner:
         task = task._replace(log=str(log))
         for start in range(STARTS):
             if start:
-                text = f"its worker ended ({how}); going on from its last checkpoint"
+                text = f"its worker ended ({how}); resuming from its last checkpoint"
                 self._signs.put(Sign(task.name, text, is_warning=True))
             try:
                 ended = self._ask(task, slot, log)
-            except OSError as error:  # there is no room for one more process
+            except OSError as error:  # no room for another process
                 return as_dict(gone(task.name, shown(str(error)), str(log)))
             if ended is not None:
                 return ended.error
@@ -108,11 +108,11 @@ class LocalRunner:
         return as_dict(gone(task.name, how, str(log)))
 
     def _ask(self, task: Task, slot: int, log: pathlib.Path) -> Sign | None:
-        """The last sign of a task; None if the worker died."""
+        """Returns the last sign of a task; None if the worker died."""
         if slot not in self._workers:
             self._workers[slot] = _Process(self._environment[slot], log)
         process = self._workers[slot]
-        if self._stopping.is_set():  # it was asked to before it was there
+        if self._stopping.is_set():  # `cancel` came before the process existed
             return Sign(task.name, error=as_dict(Stopped(signal.SIGTERM)))
         for sign in process.signs_of(task):
             if sign.has_ended:
@@ -122,14 +122,14 @@ class LocalRunner:
 
 
 class _Process:
-    """A worker process, started at once."""
+    """A worker process, started by the constructor."""
 
     def __init__(self, environment: Mapping[str, str], log: pathlib.Path):
         make_directory(log.parent)
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         with log.open("ab") as file:
-            # A session of its own: Ctrl-C is for whoever started it, who asks it to
-            # stop; of a user's script, as multiprocessing would, it imports nothing.
+            # In its own session, so that only this process receives Ctrl-C and stops
+            # the worker. Unlike multiprocessing, it does not import the user's script.
             self._process: Any = subprocess.Popen(
                 COMMAND,
                 stdin=subprocess.PIPE,
@@ -142,35 +142,35 @@ class _Process:
         self._is_stopping, self._lock = False, threading.Lock()
 
     def signs_of(self, task: Task) -> Iterator[Sign]:
-        """Hands it a task, and yields what it tells until that is done, or it dies."""
+        """Hands over a task, and yields its signs until it ends or the worker dies."""
         self.seen = time.monotonic()
         try:
             self._process.stdin.write(json.dumps(task).encode() + b"\n")
             self._process.stdin.flush()
-        except BrokenPipeError:  # it died while it had nothing to do
+        except BrokenPipeError:  # it died while idle
             return
         for line in self._process.stdout:
             self.seen = time.monotonic()
-            if line.endswith(b"\n"):  # else it died while it wrote it
+            if line.endswith(b"\n"):  # otherwise it died while writing
                 sign = Sign(*json.loads(line))
                 if sign.has_ended:
-                    self.seen = float("inf")  # silence is what is wanted now
+                    self.seen = float("inf")  # idle, so silence is no fault
                 yield sign
 
     def stop(self) -> None:
-        """Asks it to save its run and stop; once, as a second time would end it."""
+        """Asks it to save its run and stop. Repeated calls do nothing."""
         with self._lock:
             if not self._is_stopping:
                 self._is_stopping = True
                 self._process.terminate()
 
     def end(self, reason: str) -> None:
-        """Ends it now."""
+        """Kills it."""
         self._reason = reason
         self._process.kill()
 
     def close(self) -> None:
-        """Lets it end: what it is at is saved first."""
+        """Lets it save its run and end."""
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:
@@ -179,7 +179,7 @@ class _Process:
             self._process.kill()
 
     def how_it_ended(self) -> str:
-        """Says what a dead worker died of."""
+        """Returns why a dead worker ended."""
         status = self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):

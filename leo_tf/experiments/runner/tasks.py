@@ -1,6 +1,6 @@
-"""What a worker is asked to do, and what it tells: plain values, which JSON can hold.
+"""Tasks of workers, and the signs that they send: plain values that fit JSON.
 
-A `Runner` does the tasks. There are two: `local.LocalRunner` and `cluster.RayRunner`.
+A `Runner` runs tasks. There are two: `local.LocalRunner` and `cluster.RayRunner`.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -8,29 +8,28 @@ from typing import Any, NamedTuple, Protocol
 from leo_tf import errors
 from leo_tf.errors import LeoError, Stopped, WorkerError
 
-# So often is a run started in all, if its worker dies.
+# Total number of starts of a run if its workers die.
 STARTS = 4
-# A worker that shows no sign of life for so long is ended. Compiling a large graph on a
-# busy machine, the longest silence there is, takes minutes.
+# A worker without a sign of life for this long is ended. The longest normal silence,
+# compiling a large graph on a busy machine, takes minutes.
 HUNG_SECONDS = 900.0
 
 
 class Task(NamedTuple):
-    """One run to train, or to go on with; all paths are absolute.
+    """One run to train or resume. All paths are absolute.
 
     Attributes:
-      name: of the run's directory below that of the job.
-      workdir: that directory.
-      config: of the run, as `Config.to_dict` has it.
+      name: name of the run's directory below that of the job.
+      workdir: the run directory.
+      config: result of `Config.to_dict`.
       features, splits: directory and name of the data, see `features.write`.
-      digest: of that data, to be compared on another machine.
-      code: digest of the program and versions of its packages, likewise.
-      fitted: of the feature transform to begin with, if there is one: its settings,
-        file and digest.
-      to_test: whether to fit confidence after training.
-      until: the step to train to, if that is not the last.
-      log: what a worker prints besides goes there.
-      steps: meta-steps that it takes at most, from its beginning.
+      digest: digest of the data, which other machines compare.
+      code: digest of the program and versions of its packages, also compared.
+      fitted: settings, file and digest of the feature transform to begin with, if any.
+      to_test: fit confidence after training.
+      until: step to train to, if not the last.
+      log: file for other output of the worker.
+      steps: largest number of meta-steps, from the beginning.
     """
 
     name: str
@@ -49,43 +48,43 @@ class Task(NamedTuple):
 
 
 class Sign(NamedTuple):
-    """What is told of a task while it runs, or when it has ended."""
+    """A message about a task while it runs, or when it has ended."""
 
     name: str
     text: str = ""
-    step: int | None = None  # of `total`, in the work it is at
+    step: int | None = None  # out of `total`, in the current work
     total: int = 0
-    is_warning: bool = False  # to be seen even where all else is quiet
+    is_warning: bool = False  # shown even if quiet
     has_ended: bool = False
-    error: dict[str, Any] | None = None  # why it is not done, see `as_dict`
+    error: dict[str, Any] | None = None  # if it is not done, see `as_dict`
 
     @property
     def outcome(self) -> LeoError | Stopped | None:
-        """None if the run is done; `Stopped` if it was stopped, and saved."""
+        """None if the run is done; `Stopped` if it was stopped and saved."""
         return None if self.error is None else from_dict(self.error)
 
 
 class Runner(Protocol):
-    """What trains runs: it is given all of them, watched, and told to stop."""
+    """Interface of classes that train runs."""
 
     def submit(self, task: Task) -> None:
-        """Trains the run as soon as there is room for it."""
+        """Trains the run as soon as there is room."""
 
     def watch(self, seconds: float) -> Sign | None:
-        """The next sign of any task; None if there is none for so many seconds.
+        """Returns the next sign of any task; None if there is none in time.
 
-        Of each task one sign says that it has ended, whatever happens to its worker.
+        Each task sends one sign that it has ended, even if its worker dies.
         """
 
     def cancel(self) -> None:
-        """Asks all runs to stop; each is saved, and ends with `Stopped`."""
+        """Asks all runs to stop. Each is saved, and ends with `Stopped`."""
 
     def close(self) -> None:
-        """Ends the workers; a run that is not done is saved first."""
+        """Ends the workers. Unfinished runs are saved first."""
 
 
 def as_dict(error: LeoError | Stopped) -> dict[str, Any]:
-    """Returns an error as JSON can hold it."""
+    """Returns an error as values that fit JSON."""
     if isinstance(error, Stopped):
         return {"signal": error.signal}
     parts = [error.where, error.expected, error.received, error.hint]
@@ -93,7 +92,7 @@ def as_dict(error: LeoError | Stopped) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> LeoError | Stopped:
-    """Returns the error that `as_dict` was given."""
+    """Returns the error from the values of `as_dict`."""
     if "signal" in values:
         return Stopped(values["signal"])
     kind = getattr(errors, values["type"], WorkerError)
@@ -101,7 +100,7 @@ def from_dict(values: dict[str, Any]) -> LeoError | Stopped:
 
 
 def gone(name: str, how: str, log: str) -> WorkerError:
-    """The error of a run whose workers died once too often."""
-    hint = f"{log} has what they printed. The same command goes on from the checkpoint."
-    expected = "a worker that lives until the run is done"
+    """Returns the error of a run whose workers died too often."""
+    hint = f"{log} has their output. The same command resumes from the checkpoint."
+    expected = "a worker that runs until the end"
     return WorkerError(name, expected, f"{STARTS} that ended: {how}", hint)

@@ -1,4 +1,4 @@
-"""The terminal's view of many runs: a line for each that is running, and a total."""
+"""Shows many runs on the terminal: a line for each running one, and a total."""
 
 import time
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ from typing import Any
 from leo_tf.console import LINE_SECONDS, STDERR, Console, clock
 from leo_tf.experiments.runner.tasks import Sign, Task
 
-# After so many seconds without a sign of life of a run, it is told.
+# A run without a sign of life for this many seconds is reported.
 _SILENT_SECONDS = 60.0
 _FACTS_WIDTH = 60
 
 
 class View:
-    """A context manager that shows signs of tasks, and foretells when all have ended.
+    """A context manager that shows signs of tasks and the estimated time left.
 
-    Where there is no terminal to redraw, it prints a line now and then.
+    Without a terminal to redraw, it prints a line from time to time.
     """
 
     def __init__(self, tasks: Sequence[Task], console: Console):
@@ -24,8 +24,8 @@ class View:
 
         self._tasks = {task.name: task for task in tasks}
         self._console = console
-        self._steps = dict.fromkeys(self._tasks, 0)  # that are known to be made
-        self._first: dict[str, int] = {}  # of them when this began
+        self._steps = dict.fromkeys(self._tasks, 0)  # known to be done
+        self._first: dict[str, int] = {}  # steps when this view began
         self._rows: dict[str, Any] = {}
         self._seen: dict[str, float] = {}
         self._texts: dict[str, str] = {}
@@ -51,13 +51,13 @@ class View:
         self._bars.stop()
 
     def say(self, text: str) -> None:
-        """Prints a line that stays."""
+        """Prints a permanent line, unless quiet."""
         if self._console.quiet:
             return
         self._bars.console.print(text, markup=False, soft_wrap=True)
 
     def show(self, sign: Sign | None) -> None:
-        """Shows a sign, or that there was none for a while."""
+        """Shows a sign, or that there was none for some time."""
         if sign is not None:
             self._note(sign)
         self._redraw()
@@ -65,7 +65,7 @@ class View:
     def _note(self, sign: Sign) -> None:
         name = sign.name
         self._seen[name] = time.monotonic()
-        # What is told besides, such as of a validation, is of other units.
+        # Other signs, e.g. of a validation, count other units.
         if sign.step is not None and sign.total == self._tasks[name].steps:
             self._steps[name] = sign.step
             self._first.setdefault(name, sign.step)

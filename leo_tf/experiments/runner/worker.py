@@ -1,8 +1,8 @@
-"""A worker process: trains one run after the other, as it is told on standard input.
+"""A worker process: trains one run at a time, given on standard input.
 
-`LocalRunner` starts it, with a line of JSON for each `Task`; it answers on standard
-output, a line for each `Sign`. Whatever else is printed goes to standard error. When
-standard input ends, whoever started it has gone: the run is saved, and it ends.
+`LocalRunner` starts it and writes a line of JSON for each `Task`. It answers on
+standard output, a line for each `Sign`. All other output goes to standard error. When
+standard input ends, the parent process has ended: the worker saves its run and ends.
 """
 
 import contextlib
@@ -26,41 +26,41 @@ from leo_tf.experiments.runner.tasks import Sign, Task, as_dict
 if TYPE_CHECKING:
     from leo_tf.data_pipeline.dataset import Split
 
-# No more than so many signs a second of one run.
+# Least time between two signs of a run.
 _SIGN_SECONDS = 0.5
-# Who trained the run before, and lost whoever had started him, saves it first.
+# Time for an earlier worker of the run, whose parent process ended, to save it.
 _LOCK_SECONDS = 60.0
 
 
 def threads(count: int) -> dict[str, str]:
-    """Returns the environment of a process that computes on so many threads.
+    """Returns the environment of a process that computes on `count` threads.
 
-    It decides the last digits of what a run comes to: sums are made in as many parts.
+    The last digits of a run depend on it, because sums have as many parts.
     """
     names = "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"
     found = dict.fromkeys((*names, "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), str(count))
-    # One more: the threads that wait for episodes compute nothing.
+    # One more, because threads that wait for episodes compute nothing.
     return {**found, "TF_NUM_INTEROP_THREADS": str(count + 1)}
 
 
 def work(task: Task, tell: Callable[[Sign], None]) -> Sign:
-    """Trains a run, or goes on with it; says in the end what has come of it."""
+    """Trains or resumes a run. Returns its last sign."""
     console = _TellingConsole(task.name, tell)
     error: LeoError | Stopped | None = None
     try:
         _train(task, console)
     except (LeoError, Stopped) as found:
         error = found
-    except Exception as found:  # whatever it is, the run is to be named
+    except Exception as found:  # whatever it is, the error names the run
         traceback.print_exc()
         received = f"{type(found).__name__}: {shown(str(found))}"
         hint = f"{task.log or 'The log of its worker'} has the traceback."
-        error = WorkerError(task.name, "no such error", received, hint)
+        error = WorkerError(task.name, "no exception", received, hint)
     return Sign(task.name, has_ended=True, error=as_dict(error) if error else None)
 
 
 def _train(task: Task, console: Console) -> None:
-    # TensorFlow is loaded here, and takes seconds.
+    # Imported late, because TensorFlow takes seconds to load.
     from leo_tf.configs.schema import Config
     from leo_tf.experiments.run_group import read_fitted, train_one
     from leo_tf.training.replicas import start
@@ -98,7 +98,7 @@ def _splits(directory: str, name: str) -> "Mapping[str, Split]":
 
 
 class _TellingConsole(Console):
-    """Tells what a run does to whoever started its worker."""
+    """Sends messages of a run to the parent process."""
 
     def __init__(self, name: str, tell: Callable[[Sign], None]):
         super().__init__(quiet=True)
@@ -142,14 +142,14 @@ class _TellingLine(ProgressLine):
 
 
 def main() -> None:
-    """Does the tasks of standard input until it ends."""
+    """Runs the tasks on standard input until it ends."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
         tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         busy = threading.Event()
 
         def tell(sign: Sign) -> None:
-            with contextlib.suppress(OSError):  # nobody is there to hear it
+            with contextlib.suppress(OSError):  # the parent process has ended
                 print(json.dumps(sign), file=answers, flush=True)
 
         threading.Thread(target=_read, args=(tasks, busy), daemon=True).start()

@@ -1,4 +1,4 @@
-"""Comparing methods: the numbers are right, the job resumes, and says what it did."""
+"""Comparing methods: numbers are right, the job resumes, and reports what it did."""
 
 import json
 import os
@@ -37,7 +37,7 @@ _FEW = ("--num_steps=4", "--validate_every=2")
 
 @pytest.fixture(scope="module")
 def compare(small_flags, quick_jobs):
-    """Compares in a directory; returns the exit status."""
+    """Returns a function that compares in a directory and returns the exit status."""
 
     def compare(workdir, *flags) -> int:
         mode = "--mode=compare", f"--methods={NAMES}", f"--workdir={workdir}"
@@ -49,7 +49,7 @@ def compare(small_flags, quick_jobs):
 
 @pytest.fixture(scope="module")
 def comparison(compare, tmp_path_factory):
-    """A finished comparison: not to be changed."""
+    """A finished comparison. Tests must not change it."""
     workdir = tmp_path_factory.mktemp("comparison") / "job"
     assert compare(workdir, "--quiet") == 0
     return workdir
@@ -57,7 +57,7 @@ def comparison(compare, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_more_pictures(comparison, monkeypatch):
-    """Those of `comparison` are enough."""
+    """Draws no plots, because those of `comparison` are enough."""
     for name in ("accuracies", "reliabilities"):
         monkeypatch.setattr(compare_job.report, name, lambda found: None)
     monkeypatch.setattr(compare_job, "save", lambda path, picture: None)
@@ -69,7 +69,7 @@ def evaluated(workdir, *flags):
 
 
 def accuracies_of(workdir) -> np.ndarray:
-    """Of each test episode, [E], by the best checkpoint of a run."""
+    """Returns accuracies [E] of the test episodes, by the best checkpoint of a run."""
     config = config_of(workdir)
     split = datasets.load(config, ["test"])["test"]
     learner = build(config, split.embedding_size)
@@ -132,7 +132,7 @@ def test_what_a_method_chose_it_chose_on_the_validation_episodes(comparison):
 
 
 def cells_of(found: dict) -> dict[str, str]:
-    """The row of results.md that says what results.json does."""
+    """Returns the row of results.md for an entry of results.json."""
 
     def percent(value, sign=""):
         mean, half_width = (100 * value[key] for key in ("mean", "half_width_95"))
@@ -362,7 +362,7 @@ VARIANTS = "leo@lda,centroid@lda,ridge@lda,ridge,leo"
 
 @pytest.fixture(scope="module")
 def on_transforms(compare, tmp_path_factory):
-    """A comparison of methods on transforms; and its transforms that were fitted."""
+    """A comparison of methods on transforms, and its fitted transforms."""
     workdir, fitted = tmp_path_factory.mktemp("on_transforms") / "job", []
     fit = compare_job.fit_transform
 
@@ -445,7 +445,7 @@ def test_the_lead_of_the_best_is_paired_by_validation_episode(on_transforms):
 
 
 def validated(workdir) -> np.ndarray:
-    """Accuracies of the validation episodes, [E], by the best checkpoint of a run."""
+    """Returns accuracies [E] of the validation episodes, by a run's best checkpoint."""
     run = load_run(workdir)
     run.restore_best()
     split = datasets.load(run.config, ["val"])["val"]
@@ -468,7 +468,7 @@ def test_what_needs_no_training_runs_first_and_is_told_so(compare, tmp_path, cap
 
 @pytest.fixture
 def two_classes(write_split, tiny_data, tmp_path):
-    """Flags of a data set with two classes to train on."""
+    """Flags of a data set with two training classes."""
     shutil.copytree(tiny_data, tmp_path / "data")
     write_split(tmp_path / "data" / "tiny" / "train.npz", "train", 2, 5)
     return f"--data_path={tmp_path / 'data'}", "--way=2"
@@ -479,7 +479,7 @@ class _WouldTrain(Exception):
 
 
 def would_train(small_flags, *flags):
-    """The names that a comparison would train, in this order."""
+    """Returns the names that a comparison would train, in order."""
     names = []
 
     def instead(job):

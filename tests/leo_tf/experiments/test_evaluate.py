@@ -17,7 +17,7 @@ from leo_tf.runs.checkpoints import Checkpoints
 
 
 def accuracies_by_hand(workdir, tiny_data, episodes=8, way=3) -> dict:
-    """Episode by episode: LEO called as a layer, nearest centroid in NumPy."""
+    """Returns accuracies by episode: LEO as a layer, nearest centroid in NumPy."""
     config = parse(["run_leo.py", f"--data_path={tiny_data}"]).config.replace(
         **json.loads((workdir / "config.json").read_text())["episodes"],
         dataset_name="tiny",
@@ -100,7 +100,7 @@ def test_the_test_may_have_another_shape_and_length(trained):
     results = evaluated(trained, *flags, "--num_test_episodes=6")
     assert results.episodes == 6
     assert "test: 5-way 2-shot, 4 queries a class" in results.title
-    # 5 * 4 queries an episode, 6 episodes: accuracies are 120ths.
+    # 5 * 4 queries per episode, 6 episodes: accuracies are 120ths.
     correct = results.methods["centroid"].mean * 120
     assert correct == pytest.approx(round(correct), abs=1e-4)
 
@@ -110,7 +110,7 @@ def test_the_test_may_be_of_other_data(trained, tiny_data, tmp_path, write_split
     data = pathlib.Path(shutil.copytree(tiny_data, tmp_path / "moved"))
     assert evaluated(trained, f"--data_path={data}") == evaluated(trained)
     write_split(data / "tiny" / "test.npz", "test", 9, seed=7)
-    for other in ("train", "val"):  # it needs the test split alone
+    for other in ("train", "val"):  # only the test split is needed
         (data / "tiny" / f"{other}.npz").unlink()
     assert evaluated(trained, f"--data_path={data}") != evaluated(trained)
 

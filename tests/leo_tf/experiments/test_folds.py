@@ -1,4 +1,4 @@
-"""A comparison over folds of the classes: each is tested once, and the spread shown."""
+"""Comparing over folds of the classes: each is tested once, and the spread shown."""
 
 import json
 import statistics
@@ -18,7 +18,7 @@ _CLASSES = 12
 
 @pytest.fixture(scope="module")
 def compare(small_flags, all_classes, quick_jobs):
-    """Compares two methods on data without splits; returns the exit status."""
+    """Returns a function that compares two methods on data without splits."""
 
     def compare(workdir, *flags) -> int:
         mode = "--mode=compare", "--methods=centroid,ridge", f"--workdir={workdir}"

@@ -1,4 +1,4 @@
-"""Promises of the chain from pictures to an export, and of its parts."""
+"""The chain from pictures to an export, and its parts."""
 
 import json
 import pathlib
@@ -35,7 +35,7 @@ _SMALL = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Ten classes of five noisy pictures, each class of its own colour."""
+    """Ten classes of five noisy pictures. Each class has its own colour."""
     random, root = np.random.default_rng(0), tmp_path_factory.mktemp("pictures")
     for name in range(10):
         colour = random.integers(40, 215, 3)
@@ -67,7 +67,7 @@ def test_the_commands_of_the_readme_make_an_export_of_pictures(
     assert (exported / "saved_model.pb").is_file()
     features = np.load(run / "features" / "test.npz")
     assert features["embeddings"].shape == (10, 128)
-    # What is done is passed over: the backbone and the features are the same files.
+    # Finished stages are skipped: backbone and features are the same files.
     kept = [run / n for n in ("backbone/backbone.keras",)]
     kept += [run / "features" / f"{s}.npz" for s in ("train", "test")]
     times = [path.stat().st_mtime_ns for path in kept]
@@ -86,7 +86,7 @@ def test_a_run_on_pictures_embeds_them_once_into_the_cache(
     [features] = (tmp_path / "cache" / "features").iterdir()
     test = ["run_leo.py", "--mode=evaluate", f"--workdir={tmp_path / 'a'}"]
     assert main(test) == 0
-    # Of another backbone, they are refused wherever they are; what made them is told.
+    # Features of another backbone are refused anywhere. The error names their backbone.
     other, file = tmp_path / "other", features / "embedding.json"
     shutil.copytree(features, other)
     made = json.loads(file.read_text())
@@ -163,7 +163,7 @@ def test_folds_share_the_classes_of_one_file_of_features(
     configs = workdir.glob("fold_*/centroid/config.json")
     folds = [json.loads(path.read_text())["data"]["fold"] for path in configs]
     assert sorted(folds) == [0, 1, 2]
-    # One fold is a split like any other.
+    # A single fold is an ordinary split.
     one = [*pictures[:1], f"--features_dir={tmp_path / 'one'}", "--class_folds=5"]
     assert main(["run_leo.py", "--mode=embed", *one, "--fold=1", "--quiet"]) == 0
     tested = split_pictures(folder, DataConfig(class_folds=5, fold=1))
@@ -188,7 +188,7 @@ def test_no_two_jobs_write_in_one_directory(folder, tmp_path):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"way": 3}, r"classes for val: expected 3 or more, .* --way=2 asks less"),
+        ({"way": 3}, r"classes for val: expected 3 or more, .* --way=2 needs fewer"),
         ({"way": 2, "shot": 5}, "expected more than 5 pictures, for 5-shot episodes"),
         ({"way": "2-7"}, "classes for train: expected 7 or more"),
     ],
@@ -260,14 +260,14 @@ def test_killed_between_any_two_writes_pre_training_ends_the_same(
         patch.setattr(embedding, "write_file", dies)
         assert main([*flags, f"--workdir={tmp_path / 'b'}"]) == 130
     assert main([*flags, f"--workdir={tmp_path / 'b'}"]) == 0
-    # Classes of five pictures have none to hold out.
+    # Classes of five pictures are too small to hold any out.
     assert capsys.readouterr().out.count("Accuracy on pictures trained on: ") == 2
     one, other = (
         json.loads((tmp_path / d / "pretraining.json").read_text()) for d in "ab"
     )
     assert one == other and one["rows"] == 30
     assert not [*tmp_path.glob("*/state*"), *tmp_path.glob("*/pictures.npy")]
-    # What it was trained on is not tested, whoever splits the classes anew.
+    # Another split of the classes must not test what it was trained on.
     embed = ["run_leo.py", "--mode=embed", flags[2], f"--backbone={tmp_path / 'a'}"]
     embed += ["--quiet", f"--features_dir={tmp_path / 'features'}"]
     assert main([*embed, flags[-1], "--split_seed=1"]) == 3

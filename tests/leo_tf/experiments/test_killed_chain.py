@@ -33,7 +33,7 @@ def test_kills_at_random_in_every_stage_change_no_digit(tmp_path):
     for stage in _STAGES * 2:
         process = _start(pictures, tmp_path / "killed")
         kills += _killed_in(tmp_path / "killed" / stage, process, draws)
-    assert kills >= len(_STAGES)  # a stage may be done before its second kill
+    assert kills >= len(_STAGES)  # a stage may end before its second kill
     assert _outcome(_ended(_start(pictures, tmp_path / "killed"), 0)) == whole
 
 
@@ -70,7 +70,7 @@ def _ended(process, status) -> pathlib.Path:
 
 
 def _killed_in(directory, process, draws) -> bool:
-    """Kills once the stage has begun, a moment later; returns whether it was there."""
+    """Kills a moment after the stage has begun. Returns whether it was running."""
     deadline = time.monotonic() + _SECONDS
     while not directory.exists() and process.poll() is None:
         assert time.monotonic() < deadline
@@ -82,7 +82,7 @@ def _killed_in(directory, process, draws) -> bool:
 
 
 def _outcome(run: pathlib.Path) -> dict:
-    """All that the chain comes to, but for times."""
+    """Returns all results of the chain except times."""
     pretrained = json.loads((run / "backbone" / "pretraining.json").read_text())
     features = {}
     for split in ("train", "val", "test"):

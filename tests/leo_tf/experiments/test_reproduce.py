@@ -1,4 +1,4 @@
-"""The published protocol on tiny data: its three stages, its sums, its resumption."""
+"""The published protocol on tiny data: its three stages, sums and resuming."""
 
 import json
 import shutil
@@ -17,12 +17,12 @@ NORMAL_95 = 1.959964
 
 @pytest.fixture(scope="module")
 def run_protocol(small_flags, quick_jobs):
-    """Follows the protocol in a directory; returns the exit status."""
+    """Returns a function that follows the protocol and returns the exit status."""
 
     def run_protocol(workdir, *flags) -> int:
         mode = "--mode=reproduce", "--seeds=2", "--seed=4", f"--workdir={workdir}"
         mode += ("--jobs=0",)
-        # Far too much: the first validation is the best.
+        # Far too large, so that the first validation is the best.
         rate = "--outer_lr=0.3", "--inner_lr_init=1"
         few = "--num_steps=4", "--validate_every=2"
         given = [*small_flags, *few, *mode, *rate, *flags]
@@ -33,7 +33,7 @@ def run_protocol(small_flags, quick_jobs):
 
 @pytest.fixture(scope="module")
 def grown(run_protocol, tmp_path_factory):
-    """A reproduction of one seed, to which another was added.
+    """A reproduction with one seed, to which another was added.
 
     Returns its directory; its checkpoints and its results as they were before.
     """
@@ -46,7 +46,7 @@ def grown(run_protocol, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reproduction(grown):
-    """A finished reproduction of two seeds: not to be changed."""
+    """A finished reproduction with two seeds. Tests must not change it."""
     return grown[0]
 
 
@@ -92,7 +92,7 @@ def test_spread_over_runs_and_interval_over_episodes_are_told_apart(
     assert found["standard_deviation_over_runs"] == pytest.approx(spread)
     widths = [run["accuracy"]["half_width_95"] for run in found["runs"]]
     pooled = found["half_width_95_over_all_episodes"]
-    # Squares around the mean of all 16: those within the runs, and between them.
+    # Squares around the mean of all 16, within the runs and between them.
     deviations = [width * 8**0.5 / NORMAL_95 for width in widths]
     squares = sum(7 * deviation**2 for deviation in deviations) + 8 * spread**2
     assert pooled == pytest.approx(NORMAL_95 * (squares / 15 / 16) ** 0.5)
@@ -148,7 +148,7 @@ def test_published_numbers_stand_beside_runs_of_their_preset_alone():
         {"method": "maml"},
     ):
         accuracies, note = reproduce._published(config.replace(**other))
-        assert accuracies == () and "mini_1shot is of other" in note
+        assert accuracies == () and "mini_1shot are of other" in note
 
 
 def test_a_method_without_training_has_no_steps_to_select(

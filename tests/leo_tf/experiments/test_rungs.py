@@ -1,4 +1,4 @@
-"""Successive halving: who goes on, from where, and that it costs nothing twice."""
+"""Successive halving: which trials resume, from where, and without extra cost."""
 
 import json
 import pathlib
@@ -19,7 +19,7 @@ _TRIALS = 3
 
 @pytest.fixture(scope="module")
 def search(small_flags, quick_jobs):
-    """Searches for MAML in a directory; returns the exit status."""
+    """Returns a function that searches for MAML and returns the exit status."""
 
     def search(workdir, *flags) -> int:
         steps = "--num_steps=6", "--validate_every=2", "--adaptation_steps=1"
@@ -32,7 +32,7 @@ def search(small_flags, quick_jobs):
 
 @pytest.fixture(scope="module")
 def halved(search, tmp_path_factory):
-    """A finished search of three trials and two rungs: not to be changed."""
+    """A finished search of three trials and two rungs. Tests must not change it."""
     workdir = tmp_path_factory.mktemp("halved") / "job"
     assert search(workdir, f"--trials={_TRIALS}", "--rungs=2") == 0
     return workdir
@@ -40,7 +40,7 @@ def halved(search, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(search, tmp_path_factory):
-    """The same trials, all of them trained to the end."""
+    """The same trials, all trained to the end."""
     workdir = tmp_path_factory.mktemp("whole") / "job"
     assert search(workdir, f"--trials={_TRIALS}", "--rungs=1") == 0
     return workdir
@@ -53,7 +53,7 @@ def trials_of(workdir: pathlib.Path) -> list[dict]:
 def test_a_rung_is_a_third_of_the_next_and_one_that_is_validated():
     for steps, every, rungs, expected in (
         (9000, 250, 3, [1000, 3000, 9000]),
-        (4000, 500, 3, [1000, 4000]),  # 444 is less than a validation
+        (4000, 500, 3, [1000, 4000]),  # 444 is before the first validation
         (4000, 100, 3, [400, 1300, 4000]),
         (4000, 500, 1, [4000]),
         (5, 5, 4, [5]),
@@ -70,7 +70,7 @@ def test_the_best_third_goes_on_and_the_rest_stays(halved, whole):
         went_on = place < 1
         assert found[number]["steps_trained"] == (6 if went_on else 2)
         assert len(found[number]["accuracy_at_rungs"]) == 1 + went_on
-    # What they come to at the first rung is what they come to there on a longer way.
+    # Results at the first rung do not depend on the number of rungs.
     assert first == [trial["accuracy_at_rungs"][0] for trial in rows_until_2(whole)]
 
 

@@ -1,4 +1,4 @@
-"""The search for settings: what it tries, what it finds best, and that it resumes."""
+"""The search for settings: its trials, its choice of the best, and resuming."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ _QUICK = ("--adaptation_steps=1", "--num_steps=4", "--validate_every=2")
 
 @pytest.fixture(scope="module")
 def search(small_flags, quick_jobs):
-    """Searches in a directory; returns the exit status."""
+    """Returns a function that searches in a directory and returns the exit status."""
 
     def search(workdir, *flags) -> int:
         mode = "--mode=search", "--methods=generator,maml,ridge", f"--workdir={workdir}"
@@ -39,7 +39,7 @@ def search(small_flags, quick_jobs):
 
 @pytest.fixture(scope="module")
 def searched(search, tmp_path_factory):
-    """A finished search of three trials: not to be changed."""
+    """A finished search of three trials. Tests must not change it."""
     workdir = tmp_path_factory.mktemp("search") / "job"
     assert search(workdir, "--trials=3", "--quiet") == 0
     return workdir
@@ -47,13 +47,13 @@ def searched(search, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_more_pictures(searched, monkeypatch):
-    """That of `searched` is enough."""
+    """Draws no plots, because those of `searched` are enough."""
     monkeypatch.setattr(search_job.report, "picture", lambda found: None)
     monkeypatch.setattr(search_job, "save", lambda path, picture: None)
 
 
 def drawn(name, number) -> dict:
-    """The settings of a trial; those of the first are what was given."""
+    """Returns the settings of a trial; the given ones for the first."""
     return draw(name, "random", 0, range(number, number + 1))[0] if number else {}
 
 
@@ -134,7 +134,7 @@ def test_a_method_is_searched_for_on_a_transform_of_its_own(
         assert config.features.feature_transform == kind
         mine = drawn("generator", number)
         assert mine.items() <= config.flat().items(), "as on any other transform"
-        # Given, then drawn; of 8 classes there are 7.
+        # Given, then drawn; 8 classes have 7 dims.
         dims = None if kind == "soft" else (3, 7)[number]
         assert config.features.transform_dims == dims
     found = results_of(workdir)["methods"]["generator@lda"]
@@ -193,7 +193,7 @@ def test_the_settings_given_are_written_out_where_they_were_best(
     assert settings == {"maml": {"outer_lr": 0.02, "adaptation_lr_init": 10.0}}
 
 
-# Rates at which the first steps overflow.
+# Rates that make the first steps overflow.
 _DIVERGES = (
     "--outer_lr=1e30",
     "--non_finite_limit=2",
@@ -220,7 +220,7 @@ def test_a_search_in_which_all_diverges_recommends_nothing_and_is_done_once(
         patched.setattr(run_group.RunGroup, "train", trained_again)
         assert search(workdir, "--trials=1", *_DIVERGES) == 0
     assert results_of(workdir)["methods"]["generator"] == result
-    # Of other settings nothing is known, and nothing was saved that they would spoil.
+    # Other settings are unknown, and no checkpoint conflicts with them.
     assert search(workdir, "--trials=1", *_DIVERGES, "--outer_lr=1e-3") == 0
     again = results_of(workdir)["methods"]["generator"]
     assert again["best_trial"] == 0 and not again["trials"][0]["diverged"]

@@ -24,7 +24,7 @@ SHAPE = {"way": 5, "shot": 1, "num_query": 15}
 
 @functools.cache
 def percent(method: str, mixed_precision: bool = False) -> float:
-    """Test accuracy of a method, trained if it can be."""
+    """Returns the test accuracy of a method after training, if it is trained."""
     config = Config().replace(
         method=method,
         mixed_precision=mixed_precision,

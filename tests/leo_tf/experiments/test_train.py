@@ -25,7 +25,7 @@ from leo_tf.training import trainer
 
 
 def outcome(workdir, step=12) -> dict:
-    """All that a run comes to, its test included."""
+    """Returns all results of a run, including the test."""
     results = results_of(workdir)
     tested = {key: results[key] for key in ("accuracy", "leo_minus_centroid")}
     return {**saved_runs.outcome(workdir, step), **tested}
@@ -33,7 +33,7 @@ def outcome(workdir, step=12) -> dict:
 
 @pytest.fixture
 def stop_at(monkeypatch):
-    """Makes the process get a signal when a training has done some steps."""
+    """Sends a signal to the process after some training steps."""
 
     def stop_at(step: int, number: int):
         class Line(ProgressLine):
@@ -80,13 +80,13 @@ def test_5_steps_and_then_7_more_end_bit_for_bit_like_12_at_once(
     workdir = tmp_path / "run"
     assert train(workdir, "--num_steps=5") == 0
     assert train(workdir) == 0
-    assert f"Going on from step 5 in {workdir}." in capsys.readouterr().err
+    assert f"Resuming from step 5 in {workdir}." in capsys.readouterr().err
     assert outcome(workdir) == outcome(trained)
 
 
 @pytest.fixture(scope="module")
 def whole(train, quickly, tmp_path_factory):
-    """A run like `trained`, made as `quick_jobs` are: not to be changed."""
+    """A run like `trained`, made like `quick_jobs`. Tests must not change it."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
     with quickly():
         assert train(workdir, "--quiet") == 0
@@ -95,7 +95,7 @@ def whole(train, quickly, tmp_path_factory):
 
 @pytest.fixture
 def whole_copy(whole, tmp_path):
-    """A copy of it, to damage at will."""
+    """A copy of it that tests may damage."""
     return pathlib.Path(shutil.copytree(whole, tmp_path / "copy"))
 
 
@@ -126,7 +126,7 @@ def test_mixed_episodes_are_told_and_tested_at_the_middle_or_as_asked(
     results = results_of(tmp_path / "run")
     assert results["test"] == {"way": 3, "shot": 4, "num_query": 8}
     assert results["config"]["episodes"]["way"] == "2-4"
-    assert train(tmp_path / "run", *flags) == 0  # read again: it is the same run
+    assert train(tmp_path / "run", *flags) == 0  # reads the same data
 
 
 @pytest.mark.usefixtures("quick_job")
@@ -143,7 +143,7 @@ def test_classes_held_out_and_dropped_are_the_same_when_resumed_and_evaluated(
     for seed, split in enumerate(("train", "test")):
         labels = np.repeat([f"{split}_{i}" for i in range(8)], 12)
         if split == "test":
-            labels[13:24] = "test_0"  # leaves one row to class 1
+            labels[13:24] = "test_0"  # leaves one row in class 1
         write_split(data / "tiny" / f"{split}.npz", split, 8, seed, labels=labels)
     flags = (f"--data_path={data}", "--val_classes=3", "--drop_small_classes")
     assert train(run_dir, *flags, "--num_steps=5") == 0
@@ -156,7 +156,7 @@ def test_classes_held_out_and_dropped_are_the_same_when_resumed_and_evaluated(
     assert evaluate(run_dir, *flags[1:], "--test_shot=2") == 0
     assert train(run_dir, flags[0], "--val_classes=2", "--num_steps=8") == 3
     write_split(data / "tiny" / "test.npz", "test", 8, seed=2, labels=labels)
-    assert evaluate(run_dir) == 3  # others, whatever is dropped of them
+    assert evaluate(run_dir) == 3  # different data, even after dropping classes
     assert "the run's own test data" in capsys.readouterr().err
 
 
@@ -174,7 +174,7 @@ def test_a_compiled_run_resumes_bit_for_bit_too(train, tmp_path, stop_at):
 
 @pytest.mark.usefixtures("quick_job")
 def test_going_on_for_longer_does_not_switch_the_compiler(train, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "_JIT_PAYS_AFTER", 2)  # "auto": not up to 2 steps
+    monkeypatch.setattr(run, "_JIT_PAYS_AFTER", 2)  # "auto" means off up to 2 steps
     for steps in (2, 3):
         flags = ("--jit=auto", f"--num_steps={steps}", "--num_test_episodes=2")
         assert train(tmp_path, *flags, "--quiet") == 0
@@ -189,7 +189,7 @@ def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
     os.truncate(next(newest.glob("*.data-*")), 100)
     assert train(whole_copy) == 0
     told = capsys.readouterr().err
-    assert f"skipped: {newest}" in told and "Going on from step 10" in told
+    assert f"skipped: {newest}" in told and "Resuming from step 10" in told
     assert outcome(whole_copy) == outcome(whole)
     assert (whole_copy / "checkpoints" / "unusable-step-00000012-0").is_dir()
 
@@ -208,7 +208,7 @@ def test_a_finished_run_started_again_trains_no_further(
 ):
     before = sorted((whole_copy / "events").rglob("*"))
     assert train(whole_copy) == 0
-    assert f"Trained already, to step 12 in {whole_copy}." in capsys.readouterr().err
+    assert f"Already trained to step 12 in {whole_copy}." in capsys.readouterr().err
     assert outcome(whole_copy) == outcome(whole)
     assert sorted((whole_copy / "events").rglob("*")) == before
 

@@ -1,4 +1,4 @@
-"""Features that processes share: equal to the last bit, mapped, checked elsewhere."""
+"""Features shared by processes: equal to the last bit, mapped, checked by others."""
 
 import numpy as np
 import psutil

@@ -12,13 +12,13 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[4]
 pytestmark = pytest.mark.slow
-# XLA compiles, so that its programs are shared.
+# XLA is on, so that compiled programs are shared.
 _STEPS = "--num_steps=40", "--validate_every=20", "--jit=on", "--quiet"
 
 
 @pytest.fixture(scope="module")
 def start(small_flags):
-    """Starts a job in a process of its own."""
+    """Returns a function that starts a job in a new process."""
 
     def start(workdir, *flags) -> subprocess.Popen:
         given = [*small_flags, *_STEPS, f"--workdir={workdir}", *flags]
@@ -29,13 +29,13 @@ def start(small_flags):
 
 
 def done(process: subprocess.Popen) -> tuple[int, str]:
-    """Exit status and what it said, when it has ended."""
+    """Waits for a process. Returns its exit status and output."""
     said = process.communicate(timeout=600)[1]
     return process.returncode, said
 
 
 def table(workdir: pathlib.Path):
-    """What a job found, without the times it took."""
+    """Returns the results of a job without times."""
 
     def kept(value):
         if isinstance(value, dict):

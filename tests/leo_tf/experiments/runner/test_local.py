@@ -1,4 +1,4 @@
-"""Worker processes: the dead are started again, the hung are ended, all stop if asked.
+"""Worker processes: dead ones are restarted, hung ones ended, all stop on request.
 
 The workers here are without TensorFlow: see `fake_worker`.
 """
@@ -67,7 +67,7 @@ def test_a_run_that_fails_or_whose_worker_dies_takes_no_other_with_it(tmp_path, 
         assert "signal 9" in error.received and str(tmp_path / "logs") in error.hint
         assert starts(tmp_path / name) == 4, "once, and thrice again"
     said = capsys.readouterr().err
-    assert "dies-2: its worker ended (signal 9); going on from its last" in said
+    assert "dies-2: its worker ended (signal 9); resuming from its last" in said
     assert "noise of a library" in (tmp_path / "logs" / "0.log").read_text()
 
 
@@ -75,7 +75,7 @@ def test_a_worker_without_a_sign_of_life_is_ended_and_its_run_started_again(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(local, "HUNG_SECONDS", 2.0)
-    found = train(tmp_path, "hangs-1", "talks")  # however much others tell
+    found = train(tmp_path, "hangs-1", "talks")  # however many signs others send
     assert found == {"hangs-1": None, "talks": None}
     assert starts(tmp_path / "hangs-1") == 2
     assert "its worker ended (no sign of life for 2 s)" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What is seen of many runs: each that is running, the whole, and what went wrong."""
+"""The view of many runs: running ones, the total, and failures."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def task(name, steps=100) -> Task:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The time, in seconds; a test sets it."""
+    """Replaces the time. A test sets its seconds."""
     now = [1000.0]
     monkeypatch.setattr(view.time, "monotonic", lambda: now[0])
     return now
@@ -34,9 +34,9 @@ def test_where_nothing_can_be_redrawn_a_line_says_how_far_all_are(clock, capsys)
         shown.show(Sign("ridge", has_ended=True))
         clock[0] += 10
         shown.show(Sign("a", "step 40", 40, 100))
-        # 20 steps in 20 seconds, 160 to go; what was done before it began counts not.
+        # 20 steps in 20 seconds, 160 left. Steps done before do not count.
         assert lines_of(capsys) == ["1 of 3 runs done, 2:40 left; a 40/100"]
-        shown.show(Sign("a", "validation", 3, 7))  # of other units
+        shown.show(Sign("a", "validation", 3, 7))  # other units
         clock[0] += 10
         shown.show(None)
         assert lines_of(capsys)[0].endswith("; a 40/100")
