@@ -67,7 +67,7 @@ def _evaluate(options: RunOptions, console: Console) -> None:
     show(results.terminal(evaluate(options.workdir, console=console, **asked)))
 
 
-def _several_runs(job: Callable, report: Callable, last_line: str) -> Callable:
+def _group_job(job: Callable, report: Callable, last_line: str) -> Callable:
     """Returns a job of several runs that prints its table, then `last_line`."""
 
     def do(options: RunOptions, console: Console) -> None:
@@ -83,9 +83,9 @@ def _several_runs(job: Callable, report: Callable, last_line: str) -> Callable:
 
 def _compare(options: RunOptions, console: Console) -> None:
     data, last_line = options.config.data, "Directory: {}"
-    job = _several_runs(compare, comparison.terminal, last_line)
+    job = _group_job(compare, comparison.terminal, last_line)
     if data.class_folds and data.fold is None:
-        job = _several_runs(compare_folds, folds.terminal, last_line)
+        job = _group_job(compare_folds, folds.terminal, last_line)
     job(options, console)
 
 
@@ -143,7 +143,7 @@ JOBS: dict[str, Callable[[RunOptions, Console], None]] = {
     "train": _with_features(_train),
     "evaluate": _evaluate,
     "search": _with_features(
-        _several_runs(
+        _group_job(
             search,
             lambda found: search_report.terminal(found.trials),
             f"Settings for --method_settings: {{}}/{SETTINGS_FILE}",
@@ -151,7 +151,7 @@ JOBS: dict[str, Callable[[RunOptions, Console], None]] = {
     ),
     "compare": _with_features(_compare),
     "reproduce": _with_features(
-        _several_runs(reproduce, reproduction.terminal, "Directory: {}")
+        _group_job(reproduce, reproduction.terminal, "Directory: {}")
     ),
     "pretrain": _pretrain,
     "embed": _embed,

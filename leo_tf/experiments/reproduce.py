@@ -141,8 +141,8 @@ def _tested(group: RunGroup, name: str, trained_on: str, **settings) -> TestedRu
     learners, split = {name: run.learner}, group.splits["test"]
     scores = score(learners, config, split, group.console, f"test {name}")[name]
     best, state = run.checkpoints.best().step, run.state
-    facts = state.seconds, scores, state.share_not_finite
-    return TestedRun(config.run.seed, trained_on, best, *facts)
+    measured = state.seconds, scores, state.share_not_finite
+    return TestedRun(config.run.seed, trained_on, best, *measured)
 
 
 def _published(config: Config) -> tuple[tuple[Accuracy, ...], str]:

@@ -39,7 +39,7 @@ from leo_tf.runs.run import Run, default_workdir, open_run
 from leo_tf.runs.training_state import TrainingState
 from leo_tf.training.callback import Callback, HistoryFile, call_all, check_callbacks
 from leo_tf.training.meta_step import adam
-from leo_tf.training.replicas import Replicas, check_same, follow, start
+from leo_tf.training.replicas import Replicas, check_same, start, worker_loop
 from leo_tf.training.trainer import Trainer
 
 
@@ -83,7 +83,7 @@ def train(
     with workers.watched():
         if not workers.is_chief:
             run = Run(RunDirectory(workdir or default_workdir(config)), config)
-            run.learner = follow(config, replicas, data)
+            run.learner = worker_loop(config, replicas, data)
             run.stopped_by = int(workers.from_chief(0)) or None  # waits for the test
             return run
         options: Any = {"allow_changes": allow_changes, "console": console}

@@ -45,7 +45,7 @@ class Checkpoint(NamedTuple):
         return value
 
 
-def make(directory: pathlib.Path, step: int, facts: dict) -> bytes:
+def make(directory: pathlib.Path, step: int, metadata: dict) -> bytes:
     """Returns the JSON manifest of a checkpoint's files and metadata.
 
     Raises:
@@ -56,13 +56,13 @@ def make(directory: pathlib.Path, step: int, facts: dict) -> bytes:
         files = {file.name: _digest(file) for file in sorted(directory.iterdir())}
     except ValueError as error:
         raise OSError(f"{directory}: {error}") from error
-    return _encoded({**facts, "format": FORMAT, "step": step, "files": files})
+    return _encoded({**metadata, "format": FORMAT, "step": step, "files": files})
 
 
-def changed(manifest: dict, facts: dict) -> bytes:
+def changed(manifest: dict, metadata: dict) -> bytes:
     """Returns a manifest of the same files with new metadata; OSError if too large."""
     kept = {field: manifest[field] for field in ("format", "step", "files")}
-    return _encoded({**facts, **kept})
+    return _encoded({**metadata, **kept})
 
 
 def read(directory: pathlib.Path, step: int) -> Checkpoint:

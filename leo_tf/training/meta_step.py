@@ -81,12 +81,12 @@ def replace_non_finite(
     `l2_penalty_weight`. We also count infinities.
     """
     pulled = {id(kernel) for kernel in learner.kernels}
-    mended = []
+    replaced = []
     for gradient, variable in zip(gradients, learner.trainable_variables):
         pull = _NON_FINITE_PULL if id(variable) in pulled else 0.0
         instead = pull * tf.convert_to_tensor(variable)
-        mended.append(tf.where(finite, gradient, instead))
-    return mended
+        replaced.append(tf.where(finite, gradient, instead))
+    return replaced
 
 
 def clip_gradients(
@@ -129,8 +129,8 @@ def make_update(
 
     def update(loss, gradients, metrics):
         finite = is_finite(loss, gradients)
-        mended = replace_non_finite(finite, gradients, learner)
-        clipped = clip_gradients(mended, *thresholds)
+        replaced = replace_non_finite(finite, gradients, learner)
+        clipped = clip_gradients(replaced, *thresholds)
         apply(optimizer, clipped, variables)
         norms = clipping_metrics(names, gradients, clipped, *thresholds)
         non_finite = {"non_finite": tf.cast(~finite, tf.float32)}
@@ -168,12 +168,12 @@ def make_meta_step(
         "gradient_threshold": gradient_threshold,
         "gradient_norm_threshold": gradient_norm_threshold,
     }
-    mend_and_apply = make_update(learner, optimizer, **thresholds)
+    apply_update = make_update(learner, optimizer, **thresholds)
     keys: list[str] = []  # names of the metrics, set when `update` is traced
 
     def update(episode, noise):
         loss, gradients, metrics = meta_gradients(learner, episode, noise)
-        metrics = mend_and_apply(loss, gradients, metrics)
+        metrics = apply_update(loss, gradients, metrics)
         keys[:] = metrics
         # One tensor, because each output of a compiled function takes microseconds.
         return tf.stack([tf.cast(value, tf.float64) for value in metrics.values()])

@@ -199,7 +199,9 @@ def make_steps(
     return run_steps
 
 
-def follow(config: Config, replicas: Replicas, data: Data | None = None) -> Learner:
+def worker_loop(
+    config: Config, replicas: Replicas, data: Data | None = None
+) -> Learner:
     """Runs the training loop of a non-chief worker. Returns the learner.
 
     It reads the data but no run directory. The chief tells the first step.

@@ -47,8 +47,8 @@ def write(directory: pathlib.Path, name: str, splits: Mapping[str, Split]) -> st
             path = directory / f"{name}_{key}{part}.npy"
             write_file(path, functools.partial(_save, array))
             files[part] = {"file": path.name, "sha256": _sha256(path)}
-        facts = {"digest": split.digest, "source": split.source, "files": files}
-        found[key] = {**facts, "class_names": split.class_names}
+        metadata = {"digest": split.digest, "source": split.source, "files": files}
+        found[key] = {**metadata, "class_names": split.class_names}
     text = to_json(found)
     write_file(directory / f"{name}.json", text)
     return hashlib.sha256(text).hexdigest()
