@@ -1,4 +1,4 @@
-"""From a folder of pictures to a model to deploy: `run_leo.py --images=DIR`.
+"""Makes a model to deploy from a folder of pictures: `run_leo.py --images=DIR`.
 
 backbone/      small network trained on the training classes, unless one is given
 features/      features of the pictures

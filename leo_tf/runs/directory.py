@@ -1,4 +1,4 @@
-"""A run directory: one configuration, one writer, results in files of its own.
+"""A run directory: one configuration, one writer, results in separate files.
 
 config.json         the configuration
 checkpoints/        step-NNNNNNNN, see `checkpoints.py`
