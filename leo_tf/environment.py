@@ -1,6 +1,7 @@
 """Describes the machine and packages of a run, and imports two of them safely."""
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import logging
@@ -44,6 +45,7 @@ def versions() -> dict[str, str]:
     return {**found, "python": platform.python_version(), "machine": platform.machine()}
 
 
+@functools.cache
 def code() -> dict[str, str]:
     """Returns `versions`, and a digest of all modules of leo_tf as they are."""
     sha = hashlib.sha256()

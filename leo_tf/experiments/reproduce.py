@@ -89,6 +89,7 @@ def reproduce(
             console=console,
         )
         group.data["joined"] = {**group.splits, "train": joined["train"]}
+        del joined
         plan = _plan(group, seeds)
         _train(group, plan)
         return _concluded(group, plan)

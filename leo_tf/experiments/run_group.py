@@ -165,6 +165,7 @@ class RunGroup:
             to_test=planned.to_test,
             until=planned.until,
             steps=steps if method_of(config).is_trained else 0,
+            said=planned.said,
         )
 
     def start(self) -> Runner:
@@ -238,6 +239,7 @@ def open_group(
             write_data(data, path / "data")
         options: Any = {"allow_changes": allow_changes, "console": console}
         group = RunGroup(path, config, {"alone": splits}, replicas, engine, **options)
+        del splits  # the group may map them from a file instead
         try:
             yield group
         finally:
@@ -279,7 +281,8 @@ def _write_fitted(place: pathlib.Path, fitted: Fitted | None) -> dict[str, Any] 
         return None
     digest = fitted.transform.digest
     path = place / f"transform_{digest[:16]}.npz"
-    write_file(path, transforms.save(fitted.transform))
+    if not path.exists():
+        write_file(path, transforms.save(fitted.transform))
     settings = dataclasses.asdict(fitted.features)
     return {"settings": settings, "file": str(path), "digest": digest}
 

@@ -175,7 +175,9 @@ class _Search:
             (self._searched(name, trial.settings), (*trial.rungs, None)[0])
             for trial in self.trials[name].values()
         ]
-        found = draw(name, sampler, self.group.config.run.seed, missing, known)
+        # All of the batch, as TPE heeds those that others draw beside it.
+        batch, seed = range(max(1, numbers.start), numbers.stop), self.group.config.run.seed
+        found = draw(name, sampler, seed, batch, known)[-len(missing) :]
         drawn += [_possible(each, self.group) for each in found]
         write_file(self.group.path / _TRIALS, to_json(self.drawn))
 

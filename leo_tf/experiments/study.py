@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from leo_tf.console import Console
+from leo_tf.errors import one_line
 from leo_tf.evaluation.job_results import Trial
 from leo_tf.methods.drawing import containing, distribution, frozen, quietly
 from leo_tf.methods.settings import ranges
@@ -25,13 +26,14 @@ class Journal:
         self._path, self._console = path, console
         self._studies: dict[str, Any] = {}
         self._trials: dict[tuple[str, int], Any] = {}
+        self._is_broken = False
         with self._writing():
             for old in path.parent.glob(f"{path.name}*"):  # and its lock
                 old.unlink()
 
     def begin(self, name: str, number: int, settings: Mapping[str, float]) -> None:
         """Adds a trial with its settings, unless it exists."""
-        if (name, number) in self._trials:
+        if self._is_broken or (name, number) in self._trials:
             return
         with self._writing():
             space = {k: distribution(k, *each) for k, each in ranges(name).items()}
@@ -42,11 +44,15 @@ class Journal:
 
     def report(self, name: str, number: int, accuracy: float, step: int) -> None:
         """Adds the accuracy of a trial at a rung."""
+        if self._is_broken:
+            return
         with self._writing():
             self._trials[name, number].report(accuracy, step)
 
     def end(self, name: str, number: int, trial: Trial, is_last: bool) -> None:
         """Marks a trial as ended; as pruned if it is not at the last rung."""
+        if self._is_broken:
+            return
         import optuna
 
         states = optuna.trial.TrialState
@@ -73,11 +79,15 @@ class Journal:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
+        import optuna
+
         try:
             with quietly():
                 yield
-        except (OSError, KeyError) as error:  # KeyError: `begin` failed
-            self._console.warn(f"{self._path.name} not written: {error}")
+        # ValueError: of a line that is cut off, as a full disk leaves it.
+        except (OSError, ValueError, optuna.exceptions.OptunaError) as error:
+            self._console.warn(f"{self._path.name} not written: {one_line(str(error))}")
+            self._is_broken = True
 
 
 def importances(name: str, trials: Sequence[Trial]) -> dict[str, float]:

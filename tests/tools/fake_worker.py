@@ -17,6 +17,7 @@ import time
 from leo_tf.errors import Stopped
 from leo_tf.experiments.runner.tasks import Sign, Task, as_dict
 from leo_tf.experiments.runner.worker import main
+from leo_tf.training.interrupts import StopRequest
 
 
 def work(task: Task, tell) -> Sign:
@@ -42,13 +43,13 @@ def work(task: Task, tell) -> Sign:
     if kind == "fails":
         error = {"type": "InputError", "parts": ["here", "this", "that", "Mend it."]}
     if kind == "long":
-        stopped: list[int] = []
-        signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-        (directory / "ready").write_text("")
-        while not stopped:
-            time.sleep(0.01)
-        (directory / "saved").write_text("")
-        error = as_dict(Stopped(stopped[0]))
+        with StopRequest() as request:
+            (directory / "ready").write_text("")
+            while request.signal is None:
+                time.sleep(0.01)
+            time.sleep(0.3)  # it takes a while to save it
+            (directory / "saved").write_text("")
+        error = as_dict(Stopped(request.signal))
     return Sign(task.name, has_ended=True, error=error)
 
 

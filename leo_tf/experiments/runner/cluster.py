@@ -1,31 +1,22 @@
 """Runs on the machines of a Ray cluster, which share the job's directory.
 
-Ray (the extra `cluster`) places runs, and restarts those of a lost machine elsewhere.
+Ray (the extra `cluster`) places runs. A run whose machine or worker is lost is restarted
+from here, like one of `LocalRunner`'s.
 """
 
 import contextlib
-import importlib.util
+import dataclasses
 import json
 import os
 import pathlib
-import secrets
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
-from leo_tf.environment import code
-from leo_tf.errors import (
-    FlagError,
-    InputError,
-    LeoError,
-    Stopped,
-    one_line,
-    shown,
-)
-from leo_tf.experiments.runner import worker
+from leo_tf.errors import InputError, LeoError, Stopped, one_line, shown
+from leo_tf.experiments.runner import machines, worker
 from leo_tf.experiments.runner.tasks import (
     HUNG_SECONDS,
     STARTS,
@@ -34,14 +25,21 @@ from leo_tf.experiments.runner.tasks import (
     as_dict,
     gone,
 )
-from leo_tf.files import write_file
 
 _POLL_SECONDS = 0.2
-# Time for a machine to confirm that it sees the directory.
-_CHECK_SECONDS = 120.0
-_TOKEN = ".cluster-token"
-_BEGUN = "begun"
-_LOOPBACK = "127.0.0.1", "localhost"
+_LAST_SECONDS = 30.0  # as of `LocalRunner`
+# Further environment variables that a run depends on.
+_HANDED_ON = ("KERAS_BACKEND", "MPLBACKEND", "XLA_FLAGS", "TF_XLA_FLAGS")
+
+
+@dataclasses.dataclass
+class _Submitted:
+    """A task that Ray has, and when it last gave a sign; None while it waits."""
+
+    task: Task
+    number: int  # of all that were submitted
+    start: int  # of the same task, from 1
+    seen: float | None = None
 
 
 class RayRunner:
@@ -58,59 +56,45 @@ class RayRunner:
     """
 
     def __init__(self, address: str, cpus: int, gpus: float, path: pathlib.Path):
-        if importlib.util.find_spec("ray") is None:
-            hint = "On all machines: pip install 'leo-tf[cluster]'."
-            raise FlagError("--cluster", "the package ray", "none", hint)
-        if address.partition(":")[0] in _LOOPBACK:
-            # Otherwise Ray would look for it at this machine's outer address.
-            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        import ray
-
-        self._ray = ray
-        _connect(ray, address)
-        needed = {"CPU": float(cpus), **({"GPU": gpus} if gpus else {})}
-        _check_room(ray, needed)
-        paths = [entry or os.getcwd() for entry in sys.path]
-        # Ray requires text values.
-        environment = {**worker.threads(cpus), "PYTHONPATH": os.pathsep.join(paths)}
-        environment |= {
-            name: os.environ[name] for name in _HANDED_ON if name in os.environ
-        }
-        options: Any = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": STARTS - 1}
-        options["runtime_env"] = {"env_vars": environment}
-        self._remote = ray.remote(_work).options(**options)
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=True
-        )
-        board = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here)
-        self._board = board.remote()
-        self._check_machines(path, environment)
-        self._running: dict[Any, Task] = {}
-        self._starts: dict[str, int] = {}
-        self._begun: set[str] = set()
-        self._seen: dict[str, float] = {}
+        self._ray, self._is_mine = machines.connect(address)
+        ray = self._ray
+        try:
+            needed = {"CPU": float(cpus), **({"GPU": gpus} if gpus else {})}
+            machines.check_room(ray, needed)
+            environment = _environment(cpus, gpus)
+            machines.check_machines(ray, path, environment)
+            # It is restarted from here, whatever it was lost by.
+            options: Any = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}
+            options["runtime_env"] = {"env_vars": environment}
+            self._remote = ray.remote(_work).options(**options)
+            here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=True
+            )
+            options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1}
+            self._board = ray.remote(_Board).options(**options).remote()
+        except BaseException:
+            self._disconnect()
+            raise
+        self._running: dict[Any, _Submitted] = {}  # by Ray's reference
+        self._number = 0
         self._signs: list[Sign] = []
         self._is_stopping = False
 
     def submit(self, task: Task) -> None:
         """See `Runner`."""
-        reference = self._remote.remote(task, self._board)
-        self._running[reference] = task
-        self._starts[task.name] = self._starts.get(task.name, 0) + 1
+        self._start(task, 1)
 
     def watch(self, seconds: float) -> Sign | None:
         """See `Runner`. Ends workers that hang, and restarts their runs."""
         deadline = time.monotonic() + seconds
         while not self._signs and time.monotonic() < deadline:
-            self._signs = [self._noted(Sign(*each)) for each in self._told()]
-            for sign in self._signs:
-                self._seen[sign.name] = time.monotonic()
+            self._read_board()
             wanted = list(self._running)
             ended, _ = (
                 self._ray.wait(wanted, timeout=_POLL_SECONDS) if wanted else ([], [])
             )
             for reference in ended:
-                self._signs.append(self._last(reference, self._running.pop(reference)))
+                self._note_end(reference, self._running.pop(reference))
             self._end_hung()
         return self._signs.pop(0) if self._signs else None
 
@@ -123,110 +107,101 @@ class RayRunner:
     def close(self) -> None:
         """See `Runner`."""
         self.cancel()
-        if self._running:
-            self._ray.wait(
-                list(self._running), num_returns=len(self._running), timeout=30
-            )
-        self._ray.shutdown()
+        if left := list(self._running):
+            self._ray.wait(left, num_returns=len(left), timeout=_LAST_SECONDS)
+        self._disconnect()
 
-    def _noted(self, sign: Sign) -> Sign:
-        """Returns a sign; as a warning if it says that a run was restarted."""
-        if sign.text.startswith(_BEGUN) and sign.name in self._begun:
-            text = f"its machine or worker was lost; {sign.text}, resuming from its "
-            return sign._replace(text=f"{text}last checkpoint", is_warning=True)
-        self._begun.add(sign.name)
-        return sign
+    def _disconnect(self) -> None:
+        if self._is_mine:  # otherwise the user's, who may still need it
+            self._ray.shutdown()
 
-    def _told(self) -> list:
+    def _start(self, task: Task, start: int) -> None:
+        self._number += 1
+        reference = self._remote.remote(task, self._number, self._board)
+        self._running[reference] = _Submitted(task, self._number, start)
+
+    def _again(self, lost: _Submitted, how: str) -> None:
+        """Restarts a run that was lost, unless it was too often."""
+        name = lost.task.name
+        if lost.start < STARTS:
+            text = f"its machine or worker was lost ({how}); resuming from its last "
+            self._signs.append(Sign(name, f"{text}checkpoint", is_warning=True))
+            self._start(lost.task, lost.start + 1)
+        else:
+            error = as_dict(gone(name, how, "Ray's dashboard"))
+            self._signs.append(Sign(name, has_ended=True, error=error))
+
+    def _read_board(self) -> None:
+        """Takes the signs of runs that are running; others are of lost workers."""
+        running = {each.number: each for each in self._running.values()}
         try:
-            return self._ray.get(self._board.take.remote(), timeout=10)
-        except self._ray.exceptions.RayError:
-            return []  # its machine is lost, and with it the signs
+            told = self._ray.get(self._board.take.remote(), timeout=10)
+        except self._ray.exceptions.RayError:  # it is restarted, without the signs
+            for each in running.values():
+                each.seen = None
+            return
+        for number, sign in told:
+            if number in running:
+                running[number].seen = time.monotonic()
+                self._signs.append(Sign(*sign))
 
-    def _last(self, reference: Any, task: Task) -> Sign:
-        """Returns the last sign of a task that has ended."""
-        self._seen.pop(task.name, None)
-        errors = self._ray.exceptions
+    def _note_end(self, reference: Any, ended: _Submitted) -> None:
+        errors, stopped = self._ray.exceptions, as_dict(Stopped(signal.SIGTERM))
         try:
-            return Sign(*json.loads(self._ray.get(reference)))
+            self._signs.append(Sign(*json.loads(self._ray.get(reference))))
+            return
         except errors.TaskCancelledError:
-            error: LeoError | Stopped = Stopped(signal.SIGTERM)
+            is_stopped, how = True, ""
         except errors.RayError as found:
-            text = one_line(str(found).strip().partition("\n")[0])
-            error = gone(task.name, shown(text), "Ray's dashboard")
-            if self._is_stopping:
-                error = Stopped(signal.SIGTERM)
-        return Sign(task.name, has_ended=True, error=as_dict(error))
+            is_stopped = self._is_stopping
+            how = shown(one_line(str(found).strip().partition("\n")[0]))
+        if is_stopped:
+            self._signs.append(Sign(ended.task.name, has_ended=True, error=stopped))
+        else:
+            self._again(ended, how)
 
     def _end_hung(self) -> None:
-        for reference, task in list(self._running.items()):
-            seen = self._seen.get(task.name)
-            if seen is None or time.monotonic() - seen < HUNG_SECONDS:
+        for reference, each in list(self._running.items()):
+            if each.seen is None or time.monotonic() - each.seen < HUNG_SECONDS:
                 continue
             self._ray.cancel(reference, force=True)
-            del self._running[reference], self._seen[task.name]
-            silence = f"no sign of life for {HUNG_SECONDS:.0f} s"
-            if self._starts[task.name] < STARTS:
-                text = f"{silence}; resuming from its last checkpoint"
-                self._signs.append(Sign(task.name, text, is_warning=True))
-                self.submit(task)
-            else:
-                error = as_dict(gone(task.name, silence, "Ray's dashboard"))
-                self._signs.append(Sign(task.name, has_ended=True, error=error))
-
-    def _check_machines(self, path: pathlib.Path, environment: dict[str, str]) -> None:
-        """Checks that all machines share the directory, and have the same code."""
-        ray, token, mine = self._ray, secrets.token_hex(8), code()
-        affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        write_file(path / _TOKEN, token.encode())
-        with _removed(path / _TOKEN):
-            remote = ray.remote(_check_here)
-            options: Any = {"num_cpus": 0, "runtime_env": {"env_vars": environment}}
-            checks = [
-                remote.options(
-                    scheduling_strategy=affinity(node["NodeID"], soft=False), **options
-                ).remote(str(path / _TOKEN), token, mine)
-                for node in ray.nodes()
-                if node["Alive"]
-            ]
-            try:
-                found = ray.get(checks, timeout=_CHECK_SECONDS)
-            except ray.exceptions.RayError as error:
-                text = shown(one_line(str(error).strip().rpartition("\n")[2]))
-                expected = "machines on which leo_tf can be imported"
-                raise InputError("--cluster", expected, text) from error
-        for refusal in filter(None, found):
-            raise InputError(*refusal)
+            del self._running[reference]
+            self._again(each, f"no sign of life for {HUNG_SECONDS:.0f} s")
 
 
-# Further environment variables that a run depends on.
-_HANDED_ON = ("KERAS_BACKEND", "MPLBACKEND", "XLA_FLAGS", "TF_XLA_FLAGS")
+def _environment(cpus: int, gpus: float) -> dict[str, str]:
+    """Returns the environment variables of a worker; Ray requires text values."""
+    paths = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    found = {**worker.threads(cpus), "PYTHONPATH": paths}
+    if gpus:  # several may share one
+        found["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+    return found | {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
 
 
 class _Board:
-    """An actor beside the driver that holds unread signs of tasks."""
+    """An actor beside the driver that holds unread signs, each with its number."""
 
     def __init__(self) -> None:
-        self._signs: list[Sign] = []
+        self._signs: list[tuple[int, Sign]] = []
 
-    def put(self, sign: Sign) -> None:
-        self._signs.append(sign)
+    def put(self, number: int, sign: Sign) -> None:
+        self._signs.append((number, sign))
 
-    def take(self) -> list[Sign]:
+    def take(self) -> list[tuple[int, Sign]]:
         found, self._signs = self._signs, []
         return found
 
 
-def _work(task: Task, board: Any) -> str:
+def _work(task: Task, number: int, board: Any) -> str:
     """Runs a task in a Ray process."""
     from leo_tf.experiments.runner import features
 
     def tell(sign: Sign) -> None:
         with contextlib.suppress(Exception):  # the driver's machine is lost
-            board.put.remote(sign)
+            board.put.remote(number, sign)
 
-    tell(Sign(task.name, f"{_BEGUN} on {socket.gethostname()}"))
-    refusal = _other_code(task.code)
+    tell(Sign(task.name, f"on {socket.gethostname()}"))
+    refusal = machines.other_code(task.code)
     try:
         if refusal:
             raise InputError(*refusal)
@@ -234,58 +209,3 @@ def _work(task: Task, board: Any) -> str:
     except LeoError as error:
         return json.dumps(Sign(task.name, has_ended=True, error=as_dict(error)))
     return json.dumps(worker.work(task, tell))
-
-
-def _check_here(path: str, token: str, theirs: dict[str, str]) -> tuple | None:
-    """Returns the parts of an error if this machine differs, else None."""
-    hint = "All machines need the job's --workdir on one shared file system."
-    name = socket.gethostname()
-    try:
-        received = pathlib.Path(path).read_text()
-    except OSError as error:
-        received = str(error)
-    if received != token:
-        where, expected = os.path.dirname(path), f"the same directory on {name}"
-        return where, expected, shown(received), hint
-    return _other_code(theirs)
-
-
-def _other_code(theirs: dict[str, str]) -> tuple | None:
-    for name, mine in code().items():
-        if mine != theirs.get(name) and name != "machine":
-            where = f"{name} on {socket.gethostname()}"
-            hint = "All machines need the same versions."
-            return where, shown(theirs.get(name)), shown(mine), hint
-    return None
-
-
-def _connect(ray: Any, address: str) -> None:
-    options: Any = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        ray.init(address=address, ignore_reinit_error=True, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        hint = "`ray start --head` starts one on this machine."
-        expected = "the address of a running Ray cluster"
-        text = f"{address}: {one_line(str(error).partition(chr(10))[0])}"
-        raise FlagError("--cluster", expected, shown(text), hint) from error
-
-
-def _check_room(ray: Any, needed: dict[str, float]) -> None:
-    """Refuses runs that are too large for every machine of the cluster."""
-    for kind, amount in needed.items():
-        most = max(
-            (n["Resources"].get(kind, 0.0) for n in ray.nodes() if n["Alive"]),
-            default=0.0,
-        )
-        if amount > most:
-            flag = "--run_cpus" if kind == "CPU" else "--run_gpus"
-            expected = f"{most:g} or less, as the largest machine of the cluster has"
-            raise FlagError(flag, expected, f"{amount:g}")
-
-
-@contextlib.contextmanager
-def _removed(path: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)

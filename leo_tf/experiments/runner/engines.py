@@ -3,13 +3,14 @@
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 
 from leo_tf.configs import rules
 from leo_tf.configs.schema import Config
 from leo_tf.console import Console
 from leo_tf.errors import FlagError, LeoError, Stopped
-from leo_tf.experiments.runner import worker
+from leo_tf.experiments.runner import machines, worker
 from leo_tf.experiments.runner.local import LocalRunner
 from leo_tf.experiments.runner.tasks import Runner, Task
 from leo_tf.experiments.runner.view import View
@@ -44,7 +45,10 @@ class Engine:
             rules.integer(0).checked(self.jobs, "--jobs")
         rules.integer(1).checked(self.run_cpus, "--run_cpus")
         if self.run_gpus is not None:
-            rules.above_zero().checked(self.run_gpus, "--run_gpus")
+            share = rules.above_zero().checked(self.run_gpus, "--run_gpus")
+            if share > 1 and share != int(share):
+                expected = "a whole number, or a share of one GPU below 1"
+                raise FlagError("--run_gpus", expected, f"{share:g}")
         if self.cluster and self.jobs:
             expected = "none with --cluster, where --run_cpus and --run_gpus decide"
             raise FlagError("--jobs", expected, str(self.jobs))
@@ -61,6 +65,11 @@ class Engine:
             where = "--cluster" if self.cluster else "--jobs"
             expected = f"1 with --strategy={strategy}: a run takes all devices"
             raise FlagError(where, expected, self.cluster or str(self.jobs))
+        if self.cluster:
+            machines.check_installed()
+        elif not self.is_here and (self.run_gpus or 0) > (count := len(_gpus())):
+            expected = f"{count} or less, as here" if count else "none: no GPU is here"
+            raise FlagError("--run_gpus", expected, f"{self.run_gpus:g}")
 
     def start(self, config: Config, path: pathlib.Path, console: Console) -> Runner:
         """Starts the runner for the runs of a job in a directory."""
@@ -70,15 +79,11 @@ class Engine:
             return RayRunner(self.cluster, self.run_cpus, self.run_gpus or 0.0, path)
         gpus = _gpus()
         share = self.run_gpus or (1.0 if gpus else 0.0)
-        if share > len(gpus):
-            raise FlagError("--run_gpus", f"{len(gpus)} or less, as here", f"{share:g}")
-        jobs = self.jobs
-        if jobs is None:
-            jobs = max(1, _cores() // self.run_cpus)
-            if gpus:
-                jobs = max(1, min(jobs, int(len(gpus) / share)))
-            if config.run.strategy != "none":
-                jobs, share = 1, float(len(gpus))
+        jobs = self.jobs or max(1, _cores() // self.run_cpus)
+        if gpus and self.jobs is None:
+            jobs = min(jobs, _places_on(gpus, share))
+        if config.run.strategy != "none":
+            jobs, share = 1, float(len(gpus))
         common = {**worker.threads(self.run_cpus), **_compile_cache(path)}
         places = [{**common, **_gpu_of(slot, gpus, share)} for slot in range(jobs)]
         each = f"{self.run_cpus} core{'s' * (self.run_cpus > 1)}"
@@ -135,11 +140,17 @@ def _gpus() -> list[str]:
     return named[: len(found)] or [str(number) for number in range(len(found))]
 
 
+def _places_on(gpus: list[str], share: float) -> int:
+    """Returns the number of runs that fit on the GPUs, none of them divided in two."""
+    return int(len(gpus) / share) if share > 1 else int(1 / share) * len(gpus)
+
+
 def _gpu_of(slot: int, gpus: list[str], share: float) -> dict[str, str]:
     """Returns the environment of a worker with its own GPUs or a share of one."""
     if not gpus:
         return {}
-    first, count = int(slot * share) % len(gpus), max(1, round(share))
+    count = max(1, int(share))
+    first = slot * count if share >= 1 else slot // int(1 / share)
     mine = [gpus[(first + i) % len(gpus)] for i in range(count)]
     # Otherwise the first worker on a shared GPU would take all of its memory.
     grows = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
@@ -151,6 +162,8 @@ def _compile_cache(path: pathlib.Path) -> dict[str, str]:
     flags = os.environ.get("TF_XLA_FLAGS", "")
     if _CACHE_FLAG in flags:
         return {}
-    mine = f"{_CACHE_FLAG}={path / 'shared' / 'xla'}"
+    # Quoted, because TensorFlow would end the path at a blank.
+    quoted = re.sub(r'(["\\])', r"\\\1", str(path / "shared" / "xla"))
+    mine = f'{_CACHE_FLAG}="{quoted}"'
     kinds = "--tf_xla_persistent_cache_device_types=CPU,GPU"
     return {"TF_XLA_FLAGS": f"{flags} {mine} {kinds}".strip()}

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from leo_tf.errors import Stopped, shown
+from leo_tf.errors import Stopped, WorkerError, shown
 from leo_tf.experiments.runner import worker
 from leo_tf.experiments.runner.tasks import (
     HUNG_SECONDS,
@@ -61,8 +61,11 @@ class LocalRunner:
     def watch(self, seconds: float) -> Sign | None:
         """See `Runner`. Ends workers that hang."""
         for process in list(self._workers.values()):
-            if time.monotonic() - process.seen > HUNG_SECONDS:
+            is_silent = time.monotonic() - process.seen > HUNG_SECONDS
+            # Twice, because after a pause of this process signs are still to be read.
+            if is_silent and process.was_silent:
                 process.end(f"no sign of life for {HUNG_SECONDS:.0f} s")
+            process.was_silent = is_silent
         try:
             return self._signs.get(timeout=seconds)
         except queue.Empty:
@@ -77,14 +80,22 @@ class LocalRunner:
     def close(self) -> None:
         """See `Runner`."""
         self._stopping.set()
-        for process in list(self._workers.values()):
+        workers, deadline = list(self._workers.values()), time.monotonic()
+        for process in workers:
             process.close()
+        for process in workers:
+            process.ended(deadline + _LAST_SECONDS - time.monotonic())
         self._threads.shutdown()
 
     def _train(self, task: Task) -> None:
         slot = self._free.get()
         try:
             error = self._outcome(task, slot)
+        except Exception as found:  # whatever it is, an end is reported
+            received = f"{type(found).__name__}: {shown(str(found))}"
+            error = as_dict(WorkerError(task.name, "to start its worker", received))
+            if (process := self._workers.pop(slot, None)) is not None:
+                process.end("")
         finally:
             self._free.put(slot)
         self._signs.put(Sign(task.name, has_ended=True, error=error))
@@ -96,10 +107,7 @@ class LocalRunner:
             if start:
                 text = f"its worker ended ({how}); resuming from its last checkpoint"
                 self._signs.put(Sign(task.name, text, is_warning=True))
-            try:
-                ended = self._ask(task, slot, log)
-            except OSError as error:  # no room for another process
-                return as_dict(gone(task.name, shown(str(error)), str(log)))
+            ended = self._ask(task, slot, log)
             if ended is not None:
                 return ended.error
             how = self._workers.pop(slot).how_it_ended()
@@ -109,11 +117,15 @@ class LocalRunner:
 
     def _ask(self, task: Task, slot: int, log: pathlib.Path) -> Sign | None:
         """Returns the last sign of a task; None if the worker died."""
+        stopped = Sign(task.name, error=as_dict(Stopped(signal.SIGTERM)))
+        if self._stopping.is_set():
+            return stopped
         if slot not in self._workers:
             self._workers[slot] = _Process(self._environment[slot], log)
         process = self._workers[slot]
         if self._stopping.is_set():  # `cancel` came before the process existed
-            return Sign(task.name, error=as_dict(Stopped(signal.SIGTERM)))
+            process.close()
+            return stopped
         for sign in process.signs_of(task):
             if sign.has_ended:
                 return sign
@@ -138,31 +150,38 @@ class _Process:
                 env={**os.environ, "PYTHONPATH": paths, **environment},
                 start_new_session=True,
             )
-        self.seen, self._reason = time.monotonic(), ""
-        self._is_stopping, self._lock = False, threading.Lock()
+        self.seen, self.was_silent, self._reason = time.monotonic(), False, ""
 
     def signs_of(self, task: Task) -> Iterator[Sign]:
         """Hands over a task, and yields its signs until it ends or the worker dies."""
         self.seen = time.monotonic()
-        try:
-            self._process.stdin.write(json.dumps(task).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:  # it died while idle
+        if not self._write(task):  # it died while idle
             return
         for line in self._process.stdout:
             self.seen = time.monotonic()
-            if line.endswith(b"\n"):  # otherwise it died while writing
+            try:
                 sign = Sign(*json.loads(line))
-                if sign.has_ended:
-                    self.seen = float("inf")  # idle, so silence is no fault
-                yield sign
+            except (ValueError, TypeError):  # it died while writing, or is not ours
+                continue
+            if sign.has_ended:
+                self.seen = float("inf")  # idle, so silence is no fault
+            yield sign
 
     def stop(self) -> None:
-        """Asks it to save its run and stop. Repeated calls do nothing."""
-        with self._lock:
-            if not self._is_stopping:
-                self._is_stopping = True
-                self._process.terminate()
+        """Asks it to save its run and stop. Repeated calls do nothing.
+
+        Not by a signal: it may have had one, as all processes of a service get it, and
+        the second one would end it unsaved.
+        """
+        self._write(None)
+
+    def _write(self, value: Task | None) -> bool:
+        try:
+            self._process.stdin.write(json.dumps(value).encode() + b"\n")
+            self._process.stdin.flush()
+        except (OSError, ValueError):  # it died
+            return False
+        return True
 
     def end(self, reason: str) -> None:
         """Kills it."""
@@ -173,14 +192,18 @@ class _Process:
         """Lets it save its run and end."""
         with contextlib.suppress(OSError):
             self._process.stdin.close()
+
+    def ended(self, seconds: float = _LAST_SECONDS) -> int:
+        """Returns its exit status, and kills it if it does not end in time."""
         try:
-            self._process.wait(_LAST_SECONDS)
+            return self._process.wait(max(0.0, seconds))
         except subprocess.TimeoutExpired:
             self._process.kill()
+            return self._process.wait()
 
     def how_it_ended(self) -> str:
         """Returns why a dead worker ended."""
-        status = self._process.wait()
+        status = self.ended()
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()

@@ -30,6 +30,7 @@ class Task(NamedTuple):
       until: step to train to, if not the last.
       log: file for other output of the worker.
       steps: largest number of meta-steps, from the beginning.
+      said: line to show when it begins.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Task(NamedTuple):
     until: int | None = None
     log: str = ""
     steps: int = 0
+    said: str = ""
 
 
 class Sign(NamedTuple):
@@ -88,7 +90,9 @@ def as_dict(error: LeoError | Stopped) -> dict[str, Any]:
     if isinstance(error, Stopped):
         return {"signal": error.signal}
     parts = [error.where, error.expected, error.received, error.hint]
-    return {"type": type(error).__name__, "parts": parts}
+    names = [kind.__name__ for kind in type(error).__mro__]
+    known = next(name for name in names if hasattr(errors, name))
+    return {"type": known, "parts": parts}
 
 
 def from_dict(values: dict[str, Any]) -> LeoError | Stopped:

@@ -83,16 +83,15 @@ class View:
             if sign.outcome is not None:
                 self.say(f"{name}: {sign.outcome}")
         elif name not in self._rows:
-            total = self._tasks[name].steps
-            self._rows[name] = self._bars.add_task(name, total=total, facts="")
+            task = self._tasks[name]
+            self._rows[name] = self._bars.add_task(name, total=task.steps, facts="")
+            if task.said:
+                self.say(task.said)
 
     def _redraw(self) -> None:
         now = time.monotonic()
         for name, row in self._rows.items():
-            silent = now - self._seen[name]
-            facts = self._texts[name]
-            if silent > _SILENT_SECONDS:
-                facts = f"no sign for {clock(silent)}"
+            facts = self._silence(name, now) or self._texts[name]
             self._bars.update(row, completed=self._steps[name], facts=facts)
         done = sum(
             self._tasks[name].steps if name in self._ended else steps
@@ -103,12 +102,17 @@ class View:
         is_plain = self._bars.disable and not self._console.quiet
         if is_plain and now - self._line >= LINE_SECONDS:
             self._line = now
-            running = "".join(f"; {name} {self._place(name)}" for name in self._rows)
-            print(f"{facts}{running}", file=STDERR)
+            places = (f"; {name} {self._place(name, now)}" for name in self._rows)
+            print(f"{facts}{''.join(places)}", file=STDERR)
 
-    def _place(self, name: str) -> str:
-        steps = self._tasks[name].steps
-        return f"{self._steps[name]}/{steps}" if steps else self._texts[name]
+    def _place(self, name: str, now: float) -> str:
+        steps, silence = self._tasks[name].steps, self._silence(name, now)
+        place = f"{self._steps[name]}/{steps}" if steps else self._texts[name]
+        return f"{place} ({silence})" if silence else place
+
+    def _silence(self, name: str, now: float) -> str:
+        silent = now - self._seen[name]
+        return f"no sign for {clock(silent)}" if silent > _SILENT_SECONDS else ""
 
     def _facts(self, now: float) -> str:
         facts = f"{len(self._ended)} of {len(self._tasks)} runs done"

@@ -1,8 +1,9 @@
 """A worker process: trains one run at a time, given on standard input.
 
-`LocalRunner` starts it and writes a line of JSON for each `Task`. It answers on
-standard output, a line for each `Sign`. All other output goes to standard error. When
-standard input ends, the parent process has ended: the worker saves its run and ends.
+`LocalRunner` starts it and writes a line of JSON for each `Task`, or null to stop. It
+answers on standard output, a line for each `Sign`. All other output goes to standard
+error. When standard input ends, the parent process has ended: the worker saves its run
+and ends.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from leo_tf.console import Console, ProgressLine
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 # Least time between two signs of a run.
 _SIGN_SECONDS = 0.5
 # Time for an earlier worker of the run, whose parent process ended, to save it.
-_LOCK_SECONDS = 60.0
+_LOCK_SECONDS = 300.0
+# While a process computes, it gives a sign of life so often.
+_BEAT_SECONDS, _LEAST_CPU_SECONDS = 20.0, 1.0
 
 
 def threads(count: int) -> dict[str, str]:
@@ -48,7 +51,8 @@ def work(task: Task, tell: Callable[[Sign], None]) -> Sign:
     console = _TellingConsole(task.name, tell)
     error: LeoError | Stopped | None = None
     try:
-        _train(task, console)
+        with _giving_signs(task.name, tell):
+            _train(task, console)
     except (LeoError, Stopped) as found:
         error = found
     except Exception as found:  # whatever it is, the error names the run
@@ -84,10 +88,33 @@ def _train(task: Task, console: Console) -> None:
         try:
             train()
             return
-        except HeldError:
+        except HeldError as error:
             if time.monotonic() > deadline:
                 raise
+            console.say(f"waiting until it is free: {error}")
         time.sleep(1.0)
+
+
+@contextlib.contextmanager
+def _giving_signs(name: str, tell: Callable[[Sign], None]) -> Iterator[None]:
+    """Gives signs while the process computes, even if for long it reports nothing."""
+    has_ended = threading.Event()
+
+    def beat() -> None:
+        before = time.process_time()
+        while not has_ended.wait(_BEAT_SECONDS):
+            now = time.process_time()
+            if now - before >= _LEAST_CPU_SECONDS:
+                tell(Sign(name))
+            before = now
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        thread.join()
 
 
 @functools.lru_cache(maxsize=4)
@@ -143,28 +170,54 @@ class _TellingLine(ProgressLine):
 
 def main() -> None:
     """Runs the tasks on standard input until it ends."""
+    signal.signal(signal.SIGTERM, _end_at_once)  # before and between runs
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
         tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-        busy = threading.Event()
+        busy, stopping, lock = threading.Event(), threading.Event(), threading.Lock()
 
         def tell(sign: Sign) -> None:
-            with contextlib.suppress(OSError):  # the parent process has ended
+            # Of several threads; if the parent process has ended, nobody reads it.
+            with lock, contextlib.suppress(OSError):
                 print(json.dumps(sign), file=answers, flush=True)
 
-        threading.Thread(target=_read, args=(tasks, busy), daemon=True).start()
+        threading.Thread(target=_read, args=(tasks, busy, stopping), daemon=True).start()
         while (task := tasks.get()) is not None:
-            tell(work(task, tell))
-            busy.clear()
+            if stopping.is_set():
+                error = as_dict(Stopped(signal.SIGTERM))
+                ended = Sign(task.name, has_ended=True, error=error)
+            else:
+                ended = work(task, tell)
+            busy.clear()  # first, because the next task may follow at once
+            tell(ended)
 
 
-def _read(tasks: "queue.SimpleQueue[Task | None]", busy: threading.Event) -> None:
+def _read(
+    tasks: "queue.SimpleQueue[Task | None]",
+    busy: threading.Event,
+    stopping: threading.Event,
+) -> None:
     for line in sys.stdin:
+        values = json.loads(line)
+        if values is None:
+            stopping.set()
+            _stop(busy)
+            continue
         busy.set()
-        tasks.put(Task(*json.loads(line)))
+        tasks.put(Task(*values))
     tasks.put(None)
-    if busy.is_set():
+    _stop(busy)
+
+
+def _stop(busy: threading.Event) -> None:
+    """Stops the run, unless a signal has done so already: a second one would kill."""
+    is_noted = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # see `StopRequest`
+    if busy.is_set() and not is_noted:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end_at_once(number: int, unused_frame: object) -> None:
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":

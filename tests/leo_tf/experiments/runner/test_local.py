@@ -18,11 +18,12 @@ import pytest
 
 from leo_tf.configs.schema import Config
 from leo_tf.console import Console
-from leo_tf.errors import InputError, Stopped, WorkerError
-from leo_tf.experiments.runner import engines, local
+from leo_tf.errors import CheckpointError, FlagError, InputError, Stopped, WorkerError
+from leo_tf.experiments.runner import engines, local, machines, worker
 from leo_tf.experiments.runner.engines import Engine, train_all
 from leo_tf.experiments.runner.local import LocalRunner
-from leo_tf.experiments.runner.tasks import Task, as_dict, from_dict
+from leo_tf.experiments.runner.tasks import Sign, Task, as_dict, from_dict
+from leo_tf.runs.manifest import UnreadableError
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +105,65 @@ def test_a_signal_stops_all_runs_and_each_is_saved(tmp_path):
     assert not (tmp_path / "waiting").exists(), "it was not begun"
 
 
+def test_a_signal_to_all_processes_at_once_ends_no_run_unsaved(tmp_path):
+    # As systemd and Slurm send it; then this process asks the worker, too.
+    with running(tmp_path, jobs=1) as runner:
+        runner.submit(tasks(tmp_path, "long")[0])
+        wait_for(tmp_path / "long" / "ready")
+        os.kill(int((tmp_path / "long" / "start_0").read_text()), signal.SIGTERM)
+        time.sleep(0.1)
+        runner.cancel()
+        while (sign := runner.watch(1.0)) is None or not sign.has_ended:
+            pass
+    assert isinstance(sign.outcome, Stopped)
+    assert (tmp_path / "long" / "saved").exists() and starts(tmp_path / "long") == 1
+
+
+def test_output_that_is_no_sign_is_passed_over(tmp_path, monkeypatch):
+    code = "print('of a sitecustomize', flush=True); import runpy; "
+    code += f"runpy.run_path({fake_worker.__file__!r}, run_name='__main__')"
+    monkeypatch.setattr(local, "COMMAND", (sys.executable, "-c", code))
+    assert train(tmp_path, "quick", "torn")["quick"] is None
+
+
+def test_a_worker_that_cannot_be_started_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "COMMAND", (str(tmp_path / "nothing here"),))
+    error = train(tmp_path, "quick")["quick"]
+    assert isinstance(error, WorkerError) and error.expected == "to start its worker"
+    assert "nothing here" in error.received
+
+
+@pytest.mark.parametrize("computes", [True, False])
+def test_a_run_that_computes_gives_signs_whatever_it_reports(computes, monkeypatch):
+    signs: list[Sign] = []
+
+    def train(task, console):
+        end = time.monotonic() + 0.6
+        while time.monotonic() < end:
+            time.sleep(0 if computes else 0.01)
+
+    monkeypatch.setattr(worker, "_train", train)
+    monkeypatch.setattr(worker, "_BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "_LEAST_CPU_SECONDS", 0.02)
+    ended = worker.work(tasks(pathlib.Path(), "a")[0], signs.append)
+    assert ended.has_ended and ended.error is None
+    assert set(signs) == ({Sign("a")} if computes else set())
+
+
+def test_a_worker_is_not_ended_for_signs_that_are_still_to_be_read(
+    tmp_path, monkeypatch
+):
+    with running(tmp_path, jobs=1) as runner:
+        runner.submit(tasks(tmp_path, "talks")[0])
+        while runner.watch(1.0) is None:
+            pass
+        [process] = runner._workers.values()
+        process.seen -= 2 * local.HUNG_SECONDS  # this process was stopped for so long
+        while not (sign := runner.watch(1.0) or Sign("")).has_ended:
+            pass
+    assert sign.error is None and starts(tmp_path / "talks") == 1
+
+
 def test_a_worker_saves_its_run_and_ends_when_its_driver_was_killed(tmp_path):
     code = f"""
 import pathlib, sys
@@ -157,6 +217,8 @@ def test_an_error_goes_to_json_and_comes_back_whole():
     again = from_dict(as_dict(error))
     assert type(again) is InputError and str(again) == str(error)
     assert from_dict(as_dict(Stopped(2))).signal == 2
+    unreadable = from_dict(as_dict(UnreadableError("a", "b", "c")))
+    assert type(unreadable) is CheckpointError  # its exit status is that
 
 
 @pytest.mark.parametrize(
@@ -167,6 +229,8 @@ def test_an_error_goes_to_json_and_comes_back_whole():
         (["4", "7"], 0.5, ["4", "4", "7", "7"]),
         (["0", "1", "2", "3"], 1.0, ["0", "1", "2", "3"]),
         (["0", "1", "2", "3"], 2.0, ["0,1", "2,3", "0,1", "2,3"]),
+        (["0", "1"], 0.7, ["0", "1", "0", "1"]),
+        (["0", "1"], 0.3, ["0", "0", "0", "1"]),
     ],
 )
 def test_each_worker_has_its_gpus(gpus, share, expected):
@@ -181,12 +245,36 @@ def test_each_worker_has_its_gpus(gpus, share, expected):
         ({"jobs": -1}, "--jobs"),
         ({"run_cpus": 0}, "--run_cpus"),
         ({"run_gpus": 0.0}, "--run_gpus"),
+        ({"run_gpus": 1.5}, "--run_gpus"),
         ({"jobs": 2, "cluster": "auto"}, "--jobs"),
     ],
 )
 def test_what_makes_no_sense_of_an_engine_is_refused(settings, where):
     with pytest.raises(ValueError, match=where):
         Engine(**settings)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.3, 6), (0.7, 2), (1.0, 2), (2, 1)])
+def test_so_many_run_at_a_time_as_fit_on_the_gpus(share, expected):
+    assert engines._places_on(["0", "1"], share) == expected
+
+
+@pytest.mark.parametrize("jobs", [1, None])
+def test_a_run_on_all_devices_has_all_gpus(jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "_gpus", lambda: ["0", "1"])
+    config = Config().replace(strategy="mirrored")
+    runner = Engine(jobs).start(config, tmp_path, Console(quiet=True))
+    runner.close()
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in runner._environment] == ["0,1"]
+
+
+def test_more_gpus_than_there_are_and_a_missing_ray_are_refused_at_once(monkeypatch):
+    monkeypatch.setattr(engines, "_gpus", list)
+    with pytest.raises(FlagError, match="--run_gpus: expected none: no GPU is here"):
+        Engine(1, run_gpus=1).check(Config())
+    monkeypatch.setattr(machines.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FlagError, match="--cluster: expected the package ray"):
+        Engine(0, "auto").check(Config())
 
 
 @pytest.mark.parametrize("jobs", [1, 2, None])

@@ -40,6 +40,9 @@ def test_where_nothing_can_be_redrawn_a_line_says_how_far_all_are(clock, capsys)
         clock[0] += 10
         shown.show(None)
         assert lines_of(capsys)[0].endswith("; a 40/100")
+        clock[0] += 51
+        shown.show(None)
+        assert lines_of(capsys)[0].endswith("; a 40/100 (no sign for 1:01)")
 
 
 def test_a_run_that_is_silent_or_warns_or_fails_is_told_of_even_if_all_else_is_quiet(
@@ -53,6 +56,14 @@ def test_a_run_that_is_silent_or_warns_or_fails_is_told_of_even_if_all_else_is_q
         said = lines_of(capsys)
         assert said[0] == "a: its worker ended"
         assert said[1:] == ([] if quiet else [f"a: {error}"]), "the command says it"
+
+
+def test_what_a_run_is_is_told_once_when_it_begins(clock, capsys):
+    with View([task("a")._replace(said="trial 1: --outer_lr=1")], Console()) as shown:
+        assert lines_of(capsys) == []
+        shown.show(Sign("a", "step 20", 20, 100))
+        shown.show(Sign("a", "step 30", 30, 100))
+        assert lines_of(capsys) == ["trial 1: --outer_lr=1"]
 
 
 def test_on_a_terminal_each_running_run_has_a_line_and_silence_is_shown(clock, capsys):

@@ -1,0 +1,125 @@
+"""The machines of a Ray cluster: found, large enough, and all with the same code."""
+
+import contextlib
+import importlib.util
+import os
+import pathlib
+import secrets
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from leo_tf.environment import code
+from leo_tf.errors import FlagError, InputError, one_line, shown
+from leo_tf.files import write_file
+
+# Time for a machine to confirm that it sees the directory.
+_CHECK_SECONDS = 120.0
+_TOKEN = ".cluster-token"
+_LOOPBACK = "127.0.0.1", "localhost"
+
+
+def check_installed() -> None:
+    """Refuses a cluster without Ray: FlagError."""
+    if importlib.util.find_spec("ray") is None:
+        hint = "On all machines: pip install 'leo-tf[cluster]'."
+        raise FlagError("--cluster", "the package ray", "none", hint)
+
+
+def connect(address: str) -> tuple[Any, bool]:
+    """Returns the module `ray`, connected to a cluster, and whether this call did it.
+
+    Raises:
+      FlagError: if there is no such cluster.
+    """
+    check_installed()
+    if address.partition(":")[0] in _LOOPBACK:
+        # Otherwise Ray would look for it at this machine's outer address.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    import ray
+
+    options: Any = {"log_to_driver": False, "logging_level": "ERROR"}
+    was_open = ray.is_initialized()
+    try:
+        ray.init(address=address, ignore_reinit_error=True, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        hint = "`ray start --head` starts one on this machine."
+        expected = "the address of a running Ray cluster"
+        text = f"{address}: {one_line(str(error).partition(chr(10))[0])}"
+        raise FlagError("--cluster", expected, shown(text), hint) from error
+    return ray, not was_open
+
+
+def check_room(ray: Any, needed: dict[str, float]) -> None:
+    """Refuses runs that are too large for every machine of the cluster: FlagError."""
+    for kind, amount in needed.items():
+        most = max(
+            (n["Resources"].get(kind, 0.0) for n in ray.nodes() if n["Alive"]),
+            default=0.0,
+        )
+        if amount > most:
+            flag = "--run_cpus" if kind == "CPU" else "--run_gpus"
+            expected = f"{most:g} or less, as the largest machine of the cluster has"
+            expected = expected if most else "none, as no machine of the cluster has any"
+            raise FlagError(flag, expected, f"{amount:g}")
+
+
+def check_machines(ray: Any, path: pathlib.Path, environment: dict[str, str]) -> None:
+    """Checks that all machines share the directory, and have the same code.
+
+    Raises:
+      InputError: if one does not.
+    """
+    token, mine = secrets.token_hex(8), code()
+    affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    write_file(path / _TOKEN, token.encode())
+    with _removed(path / _TOKEN):
+        remote = ray.remote(_check_here)
+        options: Any = {"num_cpus": 0, "runtime_env": {"env_vars": environment}}
+        checks = [
+            remote.options(
+                scheduling_strategy=affinity(node["NodeID"], soft=False), **options
+            ).remote(str(path / _TOKEN), token, mine)
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+        try:
+            found = ray.get(checks, timeout=_CHECK_SECONDS)
+        except ray.exceptions.RayError as error:
+            text = shown(one_line(str(error).strip().rpartition("\n")[2]))
+            expected = "machines on which leo_tf can be imported"
+            raise InputError("--cluster", expected, text) from error
+    for refusal in filter(None, found):
+        raise InputError(*refusal)
+
+
+def _check_here(path: str, token: str, theirs: dict[str, str]) -> tuple | None:
+    """Returns the parts of an error if this machine differs, else None."""
+    hint = "All machines need the job's --workdir on one shared file system."
+    name = socket.gethostname()
+    try:
+        received = pathlib.Path(path).read_text()
+    except OSError as error:
+        received = str(error)
+    if received != token:
+        where, expected = os.path.dirname(path), f"the same directory on {name}"
+        return where, expected, shown(received), hint
+    return other_code(theirs)
+
+
+def other_code(theirs: dict[str, str]) -> tuple | None:
+    """Returns the parts of an error if this program is not `theirs`, else None."""
+    for name, mine in code().items():
+        if mine != theirs.get(name) and name != "machine":
+            where = f"{name} on {socket.gethostname()}"
+            hint = "All machines need the same versions."
+            return where, shown(theirs.get(name)), shown(mine), hint
+    return None
+
+
+@contextlib.contextmanager
+def _removed(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)

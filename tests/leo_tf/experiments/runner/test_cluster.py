@@ -1,0 +1,190 @@
+"""Runs on a cluster are restarted and reported; Ray is replaced by a double here.
+
+tests/leo_tf/experiments/runner/test_jobs.py has the real one.
+"""
+
+import importlib.machinery
+import json
+import sys
+import types
+
+import pytest
+
+from leo_tf.errors import FlagError, Stopped, WorkerError
+from leo_tf.experiments.runner import cluster
+from leo_tf.experiments.runner.cluster import RayRunner
+from leo_tf.experiments.runner.tasks import Sign, Task
+
+
+class Lost(Exception):
+    """Stands for all errors of Ray's."""
+
+
+class Cancelled(Lost):
+    pass
+
+
+class Ray(types.ModuleType):
+    """One machine of four cores and one GPU. Tests end tasks, and say how."""
+
+    def __init__(self):
+        super().__init__("ray")
+        self.__spec__ = importlib.machinery.ModuleSpec("ray", None)
+        self.exceptions = types.SimpleNamespace(
+            RayError=Lost, TaskCancelledError=Cancelled
+        )
+        affinity = lambda *unused, **unused_too: None  # noqa: E731
+        self.util = types.SimpleNamespace(
+            scheduling_strategies=types.SimpleNamespace(
+                NodeAffinitySchedulingStrategy=affinity
+            )
+        )
+        self.options, self.works, self.outcomes = [], [], {}
+        self.cancelled, self.is_open, self.is_board_lost = [], False, False
+
+    def is_initialized(self):
+        return self.is_open
+
+    def init(self, **unused_options):
+        self.is_open = True
+
+    def shutdown(self):
+        self.is_open = False
+
+    def nodes(self):
+        return [{"NodeID": "a", "Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}]
+
+    def get_runtime_context(self):
+        return types.SimpleNamespace(get_node_id=lambda: "a")
+
+    def remote(self, what):
+        def options(**options):
+            self.options.append(options)
+            return types.SimpleNamespace(remote=lambda *given: self._begun(what, given))
+
+        return types.SimpleNamespace(options=options)
+
+    def _begun(self, what, given):
+        if what is cluster._Board:
+            self.board = cluster._Board()
+            take = types.SimpleNamespace(remote=self.board.take)
+            return types.SimpleNamespace(take=take)
+        if what is cluster._work:
+            self.works.append(given)
+            return len(self.works)
+        return what(*given)
+
+    def wait(self, references, **unused_options):
+        return [r for r in references if r in self.outcomes], []
+
+    def get(self, value, **unused_options):
+        if value == [] and self.is_board_lost:
+            raise Lost("the actor died")
+        if not isinstance(value, int):
+            return value
+        outcome = self.outcomes[value]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def cancel(self, reference, force=False):
+        self.cancelled.append((reference, force))
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    found = Ray()
+    monkeypatch.setitem(sys.modules, "ray", found)
+    monkeypatch.setattr(cluster, "_POLL_SECONDS", 0.0)
+    return found
+
+
+@pytest.fixture
+def runner(ray, tmp_path):
+    return RayRunner("auto", 1, 0.25, tmp_path)
+
+
+def task(name) -> Task:
+    return Task(name, "", {}, "", "", "", {})
+
+
+def signs(runner) -> list[Sign]:
+    found = []
+    while (sign := runner.watch(0.05)) is not None:
+        found.append(sign)
+    return found
+
+
+def done(name) -> str:
+    return json.dumps(Sign(name, has_ended=True))
+
+
+def test_a_lost_run_is_restarted_thrice_and_then_named(ray, runner):
+    runner.submit(task("a"))
+    for reference in (1, 2, 3):
+        ray.outcomes[reference] = Lost("the node died")
+        [sign] = signs(runner)
+        assert sign.is_warning and "lost (the node died); resuming" in sign.text
+    ray.outcomes[4] = Lost("the node died")
+    [sign] = signs(runner)
+    assert isinstance(sign.outcome, WorkerError) and len(ray.works) == 4
+    assert "4 that ended: the node died" in str(sign.outcome)
+
+
+def test_a_run_that_goes_on_to_the_next_rung_begins_anew(ray, runner):
+    for reference in range(1, 7):
+        runner.submit(task("a"))
+        ray.board.put(reference, Sign("a", "step 3", 3, 9))
+        ray.outcomes[reference] = done("a")
+        found = signs(runner)
+        assert [sign.is_warning for sign in found] == [False, False]
+        assert found[-1].has_ended and found[-1].error is None
+    ray.board.put(2, Sign("a", "step 4", 4, 9))  # of a worker that was lost
+    assert signs(runner) == []
+
+
+def test_a_hung_run_is_ended_and_restarted_but_not_for_want_of_the_board(
+    ray, runner, monkeypatch
+):
+    runner.submit(task("a"))
+    runner.submit(task("waits for a core"))
+    ray.board.put(1, Sign("a", "step 3", 3, 9))
+    signs(runner)
+    monkeypatch.setattr(cluster, "HUNG_SECONDS", -1.0)
+    ray.is_board_lost = True
+    assert signs(runner) == [] and not ray.cancelled
+    ray.is_board_lost = False
+    ray.board.put(1, Sign("a", "step 4", 4, 9))
+    found = signs(runner)
+    assert found[-1].is_warning and "no sign of life" in found[-1].text
+    assert ray.cancelled == [(1, True)] and len(ray.works) == 3
+
+
+def test_runs_that_are_cancelled_were_stopped(ray, runner):
+    runner.submit(task("a"))
+    runner.submit(task("b"))
+    runner.cancel()
+    assert ray.cancelled == [(1, False), (2, False)]
+    ray.outcomes |= {1: Cancelled("cancelled"), 2: Lost("the worker died")}
+    assert all(isinstance(sign.outcome, Stopped) for sign in signs(runner))
+    assert len(ray.works) == 2
+    runner.close()
+    assert not ray.is_open
+
+
+def test_a_run_has_its_share_and_is_restarted_by_nobody_else(ray, runner):
+    [of_work] = [each for each in ray.options if "max_retries" in each]
+    assert of_work["num_cpus"] == 1 and of_work["num_gpus"] == 0.25
+    assert of_work["max_retries"] == 0
+    environment = of_work["runtime_env"]["env_vars"]
+    assert environment["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    assert environment["TF_NUM_INTRAOP_THREADS"] == "1"
+
+
+def test_a_session_of_the_users_stays_open_and_ours_does_not(ray, tmp_path):
+    with pytest.raises(FlagError, match="--run_cpus: expected 4 or less"):
+        RayRunner("auto", 5, 0.0, tmp_path)
+    assert not ray.is_open
+    ray.init()
+    RayRunner("auto", 1, 0.0, tmp_path).close()
+    assert ray.is_open
