@@ -1,9 +1,9 @@
-"""Writes the best checkpoint of a run as a model that needs nothing of this package.
+"""Writes the best checkpoint of a run as a model that runs without this package.
 
-Versions are whole or not there, and never changed:
+A version is complete or missing, and is never changed:
 
 OUT/<version>/saved_model.pb, variables/    or model.tflite
-OUT/<version>/export.json                   what it is: see `manifest.py`
+OUT/<version>/export.json                   description: see `manifest.py`
 OUT/<version>/README.md                     the same for people: see `model_card.py`
 """
 
@@ -39,7 +39,7 @@ from leo_tf.model.learner import AnyLearner, Learner, uneven_adapt
 from leo_tf.runs.manifest import Checkpoint
 from leo_tf.runs.run import Run, load_run
 
-# What requests without a signature's name ask for.
+# Signature of requests that name none.
 _DEFAULT_SIGNATURE = "classify"
 FORMATS = ("saved_model", "tflite")
 
@@ -58,22 +58,22 @@ def export_model(
 ) -> pathlib.Path:
     """Exports the best checkpoint of a run directory; returns the version's directory.
 
-    Where the run's features are of pictures, by a backbone of TensorFlow's, that is
-    part of a SavedModel, which takes pictures, too.
+    If a backbone that runs in TensorFlow made the run's features, a SavedModel includes
+    it, and takes pictures too.
 
     Args:
-      export_dir: a directory of exported models, a version each.
+      export_dir: directory of exported models, one per version.
       format: "saved_model", or "tflite" for LiteRT.
-      version: number of the version; None for the highest there is, plus 1.
+      version: number of the version; None for the highest existing one plus 1.
       max_classes: most classes of a request.
       max_support: most support examples of a request. Time and memory of LEO's relation
         network grow with its square.
-      backbone, backbone_weights: where the backbone is now, if not where it was; see
+      backbone, backbone_weights: place of the backbone if it has moved; see
         `backbone_named`.
-      console: told why the export takes no pictures, if it does not.
+      console: reports why the export takes no pictures, if it does not.
 
     Raises:
-      LeoError: for anything the user can mend.
+      LeoError: for anything the user can fix.
     """
     format = rules.choice(*FORMATS).checked(format, "--export_format")
     caps = {
@@ -84,7 +84,7 @@ def export_model(
         version = rules.integer(1).checked(version, "--export_version")
     run, is_lite = load_run(workdir), format == "tflite"
     trained = run.config
-    # In whole precision, whatever it was trained in: servers and devices have it.
+    # Exported in full precision, which servers and devices have.
     run.config = trained.replace(mixed_precision=False)
     best = run.restore_best()
     _check_exportable(run)
@@ -119,26 +119,26 @@ def _encoder(
     weights: str | None,
     console: Console,
 ) -> Encoder | None:
-    """What makes the run's features of pictures; None, and says why, if nothing can."""
+    """Returns the encoder of the run's features; reports why if there is none."""
     made, size = best.manifest.get("embedding"), best.fact("embedding_size", int)
     is_embedded = run.config.data.is_embedded and size == NUM_FEATURES
     if backbone and (is_embedded or made is None):
-        expected = "none: nothing is known of a backbone that made the run's features"
+        expected = "no backbone, because none is recorded for the run's features"
         raise FlagError("--backbone", expected, backbone)
     found = encoder_of(made, is_embedded, backbone, weights)
     if isinstance(found, Encoder):
         return found
     if backbone:
-        raise FlagError("--backbone", "that of the run's features", found)
+        raise FlagError("--backbone", "the backbone of the run's features", found)
     console.say(f"The export takes features, not pictures: {found}.")
     return None
 
 
 def version_path(export_dir: AnyPath, version: int | None = None) -> pathlib.Path:
-    """Returns the path of a new version: one more than the highest, unless given.
+    """Returns the path of a new version: the highest plus one, unless given.
 
     Raises:
-      FlagError: if the version is there already.
+      FlagError: if the version exists.
       DiskError: if the directory cannot be read.
     """
     rules.path().checked(os.fspath(export_dir), "export_dir")
@@ -153,18 +153,18 @@ def version_path(export_dir: AnyPath, version: int | None = None) -> pathlib.Pat
         version = max(numbers, default=0) + 1
     path = pathlib.Path(export_dir, str(version))
     if os.path.lexists(path):
-        raise _taken(path, "Without the flag it is a new one.")
+        raise _taken(path, "Without the flag the next number is taken.")
     return path
 
 
 @contextlib.contextmanager
 def whole_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields an empty directory, which becomes `path` at once when the block ends.
+    """Yields an empty directory, which is renamed to `path` when the block ends.
 
-    By then every file in it is on the disk; if the block fails, it goes.
+    Every file is flushed to the disk first. A failure removes the directory.
 
     Raises:
-      FlagError: if `path` is there by then.
+      FlagError: if `path` exists by then.
       DiskError: if it cannot be written.
     """
     unfinished = path.with_name(f".unfinished-{path.name}-{os.getpid()}")
@@ -173,11 +173,11 @@ def whole_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
         yield unfinished
         for file in [*unfinished.rglob("*"), unfinished]:
             flush_to_disk(file)
-        unfinished.rename(path)  # fails where there is anything in `path`
+        unfinished.rename(path)  # fails if `path` has any file
         flush_to_disk(path.parent)
     except (OSError, tf.errors.OpError) as error:
         if getattr(error, "errno", None) in (errno.ENOTEMPTY, errno.EEXIST):
-            hint = "Another export has just made it. Run the command again."
+            hint = "Another export has just written it. Run the command again."
             raise _taken(path, hint) from error
         raise DiskError(str(path), "to write a version", str(error)) from error
     finally:
@@ -185,7 +185,7 @@ def whole_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _digests(directory: pathlib.Path) -> dict[str, str]:
-    """Path below the directory -> SHA-256, of every file in it."""
+    """Returns path below the directory -> SHA-256 of all its files."""
     files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
     return {
         file.relative_to(directory).as_posix(): sha256(file.read_bytes()).hexdigest()
@@ -194,29 +194,29 @@ def _digests(directory: pathlib.Path) -> dict[str, str]:
 
 
 def _taken(path: pathlib.Path, hint: str) -> FlagError:
-    expected = "a version that is not there yet"
-    hint = f"Versions are never written over. {hint}"
-    return FlagError("--export_version", expected, f"{path.name}, which is", hint)
+    expected = "a new version"
+    hint = f"Versions are never overwritten. {hint}"
+    return FlagError("--export_version", expected, f"{path.name}, which exists", hint)
 
 
 def _check_one_format(export_dir: AnyPath, is_lite: bool) -> None:
-    """A server that finds a version of another format has no model to answer with."""
+    """Refuses to mix formats: a server could not load a newest version of another."""
     other = "saved_model.pb" if is_lite else "model.tflite"
     try:
         file = next(pathlib.Path(export_dir).glob(f"[0-9]*/{other}"), None)
     except OSError as error:
         raise DiskError(str(export_dir), "to read it", str(error)) from error
     if file:
-        expected = "a directory of one format, for servers take its newest version"
-        raise FlagError("--export_dir", expected, f"{file} there")
+        expected = "a directory of one format, because servers take its newest version"
+        raise FlagError("--export_dir", expected, f"one with {file}")
 
 
 def _check_exportable(run: Run) -> None:
-    """Refuses a method that is no computation of TensorFlow's: FlagError."""
+    """Refuses a method that does not run in TensorFlow: FlagError."""
     if not getattr(run.learner, "is_exportable", True):
         name = run.config.methods.method
-        expected = "a method that is computed by TensorFlow"
-        hint = "Keep the estimator itself, by scikit-learn's own means."
+        expected = "a method that runs in TensorFlow"
+        hint = "Save the estimator itself, as scikit-learn's documentation shows."
         raise FlagError("--mode=export", expected, name, hint)
 
 
@@ -227,9 +227,9 @@ def _limits(
     size, way = best.fact("embedding_size", int), getattr(run.learner, "way", None)
     for name, most in caps.items():
         if way and most < way:
-            expected = f"{way} or more, the classes this method was trained for"
+            expected = f"{way} or more, the way this method was trained for"
             raise FlagError(f"--{name}", expected, f"{most}")
-    if hasattr(run.learner, "answer"):  # it has no classifier
+    if hasattr(run.learner, "answer"):  # has no classifier
         return Limits(size, 0, **caps)
     labels = tf.range(way or 2, dtype=tf.int64)
     unit = tf.constant(size**-0.5, run.config.data.dtype)
@@ -251,7 +251,7 @@ def _save(servable: Servable, limits: Limits, path: pathlib.Path) -> None:
     try:
         tf.saved_model.save(servable, str(path), signatures={**signatures, **default})
         _tell_shapes(limits, path)
-    # Of the parts that are not Python, and of a file that is not what was written.
+    # Errors of TensorFlow's C++, and of a file that was damaged after writing.
     except (RuntimeError, ValueError, DecodeError) as error:
         raise OSError(str(error)) from error
 
@@ -259,8 +259,8 @@ def _save(servable: Servable, limits: Limits, path: pathlib.Path) -> None:
 def _tell_shapes(limits: Limits, path: pathlib.Path) -> None:
     """Writes the inputs' shapes where `saved_model_cli show` and servers read them.
 
-    The graph itself takes any shape: else TensorFlow would refuse a wrong one in words
-    of its own, many lines of them, before our checks run, and could drop these.
+    The graph itself takes any shape. Otherwise TensorFlow would refuse a wrong one
+    with a long message of its own before our checks run, and could drop these.
     """
     file = path / "saved_model.pb"
     saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
@@ -269,18 +269,18 @@ def _tell_shapes(limits: Limits, path: pathlib.Path) -> None:
             shape = tf.TensorShape(shape_of(name, limits))
             tensor.tensor_shape.CopyFrom(shape.as_proto())
     file.write_bytes(saved.SerializeToString(deterministic=True))
-    # A digest of what the file was; export.json has those of all files.
+    # Digest of the file before this change. export.json has those of all files.
     (path / "fingerprint.pb").unlink(missing_ok=True)
 
 
 def check_convertible(learner: AnyLearner) -> None:
-    """Refuses methods that need operators TensorFlow Lite has not: FlagError.
+    """Refuses methods that need operators TensorFlow Lite lacks: FlagError.
 
-    Those are factorisations of matrices, and gradients of element-wise products of
-    unknown shapes, as MAML's inner loop has them; LEO's here is written without.
+    It lacks factorisations of matrices, and gradients of element-wise products of
+    unknown shapes, as in MAML's inner loop. LEO's inner loop avoids them.
     """
     if not getattr(learner, "runs_on_litert", False):
-        expected = "saved_model, for TensorFlow Lite lacks operators of this method"
+        expected = "saved_model, because TensorFlow Lite lacks operators of this method"
         inner: Any = getattr(learner, "learner", learner)  # after a feature transform
         parts = (inner.learner, inner.other) if isinstance(inner, Ensemble) else [inner]
         parts = [p for p in parts if not getattr(p, "runs_on_litert", False)]
@@ -292,13 +292,13 @@ def to_tflite(servable: Servable) -> bytes:
     """Returns a .tflite file of the four signatures, with all sizes dynamic.
 
     Args:
-      servable: one that does not check: TensorFlow Lite drops assertions.
+      servable: a servable without checks, because TensorFlow Lite drops assertions.
     """
     signatures = servable.signatures()
     with tempfile.TemporaryDirectory() as path:
         tf.saved_model.save(servable, path, signatures=signatures)
         load = tf.lite.TFLiteConverter.from_saved_model
         converter = load(path, signature_keys=sorted(signatures))
-        # Built-in operators only: whatever runs the file has no others.
+        # Built-in operators only, because LiteRT has no others by default.
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         return converter.convert()

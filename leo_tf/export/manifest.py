@@ -1,4 +1,4 @@
-"""export.json: what an exported model is, takes, learned from and scored."""
+"""export.json: the metadata, signatures, data and accuracy of an exported model."""
 
 import datetime
 import pathlib
@@ -15,12 +15,12 @@ from leo_tf.files import read_json
 from leo_tf.methods.ensemble import Mix
 from leo_tf.runs.checkpoints import Checkpoint
 
-# To be raised when a field that readers rely on changes.
+# Raise it if a field that readers rely on changes.
 _FORMAT = 1
-# Hundreds of times what results take.
+# Hundreds of times the size of results.
 _MOST_RESULTS_BYTES = 2**20
 _OF_TEST = ("episodes", "interval", "test")
-# What the embedded data set's features are; of others nobody knows.
+# Origin of the embedded data set's features.
 _EMBEDDED_KIND = (
     "leo_tf.data_pipeline.glyphs.hog.hog of pictures like those of "
     "leo_tf.data_pipeline.glyphs.drawing"
@@ -39,15 +39,14 @@ def manifest(
     mix: Mix | None = None,
     pictures: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Returns what export.json says of the checkpoint `best` of the run in `workdir`.
+    """Returns the content of export.json for a checkpoint of the run in `workdir`.
 
-    The format is "saved_model" or "tflite"; `files` are path -> SHA-256, those beside;
-    `signatures` are the names of those it has, and `fitted` is what was fitted to the
-    checkpoint on validation episodes, if anything, and `mix` how it is mixed with a
-    closed form, if it is; `pictures` what makes features of them, if anything does.
+    `export_format` is "saved_model" or "tflite", `files` is path -> SHA-256 of the
+    files beside it, and `signatures` are the names of its signatures. `fitted`, `mix`
+    and `pictures` (the `facts` of its encoder) are None if the export has none.
 
     Raises:
-      CheckpointError: if the checkpoint does not tell its data.
+      CheckpointError: if the checkpoint does not record its data.
       InputError: if results.json is damaged.
     """
     now, data = datetime.datetime.now(datetime.timezone.utc), config.data
@@ -83,7 +82,7 @@ def manifest(
 
 
 def _in_short(fitted: Confidence) -> dict[str, Any]:
-    """What readers can use: the tables are in the graph."""
+    """Returns the fields for readers. The tables are in the graph."""
     names = "episodes", "way", "shot", "temperature", "score", "auroc"
     return {name: getattr(fitted, name) for name in names}
 
@@ -95,7 +94,7 @@ def _trained(config: Config) -> tuple:
 def _test_accuracy(
     workdir: pathlib.Path, config: Config, best: Checkpoint
 ) -> dict[str, Any] | None:
-    """From results.json, if that is of this checkpoint; else None."""
+    """Returns the accuracy in results.json if it is of this checkpoint, else None."""
     path = workdir / "results.json"
     try:
         results = read_json(path, _MOST_RESULTS_BYTES)
@@ -107,7 +106,7 @@ def _test_accuracy(
         accuracy = results["accuracy"][config.methods.method]
         found = {name: accuracy[name] for name in ("mean", "half_width_95")}
         return found | {name: results[name] for name in _OF_TEST}
-    except FileNotFoundError:  # not tested: training goes on, or was stopped
+    except FileNotFoundError:  # not tested: training is running, or was stopped
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         received = shown(f"{type(error).__name__}: {error}")

@@ -1,6 +1,6 @@
 """The model card of an export: README.md, with the front matter of Hugging Face's hub.
 
-It is a start for people to edit, so export.json has no digest of it.
+People are expected to edit it, so export.json has no digest of it.
 """
 
 import json
@@ -17,8 +17,8 @@ tags: [few-shot-learning, meta-learning, tensorflow]
 # {title}
 
 A few-shot classifier of feature vectors of {size} numbers. It gets labelled examples
-of classes it has never seen, and classifies queries. Made by leo-tf {version} with the
-method `{method}`; step {step} of its training validated best.
+of new classes, and classifies queries. Made by leo-tf {version} with the method
+`{method}`, from step {step}, which had the best validation accuracy.
 
 ## Use
 
@@ -41,18 +41,18 @@ packages.
 
 ## Intended use
 
-{use} Features must be made exactly as those of the training were.
+{use} Features must be made exactly as in training.
 
 ## Limits
 
 - At most {max_classes} classes and {max_support} labelled examples a request.
 - Accuracy on other data, or with more classes than tested, is unknown: test it there.
-- It always names one of the classes it was given{unknown}.
-- It inherits the biases of its features and labelled examples, which nobody examined.
+- It always answers with one of the given classes{unknown}.
+- It inherits the biases of its features and labelled examples, which are not examined.
 
 ## Upload
 
-`export.json` holds the path of your data: look at it before you publish it.
+`export.json` contains the path of your data: read it before you publish it.
 
     pip install huggingface_hub
     hf upload USER/NAME .
@@ -92,8 +92,8 @@ def model_card(metadata: dict[str, Any]) -> str:
 
 def _how(metadata: dict[str, Any]) -> str:
     if metadata["export_format"] == "tflite":
-        return "`model.tflite` runs in LiteRT. It checks no request: check them before."
-    if "adapt" not in metadata["signatures"]:  # it learns from the queries, too
+        return "`model.tflite` runs in LiteRT. It checks no requests: check them first."
+    if "adapt" not in metadata["signatures"]:  # also learns from the queries
         return (
             "A TensorFlow SavedModel whose signature `classify` takes whole requests."
         )
@@ -101,7 +101,7 @@ def _how(metadata: dict[str, Any]) -> str:
 
 
 def _index(method: str, name: str, tested: dict[str, Any]) -> str:
-    """Returns the results in the form that the hub shows. JSON is YAML, too."""
+    """Returns the results in the format of the hub. JSON is also YAML."""
     value = {"type": "accuracy", "value": round(100 * tested["mean"], 2)}
     result = {
         "task": {"type": "few-shot-classification"},
@@ -133,8 +133,8 @@ def _accuracy(tested: dict[str, Any] | None) -> str:
     mean, half = (100 * tested[name] for name in ("mean", "half_width_95"))
     return (
         f"{mean:.2f} ± {half:.2f} % in {_task(tested)} episodes of test classes, which "
-        f"training never saw. ± is the 95 % interval over {tested['episodes']} "
-        "episodes. It does not cover other trainings, or other classes."
+        f"are not in training. ± is the 95 % interval over {tested['episodes']} "
+        "episodes. It does not cover other training runs, or other classes."
     )
 
 

@@ -1,6 +1,6 @@
-"""Pictures in a request: checked, decoded and turned into features in the graph.
+"""Checks and decodes pictures of a request, and embeds them, in the graph.
 
-Shapes: n pictures, S pixels a side of what the backbone gets, D features.
+Shapes: n pictures, S pixels a side for the backbone, D features.
 """
 
 import functools
@@ -21,8 +21,8 @@ from leo_tf.embedding.views import decoded_side, embed_views
 from leo_tf.errors import LeoError
 from leo_tf.export.request_checks import Request, require, require_rows
 
-# Of one picture: as a file, and as pixels to decode, of 30 bytes each while resized; a
-# JPEG larger than needed is decoded at an eighth of its sides. And of a request.
+# Limits of one picture's file and pixels, and of a request's pixels. While resized, a
+# pixel takes 30 bytes. A JPEG larger than needed is decoded at an eighth of its sides.
 MOST_BYTES = 2**24
 MOST_PIXELS = 2**24
 MOST_PIXELS_IN_ALL = 2**27
@@ -30,13 +30,13 @@ _AT_ONCE = 32  # pictures that a backbone gets at a time
 
 
 class Encoder(NamedTuple):
-    """What turns pictures into the features that a method was trained on.
+    """Turns pictures into the features that a method was trained on.
 
     Attributes:
-      embed: of the bytes of files [n], in a graph: [n, D] float32.
-      pixels: of the same: [n] int64, how many there are to decode.
-      held: what has its variables.
-      facts: what export.json says of it.
+      embed: maps the bytes of files [n] to features [n, D] float32, in a graph.
+      pixels: maps the same to the numbers of pixels to decode, [n] int64.
+      held: objects that hold its variables.
+      facts: its metadata for export.json.
     """
 
     embed: Callable[[tf.Tensor], tf.Tensor]
@@ -54,17 +54,16 @@ def encoder_of(
     """Returns the encoder of a run's features, or why there is none.
 
     Args:
-      made: what the embedding.json beside its features says, if there is one.
-      is_embedded: whether they are those of the embedded data set.
-      backbone, weights: where to find the backbone now; None for where it was.
-
+      made: content of embedding.json beside the features, if it exists.
+      is_embedded: True for features of the embedded data set.
+      backbone, weights: place of the backbone, if it has moved.
     """
     if is_embedded:
         return _encoder(backbone_named(HOG), "whole", np.float16)
     if made is None:
-        return "nothing tells what made the features; --mode=embed does"
+        return "no backbone is recorded for them; --mode=embed records it"
     if made["side"] is None:
-        return f"{made['backbone']} gets items as they are: it stays outside"
+        return f"{made['backbone']} takes items of any kind, and stays outside"
     name = backbone or made["backbone"]
     # Random weights first: those of ImageNet may have to be downloaded.
     tried = [weights] if weights else ["none", None]
@@ -76,17 +75,17 @@ def encoder_of(
             wrong = str(error)
             continue
         if found.in_graph is None:
-            return f"{name} is no computation of TensorFlow's: it stays outside"
+            return f"{name} does not run in TensorFlow, and stays outside"
         if found.digest == made["weights"]:
             return _encoder(found, made["views"], np.float32)
-        wrong = f"{name} is another than the features were made by"
-    return f"{wrong.rstrip('.')}; --backbone and --backbone_weights say where it is"
+        wrong = f"{name} is not the backbone that made the features"
+    return f"{wrong.rstrip('.')}; --backbone and --backbone_weights give its place"
 
 
 def _encoder(backbone: Backbone, views: str, kept_as: type) -> Encoder:
     side, in_graph = cast(int, backbone.side), cast(Callable, backbone.in_graph)
     read_side = decoded_side(side, views)  # R
-    # A function of the graph, so that it is there once and not in every signature.
+    # A function of the graph, which is stored once and not in every signature.
     files = [tf.TensorSpec([None], tf.string)]
     traced = functools.partial(tf.function, input_signature=files, autograph=False)
 
@@ -99,7 +98,7 @@ def _encoder(backbone: Backbone, views: str, kept_as: type) -> Encoder:
             one, contents, parallel_iterations=1, fn_output_signature=of
         )
         features = embed_views(in_graph, pictures, side, views)
-        # The embedded set keeps half precision of them.
+        # The embedded data set stores half precision.
         return tf.cast(tf.cast(features, kept_as), tf.float32)
 
     shape = embed_few.get_concrete_function().structured_outputs.shape  # [None, D]
@@ -138,19 +137,17 @@ def _encoder(backbone: Backbone, views: str, kept_as: type) -> Encoder:
 
 
 def features_of(request: Request, field: str, encoder: Encoder) -> tf.Tensor:
-    """Returns the features [n, D] of `field`'s pictures [n], checked as below."""
+    """Returns the features [n, D] of pictures [n] that `check_pictures` has checked."""
     features = encoder.embed(request[field])
     blank = ~tf.reduce_any(features != 0, axis=1)
-    message = (
-        f"{field}: expected something to see, received a blank picture in row {{}}"
-    )
+    message = f"{field}: expected visible content, received a blank picture in row {{}}"
     return require_rows({"features": features}, blank, message)["features"]
 
 
 def check_pictures(
     request: Request, field: str, encoder: Encoder, fewest: int, most: int
 ) -> Request:
-    """Checks `field`: from `fewest` to `most` files, small enough. Decodes nothing."""
+    """Checks number, format and size of `field`'s files without decoding them."""
     shape = tf.shape(request[field])
     message = f"{field}: expected a list of pictures, received shape {{}}"
     request = require(request, tf.equal(tf.size(shape), 1), message, shape)

@@ -1,12 +1,12 @@
-"""Checks of a request inside the graph, so that whoever loads an export has them.
+"""Checks a request inside the graph, so that every program that loads it has them.
 
-A request is a dict of tensors by field. Every check returns it again, and whatever is
-computed from what it returns waits for the check: nothing of a bad request is computed,
-and of several mistakes the first in the order below is told. The error is TensorFlow's
-InvalidArgumentError, and its text holds "field: expected ..., received ...".
+A request is a dict of tensors by field. Every check returns it, and computations on the
+returned tensors wait for the check. So nothing of a bad request is computed, and of
+several mistakes the first in the order below is reported. The error is TensorFlow's
+InvalidArgumentError, and its text contains "field: expected ..., received ...".
 
-XLA leaves assertions out, and then wrong labels give finite wrong answers: what uses
-this must not be compiled with `jit_compile`.
+XLA omits assertions, and wrong labels would then give finite wrong answers. So users of
+this module must not be compiled with `jit_compile`.
 
 Shapes: S support examples, M queries, N way, D embedding size, P numbers of a class.
 """
@@ -18,12 +18,12 @@ import tensorflow as tf
 
 Request = dict[str, tf.Tensor]
 
-# Lengths of rows whose squares float32 can hold: 1.2e-38 to 3.4e38, with some room.
+# Lengths of rows whose squares fit in float32, 1.2e-38 to 3.4e38, with a margin.
 _SHORTEST, _LONGEST = 1e-18, 1e18
 
 
 class Limits(NamedTuple):
-    """What an export takes."""
+    """The limits of an export's requests."""
 
     embedding_size: int  # D
     parameters: int  # P, the class means below included
@@ -44,7 +44,7 @@ def check_support(request: Request, limits: Limits) -> Request:
 def check_labels(
     request: Request, field: str, rows: tf.Tensor, limits: Limits
 ) -> Request:
-    """Checks `labels` [S], one for each of the rows of `field`, and adds `way`."""
+    """Checks `labels` [S], one per row of `field`, and adds `way`."""
     shape = tf.shape(request["labels"])
     message = "labels: expected shape [S], received shape {}"
     request = require(request, tf.equal(tf.size(shape), 1), message, shape)
@@ -71,14 +71,14 @@ def check_classifier(request: Request, limits: Limits) -> Request:
 def unit_rows(rows: tf.Tensor) -> tf.Tensor:
     """Returns [M, D] rows of length 1; a zero row stays zero.
 
-    Source: `EmbeddingTable.normalized`, by which training data have length 1.
+    Source: `EmbeddingTable.normalized`, which gives training data length 1.
     """
     scaled, lengths = _scaled(rows)
     return scaled / tf.maximum(lengths, 1.0)
 
 
 def _scaled(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Rows divided by their largest entry, and their lengths: 1 or more, or zero."""
+    """Returns rows divided by their largest entry, and the lengths: 0 or at least 1."""
     largest = tf.reduce_max(tf.abs(rows), axis=1, keepdims=True)
     scaled = rows / tf.maximum(largest, np.finfo(rows.dtype.as_numpy_dtype).tiny)
     return scaled, tf.sqrt(tf.reduce_sum(scaled**2, axis=1, keepdims=True))
@@ -87,7 +87,7 @@ def _scaled(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def require(
     request: Request, ok: tf.Tensor, message: str, *facts: tf.Tensor | int
 ) -> Request:
-    """The request, once `ok`; else fails with `message`, its {} filled by `facts`."""
+    """Returns the request if `ok`, else fails with `message` filled with `facts`."""
     text = tf.strings.format(message, facts)
     with tf.control_dependencies([tf.debugging.Assert(ok, [text])]):
         return {field: tf.identity(value) for field, value in request.items()}
@@ -96,16 +96,16 @@ def require(
 def require_rows(
     request: Request, bad: tf.Tensor, message: str, *facts: tf.Tensor
 ) -> Request:
-    """Lets no `bad` row pass; tells of the first, its entries of `facts` before it."""
+    """Requires that no row is `bad`; reports the first one's `facts` and its number."""
     row = _first(bad)
-    told = [tf.pad(fact, [[0, 1]])[row] for fact in facts]  # also where there is none
+    told = [tf.pad(fact, [[0, 1]])[row] for fact in facts]  # works without rows too
     return require(request, ~tf.reduce_any(bad), message, *told, row)
 
 
 def _check_matrix(request: Request, field: str, rows: str, columns: int) -> Request:
-    """Lets only [any, columns] pass, and tells TensorFlow so."""
+    """Requires the shape [any, columns], and sets it as the static shape."""
     shape = tf.shape(request[field])
-    # Compares with [columns] whatever the rank, so that it cannot fail by itself.
+    # A comparison with [columns] cannot fail, whatever the rank.
     ok = tf.equal(tf.size(shape), 2) & tf.reduce_all(tf.equal(shape[1:], [columns]))
     message = f"{field}: expected shape [{rows}, {columns}], received shape {{}}"
     request = require(request, ok, message, shape)
@@ -119,7 +119,7 @@ def _check_count(request: Request, field: str, most: int, unit: str) -> Request:
 
 
 def _check_classes(request: Request, limits: Limits) -> Request:
-    """Lets only labels 0 to N - 1 pass, each of which occurs, and adds `way`."""
+    """Requires labels 0 to N - 1, each at least once, and adds `way`."""
     most, labels = limits.max_classes, request["labels"]
     bad = (labels < 0) | (labels >= most)
     expected = f"at most {most} classes, integers from 0 to {most - 1}"
@@ -138,7 +138,7 @@ def _check_classes(request: Request, limits: Limits) -> Request:
 
 
 def _check_values(request: Request, field: str, shortest: float) -> Request:
-    """Lets only finite rows pass, of lengths from `shortest` to `_LONGEST`."""
+    """Requires finite rows with lengths from `shortest` to `_LONGEST`."""
     bad = ~tf.reduce_all(tf.math.is_finite(request[field]), axis=1)
     message = f"{field}: expected finite numbers, received NaN or infinity in row {{}}"
     request = require_rows(request, bad, message)
@@ -152,5 +152,5 @@ def _check_values(request: Request, field: str, shortest: float) -> Request:
 
 
 def _first(bad: tf.Tensor) -> tf.Tensor:
-    """[] the place of the first True; 0 if there is none."""
+    """Returns [] the index of the first True; 0 if there is none."""
     return tf.argmax(tf.pad(tf.cast(bad, tf.int32), [[0, 1]]))

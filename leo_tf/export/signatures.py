@@ -1,4 +1,4 @@
-"""The functions of an export: adapt, predict, classify, embed; and of pictures.
+"""The functions of an export: adapt, predict, classify, embed; also for pictures.
 
 Shapes: S support examples, M queries, N way, D embedding size, Z latent size, P numbers
 of a class in the classifier, and of its mean where likeness is a cosine. All but D and
@@ -17,7 +17,7 @@ from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.transforms import beside
 from leo_tf.model.learner import AnyLearner, Learner, UnevenAdapted, uneven_adapt
 
-# Field -> type and shape, as export.json tells it and `specs` reads it.
+# Field -> type and shape, for export.json and `_spec`.
 _FIELDS = {
     "support": ("float32", "S", "D"),
     "labels": ("int64", "S"),
@@ -39,7 +39,7 @@ _FIELDS = {
     "latents_after": ("float32", "N", "Z"),
 }
 _ANSWERS = ("probabilities", "logits", "classes")
-# Of these there are some only where they were fitted; see `_Parts.answer`.
+# Answers of models with a fitted `Confidence`; see `_Parts._answers`.
 _FITTED = ("known", "plausible")
 _EXAMPLES = ("support", "labels")
 _HEALTH = ("support_loss", "support_accuracy")
@@ -56,26 +56,26 @@ _WITHOUT_CLASSIFIER = ("classify", "embed_images", "classify_images")
 
 
 def names_for(learner: AnyLearner, takes_pictures: bool = False) -> tuple[str, ...]:
-    """Returns the signatures of a method: fewer without a classifier, or pictures."""
+    """Returns a method's signatures by name: fewer without a classifier or pictures."""
     is_classifier = not hasattr(learner, "answer")
     names = tuple(_SIGNATURES) if is_classifier else _WITHOUT_CLASSIFIER
     return tuple(n for n in names if takes_pictures or not n.endswith("_images"))
 
 
 class Servable(tf.Module):
-    """What is saved: raw variables, and the functions as attributes.
+    """The object to save, with raw variables and the functions as attributes.
 
-    The learner itself is in the functions' closure only: held as an attribute, a Keras
-    layer would be saved as an object, and whether programs that load sessions, as
-    TensorFlow Serving does, find its variables would depend on the version of Keras.
+    Only the functions' closure holds the learner. As an attribute, a Keras layer would
+    be saved as an object, and it would depend on the version of Keras whether programs
+    that load sessions, such as TensorFlow Serving, find its variables.
 
     Args:
-      learner: built, its variables as they are to be exported.
-      fitted: what was fitted to it on validation episodes, if anything.
-      dtype: of the learner: "float32" or "float64". Requests and answers are float32.
-      checked: whether to check requests in the graph. TensorFlow Lite cannot: it drops
-        assertions, so without them the functions take the right shapes only.
-      encoder: of pictures, if it takes any.
+      learner: built, with the variables to export.
+      fitted: its `Confidence`, if fitted.
+      dtype: the learner's, "float32" or "float64". Requests and answers are float32.
+      checked: checks requests in the graph. TensorFlow Lite drops assertions, so an
+        export for it has static shapes instead.
+      encoder: encoder of pictures, if the model takes any.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Servable(tf.Module):
         super().__init__(name="servable")
         self._names = names_for(learner, encoder is not None)
         held = getattr(learner, "variables", learner.trainable_variables)
-        # Of Keras variables, what they hold.
+        # The `value` of a Keras variable is a `tf.Variable`.
         self.learned = [v if isinstance(v, tf.Variable) else v.value for v in held]
         self.encoder = list(encoder.held) if encoder else []
         parts = _Parts(learner, limits, dtype, checked, fitted, encoder)
@@ -101,7 +101,7 @@ class Servable(tf.Module):
             setattr(self, name, traced(getattr(parts, name)))
 
     def signatures(self) -> dict[str, Callable]:
-        """Name -> function."""
+        """Returns name -> function."""
         return {name: getattr(self, name) for name in self._names}
 
 
@@ -113,9 +113,9 @@ def nearest_of(learner: AnyLearner, fitted: Confidence | None) -> Learner | None
 
 
 def described(limits: Limits, names: Sequence[str], is_fitted: bool = False) -> dict:
-    """Signature -> inputs and outputs -> field -> type and shape, in words.
+    """Returns signature -> inputs and outputs -> field -> type and shape, in words.
 
-    `is_fitted` tells whether anything was, see `Servable`.
+    `is_fitted` is True for a `Servable` with a fitted `Confidence`.
     """
     known = {"D": f"{limits.embedding_size}", "P": f"{limits.parameters}"}
 
@@ -137,19 +137,19 @@ def described(limits: Limits, names: Sequence[str], is_fitted: bool = False) -> 
 
 
 def shape_of(field: str, limits: Limits) -> list[int | None]:
-    """Returns the sizes of a field's dimensions, None for those that may differ."""
+    """Returns the sizes of a field's dimensions, None for variable ones."""
     known = {"D": limits.embedding_size, "P": limits.parameters}
     return [known.get(letter) for letter in _FIELDS[field][1:]]
 
 
 def _spec(field: str, limits: Limits, checked: bool) -> tf.TensorSpec:
-    """Of unknown shape where the graph checks, so that the error is ours."""
+    """Returns a field's spec, without a shape if the graph checks it."""
     shape = None if checked else shape_of(field, limits)
     return tf.TensorSpec(shape, _FIELDS[field][0], name=field)
 
 
 class _Parts:
-    """The functions before they are traced; arguments and results as in `_FIELDS`."""
+    """The functions before tracing, with arguments and results as in `_FIELDS`."""
 
     def __init__(self, learner, limits, dtype, checked, fitted, encoder):
         self._learner, self._limits, self._encoder = learner, limits, encoder
@@ -210,7 +210,7 @@ class _Parts:
         return self.classify(support, labels, queries)
 
     def _examples(self, support_images, labels):
-        """Features and labels; no picture is decoded where labels are wrong."""
+        """Returns features and labels. Wrong labels are refused before any decoding."""
         request = {"support_images": support_images, "labels": labels}
         request = self._pictures(request, "support_images", fewest=2)
         count = tf.size(request["support_images"])
@@ -222,7 +222,7 @@ class _Parts:
         return check_pictures(request, field, self._encoder, fewest, most)
 
     def _support(self, request: Request) -> Request:
-        """The request, checked, with `way`."""
+        """Returns the checked request, with `way`."""
         if self._checked:
             return checks.check_support(request, self._limits)
         way = tf.cast(tf.reduce_max(request["labels"]), tf.int32) + 1
@@ -266,7 +266,7 @@ class _Parts:
         return self._nearest.logits(means[tf.newaxis], queries[tf.newaxis])[0]
 
     def _answered(self, request, queries):
-        """[M, N] scores of a method that sees all queries together."""
+        """Returns [M, N] scores of a method that sees all queries together."""
         support = self._unit(request["support"])
         targets = tf.one_hot(request["labels"], request["way"], dtype=self._dtype)
         inputs = (x[tf.newaxis] for x in (support, targets, queries))
@@ -278,10 +278,10 @@ class _Parts:
     def _answers(self, logits, cosines):
         """Returns the answers to queries, and where two tables place them.
 
-        `known` is the share of validation queries that looked less as if they were of a
-        class of their episode: a query below 0.05 is of none of these, if 5 % false
-        alarms may be. Classes that are `plausible` by 0.1 or more are a set that holds
-        the right one in 90 % of cases.
+        `known` is the share of validation queries of their episode's classes with lower
+        scores. To accept 5 % false alarms, call queries below 0.05 "none of these". The
+        classes with a `plausible` of 0.1 or more are a set that contains the right one
+        in 90 % of cases.
         """
         probabilities = tf.nn.softmax(logits)
         answer = {
@@ -297,13 +297,13 @@ class _Parts:
         return answer
 
     def _rank(self, values, table):
-        """Where values are in an ascending table: from 0 to 1, in float32."""
+        """Returns the ranks of values in an ascending table, 0 to 1, in float32."""
         steps, table = len(table) - 1, tf.constant(table, self._dtype)
         if self._checked:
             flat = tf.reshape(values, [-1])
             place = tf.searchsorted(table, flat, side="right")
             place = tf.reshape(place, tf.shape(values))
-        else:  # TensorFlow Lite has no search
+        else:  # TensorFlow Lite has no `searchsorted`
             is_above = tf.expand_dims(values, -1) >= table
             place = tf.reduce_sum(tf.cast(is_above, tf.int32), axis=-1)
         return tf.cast(tf.maximum(place - 1, 0), tf.float32) / steps

@@ -1,4 +1,4 @@
-"""docs/serving.md tells the truth of exports: its Python runs, its errors are these."""
+"""Tests that the Python of docs/serving.md runs, and that its flags exist."""
 
 import pathlib
 import re
@@ -15,13 +15,13 @@ TEXT = DOCS.read_text("utf-8")
 
 @pytest.fixture(scope="module")
 def blocks() -> list[str]:
-    """The pieces of Python, in order."""
+    """Returns the blocks of Python, in order."""
     return re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def place(trained_export, tmp_path_factory) -> pathlib.Path:
-    """A directory with the exports that the text speaks of."""
+    """Returns a directory with the exports that the text uses."""
     directory = tmp_path_factory.mktemp("user")
     shutil.copytree(trained_export, directory / "models" / "leo")
     return directory

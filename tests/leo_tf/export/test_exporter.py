@@ -1,4 +1,4 @@
-"""Answers of an export, in this process; see test_export_loaders.py for others."""
+"""Answers of an export in this process; see test_loaders.py for other programs."""
 
 import json
 
@@ -32,7 +32,7 @@ MAX_CLASSES, MAX_SUPPORT = 7, 30
 
 @pytest.fixture(scope="module")
 def loaded(trained, tmp_path_factory):
-    """The exported run, loaded."""
+    """Returns the exported run, loaded."""
     directory = tmp_path_factory.mktemp("exports")
     caps = f"--max_classes={MAX_CLASSES}", f"--max_support={MAX_SUPPORT}"
     assert export(trained, directory, *caps) == 0
@@ -41,7 +41,7 @@ def loaded(trained, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ask(loaded):
-    """Calls a signature with arrays; gives arrays."""
+    """Returns a function that calls a signature with arrays, and returns arrays."""
 
     def ask(signature, request) -> dict[str, np.ndarray]:
         outputs = loaded.signatures[signature](**tensors(request))

@@ -1,4 +1,4 @@
-"""An export stands alone: it answers whoever loads it, in whatever way."""
+"""Tests that an export works without this package, however it is loaded."""
 
 import pathlib
 import subprocess
@@ -29,7 +29,7 @@ def version(trained_export) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def expected(version):
-    """(signature, number of the request) -> the answer in this process."""
+    """Returns (signature, number of the request) -> the answer in this process."""
     loaded = tf.saved_model.load(str(version))
     return {
         (signature, i): {
@@ -119,7 +119,7 @@ def test_a_fresh_process_that_cannot_import_this_package_answers_alike(
 
 
 def saved_model_cli(*arguments, cwd) -> str:
-    """What TensorFlow's program prints; run beside the interpreter of this process."""
+    """Returns the output of TensorFlow's program in this process's environment."""
     program = pathlib.Path(sys.executable).with_name("saved_model_cli")
     command = [str(program), *map(str, arguments)]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
@@ -192,7 +192,7 @@ WRONG = {
 
 
 def in_session(path):
-    """A SavedModel as programs of TensorFlow 1 load it."""
+    """Loads a SavedModel as TensorFlow 1 does."""
     v1 = tf.compat.v1
     session = v1.Session(graph=tf.Graph())
     with session.graph.as_default():

@@ -1,4 +1,4 @@
-"""Tests that the card of an export says what export.json says, in the hub's form."""
+"""Tests that the card of an export agrees with export.json, in the hub's format."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""An export of the embedded set takes pictures, whoever loads it, asks or serves it."""
+"""Pictures in exports of the embedded data set: in Python, in C and on a server."""
 
 import base64
 import io
@@ -43,7 +43,7 @@ def as_array(files) -> np.ndarray:
 
 
 def features_of(files) -> np.ndarray:
-    """[n, D] as `--mode=embed` makes them, in half precision as the embedded set's."""
+    """Returns features [n, D] as in training, in the embedded set's half precision."""
     pixels = [
         np.frombuffer(worker.decoded(file, 32, "crop"), np.uint8).reshape(32, 32, 3)
         for file in files
@@ -54,7 +54,7 @@ def features_of(files) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """A directory with version 1 of nearest centroid on the embedded features."""
+    """Returns a directory with version 1: nearest centroid on the embedded features."""
     directory = tmp_path_factory.mktemp("pictures")
     learner, limits = NearestCentroid(), Limits(D, D, 5, 9)
     encoder = encoder_of(None, is_embedded=True)
@@ -106,7 +106,7 @@ def test_programs_without_python_give_it_pictures_as_tensorflow_serving_does(dir
 
 
 def header(width, height) -> bytes:
-    """A small file that says it is large."""
+    """Returns a small file with a header that claims another size."""
     good = encoded(photo(8, 8))
     return good[:16] + struct.pack(">II", width, height) + good[24:]
 
@@ -124,7 +124,7 @@ BAD = {
     "pixels, received 0": ("images", [header(2**32 - 5, 8)]),
     "at most 134217728 pixels": ("images", [LARGE] * 9),
     "undamaged pictures": ("images", [FILES[0][:-30]]),
-    "something to see, received a blank picture in row 1": ("images", [TWO[0], BLANK]),
+    "visible content, received a blank picture in row 1": ("images", [TWO[0], BLANK]),
 }
 
 
@@ -147,7 +147,7 @@ def test_no_picture_is_decoded_where_labels_are_wrong(model, labels):
     more = {"query_images": as_array(FILES[:1])}
     for signature, fields in (("adapt_images", {}), ("classify_images", more)):
         inputs = {"support_images": damaged, "labels": np.array(labels), **fields}
-        with pytest.raises(RequestError, match="^labels: expected"):
+        with pytest.raises(RequestError, match=r"^labels: expected"):
             model(signature, inputs)
 
 
@@ -290,17 +290,17 @@ def test_what_made_the_features_is_found_again_or_it_is_said_why_not(tmp_path):
     hog = backbone_named("hog")
     made = {"backbone": "hog", "weights": hog.digest, "views": "whole", "side": 32}
     assert isinstance(encoder_of(made, False), Encoder)
-    assert "another than" in encoder_of({**made, "weights": "other"}, False)
+    assert "is not the backbone" in encoder_of({**made, "weights": "other"}, False)
     assert "--backbone" in encoder_of({**made, "backbone": "gone.keras"}, False)
     assert "stays outside" in encoder_of({**made, "side": None}, False)
     assert "stays outside" in encoder_of({**made, "backbone": "numpy:abs"}, False)
-    assert "nothing tells" in encoder_of(None, False)
+    assert "no backbone is recorded" in encoder_of(None, False)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("views", ["whole", "center", "multiview"])
 def test_each_view_is_that_of_training(views):
-    def means(pictures):  # of rows: a mirror, or another crop, gives others
+    def means(pictures):  # over weighted rows; a mirror or another crop changes them
         weights = np.arange(1.0, 33.0)[:, np.newaxis]
         return (pictures * weights).reshape(-1, 32 * 32, 3)[:, :700].sum(axis=1)
 

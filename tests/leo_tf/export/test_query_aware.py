@@ -1,4 +1,4 @@
-"""Exports of methods that see all queries together: `classify`, and nothing else.
+"""Exports of methods that see all queries together: they have `classify` only.
 
 Shapes: S support examples, M queries, N way, D features.
 """
@@ -117,5 +117,5 @@ def test_a_server_serves_it(out):
 def test_tensorflow_lite_is_refused_in_a_line(run, tmp_path, capsys):
     assert export(run, tmp_path / "lite", "--export_format=tflite") == 2
     said = capsys.readouterr().err
-    assert "expected saved_model, for TensorFlow Lite lacks operators" in said
+    assert "expected saved_model, because TensorFlow Lite lacks operators" in said
     assert "tflite for BDCSPN" in said and not (tmp_path / "lite").exists()

@@ -1,4 +1,4 @@
-"""What the graph itself refuses, and in which words."""
+"""Requests that the graph itself refuses, and its messages."""
 
 import itertools
 
@@ -25,14 +25,14 @@ LABELS = GOOD["labels"]
 
 
 def row(field, number, value):
-    """The good value of a field with one row filled with a value."""
+    """Returns the good value of a field with one row replaced by a constant."""
     changed = GOOD[field].copy()
     changed[number] = value
     return changed
 
 
 def matrix_cases(field, letter):
-    """Changed request, and what the error says; for a field of D columns."""
+    """Returns changes of a request, each with its message, for a field of D columns."""
     good, shape = GOOD[field], f"expected shape [{letter}, {D}], received shape"
     rows = "expected finite numbers, received NaN or infinity in row"
     return [
@@ -108,7 +108,7 @@ def signatures(trained, tmp_path_factory):
 
 
 def refusal(function, request) -> str:
-    """What the graph says against a request: one line."""
+    """Returns the graph's error for a request: one line."""
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         function(**tensors(request))
     said = caught.value.message.partition("assertion failed: [")[2]
@@ -151,7 +151,7 @@ def test_of_several_mistakes_the_first_in_order_is_told(signatures):
     ]
     for (words, changes), (_, later) in itertools.combinations(bad, 2):
         request = part({**GOOD, **later, **changes}, *SIGNATURES["classify"])
-        for _ in range(3):  # checks that ran at once would tell now this, now that
+        for _ in range(3):  # checks in parallel would report either of them
             assert refusal(signatures["classify"], request).startswith(words)
 
 

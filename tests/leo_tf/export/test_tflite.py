@@ -1,4 +1,4 @@
-"""TensorFlow Lite answers as the training code does, with built-in operators only."""
+"""Tests that TensorFlow Lite agrees with training, with built-in operators only."""
 
 import json
 import pathlib
@@ -27,7 +27,7 @@ from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.model.leo import LEO
 
 SUPPORT = ("support", "labels")
-# The interpreter's, of which the test is that it needs no other.
+# The old interpreter has the built-in operators only, as these tests need.
 pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
 
 
@@ -77,7 +77,7 @@ def test_uneven_shots_are_answered_as_by_the_saved_model(interpreter, trained_ex
 
 def test_only_built_in_operators_are_needed(interpreter):
     names = {operator["op_name"] for operator in interpreter._get_ops_details()}
-    assert "WHILE" in names  # of the relation network: all are listed
+    assert "WHILE" in names  # from the relation network, so the list is complete
     assert not [name for name in names if name.startswith(("Flex", "CUSTOM"))]
 
 

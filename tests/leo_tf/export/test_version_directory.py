@@ -1,4 +1,4 @@
-"""What an export writes, where, and what it leaves alone."""
+"""Files that an export writes, and files that it must not change."""
 
 import hashlib
 import json
@@ -20,13 +20,13 @@ from leo_tf.runs.checkpoints import Checkpoints
 
 @pytest.fixture(scope="module")
 def out(trained_export) -> pathlib.Path:
-    """A directory with version 1: not to be changed."""
+    """Returns a directory with version 1. Tests must not change it."""
     return trained_export
 
 
 @pytest.fixture(scope="module")
 def plain(train, quick_jobs, tmp_path_factory) -> pathlib.Path:
-    """A run of nearest centroid, which is exported quickly: not to be changed."""
+    """Returns a run of nearest centroid. Tests must not change it."""
     workdir = tmp_path_factory.mktemp("plain") / "run"
     assert train(workdir, "--method=centroid", "--quiet") == 0
     return workdir
@@ -34,7 +34,7 @@ def plain(train, quick_jobs, tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture
 def plain_copy(plain, tmp_path) -> pathlib.Path:
-    """A copy of it, to damage at will."""
+    """Returns a copy of `plain` that tests may damage."""
     return pathlib.Path(shutil.copytree(plain, tmp_path / "copy"))
 
 
@@ -90,7 +90,7 @@ def test_the_manifest_has_the_digest_of_every_other_file(out):
     files = facts_of(out / "1")["files"]
     found = [f for f in (out / "1").rglob("*") if f.is_file()]
     names = {f.relative_to(out / "1").as_posix() for f in found}
-    names -= {"export.json", "README.md"}  # the latter is for people to edit
+    names -= {"export.json", "README.md"}  # README.md may be edited
     assert set(files) == names and "saved_model.pb" in names
     for name, digest in files.items():
         content = (out / "1" / name).read_bytes()
@@ -162,7 +162,7 @@ def test_versions_count_up_and_none_is_written_over(plain, tmp_path, capsys):
     assert export(plain, out, "--export_version=7") == 0
     assert export(plain, out) == 0
     (out / "10x").mkdir()
-    (out / "6").mkdir()  # empty, yet somebody's
+    (out / "6").mkdir()  # empty, but taken
     before = listing(out)
     for taken in (6, 7):
         assert export(plain, out, f"--export_version={taken}") == 2

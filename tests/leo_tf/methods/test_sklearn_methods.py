@@ -212,7 +212,7 @@ def test_it_is_run_tested_compared_and_not_exported(train, evaluate, tmp_path, c
     export = "--mode=export", f"--workdir={run}", f"--export_dir={out}", "--quiet"
     assert command_line.main(["run_leo.py", *export]) == 2
     said = capsys.readouterr().err
-    assert "--mode=export: expected a method that is computed by TensorFlow" in said
+    assert "--mode=export: expected a method that runs in TensorFlow" in said
     assert SVC_NAME in said and not out.exists()
     job, mode = tmp_path / "job", ("--mode=compare", "--jobs=0")
     assert train(job, *mode, f"--methods={SVC_NAME},centroid", "--quiet") == 0
