@@ -1,4 +1,4 @@
-"""Clients and servers of exported models; needs nothing of training."""
+"""Clients and servers of exported models, independent of the training code."""
 
 from leo_tf.serving.classifier import Classifier
 

@@ -3,14 +3,14 @@
     classifier = Classifier("exported").fit(features, ["cat", "dog", "cat"])
     classifier.predict(new_features)
 
-    classifier.fit(["cat.jpg", "dog.png"], ["cat", "dog"])  # of a model of pictures
+    classifier.fit(["cat.jpg", "dog.png"], ["cat", "dog"])  # if it takes pictures
 
-`Classifier("lda")`, "ridge" and "centroid" need no model, and NumPy alone.
+`Classifier("lda")`, "ridge" and "centroid" need no model.
 
-Only TensorFlow and NumPy are needed, and for a model on a server NumPy alone; none of
-the code that trained the model.
+An exported model needs TensorFlow and NumPy. A model on a server and the closed forms
+need NumPy only. The training code is never needed.
 
-Shapes: S support examples, M queries, N classes, D features, P numbers a class.
+Shapes: S support examples, M queries, N classes, D features, P numbers per class.
 """
 
 import os
@@ -36,14 +36,14 @@ from leo_tf.serving.inputs import (
 from leo_tf.serving.models import LocalModel, Model, Source, connect
 from leo_tf.serving.pictures import are_pictures, embedded
 
-# Of what one request may hold; 10 MB as JSON. More queries go in several requests.
+# Limit of one request, 10 MB of JSON. More queries are sent in several requests.
 _NUMBERS_PER_REQUEST = 2**19
 _PARAMETERS = ("source", "timeout", "headers", "unknown", "false_alarms")
-# What an export tells on top if it was fitted on validation episodes: the share of
-# queries less like any class, and of each class the coverage that leaves it out.
+# Outputs of an export that was fitted on validation episodes: the share of queries less
+# like any class, and for each class one minus the least coverage that includes it.
 _FITTED = "known", "plausible"
 _STEPS, _ROUNDING = 200, 1e-6
-_NAMES = "feature_names"  # saved if there are any
+_NAMES = "feature_names"  # saved only if `fit` saw names
 _SAVED = ("classifier", "classes", "support", "support_labels", "support_health")
 
 
@@ -54,38 +54,37 @@ class NotFittedError(ValueError, AttributeError):
 class Classifier:
     """Adapts an exported model to labelled examples, then classifies.
 
-    The examples are kept, so that `partial_fit` and `remove_class` go on from them: the
-    model adapts anew to all, which takes as long as `fit`. A call that is refused is a
-    ValueError that names the field, what was expected and what was received, and
-    changes nothing.
+    It keeps the examples. `partial_fit` and `remove_class` adapt the model anew to all
+    of them, which takes as long as `fit`. A refused call raises a ValueError with the
+    field, the expected and the received value, and changes nothing.
 
     Args:
-      source: a directory of versions that `--mode=export` wrote (the newest at the time
-        is used), one version, or the URL of a server ("http://host:8501", or with its
+      source: a directory of versions that `--mode=export` wrote (`fit` takes the newest
+        one), one version, or the URL of a server ("http://host:8501", or with its
         model, "http://host:8501/v1/models/leo"). Or "centroid", "ridge" or "lda", which
-        need no model at all: see `closed_forms.py`.
-      timeout: seconds until a server must have answered.
+        need no model: see `closed_forms.py`.
+      timeout: seconds to wait for a server's answer.
       headers: name -> text, sent to a server with every request, such as
-        {"Authorization": "Bearer ..."}. "http://user:password@host" authenticates,
-        too. Messages, `repr` and `save` leave all of that out; a pickle holds it.
-      unknown: what `predict` says of a row that looks like no class, a label of the
-        classes' kind, such as "other" or -1; None for always a class. It takes an
-        export of a run with validation classes.
-      false_alarms: then, the share of rows of known classes, 0 to 1, that it may be
-        said of; as it came out on validation episodes, in steps of 0.005. `save` keeps
-        neither.
+        {"Authorization": "Bearer ..."}. "http://user:password@host" authenticates too.
+        Messages, `repr` and `save` omit all of these, but a pickle has them.
+      unknown: label that `predict` returns for a row that looks like no class, of the
+        classes' kind, such as "other" or -1; None to always return a class. It needs
+        an export of a run with validation classes.
+      false_alarms: share of rows of known classes, 0 to 1, that may get the label
+        `unknown`, as measured on validation episodes, in steps of 0.005. `save` omits
+        both.
 
     Attributes:
       classes_: [N] the labels, sorted.
       n_features_in_: D.
-      feature_names_in_: [D] the names of the columns, if `fit` saw a DataFrame whose
-        are text: later ones must have the same in this order.
-      classifier_: [N, P] what the model made of the examples.
+      feature_names_in_: [D] names of the columns, if `fit` saw a DataFrame with text
+        names. Later ones must have the same names in this order.
+      classifier_: [N, P] the adapted classifier.
       support_, support_labels_: [S, D] and [S], the examples.
-      support_loss_, support_accuracy_: of the classifier on them.
+      support_loss_, support_accuracy_: loss and accuracy on the examples.
     """
 
-    unknown: Any = None  # of a pickle that has none
+    unknown: Any = None  # default for old pickles
     false_alarms = 0.05
 
     def __init__(
@@ -103,15 +102,14 @@ class Classifier:
         self.false_alarms = false_alarms
 
     def fit(self, features: ArrayLike, labels: ArrayLike) -> "Classifier":
-        """Adapts to these examples, and forgets any before them.
+        """Adapts to these examples, and forgets earlier ones.
 
         Args:
-          features: [S, D] numbers; or of S pictures, if the model takes any, the paths
-            of JPEG or PNG files, their bytes, or images of Pillow's. The same goes for
-            all that take features.
-          labels: [S] strings, whole numbers, booleans, bytes or dates (`datetime`'s,
-            pandas' or NumPy's; the last come back); two different ones at least, each
-            with any number of examples.
+          features: [S, D] numbers; or S pictures, if the model takes any: paths of JPEG
+            or PNG files, their bytes, or Pillow images. All methods take either.
+          labels: [S] strings, whole numbers, booleans, bytes or dates (of `datetime`,
+            pandas or NumPy; returned as NumPy's). At least two classes, each with any
+            number of examples.
         """
         model, names = self._newest(), feature_names(features)
         features = _rows(model, features)
@@ -124,10 +122,10 @@ class Classifier:
         labels: ArrayLike,
         classes: Sequence[Any] | np.ndarray | None = None,
     ) -> "Classifier":
-        """Adds examples, of known classes or new ones, to those seen before.
+        """Adds examples of known or new classes.
 
-        If `classes` are given, there may be no other labels. A class is known once it
-        has an example. Features and labels are those of `fit`.
+        If `classes` are given, other labels are refused. A class is known once it has
+        an example. Features and labels are as for `fit`.
         """
         model = self._newest()
         if not hasattr(self, "support_"):
@@ -146,7 +144,7 @@ class Classifier:
         return self._adapt(model, features, labels, names)
 
     def remove_class(self, label: Any) -> "Classifier":
-        """Forgets a class; the examples of the others, two at least, stay."""
+        """Forgets a class. At least two others must remain."""
         self._check_fitted()
         removed = checked_labels([label], 1, self.classes_)
         keep = self.support_labels_ != removed
@@ -157,7 +155,7 @@ class Classifier:
         return self._adapt(self._newest(), support, labels, self._names())
 
     def predict(self, features: ArrayLike) -> np.ndarray:
-        """Returns [M] the label of each row of features [M, D], or `unknown`."""
+        """Returns [M] labels of the rows of features [M, D], or `unknown`."""
         answers = self._answers(features)
         if self.unknown is None:
             return self.classes_[answers["classes"]]
@@ -170,11 +168,11 @@ class Classifier:
     def predict_set(
         self, features: ArrayLike, coverage: float = 0.9
     ) -> list[np.ndarray]:
-        """Returns of each row the labels that it may have: sorted, one at least.
+        """Returns for each row the labels that it may have: sorted, at least one.
 
-        In new episodes like those of validation, of the same way and shot, the right
-        label is among them in a share `coverage` of cases, or more. It takes an export
-        of a run with validation classes.
+        In new episodes like those of validation, with the same way and shot, they
+        contain the right label with a probability of `coverage` or more. It needs an
+        export of a run with validation classes.
 
         Source: conformal prediction, calibrated over episodes; see
         `leo_tf.evaluation.confidence`.
@@ -191,7 +189,7 @@ class Classifier:
         return self._answers(features)["probabilities"]
 
     def decision_function(self, features: ArrayLike) -> np.ndarray:
-        """Returns [M, N] logits; of two classes [M], the second's less the first's."""
+        """Returns [M, N] logits; for two classes [M], the second minus the first."""
         logits = self._answers(features)["logits"]
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
@@ -201,7 +199,7 @@ class Classifier:
         labels: ArrayLike,
         sample_weight: Sequence[float] | np.ndarray | None = None,
     ) -> float:
-        """Returns the accuracy, each row counted by its weight."""
+        """Returns the accuracy, with rows weighted by `sample_weight`."""
         predicted = self.predict(features)
         labels = checked_labels(labels, len(predicted), self.classes_)
         return float(np.average(predicted == labels, weights=sample_weight))
@@ -209,7 +207,7 @@ class Classifier:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the adapted classifier and its examples as an .npz file.
 
-        It holds plain arrays, no pickle, and not the model: `load` asks for that.
+        It has plain arrays and no pickle. It omits the model, which `load` takes.
         """
         self._check_fitted()
         health = np.array([self.support_loss_, self.support_accuracy_])
@@ -235,7 +233,7 @@ class Classifier:
         headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> "Classifier":
-        """Returns what `save` wrote, for use with the model at `source`.
+        """Restores a classifier that `save` wrote, for the model at `source`.
 
         Other arguments are those of the constructor.
         """
@@ -251,7 +249,7 @@ class Classifier:
         return self._keep(*arrays, names)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Returns the arguments of the constructor, as scikit-learn asks for them."""
+        """Returns the arguments of the constructor, for scikit-learn."""
         return {name: getattr(self, name) for name in _PARAMETERS}
 
     def set_params(self, **params: Any) -> "Classifier":
@@ -274,21 +272,21 @@ class Classifier:
         return f"Classifier({source!r}, timeout={self.timeout!r}{headers}{unknown})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves out the loaded model, which is found again by `source`."""
+        """Leaves out the loaded model, which `source` can restore."""
         return {name: each for name, each in vars(self).items() if name != "_model"}
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "classes_")
 
     def __sklearn_tags__(self) -> Any:
-        # Only scikit-learn asks, so it is there.
+        # Only scikit-learn calls this, so it is installed.
         from sklearn.utils import ClassifierTags, Tags, TargetTags
 
         tags = ClassifierTags()
         return Tags("classifier", TargetTags(required=True), classifier_tags=tags)
 
     def _newest(self) -> Model:
-        """The model; a new fit is a new look for the newest version."""
+        """Returns the model; each fit looks for the newest version."""
         return connect(self.source, self.timeout, self.headers)
 
     def _adapt(
@@ -311,7 +309,7 @@ class Classifier:
         return self._keep(*fitted, health, names)
 
     def _keep(self, *arrays: Any) -> "Classifier":
-        """Takes what `_SAVED` names, in its order, and names of features or None."""
+        """Stores arrays in the order of `_SAVED`, then names of features or None."""
         self.classifier_, self.classes_, self.support_, self.support_labels_ = arrays[
             :4
         ]
@@ -326,7 +324,7 @@ class Classifier:
         return getattr(self, "feature_names_in_", None)
 
     def _checked(self, model: Model, features: ArrayLike) -> np.ndarray:
-        """Returns features [rows, D] that are as those of `fit`."""
+        """Returns features [rows, D], checked against those of `fit`."""
         check_feature_names(feature_names(features), self._names())
         return _rows(model, features, self.n_features_in_)
 
@@ -337,7 +335,7 @@ class Classifier:
         features = self._checked(self._model, features)
         size = max(1, _NUMBERS_PER_REQUEST // self.n_features_in_)
         rows = np.zeros([0, len(self.classes_)], np.float32)
-        # Of no queries, whose columns JSON could not tell.
+        # For no queries, because an empty list in JSON has no columns.
         none: dict[str, np.ndarray] = {"probabilities": rows, "logits": rows}
         none["classes"] = np.zeros(0, np.int64)
         answers = [none]
@@ -350,11 +348,11 @@ class Classifier:
         return {n: np.concatenate([each[n] for each in several]) for n in names}
 
     def _fitted(self, answers: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-        """What was fitted on validation episodes, of answers."""
+        """Returns an output that was fitted on validation episodes."""
         if not len(answers["classes"]):
             return answers["probabilities" if name == "plausible" else "classes"]
         if name not in answers:
-            expected = "an export that was fitted to validation episodes"
+            expected = "an export that was fitted on validation episodes"
             raise refused("source", expected, "a model that was not")
         return np.asarray(answers[name])
 
@@ -366,7 +364,7 @@ class Classifier:
 
 
 def _rows(model: Model, values: ArrayLike, size: int | None = None) -> np.ndarray:
-    """Returns features [rows, D] as they are given, or of pictures."""
+    """Returns features [rows, D] as given, or computed from pictures."""
     pictures: Any = values
     return checked_features(
         embedded(model, pictures) if are_pictures(values) else values, size

@@ -1,7 +1,7 @@
-"""Classifiers that need no training and no export: a support set is all they see.
+"""Classifiers computed from a support set alone, without training or an export.
 
-They answer as an exported model does, in NumPy and float64. Rows have length 1 before
-anything else, as everywhere here.
+They have the signatures of an exported model, in NumPy and float64. Rows are first
+scaled to length 1, as everywhere here.
 
 Shapes: S support examples, M queries, N classes, D features, P = D + 1 weights and bias
 of a class.
@@ -14,28 +14,28 @@ import numpy as np
 
 from leo_tf.errors import refused
 
-# How sure answers are, not which: cosines alone are never sure.
+# Scale of the logits, which changes confidence, not answers: cosines alone are small.
 _SCALE = 10.0
 _STRENGTH = 1.0  # of ridge regression's penalty
-# Squared distances of rows of length 1 to their mean, below which all are equal.
+# Squared distance of rows of length 1 to their mean below which they count as equal.
 _NO_SCATTER = 1e-12
 
 
 def centroid(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The class whose mean has the largest cosine (Snell et al., arXiv:1703.05175).
+    """Fits nearest centroid by cosine (Snell et al., arXiv:1703.05175).
 
     Args:
       rows: [S, D] of length 1.
       labels: [S], 0 to N - 1.
 
     Returns:
-      [N, P], and so do all in this file.
+      A classifier [N, P], like all functions in `CLOSED_FORMS`.
     """
     return _with_bias(_SCALE * _unit(_means(rows, labels)), 0.0)
 
 
 def ridge(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Least squares onto one-hot labels, with a penalty of 1 and a free bias."""
+    """Fits least squares onto one-hot labels, with a penalty of 1 and a free bias."""
     centre, targets = rows.mean(axis=0), np.eye(labels.max() + 1)[labels]
     x, y = rows - centre, targets - targets.mean(axis=0)
     gram = x @ x.T + _STRENGTH * np.eye(len(x))  # [S, S]
@@ -45,18 +45,18 @@ def ridge(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def lda(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Linear discriminant analysis of classes that are equally likely.
+    """Fits linear discriminant analysis of equally likely classes.
 
-    The covariance within classes is that of the support around its classes' means,
-    shrunk to a ball as far as Ledoit and Wolf (2004) find best. With one example a
-    class, or equal ones, it has no scatter, and the answer is the nearest mean's.
+    The covariance within classes is that of the support around the class means, with
+    the shrinkage of Ledoit and Wolf (2004). With one example per class, or equal ones,
+    there is no scatter, and the answer is the nearest mean.
     """
     means = _means(rows, labels)  # [N, D]
     apart = rows - means[labels]
     shrinkage, level = _ledoit_wolf(apart)
     if level * apart.shape[1] < _NO_SCATTER:
         return _with_bias(_SCALE * means, -_SCALE / 2 * _squares(means))
-    # ((1 - a) X'X / S + a l I)^-1 means, by a system of S equations in place of D.
+    # ((1 - a) X'X / S + a l I)^-1 means, solved with S equations instead of D.
     ball, part = shrinkage * level, (1 - shrinkage) / len(apart)
     if ball == 0:  # more examples than directions
         covariance = part * apart.T @ apart
@@ -70,7 +70,7 @@ def lda(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _ledoit_wolf(x: np.ndarray) -> tuple[float, float]:
-    """The shrinkage a, 0 to 1, and the level l of the ball, for x [S, D] around 0.
+    """Returns the shrinkage a, 0 to 1, and the mean variance l, for centred x [S, D].
 
     Source: Ledoit and Wolf, 2004, "A well-conditioned estimator for large-dimensional
     covariance matrices"; as scikit-learn's `ledoit_wolf`.
@@ -85,7 +85,7 @@ def _ledoit_wolf(x: np.ndarray) -> tuple[float, float]:
 
 
 class ClosedForm:
-    """One of these as a model for a `Classifier`."""
+    """A closed form as the model of a `Classifier`."""
 
     def __init__(self, name: str):
         self._fit = CLOSED_FORMS[name]
@@ -93,10 +93,10 @@ class ClosedForm:
     def __call__(
         self, signature: str, inputs: Mapping[str, Any]
     ) -> dict[str, np.ndarray]:
-        """The outputs of "adapt" or "predict", as an export has them.
+        """Returns the outputs of "adapt" or "predict", like an export.
 
         Raises:
-          RequestError: if there is one class only, or rows are not finite or zero.
+          RequestError: if there is one class only, or a row is zero or not finite.
         """
         if signature == "predict":
             return _answers(inputs["classifier"], _checked(inputs, "queries"))
@@ -128,7 +128,7 @@ def _answers(classifier: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _checked(inputs: Mapping[str, Any], name: str) -> np.ndarray:
-    """[rows, D] of length 1, in float64."""
+    """Returns [rows, D] of length 1, in float64."""
     rows = np.asarray(inputs[name], np.float64)
     for bad, expected, received in (
         (~np.isfinite(rows).all(axis=1), "finite numbers", "NaN or infinity"),

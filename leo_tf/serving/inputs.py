@@ -1,4 +1,4 @@
-"""The features and labels that users give a `Classifier`, as plain arrays."""
+"""Converts features and labels given to a `Classifier` to plain arrays."""
 
 import datetime
 import numbers
@@ -13,14 +13,14 @@ from leo_tf.errors import RequestError, refused
 
 _KINDS = {"b": "booleans", "i": "numbers", "u": "numbers", "f": "numbers"}
 _KINDS |= {"U": "strings", "S": "bytes", "M": "dates"}
-# What scikit-learn says, which shows as many.
+# Scikit-learn's limit, for the same message.
 _NAMES_SHOWN = 5
 
 
 def checked_features(values: ArrayLike, size: int | None = None) -> np.ndarray:
     """Returns numbers [rows, D] as float32; D must be `size` if that is given.
 
-    ValueError if they are not; what numbers they are is left to the model to check.
+    Raises a ValueError for other types and shapes. The model checks the values.
     """
     if hasattr(values, "toarray"):
         received = f"a sparse {type(values).__name__}: `toarray()` makes it dense"
@@ -37,12 +37,12 @@ def checked_features(values: ArrayLike, size: int | None = None) -> np.ndarray:
         raise refused("features", "numbers [rows, D]", received)
     if size is not None and array.shape[1] != size:
         raise refused("features", f"{size} columns", f"{array.shape[1]} columns")
-    with np.errstate(over="ignore"):  # infinite then, and refused by the model
+    with np.errstate(over="ignore"):  # the model refuses an overflow
         return array.astype(np.float32)
 
 
 def _text_column(values: Any, array: np.ndarray) -> str:
-    """Says where an array of objects has the first that is no number."""
+    """Returns where an array of objects has the first that is not a number."""
     columns = array.T if array.ndim == 2 else array[np.newaxis]
     names = getattr(values, "columns", range(len(columns)))
     for name, column in zip(names, columns):
@@ -56,10 +56,10 @@ def _text_column(values: Any, array: np.ndarray) -> str:
 
 
 def feature_names(values: Any) -> np.ndarray | None:
-    """Returns [D] the names of a DataFrame's columns if they are text, else None.
+    """Returns [D] names of a DataFrame's columns if they are text, else None.
 
     Raises:
-      RequestError: if some are and others are not.
+      RequestError: if only some are text.
     """
     names = np.asarray(list(getattr(values, "columns", ())), object)
     kinds = sorted({type(name).__name__ for name in names})
@@ -69,7 +69,7 @@ def feature_names(values: Any) -> np.ndarray | None:
 
 
 def check_feature_names(given: np.ndarray | None, fitted: np.ndarray | None) -> None:
-    """Compares with those of `fit`, and says the same of them as scikit-learn does."""
+    """Compares names with those of `fit`, with scikit-learn's messages."""
     if given is None or fitted is None:
         message = ""
         if given is not None:
@@ -103,7 +103,7 @@ def checked_labels(
 ) -> np.ndarray:
     """Returns [rows] labels of one kind as a plain array; ValueError otherwise.
 
-    If labels `like` them are given, the kind must be theirs.
+    If `like` is given, their kind must be that of these labels.
     """
     # NumPy would silently turn the 1 of [1, "a"] into a string.
     array = values if isinstance(values, np.ndarray) else np.asarray(values, object)
@@ -120,7 +120,7 @@ def checked_labels(
         kept = array if array.dtype.kind == "M" else array.tolist()
         changed = [given for given, held in zip(objects, kept) if given != held]
         if changed:  # zeros at the end of text and bytes, digits of large integers
-            raise refused(name, "what a NumPy array can hold", repr(changed[0]))
+            raise refused(name, "labels that NumPy can store", repr(changed[0]))
     _check_kinds({_kind(array)})
     if like is not None and _kind(array) != _kind(like):
         raise refused(name, f"{_kind(like)}, as at `fit`", _kind(array))
@@ -131,9 +131,9 @@ def checked_labels(
 
 
 def with_unknown(classes: np.ndarray, unknown: Any) -> np.ndarray:
-    """Returns [N + 1] the classes and then `unknown`, none of them changed.
+    """Returns [N + 1] the classes and then `unknown`, all unchanged.
 
-    ValueError if it is one of them, or no array can hold all.
+    Raises a ValueError if it is one of the classes, or no array can hold all.
     """
     last = checked_labels([unknown], 1, classes, "unknown")
     try:
@@ -143,7 +143,7 @@ def with_unknown(classes: np.ndarray, unknown: Any) -> np.ndarray:
     except (TypeError, ValueError, OverflowError):
         is_kept = False
     if not is_kept or every[-1] in every[:-1]:
-        expected = "a label of no class that an array of them can hold"
+        expected = "a label of no class that fits in an array with the classes"
         raise refused("unknown", expected, repr(unknown))
     return every
 
@@ -156,7 +156,7 @@ def checked_share(name: str, share: Any) -> float:
 
 
 def fit_together(arrays: Sequence[np.ndarray], names: np.ndarray | None = None) -> bool:
-    """Says whether arrays as `Classifier.save` writes them can be of one classifier."""
+    """Tells whether arrays of `Classifier.save` belong to one classifier."""
     classifier, classes, support, labels, health = arrays
     ranks = [array.ndim for array in arrays]
     return (
@@ -171,13 +171,13 @@ def fit_together(arrays: Sequence[np.ndarray], names: np.ndarray | None = None) 
 
 
 def _plain(label: Any) -> Any:
-    """Returns a date as NumPy's, and any other label as it is."""
+    """Returns a date as a NumPy date, and any other label unchanged."""
     if not isinstance(label, datetime.date) or label != label:  # pandas.NaT
         return label
     if getattr(label, "tzinfo", None) is not None:
-        expected = "dates without a time zone: it would be lost"
+        expected = "dates without a time zone, which would be lost"
         raise refused("labels", expected, repr(label))
-    of_pandas = getattr(label, "to_datetime64", None)  # it may have nanoseconds
+    of_pandas = getattr(label, "to_datetime64", None)  # keeps nanoseconds
     return of_pandas() if of_pandas else np.datetime64(label)
 
 

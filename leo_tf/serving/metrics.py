@@ -1,6 +1,6 @@
 """Metrics of the server in the text format of Prometheus.
 
-Their labels have few values: paths that nobody answers to are one route.
+Their labels have few values: all unknown paths are one route.
 """
 
 import time
@@ -19,11 +19,11 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class Metrics:
-    """Counts the requests to an application; `page` is the endpoint that tells.
+    """Counts the requests to an application; `page` is the endpoint of the metrics.
 
     Args:
-      versions: those whose state is told.
-      route_of: from a path to its route, one of few.
+      versions: versions whose state is reported.
+      route_of: maps a path to its route, one of few.
     """
 
     def __init__(self, versions: Versions, route_of: Callable[[str], str]):
@@ -34,27 +34,27 @@ class Metrics:
         self._requests = prometheus.Counter(
             "leo_requests", says, labels, registry=registry
         )
-        says = "From the head of a request to the end of its answer."
+        says = "Seconds from the head of a request to the end of its answer."
         self._seconds = prometheus.Histogram(
             "leo_request_seconds", says, ["route"], buckets=_SECONDS, registry=registry
         )
-        says = "Number of the version that answers; 0 if none does."
+        says = "Number of the version that is served; 0 if none is."
         prometheus.Gauge("leo_version", says, registry=registry).set_function(
             lambda: versions.current.version if versions.current else 0
         )
-        says = "Versions that are there and do not work."
+        says = "Versions that do not work."
         prometheus.Gauge("leo_versions_failed", says, registry=registry).set_function(
             lambda: sum(bool(wrong) for _, wrong in versions.states().values())
         )
         prometheus.ProcessCollector(registry=self._registry)  # memory, CPU, files
 
     async def page(self, unused_request: Request) -> Response:
-        """Tells all metrics."""
+        """Returns all metrics."""
         text = prometheus.generate_latest(self._registry)
         return Response(text, headers={"Content-Type": _FORMAT})
 
     def of(self, application: ASGIApp) -> ASGIApp:
-        """Returns the application, its requests counted from now on."""
+        """Returns the application with its requests counted."""
 
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
             start, status = time.perf_counter(), 500

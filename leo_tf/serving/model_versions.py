@@ -1,4 +1,4 @@
-"""The exported versions in a directory: the newest that works is the one served."""
+"""Loads the exported versions in a directory, and serves the newest that works."""
 
 import base64
 import hashlib
@@ -18,7 +18,7 @@ from leo_tf.errors import InputError
 from leo_tf.serving.models import LocalModel, Source, versions
 
 _POLL_SECONDS = 2.0
-_SHOWN_CHARACTERS = 400  # a long path, and then what is wrong with it
+_SHOWN_CHARACTERS = 400  # enough for a long path and an error
 _DEFAULT = "serving_default"
 # A chessboard of 8 x 8 pixels, as PNG.
 _PICTURE = base64.b64decode(
@@ -30,7 +30,7 @@ _OF_PICTURES = ("embed_images", "classify_images")
 
 
 class Served(NamedTuple):
-    """A version that has been loaded and tried."""
+    """A version that has been loaded and tested."""
 
     version: int
     model: LocalModel
@@ -39,15 +39,14 @@ class Served(NamedTuple):
 
 
 class Versions:
-    """Keeps the newest version that works ready; an older one serves meanwhile.
+    """Serves the newest version that works, and the previous one while it loads.
 
-    A version that does not load, or does not answer, is warned of once and passed
-    over; it is tried again when its files have changed. `current` is what is served, or
-    None.
+    A version that does not load or answer is skipped with one warning, and is tried
+    again when its files change. `current` is the served version, or None.
 
     Args:
-      directory: holds versions, named by integers.
-      console: told of versions that do not work, and of those served from now on.
+      directory: directory of versions, named by integers.
+      console: reports versions that do not work, and changes of the served version.
     """
 
     def __init__(self, directory: Source, console: Console = SILENT):
@@ -59,7 +58,7 @@ class Versions:
         self.current: Served | None = None
 
     def refresh(self) -> None:
-        """Looks once whether another version is to be served, and loads it."""
+        """Looks once for a newer version, and loads it."""
         found = versions(self._directory)
         for version in sorted(found, reverse=True):
             if self.current and version == self.current.version:
@@ -69,7 +68,7 @@ class Versions:
                 continue
             try:
                 served = _load(version, found[version])
-            # Whatever is wrong with it, the one before must go on.
+            # A broken version may raise anything. The current one continues.
             except Exception as error:
                 if version not in self._failed:
                     reason = f"version {version} is not served: {_inline(error)}"
@@ -85,7 +84,7 @@ class Versions:
             return
 
     def require(self) -> Served:
-        """Returns what is served; InputError, saying why, if nothing is."""
+        """Returns the served version; raises an InputError if there is none."""
         if self.current:
             return self.current
         received, hint = "none", ""
@@ -94,14 +93,14 @@ class Versions:
             received = f"version {newest}: {_inline(self._failed[newest][1])}"
         try:
             if "saved_model.pb" in os.listdir(self._directory):
-                hint = f"Give {self._directory.parent}: this is one version."
+                hint = f"Give {self._directory.parent}: this is a single version."
         except OSError as error:
             received = str(error.strerror)
         expected = "a directory with an exported version that works"
         raise InputError(str(self._directory), expected, received, hint)
 
     def states(self) -> dict[int, tuple[str, str]]:
-        """Returns version -> (state as TensorFlow Serving names it, what is wrong)."""
+        """Returns version -> (state in TensorFlow Serving's words, error)."""
         states = {version: ("END", "") for version in self._ended.copy()}
         states |= {n: ("END", wrong) for n, (_, wrong) in self._failed.copy().items()}
         if self.current:
@@ -109,16 +108,16 @@ class Versions:
         return dict(sorted(states.items(), reverse=True))
 
     def tell_beyond(self, served: Served, labels: np.ndarray) -> None:
-        """Warns once of a version that is asked for more than its test had."""
+        """Warns once per version of requests beyond way or shot of its test."""
         if served.version in self._told:
             return
         if beyond := served.model.beyond_test(labels):
             self._told.add(served.version)
-            where = f"warning: version {served.version}, said once"
+            where = f"warning: version {served.version}, shown once"
             self._console.warn(f"{where}: {beyond}")
 
     def watch(self, seconds: float = _POLL_SECONDS) -> None:
-        """Refreshes every so many seconds until `close`, in a thread of its own."""
+        """Starts a thread that refreshes every `seconds` until `close`."""
 
         def poll() -> None:
             while not self._stop.wait(seconds):
@@ -132,23 +131,23 @@ class Versions:
 
 
 def _inline(error: object) -> str:
-    """What an error says, as one line."""
+    """Returns an error's text as one short line."""
     text = ascii(str(error))[1:-1]
     most = _SHOWN_CHARACTERS
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _files(directory: pathlib.Path) -> list[tuple[str, int, int]]:
-    """What changes when any file of a version does."""
+    """Returns paths, sizes and times of a version's files, to detect changes."""
     try:
         found = [(file, file.stat()) for file in sorted(directory.rglob("*"))]
-    except OSError:  # one that is going away just now
+    except OSError:  # it is being removed
         return []
     return [(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in found]
 
 
 def _load(version: int, path: pathlib.Path) -> Served:
-    """Loads a version and sees that it is whole and answers, or fails in any way."""
+    """Loads a version and tests that it is complete and answers; may raise anything."""
     facts, model = _checked_facts(path), LocalModel(path)
     # Methods that see all queries together have no others.
     only = set(model.signatures) <= {"classify", _DEFAULT, *_OF_PICTURES}
@@ -163,10 +162,10 @@ def _load(version: int, path: pathlib.Path) -> Served:
 
 
 def _checked_facts(path: pathlib.Path) -> dict[str, Any]:
-    """What export.json says, the digests of the files in it found right."""
+    """Returns the content of export.json, after checking the files' digests."""
     try:
         facts = json.loads((path / "export.json").read_text("utf-8"))
-    except FileNotFoundError:  # a SavedModel is one without it
+    except FileNotFoundError:  # another SavedModel has none
         return {}
     for name, digest in facts["files"].items():
         received = hashlib.sha256((path / name).read_bytes()).hexdigest()
@@ -176,13 +175,13 @@ def _checked_facts(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _try(model: LocalModel, facts: Mapping[str, Any]) -> None:
-    """A first request of each kind, which takes the longest, before any user's."""
+    """Makes a first request of each kind, the slowest one, before any user's."""
     if "embed_images" in model.signatures:
         model("embed_images", {"images": np.array([_PICTURE], object)})
     size = model.inputs(_DEFAULT)["support"].shape[-1] or facts.get("embedding_size")
     if not size:
         return
-    way = facts.get("way") or 2  # some methods know only one
+    way = facts.get("way") or 2  # some methods have only one
     support = np.random.default_rng(0).normal(size=(way, size)).astype(np.float32)
     inputs = {"support": support, "labels": np.arange(way)}
     model(_DEFAULT, {**inputs, "queries": support})

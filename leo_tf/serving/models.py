@@ -1,7 +1,7 @@
-"""Where a `Classifier` gets its answers: an exported model here, a server, a formula.
+"""Models for a `Classifier`: an exported model, a server, or a closed form.
 
-All are called with the name of a signature and its inputs, and give its outputs.
-TensorFlow is imported when a model is loaded, and for a server not at all.
+All are called with the name of a signature and its inputs, and return its outputs.
+TensorFlow is imported when an exported model is loaded.
 """
 
 import functools
@@ -26,14 +26,14 @@ from leo_tf.serving.closed_forms import CLOSED_FORMS, ClosedForm
 from leo_tf.serving.rest_model import RestModel
 
 _SHOWN_CHARACTERS = 200
-_MOST_FACTS_BYTES = 2**22  # hundreds of times what they take
+_MOST_FACTS_BYTES = 2**22  # hundreds of times their size
 Source = str | os.PathLike[str]
 
 
 def connect(
     source: Source, timeout: float = 60.0, headers: Mapping[str, str] | None = None
 ) -> "Model":
-    """Returns the model that `source` names; for the arguments see `Classifier`.
+    """Returns the model at `source`; for the arguments see `Classifier`.
 
     Raises:
       ValueError: if there is no exported model at a path, or an argument is wrong.
@@ -80,7 +80,7 @@ class LocalModel:
 
     Attributes:
       signatures: name -> function.
-      tested: way and shot of the test that export.json tells of; None if it does not.
+      tested: way and shot of the test in export.json; None if it has none.
     """
 
     def __init__(self, path: Source):
@@ -88,15 +88,15 @@ class LocalModel:
         import tensorflow as tf
 
         self._tf = tf
-        # Held whole: its functions do not keep its variables alive.
+        # Kept, because its functions do not keep its variables alive.
         self._loaded = tf.saved_model.load(str(path))
         self.signatures = self._loaded.signatures
         self.tested = _tested(pathlib.Path(path))
 
     def beyond_test(self, labels: np.ndarray) -> str:
-        """Says what these labels have more of than the model's test; "" if nothing.
+        """Returns a warning if labels exceed way or shot of the model's test, else "".
 
-        How good it is there, nobody saw.
+        The accuracy there is unknown.
         """
         counts = np.unique(labels, return_counts=True)[1]
         if self.tested is None or not len(counts):
@@ -108,7 +108,7 @@ class LocalModel:
             return ""
         tested = f"the model was tested on {way}-way {shot}-shot episodes"
         flags = f"--mode=evaluate --test_way={classes} --test_shot={examples}"
-        return f"{' and '.join(more)}; {tested}. `{flags}` tells what to expect."
+        return f"{' and '.join(more)}; {tested}. `{flags}` measures the accuracy."
 
     def inputs(self, signature: str) -> dict[str, Any]:
         """Returns name -> TensorSpec of a signature's inputs.
@@ -163,7 +163,7 @@ def _tested(path: pathlib.Path) -> tuple[int, int] | None:
         test = facts["test_accuracy"]["test"]
         return int(test["way"]), int(test["shot"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # a SavedModel is one without it
+        return None  # another SavedModel has none
 
 
 _loaded = functools.lru_cache(maxsize=4)(LocalModel)  # shared by classifiers

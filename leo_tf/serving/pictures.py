@@ -1,4 +1,4 @@
-"""Pictures that users give a `Classifier`, as features by the model itself."""
+"""Turns pictures given to a `Classifier` into features by the model itself."""
 
 import io
 import math
@@ -12,10 +12,10 @@ from leo_tf.errors import RequestError, refused
 from leo_tf.serving.closed_forms import ClosedForm
 
 SIGNATURE = "embed_images"
-# As files begin; what a model takes is in its graph.
+# First bytes of JPEG and PNG files. The model's graph checks the rest.
 _KNOWN = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
-_MOST_BYTES = 2**28  # of a file that is read at all
-# Of one request; base64 makes them a third more.
+_MOST_BYTES = 2**28  # read of a file
+# Limits of one request. Base64 adds a third.
 _BYTES_PER_REQUEST, _PICTURES_PER_REQUEST = 2**23, 100
 # Of images of Pillow's, as PNG files; four bytes a pixel are less than models take.
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -24,21 +24,21 @@ _MOST_PIXELS = 4_000_000
 
 
 def are_pictures(values: Any) -> bool:
-    """Says whether these are paths, contents of files, or images of Pillow's."""
+    """Tells whether these are paths, contents of files, or Pillow images."""
     if isinstance(values, (str, bytes, os.PathLike)) or not hasattr(values, "__len__"):
         return False
     if hasattr(values, "toarray") or len(getattr(values, "shape", (0,))) != 1:
-        return False  # numbers, or a sparse array: for others to judge
+        return False  # numbers, or a sparse array, which are checked elsewhere
     first = next(iter(values), None)
     return isinstance(first, (str, bytes, os.PathLike)) or _is_image(first)
 
 
 def embedded(model: Callable[..., Any], values: Iterable[Any]) -> np.ndarray:
-    """Returns the features [n, D] of n pictures, as the model makes them.
+    """Returns the features [n, D] of n pictures, computed by the model.
 
     Raises:
-      RequestError: naming the first picture that is none, or that the model refuses;
-        or if the model takes none.
+      RequestError: if a picture is invalid or the model refuses it (it names the first
+        one), or the model takes no pictures.
     """
     values = list(values)
     names = [_name(value, i) for i, value in enumerate(values)]
@@ -87,7 +87,7 @@ def _name(value: Any, number: int) -> str:
 
 
 def _content(value: Any, name: str) -> bytes:
-    """The bytes of a picture's file."""
+    """Returns the bytes of a picture's file."""
     if _is_image(value):
         try:
             return _png(value)
@@ -101,10 +101,10 @@ def _content(value: Any, name: str) -> bytes:
             reason = getattr(error, "strerror", None) or str(error)
             raise refused(name, "a file that can be read", reason) from None
     if not isinstance(value, (bytes, bytearray, memoryview)):
-        expected = "a path, the bytes of a file, or an image of Pillow's"
+        expected = "a path, the bytes of a file, or a Pillow image"
         raise refused(name, expected, type(value).__name__)
     if not bytes(value[:8]).startswith(_KNOWN):
-        expected = "JPEG or PNG (of others, give what PIL.Image.open returns)"
+        expected = "JPEG or PNG (other formats can be opened with PIL.Image.open)"
         raise refused(name, expected, f"bytes that begin with {bytes(value[:8])!r}")
     return bytes(value)
 
@@ -126,5 +126,5 @@ def _png(image: Any) -> bytes:
 
 
 def _is_image(value: Any) -> bool:
-    """Says whether it is one of Pillow's, which need not be installed."""
+    """Tells whether it is a Pillow image, without importing Pillow."""
     return hasattr(value, "getexif") and hasattr(value, "convert")

@@ -4,8 +4,8 @@
     GET /v1/models/leo[/versions/N]/metadata     GET /healthz, /openapi.json, /docs
     GET /monitoring/prometheus/metrics           GET /, /page/...: see `pages`
 
-A request waits in this order: until its body is read, which is quick or ends it; and
-for one of a few threads that inflate, read JSON and compute.
+A request first waits for its body, with a time limit. Then it waits for one of a few
+threads that decompress, read JSON and compute.
 
 Source: github.com/tensorflow/serving, g3doc/api_rest.md, model_servers/http_rest_api*.
 """
@@ -34,7 +34,7 @@ from leo_tf.serving.pages.openapi import describe, page
 from leo_tf.serving.rest_json import inflate, read_request, write_answer
 
 MODEL = "leo"
-# Requests read or waiting; each may hold as many bytes as one may have.
+# Requests that are read or waiting. Each may hold the most bytes of a request.
 _MOST_WAITING = 64
 _SECONDS_TO_READ = 60.0
 _VERSION = "(?:/versions/([0-9]+))?"
@@ -53,9 +53,9 @@ def application(
     """Returns the application that answers with the current one of `versions`.
 
     Args:
-      versions: of the exported model.
-      max_request_bytes: larger bodies are refused, inflated ones too.
-      cors_origins: whose pages may ask from a browser; "*" for all.
+      versions: versions of the exported model.
+      max_request_bytes: limit of a body, also after decompression.
+      cors_origins: origins of pages that may send requests; "*" for all.
     """
     rest, metrics = Rest(versions, max_request_bytes), Metrics(versions, _route)
     routes = [
@@ -69,7 +69,7 @@ def application(
     ]
     handlers = {HTTPException: _as_json, Exception: _our_fault}
     answering: ASGIApp = Starlette(routes=routes, exception_handlers=handlers)
-    # Around it all, so that a browser can read of our own mistakes too.
+    # Outermost, so that a browser can read internal errors too.
     if cors_origins:
         answering = CORSMiddleware(
             answering,
@@ -82,7 +82,7 @@ def application(
 
 
 def _route(path: str) -> str:
-    """What metrics call a path: one of few names, whatever is asked for."""
+    """Returns the route of a path in metrics: one of few names."""
     if _PREDICT.fullmatch(path):
         return "/v1/models/MODEL:predict"
     if found := _STATUS.fullmatch(path):
@@ -97,7 +97,7 @@ def _json(value: Any, status: int = 200, **headers: str) -> Response:
 
 
 def _error(status: int, message: str, **headers: str) -> Response:
-    """An error as TensorFlow Serving words it."""
+    """Returns an error in TensorFlow Serving's format."""
     return _json({"error": message}, status, **headers)
 
 
@@ -110,12 +110,12 @@ async def _as_json(request: Request, error: Any) -> Response:
 
 
 async def _our_fault(unused_request: Request, error: Exception) -> Response:
-    # It is raised again behind us, and so logged whole.
+    # Starlette raises it again, and it is logged with its traceback.
     return _error(500, f"internal error: {type(error).__name__}")
 
 
 class Rest:
-    """The endpoints; a body of more than `max_request_bytes` is refused."""
+    """The endpoints. A body of more than `max_request_bytes` is refused."""
 
     def __init__(self, versions: Versions, max_request_bytes: int):
         self._versions, self._most_bytes = versions, max_request_bytes
@@ -123,7 +123,7 @@ class Rest:
         self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "predict")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers to everything below /v1, by whatever method."""
+        """Answers all requests below /v1."""
         response = await self._answer(Request(scope, receive))
         await response(scope, receive, send)
 
@@ -148,19 +148,19 @@ class Rest:
         return (self._metadata if what else self._status)(name, version)
 
     async def health(self, unused_request: Request) -> Response:
-        """Says that the server lives."""
+        """Answers while the server is alive."""
         return _json({"status": "ok"})
 
     async def openapi(self, unused_request: Request) -> Response:
-        """The description that programs read."""
+        """Returns the description for programs."""
         return _json(self._description())
 
     async def docs(self, unused_request: Request) -> Response:
-        """The description that people read."""
+        """Returns the description for people."""
         return HTMLResponse(page(self._description()), headers=pages.HEADERS)
 
     async def page(self, request: Request) -> Response:
-        """A file of the page, or what it asks of the model."""
+        """Returns a file of the page, or the model's facts for it."""
         path = request.scope["path"]
         if path == pages.MODEL:
             about = pages.about(self._versions.require(), self._most_bytes)
@@ -200,17 +200,17 @@ class Rest:
             work = served, body, most, self._versions.tell_beyond
             return await loop.run_in_executor(self._threads, _compute, *work)
         except (asyncio.TimeoutError, TimeoutError):
-            return _error(408, f"body: expected all within {_SECONDS_TO_READ:.0f} s")
+            return _error(408, f"body: expected it within {_SECONDS_TO_READ:.0f} s")
         except ClientDisconnect:
-            return _error(400, "body: expected all, received a part")
+            return _error(400, "body: expected all of it, received a part")
         finally:
             self._waiting -= 1
 
     async def _body(self, request: Request) -> bytes | None:
-        """The body, or None if it is too long.
+        """Returns the body, or None if it is too long.
 
-        What is too long is read to its end and dropped: a client still sending would
-        see a reset connection in place of our answer.
+        A long body is read to its end and dropped. Otherwise a client that is still
+        sending would see a reset connection instead of the answer.
         """
         parts, size = [], 0
         async for part in request.stream():
@@ -253,7 +253,7 @@ class Rest:
 
 
 def _encoding(request: Request) -> list[str]:
-    """What was done to the body, in order; what changes nothing is left out."""
+    """Returns the encodings of the body, in order, without identity."""
     names = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
     return [name for name in map(str.strip, names) if name not in ("", "identity")]
 
@@ -266,7 +266,7 @@ def _too_long(most_bytes: int) -> Response:
 def _compute(
     served: Served, body: bytes, inflate_to: int | None, tell: Callable
 ) -> Response:
-    """In a thread: what a body asks for; inflated first if there is a limit to that."""
+    """Answers a body, in a thread. Decompresses it first if `inflate_to` is given."""
     try:
         if inflate_to is not None:
             inflated = inflate(body, inflate_to)
@@ -282,5 +282,5 @@ def _compute(
 
 
 def _inline(text: str) -> str:
-    """Text from a request, escaped and cut, without quotes."""
+    """Returns text of a request, escaped and shortened, without quotes."""
     return shown(text)[1:-1]

@@ -1,8 +1,8 @@
-"""TensorFlow Serving's JSON: request bodies to arrays, answers to bodies.
+"""Converts TensorFlow Serving's JSON: request bodies to arrays, outputs to bodies.
 
-Taken and refused are what TensorFlow Serving takes and refuses; the words of a refusal
-are ours, and name the field. orjson, where it is installed, only makes it faster: what
-it does not take, or may have rounded, is read again by Python's own reader.
+It accepts and refuses the same requests as TensorFlow Serving, with messages of our own
+that name the field. If orjson is installed, reading is faster. A body that it refuses,
+or may have rounded, is read again by Python's own reader.
 
 Source: github.com/tensorflow/serving, g3doc/api_rest.md and util/json_tensor.cc.
 """
@@ -28,28 +28,26 @@ except ImportError:
 
 _DEFAULT_SIGNATURE = "serving_default"
 _BYTES = "b64"
-# From here on float32 cannot hold every integer, so one written without a decimal
-# point is refused rather than changed.
+# Float32 does not have every integer from here on, so one written without a decimal
+# point is refused instead of rounded.
 _FLOAT_INTEGERS = 2**24
 _MOST_DIMENSIONS = 8
 _SHOWN_CHARACTERS = 80
-# From here on orjson's floats may be integers of more digits than it takes.
+# From here on orjson's floats may be integers with more digits than it can read.
 _INTEGERS_OF_ORJSON = 2.0**63
 _GZIP = 16 + zlib.MAX_WBITS
-# A stream may have several parts; each costs a copy of all after it.
+# A stream may have several parts. Each costs a copy of the rest.
 _MOST_PARTS = 100
 
 
 def inflate(body: bytes, most_bytes: int) -> bytes | None:
-    """Returns what was compressed by gzip, or None if it is more than `most_bytes`.
-
-    It is never inflated further than that.
+    """Decompresses gzip; returns None, and stops, beyond `most_bytes`.
 
     Raises:
       RequestError: if it is damaged.
     """
     parts: list[bytes] = []
-    expected, room = "a whole stream of gzip, as Content-Encoding says", most_bytes
+    expected, room = "a complete gzip stream, as in Content-Encoding", most_bytes
     for _ in range(_MOST_PARTS):
         reader = zlib.decompressobj(_GZIP)
         try:
@@ -60,39 +58,39 @@ def inflate(body: bytes, most_bytes: int) -> bytes | None:
         if room < 0:
             return None
         if not reader.eof:
-            raise refused("body", expected, "a part of one")
+            raise refused("body", expected, "an incomplete one")
         body = reader.unused_data
         if not body:
             return b"".join(parts)
-    raise refused("body", expected, f"more than {_MOST_PARTS} of them")
+    raise refused("body", expected, f"more than {_MOST_PARTS} streams")
 
 
 def read_request(
     body: bytes, inputs_of: Callable[[str], Mapping[str, Any]]
 ) -> tuple[str, dict[str, np.ndarray], bool]:
-    """Returns the request in a body.
+    """Reads the request in a body.
 
     Args:
       body: JSON in UTF-8, perhaps with NaN and Infinity.
-      inputs_of: from a signature's name to its inputs, name -> TensorSpec.
+      inputs_of: maps a signature's name to its inputs, name -> TensorSpec.
 
     Returns:
-      The signature's name; name -> array of its inputs; whether they came as a list of
-      rows ("instances"), and are to be answered so.
+      The signature's name; name -> array of its inputs; and True for a list of rows
+      ("instances"), which is answered with rows.
 
     Raises:
-      RequestError: for anything else, however odd.
+      RequestError: for any other body.
     """
     body = body.removeprefix(codecs.BOM_UTF8)
     if orjson:
-        with contextlib.suppress(ValueError):  # then all is read again, refusals too
+        with contextlib.suppress(ValueError):  # then it is read again, or refused below
             found = _understood(orjson.loads(body), inputs_of)
             if not any(map(_may_be_rounded, found[1].values())):
                 return found
     try:
         request = json.loads(body.decode())
     except (ValueError, RecursionError) as error:
-        raise refused("body", "JSON", str(error) or "what is no JSON") from None
+        raise refused("body", "JSON", str(error) or "other text") from None
     return _understood(request, inputs_of)
 
 
@@ -104,7 +102,7 @@ def _may_be_rounded(array: np.ndarray) -> bool:
 def _understood(
     request: Any, inputs_of: Callable[[str], Mapping[str, Any]]
 ) -> tuple[str, dict[str, np.ndarray], bool]:
-    """As `read_request`, of what has been read."""
+    """Returns the same as `read_request`, from parsed JSON."""
     if not isinstance(request, dict):
         raise refused("body", "a JSON object", _shown(request))
     signature = request.get("signature_name", _DEFAULT_SIGNATURE)
@@ -137,7 +135,7 @@ def _named(values: Any, specs: Mapping[str, Any], field: str) -> dict[str, Any]:
 
 
 def _columns(instances: Any, specs: Mapping[str, Any]) -> dict[str, list]:
-    """Name -> list over the instances."""
+    """Returns name -> list over the instances."""
     if not isinstance(instances, list) or not instances:
         raise refused("instances", "a list of objects", _shown(instances))
     rows = [_named(each, specs, "instances") for each in instances]
@@ -149,7 +147,7 @@ def _columns(instances: Any, specs: Mapping[str, Any]) -> dict[str, list]:
 
 
 def _as_array(value: Any, spec: Any, name: str) -> np.ndarray:
-    """A value, or lists of lists of equal lengths; of float32, int64 or string."""
+    """Returns an array of float32, int64 or string, from nested lists or one value."""
     shape, flat = [], [value]
     while flat and isinstance(flat[0], list):
         size = len(flat[0])
@@ -175,7 +173,7 @@ def _is_bytes(value: Any) -> bool:
 
 
 def _bytes(value: Any, name: str) -> bytes:
-    """Text as UTF-8, or bytes from base64."""
+    """Returns text as UTF-8, or decoded base64."""
     text = value[_BYTES] if _is_bytes(value) else value
     if not isinstance(text, str):
         raise refused(name, 'text, or {"b64": text in base64}', _shown(value))
@@ -191,7 +189,7 @@ def _numbers(flat: list, dtype: np.dtype, name: str) -> np.ndarray:
     is_float = dtype.kind == "f"
     taken = {int, float} if is_float else {int}
     types = set(map(type, flat))
-    if not types <= taken:  # True is no 1
+    if not types <= taken:  # True is not 1
         wrong = next(each for each in flat if type(each) not in taken)
         raise refused(name, "numbers" if is_float else "integers", _shown(wrong))
     if is_float:
@@ -210,16 +208,16 @@ def _numbers(flat: list, dtype: np.dtype, name: str) -> np.ndarray:
 
 
 def write_answer(outputs: dict[str, np.ndarray], by_rows: bool) -> bytes:
-    """Returns the body that answers with `outputs`, NaN and Infinity by these names.
+    """Returns the body of `outputs`, with NaN and Infinity by these names.
 
-    The numbers are the same whoever writes them; blanks are not.
+    Numbers are the same with and without orjson; blanks are not.
 
     Raises:
-      RequestError: if rows were asked for, and the outputs are not as many.
+      RequestError: if the request had rows, and the outputs have unequal numbers.
     """
     values = {name: value.tolist() for name, value in sorted(outputs.items())}
     only = next(iter(values.values())) if len(values) == 1 else None
-    # orjson would write null for the others.
+    # orjson would write null for NaN and infinity.
     is_finite = all(np.all(np.isfinite(value)) for value in outputs.values())
     write = orjson.dumps if orjson and is_finite else _written
     if not by_rows:
@@ -227,7 +225,7 @@ def write_answer(outputs: dict[str, np.ndarray], by_rows: bool) -> bytes:
     sizes = {name: np.shape(value)[:1] for name, value in outputs.items()}
     if len(set(sizes.values())) != 1 or () in sizes.values():
         words = (f"{name} {list(size)}" for name, size in sorted(sizes.items()))
-        expected = "`inputs`, for the outputs have different first dimensions"
+        expected = "`inputs`, because the outputs have different first dimensions"
         raise refused("instances", expected, f"`instances` ({', '.join(words)})")
     rows = [dict(zip(values, row)) for row in zip(*values.values())]
     return write({"predictions": rows if only is None else only})
@@ -238,8 +236,8 @@ def _written(value: Any) -> bytes:
 
 
 def _shown(value: Any) -> str:
-    """JSON, cut to fit into one line."""
-    if isinstance(value, (list, dict)):  # of millions, or deeper than dumps goes
+    """Returns JSON, shortened to one line."""
+    if isinstance(value, (list, dict)):  # may be huge, or too deep for `dumps`
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     text = json.dumps(value)
     cut = f"{text[:_SHOWN_CHARACTERS]}..."

@@ -1,6 +1,6 @@
-"""A model on a server, asked by TensorFlow Serving's REST interface.
+"""A model on a server, through TensorFlow Serving's REST interface.
 
-NumPy and the standard library are enough; what a proxy in front needs is sent along.
+It uses NumPy and the standard library only, and sends headers for a proxy.
 """
 
 import base64
@@ -19,7 +19,7 @@ from leo_tf.errors import RequestError, one_line, refusal, refused, without_secr
 
 _ONLY_OUTPUTS = {"embed_images": "features"}
 _MODEL_PATH = "/v1/models/leo"
-# Which answers of a server tell of a mistake of the request, not of the server.
+# Statuses that report a mistake in the request, not in the server.
 _TOO_LARGE = 413
 _REFUSALS = (400, _TOO_LARGE)
 _MOVED = (301, 302, 303, 307, 308)
@@ -27,17 +27,17 @@ _UNKNOWN = (401, 403)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A POST that is followed becomes a GET, and another host would get the token."""
+    """Refuses redirects: a POST would become a GET, and another host get the token."""
 
     def redirect_request(self, *unused: Any) -> None:
         return None
 
 
 class RestModel:
-    """A model behind TensorFlow Serving's REST interface, whoever answers.
+    """A model behind TensorFlow Serving's REST interface, on any server.
 
-    `url` is the server's, or a model's there, perhaps with "/versions/NUMBER"; for the
-    other arguments see `Classifier`.
+    `url` is the URL of the server or of its model, perhaps with "/versions/NUMBER". For
+    the other arguments see `Classifier`.
 
     Raises:
       ValueError: if the URL or the headers cannot be sent.
@@ -50,7 +50,7 @@ class RestModel:
         try:
             parts = urllib.parse.urlsplit(url)
             is_whole = parts.hostname and parts.port != 0 and not re.search(r"\s", url)
-        except ValueError:  # of the port, or of brackets
+        except ValueError:  # wrong port or brackets
             is_whole = False
         if not is_whole:
             expected = "http://HOST:PORT, or the URL of a model there"
@@ -73,7 +73,7 @@ class RestModel:
 
         Raises:
           RequestError: if the model refuses the inputs, or the server their size.
-          ConnectionError: if the server, or a proxy before it, does not answer.
+          ConnectionError: if the server, or a proxy, does not answer.
         """
         lists = {name: _listed(np.asarray(value)) for name, value in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": lists}).encode()
@@ -90,7 +90,7 @@ class RestModel:
             with self._opener.open(request, timeout=self.timeout) as answer:
                 outputs = _field(answer.read(), "outputs")
                 kind = answer.headers.get_content_type()
-            if only and isinstance(outputs, list):  # it comes without its name
+            if only and isinstance(outputs, list):  # a single output has no name
                 return {only: outputs}
             if isinstance(outputs, dict):
                 return outputs
@@ -100,7 +100,7 @@ class RestModel:
             if error.code in _REFUSALS and said is not None:
                 raise RequestError(refusal(str(said))) from None
             if error.code == _TOO_LARGE:
-                expected = f"fewer bytes by {self.url} or a proxy before it"
+                expected = f"a size in bytes that {self.url} or its proxy accepts"
                 raise refused("request", expected, str(len(body))) from None
             received = f"{error.code}, {said or error.reason}"
             received += self._advice(error)
@@ -116,11 +116,9 @@ class RestModel:
         if error.code in _MOVED and error.headers["Location"]:
             target = urllib.parse.urljoin(self._url, error.headers["Location"])
             target = without_secrets(target.removesuffix(":predict"))
-            return f", moved to {target}: make that the source if you trust it"
+            return f", moved to {target}: use that as source if you trust it"
         if error.code in _UNKNOWN:
-            return (
-                "; `headers` of the Classifier, or user:password@ in its URL, say who"
-            )
+            return "; `headers` of the Classifier, or user:password@ in its URL, log in"
         return ""
 
     def _proxy(self) -> str:
@@ -133,14 +131,14 @@ class RestModel:
 
 
 def _listed(array: np.ndarray) -> list[Any]:
-    """Lists of numbers; of bytes, as TensorFlow Serving reads them."""
+    """Returns lists of numbers, or of bytes in TensorFlow Serving's format."""
     if array.dtype.kind != "O":
         return array.tolist()
     return [{"b64": base64.b64encode(each).decode()} for each in array.tolist()]
 
 
 def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Refuses what cannot be sent, without a word of it: it may be a token."""
+    """Refuses invalid headers, without showing them, because they may be secret."""
     if not isinstance(headers, Mapping):
         raise refused("headers", "names and texts", type(headers).__name__)
     for name, value in headers.items():
@@ -151,7 +149,7 @@ def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
         if not isinstance(value, str):
             raise refused(f"headers: {name}", "text", type(value).__name__)
         if not re.fullmatch(r"[\t\x20-\x7e\xa0-\xff]*", value):
-            received = "others, or a line break: `.strip()` takes it from a file's end"
+            received = "others, or a line break: `.strip()` removes one at the end"
             raise refused(f"headers: {name}", "Latin characters in one line", received)
     return dict(headers)
 
@@ -164,7 +162,7 @@ def _body(error: urllib.error.HTTPError) -> bytes:
 
 
 def _field(body: bytes, name: str) -> Any:
-    """Returns a field of a JSON object; None if it is no object, or without it."""
+    """Returns a field of a JSON object; None if there is no object or field."""
     try:
         return json.loads(body)[name]
     except (ValueError, KeyError, TypeError):

@@ -1,8 +1,8 @@
 """Serves exported models over HTTP: `--mode=serve`.
 
-Starlette on uvicorn: both are small, well kept and pure Python, and the protocol is
-TensorFlow Serving's, so that nothing a larger framework brings would be used. They are
-the extra `serve`, with Prometheus's client; nothing here is imported by training.
+It uses Starlette on uvicorn, which are small, well kept and pure Python. The protocol
+is TensorFlow Serving's, so a larger framework would not help. Both are in the extra
+`serve`, with Prometheus's client. Training imports nothing from here.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ if typing.TYPE_CHECKING:
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8501  # of TensorFlow Serving's REST interface
-# A support of 1,000 examples of 640 features, each written with all its digits, is
-# 14 MB of JSON.
+# A support of 1,000 examples of 640 features, written with all digits, is 14 MB of
+# JSON.
 DEFAULT_MAX_REQUEST_BYTES = 2**25
 
 _PACKAGES = ("starlette", "uvicorn", "prometheus_client")
-# How long requests that run may take when the server is asked to stop.
+# Time for running requests to finish after a signal to stop.
 _SECONDS_TO_FINISH = 30
-# How long an idle connection is kept. One that is closed just when its client sends
-# again loses that request, so this is longer than clients think between two.
+# Time to keep an idle connection. A request is lost if the connection closes while it
+# is sent, so this is longer than the usual pause between requests.
 _SECONDS_IDLE = 75
-# Each holds a file descriptor, of which a process may have 1,024 on most systems.
+# Each holds a file descriptor. Most systems allow a process 1,024 of them.
 _MOST_CONNECTIONS = 900
 
 
@@ -48,7 +48,7 @@ def start_up() -> None:
     for package in _PACKAGES:
         if importlib.util.find_spec(package) is None:
             expected = "the packages of the extra `serve`"
-            hint = "pip install 'leo-tf[serve]' brings them."
+            hint = "pip install 'leo-tf[serve]' installs them."
             raise FlagError("--mode=serve", expected, f"no {package}", hint)
     import tensorflow as tf
 
@@ -64,16 +64,16 @@ def serve(
     cors_origins: Collection[str] = (),
     console: Console = SILENT,
 ) -> None:
-    """Answers requests until SIGINT or SIGTERM, and finishes those that run then.
+    """Answers requests until SIGINT or SIGTERM, then finishes the running ones.
 
     Args:
-      export_dir: directory of exported models, a version each; the newest is served.
-      host: address to listen on; "0.0.0.0" lets other machines in.
+      export_dir: directory of exported models, one per version; the newest is served.
+      host: address to listen on; "0.0.0.0" allows requests from other machines.
       port: port to listen on; 0 for any free one.
-      max_request_bytes: larger requests are refused.
-      cors_origins: whose pages may ask from a browser, such as
+      max_request_bytes: limit of a request's size.
+      cors_origins: origins of pages that may send requests, such as
         "https://example.org"; "*" for all.
-      console: told of the address, and of versions served or passed over.
+      console: reports the address, and versions that are served or skipped.
 
     Raises:
       FlagError: if the extra is not installed, or nothing can listen at host and port.
@@ -93,7 +93,7 @@ def serve(
         versions.watch()
         listening.listen()
         for number in (signal.SIGINT, signal.SIGTERM):
-            # Until uvicorn runs, and when it has ended and raises them again.
+            # For signals before uvicorn runs, and for those it raises again at its end.
             signal.signal(number, lambda *unused: sys.exit(0))
         console.say(_described(served, listening))
         answering = application(versions, max_request_bytes, cors_origins)
@@ -103,7 +103,7 @@ def serve(
 
 
 def configured(application: "ASGIApp") -> "uvicorn.Config":
-    """Returns uvicorn's configuration: quiet; what runs may finish when it stops."""
+    """Returns uvicorn's configuration: quiet, with a graceful stop."""
     import uvicorn
 
     return uvicorn.Config(
@@ -119,14 +119,14 @@ def configured(application: "ASGIApp") -> "uvicorn.Config":
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """Returns a socket that has the address and does not listen: nothing is loaded yet.
+    """Returns a socket bound to the address, which does not listen yet.
 
     Raises:
-      FlagError: if it cannot be had.
+      FlagError: if the address cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Unless the protocol is named, asyncio does not recognise TCP and leaves Nagle's
-    # algorithm on: each answer of two packets then takes 40 ms.
+    # Without the protocol's name asyncio does not recognise TCP and leaves Nagle's
+    # algorithm on. Each answer of two packets would then take 40 ms.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -135,8 +135,8 @@ def bound(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         listening.close()
         reason = getattr(error, "strerror", None) or str(error)
-        expected = "an address that can be listened on"
-        received, hint = f"{host}:{port}: {reason}", "--port=0 takes any free one."
+        expected = "an address to listen on"
+        received, hint = f"{host}:{port}: {reason}", "--port=0 takes any free port."
         raise FlagError("--host, --port", expected, received, hint) from None
 
 

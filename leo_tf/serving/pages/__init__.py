@@ -1,7 +1,7 @@
-"""What people see of a server: the page at `/`, and the API page at `/docs`.
+"""Pages of the server for people: the page at `/`, and the API page at `/docs`.
 
-Files in `static/` are sent as they are: no build step, nothing from another host. The
-policy lets a browser run and load nothing else, and nothing that is written inline.
+Files in `static/` are sent unchanged: no build step, nothing from another host. The
+Content-Security-Policy lets a browser load and run only these, and nothing inline.
 """
 
 import pathlib
@@ -40,7 +40,7 @@ def read_files() -> dict[str, tuple[bytes, str]]:
 
 
 def about(served: Served, max_request_bytes: int) -> dict[str, Any]:
-    """Returns what the page needs to know of a model; nothing of where it is from."""
+    """Returns the facts of a model that the page needs, without paths."""
     facts = served.facts
     method = str(facts.get("method", "the model"))
     return {
@@ -61,13 +61,13 @@ def _tested(facts: dict[str, Any]) -> str:
         found = facts["test_accuracy"]
         mean, half = (100 * found[name] for name in ("mean", "half_width_95"))
         shape = f"{found['test']['way']}-way {found['test']['shot']}-shot"
-        return f"{mean:.1f} ± {half:.1f} % right in the {shape} test"
+        return f"{mean:.1f} ± {half:.1f} % accuracy in the {shape} test"
     except (KeyError, TypeError):
         return ""
 
 
 def _limits(pictures: dict[str, Any] | None, max_request_bytes: int) -> Any:
-    """How large a picture may be, for which base64 takes a third more."""
+    """Returns the limits of a picture. Base64 adds a third to its size."""
     if not pictures:
         return None
     most = min(pictures["max_picture_bytes"], (max_request_bytes - 1000) * 3 // 4)

@@ -1,6 +1,6 @@
-"""The OpenAPI description of what the server answers to, and that as a page.
+"""The OpenAPI description of the server, also as a page.
 
-openapi.json has all of it but what depends on the model that is served.
+openapi.json has everything that does not depend on the served model.
 """
 
 import html
@@ -12,12 +12,12 @@ from typing import Any
 from leo_tf.serving.model_versions import Served
 
 _DESCRIPTION = pathlib.Path(__file__).with_suffix(".json")
-# Of an example on the page: longer lists and texts are told by their size.
+# Longer lists and texts of an example are replaced by their size on the page.
 _SHOWN_NUMBERS, _SHOWN_CHARACTERS = 6, 60
 
 
 def describe(served: Served, max_request_bytes: int) -> dict[str, Any]:
-    """Returns the OpenAPI description of what serves `served`, sizes included."""
+    """Returns the OpenAPI description of a server of `served`, with sizes."""
     description = json.loads(_DESCRIPTION.read_text("utf-8"))
     info, parts = description["info"], description["components"]
     info["version"] = str(served.version)
@@ -46,7 +46,7 @@ def describe(served: Served, max_request_bytes: int) -> dict[str, Any]:
 
 
 def page(description: dict[str, Any]) -> str:
-    """Returns the description as an HTML page, which needs nothing from the network."""
+    """Returns the description as an HTML page that needs no other host."""
     info = {name: html.escape(text) for name, text in description["info"].items()}
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -58,7 +58,7 @@ def page(description: dict[str, Any]) -> str:
         '<script type="module" src="/page/docs.js"></script></head>',
         f'<body class="api"><h1>{info["title"]}, version {info["version"]}</h1>',
         f"<p>{info['description']}</p>",
-        '<p><a href="/">The page to teach it</a> · for machines: ',
+        '<p><a href="/">Teach the model</a> · for programs: ',
         '<a href="/openapi.json">/openapi.json</a></p>',
     ]
     for path, methods in description["paths"].items():
@@ -72,7 +72,7 @@ def page(description: dict[str, Any]) -> str:
 
 
 def _operation(description, path: str, method: str, operation: dict[str, Any]) -> str:
-    """An entry, which docs.js makes one to try."""
+    """Returns an entry, to which docs.js adds a button to try it."""
     version = description["info"]["version"]
     tried = html.escape(path.replace("{version}", version), quote=True)
     parts = [
@@ -90,7 +90,7 @@ def _operation(description, path: str, method: str, operation: dict[str, Any]) -
 
 
 def short(value: Any) -> str:
-    """Returns JSON in which long rows of numbers and long texts are told by size."""
+    """Returns JSON with sizes in place of long rows of numbers and long texts."""
     text = json.dumps(_shortened(value), indent=1, ensure_ascii=False)
     text = re.sub(r'"\[(\d+ numbers)\]"', r"[\1]", text)
     # Short lists of plain values fit into a line.

@@ -1,4 +1,4 @@
-"""A server of one exported model, for each test file of its own."""
+"""Fixtures: a server of one exported model for each test file."""
 
 import pytest
 from running_server import Client, serving
@@ -7,7 +7,7 @@ from served_models import write_model
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A directory with version 4 of a small model."""
+    """Returns a directory with version 4 of a small model."""
     directory = tmp_path_factory.mktemp("served")
     write_model(directory / "4")
     return directory
@@ -15,14 +15,14 @@ def exported(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def port(exported):
-    """The port of a server of it."""
+    """Starts a server of it and yields the port."""
     with serving(exported) as (port, _):
         yield port
 
 
 @pytest.fixture
 def client(port):
-    """A connection to that server."""
+    """Yields a connection to that server."""
     client = Client(port)
     yield client
     client.connection.close()

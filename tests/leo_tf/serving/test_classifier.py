@@ -1,4 +1,4 @@
-"""The client: labels of any kind, examples that come and go, by path and by URL."""
+"""The client: labels of any kind, added and removed examples, by path and by URL."""
 
 import zipfile
 

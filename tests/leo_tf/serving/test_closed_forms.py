@@ -1,4 +1,4 @@
-"""`Classifier("lda")` and its kin: against scikit-learn and the training code."""
+"""Closed forms such as `Classifier("lda")`, against scikit-learn and training code."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ NAMES = tuple(CLOSED_FORMS)
 
 
 def examples(size, shots=(4, 2, 5), seed=0):
-    """Rows of length 1 whose scatter is uneven, and their classes."""
+    """Returns rows of length 1 with uneven scatter, and their classes."""
     random = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(shots)), shots)
     centres = random.normal(size=(len(shots), size))
@@ -53,7 +53,7 @@ def test_lda_is_scikit_learns_with_the_shrinkage_of_ledoit_and_wolf(size):
 
 def test_without_shrinkage_lda_is_scikit_learns_too(monkeypatch):
     monkeypatch.setattr(closed_forms, "_ledoit_wolf", lambda x: (0.0, 1.0))
-    rows, labels = examples(3, shots=(25, 25))  # as many of each: it weighs by that
+    rows, labels = examples(3, shots=(25, 25))  # equal sizes, which it weights by
     theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(rows, labels)
     found = Classifier("lda").fit(rows, labels).predict_proba(rows)
     np.testing.assert_allclose(found, theirs.predict_proba(rows), atol=1e-5)

@@ -1,4 +1,4 @@
-"""A classifier in a forked process answers, or says what to do: it never hangs."""
+"""Tests that a classifier in a forked process answers or raises, and never hangs."""
 
 import http.server
 import importlib
@@ -78,9 +78,9 @@ def test_of_a_url_it_answers_in_a_fork():
 
 @pytest.fixture(scope="module")
 def before(exported, tmp_path_factory):
-    """A process that forks before TensorFlow computes: what it printed, and where to.
+    """Returns a finished process that forked before TensorFlow had computed.
 
-    The child answers, learns anew, and then tells which modules it has.
+    Its child answered, adapted again, and printed its modules to standard error.
     """
     support, labels = clusters()
     directory = tmp_path_factory.mktemp("before")

@@ -1,4 +1,4 @@
-"""HTTP as TensorFlow Serving and browsers speak it, metrics as Prometheus does."""
+"""HTTP for TensorFlow Serving's clients and browsers, and metrics for Prometheus."""
 
 import gzip
 import json
@@ -31,7 +31,7 @@ def port(exported):
         yield port
 
 
-# Path -> the methods that it knows.
+# Path -> supported methods.
 KNOWN = {
     "/": "GET, HEAD",
     "/docs": "GET, HEAD",
@@ -145,7 +145,7 @@ DAMAGED = {
 def test_damaged_gzip_is_refused_and_the_next_is_answered(client, name):
     gzipped = {"Content-Encoding": "gzip"}
     answer = client.predict(DAMAGED[name], headers=gzipped)
-    refused(answer, "body: expected a whole stream of gzip")
+    refused(answer, "body: expected a complete gzip stream")
     check_good(client.predict(ZIPPED, headers=gzipped))
 
 
@@ -157,7 +157,7 @@ def test_what_would_inflate_too_far_is_refused_and_not_inflated(client):
     refused(client.predict(beyond, headers=gzipped), f"{MOST} bytes", status=413)
     parts = gzip.compress(BODY) + gzip.compress(b" " * room) + gzip.compress(b" ")
     refused(client.predict(parts, headers=gzipped), f"{MOST} bytes", status=413)
-    long = gzip.compress(bytes(range(256)) * 1000, 0)  # too long as it comes
+    long = gzip.compress(bytes(range(256)) * 1000, 0)  # too long before decompression
     refused(client.predict(long, headers=gzipped), f"{MOST} bytes", status=413)
     bomb = gzip.compress(bytes(64 * 2**20))
     assert len(bomb) <= MOST
@@ -214,7 +214,7 @@ def test_pages_of_the_origins_given_may_ask_and_no_others(exported):
             allowed = answer["Access-Control-Allow-Headers"].split(", ")
             assert {"Content-Type", "Content-Encoding"} <= {*allowed}
             assert "Origin" in answer["Vary"]
-            # An error can be read too, ours as well.
+            # Errors can be read too, also internal ones.
             for path, body, expected in (
                 (PREDICT, BODY, 200),
                 (PREDICT, b"{", 400),
@@ -236,7 +236,7 @@ def test_pages_of_the_origins_given_may_ask_and_no_others(exported):
         put = preflight(PAGE, "PUT")
         assert client.send("OPTIONS", PREDICT, None, put)[0] == 400
         status, answer, _ = client.send("OPTIONS", PREDICT, None, {"Origin": PAGE})
-        assert (status, answer["Allow"]) == (405, "POST")  # no preflight
+        assert (status, answer["Allow"]) == (405, "POST")  # not a preflight
 
 
 def test_pages_of_all_origins_may_ask_where_that_is_wanted(exported):
@@ -250,7 +250,7 @@ def test_pages_of_all_origins_may_ask_where_that_is_wanted(exported):
 
 
 def metrics_of(client):
-    """Name with labels -> value, as Prometheus would read them."""
+    """Returns name with labels -> value, read like Prometheus."""
     status, headers, content = client.send("GET", METRICS)
     assert status == 200
     assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"

@@ -1,4 +1,4 @@
-"""Features and labels that a classifier must not take for something else."""
+"""Features and labels of many types: converted exactly, or refused."""
 
 import datetime
 
@@ -10,7 +10,7 @@ from leo_tf.serving.classifier import Classifier
 
 
 class Frame:
-    """All of a DataFrame that the client looks at."""
+    """The part of a DataFrame that the client uses."""
 
     def __init__(self, rows, columns=("a", "b", "c")):
         self.rows, self.columns = np.asarray(rows), list(columns)
@@ -153,7 +153,7 @@ def test_dates_and_whole_floats_are_given_back(exported, labels, tmp_path):
     classifier.save(tmp_path / "c.npz")
     loaded = Classifier.load(tmp_path / "c.npz", exported)
     assert loaded.predict(rows).tolist() == labels
-    with pytest.raises(ValueError, match="2 classes or more"):  # found, and not spared
+    with pytest.raises(ValueError, match="2 classes or more"):  # the label was found
         classifier.partial_fit(rows, labels).remove_class(labels[0])
 
 

@@ -1,4 +1,4 @@
-"""Requests are read alike with orjson and without; answers have the same numbers."""
+"""Tests that requests and answers are the same with and without orjson."""
 
 import json
 
@@ -28,7 +28,7 @@ def inputs_of(signature):
 
 
 def read(body):
-    """What is made of a body, to the bit, or what is said against it."""
+    """Returns the content of a body, to the bit, or the error."""
     try:
         signature, inputs, by_rows = rest_json.read_request(body, inputs_of)
     except RequestError as error:
@@ -46,7 +46,7 @@ def read_both(body, monkeypatch):
 
 
 def number(text, field="queries"):
-    """A good request but for one number, as it is written."""
+    """Returns a good request, with one number written as given."""
     values = {"queries": [[1, 2, "N"]], "labels": [0, 0, 1, 1, 2, "N"]}[field]
     return json.dumps(with_(**{field: values})).replace('"N"', text).encode()
 

@@ -1,4 +1,4 @@
-"""What the server serves, from its start to its end: the newest that works."""
+"""Tests that the server serves the newest version that works, from start to end."""
 
 import inspect
 import json
@@ -66,7 +66,7 @@ NOT_SERVED = "warning: version 2 is not served: "
 
 
 def noting():
-    """A quiet console, and the list of what it warns of."""
+    """Returns a quiet console, and the list of its warnings."""
     console, warnings = Console(quiet=True), []
     console.warn = warnings.append
     return console, warnings
@@ -111,13 +111,13 @@ def test_a_broken_version_is_passed_over_with_one_warning(
     damage(tmp_path / "2", how)
     for _ in range(3):
         versions.refresh()
-    (tmp_path / "2" / "more").touch()  # tried again, and as broken
+    (tmp_path / "2" / "more").touch()  # tried again, and still broken
     versions.refresh()
     assert versions.current.version == 1
     assert len(warnings) == 1 and warnings[0].startswith(NOT_SERVED)
     assert versions.states()[2][0] == "END" and versions.states()[2][1]
     shutil.rmtree(tmp_path / "2")
-    copy(thrice, tmp_path, 2)  # mended
+    copy(thrice, tmp_path, 2)  # fixed
     versions.refresh()
     assert versions.current.version == 2 and len(warnings) == 1
     assert versions.states() == {2: ("AVAILABLE", ""), 1: ("END", "")}
@@ -175,7 +175,7 @@ def test_a_warning_of_a_long_path_has_its_reason(thrice, tmp_path):
 
 @pytest.fixture
 def program(exported, thrice, tmp_path):
-    """`--mode=serve` in a process of its own: (process, port, first line)."""
+    """Starts `--mode=serve` in a process: (process, port, first line)."""
     copy(exported / "4", tmp_path, 1)
     command = [sys.executable, "run_leo.py", "--mode=serve", "--port=0"]
     process = subprocess.Popen(
@@ -201,10 +201,10 @@ def test_the_program_serves_picks_up_and_finishes_what_runs(program, thrice, tmp
     check_good(client.predict(GOOD), scale=3.0)
     assert process.stderr.readline() == "Serving version 2 from now on.\n"
     connection, rest = half_sent(port)
-    client.ask("GET", "/healthz")  # so the half has been read
+    client.ask("GET", "/healthz")  # so that the half has been read
     process.send_signal(signal.SIGTERM)
     with pytest.raises(OSError):
-        while True:  # until it takes no more
+        while True:  # until it refuses connections
             Client(port).ask("GET", "/healthz")
     connection.sendall(rest)
     assert b"200" in connection.recv(10_000).splitlines()[0]
@@ -290,7 +290,7 @@ serve(sys.argv[1], port=int(sys.argv[2]))
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=15)
         assert process.returncode == 0 and out == ""
-        assert "Serving" not in err and str(port) not in err  # TensorFlow may tell
+        assert "Serving" not in err and str(port) not in err  # TensorFlow may log
     finally:
         process.kill()
     modules = set(modules.read_text().split())

@@ -1,4 +1,4 @@
-"""The page at `/`: what is sent for it, and what a browser may do with that."""
+"""The page at `/`: its files, and the policy for browsers."""
 
 import json
 import pathlib

@@ -1,10 +1,10 @@
-"""What people do with the page: a real browser at a real server of a real model.
+"""Uses of the page, in a real browser with a real server and model.
 
     pytest -m browser tests/leo_tf/serving
 
 trains LEO on the embedded set first, and needs Chromium with its driver (Debian:
-chromium, chromium-driver) and Selenium. TAUGHT_EXPORT names an export that is there
-already. With SCREENSHOTS=docs/images it makes the pictures of docs/teach.md.
+chromium, chromium-driver) and Selenium. TAUGHT_EXPORT may name an existing export.
+SCREENSHOTS=docs/images makes the pictures of docs/teach.md.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ STROKES = list(SIGNS.values())
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A directory with an export of LEO, trained on the embedded set."""
+    """Returns a directory with an export of LEO, trained on the embedded set."""
     find("chromium"), find("chromedriver")
     pytest.importorskip("selenium", reason="pip install selenium")
     if found := os.environ.get("TAUGHT_EXPORT"):
@@ -130,7 +130,7 @@ def test_examples_and_classes_are_added_and_removed(page):
     page.ask_drawing(by_hand(STROKES[2], rng))
     page.all("#classes .name button")[2].click()
     page.until(lambda: "2 classes, 2 ex" in page.text("#taught"))
-    page.until(lambda: page.best() in NAMES[:2])  # of the same question, at once
+    page.until(lambda: page.best() in NAMES[:2])  # for the same question, at once
     page.all(".thumbs button")[0].click()
     page.until(lambda: "Two classes with an example" in page.text("#taught"))
     assert not page.best()
@@ -151,7 +151,7 @@ def test_a_name_is_text_and_two_may_not_be_alike(page):
 
 @pytest.fixture
 def files(tmp_path):
-    """Pictures of two kinds in a folder: JPEG, PNG and WebP."""
+    """Returns a folder of pictures of two kinds: JPEG, PNG and WebP."""
     for i in range(3):
         for name, seed, suffix in (("a", 1, "jpg"), ("b", 9, "png")):
             image = Image.fromarray(photo(90, 120, seed=seed))
@@ -246,7 +246,7 @@ def test_what_it_learned_is_saved_for_python_and_loaded_again(page, exported, tm
         page.until(lambda: f"{count} classes, {count} ex" in page.text("#taught"))  # noqa: B023
     (tmp_path / "bad.npz").write_text("no file of ours")
     page.one("#load").send_keys(str(tmp_path / "bad.npz"))
-    page.until(lambda: "no file that this page" in said(page))
+    page.until(lambda: "not written by this page" in said(page))
     assert "4 classes" in page.text("#taught")
 
 

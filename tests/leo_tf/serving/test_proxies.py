@@ -1,4 +1,4 @@
-"""The client before a server with a proxy: who asks, redirects, what goes wrong."""
+"""The client and a server with a proxy: credentials, redirects and errors."""
 
 import base64
 import copy
@@ -23,7 +23,7 @@ SECRET = "s3cr3t"
 
 @pytest.fixture
 def proxy():
-    """A server that answers what it is told to, and keeps what it was asked."""
+    """Starts a server that sends given answers and records requests."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def answer(self):
@@ -153,7 +153,7 @@ def test_a_redirect_is_not_followed_and_names_where_to(proxy, status):
     proxy.headers = {"Location": f"{target}:predict"}
     said = error_of(Classifier(f"http://{proxy.host}", headers={"A": SECRET}))
     assert f"received {status}, " in said
-    assert f", moved to {target}: make that the source" in said
+    assert f", moved to {target}: use that as source" in said
     proxy.headers = {"Location": "/other/v1/models/leo:predict"}
     said = error_of(Classifier(f"http://me:{SECRET}@{proxy.host}"))
     assert f"moved to http://{proxy.host}/other/v1/models/leo: " in said
@@ -174,7 +174,7 @@ def test_a_proxy_that_refuses_or_fails_is_told_from_the_model(proxy):
         assert words in error_of(Classifier(f"http://{proxy.host}"))
     proxy.status = 413
     said = error_of(Classifier(f"http://{proxy.host}"), ValueError)
-    assert said.startswith("request: expected fewer bytes by http://")
+    assert said.startswith("request: expected a size in bytes that http://")
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"outputs": [1]}', "", "\xff"])

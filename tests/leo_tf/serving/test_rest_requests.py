@@ -1,4 +1,4 @@
-"""Whatever is sent, and however many at once: it is answered or refused."""
+"""Tests that all requests, also many at once, are answered or refused."""
 
 import concurrent.futures
 import json
@@ -125,7 +125,7 @@ def test_a_body_at_the_limit_is_taken_and_a_longer_one_refused(exported):
         check_good(client.predict(body))
         refused(client.predict(body + b" "), f"{len(body)} bytes or fewer", status=413)
         check_good(client.predict(body))
-        pieces = (b" " * 100_000 for _ in range(50))  # of no length told before
+        pieces = (b" " * 100_000 for _ in range(50))  # of unknown length
         refused(client.ask("POST", PREDICT, pieces), "bytes or fewer", status=413)
         check_good(client.predict(body))
 
@@ -168,7 +168,7 @@ def test_who_sends_slowly_is_told_and_who_leaves_is_forgotten(
 ):
     monkeypatch.setattr(server_app, "_SECONDS_TO_READ", 0.3)
     with serving(exported) as (port, _):
-        logger = logging.getLogger("uvicorn.error")  # it propagates nothing
+        logger = logging.getLogger("uvicorn.error")  # it does not propagate
         logger.addHandler(caplog.handler)
         connection, _ = half_sent(port)
         assert b"408" in connection.recv(1000).splitlines()[0]
@@ -205,8 +205,8 @@ def test_a_mistake_of_ours_is_status_500_and_json(exported):
 @pytest.mark.slow
 def test_schemathesis_finds_nothing_in_what_the_description_says(exported, tmp_path):
     pytest.importorskip("schemathesis", reason="schemathesis is not installed")
-    # Left out: that the schema says all there is to a right request (labels without
-    # gaps, equal lengths).
+    # Left out, because the schema cannot express all rules of a request (labels
+    # without gaps, equal lengths).
     left_out = "positive_data_acceptance"
     with serving(exported) as (port, _):
         done = subprocess.run(

@@ -1,17 +1,17 @@
-"""The client by scikit-learn's conventions, as scikit-learn checks them."""
+"""Scikit-learn's own checks of the client as an estimator."""
 
 import pytest
 from served_models import clusters, write_model
 
 from leo_tf.serving.classifier import Classifier
 
-# What scikit-learn checks and we do otherwise, and why.
+# Checks of scikit-learn that the client fails on purpose, with the reason.
 OTHERWISE = {
     "check_fit_score_takes_y": "the arguments are called features and labels",
     "check_estimators_unfitted": "the error is ours: scikit-learn is not imported",
     "check_supervised_y_2d": "a column of labels is refused, not flattened",
     "check_dtype_object": "a dict is a ValueError as every bad value, no TypeError",
-    # These are refused with a ValueError too, only in our words.
+    # These also raise a ValueError, but with our message.
     "check_n_features_in_after_fitting": "our words: expected 4 columns",
     "check_complex_data": "our words: an array of complex128",
     "check_estimators_empty_data_messages": "our words: expected 1 column or more",
@@ -19,7 +19,7 @@ OTHERWISE = {
     "check_fit2d_predict1d": "our words: expected numbers [rows, D]",
     "check_requires_y_none": "our words: an array of shape ()",
 }
-# May fail or not: the last bit of a float32 depends on which rows stand beside it.
+# These may fail, because the last bit of a float32 depends on the other rows.
 ROUNDING = {
     "check_methods_subset_invariance": "rounding of float32",
     "check_methods_sample_order_invariance": "rounding of float32",
@@ -50,7 +50,7 @@ def test_names_of_columns_are_checked_as_scikit_learn_does(tmp_path):
         def score(self, X, y):  # the check calls it by these names
             return super().score(X, y)
 
-    Named.__name__ = Classifier.__name__  # which messages have
+    Named.__name__ = Classifier.__name__  # the name in messages
     checks.check_dataframe_column_names_consistency("Classifier", Named(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""The server speaks TensorFlow Serving's protocol, and describes itself."""
+"""Tests of TensorFlow Serving's protocol, and of the server's description."""
 
 import contextlib
 import http.client
@@ -137,7 +137,7 @@ def test_answers_do_not_wait_for_acknowledgements(client):
         start = time.perf_counter()
         client.ask("GET", "/healthz")
         seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.03  # with Nagle's algorithm, 0.04 each
+    assert min(seconds) < 0.03  # 0.04 each with Nagle's algorithm
     with server.bound("127.0.0.1", 0) as bound:
         assert bound.proto == socket.IPPROTO_TCP
 

@@ -1,4 +1,4 @@
-"""Where the client gets its answers, and by whose conventions it gives them."""
+"""Sources of the client: a path, a URL, and TensorFlow Serving's protocol."""
 
 import http.server
 import json
@@ -95,7 +95,7 @@ def test_a_server_needs_no_tensorflow_in_the_client():
     assert "tensorflow" not in modules_after(code)
 
 
-# What TensorFlow Serving 2 sends: json_tensor.cc writes numbers so, and errors too.
+# Answers of TensorFlow Serving 2, with numbers and errors in json_tensor.cc's format.
 TF_SERVING = {
     "outputs": {
         "classifier": [[1.0, 2.5, -3e-05], [0.1, 2e+20, 7.0]],
@@ -112,7 +112,7 @@ TF_SERVING_ERROR = (
 
 @pytest.fixture
 def scripted():
-    """A server that answers what it is told to; gives it and its URL."""
+    """Starts a server that sends given answers; yields it and its URL."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):

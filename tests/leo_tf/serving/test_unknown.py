@@ -18,7 +18,7 @@ LABELS = np.array(["ant", "bee", "cat"])[REQUEST["labels"]]
 
 
 class Told(Console):
-    """A console that remembers."""
+    """A console that records warnings."""
 
     def __init__(self):
         super().__init__(quiet=True)
@@ -47,7 +47,7 @@ def source(request, exported):
 
 @pytest.fixture(scope="module")
 def answer(exported):
-    """What the export itself says."""
+    """Returns the outputs of the export itself."""
     signature = tf.saved_model.load(str(exported / "1")).signatures["classify"]
     return {
         name: value.numpy() for name, value in signature(**tensors(REQUEST)).items()
@@ -149,7 +149,7 @@ def test_a_server_warns_once_of_what_is_beyond_the_test(exported):
         body = json.dumps(body).encode()
         answer = _compute(served, body, None, versions.tell_beyond)
         assert answer.status_code == 200 and len(console.warned) == lines
-    expected = "version 1, said once: 5 classes and 2 examples of a class; the model"
+    expected = "version 1, shown once: 5 classes and 2 examples of a class; the model"
     assert expected in console.warned[0]
 
 

@@ -1,11 +1,11 @@
-// What is shown of answers: bars, nearest examples, and the plot of latent codes.
+// Shows answers: bars, nearest examples, and the plot of latent codes.
 
 import { nearest, project } from "./numbers.js";
 import { shown } from "./pictures.js";
 
-// Told apart with any colour vision (Okabe and Ito).
+// Distinguishable with any colour vision (Okabe and Ito).
 export const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d3b", "#b39ddb"];
-// Of queries of known classes, so many are taken for unknown.
+// Share of queries of known classes that are called unknown.
 const FALSE_ALARMS = 0.05;
 const NEAREST = 3;
 const MOST_BARS = 12;
@@ -34,7 +34,7 @@ export function showAnswer(place, answer, classes, method) {
   const best = bestOf(answer, classes);
   const parts = [element("p", { className: "best" }, `${best}, ${percent(Math.max(...answer.shares))}`)];
   if (isUnknown(answer)) {
-    const said = `Perhaps none of these: only ${percent(answer.known)} of pictures of known classes look less like one.`;
+    const said = `Perhaps none of these: only ${percent(answer.known)} of pictures of known classes have a lower score.`;
     parts.push(element("p", { className: "unknown" }, said));
   }
   const bars = element("div", { className: "bars" });
@@ -90,8 +90,8 @@ function inWords(before, after) {
   const pairs = before.flatMap((a, i) => before.slice(i + 1).map((b) => distance(a, b)));
   const apart = pairs.reduce((sum, x) => sum + x, 0) / pairs.length;
   const share = moved / apart;
-  const said = share < 0.001 ? "they hardly moved: the first classifier was right about the examples already"
-    : `they moved by ${percent(share)} of how far they are from each other`;
+  const said = share < 0.001 ? "they hardly moved, because the first classifier was already right about the examples"
+    : `they moved by ${percent(share)} of their mean distance`;
   return `Here they have ${before[0].length} numbers, shown on their two main axes; ${said}.`;
 }
 

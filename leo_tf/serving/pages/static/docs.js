@@ -1,4 +1,4 @@
-// Makes every entry of the API page one to try: a button, and what the server answers.
+// Adds a button to every entry of the API page, which sends the request and shows the answer.
 
 const MOST_NUMBERS = 6;
 const MOST_CHARACTERS = 4000;

@@ -1,5 +1,5 @@
 // The page: classes and their examples on the left, questions and answers on the right.
-// All state is here: the server keeps nothing, and the model adapts anew to all examples at each change.
+// All state is here. The server keeps nothing, and each change adapts the model anew to all examples.
 
 import { COLOURS, bestOf, element, isUnknown, percent, plotLatents, showAnswer } from "./answers.js";
 import { Refusal, Silence, alive, ask, describe, embed } from "./model.js";
@@ -11,14 +11,14 @@ import { THUMB_SIDE, fromCamera, ofCanvas, ofFile, shown } from "./pictures.js";
 const $ = (id) => document.getElementById(id);
 const FILES_AT_ONCE = 100;
 
-let model; // what /page/model.json says
+let model; // content of /page/model.json
 let classes = []; // [{name, colour, examples: [{features, thumb}], card, input, place}]
-let taught = null; // {classes, classifier, health}: what the model made of them; null while there is nothing to ask
-let question = null; // {features, thumb} of the last one
-let change = 0; // a number for each change: answers to earlier ones come too late
+let taught = null; // {classes, classifier, health} of the adapted model; null while questions cannot be asked
+let question = null; // {features, thumb} of the last question
+let change = 0; // number of the last change; answers to earlier ones are ignored
 let asking = 0;
 let pads;
-let work = Promise.resolve(); // pictures go to the server one after the other
+let work = Promise.resolve(); // sends pictures to the server one after the other
 
 main();
 
@@ -43,7 +43,7 @@ async function main() {
   refresh();
 }
 
-// Runs until the server answers; says meanwhile that it does not.
+// Repeats a job until the server answers, and shows meanwhile that it does not.
 async function retried(job) {
   for (;;) {
     try {
@@ -62,11 +62,11 @@ function say(text) {
   $("message").hidden = !text;
 }
 
-// Does what touches pictures in order, and tells what goes wrong.
+// Runs jobs with pictures in order, and shows their errors.
 function queued(job) {
   work = work.then(() => retried(job)).catch((error) => {
     const known = error instanceof Refusal || error.constructor === Error;
-    say(known ? error.message : `Something went wrong in this page: ${error.message}`);
+    say(known ? error.message : `There is an error in this page: ${error.message}`);
     if (!known) console.error(error);
   });
   return work;
@@ -109,7 +109,7 @@ function card(of) {
       return;
     }
     const canvas = pads.teach.drawing();
-    pads.teach.clear(); // at once: a second click finds nothing to add
+    pads.teach.clear(); // at once, so that a second click adds nothing
     addExamples(of, [ofCanvas(canvas)]);
   });
   of.place = element("span", { className: "thumbs" });
@@ -122,7 +122,7 @@ function card(of) {
   return of.card;
 }
 
-// A button for files, and one for the camera where there is one.
+// A button for files, and one for the camera if there is one.
 function sources({ files, canvas }, verb) {
   const input = element("input", { type: "file", accept: "image/*", multiple: true, className: "unseen" });
   input.addEventListener("change", () => { files([...input.files]); input.value = ""; });
@@ -130,7 +130,7 @@ function sources({ files, canvas }, verb) {
   if (navigator.mediaDevices?.getUserMedia) {
     const button = element("button", { type: "button" }, "Camera");
     button.addEventListener("click", () =>
-      fromCamera($("camera"), canvas).catch(() => say("The camera cannot be used: there is none, or it is not allowed.")));
+      fromCamera($("camera"), canvas).catch(() => say("The camera cannot be used: it is missing or not allowed.")));
     made.push(button);
   }
   return made;
@@ -148,7 +148,7 @@ function dropTarget(place, take) {
 }
 
 function addFiles(of, files) {
-  if (files.length > FILES_AT_ONCE) say(`The first ${FILES_AT_ONCE} of ${files.length} files are taken.`);
+  if (files.length > FILES_AT_ONCE) say(`Only the first ${FILES_AT_ONCE} of ${files.length} files are added.`);
   addExamples(of, files.slice(0, FILES_AT_ONCE), true);
 }
 
@@ -171,7 +171,7 @@ function addExamples(of, pictures, areFiles = false) {
   queued(async () => refresh());
 }
 
-// What is refused of a file says which.
+// Adds the name of the file to a refusal.
 async function named(answer, name) {
   try {
     return await answer;
@@ -197,7 +197,7 @@ function showExamples() {
 
 // ---- Teaching
 
-// After every change: shows the examples, and lets the model adapt to all of them.
+// After every change: shows the examples, and adapts the model to all of them.
 async function refresh() {
   change += 1;
   const mine = change;
@@ -208,7 +208,7 @@ async function refresh() {
     taught = null;
     $("save").disabled = true;
     $("inside").hidden = true;
-    $("taught").textContent = complaint || "Two classes with an example each, and you can ask.";
+    $("taught").textContent = complaint || "Two classes with an example each are needed to ask.";
     $("answer").replaceChildren();
     return;
   }
@@ -223,7 +223,7 @@ async function refresh() {
       taught = { classes: snapshot, ...adapted };
       $("save").disabled = false;
       $("taught").textContent = `${filled.length} classes, ${support.length} examples; ` +
-        `${percent(adapted.support_accuracy)} of the examples are told right.`;
+        `${percent(adapted.support_accuracy)} of the examples are classified correctly.`;
       $("inside").hidden = !latents?.latents_before[0]?.length;
       if (!$("inside").hidden) {
         $("latents-say").textContent = plotLatents($("latents"), latents.latents_before, latents.latents_after, snapshot);
@@ -250,7 +250,7 @@ function nameMistake() {
   return said;
 }
 
-// As NumPy sorts: by code points, where JavaScript's own order is by halves of them.
+// Sorts by code points, like NumPy. JavaScript's own order is by 16-bit units.
 function byLetters(a, b) {
   const [x, y] = [a, b].map((text) => Array.from(text, (letter) => letter.codePointAt(0)));
   const i = x.findIndex((code, at) => code !== y[at]);
@@ -262,7 +262,7 @@ function byLetters(a, b) {
 
 function askDrawing() {
   if (pads.ask.isEmpty) {
-    asking += 1; // what is on its way comes too late
+    asking += 1; // ignores an answer that is on its way
     question = null;
     $("answer").replaceChildren();
     return;
@@ -274,7 +274,7 @@ function askPicture(picture, name) {
   asking += 1;
   const mine = asking;
   return queued(async () => {
-    if (mine !== asking) return; // more strokes have come
+    if (mine !== asking) return; // a stroke was added
     const { bytes, thumb } = await picture;
     const features = await named(embed(bytes), name);
     if (mine !== asking) return;
@@ -306,7 +306,7 @@ function askFiles(files) {
   }
 }
 
-// Shows what the model says of a question, unless another was asked since, or it was cleared.
+// Shows the model's answer, unless another question was asked meanwhile, or it was cleared.
 async function answer(asked) {
   const { classes: of, classifier } = taught;
   const outputs = await ask("predict", { classifier, queries: [Array.from(asked.features)] });
@@ -346,7 +346,7 @@ async function load(input) {
     const { support, support_labels: labels, thumbnails } = found;
     const size = support.shape[1];
     if (size !== model.embedding_size) {
-      say(`${file.name} is of a model with ${size} features a picture; this one has ${model.embedding_size}.`);
+      say(`${file.name} is for a model with ${size} features; this one has ${model.embedding_size}.`);
       return;
     }
     const names = Array.from(labels.data, String);
@@ -364,6 +364,6 @@ async function load(input) {
     say("");
     refresh();
   } catch {
-    say(`${file.name} is no file that this page or Classifier.save wrote.`);
+    say(`${file.name} was not written by this page or Classifier.save.`);
   }
 }

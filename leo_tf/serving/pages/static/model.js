@@ -1,11 +1,11 @@
-// The model on this server: what it is, and its signatures, by TensorFlow Serving's protocol.
+// The model on this server: its facts and signatures, through TensorFlow Serving's protocol.
 
 const PREDICT = "/v1/models/leo:predict";
 const SECONDS_BETWEEN_TRIES = 1;
 
-// The server said no, and why; asking the same again would not help.
+// The server refused the request, with a reason. Repeating it would not help.
 export class Refusal extends Error {}
-// Nobody answered, or too many were asking.
+// The server did not answer, or was busy.
 export class Silence extends Error {}
 
 export async function describe() {
@@ -18,13 +18,13 @@ export async function ask(signature_name, inputs) {
   return (await answer.json()).outputs;
 }
 
-// [D] numbers of a picture, the bytes of a PNG or JPEG file.
+// [D] features of a picture, given the bytes of a PNG or JPEG file.
 export async function embed(bytes) {
   const [features] = await ask("embed_images", [{ b64: base64(bytes) }]);
   return Float32Array.from(features);
 }
 
-// Resolves when the server lives (again).
+// Resolves when the server answers.
 export async function alive() {
   for (;;) {
     await new Promise((done) => setTimeout(done, 1000 * SECONDS_BETWEEN_TRIES));

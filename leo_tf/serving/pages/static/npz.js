@@ -1,5 +1,5 @@
-// Files of arrays as NumPy writes them: .npz, which is a zip of .npy files, uncompressed.
-// What Classifier.save writes is read here, and what is written here Classifier.load reads.
+// Files of arrays in NumPy's .npz format: an uncompressed zip of .npy files.
+// It reads files of Classifier.save, and writes files for Classifier.load.
 
 const MAGIC = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59];
 const KINDS = { f4: Float32Array, f8: Float64Array, i8: BigInt64Array, u1: Uint8Array };
@@ -24,7 +24,7 @@ export function writeNpz(arrays) {
   return new Blob([...parts, ...directory, end], { type: "application/octet-stream" });
 }
 
-// name -> {shape, data}, data a typed array or a list of texts. Fails if it is another file.
+// name -> {shape, data}, with data a typed array or a list of texts. Fails for any other file.
 export function readNpz(buffer) {
   const view = new DataView(buffer);
   let end = buffer.byteLength - 22;

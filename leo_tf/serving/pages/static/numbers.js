@@ -20,20 +20,20 @@ export function softmax(logits) {
   return shares.map((x) => x / total);
 }
 
-// [N] probabilities by the cosine to each class's mean, as Classifier("centroid") has them.
+// [N] probabilities by the cosine to each class's mean, equal to those of Classifier("centroid").
 export function nearestCentroid(query, classes) {
   const means = classes.map(({ examples }) => unit(mean(examples.map((e) => unit(e.features)))));
   return softmax(means.map((row) => 10 * dot(unit(query), row)));
 }
 
-// The examples that are most like a query: [{example, name, cosine}], best first.
+// The examples most similar to a query: [{example, name, cosine}], best first.
 export function nearest(query, classes, count) {
   const all = classes.flatMap(({ name, examples }) =>
     examples.map((example) => ({ example, name, cosine: dot(unit(query), unit(example.features)) })));
   return all.sort((a, b) => b.cosine - a.cosine).slice(0, count);
 }
 
-// [n, 2]: rows on their first two principal components, by power iteration.
+// [n, 2] coordinates of rows on their first two principal components, by power iteration.
 export function project(rows) {
   const centre = mean(rows);
   const apart = rows.map((row) => row.map((x, i) => x - centre[i]));

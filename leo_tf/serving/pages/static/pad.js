@@ -1,6 +1,6 @@
-// A pad to draw on: by pointer, or by arrow keys with the pen down (space).
-// What is drawn is kept as strokes and drawn anew to be sent: as large, in the middle and as thick as
-// the signs of the embedded set are, wherever and however large it was drawn.
+// A pad to draw on, by pointer, or by arrow keys with the pen down (space).
+// Drawings are kept as strokes, and drawn anew to be sent: centred, and with the size and line width
+// of the embedded data set's signs.
 
 const SIDE = 190;
 const SENT_SIDE = 128;
@@ -14,7 +14,7 @@ export class Pad {
   constructor(place, label, changed) {
     this.strokes = [];
     this.changed = changed;
-    this.pen = null; // of the keys: {x, y, down}
+    this.pen = null; // moved by keys: {x, y, stroke}
     this.canvas = document.createElement("canvas");
     this.canvas.tabIndex = 0;
     this.canvas.setAttribute("role", "img");
@@ -116,7 +116,7 @@ export class Pad {
     context.stroke();
   }
 
-  // A canvas with the drawing as it is sent.
+  // Returns a canvas with the drawing to send.
   drawing() {
     const canvas = document.createElement("canvas");
     canvas.width = canvas.height = SENT_SIDE;

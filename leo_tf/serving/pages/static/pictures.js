@@ -1,4 +1,4 @@
-// Pictures from canvases, files and the camera: their bytes, and what is shown of them.
+// Pictures from canvases, files and the camera: their bytes and thumbnails.
 
 export const THUMB_SIDE = 48;
 const PNG = [0x89, 0x50, 0x4e, 0x47];
@@ -10,17 +10,17 @@ export async function ofCanvas(canvas) {
   return { bytes: new Uint8Array(await blob.arrayBuffer()), thumb: thumbOf(canvas) };
 }
 
-// {bytes, thumb} of a file; what the model does not read (WebP, GIF, AVIF) becomes PNG.
+// {bytes, thumb} of a file. Formats that the model does not read (WebP, GIF, AVIF) become PNG.
 export async function ofFile(file, mostBytes) {
   if (file.size > mostBytes) {
     const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(0)} MB`;
-    throw new Error(`${file.name} has ${megabytes(file.size)}; a picture may have ${megabytes(mostBytes)}.`);
+    throw new Error(`${file.name} has ${megabytes(file.size)}; the limit is ${megabytes(mostBytes)}.`);
   }
   let image;
   try {
     image = await createImageBitmap(file);
   } catch {
-    throw new Error(`${file.name} is no picture that can be read.`);
+    throw new Error(`${file.name} cannot be read as a picture.`);
   }
   const bytes = new Uint8Array(await file.arrayBuffer());
   const begins = (magic) => magic.every((byte, i) => bytes[i] === byte);
@@ -31,7 +31,7 @@ export async function ofFile(file, mostBytes) {
   return ofCanvas(canvas);
 }
 
-// Pixels [48 * 48 * 3] of the middle square.
+// Pixels [48 * 48 * 3] of the central square.
 function thumbOf(image) {
   const side = Math.min(image.width, image.height);
   const canvas = document.createElement("canvas");
@@ -44,7 +44,7 @@ function thumbOf(image) {
   return context.getImageData(0, 0, THUMB_SIDE, THUMB_SIDE).data.filter((_, i) => i % 4 < 3);
 }
 
-// A canvas that shows a thumb; an empty one if there is none.
+// A canvas that shows a thumbnail, empty if there is none.
 export function shown(thumb) {
   const canvas = document.createElement("canvas");
   canvas.className = "thumb";
@@ -57,7 +57,7 @@ export function shown(thumb) {
   return canvas;
 }
 
-// Pictures of the camera, each given to take(canvas), until the dialog is closed.
+// Calls take(canvas) with each picture of the camera until the dialog is closed.
 export async function fromCamera(dialog, take) {
   const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   const video = dialog.querySelector("video");
