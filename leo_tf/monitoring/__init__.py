@@ -1,3 +1,3 @@
-"""What a run shows of itself in TensorBoard."""
+"""TensorBoard output of a run."""
 
-import leo_tf.model  # noqa: F401, Keras upon TensorFlow, before any module here wants it
+import leo_tf.model  # noqa: F401, sets Keras to TensorFlow before any import of Keras

@@ -1,7 +1,7 @@
-"""Writes what a run shows of itself in TensorBoard; knows nothing of training.
+"""Writes TensorBoard events, independently of training.
 
-Curves of one chart are one tag in several runs: TensorBoard draws "train",
-"validation" and "centroid" in one picture if each has a directory of its own.
+The curves of one chart have one tag in several runs. TensorBoard draws "train",
+"validation" and "centroid" in one chart if each has its own directory.
 """
 
 import io
@@ -31,18 +31,18 @@ try:
     from tensorboard.util.tensor_util import make_tensor_proto
 
     _MISSING: ImportError | None = None
-except ImportError as error:  # then a run shows nothing, and loses nothing else
+except ImportError as error:  # a run then continues without events
     _MISSING = error
 
 _BUCKETS = 30
-# Of a constant array, how wide its histogram is: relative to the constant.
+# Width of the histogram of a constant array, relative to the constant.
 _SPIKE = 1e-3
 
 
 class Monitor:
-    """Writes event files; a failing disk or no TensorBoard costs them, never the run.
+    """Writes event files; without TensorBoard or disk space, training continues.
 
-    Each run has its own below `directory`. If writing has failed, `is_broken` is true
+    Each run has its own files below `directory`. After a failure `is_broken` is True,
     and nothing more is written.
     """
 
@@ -54,15 +54,15 @@ class Monitor:
         self.attempt(_check_tensorboard)
 
     def scalars(self, run: str, step: int, values: Mapping[str, float]) -> None:
-        """Adds a point, after `step` meta-steps, to the curve of each tag.
+        """Adds a point at meta-step `step` to the curve of each tag.
 
-        `run` tells it from other curves of the same chart. TensorBoard groups tags by
-        what is before the first slash, in alphabetical order.
+        `run` names the curve in its chart. TensorBoard groups tags by the part before
+        the first slash, in alphabetical order.
         """
 
         def summaries():
             for tag, value in values.items():
-                # As TensorFlow 1 did: then `EventAccumulator.Scalars` finds it, too.
+                # TensorFlow 1's format, which `EventAccumulator.Scalars` also reads.
                 about = "", self._description(run, tag)
                 metadata = scalar_metadata.create_summary_metadata(*about)
                 summary = Summary()
@@ -72,7 +72,7 @@ class Monitor:
         self._show(run, step, summaries())
 
     def histograms(self, run: str, step: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Shows how the finite entries of each array are distributed."""
+        """Writes histograms of the finite entries of arrays."""
 
         def summaries():
             for tag, array in arrays.items():
@@ -84,7 +84,7 @@ class Monitor:
         self._show(run, step, summaries())
 
     def images(self, run: str, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-        """Shows pictures [H, W, 3] uint8."""
+        """Writes pictures [H, W, 3] uint8."""
 
         def summaries():
             for tag, picture in pictures.items():
@@ -96,7 +96,7 @@ class Monitor:
         self._show(run, step, summaries())
 
     def texts(self, texts: Mapping[str, str], step: int = 0) -> None:
-        """Shows Markdown."""
+        """Writes Markdown."""
         self._show("", step, (text_pb(tag, text) for tag, text in texts.items()))
 
     def hyperparameters(
@@ -106,13 +106,13 @@ class Monitor:
         metrics: Mapping[str, tuple[str, str]],
         first: Collection[str] = (),
     ) -> None:
-        """Lets TensorBoard compare this run with others.
+        """Writes hyperparameters, by which TensorBoard compares runs.
 
         Args:
-          title: this run's; runs of one title are shown as one, by their means.
+          title: title of this run. Runs with equal titles are shown by their means.
           values: name -> bool, number or text.
-          metrics: title -> (run, tag) of the scalars to compare by.
-          first: names to begin with.
+          metrics: title -> (run, tag) of the scalars to compare.
+          first: names of the first columns.
         """
 
         def summaries():
@@ -122,7 +122,7 @@ class Monitor:
                 for name, (run, tag) in metrics.items()
             ]
             experiment = hparams_api.hparams_config_pb(columns, shown)
-            # TensorBoard's table begins with what differs between runs.
+            # TensorBoard's table begins with settings that differ between runs.
             plugin_data = experiment.value[0].metadata.plugin_data
             content = HParamsPluginData.FromString(plugin_data.content)
             for info in content.experiment.hparam_infos:
@@ -134,22 +134,22 @@ class Monitor:
         self._show("", 0, summaries())
 
     def attempt(self, write: Callable[[], object]) -> None:
-        """Calls `write`, unless writing has failed before; a failure is told of once.
+        """Calls `write` unless writing has failed before; logs the failure once.
 
-        A curve with a hole would mislead, so nothing is written after it.
+        Nothing is written after it, because a curve with a gap would mislead.
         """
         if self.is_broken:
             return
         try:
             write()
-        # ValueError: text that is no UTF-8, as a path of the command line may be.
+        # ValueError: text that is not UTF-8, such as a path of the command line.
         except (OSError, ValueError, ImportError, tf.errors.OpError) as error:
             self.is_broken = True
             logging.warning("TensorBoard gets nothing more from this run: %s", error)
 
     def _show(self, run, step, summaries: Iterable):
         # Event files are TFRecords of events. `tf.summary` would take thirty times as
-        # long, and does not tell when the disk is full.
+        # long, and does not report a full disk.
         def write():
             values = [value for summary in summaries for value in summary.value]
             if values:
@@ -163,14 +163,14 @@ class Monitor:
             directory = self.directory / run
             directory.mkdir(parents=True, exist_ok=True)
             who = f"{socket.gethostname()}.{os.getpid()}"
-            # In the order of their names TensorBoard reads them.
+            # TensorBoard reads files in the order of their names.
             path = directory / f"events.out.tfevents.{time.time_ns()}.{who}"
             self._files[run] = tf.io.TFRecordWriter(str(path))
             _append(self._files[run], Event(file_version="brain.Event:2"))
         return self._files[run]
 
     def _description(self, run, tag):
-        """What a tag shows; only the first event of a curve says it."""
+        """Returns a tag's description for the first event of a curve, else None."""
         if (run, tag) in self._described:
             return None
         self._described.add((run, tag))
@@ -195,11 +195,11 @@ def _append(file: tf.io.TFRecordWriter, event: "Event"):
 
 
 def _histogram(entries: np.ndarray) -> np.ndarray:
-    """[k, 3] left and right edge and count of each bucket: TensorBoard's format.
+    """Returns [k, 3] left and right edges and counts of buckets: TensorBoard's format.
 
     TensorBoard's own `histogram_pb` compares every entry with every bucket.
     """
-    entries = entries.astype(np.float64)  # edges of float32 may be too close to tell
+    entries = entries.astype(np.float64)  # edges in float32 may be equal
     low, high = float(entries.min()), float(entries.max())
     if low == high:
         low, high = low - _SPIKE * abs(low), high + _SPIKE * abs(high)

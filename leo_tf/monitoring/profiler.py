@@ -11,10 +11,10 @@ from leo_tf.files import AnyPath
 
 
 class Profile(contextlib.AbstractContextManager):
-    """Records what TensorFlow does in some steps; that it fails costs the profile only.
+    """Profiles TensorFlow in some steps. A failure is logged, and training continues.
 
-    As a context manager it writes what it has if training ends before the profile.
-    `directory` is that of the event files; `steps` are the first and the last, counted
+    As a context manager it writes an unfinished profile if training ends early.
+    `directory` is that of the event files. `steps` are the first and the last, counted
     from 1, or None for no profile.
     """
 
@@ -23,19 +23,19 @@ class Profile(contextlib.AbstractContextManager):
         self._is_running = False
 
     def check(self, done: int, num_steps: int) -> None:
-        """Checks that the steps are among those to be made; FlagError if not."""
+        """Checks that the steps are still to be made; FlagError if not."""
         if self.steps and not done < self.steps[0] <= self.steps[1] <= num_steps:
             first, last = self.steps
-            expected = f"steps from {done + 1} to {num_steps}, which are still to do"
+            expected = f"steps from {done + 1} to {num_steps}, which are not done yet"
             raise FlagError("--profile_steps", expected, f"{first}-{last}")
 
     def until_next(self, step: int) -> list[int]:
-        """How many steps after `step` the profile begins and ends, if it still will."""
+        """Returns the steps from `step` to the profile's begin and end, if ahead."""
         first, last = self.steps or (0, 0)
         return [event - step for event in (first - 1, last) if event > step]
 
     def before(self, step: int) -> None:
-        """Begins if the first step comes after `step`."""
+        """Begins the profile if its first step follows `step`."""
         if self.steps and step + 1 == self.steps[0]:
             start = tf.profiler.experimental.start
             self._is_running = self._attempt(start, str(self.directory))
@@ -57,6 +57,6 @@ class Profile(contextlib.AbstractContextManager):
         try:
             action(*arguments)
         except (OSError, tf.errors.OpError) as error:
-            logging.warning("There will be no profile: %s", error)
+            logging.warning("No profile is written: %s", error)
             return False
         return True

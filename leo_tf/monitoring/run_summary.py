@@ -1,4 +1,4 @@
-"""What TensorBoard is told of a run at its beginning: texts and hyperparameters."""
+"""Writes texts and hyperparameters of a run to TensorBoard at its beginning."""
 
 import pathlib
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from leo_tf.monitoring.tags import ACCURACY, BEST_ACCURACY, LOSS
 from leo_tf.reports.results import flags
 from leo_tf.reports.table import Table
 
-# The settings that say what is trained, and how; of the others runs differ by chance.
+# Settings of the model and its training, by which runs are compared.
 _COMPARED_GROUPS = ("episodes", "model", "optimizer")
 _COMPARED: tuple[str, ...] = ("dataset_name", "method", "mixed_precision")
 _COMPARED += ("num_steps", "seed", "train_on_val")
 
-# TensorBoard's table begins with five: these, and what this run has of its own.
+# TensorBoard's table begins with five settings: these, and this run's own.
 _FIRST = frozenset({"method", "outer_lr"})
 
 # Title -> run and tag.
@@ -33,7 +33,7 @@ METRICS = {
 def show(
     monitor: Monitor, config: Config, splits: Mapping[str, Split], workdir: pathlib.Path
 ) -> None:
-    """Shows what runs in a run directory, and the command that starts or resumes it."""
+    """Writes settings and data of a run, and the command that starts or resumes it."""
     name, settings = title(workdir.resolve()), given(config)
     first = _FIRST | settings.keys()
     monitor.hyperparameters(name, _hyperparameters(config), METRICS, first)
@@ -43,18 +43,18 @@ def show(
 
 
 def title(run: pathlib.Path) -> str:
-    """What a run is called among others; by its name alone it may not be the only."""
+    """Returns the title of a run, with its parent directory to make it unique."""
     above = run.parent
-    if is_known(above.name):  # a method's name: a trial of a search
+    if is_known(above.name):  # a method's name, so this is a trial of a search
         return f"{run.name} ({above.parent.name}/{above.name})"
     return f"{run.name} ({above.name})"
 
 
 def _hyperparameters(config: Config) -> dict[str, bool | float | str]:
-    """The settings that TensorBoard compares runs by.
+    """Returns the settings by which TensorBoard compares runs.
 
-    Those of other methods than LEO, and of features, only if they are not the
-    default, and nothing that is not given.
+    Settings of other methods and of features are included only if changed. Settings
+    without a value are omitted.
     """
     defaults, compared = Config().flat(), {}
     for name, value in config.flat().items():

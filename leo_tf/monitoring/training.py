@@ -1,7 +1,7 @@
-"""What a trainer shows of itself in TensorBoard while it trains.
+"""Writes a training's metrics to TensorBoard.
 
-Scalars come with the numbers that a call of `run_steps` returns anyway: no second
-forward pass, and nothing that the host must wait for in between.
+Scalars are computed from numbers that `run_steps` returns anyway, without a second
+forward pass, and without extra waits of the host.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from leo_tf.runs.training_state import Averages, TrainingState
 
 
 class _Snapshot(NamedTuple):
-    """Where training stands: updates made, name -> variable, name -> first moment."""
+    """State of training: updates made, name -> variable, name -> first moment."""
 
     updates: int
     variables: dict[str, np.ndarray]
@@ -27,7 +27,7 @@ class _Snapshot(NamedTuple):
 
 
 class TrainingMonitor:
-    """Shows a training by Adam; the optimizer is built."""
+    """Monitors a training by Adam. The optimizer must be built."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class TrainingMonitor:
         self._has_begun, self._was_finite = False, True
 
     def before_single_step(self, step: int) -> None:
-        """Notes how things are after `step` steps, if something is shown after it."""
+        """Records the state after `step` steps if the next step is to be shown."""
         run = self.config.run
         every = run.log_every, run.validate_every
         if step + 1 == run.num_steps or any((step + 1) % n == 0 for n in every):
@@ -54,22 +54,22 @@ class TrainingMonitor:
     def add(
         self, steps: int, metrics: dict[str, float], seconds: float, input_wait: float
     ) -> None:
-        """Takes in what a call of `run_steps` brought; shows nothing yet.
+        """Adds the results of a call of `run_steps` to the next point.
 
         Args:
-          steps: how many it made.
-          metrics: sums over them, see `make_run_steps`.
-          seconds: from its beginning until its results were there.
-          input_wait: those in which a step could have begun, but for its data.
+          steps: number of its steps.
+          metrics: sums over the steps, see `make_run_steps`.
+          seconds: duration of the call, until its results are there.
+          input_wait: seconds in which a step waited for its data.
         """
         self._means.add(metrics, steps)
         self._was_finite = not metrics["non_finite"]
-        if self._has_begun:  # the first call traced and compiled: no speed
+        if self._has_begun:  # excludes the first call, which traces and compiles
             self._calls.append((steps, seconds, input_wait))
         self._has_begun = True
 
     def show(self, state: TrainingState) -> dict[str, float]:
-        """Shows means since the last time, and where things stand: tag -> number."""
+        """Writes means since the last point, and the state. Returns tag -> number."""
         means, now = self._means.means(), self._snapshot()
         scalars = {tag_of(name): mean for name, mean in means.items() if "/" in name}
         if means:
@@ -86,7 +86,7 @@ class TrainingMonitor:
     def show_validation(
         self, state: TrainingState, accuracy: Interval, loss: float
     ) -> None:
-        """Shows what a validation found, and how variables and gradients spread."""
+        """Writes a validation's results, and histograms of variables and gradients."""
         scalars = {ACCURACY: accuracy.mean, LOSS: loss}
         if state.best_step is not None:
             scalars[BEST_ACCURACY] = state.best_accuracy
@@ -98,8 +98,8 @@ class TrainingMonitor:
         now = self._snapshot()
         arrays = {f"tensors_variables/{n}": value for n, value in now.variables.items()}
         if before := self._step_before(now):
-            # Gradients after clipping: m' = beta m + (1 - beta) g, solved for g. To
-            # hand them out of every compiled step would cost as much as all else here.
+            # Gradients after clipping: m' = beta m + (1 - beta) g, solved for g.
+            # Returning them from every compiled step would double the cost here.
             decay = float(self.optimizer.beta_1)
             for name, old in before.momenta.items():
                 gradient = (now.momenta[name] - decay * old) / (1.0 - decay)
@@ -114,12 +114,12 @@ class TrainingMonitor:
         return _Snapshot(updates, values, dict(zip(values, momenta)))
 
     def _step_before(self, now: _Snapshot) -> _Snapshot | None:
-        """What was noted, if just one step lies between it and now, a finite one."""
+        """Returns the recorded state if exactly one finite step was made since."""
         noted = self._before if self._was_finite else None
         return noted if noted and noted.updates + 1 == now.updates else None
 
     def _movement(self, now: _Snapshot) -> dict[str, float]:
-        """How far the last step moved each variable, in lengths of the variable."""
+        """Returns the last step's update of each variable, relative to its length."""
         before, moved = self._step_before(now), dict[str, float]()
         if before is None:
             return moved

@@ -1,6 +1,6 @@
-"""A closer look at some validation episodes: pictures, latents, inner loop, loss parts.
+"""Diagnostics of some validation episodes: pictures, latents, inner loop, loss parts.
 
-It is taken eagerly: for a few looks a run, tracing would cost more than it saves.
+They run eagerly, because tracing would cost more than it saves in a few calls.
 
 Shapes: B episodes, N way, K shot, Q queries per class, Z latent size, C classes, P
 points of TensorBoard's embedding projector, h x w pixels of a picture.
@@ -33,18 +33,18 @@ from leo_tf.reports import figures, mosaics
 from leo_tf.reports.mosaics import CARD
 
 _RUN = "validation"
-# Enough for a picture. Accuracy and loss are of all validation episodes.
+# Enough for pictures. Accuracy and loss use all validation episodes.
 _EPISODES, _QUERIES = 40, 20
-# What the projector reads.
+# Files of the projector.
 _TENSORS, _METADATA = "latent_codes.tsv", "latent_codes_labels.tsv"
 _SPRITE, _CONFIG = "latent_codes_sprite.png", "projector_config.pbtxt"
 _SPRITE_SIDE = 32
 
 
 class ValidationMonitor:
-    """Shows what a method does with the first episodes of `split`, validation.
+    """Writes diagnostics of the first episodes of `split`, the validation split.
 
-    `baseline` is the accuracy of nearest centroid on all of them.
+    `baseline` is the accuracy of nearest centroid on all its episodes.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class ValidationMonitor:
         self.split, self.baseline = split, baseline
 
     def show(self, step: int, is_last: bool) -> None:
-        """Shows nearest centroid; and looks closer, if that is due.
+        """Writes the accuracy of nearest centroid, and diagnostics if they are due.
 
-        It is at validations 1, 2, 4, 8 and so on, and at the last. So a long run costs
-        no more than a short one, and TensorBoard keeps but ten pictures of a kind.
+        They are due at validations 1, 2, 4, 8 and so on, and at the last one. So long
+        runs cost little more, and TensorBoard keeps only ten pictures of a tag anyway.
         """
         self.monitor.scalars("centroid", step, {ACCURACY: self.baseline})
         number = step // self.config.run.validate_every
@@ -71,8 +71,8 @@ class ValidationMonitor:
         try:
             self._show(step)
         except Exception:
-            # Whatever went wrong, training is what the run is for.
-            logging.exception("The closer look at step %s failed.", step)
+            # Training must continue after any error here.
+            logging.exception("Validation diagnostics at step %s failed.", step)
 
     def _show(self, step):
         rows, episode = self._episodes
@@ -105,9 +105,9 @@ class ValidationMonitor:
 
     @functools.cached_property
     def _episodes(self) -> tuple[EpisodeRows, Episode]:
-        """The same in every look; once, as TensorFlow never forgets a dataset."""
+        """The episodes, made once, because TensorFlow never frees a dataset."""
         count = min(_EPISODES, self.config.run.num_val_episodes)
-        by_class = self.config.replace(query_dirichlet=None)  # as pictures have them
+        by_class = self.config.replace(query_dirichlet=None)  # for the pictures
         dataset = datasets.evaluation_episodes(by_class, self.split, count)
         rows = next(iter(dataset.rows))
         rows = rows._replace(query=rows.query[:, :, :_QUERIES])
@@ -140,7 +140,7 @@ class ValidationMonitor:
 def confusion_counts(
     logits: tf.Tensor, rows: EpisodeRows, num_classes: int
 ) -> np.ndarray:
-    """[C, C] queries of class c that were taken for class d, over all episodes."""
+    """Returns [C, C] numbers of queries of class c with the answer d."""
     answers = tf.argmax(logits, axis=-1)  # [B, N, Q]
     taken_for = tf.gather(rows.classes, answers, batch_dims=1)
     truth = tf.broadcast_to(rows.classes[..., tf.newaxis], tf.shape(taken_for))
@@ -154,15 +154,15 @@ def write_projector(
     labels: Mapping[str, Sequence],
     pictures: np.ndarray | None = None,
 ) -> None:
-    """Writes what the projector reads, each file whole, the one that names them last.
+    """Writes the projector's files atomically, and last the one that names the others.
 
     Args:
       codes: [P, Z].
       labels: column -> P labels.
-      pictures: [P, h, w] uint8, one for each point, if there are any.
+      pictures: [P, h, w] uint8, one per point, if there are any.
 
     Raises:
-      DiskError: if that fails.
+      DiskError: if writing fails.
       ImportError: if TensorBoard is not installed.
     """
     from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
@@ -180,7 +180,7 @@ def write_projector(
     )
     if pictures is not None:
         path = directory / _SPRITE
-        if not path.exists():  # points stand for the same examples throughout a run
+        if not path.exists():  # a run has the same points in every call
             write_file(path, sprite(pictures))
         embedding.sprite.image_path = _SPRITE
         embedding.sprite.single_image_dim.extend([_SPRITE_SIDE, _SPRITE_SIDE])
@@ -188,7 +188,7 @@ def write_projector(
 
 
 def sprite(pictures: np.ndarray) -> bytes:
-    """PNG of pictures [P, h, w] in a square, row by row: as the projector wants it."""
+    """Returns a PNG of pictures [P, h, w] in a square, for the projector."""
     across = math.ceil(math.sqrt(len(pictures)))
     sheet = Image.new("L", (across * _SPRITE_SIDE, across * _SPRITE_SIDE), "white")
     for i, picture in enumerate(pictures):

@@ -1,9 +1,9 @@
-"""What people see: a real browser at a real TensorBoard of a real run.
+"""TensorBoard of a real run in a real browser.
 
     pytest -m browser
 
-needs Chromium with its driver (Debian: chromium, chromium-driver) and Selenium. With
-SCREENSHOTS=docs/images it makes the pictures of docs/tensorboard.md.
+needs Chromium with its driver (Debian: chromium, chromium-driver) and Selenium.
+SCREENSHOTS=docs/images makes the pictures of docs/tensorboard.md.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _RUNS = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A directory of three runs: one learns, one is slow, one collapses."""
+    """Returns a directory of three runs: one learns, one is slow, one collapses."""
     find("chromium"), find("chromedriver")
     pytest.importorskip("selenium", reason="pip install selenium")
     directory = tmp_path_factory.mktemp("runs")
@@ -55,16 +55,16 @@ def page(runs):
 
 
 def card_of(page, tag):
-    """The chart of a tag in the tab of time series."""
+    """Returns the chart of a tag in the tab of time series."""
     cards = page.elements("scalar-card")
     [card] = [card for card in cards if tag in solid(card.text)]
     return card
 
 
 def coloured(page, tag, at_least):
-    """The hues of a chart, as soon as its curves are drawn."""
+    """Returns the number of hues of a chart, once its curves are drawn."""
     for _ in range(60):
-        # Not the whole card: its table shows the runs' colours, curves or not.
+        # Not the whole card, whose table has the runs' colours even without curves.
         chart = card_of(page, tag).find_element("css selector", "line-chart")
         if page.colours(chart) >= at_least:
             break
@@ -151,7 +151,7 @@ def test_texts_tell_what_runs(page):
 
 
 def last_values(page, tag) -> dict[str, float]:
-    """Run -> what the table below a chart says it is at the end."""
+    """Returns run -> last value in the table below a chart."""
     for _ in range(30):
         rows = re.findall(r"events/(\w+)\s+([\d.,]+)", card_of(page, tag).text)
         if rows:

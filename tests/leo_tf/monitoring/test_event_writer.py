@@ -1,4 +1,4 @@
-"""The writer of event files: what was given can be read, and failures cost no run."""
+"""The writer of event files: data can be read back, and failures stop no run."""
 
 import argparse
 import logging
@@ -163,7 +163,7 @@ def test_a_disk_that_fills_up_costs_the_events_and_not_the_run(
     with monkeypatch.context() as patched, caplog.at_level(logging.WARNING):
         patched.setattr(tf.io.TFRecordWriter, "write", fail)
         use(monitor)
-    use(monitor)  # space again: but a curve with a hole would mislead
+    use(monitor)  # space again, but a curve with a gap would mislead
     [warning] = caplog.records
     assert "No space left on device" in warning.getMessage()
     assert read(tmp_path / "train") == {"loss": {1: 2.0}}

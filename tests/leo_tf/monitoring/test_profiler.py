@@ -1,4 +1,4 @@
-"""A profile of some steps: of those and no others, and never at the run's cost."""
+"""A profile of given steps and no others, whose failure never stops the run."""
 
 import logging
 
@@ -14,7 +14,7 @@ from leo_tf.runs.training_state import TrainingState
 
 
 class Recorder:
-    """Stands in for TensorFlow's profiler."""
+    """A fake of TensorFlow's profiler."""
 
     def __init__(self, monkeypatch, learner_steps=None):
         self.calls, self.steps = [], learner_steps or (lambda: None)

@@ -1,4 +1,4 @@
-"""What a whole run shows in TensorBoard: every promised signal, at its steps."""
+"""TensorBoard output of a whole run: every documented tag, at its steps."""
 
 import pathlib
 
@@ -120,7 +120,7 @@ def test_shown_numbers_are_those_of_the_run(shown, trained):
             "validation/best_accuracy": best,
         }.items():
             assert validation[tag][step] == pytest.approx(value, rel=1e-6)
-    # Steps 11 and 12 are a log interval and the last validation interval alike.
+    # Steps 11 and 12 are both a log interval and the last validation interval.
     loss = train["accuracy_and_loss/loss"][12]
     assert loss == pytest.approx(history[-1]["train_loss"])
     parts = [train[f"loss_parts/{part}"][12] for part in under(train, "loss_parts")]

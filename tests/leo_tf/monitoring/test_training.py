@@ -1,4 +1,4 @@
-"""What training shows of itself: the last step's movement and gradient, and speed."""
+"""Metrics of training: update and gradient of the last step, and speed."""
 
 import time
 
@@ -20,7 +20,7 @@ def shown(trainer, name="train"):
 
 
 def gradient_at(trainer, step) -> np.ndarray:
-    """The clipped gradient of one step of a toy, from where it stands."""
+    """Returns the clipped gradient of a toy's next step."""
     config = trainer.config
     learner, seed = trainer.learner, tf.constant(config.run.seed, tf.int64)
     episode = next(iter(toy_training.training_episodes(step)))

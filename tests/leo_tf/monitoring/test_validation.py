@@ -1,4 +1,4 @@
-"""The closer look at validation: latents, confusion, pictures, and when it is taken."""
+"""Validation diagnostics: latents, confusion, pictures, and their schedule."""
 
 import logging
 
@@ -194,7 +194,7 @@ def test_data_without_pictures_have_no_episode_to_show(tmp_path):
 
 
 class OneAnswer(NearestCentroid):
-    """Takes every query for the first class of its episode."""
+    """Answers every query with the first class of its episode."""
 
     def logits(self, classifier, inputs, training=False, noise=None):
         logits = super().logits(classifier, inputs)
@@ -212,7 +212,7 @@ def test_pictures_of_a_look_are_of_the_methods_answers(tmp_path):
     green, red = (colour_count(episode, colour) for colour in (RIGHT, WRONG))
     assert red == pytest.approx(2 * green, rel=0.05), "one of three classes is right"
     assert colour_count(episode[CARD.top + 82 :], RIGHT) == 0, "the first of them"
-    # Two of three answers are wrong, but all are sure.
+    # Two of three answers are wrong, and all have high confidence.
     for one, other in zip((confusion, reliability), drawn(None, "two")[::2]):
         assert one.shape == other.shape and (one != other).any()
 
