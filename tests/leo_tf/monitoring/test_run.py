@@ -11,7 +11,7 @@ from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.environment import program
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
-from leo_tf.monitoring import run_summary as monitor_facts
+from leo_tf.monitoring import run_summary
 from leo_tf.runs.directory import RunDirectory
 
 VARIABLES = {
@@ -209,7 +209,7 @@ def test_runs_of_one_name_in_different_jobs_are_told_apart(trained):
 
 def test_trials_of_one_number_in_different_searches_are_told_apart():
     titles = [
-        monitor_facts.title(pathlib.Path("/runs") / job / "maml" / "trial_00")
+        run_summary.title(pathlib.Path("/runs") / job / "maml" / "trial_00")
         for job in ("one", "two")
     ]
     assert titles == ["trial_00 (one/maml)", "trial_00 (two/maml)"]
