@@ -1,4 +1,4 @@
-"""A comparison of methods: for results.json, in Markdown, printed, in pictures."""
+"""Report of a comparison of methods: JSON, Markdown, terminal and pictures."""
 
 import shlex
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ _SEEN = "Transductive methods, which see all queries of an episode together:"
 
 
 def as_dict(comparison: Comparison) -> dict:
-    """Returns what results.json holds."""
+    """Returns the content of results.json."""
     return {
         "best_on_validation": comparison.best and comparison.best.name,
         "lead": comparison.lead and comparison.lead.as_dict(),
@@ -34,7 +34,7 @@ def as_dict(comparison: Comparison) -> dict:
 
 
 def title(comparison: Comparison) -> str:
-    """Returns what was compared, in a line."""
+    """Returns the title: data, episodes and draws."""
     samples = comparison.samples
     tested = report.title(comparison.dataset, comparison.shape, samples)
     tested += " where a method draws" if samples else ""
@@ -42,7 +42,7 @@ def title(comparison: Comparison) -> str:
 
 
 def _tables(comparison: Comparison, shown=slice(None)) -> list[str | Table]:
-    """A table of inductive methods and, below a line that says so, one of others."""
+    """Returns a table of inductive methods, then a titled one of transductive ones."""
     minus = f"minus {comparison.reference_title}"
     reached = "accuracy in %", minus, *report.SURETY
     columns = *reached, "parameters", "best step", "steps", "training", "ms to adapt"
@@ -73,7 +73,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def terminal(comparison: Comparison) -> list[str | Table]:
-    """Returns what a terminal shows: a table of what methods reach, one of costs."""
+    """Returns the terminal's output: tables of accuracies and costs, and advice."""
     reached, costs = slice(5), slice(5, None)  # columns after the name
     parts: list[str | Table] = [f"\n{title(comparison)}"]
     parts += [*_tables(comparison, reached), *_tables(comparison, costs)]
@@ -91,16 +91,16 @@ def terminal(comparison: Comparison) -> list[str | Table]:
 
 
 def _open_set(comparison: Comparison) -> list[str | Table]:
-    """Returns what tests of queries of other classes came to, if that was asked for."""
+    """Returns results on queries of other classes, if requested."""
     found = {row.title: row.open_set for row in comparison.rows if row.open_set}
     return report.open_set(found) if found else []
 
 
 def advice(comparison: Comparison) -> str:
-    """Returns which method to take, by validation; "" if none did.
+    """Returns the best method on validation, in a sentence; "" if none was validated.
 
-    It is one that answers each query by itself; of one that sees all of them together,
-    and validated better, a sentence tells.
+    It is a method that scores each query alone. If a transductive method validated
+    better, another sentence names it.
     """
     best, lead = comparison.best, comparison.lead
     if best is None or best.validation is None:
@@ -114,25 +114,25 @@ def advice(comparison: Comparison) -> str:
     said += f". In the test it has {best.accuracy} %."
     other = next(iter(comparison.ranked(comparison.transductive)), None)
     if other and other.validation and other.validation.mean > best.validation.mean:
-        said += f" Where all queries come together, {other.words} validated better: "
+        said += f" If all queries come at once, {other.words} validated better: "
         said += f"{other.validation} %; {other.accuracy} % in the test."
     return said
 
 
 def markdown(comparison: Comparison) -> str:
-    """Returns the whole table, and what its columns mean."""
+    """Returns the whole table and the meaning of its columns."""
     reference = comparison.reference_title
-    tested = "The best step is that of the checkpoint with the best validation, which"
+    tested = "The checkpoint of the best step, which has the best validation accuracy,"
     if not comparison.selects:
-        tested = "The validation classes were trained on, too: the last checkpoint"
+        tested = "The validation classes were trained on too, so the last checkpoint"
     parts: list[str | Table] = [
         f"# {title(comparison)}",
         *_tables(comparison),
         f"All methods answered the same episodes. Differences to {reference} are "
         "paired by episode. NLL is the negative log-likelihood of a query in nats, ECE "
-        "the expected calibration error in 15 bins; at T that of logits divided by the "
-        "temperature that suits validation episodes, for equal answers. "
-        f"{tested} was tested. Training is the time of all steps, compiling included. "
+        "the expected calibration error in 15 bins, and at T the same after dividing "
+        "logits by a temperature fitted on validation episodes. "
+        f"{tested} was tested. Training is the time of all steps and of compiling. "
         "A task's time to adapt is the median of 50 tasks, one at a time.",
         *_open_set(comparison),
         advice(comparison),
@@ -148,7 +148,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def accuracies(comparison: Comparison) -> "Figure":
-    """Draws a dot for each method, with the 95 % interval over episodes."""
+    """Draws a dot per method, with the 95 % interval over episodes."""
     rows = [*comparison.inductive, *comparison.transductive]
     figure = new_figure(7, 1.4 + 0.35 * len(rows), layout="constrained")
     axes = figure.subplots()
@@ -169,6 +169,6 @@ def accuracies(comparison: Comparison) -> "Figure":
 
 
 def reliabilities(comparison: Comparison) -> "Figure":
-    """Draws how sure each method is, and how right."""
+    """Draws reliability diagrams of the methods."""
     bins = {row.title: row.calibration.bins for row in comparison.rows}
     return reliability_diagrams(bins, title(comparison).split("; ")[0])

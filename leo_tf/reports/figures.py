@@ -1,6 +1,6 @@
-"""Pictures as matplotlib figures, for a file (`save`) or for TensorBoard (`pixels`).
+"""Matplotlib figures, for a file (`save`) or for TensorBoard (`pixels`).
 
-matplotlib takes half a second to import, so it is imported where a figure begins.
+Importing matplotlib takes half a second, so `new_figure` does it.
 """
 
 import pathlib
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours that also the colour-blind tell apart (Okabe and Ito).
+# Colours that the colour-blind can distinguish (Okabe and Ito).
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#777777"
 DPI = 130
 
 
 def new_figure(width: float, height: float, **options: Any) -> "Figure":
-    """Returns an empty figure of so many inches; `options` are matplotlib's."""
+    """Returns an empty figure with sizes in inches; `options` are matplotlib's."""
     import_matplotlib()
     from matplotlib.figure import Figure  # without pyplot: no global state
 
@@ -35,7 +35,7 @@ def new_figure(width: float, height: float, **options: Any) -> "Figure":
 def new_panels(
     count: int, columns: int, width: float, height: float, title: str
 ) -> "tuple[Figure, list[Axes]]":
-    """Returns a figure with a title, and its panels of so many inches in rows."""
+    """Returns a figure with a title, and its panels in rows, with sizes in inches."""
     lines, columns = max(1, -(-count // columns)), max(1, min(count, columns))
     size = width * columns + 0.4, height * lines + 0.5
     figure = new_figure(*size, layout="constrained")
@@ -47,7 +47,7 @@ def new_panels(
 
 
 def save(path: pathlib.Path, figure: "Figure") -> None:
-    """Writes a figure as PNG; DiskError if that fails."""
+    """Writes a figure as PNG; DiskError if it cannot be written."""
     from matplotlib.image import imsave
 
     drawn = pixels(figure)
@@ -55,13 +55,13 @@ def save(path: pathlib.Path, figure: "Figure") -> None:
 
 
 def pixels(figure: "Figure") -> np.ndarray:
-    """Draws a figure: [height, width, 3] uint8."""
+    """Draws a figure to an array [height, width, 3] uint8."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    # By name: neither a display is looked for, nor what MPLBACKEND names, which a
-    # notebook hands on to processes that lack it.
+    # The canvas is chosen by name, without a display or MPLBACKEND. A notebook passes
+    # its MPLBACKEND to processes that may lack it.
     canvas = FigureCanvasAgg(figure)
-    with warnings.catch_warnings():  # letters that the font lacks are boxes
+    with warnings.catch_warnings():  # letters missing in the font become boxes
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]
@@ -72,12 +72,12 @@ def learning_curve(
 ) -> "Figure":
     """Draws accuracy against meta-steps: train, validation, and nearest centroid.
 
-    `history` is the trainer's, a record a validation; `title` is the method's.
+    `history` is the trainer's, a record per validation; `title` is the method's.
     """
     figure = new_figure(7, 4.2, layout="constrained")
     axes = figure.subplots()
     steps = [record["step"] for record in history]
-    # None, where it was not finite, becomes NaN, which is not drawn.
+    # None stands for a non-finite value. It becomes NaN, which is not drawn.
     trained, validation, width = (
         100 * np.array([record[name] for record in history], np.float64)
         for name in ("train_accuracy", "val_accuracy", "val_half_width")
@@ -99,7 +99,7 @@ def learning_curve(
 
 
 def reliability_diagrams(methods: Mapping[str, Bins], title: str) -> "Figure":
-    """Draws, for each method, accuracy against confidence: a diagonal if honest."""
+    """Draws accuracy against confidence of each method: a diagonal if calibrated."""
     figure, panels = new_panels(len(methods), 4, 2.4, 2.7, title)
     for axes, (name, bins) in zip(panels, methods.items()):
         found, error = reliability(bins), expected_calibration_error(bins)

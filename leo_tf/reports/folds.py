@@ -1,4 +1,4 @@
-"""A comparison over folds of the classes: for results.json, in Markdown, printed."""
+"""Report of a comparison over folds of the classes: JSON, Markdown and terminal."""
 
 import statistics
 
@@ -8,7 +8,7 @@ from leo_tf.reports.table import Table, document
 
 
 def as_dict(found: FoldedComparison) -> dict:
-    """Returns what results.json holds."""
+    """Returns the content of results.json."""
     methods = {}
     for name in found.names:
         values = _accuracies(found, name)
@@ -27,7 +27,7 @@ def as_dict(found: FoldedComparison) -> dict:
 
 
 def terminal(found: FoldedComparison) -> list[str | Table]:
-    """Returns what a terminal shows: what each method reaches, in all and in each."""
+    """Returns the terminal's output: accuracies over all folds, and in each fold."""
     whole, reached = _table(found), slice(3)
     kept = [row[reached] for row in whole.rows]
     each = [(row[0], *row[3:]) for row in whole.rows]
@@ -40,12 +40,12 @@ def terminal(found: FoldedComparison) -> list[str | Table]:
 
 
 def markdown(found: FoldedComparison) -> str:
-    """Returns the table, and what its columns mean."""
+    """Returns the table and the meaning of its columns."""
     meaning = (
-        "Each class is tested in one fold, so the spread over folds says how much the "
-        "choice of classes matters; the runs share training classes, so it is no "
+        "Each class is tested in one fold, so the spread over folds shows how much the "
+        "choice of classes matters. The runs share training classes, so it is not a "
         "confidence interval. Differences are within folds. The directories fold_0, "
-        "fold_1, ... hold the comparison of each, with its intervals over episodes."
+        "fold_1, ... contain the comparison of each, with intervals over episodes."
     )
     typed = {k: v for k, v in found.folds[0].given.items() if k != "fold"}
     given = f"Given: `{report.flags(typed)}`"

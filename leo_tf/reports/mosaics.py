@@ -1,6 +1,6 @@
-"""Pictures put together of tiles: an episode, a confusion.
+"""Pictures made of tiles: an episode, and a confusion matrix.
 
-A matplotlib object for each of hundreds of tiles would take seconds.
+Tiles are joined as arrays. Hundreds of matplotlib objects would take seconds.
 
 Shapes: N way, Q queries per class, C classes, S classes shown, H x W pixels.
 """
@@ -23,7 +23,7 @@ _EDGE, _FRAME, _GAP = 10, 2, 6  # pixels at the edge, of a frame, in between
 
 
 class Layout(NamedTuple):
-    """How much is shown, and how large: pixels, and letters of a line."""
+    """Limits and sizes of a picture: pixels, and letters per line."""
 
     classes: int = 20
     queries: int = 10
@@ -31,28 +31,28 @@ class Layout(NamedTuple):
     top: int = 58  # for the title
     cell: int = 28  # of a confusion
     tile: int = 52  # an example
-    small: int = 31  # an answer, or bars
+    small: int = 31  # an answer, or the height of bars
     name: int = 20
     title: int = 200
 
     @property
     def pitch(self) -> int:
-        """From one example to the next."""
+        """Distance from one example to the next."""
         return self.tile + 2 * _FRAME + _GAP
 
 
 PAGE = Layout()  # more would be too small to read
-# TensorBoard shows pictures 340 pixels wide, unless it is told otherwise.
+# TensorBoard shows pictures 340 pixels wide by default.
 CARD = Layout(10, 4, 112, 84, 19, 36, 26, 12, 44)
 
 
 def confusion(
     counts: np.ndarray, class_names: Sequence[str], layout: Layout = PAGE
 ) -> "Figure":
-    """Draws where the queries of each class went: [C, C], class c taken for class d.
+    """Draws a confusion matrix [C, C]: queries of class c with the answer d.
 
-    Of many classes, those with the most mistakes are shown; the last column is all
-    others.
+    With many classes, those with the most mistakes are shown, and the last column has
+    all others.
     """
     mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)
     shown = np.sort(np.argsort(-mistakes, kind="stable")[: layout.classes])  # [S]
@@ -85,7 +85,7 @@ def episode(
     shares: np.ndarray | None = None,
     layout: Layout = PAGE,
 ) -> "Figure":
-    """Draws one episode: its pictures, if it has any, and how queries were answered.
+    """Draws one episode: its pictures, if it has any, and the answers to queries.
 
     Args:
       class_names: N names.
@@ -98,7 +98,7 @@ def episode(
     if answers is None:
         title += "(bars: probabilities of the classes, in the order of the rows)"
     else:
-        title += "(below: the class that each method took a query for)"
+        title += "(below: the answer of each method)"
     names: list[str] = []
     bands: list[list[np.ndarray]] = []  # tiles side by side
     for n, name in enumerate(class_names[: layout.classes]):
@@ -128,7 +128,7 @@ def episode(
 def _page(
     title: str, names: Sequence[str], bands: Sequence[np.ndarray], layout: Layout
 ) -> "tuple[Figure, Axes]":
-    """Pictures [H, W, 3] one below the other, each with a name; axes are in pixels."""
+    """Draws pictures [H, W, 3] in a column with names. Axes are in pixels."""
     height, width, _ = (picture := np.vstack(bands)).shape
     lines = [textwrap.fill(line, layout.title) for line in title.split("\n")]
     down, across = layout.top + height + _EDGE, layout.left + width + _EDGE
@@ -148,30 +148,30 @@ def _page(
 
 
 def _colours(labels: np.ndarray, n: int, layout: Layout) -> np.ndarray:
-    """Colours of the answers to those queries of class n that are shown."""
+    """Returns colours of the answers to the shown queries of class n."""
     return np.where(labels[: layout.queries] == n, RIGHT, WRONG)
 
 
 def _tile(example: np.ndarray, colour: str, side: int, layout: Layout) -> np.ndarray:
-    """An example in a frame, ink black on white."""
+    """Returns an example in a frame, black on white."""
     rows, columns = (np.arange(side) * size // side for size in example.shape)
     inside = 255 - example[np.ix_(rows, columns)][..., np.newaxis]
     return _framed(inside, colour, layout)
 
 
 def _bars(shares: np.ndarray, colour: str, layout: Layout) -> np.ndarray:
-    """Probabilities side by side in a frame; the answer's is coloured."""
+    """Returns bars of probabilities in a frame, with the answer's coloured."""
     inside = np.full([layout.small, layout.tile, 3], 255, np.uint8)
     tops = np.round((1 - np.nan_to_num(shares)) * layout.small).astype(int)
     edges = np.linspace(0, layout.tile, len(shares) + 1).astype(int)
-    for k in np.argsort(shares):  # of more than there are pixels, the highest is seen
+    for k in np.argsort(shares):  # if bars overlap, the highest is visible
         columns = slice(edges[k], max(edges[k] + 1, edges[k + 1] - 1))
         inside[tops[k] :, columns] = getrgb(colour if k == np.argmax(shares) else GREY)
     return _framed(inside, colour, layout)
 
 
 def _framed(inside: np.ndarray, colour: str, layout: Layout) -> np.ndarray:
-    """A picture in a frame, and white up to the next one; all are equally wide."""
+    """Returns a picture in a frame, padded with white to a common width."""
     height, width = (size + 2 * _FRAME for size in inside.shape[:2])
     framed = np.full([height + _GAP, layout.pitch, 3], 255, np.uint8)
     framed[:height, :width] = getrgb(colour)
@@ -180,7 +180,7 @@ def _framed(inside: np.ndarray, colour: str, layout: Layout) -> np.ndarray:
 
 
 def _shortened(name: str, letters: int) -> str:
-    """Both ends of a long name: a script and a letter, a directory and a file."""
+    """Returns both ends of a long name, such as a script and a letter."""
     beginning = letters * 2 // 5
     ends = f"{name[:beginning]}…{name[beginning + 1 - letters :]}"
     return name if len(name) <= letters else ends

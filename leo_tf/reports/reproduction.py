@@ -1,4 +1,4 @@
-"""The outcome of the published protocol: for results.json, in Markdown, printed."""
+"""Report of the published protocol: JSON, Markdown and terminal."""
 
 from leo_tf.evaluation.job_results import Reproduction
 from leo_tf.evaluation.results import remark
@@ -8,7 +8,7 @@ from leo_tf.reports.table import Table, document
 
 
 def as_dict(found: Reproduction) -> dict:
-    """Returns what results.json holds."""
+    """Returns the content of results.json."""
     return {
         "mean_over_runs": found.mean,
         "standard_deviation_over_runs": found.spread,
@@ -62,21 +62,21 @@ def _summary(found: Reproduction) -> Table:
 
 
 def terminal(found: Reproduction) -> list[str | Table]:
-    """Returns what a terminal shows: the runs, their summary, and a note if any."""
+    """Returns the terminal's output: the runs, their summary, and a note if any."""
     title = f"\n{found.title}; ± of a run is the 95 % interval over its episodes"
     return [title, _runs(found), _summary(found), *([found.note] if found.note else [])]
 
 
 def markdown(found: Reproduction) -> str:
-    """Returns the runs, their summary, and what the intervals are of."""
+    """Returns the runs, their summary, and the meaning of the intervals."""
     parts: list[str | Table] = [
         f"# {found.title}",
         _runs(found),
         _summary(found),
         "± of a run is the 95 % interval over its test episodes. The run trained on "
-        "the training classes alone was tested at the step of its best validation; the "
-        "others made as many steps. What ± means in a published number, its source "
-        "does not say.",
+        "the training classes only was tested at the step of its best validation; the "
+        "others made as many steps. The sources of published numbers do not say what "
+        "± means there.",
         found.note,
         f"Given: `{flags(found.given)}`",
     ]

@@ -1,4 +1,4 @@
-"""Results of a run: for results.json and a terminal; and texts that reports share."""
+"""Report of a run: JSON and terminal; also texts that all reports share."""
 
 import dataclasses
 import shlex
@@ -15,12 +15,12 @@ from leo_tf.reports.table import Table
 
 # Columns of `surety`.
 SURETY = "NLL", "ECE in %", "at T"
-# Of `open_set`.
+# Columns of `open_set`.
 _RATES = "method", "by", "FPR", "false alarms", "found", "coverage", "size"
 
 
 def as_json(results: Results, **facts: Any) -> dict:
-    """Returns what results.json holds: numbers with intervals, then the `facts`."""
+    """Returns the content of results.json: numbers with intervals, then `facts`."""
     methods: dict[str, dict[str, Any]] = {
         name: {**accuracy.as_dict(), "loss": finite(results.losses[name])}
         for name, accuracy in results.methods.items()
@@ -39,14 +39,14 @@ def as_json(results: Results, **facts: Any) -> dict:
 
 
 def terminal(results: Results) -> list[str | Table]:
-    """Returns what a terminal shows: accuracies and their paired difference."""
+    """Returns the terminal's output: accuracies and their paired difference."""
     rows: list[tuple[str, ...]] = []
     for name, accuracy in results.methods.items():
         title = method_named(name).title
         if name == results.method:
             title += remark(results.share_not_finite)
             rows.append((title, str(accuracy), *surety(results.calibration)))
-        else:  # beside, not asked for
+        else:  # the baseline
             made_of_one = method_named(results.method).feature_transform
             features = " on features as they are" if made_of_one else ""
             title = f"{title[0].lower()}{title[1:]}{features}"
@@ -64,7 +64,7 @@ def terminal(results: Results) -> list[str | Table]:
 
 
 def episodes(shape: Mapping[str, Any]) -> str:
-    """Returns the shape of test episodes, as `dataset.evaluation_shape` has it."""
+    """Returns the shape of test episodes in words, from `dataset.evaluation_shape`."""
     way, shot, num_query = (shape[name] for name in ("way", "shot", "num_query"))
     text, dirichlet = f"{way}-way {shot}-shot", shape.get("query_dirichlet")
     if dirichlet is None:
@@ -75,10 +75,10 @@ def episodes(shape: Mapping[str, Any]) -> str:
 def title(
     dataset: str, shape: Mapping[str, Any], samples: int, step: int | None = None
 ) -> str:
-    """Returns what was tested, in a line.
+    """Returns the title of test results.
 
-    `shape` is that of the episodes; `samples` are the draws that predictions were
-    averaged over, or 0.
+    `shape` is that of the episodes. `samples` is the number of draws that predictions
+    were averaged over, or 0.
     """
     text = f"{dataset}, test: {episodes(shape)}"
     text += f", step {step}" if step is not None else ""
@@ -86,7 +86,7 @@ def title(
 
 
 def data(config: Config) -> str:
-    """Returns the name of a data set, with what is done to its features, in words."""
+    """Returns the name of a data set and the transforms of its features."""
     features, name = config.features, config.data.dataset_name
     words, given = [features.feature_transform], dataclasses.asdict(features)
     if features.feature_power != 1:
@@ -98,7 +98,7 @@ def data(config: Config) -> str:
 
 
 def flags(settings: Mapping[str, object]) -> str:
-    """Returns settings as they are typed."""
+    """Returns settings as flags of a command line."""
 
     typed = (
         f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
@@ -114,9 +114,9 @@ def signed(difference: Interval) -> str:
 
 
 def surety(calibration: Calibration) -> tuple[str, str, str]:
-    """Returns the cells of `SURETY`: NLL in nats, however large, and the ECE.
+    """Returns the cells of `SURETY`: NLL in nats, ECE, and ECE at the temperature.
 
-    The last is with logits divided by the temperature of validation episodes.
+    The temperature is the one fitted on validation episodes.
     """
     nll, scaled = calibration.nll.mean, calibration.scaled_ece
     text = f"{nll:.2g}" if nll >= 1000 else f"{nll:.3f}"
@@ -125,7 +125,7 @@ def surety(calibration: Calibration) -> tuple[str, str, str]:
 
 
 def open_set(found: Mapping[str, OpenSet]) -> list[str | Table]:
-    """Returns tables of how well methods, by title, recognise other classes."""
+    """Returns tables of how well methods recognise other classes, by title."""
     areas = [
         (method, *(str(each.auroc[score]) for score in SCORES))
         for method, each in found.items()
@@ -139,13 +139,13 @@ def open_set(found: Mapping[str, OpenSet]) -> list[str | Table]:
     asked = f"{one.episodes} episodes, {one.num_query} queries of a class, balanced; "
     return [
         f"Queries of {one.outside} classes outside each episode. {asked}"
-        "AUROC in % of recognising them by:",
+        "AUROC in % of recognising them, by score:",
         Table(("method", *SCORES), areas, ("method",)),
-        "By the one of the first three that was best on validation episodes, in %:",
+        "In %, by the score of the first three that was best on validation episodes:",
         Table(_RATES, rates, ("method", "by")),
-        "FPR: others taken for known where 95 % of an episode's own are. False alarms: "
-        "own queries called none of these, where "
-        f"{100 * FALSE_ALARMS:.0f} % of validation's were. Found: others called that. "
-        "Coverage: prediction sets that hold the right class, where "
-        f"{100 * COVERAGE:.0f} % were to. Size: classes of a set.",
+        "FPR: others accepted where 95 % of an episode's own queries are. False "
+        "alarms: own queries rejected at the threshold that rejected "
+        f"{100 * FALSE_ALARMS:.0f} % on validation episodes. Found: others rejected "
+        "there. Coverage: prediction sets with the right class; the aim is "
+        f"{100 * COVERAGE:.0f} %. Size: classes of a set.",
     ]

@@ -1,4 +1,4 @@
-"""A search for settings: for results.json, in Markdown, on a terminal, as a picture."""
+"""Report of a search for settings: JSON, Markdown, terminal and pictures."""
 
 import math
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _AS_GIVEN = "as given"
 def as_dict(
     found: dict[str, list[Trial]], importances: Mapping[str, Mapping[str, float]]
 ) -> dict:
-    """Returns what results.json holds; `importances` of each method's settings."""
+    """Returns the content of results.json; `importances` are per method and setting."""
     methods = {
         name: {
             "best_trial": best_of(trials),
@@ -40,7 +40,7 @@ def _ranked(trials: list[Trial]) -> list[tuple[int, Trial]]:
 
 
 def _cells(trial: Trial) -> tuple[str, str, str]:
-    """A row without the trial's number and its settings."""
+    """Returns the cells of a trial without its number and settings."""
     accuracy = "-" if trial.accuracy is None else str(trial.accuracy)
     accuracy += " (diverged)" if trial.diverged else remark(trial.share_not_finite)
     best = "-" if trial.best_step is None else f"{trial.best_step:,}"
@@ -48,7 +48,7 @@ def _cells(trial: Trial) -> tuple[str, str, str]:
 
 
 def terminal(found: dict[str, list[Trial]]) -> list[str | Table]:
-    """Returns what a terminal shows: each method's best trials, and those given."""
+    """Returns the terminal's output: each method's best trials and the given one."""
     parts: list[str | Table] = []
     for name, trials in found.items():
         rows = []
@@ -66,7 +66,7 @@ def terminal(found: dict[str, list[Trial]]) -> list[str | Table]:
 
 
 def _best_transforms(found: Mapping[str, list[Trial]]) -> list[str]:
-    """Says on which of its transforms a method validated best, if it has several."""
+    """Returns lines with the best transform of each method that has several."""
     variants: dict[str, list[tuple[float, str]]] = {}
     for name, trials in found.items():
         number = best_of(trials)
@@ -76,7 +76,7 @@ def _best_transforms(found: Mapping[str, list[Trial]]) -> list[str]:
     several = [max(each) for each in variants.values() if len(each) > 1]
     return [
         f"{variant_named(name).title}: best on validation, {100 * rank:.2f} %. "
-        f"--methods={name} takes its settings."
+        f"--methods={name} uses its settings."
         for rank, name in several
     ]
 
@@ -86,7 +86,7 @@ def markdown(
     given: Mapping[str, object],
     importances: Mapping[str, Mapping[str, float]],
 ) -> str:
-    """Returns every trial, best first; `given` are the settings that were typed."""
+    """Returns all trials, best first; `given` are the settings that the user typed."""
     parts: list[str | Table] = []
     columns = (*_COLUMNS, "settings")
     for name, trials in found.items():
@@ -102,18 +102,18 @@ def markdown(
 
 
 def _what_matters(importances: Mapping[str, float]) -> str:
-    """Says which settings make the difference; empty if that is not known."""
+    """Returns the importances of settings in a sentence; "" if they are unknown."""
     if not importances:
         return ""
     ranked = sorted(importances.items(), key=lambda pair: -pair[1])
     shares = ", ".join(f"`{name}` {100 * share:.0f} %" for name, share in ranked)
-    return f"Why trials differ at the first rung (PED-ANOVA): {shares}."
+    return f"Importance of settings at the first rung (PED-ANOVA): {shares}."
 
 
 def parallel(found: dict[str, list[Trial]]) -> "Figure":
-    """Draws each trial as a line over its settings, to its accuracy at the right.
+    """Draws each trial as a line through its settings to its accuracy.
 
-    The darker a line, the better it validated; the best of all is orange.
+    Darker lines have better validation accuracy. The best trial is orange.
     """
     title = "validation accuracy of trials; orange: the best"
     figure, panels = new_panels(len(found), 1, 8.0, 2.6, title)
@@ -140,16 +140,16 @@ def parallel(found: dict[str, list[Trial]]) -> "Figure":
 
 
 def _place(value: float, low: float, high: float, setting: str = "") -> float:
-    """Where a value lies from low, 0, to high, 1; in the logarithm as it was drawn."""
+    """Returns a value scaled from low, 0, to high, 1, in the logarithm if drawn so."""
     if setting and setting not in LINEAR:
         value, low, high = math.log(value), math.log(low), math.log(high)
     return (value - low) / (high - low) if high > low else 1.0
 
 
 def picture(found: dict[str, list[Trial]]) -> "Figure":
-    """Draws validation accuracy against each setting; the best trial in orange.
+    """Draws validation accuracy against each setting, with the best trial in orange.
 
-    Where the settings as given were best, nothing is orange.
+    If the given settings were best, nothing is orange.
     """
     drawn = [(name, setting) for name in found for setting in ranges(name)]
     title = "validation; orange: the best trial, crosses: diverged"
@@ -157,7 +157,7 @@ def picture(found: dict[str, list[Trial]]) -> "Figure":
     for axes, (name, setting) in zip(panels, drawn):
         _draw(axes, found[name], setting)
         scale = "linear" if setting in LINEAR else "log"
-        axes.set(xscale=scale, xlim=ranges(name)[setting])  # all that was drawn from
+        axes.set(xscale=scale, xlim=ranges(name)[setting])  # the whole range of draws
         axes.set_xlabel(setting, fontsize=8)
         axes.set_ylabel("accuracy in %", fontsize=8)
         axes.set_title(variant_named(name).title, fontsize=8, parse_math=False)
@@ -179,7 +179,7 @@ def _draw(axes, trials: list[Trial], setting: str) -> None:
             axes.text(0.02, mean, "settings as given", fontsize=6, color=GREY, **place)
             continue
         colour, layer = (ORANGE, 3) if number == best else (BLUE, 2)
-        style = {"color": colour, "zorder": layer, "clip_on": False}  # seen at the ends
+        style = {"color": colour, "zorder": layer, "clip_on": False}  # not cut off
         at, mark = trial.settings[setting], "x" if trial.diverged else "o"
         width = width if math.isfinite(width) else 0.0
         axes.errorbar(at, mean, yerr=width, fmt=mark, markersize=4, **style)

@@ -12,16 +12,16 @@ from rich.text import Text
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table; nothing in its cells is markup."""
+    """A table. Cells are plain text without markup."""
 
     columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]  # at their ends texts may be missing
+    rows: Sequence[tuple[str, ...]]  # the last cells may be missing
     left: tuple[str, ...] = ()  # columns aligned to the left; the others are numbers
     title: str = ""
-    sections: tuple[int, ...] = ()  # rows that begin a section; Markdown has none
+    sections: tuple[int, ...] = ()  # rows that begin a section, not in Markdown
 
     def __rich__(self) -> rich.table.Table:
-        """Returns what `rich` prints."""
+        """Returns the table for `rich` to print."""
         drawn = rich.table.Table(box=box.SIMPLE_HEAVY, title=escape(self.title) or None)
         for column in self.columns:
             is_left = column in self.left
@@ -33,7 +33,7 @@ class Table:
         return drawn
 
     def markdown(self) -> str:
-        """Returns its lines in Markdown, the title as a heading."""
+        """Returns the table in Markdown, with the title as a heading."""
         rules = ["---" if column in self.left else "---:" for column in self.columns]
         lines = [_line(self.columns), f"|{'|'.join(rules)}|", *map(_line, self.rows)]
         heading = f"# {self.title}\n\n" if self.title else ""
@@ -41,13 +41,13 @@ class Table:
 
 
 def document(parts: Iterable[str | Table]) -> str:
-    """Returns paragraphs and tables in Markdown; empty ones are left out."""
+    """Returns paragraphs and tables in Markdown, without empty ones."""
     texts = (part if isinstance(part, str) else part.markdown() for part in parts)
     return "\n\n".join(filter(None, texts)) + "\n"
 
 
 def show(parts: Iterable[str | Table]) -> None:
-    """Prints texts, however long their lines, and tables to standard output."""
+    """Prints texts, without breaking lines, and tables to standard output."""
     console = Console(highlight=False)
     for part in parts:
         (print if isinstance(part, str) else console.print)(part)

@@ -353,7 +353,7 @@ def test_the_table_says_what_was_given_and_chosen_and_how_checkpoints_were_selec
     assert compare(tmp_path / "job", *flags) == 0
     text = (tmp_path / "job" / "results.md").read_text()
     assert "--train_on_val=true" in text and "--first_order=true" in text
-    assert "trained on, too: the last checkpoint" in text
+    assert "trained on too, so the last checkpoint" in text
     assert "best validation" not in text
 
 

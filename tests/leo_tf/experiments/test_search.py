@@ -150,7 +150,7 @@ def test_a_method_is_searched_for_on_a_transform_of_its_own(
         for name, result in results_of(workdir)["methods"].items()
         for trial in result["trials"]
     )
-    line = f"{100 * best[0]:.2f} %. --methods={best[1]} takes its settings."
+    line = f"{100 * best[0]:.2f} %. --methods={best[1]} uses its settings."
     assert line in told.out and line in (workdir / "results.md").read_text()
 
 

@@ -1,4 +1,4 @@
-"""What a comparison says on a terminal, in Markdown and in pictures."""
+"""The report of a comparison on a terminal, in Markdown and in pictures."""
 
 import pathlib
 
@@ -58,7 +58,7 @@ def comparison(**changes):
 
 
 def validated(*accuracies, **changes):
-    """The comparison after validations of these accuracies, in the order of rows."""
+    """Returns the comparison with validation accuracies, in the order of rows."""
     rows = [
         row._replace(validation=Interval(accuracy, 0.005))
         for row, accuracy in zip((RIDGE, MAML, LEO), accuracies)
@@ -181,10 +181,10 @@ def test_markdown_has_all_columns_in_one_table_and_says_what_they_are():
         "",
         "All methods answered the same episodes. Differences to LEO are paired by "
         "episode. NLL is the negative log-likelihood of a query in nats, ECE the "
-        "expected calibration error in 15 bins; at T that of logits divided by the "
-        "temperature that suits validation episodes, for equal answers. The best step "
-        "is that of the checkpoint with the best validation, which was tested. "
-        "Training is the time of all steps, compiling included. A task's time to adapt "
+        "expected calibration error in 15 bins, and at T the same after dividing "
+        "logits by a temperature fitted on validation episodes. The checkpoint of the "
+        "best step, which has the best validation accuracy, was tested. "
+        "Training is the time of all steps and of compiling. A task's time to adapt "
         "is the median of 50 tasks, one at a time.",
         "",
         "Given: `--preset=glyphs --first_order=true`",
@@ -201,7 +201,7 @@ def test_draws_the_reference_and_an_unselected_checkpoint_are_told():
     text = report.markdown(found)
     assert "mean of 3 draws where a method draws; ± is" in text.splitlines()[0]
     assert "| minus MAML |" in text and "Differences to MAML" in text
-    said = "The validation classes were trained on, too: the last checkpoint was tested"
+    said = "classes were trained on too, so the last checkpoint was tested"
     assert said in text and "best validation" not in text
 
 
@@ -257,7 +257,7 @@ def test_transductive_methods_have_a_table_of_their_own_that_says_what_they_see(
     said = "Transductive methods, which see all queries of an episode together:"
     show(report.terminal(found))
     printed = capsys.readouterr().out
-    assert printed.count(said) == 2  # what is reached, and what it costs
+    assert printed.count(said) == 2  # accuracies and costs
     first, second, *_ = printed.split(said)
     assert "PT-MAP" not in first and "Ridge regression" in first and "LEO" in first
     assert "PT-MAP" in second.split("Ridge")[0]
@@ -279,8 +279,8 @@ def test_the_best_answers_each_query_by_itself_and_a_better_transductive_is_told
     assert report.as_dict(found)["best_on_validation"] == "ridge"
     sentence = (
         "Best on the validation episodes: Ridge regression on features as they are, "
-        "71.00 ± 0.50 %. In the test it has 61.23 ± 1.23 %. Where all queries come "
-        "together, PT-MAP on features as they are validated better: 77.00 ± 0.50 %; "
+        "71.00 ± 0.50 %. In the test it has 61.23 ± 1.23 %. If all queries come at "
+        "once, PT-MAP on features as they are validated better: 77.00 ± 0.50 %; "
         "80.00 ± 1.00 % in the test."
     )
     assert report.advice(found) == sentence

@@ -1,4 +1,4 @@
-"""The pictures of a run: PNG files that show what they should."""
+"""The pictures of a run: PNG files with the right content."""
 
 import math
 
@@ -74,7 +74,7 @@ def test_the_learning_curve_shows_training_and_validation(tmp_path):
 
 
 def drawn_curve(history):
-    """Label -> (steps, percents), and the band's vertices, of the figure itself."""
+    """Returns label -> (steps, percents), and the band's vertices, of the figure."""
     [axes] = figures.learning_curve(history, CENTROID, "MAML").axes
     lines = {line.get_label(): line.get_data() for line in axes.lines}
     [band] = axes.collections

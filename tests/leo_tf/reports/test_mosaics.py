@@ -1,4 +1,4 @@
-"""Episodes and confusions: what is right or wrong is seen, and nothing breaks."""
+"""Pictures of episodes and confusions: right and wrong answers are visible."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def confusion(counts, names=NAMES):
 
 
 def percents(counts, names=NAMES) -> dict[tuple[int, int], str]:
-    """(row, column) of a confusion's cells -> the number in it."""
+    """Returns (row, column) -> number, of a confusion's cells."""
     [axes] = mosaics.confusion(np.asarray(counts), names).axes
     places = {text.get_position(): text.get_text() for text in axes.texts}
     cells = {(int(y // 28), int(x // 28)): text for (x, y), text in places.items()}
@@ -29,7 +29,7 @@ def percents(counts, names=NAMES) -> dict[tuple[int, int], str]:
 
 
 def names_of(figure) -> list[str]:
-    """What is beside the picture, from above; a blank is no name."""
+    """Returns the names beside the picture, from the top, without blanks."""
     beside = [text for text in figure.axes[0].texts if text.get_position()[0] < 0]
     ordered = sorted(beside, key=lambda text: text.get_position()[1])
     return [text.get_text() for text in ordered if text.get_text()]
@@ -44,7 +44,7 @@ def test_a_perfect_confusion_is_green_and_a_wrong_one_red():
 
 def test_a_row_of_the_confusion_is_a_class_and_a_column_an_answer():
     counts = 5 * np.eye(4, dtype=int)
-    counts[3] = [5, 0, 0, 0]  # the last class is taken for the first
+    counts[3] = [5, 0, 0, 0]  # the last class is answered as the first
     drawn = confusion(counts)
     assert count(drawn[-38:], WRONG) > 300, "in the lowest row"
     assert count(drawn[:-38], WRONG) == 0
@@ -80,7 +80,7 @@ def test_of_many_classes_those_with_mistakes_are_shown():
     figure = mosaics.confusion(counts, names)
     assert count(pixels(figure), WRONG) > 300
     assert names_of(figure) == [*map(str, range(18)), "48", "49"]
-    # What went to a class that is not shown is in the last column.
+    # Answers of classes that are not shown are in the last column.
     counts[:20] = 0
     counts[:20, 20:48] = 1
     assert {cell: text for cell, text in percents(counts, names).items()} == {
@@ -110,7 +110,7 @@ def test_answers_without_classes_are_no_reason_to_warn(recwarn):
 
 
 def pictures(way=3, queries=4):
-    """An example of each class, and queries, in shades that are none of our colours."""
+    """Returns an example of each class and queries, in none of our colours."""
     random = np.random.default_rng(0)
     drawn = random.integers(20, 100, [way, queries + 1, 16, 8]).astype(np.uint8)
     return drawn[:, 0], drawn[:, 1:]
@@ -139,7 +139,7 @@ def test_one_wrong_answer_of_one_method_is_one_tile_in_red():
 
 
 def tile_at(page, top, left, side):
-    """A tile's inside, brightness only."""
+    """Returns the brightness inside a tile."""
     return page[top + 2 : top + 2 + side, left + 2 : left + 2 + side, 0]
 
 

@@ -1,4 +1,4 @@
-"""What a reproduction says on a terminal and in Markdown."""
+"""The report of a reproduction on a terminal and in Markdown."""
 
 import pathlib
 
@@ -81,9 +81,9 @@ def test_markdown_says_what_each_interval_is_of():
         "| published, train+val: the paper | 61.76 ± 0.08 |",
         "",
         "± of a run is the 95 % interval over its test episodes. The run trained on "
-        "the training classes alone was tested at the step of its best validation; "
-        "the others made as many steps. What ± means in a published number, its "
-        "source does not say.",
+        "the training classes only was tested at the step of its best validation; "
+        "the others made as many steps. The sources of published numbers do not say "
+        "what ± means there.",
         "",
         "Not as published: --outer_lr.",
         "",

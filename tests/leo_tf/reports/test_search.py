@@ -1,4 +1,4 @@
-"""What a search says on a terminal, in Markdown and as a picture."""
+"""The report of a search on a terminal, in Markdown and as a picture."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ MEANS = (0.3, 0.5, None, 0.7, 0.65, 0.6, 0.55)
 
 
 def trials(diverged=(2, 3)):
-    """Of MAML: the settings as given are the worst that came to an end."""
+    """Returns trials of MAML, in which the given settings are the worst finished."""
     found = []
     for number, (rate, mean) in enumerate(zip(RATES, MEANS)):
         settings = {"outer_lr": rate, "adaptation_lr_init": 10.0} if rate else {}
@@ -64,8 +64,8 @@ def test_markdown_has_every_trial_best_first_and_those_that_diverged_last():
         "| 2 | - (diverged) | - | 1,202 | `" + rate.format(0.002) + " |",
         "| 3 | 70.00 ± 1.00 (diverged) | 1,003 | 1,203 | `" + rate.format(0.003) + " |",
         "",
-        "Why trials differ at the first rung (PED-ANOVA): `adaptation_lr_init` 75 %, "
-        "`outer_lr` 25 %.",
+        "Importance of settings at the first rung (PED-ANOVA): `adaptation_lr_init` "
+        "75 %, `outer_lr` 25 %.",
         "",
         "± is the 95 % interval over the validation episodes, the same for all.",
         "",
@@ -146,7 +146,7 @@ def test_a_line_for_each_trial_goes_over_its_settings_to_its_accuracy():
     figure = report.parallel({"maml": trials()})
     [axes] = figure.axes
     lines = {tuple(np.round(line.get_ydata(), 6)): line for line in axes.lines}
-    # All but the one as given and the one without a validation; low to high.
+    # All but the given one and the one without a validation; low to high.
     low, high = ranges("maml")["outer_lr"]
     expected = {}
     for number in (1, 3, 4, 5, 6):
