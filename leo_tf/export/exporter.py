@@ -250,13 +250,13 @@ def _save(servable: Servable, limits: Limits, path: pathlib.Path) -> None:
     default = {"serving_default": signatures[_DEFAULT_SIGNATURE]}
     try:
         tf.saved_model.save(servable, str(path), signatures={**signatures, **default})
-        _tell_shapes(limits, path)
+        _write_shapes(limits, path)
     # Errors of TensorFlow's C++, and of a file that was damaged after writing.
     except (RuntimeError, ValueError, DecodeError) as error:
         raise OSError(str(error)) from error
 
 
-def _tell_shapes(limits: Limits, path: pathlib.Path) -> None:
+def _write_shapes(limits: Limits, path: pathlib.Path) -> None:
     """Writes the inputs' shapes where `saved_model_cli show` and servers read them.
 
     The graph itself takes any shape. Otherwise TensorFlow would refuse a wrong one

@@ -98,8 +98,8 @@ def require_rows(
 ) -> Request:
     """Requires that no row is `bad`; reports the first one's `facts` and its number."""
     row = _first(bad)
-    told = [tf.pad(fact, [[0, 1]])[row] for fact in facts]  # works without rows too
-    return require(request, ~tf.reduce_any(bad), message, *told, row)
+    values = [tf.pad(fact, [[0, 1]])[row] for fact in facts]  # works without rows too
+    return require(request, ~tf.reduce_any(bad), message, *values, row)
 
 
 def _check_matrix(request: Request, field: str, rows: str, columns: int) -> Request:

@@ -59,13 +59,13 @@ class Metrics:
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
             start, status = time.perf_counter(), 500
 
-            async def told(message: Message) -> None:
+            async def recorded(message: Message) -> None:
                 nonlocal status
                 status = message.get("status", status)
                 await send(message)
 
             try:
-                await application(scope, receive, told)
+                await application(scope, receive, recorded)
             finally:
                 route = self._route_of(scope["path"])
                 self._requests.labels(route, str(status)).inc()

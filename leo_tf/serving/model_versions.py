@@ -53,7 +53,7 @@ class Versions:
         self._directory, self._console = pathlib.Path(directory), console
         # version -> (its files, what was wrong)
         self._failed: dict[int, tuple[list, str]] = {}
-        self._ended, self._told = set[int](), set[int]()
+        self._ended, self._warned = set[int](), set[int]()
         self._stop = threading.Event()
         self.current: Served | None = None
 
@@ -107,12 +107,12 @@ class Versions:
             states[self.current.version] = "AVAILABLE", ""
         return dict(sorted(states.items(), reverse=True))
 
-    def tell_beyond(self, served: Served, labels: np.ndarray) -> None:
+    def warn_beyond_test(self, served: Served, labels: np.ndarray) -> None:
         """Warns once per version of requests beyond way or shot of its test."""
-        if served.version in self._told:
+        if served.version in self._warned:
             return
         if beyond := served.model.beyond_test(labels):
-            self._told.add(served.version)
+            self._warned.add(served.version)
             where = f"warning: version {served.version}, shown once"
             self._console.warn(f"{where}: {beyond}")
 

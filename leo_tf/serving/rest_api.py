@@ -197,7 +197,7 @@ class Rest:
                 return _error(400, f"method: expected {expected}.")
             loop = asyncio.get_running_loop()
             most = self._most_bytes if encoding else None
-            work = served, body, most, self._versions.tell_beyond
+            work = served, body, most, self._versions.warn_beyond_test
             return await loop.run_in_executor(self._threads, _compute, *work)
         except (asyncio.TimeoutError, TimeoutError):
             return _error(408, f"body: expected it within {_SECONDS_TO_READ:.0f} s")
@@ -264,7 +264,7 @@ def _too_long(most_bytes: int) -> Response:
 
 
 def _compute(
-    served: Served, body: bytes, inflate_to: int | None, tell: Callable
+    served: Served, body: bytes, inflate_to: int | None, warn: Callable
 ) -> Response:
     """Answers a body, in a thread. Decompresses it first if `inflate_to` is given."""
     try:
@@ -275,7 +275,7 @@ def _compute(
             body = inflated
         signature, inputs, by_rows = read_request(body, served.model.inputs)
         answer = write_answer(served.model(signature, inputs), by_rows)
-        tell(served, inputs.get("labels", ()))
+        warn(served, inputs.get("labels", ()))
         return Response(answer, media_type="application/json")
     except RequestError as error:
         return _error(400, str(error))

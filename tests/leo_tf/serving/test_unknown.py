@@ -17,7 +17,7 @@ REQUEST = make_request(queries=200)
 LABELS = np.array(["ant", "bee", "cat"])[REQUEST["labels"]]
 
 
-class Told(Console):
+class Warned(Console):
     """A console that records warnings."""
 
     def __init__(self):
@@ -140,14 +140,14 @@ def test_a_server_warns_once_of_what_is_beyond_the_test(exported):
     pytest.importorskip("starlette", reason="the extra `serve` is not installed")
     from leo_tf.serving.rest_api import _compute
 
-    console, model = Told(), LocalModel(exported / "1")
+    console, model = Warned(), LocalModel(exported / "1")
     versions, served = Versions(exported, console), Served(1, model, {}, {})
     for way, shot, lines in [(3, 1, 0), (5, 2, 1), (9, 9, 1)]:
         inputs = part(make_request(way, shot), "support", "labels")
         body = {n: value.tolist() for n, value in inputs.items()}
         body = {"signature_name": "adapt", "inputs": body}
         body = json.dumps(body).encode()
-        answer = _compute(served, body, None, versions.tell_beyond)
+        answer = _compute(served, body, None, versions.warn_beyond_test)
         assert answer.status_code == 200 and len(console.warned) == lines
     expected = "version 1, shown once: 5 classes and 2 examples of a class; the model"
     assert expected in console.warned[0]
