@@ -51,7 +51,7 @@ class Versions:
 
     def __init__(self, directory: Source, console: Console = SILENT):
         self._directory, self._console = pathlib.Path(directory), console
-        # version -> (its files, what was wrong)
+        # version -> (its files, error)
         self._failed: dict[int, tuple[list, str]] = {}
         self._ended, self._warned = set[int](), set[int]()
         self._stop = threading.Event()

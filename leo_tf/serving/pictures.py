@@ -66,7 +66,7 @@ def _asked(
     try:
         return model(SIGNATURE, {"images": images})["features"]
     except RequestError as error:
-        if SIGNATURE in str(error):  # there is no such signature
+        if SIGNATURE in str(error):  # the signature is missing
             raise _takes_none() from None
         if len(contents) == 1:
             raise RequestError(f"{names[0]}: {error}") from None

@@ -168,7 +168,7 @@ def _as_array(value: Any, spec: Any, name: str) -> np.ndarray:
 
 
 def _is_bytes(value: Any) -> bool:
-    """Says whether it is TensorFlow Serving's way to write bytes."""
+    """Tells whether it is TensorFlow Serving's JSON for bytes."""
     return isinstance(value, dict) and [*value] == [_BYTES]
 
 
