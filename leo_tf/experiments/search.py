@@ -176,7 +176,10 @@ class _Search:
             for trial in self.trials[name].values()
         ]
         # All of the batch, as TPE heeds those that others draw beside it.
-        batch, seed = range(max(1, numbers.start), numbers.stop), self.group.config.run.seed
+        batch, seed = (
+            range(max(1, numbers.start), numbers.stop),
+            self.group.config.run.seed,
+        )
         found = draw(name, sampler, seed, batch, known)[-len(missing) :]
         drawn += [_possible(each, self.group) for each in found]
         write_file(self.group.path / _TRIALS, to_json(self.drawn))

@@ -223,7 +223,7 @@ def _check_exportable(run: Run) -> None:
 def _limits(
     run: Run, best: Checkpoint, caps: Mapping[str, int], nearest: Learner | None
 ) -> Limits:
-    """What the export takes; P and whether it works is seen by trying."""
+    """Returns the limits of requests. Adapting once gives P and tests the variables."""
     size, way = best.fact("embedding_size", int), getattr(run.learner, "way", None)
     for name, most in caps.items():
         if way and most < way:

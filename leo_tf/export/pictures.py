@@ -91,7 +91,7 @@ def _encoder(backbone: Backbone, views: str, kept_as: type) -> Encoder:
 
     @traced()
     def embed_few(contents):
-        # One by one: many large ones at once would not fit the memory.
+        # One by one, because many large ones at once might not fit in memory.
         of = tf.TensorSpec([read_side, read_side, 3], tf.uint8)
         one = functools.partial(decoded, size=read_side)
         pictures = tf.map_fn(
@@ -105,7 +105,7 @@ def _encoder(backbone: Backbone, views: str, kept_as: type) -> Encoder:
 
     @traced()
     def embed(contents):
-        # Nor would what a backbone computes of all pictures of a large request.
+        # In parts, because a backbone's activations might not fit in memory.
         def more(start, parts):
             few = embed_few(contents[start : start + _AT_ONCE])
             return start + _AT_ONCE, parts.write(start // _AT_ONCE, few)

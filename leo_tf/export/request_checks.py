@@ -26,11 +26,11 @@ class Limits(NamedTuple):
     """The limits of an export's requests."""
 
     embedding_size: int  # D
-    parameters: int  # P, the class means below included
+    parameters: int  # P, including the class mean
     max_classes: int  # N at most
     max_support: int  # S at most
-    way: int | None = None  # the only N, for a method that knows one only
-    means: int = 0  # numbers of a class mean behind its classifier, if there is one
+    way: int | None = None  # the only N, for a method of one way
+    means: int = 0  # size of the class mean that follows a classifier, if any
 
 
 def check_support(request: Request, limits: Limits) -> Request:

@@ -1,8 +1,8 @@
 """The functions of an export: adapt, predict, classify, embed; also for pictures.
 
 Shapes: S support examples, M queries, N way, D embedding size, Z latent size, P numbers
-of a class in the classifier, and of its mean where likeness is a cosine. All but D and
-P may differ from request to request.
+of a class in the classifier, and its mean if the score is a cosine. Only D, Z and P are
+the same in all requests.
 """
 
 from collections.abc import Callable, Sequence
@@ -106,7 +106,7 @@ class Servable(tf.Module):
 
 
 def nearest_of(learner: AnyLearner, fitted: Confidence | None) -> Learner | None:
-    """Returns nearest centroid on a method's features, if its likeness is a cosine."""
+    """Returns nearest centroid on a method's features, if its score is a cosine."""
     if fitted is None or fitted.score != "cosine":
         return None
     return beside(learner, NearestCentroid())
@@ -242,7 +242,7 @@ class _Parts:
         return adapted._replace(classifier=tf.ensure_shape(adapted.classifier, shape))
 
     def _logits(self, classifier, inputs):
-        """[M, N] scores by the method's own head, of one task, at its temperature."""
+        """Returns [M, N] scores of one task, divided by the temperature."""
         own = classifier[:, : self._limits.parameters - self._limits.means]
         logits = self._learner.logits(own[tf.newaxis], inputs[tf.newaxis])[0]
         return self._at_temperature(logits)
@@ -253,7 +253,7 @@ class _Parts:
         return self._answers(self._logits(classifier, queries), cosines)
 
     def _means(self, request):
-        """Class means [N, P'] behind each classifier, if likeness is a cosine."""
+        """Returns the class means [N, P'], if the score is a cosine."""
         if self._nearest is None:
             return None
         support = self._unit(request["support"])
@@ -276,7 +276,7 @@ class _Parts:
         return logits / self._fitted.temperature if self._fitted else logits
 
     def _answers(self, logits, cosines):
-        """Returns the answers to queries, and where two tables place them.
+        """Returns the answers to queries, with their ranks in two fitted tables.
 
         `known` is the share of validation queries of their episode's classes with lower
         scores. To accept 5 % false alarms, call queries below 0.05 "none of these". The
@@ -310,7 +310,7 @@ class _Parts:
 
 
 def _likeness(logits, score):
-    """[M] of logits or cosines [M, N]: a score of `evaluation.confidence`."""
+    """Returns a score of `evaluation.confidence` [M], from logits or cosines [M, N]."""
     if score == "probability":
         logits = tf.nn.softmax(logits)
     if score == "energy":

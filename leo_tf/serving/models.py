@@ -146,7 +146,7 @@ class LocalModel:
 
 
 def _in_words(said: str, inputs: Mapping[str, Any]) -> str:
-    """What a model refuses, in our words: TensorFlow's own name no field."""
+    """Returns a refusal in our words; TensorFlow's own words name no field."""
     if ": expected " in said:
         return said
     line = one_line(said.strip().partition("\n")[0])[:_SHOWN_CHARACTERS]

@@ -1,7 +1,7 @@
 """Runs on the machines of a Ray cluster, which share the job's directory.
 
-Ray (the extra `cluster`) places runs. A run whose machine or worker is lost is restarted
-from here, like one of `LocalRunner`'s.
+Ray (the extra `cluster`) places runs. This process restarts runs that lost their machine
+or worker, like `LocalRunner`.
 """
 
 import contextlib

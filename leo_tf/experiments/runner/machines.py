@@ -60,7 +60,9 @@ def check_room(ray: Any, needed: dict[str, float]) -> None:
         if amount > most:
             flag = "--run_cpus" if kind == "CPU" else "--run_gpus"
             expected = f"{most:g} or less, as the largest machine of the cluster has"
-            expected = expected if most else "none, as no machine of the cluster has any"
+            expected = (
+                expected if most else "none, as no machine of the cluster has any"
+            )
             raise FlagError(flag, expected, f"{amount:g}")
 
 

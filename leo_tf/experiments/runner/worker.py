@@ -181,7 +181,9 @@ def main() -> None:
             with lock, contextlib.suppress(OSError):
                 print(json.dumps(sign), file=answers, flush=True)
 
-        threading.Thread(target=_read, args=(tasks, busy, stopping), daemon=True).start()
+        threading.Thread(
+            target=_read, args=(tasks, busy, stopping), daemon=True
+        ).start()
         while (task := tasks.get()) is not None:
             if stopping.is_set():
                 error = as_dict(Stopped(signal.SIGTERM))

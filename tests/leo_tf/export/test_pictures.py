@@ -191,7 +191,7 @@ def test_large_images_of_pillow_are_made_smaller_and_all_modes_are_taken(
         assert made.size == size
     grey = np.asarray(made.convert("L")).astype(float)
     assert np.abs(grey - small).mean() < 12
-    with pytest.raises(RequestError, match="^picture 0: expected an image that PNG"):
+    with pytest.raises(RequestError, match=r"^picture 0: expected an image that PNG"):
         client._content(Image.new("La", (4, 4)), "picture 0")
 
 
@@ -263,10 +263,13 @@ def test_a_server_loads_a_method_that_sees_all_queries_together(tmp_path):
     names = {"classify", "classify_images", "embed_images", "serving_default"}
     assert set(versions.current.signature_def) == names
     request = {"support_images": as_array(FILES), "labels": LABELS}
-    answer = versions.current.model("classify_images", request | {"query_images": as_array(FILES)})
+    queries = {"query_images": as_array(FILES)}
+    answer = versions.current.model("classify_images", request | queries)
     assert answer["classes"].tolist() == LABELS.tolist()
     damaged = as_array([FILES[0], FILES[1][:-30]])
-    with pytest.raises(RequestError, match="^support_images or query_images: expected"):
+    with pytest.raises(
+        RequestError, match=r"^support_images or query_images: expected"
+    ):
         versions.current.model("classify_images", request | {"query_images": damaged})
 
 
@@ -278,7 +281,8 @@ def test_a_backbone_gets_some_pictures_at_a_time(monkeypatch):
         return tf.reduce_mean(tf.cast(pictures, tf.float32), axis=(1, 2))
 
     monkeypatch.setattr(module, "_AT_ONCE", 3)
-    embed = _encoder(Backbone("mean", None, 8, "", "", in_graph), "whole", np.float32).embed
+    backbone = Backbone("mean", None, 8, "", "", in_graph)
+    embed = _encoder(backbone, "whole", np.float32).embed
     singly = [embed(as_array([file]))[0] for file in FILES]
     seen.clear()
     np.testing.assert_allclose(embed(as_array(FILES * 2)), singly * 2, rtol=1e-5)
