@@ -101,7 +101,8 @@ def main() -> None:
         "results", nargs="?", type=pathlib.Path, help="of a job of yours"
     )
     options = parser.parse_args()
-    print("| | " + " | ".join(f"{cores} cores" for cores in CORES) + " |")
+    titles = (f"{cores} core{'s' * (cores > 1)}" for cores in CORES)
+    print("| | " + " | ".join(titles) + " |")
     print("|---|" + "---:|" * len(CORES))
     if options.results:
         runs = measured(options.results)

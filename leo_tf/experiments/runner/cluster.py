@@ -1,7 +1,7 @@
 """Runs on the machines of a Ray cluster, which share the job's directory.
 
-Ray (the extra `cluster`) places runs. This process restarts runs that lost their machine
-or worker, like `LocalRunner`.
+Ray (the extra `cluster`) places runs. Runs that lost their machine or worker are
+restarted by this process, like those of `LocalRunner`.
 """
 
 import contextlib
