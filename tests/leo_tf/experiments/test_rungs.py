@@ -9,9 +9,11 @@ from saved_runs import listing, outcome, results_of
 
 from leo_tf.cli import main as command_line
 from leo_tf.configs.schema import Config
+from leo_tf.console import Console
 from leo_tf.experiments import run_group
 from leo_tf.experiments.search import steps_of
-from leo_tf.methods.drawing import BATCH
+from leo_tf.experiments.study import Journal
+from leo_tf.methods.drawing import BATCH, draw
 
 optuna = pytest.importorskip("optuna")
 _TRIALS = 3
@@ -140,6 +142,17 @@ def test_the_journal_has_a_study_for_optunas_dashboard(halved):
     assert (halved / "parallel.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_journal_that_cannot_be_written_costs_a_warning_only(tmp_path, capsys):
+    journal = Journal(tmp_path / "study.journal", Console())
+    first, second = draw("maml", "random", 0, range(1, 3))
+    journal.begin("maml", 1, first)
+    with (tmp_path / "study.journal").open("ab") as file:
+        file.write(b'{"op_code": 4, \n')  # as a full disk leaves a line
+    journal.begin("maml", 2, second)
+    journal.report("maml", 1, 0.5, 10)
+    assert capsys.readouterr().err.count("study.journal not written: ") == 1
+
+
 @pytest.mark.slow
 def test_tpe_draws_from_what_came_before_and_keeps_what_it_drew(
     search, tmp_path, capsys
@@ -151,6 +164,12 @@ def test_tpe_draws_from_what_came_before_and_keeps_what_it_drew(
     assert drawn[0] == {} and len(drawn) == BATCH
     assert search(workdir, f"--trials={BATCH + 1}", *flags) == 0
     assert json.loads((workdir / "trials.json").read_text())["maml"][:-1] == drawn
+    # However often it was lengthened, also within what is drawn together.
+    for trials in (9, 11):
+        assert search(workdir, f"--trials={trials}", *flags) == 0
+    assert search(tmp_path / "at once", "--trials=11", *flags) == 0
+    once = (tmp_path / "at once" / "trials.json").read_bytes()
+    assert (workdir / "trials.json").read_bytes() == once
     (workdir / "trials.json").write_text('{"maml": [{}, {"outer_lr": "high"}]}')
     assert search(workdir, f"--trials={BATCH}", *flags) == 3
     assert f"error: {workdir / 'trials.json'}: " in capsys.readouterr().err
