@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo try test test-oldest bench lint types docs wheel install install-test clean
+.PHONY: help demo try test test-slow test-browser test-oldest bench lint types docs wheel install install-test clean
 
 help:  ## lists these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -26,6 +26,13 @@ try: $(VENV)/installed-serve  ## a page where anyone teaches the demo's model: p
 
 test: install-test  ## all quick tests, two files at a time
 	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-slow: install-test  ## the tests that take minutes each: kills, whole jobs, clusters
+	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest -m slow
+
+test-browser: $(VENV)/installed-serve install-test  ## the pages, driven in Chromium by Selenium
+	$(PIP) selenium
+	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest -m browser
 
 # In an environment of its own, as all versions differ; pip heeds the variable.
 test-oldest:  ## the quick tests with the oldest packages that setup.py allows, on Python 3.10

@@ -66,4 +66,5 @@ def test_make_help_lists_every_target_and_the_workflow_names_only_those():
     assert [line.split()[0] for line in done.stdout.splitlines()] == targets
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
     used = set(re.findall(r"run: make ([\w-]+)", workflow))
-    assert used == {"test", "test-oldest", "lint", "types", "docs", "wheel"}
+    tested = {name for name in targets if name.startswith("test")}
+    assert used == {*tested, "lint", "types", "docs", "wheel"}
