@@ -10,14 +10,19 @@ Starts are counted in the run directory.
 import json
 import os
 import pathlib
+import runpy
 import signal
 import sys
 import time
 
+import leo_tf.errors
 from leo_tf.errors import Stopped
 from leo_tf.experiments.runner.tasks import Sign, Task, as_dict
 from leo_tf.experiments.runner.worker import main
-from leo_tf.training.interrupts import StopRequest
+
+# By its path, because its package loads TensorFlow.
+_path = pathlib.Path(leo_tf.errors.__file__).with_name("training") / "interrupts.py"
+StopRequest = runpy.run_path(str(_path))["StopRequest"]
 
 
 def work(task: Task, tell) -> Sign:

@@ -34,6 +34,8 @@ from leo_tf.files import make_directory
 COMMAND = (sys.executable, "-m", worker.__name__)
 # Time for a worker to save its run before it is killed.
 _LAST_SECONDS = 30.0
+# Time for this process to read all signs that wait in pipes.
+_READ_SECONDS = 2.0
 
 
 class LocalRunner:
@@ -60,12 +62,15 @@ class LocalRunner:
 
     def watch(self, seconds: float) -> Sign | None:
         """See `Runner`. Ends workers that hang."""
+        now = time.monotonic()
         for process in list(self._workers.values()):
-            is_silent = time.monotonic() - process.seen > HUNG_SECONDS
-            # Twice, because after a pause of this process signs are still to be read.
-            if is_silent and process.was_silent:
+            if now - process.seen <= HUNG_SECONDS:
+                process.suspected = None
+            # Not at once: after a pause of this process, signs are still to be read.
+            elif now - (process.suspected or now) > _READ_SECONDS:
                 process.end(f"no sign of life for {HUNG_SECONDS:.0f} s")
-            process.was_silent = is_silent
+            else:
+                process.suspected = process.suspected or now
         try:
             return self._signs.get(timeout=seconds)
         except queue.Empty:
@@ -150,7 +155,8 @@ class _Process:
                 env={**os.environ, "PYTHONPATH": paths, **environment},
                 start_new_session=True,
             )
-        self.seen, self.was_silent, self._reason = time.monotonic(), False, ""
+        self.seen, self._reason = time.monotonic(), ""
+        self.suspected: float | None = None  # when it was first found silent
 
     def signs_of(self, task: Task) -> Iterator[Sign]:
         """Hands over a task, and yields its signs until it ends or the worker dies."""

@@ -124,11 +124,11 @@ def test_a_lost_run_is_restarted_thrice_and_then_named(ray, runner):
     for reference in (1, 2, 3):
         ray.outcomes[reference] = Lost("the node died")
         [sign] = signs(runner)
-        assert sign.is_warning and "lost (the node died); resuming" in sign.text
+        assert sign.is_warning and "lost ('the node died'); resuming" in sign.text
     ray.outcomes[4] = Lost("the node died")
     [sign] = signs(runner)
     assert isinstance(sign.outcome, WorkerError) and len(ray.works) == 4
-    assert "4 that ended: the node died" in str(sign.outcome)
+    assert "4 that ended: 'the node died'" in str(sign.outcome)
 
 
 def test_a_run_that_goes_on_to_the_next_rung_begins_anew(ray, runner):

@@ -75,11 +75,12 @@ def test_a_run_that_fails_or_whose_worker_dies_takes_no_other_with_it(tmp_path, 
 def test_a_worker_without_a_sign_of_life_is_ended_and_its_run_started_again(
     tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(local, "HUNG_SECONDS", 2.0)
+    monkeypatch.setattr(local, "HUNG_SECONDS", 3.0)
+    monkeypatch.setattr(local, "_READ_SECONDS", 0.0)
     found = train(tmp_path, "hangs-1", "talks")  # however many signs others send
     assert found == {"hangs-1": None, "talks": None}
     assert starts(tmp_path / "hangs-1") == 2
-    assert "its worker ended (no sign of life for 2 s)" in capsys.readouterr().err
+    assert "its worker ended (no sign of life for 3 s)" in capsys.readouterr().err
 
 
 def wait_for(*paths: pathlib.Path) -> None:
@@ -127,7 +128,7 @@ def test_output_that_is_no_sign_is_passed_over(tmp_path, monkeypatch):
 
 
 def test_a_worker_that_cannot_be_started_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "COMMAND", (str(tmp_path / "nothing here"),))
+    monkeypatch.setattr(local, "COMMAND", ("/nothing here",))
     error = train(tmp_path, "quick")["quick"]
     assert isinstance(error, WorkerError) and error.expected == "to start its worker"
     assert "nothing here" in error.received
