@@ -168,13 +168,12 @@ def test_signatures_tell_the_shapes_of_what_goes_in_and_comes_out(version):
     served = Versions(version.parent)
     served.refresh()
     described = served.require().signature_def
+    numbers = served.require().facts["parameters_per_class"]
+    shapes = {**SHAPES, "classifier": [-1, numbers]}
     for name in (*FIELDS, "predict"):
         for field, tensor in described[name]["inputs"].items():
             sizes = [int(dim["size"]) for dim in tensor["tensor_shape"]["dim"]]
-            assert (sizes, tensor["tensor_shape"]["unknown_rank"]) == (
-                SHAPES[field],
-                False,
-            )
+            assert sizes == shapes[field] and not tensor["tensor_shape"]["unknown_rank"]
         for tensor in described[name]["outputs"].values():
             assert not tensor["tensor_shape"]["unknown_rank"]
 

@@ -55,7 +55,8 @@ def test_every_way_and_shot_is_answered_as_by_the_training_code(
     later = interpreter.get_signature_runner("predict")(
         classifier=adapted["classifier"], queries=request["queries"]
     )
-    np.testing.assert_allclose(adapted["classifier"], expected["classifier"], atol=1e-5)
+    own = adapted["classifier"][:, :D]  # perhaps with class means behind it
+    np.testing.assert_allclose(own, expected["classifier"], atol=1e-5)
     np.testing.assert_allclose(answer["logits"], expected["logits"], atol=1e-5)
     np.testing.assert_allclose(later["logits"], expected["logits"], atol=1e-5)
     assert np.array_equal(answer["classes"], expected["logits"].argmax(axis=1))

@@ -59,13 +59,14 @@ def test_the_manifest_says_what_the_model_is_takes_and_scored(out, trained):
     facts = facts_of(out / "1")
     results = json.loads((trained / "results.json").read_text())
     config = json.loads((trained / "config.json").read_text())
+    fitted = json.loads((trained / "confidence.json").read_text())
     expected = {
         "format": 1,
         "export_format": "saved_model",
         "method": "leo",
         "embedding_size": D,
         "embedding": None,
-        "parameters_per_class": D,
+        "parameters_per_class": 2 * D if fitted["score"] == "cosine" else D,
         "way": None,
         "max_classes": 100,
         "max_support": 1000,

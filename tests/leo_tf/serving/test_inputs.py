@@ -166,8 +166,8 @@ def test_dates_and_whole_floats_are_given_back(exported, labels, tmp_path):
      ([np.datetime64("NaT"), np.datetime64("2020-01-01")], "missing values"),
      ([TIMES[0].astimezone(datetime.timezone.utc), TIMES[1]], "without a time zone"),
      ([datetime.date(2020, 1, 1), "2020-01-01"], "dates and strings"),
-     ([b"a\0", b"a"], r"can hold, received b'a\\x00'"), (["a\0", "a"], "can hold"),
-     ([2**53 + 1, 0.0], "can hold"), ([2**63 + 1, -1], "can hold")],
+     ([b"a\0", b"a"], r"can store, received b'a\\x00'"), (["a\0", "a"], "can store"),
+     ([2**53 + 1, 0.0], "can store"), ([2**63 + 1, -1], "can store")],
     ids=str,
 )  # fmt: skip
 def test_labels_that_would_become_others_are_refused(exported, labels, said):
