@@ -10,11 +10,12 @@ from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.pipeline import EpisodesByRow
 from leo_tf.data_pipeline.sources import Data
 from leo_tf.environment import device
 from leo_tf.errors import CheckpointError, DivergedError, FlagError
 from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer
-from leo_tf.evaluation.intervals import interval
+from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.results import BASELINE
 from leo_tf.evaluation.validation_tuning import Fitted, choose, fit_transform
 from leo_tf.experiments.evaluate import test_run
@@ -174,9 +175,7 @@ def _trainer(run: Run, splits, replicas, callbacks, profile_steps):
     def validate(on_batch):
         return collect(scorer, episodes.rows, on_batch)[name]
 
-    centroid = run.on_features(NearestCentroid())
-    scores = evaluate({BASELINE: centroid}, episodes)[BASELINE]
-    baseline = interval(scores.accuracy)
+    baseline = _baseline(run, validation, episodes)
     run.console.say(f"Nearest centroid on the validation episodes: {baseline} %.")
     monitor = Monitor(run.path / "events")
     closer = ValidationMonitor(monitor, run.learner, config, validation, baseline.mean)
@@ -198,6 +197,22 @@ def _trainer(run: Run, splits, replicas, callbacks, profile_steps):
         metadata=run.metadata,
     )
     return trainer, baseline
+
+
+# Of this process: the trials of a search, say, have the same.
+_baselines: dict[tuple, Interval] = {}
+
+
+def _baseline(run: Run, split: Split, episodes: EpisodesByRow) -> Interval:
+    """Returns nearest centroid's accuracy on validation episodes, computed once."""
+    config, digest = run.config, run.transform.digest if run.transform else ""
+    count, seed = config.run.num_val_episodes, config.run.seed
+    key = split.digest, digest, config.episodes, count, seed, config.data.dtype
+    if key not in _baselines:
+        centroid = run.on_features(NearestCentroid())
+        scores = evaluate({BASELINE: centroid}, episodes)[BASELINE]
+        _baselines[key] = interval(scores.accuracy)
+    return _baselines[key]
 
 
 def _validate_untrained(run: Run, split: Split, callbacks: Sequence[Callback]) -> None:

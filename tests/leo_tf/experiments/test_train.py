@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import signal
@@ -12,12 +13,16 @@ import saved_runs
 import tensorflow as tf
 from saved_runs import listing, manifest_of, results_of, values_of
 
+import leo_tf
 from leo_tf import console, environment
 from leo_tf.cli.flags import parse
-from leo_tf.console import ProgressLine
+from leo_tf.console import Console, ProgressLine
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.errors import CheckpointError, InputError
+from leo_tf.evaluation.evaluate import evaluate
+from leo_tf.evaluation.results import BASELINE
+from leo_tf.experiments import train as train_job
 from leo_tf.runs import run
 from leo_tf.runs.directory import RunDirectory
 from leo_tf.runs.run import default_workdir
@@ -285,6 +290,26 @@ def test_data_with_pictures_gets_one_test_episode_drawn_and_other_data_not(
 
 
 @pytest.mark.usefixtures("quick_job")
+def test_runs_of_one_process_compute_nearest_centroid_once_per_data_and_shape(
+    small_flags, tmp_path, monkeypatch, capsys
+):
+    seen = []
+
+    def counting(learners, episodes, **options):
+        seen.extend(learners)
+        return evaluate(learners, episodes, **options)
+
+    monkeypatch.setattr(train_job, "evaluate", counting)
+    monkeypatch.setattr(train_job, "_baselines", {})
+    said = []
+    for number, flags in enumerate(((), ("--outer_lr=0.5",), ("--seed=9",))):
+        config = parse(["run_leo.py", *small_flags, "--num_steps=1", *flags]).config
+        leo_tf.train(config, tmp_path / str(number), console=Console())
+        said += re.findall(r"Nearest centroid on the.*", "".join(capsys.readouterr()))
+    assert seen == [BASELINE] * 2 and len(said) == 3
+    assert said[0] == said[1] != said[2]
+
+
 def test_quiet_prints_the_results_and_nothing_else(trained_copy, train, capsys):
     assert train(trained_copy, "--quiet") == 0
     captured = capsys.readouterr()
