@@ -24,8 +24,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from leo_tf.errors import refused, without_secrets
+from leo_tf.serving.closed_forms import ClosedForm
 from leo_tf.serving.inputs import (
     check_feature_names,
+    check_same_embedding,
     checked_features,
     checked_labels,
     checked_share,
@@ -38,7 +40,7 @@ from leo_tf.serving.pictures import are_pictures, embedded
 
 # Limit of one request, 10 MB of JSON. More queries are sent in several requests.
 _NUMBERS_PER_REQUEST = 2**19
-_PARAMETERS = ("source", "timeout", "headers", "unknown", "false_alarms")
+_PARAMETERS = "source", "timeout", "headers", "unknown", "false_alarms", "embedding"
 # Outputs of an export that was fitted on validation episodes: the share of queries less
 # like any class, and for each class one minus the least coverage that includes it.
 _FITTED = "known", "plausible"
@@ -73,6 +75,9 @@ class Classifier:
       false_alarms: share of rows of known classes, 0 to 1, that may get the label
         `unknown`, as measured on validation episodes, in steps of 0.005. `save` omits
         both.
+      embedding: directory of the features that you will give, as --mode=embed wrote it,
+        or its embedding.json: a model of features by another backbone is refused. None
+        to check sizes only.
 
     Attributes:
       classes_: [N] the labels, sorted.
@@ -86,6 +91,7 @@ class Classifier:
 
     unknown: Any = None  # default for old pickles
     false_alarms = 0.05
+    embedding: Source | None = None
 
     def __init__(
         self,
@@ -94,12 +100,14 @@ class Classifier:
         headers: Mapping[str, str] | None = None,
         unknown: Any = None,
         false_alarms: float = 0.05,
+        embedding: Source | None = None,
     ):
         self.source = source
         self.timeout = timeout
         self.headers = headers
         self.unknown = unknown
         self.false_alarms = false_alarms
+        self.embedding = embedding
 
     def fit(self, features: ArrayLike, labels: ArrayLike) -> "Classifier":
         """Adapts to these examples, and forgets earlier ones.
@@ -269,6 +277,8 @@ class Classifier:
         unknown = ""
         if self.unknown is not None:
             unknown = f", unknown={self.unknown!r}, false_alarms={self.false_alarms!r}"
+        if self.embedding is not None:
+            unknown += f", embedding={self.embedding!r}"
         return f"Classifier({source!r}, timeout={self.timeout!r}{headers}{unknown})"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -287,7 +297,10 @@ class Classifier:
 
     def _newest(self) -> Model:
         """Returns the model; each fit looks for the newest version."""
-        return connect(self.source, self.timeout, self.headers)
+        model = connect(self.source, self.timeout, self.headers)
+        if self.embedding is not None and not isinstance(model, ClosedForm):
+            check_same_embedding(self.embedding, model.embedding())
+        return model
 
     def _adapt(
         self,

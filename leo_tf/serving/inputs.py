@@ -1,7 +1,10 @@
 """Converts features and labels given to a `Classifier` to plain arrays."""
 
 import datetime
+import json
 import numbers
+import os
+import pathlib
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from leo_tf.errors import RequestError, refused
+from leo_tf.errors import RequestError, one_line, refused
 
 _KINDS = {"b": "booleans", "i": "numbers", "u": "numbers", "f": "numbers"}
 _KINDS |= {"U": "strings", "S": "bytes", "M": "dates"}
 # Scikit-learn's limit, for the same message.
 _NAMES_SHOWN = 5
+# Of --mode=embed, and its fields that must be those of the model's features.
+_EMBEDDING_FILE, _SAME = "embedding.json", ("weights", "preprocessing", "views", "side")
+_MOST_BYTES = 2**20
 
 
 def checked_features(values: ArrayLike, size: int | None = None) -> np.ndarray:
@@ -128,6 +134,29 @@ def checked_labels(
         received = "numbers with fractions. Unknown label type: continuous"
         raise refused(name, "classes", received)
     return array
+
+
+def check_same_embedding(path: str | os.PathLike[str], made: Any) -> None:
+    """Refuses features of another backbone than the model's.
+
+    Args:
+      path: the embedding.json of the features, or its directory.
+      made: what the model records of its own.
+    """
+    file = pathlib.Path(path)
+    file = file / _EMBEDDING_FILE if file.is_dir() else file
+    try:
+        with file.open("rb") as opened:
+            mine = json.loads(opened.read(_MOST_BYTES))
+        mine = {name: mine[name] for name in _SAME}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        expected = "an embedding.json of --mode=embed"
+        raise refused(f"embedding: {file}", expected, one_line(str(error))) from None
+    theirs = made if isinstance(made, dict) else {}
+    for name, value in mine.items():
+        if theirs.get(name) != value:
+            expected = f"the `{name}` of the model's features, {theirs.get(name)!r}"
+            raise refused(f"embedding: {file}", expected, repr(value))
 
 
 def with_unknown(classes: np.ndarray, unknown: Any) -> np.ndarray:

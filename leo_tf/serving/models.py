@@ -91,7 +91,12 @@ class LocalModel:
         # Kept, because its functions do not keep its variables alive.
         self._loaded = tf.saved_model.load(str(path))
         self.signatures = self._loaded.signatures
-        self.tested = _tested(pathlib.Path(path))
+        metadata = _metadata(pathlib.Path(path))
+        self.tested, self._embedding = _tested(metadata), metadata.get("embedding")
+
+    def embedding(self) -> Any:
+        """Returns what export.json records of the features; None if nothing."""
+        return self._embedding
 
     def beyond_test(self, labels: np.ndarray) -> str:
         """Returns a warning if labels exceed way or shot of the model's test, else "".
@@ -156,14 +161,20 @@ def _in_words(said: str, inputs: Mapping[str, Any]) -> str:
     return str(refused(", ".join(inputs), "numbers the model can compute with", line))
 
 
-def _tested(path: pathlib.Path) -> tuple[int, int] | None:
+def _metadata(path: pathlib.Path) -> dict[str, Any]:
     try:
         with (path / "export.json").open("rb") as file:
-            facts = json.loads(file.read(_MOST_FACTS_BYTES))
-        test = facts["test_accuracy"]["test"]
+            return dict(json.loads(file.read(_MOST_FACTS_BYTES)))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}  # another SavedModel has none
+
+
+def _tested(metadata: Mapping[str, Any]) -> tuple[int, int] | None:
+    try:
+        test = metadata["test_accuracy"]["test"]
         return int(test["way"]), int(test["shot"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # another SavedModel has none
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 _loaded = functools.lru_cache(maxsize=4)(LocalModel)  # shared by classifiers

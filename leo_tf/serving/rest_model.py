@@ -19,6 +19,7 @@ from leo_tf.errors import RequestError, one_line, refusal, refused, without_secr
 
 _ONLY_OUTPUTS = {"embed_images": "features"}
 _MODEL_PATH = "/v1/models/leo"
+_ABOUT = "/page/model.json"  # of our server
 # Statuses that report a mistake in the request, not in the server.
 _TOO_LARGE = 413
 _REFUSALS = (400, _TOO_LARGE)
@@ -83,6 +84,24 @@ class RestModel:
             name: value.astype(np.float32) if value.dtype.kind == "f" else value
             for name, value in outputs.items()
         }
+
+    def embedding(self) -> Any:
+        """Returns what the server records of the model's features; None if nothing.
+
+        Raises:
+          ConnectionError: if the server does not tell, as others than ours do not.
+        """
+        url = urllib.parse.urljoin(self._url, _ABOUT)
+        request = urllib.request.Request(url, headers=self._headers)
+        try:
+            with self._opener.open(request, timeout=self.timeout) as answer:
+                return json.load(answer)["embedding"]
+        except (OSError, http.client.HTTPException, ValueError, LookupError) as error:
+            where, expected = without_secrets(url), "the model's embedding"
+            received = one_line(str(error) or type(error).__name__)
+            raise ConnectionError(
+                f"{where}: expected {expected}, received {received}."
+            ) from None
 
     def _post(self, body: bytes, only: str | None = None) -> dict[str, Any]:
         request = urllib.request.Request(self._url, body, self._headers)

@@ -47,6 +47,7 @@ def about(served: Served, max_request_bytes: int) -> dict[str, Any]:
         "title": _TITLES.get(method, method.replace("_", " ")),
         "version": served.version,
         "tested": _tested(facts),
+        "embedding": facts.get("embedding"),
         "signatures": sorted(served.signature_def),
         "embedding_size": facts.get("embedding_size"),
         "max_classes": facts.get("max_classes"),
