@@ -348,7 +348,7 @@ def test_the_table_says_what_was_given_and_chosen_and_how_checkpoints_were_selec
     strength = chosen["methods"]["ridge"]["chosen_on_validation"]["ridge_strength"]
     told = f"chosen on validation episodes: `--ridge_strength={strength:.3g} "
     assert f"Ridge regression, {told}" in text
-    assert "with the best validation, which was tested." in text
+    assert "which has the best validation accuracy, was tested." in text
     flags = "--methods=maml", "--train_on_val", "--first_order", "--quiet"
     assert compare(tmp_path / "job", *flags) == 0
     text = (tmp_path / "job" / "results.md").read_text()

@@ -275,4 +275,7 @@ def test_killed_between_any_two_writes_pre_training_ends_the_same(
     assert main([*embed, flags[-1]]) == 0
     (tmp_path / "b" / "pretraining.json").write_text("{")
     assert main([*flags, f"--workdir={tmp_path / 'b'}"]) == 3
-    assert "pretraining.json: expected what" in capsys.readouterr().err
+    assert (
+        "pretraining.json: expected a file of --mode=pretrain"
+        in capsys.readouterr().err
+    )

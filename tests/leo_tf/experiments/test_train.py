@@ -111,7 +111,7 @@ def test_a_stopped_run_saves_and_the_same_command_ends_it_as_if_never_stopped(
     workdir = tmp_path / "run"
     stop_at(7, signal.SIGTERM)
     assert train(workdir) == 143
-    assert "Stopped and saved at step 7;" in capsys.readouterr().err
+    assert "Stopped and saved at step 7." in capsys.readouterr().err
     assert not (workdir / "results.json").exists()
     assert train(workdir) == 0
     assert outcome(workdir) == outcome(whole)
