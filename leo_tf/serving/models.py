@@ -155,7 +155,7 @@ def _in_words(said: str, inputs: Mapping[str, Any]) -> str:
     if ": expected " in said:
         return said
     line = one_line(said.strip().partition("\n")[0])[:_SHOWN_CHARACTERS]
-    pictures = [name for name, spec in inputs.items() if spec.dtype.name == "string"]
+    pictures = sorted(n for n, spec in inputs.items() if spec.dtype.name == "string")
     if pictures:
         return str(refused(" or ".join(pictures), "undamaged pictures", line))
     return str(refused(", ".join(inputs), "numbers the model can compute with", line))

@@ -135,7 +135,9 @@ def test_a_run_is_tested_and_exported_as_both(ensemble_run, trained, tmp_path):
     support = np.random.default_rng(0).normal(size=[6, size]).astype("float32")
     labels = tf.constant([0, 1, 2, 0, 1, 2], tf.int64)
     classifier = exported.adapt(support, labels)["classifier"]
-    assert classifier.shape == [3, 2 * size + 1]
+    fitted = run.confidence(run.checkpoints.best())
+    means = size if fitted.score == "cosine" else 0
+    assert classifier.shape == [3, 2 * size + 1 + means]
     unit = support / np.linalg.norm(support, axis=1, keepdims=True)
     adapted = run.learner.adapt_uneven(tf.constant(unit), labels, tf.constant(3))
     np.testing.assert_allclose(classifier, adapted.classifier, rtol=1e-4, atol=1e-5)

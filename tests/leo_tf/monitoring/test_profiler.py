@@ -56,7 +56,7 @@ def test_a_run_that_ends_before_writes_what_it_has(tmp_path, monkeypatch):
     monkeypatch.setattr("leo_tf.training.trainer._SECONDS_PER_CALL", 0.0)
     settings = {"broken_steps": (3, 4, 5), "non_finite_limit": 2}
     trainer, recorder = profiled(tmp_path, monkeypatch, (4, 12), **settings)
-    with pytest.raises(Exception, match="not finite"):
+    with pytest.raises(Exception, match="non-finite"):
         run(trainer)
     assert [what for what, _ in recorder.calls] == ["start", "stop"]
 

@@ -103,7 +103,7 @@ def test_a_run_that_diverges_shows_how_it_ended(make_trainer):
     trainer = make_trainer(
         broken_steps=(1, 2, 3), non_finite_limit=2, log_every=100, validate_every=100
     )
-    with pytest.raises(Exception, match="not finite"):
+    with pytest.raises(Exception, match="non-finite"):
         run(trainer)
     events = shown(trainer)
     assert events["accuracy_and_loss/steps_not_finite"] == {4: 3}

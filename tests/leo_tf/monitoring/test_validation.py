@@ -177,7 +177,7 @@ def test_a_look_that_fails_costs_the_look_and_not_the_run(
     with caplog.at_level(logging.WARNING):
         look.show(10, False)
     [record] = caplog.records
-    assert "look at step 10 failed" in record.getMessage()
+    assert "diagnostics at step 10 failed" in record.getMessage()
 
 
 def test_pictures_of_a_look_are_as_wide_as_tensorboard_shows_them(tmp_path):

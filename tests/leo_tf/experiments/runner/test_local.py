@@ -198,7 +198,7 @@ def test_two_hundred_runs_leave_the_drivers_memory_and_descriptors_as_they_were(
         before = mine.num_fds(), mine.num_threads(), mine.memory_info().rss
         train_all(runner, tasks(tmp_path, *names[20:]), Console(quiet=True))
         after = mine.num_fds(), mine.num_threads(), mine.memory_info().rss
-    assert after[:2] == before[:2]
+    assert after[0] <= before[0] and after[1] <= before[1]
     assert after[2] - before[2] < 8 * 2**20
     pids = {(tmp_path / name / "start_0").read_text() for name in names}
     assert len(pids) == 2, "a process does one run after the other"
