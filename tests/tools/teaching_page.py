@@ -1,73 +1,26 @@
 """The page of a server in a headless Chromium, driven as a person would."""
 
 import base64
+import contextlib
 import io
-import itertools
 import os
+import pathlib
+import sys
 import time
 
-import numpy as np
-import pytest
+import chromium
+from hand_drawn import NAMES, STROKES, by_hand
 from PIL import Image
-from tensorboard_page import find
 
 _PATIENCE = 60  # seconds
 _UNSEEN = "input[type=file]"
-
-# Signs of the embedded set's test scripts, as strokes in a square of 0 to 1.
-_TURN = np.linspace(0, 6.3, 25)
-_ROUND = [*zip(0.5 + 0.4 * np.cos(_TURN), 0.5 + 0.4 * np.sin(_TURN))]
-SIGNS = {
-    "TIFINAGH LETTER YAR": [_ROUND],
-    "TIFINAGH LETTER YAT": [[(0.5, 0.05), (0.5, 0.95)], [(0.05, 0.5), (0.95, 0.5)]],
-    "TIFINAGH LETTER YI": [
-        [(0.85, 0.08), (0.15, 0.08), (0.55, 0.5), (0.15, 0.92), (0.85, 0.92)]
-    ],
-    "TIFINAGH LETTER YAW": [[(0.1, 0.1), (0.1, 0.9), (0.9, 0.9), (0.9, 0.1)]],
-    "HEBREW LETTER LAMED": [
-        [(0.25, 0.0), (0.25, 0.4), (0.8, 0.4), (0.75, 0.62), (0.4, 1.0)]
-    ],
-}
-
-
-def by_hand(strokes, rng) -> list[np.ndarray]:
-    """Strokes as somebody else would draw them: turned, slanted, shaken, elsewhere."""
-    turn, slant = rng.uniform(-0.15, 0.15), rng.uniform(-0.25, 0.25)
-    wide, high = rng.uniform(0.75, 1.0, 2)
-    matrix = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
-    matrix = np.array(matrix) @ [[wide, slant], [0, high]]
-    size, place = rng.uniform(0.45, 0.7), rng.uniform(-0.08, 0.08, 2)
-    drawn = []
-    for stroke in strokes:
-        points = np.array(stroke) - 0.5
-        dense = [
-            start + (end - start) * share
-            for start, end in itertools.pairwise(points)
-            for share in np.linspace(0, 1, 4, endpoint=False)
-        ]
-        dense = np.array([*dense, points[-1]])
-        shaken = dense + rng.normal(0, 0.012, dense.shape)
-        drawn.append(0.5 + size * shaken @ matrix.T + place)
-    return drawn
+PROGRAM = pathlib.Path(__file__).parents[2] / "run_leo.py"
 
 
 def browser(width: int = 1280, height: int = 900, dark: bool = False):
-    """A Chromium with Selenium's driver; the test is skipped if either is not here."""
-    pytest.importorskip("selenium", reason="pip install selenium")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = find("chromium")
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",  # root has none
-        "--hide-scrollbars",
-        "--use-fake-device-for-media-stream",
-        "--use-fake-ui-for-media-stream",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(find("chromedriver")))
+    """A Chromium with a camera, on a screen of this size."""
+    camera = [f"--use-fake-{part}-for-media-stream" for part in ("device", "ui")]
+    driver = chromium.start(*camera, loggingPrefs={"browser": "ALL"})
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1}
     mobile = {**metrics, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", mobile)
@@ -76,13 +29,32 @@ def browser(width: int = 1280, height: int = 900, dark: bool = False):
     return driver
 
 
+def server(exported, port=0):
+    """The address of a server of an exported model."""
+    command = [sys.executable, PROGRAM, "--mode=serve", f"--export_dir={exported}"]
+    return chromium.address_of([*command, f"--port={port}"], r"on (http://[\d.]+:\d+)")
+
+
+@contextlib.contextmanager
+def page_at(address, **options):
+    """The page of a server, about which the browser has nothing to complain."""
+    driver = browser(**options)
+    try:
+        page = TeachingPage(driver, address)
+        yield page
+        complaints = page.complaints()
+        assert not complaints, complaints
+    finally:
+        driver.quit()
+
+
 class TeachingPage:
     """A browser at the page of a server."""
 
     def __init__(self, driver, address: str):
-        self.driver = driver
+        self.driver, self.address = driver, address
         driver.get(address)
-        self.until(lambda: self.all("#classes > li") or self.shows("#features-only"))
+        self.until(lambda: self.all("#classes > li") or self.shows(".notice"))
 
     def all(self, selector: str) -> list:
         return self.driver.find_elements("css selector", selector)
@@ -92,6 +64,11 @@ class TeachingPage:
 
     def text(self, selector: str) -> str:
         return self.one(selector).text
+
+    def texts(self, selector: str) -> list[str]:
+        """Returns the texts of all such elements at one moment."""
+        script = "return [...document.querySelectorAll(arguments[0])]"
+        return self.driver.execute_script(f"{script}.map((e) => e.innerText)", selector)
 
     def shows(self, selector: str) -> bool:
         return any(each.is_displayed() for each in self.all(selector))
@@ -134,6 +111,26 @@ class TeachingPage:
         self.all("#classes button.first")[number].click()
         self.until(lambda: self.examples(number) == before + 1)
 
+    def teach_signs(self, rng, count: int = 5) -> None:
+        """Makes so many classes of a drawing each."""
+        self.name_classes(*NAMES[:count])
+        for number in range(count):
+            self.add_drawing(number, by_hand(STROKES[number], rng))
+        self.until(lambda: f"{count} classes, {count} ex" in self.text("#taught"))
+
+    def said(self) -> str:
+        return self.text("#message") if self.shows("#message") else ""
+
+    def saved(self, directory) -> pathlib.Path:
+        """Returns the path of the file that the page saves."""
+        place = {"behavior": "allow", "downloadPath": str(directory)}
+        self.driver.execute_cdp_cmd("Browser.setDownloadBehavior", place)
+        self.one("#save").click()
+        path = directory / "classifier.npz"
+        self.until(path.exists)
+        self.until(lambda: path.stat().st_size > 3000)
+        return path
+
     def examples(self, number: int) -> int:
         script = "return arguments[0].querySelectorAll('.thumbs > *').length"
         return self.driver.execute_script(script, self.all("#classes > li")[number])
@@ -142,6 +139,32 @@ class TeachingPage:
         """Chooses files for a class; for questions, if the number is -1."""
         places = [*self.all(f"#classes {_UNSEEN}"), self.one(f"#ask-files {_UNSEEN}")]
         places[number].send_keys("\n".join(map(str, paths)))
+
+    def before_requests(self, script: str) -> None:
+        """Runs JavaScript before each request: `name` is its signature's.
+
+        If it returns a Response, that is the answer.
+        """
+        self.driver.execute_script(f"""
+        const plain = window.fetch.bind(window);
+        window.fetch = async (path, options) => {{
+          const name = options?.body && JSON.parse(options.body).signature_name;
+          const answer = name && await (async () => {{ {script} }})();
+          return answer ?? plain(path, options);
+        }};
+        """)
+
+    def count_requests(self) -> None:
+        self.before_requests("(window.asked ??= []).push(name);")
+
+    def asked(self) -> list[str]:
+        """Returns the signatures that were asked since the last time."""
+        return self.driver.execute_script("return (window.asked ?? []).splice(0)")
+
+    def double_click(self, element) -> None:
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        ActionChains(self.driver, duration=0).double_click(element).perform()
 
     def best(self) -> str:
         """The answer, as far as it stands."""

@@ -5,13 +5,11 @@ import io
 import os
 import pathlib
 import re
-import shutil
-import subprocess
 import sys
 import time
 
+import chromium
 import numpy as np
-import pytest
 from PIL import Image
 
 _PATIENCE = 90  # seconds: the first page loads megabytes of scripts
@@ -46,33 +44,11 @@ def solid(text: str) -> str:
     return re.sub(r"\s", "", text)
 
 
-def find(program: str) -> str:
-    """Returns the path of a program. Skips the test if it is missing."""
-    path = shutil.which(program)
-    if path is None:
-        pytest.skip(f"{program} is not here: apt-get install chromium chromium-driver")
-    return path
-
-
-@contextlib.contextmanager
-def tensorboard(logdir: pathlib.Path):
+def tensorboard(logdir: pathlib.Path) -> contextlib.AbstractContextManager[str]:
     """The address of a TensorBoard that shows `logdir`."""
     command = [sys.executable, "-m", "tensorboard.main", f"--logdir={logdir}"]
-    process = subprocess.Popen(
-        [*command, "--port=0", "--load_fast=false"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        for line in process.stderr:
-            if found := re.search(r"http://localhost:\d+", line):
-                yield found[0]
-                return
-        pytest.fail("TensorBoard did not start")
-    finally:
-        process.terminate()
-        process.wait()
+    command += ["--port=0", "--load_fast=false"]
+    return chromium.address_of(command, r"(http://localhost:\d+)")
 
 
 class Page:
@@ -83,22 +59,9 @@ class Page:
     """
 
     def __init__(self, address: str):
-        selenium = pytest.importorskip("selenium", reason="pip install selenium")
-        from selenium import webdriver
-
-        del selenium
-        options = webdriver.ChromeOptions()
-        options.binary_location = find("chromium")
-        for argument in (
-            "--headless=new",
-            "--no-sandbox",  # root has none
-            "--window-size=1400,1040",
-            "--hide-scrollbars",
-            "--enable-unsafe-swiftshader",  # WebGL without a graphics card
-        ):
-            options.add_argument(argument)
-        service = webdriver.ChromeService(find("chromedriver"))
-        self.driver = webdriver.Chrome(options, service)
+        # WebGL without a graphics card.
+        arguments = "--window-size=1400,1040", "--enable-unsafe-swiftshader"
+        self.driver = chromium.start(*arguments)
         self.address = address
 
     def open(self, tab: str, *expected: str, query: str = "") -> str:

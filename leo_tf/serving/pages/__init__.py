@@ -50,10 +50,10 @@ def about(served: Served, max_request_bytes: int) -> dict[str, Any]:
         "embedding": facts.get("embedding"),
         "signatures": sorted(served.signature_def),
         "embedding_size": facts.get("embedding_size"),
+        "way": facts.get("way"),
         "max_classes": facts.get("max_classes"),
         "max_support": facts.get("max_support"),
-        "max_request_bytes": max_request_bytes,
-        "pictures": _limits(facts.get("pictures"), max_request_bytes),
+        "pictures": _of_pictures(facts.get("pictures"), max_request_bytes),
     }
 
 
@@ -67,9 +67,9 @@ def _tested(facts: dict[str, Any]) -> str:
         return ""
 
 
-def _limits(pictures: dict[str, Any] | None, max_request_bytes: int) -> Any:
-    """Returns the limits of a picture. Base64 adds a third to its size."""
+def _of_pictures(pictures: dict[str, Any] | None, max_request_bytes: int) -> Any:
+    """Returns the limit of a picture, to whose size base64 adds a third, and more."""
     if not pictures:
         return None
     most = min(pictures["max_picture_bytes"], (max_request_bytes - 1000) * 3 // 4)
-    return {"max_picture_bytes": most, "side": pictures["side"]}
+    return {"max_picture_bytes": most, "weights": pictures.get("weights")}

@@ -243,7 +243,7 @@ def test_a_server_takes_bytes_as_tensorflow_serving_does(directory):
         status, about = client.ask("GET", "/page/model.json")
         assert about["pictures"] == {
             "max_picture_bytes": (2**22 - 1000) * 3 // 4,
-            "side": 32,
+            "weights": backbone_named("hog").digest,
         }
         remote = Classifier(f"http://127.0.0.1:{port}").fit(FILES, LABELS)
         np.testing.assert_allclose(remote.support_, expected, atol=1e-5)

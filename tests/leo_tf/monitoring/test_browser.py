@@ -10,8 +10,9 @@ import contextlib
 import re
 import time
 
+import chromium
 import pytest
-from tensorboard_page import Page, find, solid, tensorboard
+from tensorboard_page import Page, solid, tensorboard
 
 from leo_tf.cli.main import main
 
@@ -29,8 +30,7 @@ _RUNS = {
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Returns a directory of three runs: one learns, one is slow, one collapses."""
-    find("chromium"), find("chromedriver")
-    pytest.importorskip("selenium", reason="pip install selenium")
+    chromium.needed()
     directory = tmp_path_factory.mktemp("runs")
     for name, flags in _RUNS.items():
         command = f"run_leo.py {_COMMON} {flags} --workdir={directory}/{name}"

@@ -1,8 +1,14 @@
-"""Fixtures: a server of one exported model for each test file."""
+"""A server of one exported model for each test file; and the page of another."""
 
+import os
+import subprocess
+import sys
+
+import chromium
 import pytest
 from running_server import Client, serving
 from served_models import write_model
+from teaching_page import PROGRAM, page_at, server
 
 
 @pytest.fixture(scope="module")
@@ -26,3 +32,31 @@ def client(port):
     client = Client(port)
     yield client
     client.connection.close()
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory):
+    """A directory with an export of LEO, trained on the embedded set."""
+    chromium.needed()
+    if found := os.environ.get("TAUGHT_EXPORT"):
+        return found
+    directory = tmp_path_factory.mktemp("taught")
+    train = [sys.executable, PROGRAM, "--quiet", f"--workdir={directory}/run"]
+    subprocess.run([*train, "--num_steps=2000"], check=True)
+    export = ["--mode=export", f"--export_dir={directory}/exported"]
+    subprocess.run([*train, *export], check=True)
+    return f"{directory}/exported"
+
+
+@pytest.fixture(scope="module")
+def address(taught):
+    """The address of a server of it."""
+    with server(taught) as address:
+        yield address
+
+
+@pytest.fixture
+def page(address):
+    """A browser at its page."""
+    with page_at(address) as page:
+        yield page

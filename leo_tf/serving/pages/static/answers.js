@@ -1,21 +1,15 @@
 // Shows answers: bars, nearest examples, and the plot of latent codes.
 
-import { nearest, project } from "./numbers.js";
+import { element } from "./dom.js";
+import { project } from "./numbers.js";
 import { shown } from "./pictures.js";
 
-// Distinguishable with any colour vision (Okabe and Ito).
-export const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d3b", "#b39ddb"];
+// Distinguishable with any colour vision (after Okabe and Ito), on white and on black.
+export const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#3d8fc4", "#8a6d3b", "#9078cf"];
 // Share of queries of known classes that are called unknown.
 const FALSE_ALARMS = 0.05;
-const NEAREST = 3;
 const MOST_BARS = 12;
 const SVG = "http://www.w3.org/2000/svg";
-
-export function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
 
 export function percent(share) {
   return `${(100 * share).toFixed(share > 0.995 || share < 0.0995 ? 1 : 0)} %`;
@@ -25,22 +19,24 @@ export function isUnknown(answer) {
   return answer.known !== undefined && answer.known < FALSE_ALARMS;
 }
 
-export function bestOf(answer, classes) {
-  return classes[answer.shares.indexOf(Math.max(...answer.shares))].name;
+export function bestOf({ shares, classes }) {
+  return classes[shares.indexOf(Math.max(...shares))].name;
 }
 
-// answer: {features, shares, known, centroid}
-export function showAnswer(place, answer, classes, method) {
-  const best = bestOf(answer, classes);
-  const parts = [element("p", { className: "best" }, `${best}, ${percent(Math.max(...answer.shares))}`)];
+// answer: {classes, shares, known, centroid, near}. The headline is read aloud, so it changes only if it differs.
+export function showAnswer(headline, details, answer, method) {
+  const { classes } = answer;
+  const said = [element("p", { className: "best" }, `${bestOf(answer)}, ${percent(Math.max(...answer.shares))}`)];
   if (isUnknown(answer)) {
-    const said = `Perhaps none of these: only ${percent(answer.known)} of pictures of known classes have a lower score.`;
-    parts.push(element("p", { className: "unknown" }, said));
+    const share = percent(answer.known);
+    said.push(element("p", { className: "unknown" },
+      `Perhaps none of these: only ${share} of pictures of known classes have a lower score.`));
   }
+  if (headline.textContent !== said.map((each) => each.textContent).join("")) headline.replaceChildren(...said);
   const bars = element("div", { className: "bars" });
   const order = classes.map((_, i) => i).sort((a, b) => answer.shares[b] - answer.shares[a]);
   for (const i of order.slice(0, MOST_BARS)) {
-    const pair = element("div", {}, bar(answer.shares[i], "bar"), bar(answer.centroid[i], "bar centroid"));
+    const pair = element("div", {}, bar(method, answer.shares[i], "bar"), bar("centroid", answer.centroid[i], "bar centroid"));
     bars.append(element("span", { className: "class", title: classes[i].name }, classes[i].name), pair);
   }
   if (order.length > MOST_BARS) bars.append(element("span", { className: "small" }, `${order.length - MOST_BARS} more`));
@@ -48,16 +44,19 @@ export function showAnswer(place, answer, classes, method) {
     element("span", {}, element("i"), method),
     element("span", {}, element("i", { className: "centroid" }), "nearest centroid"));
   const near = element("ul", { className: "near" });
-  for (const { example, name, cosine } of nearest(answer.features, classes, NEAREST)) {
-    near.append(element("li", {}, shown(example.thumb), `${name}, ${cosine.toFixed(2)}`));
+  for (const { example, of, cosine } of answer.near) {
+    near.append(element("li", {}, shown(example.thumb), `${of.name}, ${cosine.toFixed(2)}`));
   }
-  place.replaceChildren(...parts, bars, legend, element("p", { className: "small" }, "Nearest examples, by cosine:"), near);
+  details.replaceChildren(bars, legend, element("p", { className: "small" }, "Nearest examples, by cosine:"), near);
 }
 
-function bar(share, className) {
+function bar(method, share, className) {
   const ink = element("i");
   ink.style.width = `${100 * share}%`;
-  return element("div", { className }, ink, percent(share));
+  const made = element("div", { className }, ink, percent(share));
+  made.setAttribute("role", "img");
+  made.setAttribute("aria-label", `${method} ${percent(share)}`);
+  return made;
 }
 
 // before, after: [N, Z] latent codes.
@@ -71,7 +70,8 @@ export function plotLatents(svg, before, after, classes) {
   const placed = points.map(([x, y]) => [width / 2 + zoom * (x - middle[0]), height / 2 - zoom * (y - middle[1])]);
   const drawn = classes.flatMap(({ name, colour }, i) => {
     const [[x1, y1], [x2, y2]] = [placed[i], placed[i + classes.length]];
-    const text = shape("text", { x: Math.min(x2 + 8, width - 40), y: y2 - 7 });
+    const isRight = x2 > width * 0.7; // a name there would be cut
+    const text = shape("text", { x: isRight ? x2 - 8 : x2 + 8, y: y2 - 7, "text-anchor": isRight ? "end" : "start" });
     text.textContent = name.length > 10 ? `${name.slice(0, 9)}…` : name;
     return [
       shape("line", { x1, y1, x2, y2, stroke: colour }),

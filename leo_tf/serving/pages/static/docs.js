@@ -3,13 +3,20 @@
 const MOST_NUMBERS = 6;
 const MOST_CHARACTERS = 4000;
 
-const description = await (await fetch("/openapi.json")).json();
-const { examples } = description.components.requestBodies.Predict.content["application/json"];
-
-for (const entry of document.querySelectorAll("article")) {
-  const shown = [...entry.querySelectorAll("pre[data-example]")];
-  if (!shown.length) entry.append(...trial(entry, "Try it"));
-  for (const each of shown) each.after(...trial(entry, "Try it", examples[each.dataset.example].value));
+try {
+  const description = await (await fetch("/openapi.json")).json();
+  const { examples } = description.components.requestBodies.Predict.content["application/json"];
+  for (const entry of document.querySelectorAll("article")) {
+    const shown = [...entry.querySelectorAll("pre[data-example]")];
+    if (!shown.length) entry.append(...trial(entry, "Try it"));
+    for (const each of shown) each.after(...trial(entry, "Try it", examples[each.dataset.example].value));
+  }
+} catch (error) {
+  const said = document.createElement("p");
+  said.id = "message";
+  said.textContent = "Nothing can be tried here now: the server did not describe itself. Reload the page to try again.";
+  document.querySelector("h1").after(said);
+  console.error(error);
 }
 
 function trial({ dataset: { method, path } }, name, example) {

@@ -1,27 +1,25 @@
 // The model on this server: its facts and signatures, through TensorFlow Serving's protocol.
 
-const PREDICT = "/v1/models/leo:predict";
 const SECONDS_BETWEEN_TRIES = 1;
+const SECONDS_TO_ANSWER = 60;
+const BUSY = [502, 503, 504];
 
 // The server refused the request, with a reason. Repeating it would not help.
 export class Refusal extends Error {}
 // The server did not answer, or was busy.
 export class Silence extends Error {}
+// The server has no such version of the model (any more).
+export class Outdated extends Error {}
 
-export async function describe() {
-  return (await answerOf("/page/model.json")).json();
+export function describe() {
+  return answerOf("/page/model.json");
 }
 
-export async function ask(signature_name, inputs) {
+// The outputs of a signature.
+export async function request(version, signature_name, inputs) {
   const body = JSON.stringify({ signature_name, inputs });
-  const answer = await answerOf(PREDICT, { method: "POST", body });
-  return (await answer.json()).outputs;
-}
-
-// [D] features of a picture, given the bytes of a PNG or JPEG file.
-export async function embed(bytes) {
-  const [features] = await ask("embed_images", [{ b64: base64(bytes) }]);
-  return Float32Array.from(features);
+  const path = `/v1/models/leo/versions/${version}:predict`;
+  return (await answerOf(path, { method: "POST", body }, Outdated)).outputs;
 }
 
 // Resolves when the server answers.
@@ -37,23 +35,28 @@ export async function alive() {
   }
 }
 
-async function answerOf(path, options) {
+async function answerOf(path, options, Missing = Refusal) {
+  const signal = AbortSignal.timeout(1000 * SECONDS_TO_ANSWER);
   let answer;
+  let text;
   try {
-    answer = await fetch(path, { cache: "no-store", ...options });
+    answer = await fetch(path, { cache: "no-store", signal, ...options });
+    text = await answer.text();
   } catch {
+    if (signal.aborted) throw new Refusal(`The server did not answer within ${SECONDS_TO_ANSWER} seconds.`);
     throw new Silence("The server does not answer.");
   }
-  if (answer.ok) return answer;
-  const said = await answer.json().then((body) => body.error, () => answer.statusText);
-  if (answer.status >= 500) throw new Silence(`The server cannot answer now: ${said}`);
-  throw new Refusal(said);
+  const body = parsed(text);
+  if (answer.ok && body) return body;
+  const said = body?.error ?? `${path}: status ${answer.status} without JSON`;
+  if (BUSY.includes(answer.status)) throw new Silence(`The server cannot answer now: ${said}.`);
+  throw answer.status === 404 ? new Missing(said) : new Refusal(said);
 }
 
-function base64(bytes) {
-  const parts = [];
-  for (let i = 0; i < bytes.length; i += 0x8000) {
-    parts.push(String.fromCharCode(...bytes.subarray(i, i + 0x8000)));
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
   }
-  return btoa(parts.join(""));
 }

@@ -1,7 +1,15 @@
 // The arithmetic of this page: nearest centroid, nearest examples, two axes of a plot.
 
+// Features, or a list of examples -> what was computed of it.
+const known = new WeakMap();
+
+function once(of, compute) {
+  if (!known.has(of)) known.set(of, compute(of));
+  return known.get(of);
+}
+
 export function unit(row) {
-  const length = Math.hypot(...row) || 1;
+  const length = Math.sqrt(dot(row, row)) || 1;
   return Float64Array.from(row, (x) => x / length);
 }
 
@@ -20,16 +28,19 @@ export function softmax(logits) {
   return shares.map((x) => x / total);
 }
 
-// [N] probabilities by the cosine to each class's mean, equal to those of Classifier("centroid").
-export function nearestCentroid(query, classes) {
-  const means = classes.map(({ examples }) => unit(mean(examples.map((e) => unit(e.features)))));
-  return softmax(means.map((row) => 10 * dot(unit(query), row)));
+function centroid(examples) {
+  return unit(mean(examples.map(({ features }) => once(features, unit))));
 }
 
-// The examples most similar to a query: [{example, name, cosine}], best first.
+// [N] probabilities by the cosine to each class's mean, equal to those of Classifier("centroid").
+export function nearestCentroid(query, classes) {
+  return softmax(classes.map(({ examples }) => 10 * dot(once(query, unit), once(examples, centroid))));
+}
+
+// The examples most similar to a query: [{example, of, cosine}], best first.
 export function nearest(query, classes, count) {
-  const all = classes.flatMap(({ name, examples }) =>
-    examples.map((example) => ({ example, name, cosine: dot(unit(query), unit(example.features)) })));
+  const all = classes.flatMap((of) =>
+    of.examples.map((example) => ({ example, of, cosine: dot(once(query, unit), once(example.features, unit)) })));
   return all.sort((a, b) => b.cosine - a.cosine).slice(0, count);
 }
 

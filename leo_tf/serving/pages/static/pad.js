@@ -17,7 +17,7 @@ export class Pad {
     this.pen = null; // moved by keys: {x, y, stroke}
     this.canvas = document.createElement("canvas");
     this.canvas.tabIndex = 0;
-    this.canvas.setAttribute("role", "img");
+    this.canvas.setAttribute("role", "application");
     this.canvas.setAttribute("aria-label", `${label}. Arrow keys move the pen, space lowers and lifts it.`);
     const ratio = Math.ceil(window.devicePixelRatio || 1);
     this.canvas.width = this.canvas.height = SIDE * ratio;
@@ -35,9 +35,9 @@ export class Pad {
     place.append(this.canvas, buttons);
     this.canvas.addEventListener("pointerdown", (event) => this.begin(event));
     this.canvas.addEventListener("pointermove", (event) => this.move(event));
-    for (const kind of ["pointerup", "pointercancel"]) this.canvas.addEventListener(kind, () => this.end());
+    for (const kind of ["pointerup", "pointercancel"]) this.canvas.addEventListener(kind, (event) => this.end(event));
     this.canvas.addEventListener("keydown", (event) => this.key(event));
-    this.canvas.addEventListener("blur", () => { this.pen = null; this.show(); });
+    this.canvas.addEventListener("blur", () => this.leave());
   }
 
   get isEmpty() {
@@ -57,7 +57,8 @@ export class Pad {
   }
 
   begin(event) {
-    if (event.button) return;
+    if (event.button || !event.isPrimary || this.current) return;
+    this.pointer = event.pointerId;
     this.canvas.setPointerCapture(event.pointerId);
     this.current = [this.place(event)];
     this.strokes.push(this.current);
@@ -65,14 +66,14 @@ export class Pad {
   }
 
   move(event) {
-    if (!this.current) return;
+    if (!this.current || event.pointerId !== this.pointer) return;
     for (const each of event.getCoalescedEvents?.() ?? [event]) this.current.push(this.place(each));
     this.current.push(this.place(event));
     this.show();
   }
 
-  end() {
-    if (!this.current) return;
+  end(event) {
+    if (!this.current || event.pointerId !== this.pointer) return;
     this.current = null;
     this.changed();
   }
@@ -104,6 +105,14 @@ export class Pad {
     this.show();
   }
 
+  // Lifts the pen of the keys.
+  leave() {
+    const wasDown = this.pen?.stroke;
+    this.pen = null;
+    this.show();
+    if (wasDown) this.changed();
+  }
+
   show() {
     const context = this.canvas.getContext("2d");
     context.clearRect(0, 0, SIDE, SIDE);
@@ -123,8 +132,7 @@ export class Pad {
     const context = canvas.getContext("2d");
     context.fillStyle = "white";
     context.fillRect(0, 0, SENT_SIDE, SENT_SIDE);
-    const [xs, ys] = [0, 1].map((i) => this.strokes.flat().map((point) => point[i]));
-    const [left, right, top, bottom] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+    const [[left, right], [top, bottom]] = [0, 1].map((axis) => range(this.strokes.flat().map((point) => point[axis])));
     const line = SENT_SIDE * STROKE_SHARE;
     const room = SENT_SIDE * INK_SHARE - line;
     const zoom = Math.min(room / Math.max(right - left, bottom - top, 1), SENT_SIDE / 20);
@@ -133,6 +141,10 @@ export class Pad {
     draw(context, this.strokes.map((stroke) => stroke.map(middle)), line);
     return canvas;
   }
+}
+
+function range(values) {
+  return values.reduce(([least, most], x) => [Math.min(least, x), Math.max(most, x)], [Infinity, -Infinity]);
 }
 
 function draw(context, strokes, width) {
