@@ -32,7 +32,7 @@ def test_what_the_server_fails_at_is_told_and_the_old_classifier_is_not_used(pag
     page.until(lambda: "internal error" in page.said())
     assert not page.one("#save").is_enabled() and not page.best()
     page.draw("#ask-pad", by_hand(STROKES[2], rng))
-    page.until(lambda: "It did not learn these" in page.text("#headline"))
+    page.until(lambda: "The model refused these examples" in page.text("#headline"))
     page.driver.execute_script("window.isBroken = false")
     page.add_drawing(0, by_hand(STROKES[0], rng))
     page.until(page.best)

@@ -89,8 +89,8 @@ def test_of_a_batch_all_that_is_refused_is_told_at_its_end(page, files):
     page.give_files(0, *(files / name for name in names))
     page.until(lambda: page.examples(0) == 2)
     said_at_end = page.said()
-    assert "2 of 4 taken. text.png: no picture" in said_at_end
-    assert "more.png: no picture" in said_at_end
+    assert "2 of 4 taken. text.png: cannot be read" in said_at_end
+    assert "more.png: cannot be read" in said_at_end
 
 
 def test_what_is_no_picture_is_told_by_name_and_changes_nothing(page, files):

@@ -1,4 +1,4 @@
-// Work for the server: pictures one after the other, each request until it is answered, and what went wrong told.
+// Requests to the server: pictures one after the other, repeated until answered, with errors reported.
 
 import { $ } from "./dom.js";
 import { Outdated, Refusal, Silence, alive, describe, request } from "./model.js";
