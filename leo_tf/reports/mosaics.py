@@ -43,7 +43,7 @@ class Layout(NamedTuple):
 
 PAGE = Layout()  # more would be too small to read
 # TensorBoard shows pictures 340 pixels wide by default.
-CARD = Layout(10, 4, 112, 84, 19, 36, 26, 12, 44)
+CARD = Layout(10, 4, 116, 84, 19, 36, 26, 11, 44)
 
 
 def confusion(

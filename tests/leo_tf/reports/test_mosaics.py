@@ -104,6 +104,18 @@ def test_of_a_long_name_both_ends_are_shown(other, is_same):
     assert np.equal(*drawn).all() == is_same
 
 
+@pytest.mark.parametrize("layout", [mosaics.PAGE, mosaics.CARD])
+def test_no_name_is_cut_off_at_the_edge(layout):
+    names = ["ARMENIAN CAPITAL LETTER NOW", "OLD ITALIC LETTER MM", "NKO LETTER GBA"]
+    for figure in (
+        mosaics.confusion(np.eye(3, dtype=int), names, layout),
+        mosaics.episode(names, *pictures(), layout=layout),
+    ):
+        pixels(figure)
+        lefts = [text.get_window_extent().x0 for text in figure.axes[0].texts]
+        assert min(lefts) >= 0
+
+
 def test_answers_without_classes_are_no_reason_to_warn(recwarn):
     confusion(np.zeros([3, 3], int), NAMES[:3])
     assert not recwarn.list
