@@ -118,6 +118,35 @@ def test_there_are_at_most_as_many_classes_as_the_model_takes(page):
     assert len({*names}) == 100
 
 
+def test_a_second_finger_adds_no_stroke_and_a_long_scribble_is_sent(page):
+    canvas = page.one("#ask-pad canvas")
+    page.driver.execute_script("arguments[0].scrollIntoView()", canvas)
+    place = "return (({x, y}) => [x, y])(arguments[0].getBoundingClientRect())"
+    left, top = page.driver.execute_script(place, canvas)
+
+    def touch(kind, *points):
+        fingers = [{"x": left + x, "y": top + y, "id": i} for i, x, y in points]
+        event = {"type": f"touch{kind}", "touchPoints": fingers}
+        page.driver.execute_cdp_cmd("Input.dispatchTouchEvent", event)
+
+    touch("Start", (1, 20, 20))
+    touch("Move", (1, 60, 60))
+    touch("Start", (1, 60, 60), (2, 150, 20))
+    touch("Move", (1, 90, 90), (2, 160, 90))
+    touch("End", (1, 90, 90))
+    touch("End")
+    page.until(lambda: "Two classes" in page.text("#headline"))
+    page.one("#ask-pad button").click()  # Undo
+    assert not page.text("#headline")
+    scribble = """
+    const module = await import("/page/pad.js");
+    const pad = new module.Pad(document.createElement("div"), "", () => {});
+    pad.strokes = [Array.from({ length: 300000 }, (_, i) => [i % 180, i % 170])];
+    return pad.drawing().width;
+    """
+    assert page.driver.execute_script(scribble) == 128
+
+
 def test_it_is_drawn_and_taught_by_keyboard_alone(page):
     from selenium.webdriver.common.keys import Keys
 
