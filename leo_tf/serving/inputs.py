@@ -19,7 +19,8 @@ _KINDS |= {"U": "strings", "S": "bytes", "M": "dates"}
 # Scikit-learn's limit, for the same message.
 _NAMES_SHOWN = 5
 # Of --mode=embed, and its fields that must be those of the model's features.
-_EMBEDDING_FILE, _SAME = "embedding.json", ("weights", "preprocessing", "views", "side")
+_EMBEDDING_FILE = "embedding.json"
+SAME = ("weights", "preprocessing", "views", "side")
 _MOST_BYTES = 2**20
 
 
@@ -148,7 +149,7 @@ def check_same_embedding(path: str | os.PathLike[str], made: Any) -> None:
     try:
         with file.open("rb") as opened:
             mine = json.loads(opened.read(_MOST_BYTES))
-        mine = {name: mine[name] for name in _SAME}
+        mine = {name: mine[name] for name in SAME}
     except (OSError, ValueError, KeyError, TypeError) as error:
         expected = "an embedding.json of --mode=embed"
         raise refused(f"embedding: {file}", expected, one_line(str(error))) from None

@@ -7,6 +7,7 @@ Content-Security-Policy lets a browser load and run only these, and nothing inli
 import pathlib
 from typing import Any
 
+from leo_tf.serving.inputs import SAME
 from leo_tf.serving.model_versions import Served
 
 PREFIX = "/page/"
@@ -47,7 +48,7 @@ def about(served: Served, max_request_bytes: int) -> dict[str, Any]:
         "title": _TITLES.get(method, method.replace("_", " ")),
         "version": served.version,
         "tested": _tested(facts),
-        "embedding": facts.get("embedding"),
+        "embedding": _embedding(facts.get("embedding")),
         "signatures": sorted(served.signature_def),
         "embedding_size": facts.get("embedding_size"),
         "way": facts.get("way"),
@@ -55,6 +56,11 @@ def about(served: Served, max_request_bytes: int) -> dict[str, Any]:
         "max_support": facts.get("max_support"),
         "pictures": _of_pictures(facts.get("pictures"), max_request_bytes),
     }
+
+
+def _embedding(made: Any) -> dict[str, Any] | None:
+    """Returns the origin of the features, without the path of the backbone."""
+    return {n: made.get(n) for n in SAME} if isinstance(made, dict) else None
 
 
 def _tested(facts: dict[str, Any]) -> str:

@@ -78,8 +78,12 @@ def test_what_the_page_is_told_has_no_path_of_the_training(client, exported):
     assert status == 200 and about["version"] == 4 and about["pictures"] is None
     assert set(about) == {
         *("title", "version", "tested", "signatures", "embedding_size"),
-        *("way", "max_classes", "max_support", "pictures"),
+        *("way", "max_classes", "max_support", "pictures", "embedding"),
     }
+    made = {"weights": "a1", "views": "center", "backbone": "/home/me/secret.keras"}
+    told = pages._embedding(made)
+    assert told["weights"] == "a1" and "secret" not in json.dumps(told)
+    assert pages._embedding("hog of glyphs") is None
 
 
 def test_the_page_is_told_of_the_backbone_and_the_only_number_of_classes(exported):
