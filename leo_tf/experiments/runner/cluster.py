@@ -19,6 +19,7 @@ from leo_tf.errors import InputError, LeoError, Stopped, one_line, shown
 from leo_tf.experiments.runner import machines, worker
 from leo_tf.experiments.runner.tasks import (
     HUNG_SECONDS,
+    LAST_SECONDS,
     STARTS,
     Sign,
     Task,
@@ -27,7 +28,6 @@ from leo_tf.experiments.runner.tasks import (
 )
 
 _POLL_SECONDS = 0.2
-_LAST_SECONDS = 30.0  # as of `LocalRunner`
 # Further environment variables that a run depends on.
 _HANDED_ON = ("KERAS_BACKEND", "MPLBACKEND", "XLA_FLAGS", "TF_XLA_FLAGS")
 
@@ -108,7 +108,7 @@ class RayRunner:
         """See `Runner`."""
         self.cancel()
         if left := list(self._running):
-            self._ray.wait(left, num_returns=len(left), timeout=_LAST_SECONDS)
+            self._ray.wait(left, num_returns=len(left), timeout=LAST_SECONDS)
         self._disconnect()
 
     def _disconnect(self) -> None:
@@ -123,7 +123,9 @@ class RayRunner:
     def _again(self, lost: _Submitted, how: str) -> None:
         """Restarts a run that was lost, unless it was too often."""
         name = lost.task.name
-        if lost.start < STARTS:
+        if self._is_stopping:
+            self._note_stop(name)
+        elif lost.start < STARTS:
             text = f"its machine or worker was lost ({how}); resuming from its last "
             self._signs.append(Sign(name, f"{text}checkpoint", is_warning=True))
             self._start(lost.task, lost.start + 1)
@@ -138,7 +140,7 @@ class RayRunner:
             told = self._ray.get(self._board.take.remote(), timeout=10)
         except self._ray.exceptions.RayError:  # it is restarted, without the signs
             for each in running.values():
-                each.seen = None
+                each.seen = None if each.seen is None else time.monotonic()
             return
         for number, sign in told:
             if number in running:
@@ -146,19 +148,17 @@ class RayRunner:
                 self._signs.append(Sign(*sign))
 
     def _note_end(self, reference: Any, ended: _Submitted) -> None:
-        errors, stopped = self._ray.exceptions, as_dict(Stopped(signal.SIGTERM))
         try:
             self._signs.append(Sign(*json.loads(self._ray.get(reference))))
-            return
-        except errors.TaskCancelledError:
-            is_stopped, how = True, ""
-        except errors.RayError as found:
-            is_stopped = self._is_stopping
+        except self._ray.exceptions.TaskCancelledError:  # also by the user, in Ray
+            self._note_stop(ended.task.name)
+        except self._ray.exceptions.RayError as found:
             how = shown(one_line(str(found).strip().partition("\n")[0]))
-        if is_stopped:
-            self._signs.append(Sign(ended.task.name, has_ended=True, error=stopped))
-        else:
             self._again(ended, how)
+
+    def _note_stop(self, name: str) -> None:
+        stopped = as_dict(Stopped(signal.SIGTERM))
+        self._signs.append(Sign(name, has_ended=True, error=stopped))
 
     def _end_hung(self) -> None:
         for reference, each in list(self._running.items()):

@@ -23,6 +23,7 @@ from leo_tf.errors import Stopped, WorkerError, shown
 from leo_tf.experiments.runner import worker
 from leo_tf.experiments.runner.tasks import (
     HUNG_SECONDS,
+    LAST_SECONDS,
     STARTS,
     Sign,
     Task,
@@ -32,8 +33,6 @@ from leo_tf.experiments.runner.tasks import (
 from leo_tf.files import make_directory
 
 COMMAND = (sys.executable, "-m", worker.__name__)
-# Time for a worker to save its run before it is killed.
-_LAST_SECONDS = 30.0
 # Time for this process to read all signs that wait in pipes.
 _READ_SECONDS = 2.0
 
@@ -89,7 +88,7 @@ class LocalRunner:
         for process in workers:
             process.close()
         for process in workers:
-            process.ended(deadline + _LAST_SECONDS - time.monotonic())
+            process.ended(deadline + LAST_SECONDS - time.monotonic())
         self._threads.shutdown()
 
     def _train(self, task: Task) -> None:
@@ -98,7 +97,7 @@ class LocalRunner:
             error = self._outcome(task, slot)
         except Exception as found:  # whatever it is, an end is reported
             received = f"{type(found).__name__}: {shown(str(found))}"
-            error = as_dict(WorkerError(task.name, "to start its worker", received))
+            error = as_dict(WorkerError(task.name, "a worker to train it", received))
             if (process := self._workers.pop(slot, None)) is not None:
                 process.end("")
         finally:
@@ -199,7 +198,7 @@ class _Process:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
 
-    def ended(self, seconds: float = _LAST_SECONDS) -> int:
+    def ended(self, seconds: float = LAST_SECONDS) -> int:
         """Returns its exit status, and kills it if it does not end in time."""
         try:
             return self._process.wait(max(0.0, seconds))

@@ -13,6 +13,8 @@ STARTS = 4
 # A worker without a sign of life for this long is ended. The longest normal silence,
 # compiling a large graph on a busy machine, takes minutes.
 HUNG_SECONDS = 900.0
+# Time for a worker to save its run before it is killed.
+LAST_SECONDS = 30.0
 
 
 class Task(NamedTuple):

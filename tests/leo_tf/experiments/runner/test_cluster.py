@@ -13,7 +13,7 @@ import pytest
 from leo_tf.errors import FlagError, Stopped, WorkerError
 from leo_tf.experiments.runner import cluster
 from leo_tf.experiments.runner.cluster import RayRunner
-from leo_tf.experiments.runner.tasks import Sign, Task
+from leo_tf.experiments.runner.tasks import HUNG_SECONDS, Sign, Task
 
 
 class Lost(Exception):
@@ -143,21 +143,55 @@ def test_a_run_that_goes_on_to_the_next_rung_begins_anew(ray, runner):
     assert signs(runner) == []
 
 
-def test_a_hung_run_is_ended_and_restarted_but_not_for_want_of_the_board(
-    ray, runner, monkeypatch
-):
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that tests set; each look at it takes a hundredth of a second."""
+    found = types.SimpleNamespace(now=0.0)
+
+    def monotonic():
+        found.now += 0.01
+        return found.now
+
+    monkeypatch.setattr(cluster.time, "monotonic", monotonic)
+    return found
+
+
+def test_a_hung_run_is_ended_and_restarted(ray, runner, clock):
     runner.submit(task("a"))
     runner.submit(task("waits for a core"))
     ray.board.put(1, Sign("a", "step 3", 3, 9))
     signs(runner)
-    monkeypatch.setattr(cluster, "HUNG_SECONDS", -1.0)
-    ray.is_board_lost = True
+    clock.now += HUNG_SECONDS - 1
     assert signs(runner) == [] and not ray.cancelled
-    ray.is_board_lost = False
-    ray.board.put(1, Sign("a", "step 4", 4, 9))
-    found = signs(runner)
-    assert found[-1].is_warning and "no sign of life" in found[-1].text
+    clock.now += 1
+    [sign] = signs(runner)
+    assert sign.is_warning and "no sign of life" in sign.text
     assert ray.cancelled == [(1, True)] and len(ray.works) == 3
+
+
+def test_without_the_board_silence_is_no_fault_but_is_counted_again(ray, runner, clock):
+    runner.submit(task("a"))
+    runner.submit(task("waits for a core"))
+    ray.board.put(1, Sign("a", "step 3", 3, 9))
+    signs(runner)
+    clock.now += 2 * HUNG_SECONDS
+    ray.is_board_lost = True
+    assert signs(runner) == []
+    ray.is_board_lost = False
+    assert signs(runner) == [] and not ray.cancelled
+    clock.now += HUNG_SECONDS
+    signs(runner)
+    assert ray.cancelled == [(1, True)]
+
+
+def test_a_hung_run_is_not_restarted_once_all_are_to_stop(ray, runner, clock):
+    runner.submit(task("a"))
+    ray.board.put(1, Sign("a", "step 3", 3, 9))
+    signs(runner)
+    runner.cancel()
+    clock.now += HUNG_SECONDS
+    [sign] = signs(runner)
+    assert isinstance(sign.outcome, Stopped) and len(ray.works) == 1
 
 
 def test_runs_that_are_cancelled_were_stopped(ray, runner):

@@ -130,7 +130,7 @@ def test_output_that_is_no_sign_is_passed_over(tmp_path, monkeypatch):
 def test_a_worker_that_cannot_be_started_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(local, "COMMAND", ("/nothing here",))
     error = train(tmp_path, "quick")["quick"]
-    assert isinstance(error, WorkerError) and error.expected == "to start its worker"
+    assert isinstance(error, WorkerError) and error.expected == "a worker to train it"
     assert "nothing here" in error.received
 
 
