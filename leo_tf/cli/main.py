@@ -14,6 +14,7 @@ from leo_tf.cli import streams
 from leo_tf.cli.flags import RunOptions, parse
 from leo_tf.console import Console
 from leo_tf.data_pipeline.release_layout import check_exists
+from leo_tf.environment import device, import_tensorflow
 from leo_tf.errors import DiskError, InputError, LeoError, Stopped, shown
 
 # Errors of a full or failing disk.
@@ -95,15 +96,13 @@ def _job(mode: str, strategy: str) -> Callable[[RunOptions, Console], None]:
             **options.arguments, console=console
         )
     try:
-        import tensorflow  # noqa: F401
+        import_tensorflow()
     except (AttributeError, ImportError, RuntimeError, ValueError) as error:
         hint = "An environment variable or the installation prevents it."
         received = f"{type(error).__name__}: {error}"
         raise InputError("tensorflow", "to be loaded", received, hint) from error
 
     from leo_tf.cli.jobs import JOBS
-    from leo_tf.environment import device
-
     if strategy != "multi_worker":  # workers must connect first
         device()
     return JOBS[mode]

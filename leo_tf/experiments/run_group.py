@@ -151,7 +151,7 @@ class RunGroup:
             # Mapped files need no further memory.
             self.data[data] = features.read(place, data)
         config = self.config.replace(**planned.settings)
-        steps = planned.until or config.run.num_steps
+        steps, method = planned.until or config.run.num_steps, method_of(config)
         return Task(
             name=self.prefix + name,
             workdir=str(self.path / name),
@@ -164,7 +164,8 @@ class RunGroup:
             allow_changes=self.allow_changes,
             to_test=planned.to_test,
             until=planned.until,
-            steps=steps if method_of(config).is_trained else 0,
+            steps=steps if method.is_trained else 0,
+            step_cost=method.step_cost,
             said=planned.said,
         )
 

@@ -28,7 +28,13 @@ _untrained = functools.partial(Method, is_trained=False, ranges={})
 _OTHER_METHODS = ("deterministic", "random_prior")
 
 
-def _leo(title: str, description: str, unused: tuple[str, ...] = (), **pinned):
+def _leo(
+    title: str,
+    description: str,
+    unused: tuple[str, ...] = (),
+    step_cost: float = 1.0,
+    **pinned,
+):
     """Returns LEO's entry with some settings pinned, and those without effect then."""
 
     def make(config, unused_embedding_size):
@@ -44,6 +50,7 @@ def _leo(title: str, description: str, unused: tuple[str, ...] = (), **pinned):
         title,
         description,
         make,
+        step_cost=step_cost,
         draws="deterministic" not in pinned,
         mixed_precision=True,
         family="leo",
@@ -63,6 +70,7 @@ def _maml(title: str, description: str, name: str) -> Method:
         title,
         description,
         make,
+        step_cost=0.2,
         keeps_way=True,
         settings=("adaptation_steps", "adaptation_lr_init", "first_order"),
         ranges=_GRADIENT_RANGES,
@@ -74,7 +82,7 @@ def _learned_head(title: str, description: str, module: str, name: str) -> Metho
         found = importlib.import_module(f"leo_tf.methods.inductive.{module}")
         return getattr(found, name)(name=module, dtype=config.data.dtype)
 
-    return Method(title, description, make)
+    return Method(title, description, make, step_cost=0.4 if name == "ProtoNet" else 0.2)
 
 
 def _regression(title: str, description: str, fit: str) -> Method:
@@ -201,6 +209,7 @@ BUILT_IN: Mapping[str, Method] = {
         "Conditional generator only",
         "LEO without any step: the classifier as first decoded",
         ("inner_lr_init", "finetuning_lr_init", "encoder_penalty_weight"),
+        step_cost=0.4,
         inner_unroll_length=0,
         finetuning_unroll_length=0,
         test_finetuning_steps=None,

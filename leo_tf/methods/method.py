@@ -25,6 +25,7 @@ class Method:
     # `knows_classes`, there is a third argument, the `transforms.Transform`.
     make: Callable[..., "Learner"]
     is_trained: bool = True  # has variables that meta-steps change
+    step_cost: float = 1.0  # time of a meta-step over LEO's, roughly, for forecasts
     keeps_way: bool = False  # supports only the way of its training
     query_aware: bool = False  # has `answer`; see `learner.QueryAware`
     transductive: bool = False  # also learns from a task's queries

@@ -15,6 +15,7 @@ import typing
 from collections.abc import Collection
 
 from leo_tf.console import SILENT, Console
+from leo_tf.environment import device, import_tensorflow
 from leo_tf.errors import FlagError
 
 if typing.TYPE_CHECKING:
@@ -50,9 +51,8 @@ def start_up() -> None:
             expected = "the packages of the extra `serve`"
             hint = "pip install 'leo-tf[serve]' installs them."
             raise FlagError("--mode=serve", expected, f"no {package}", hint)
-    import tensorflow as tf
-
-    tf.config.list_logical_devices()
+    import_tensorflow()
+    device()
 
 
 def serve(

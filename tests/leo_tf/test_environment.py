@@ -88,6 +88,24 @@ def test_matplotlib_is_loaded_whatever_the_environment_says_and_says_so_still():
     assert done.returncode == 0, done.stderr
 
 
+def test_tensorflow_is_loaded_without_what_keras_may_load_and_others_find_it_still():
+    program = """
+        import sys
+        import matplotlib  # loaded before, so it stays
+        from leo_tf.environment import import_tensorflow
+        import_tensorflow()
+        assert {"tensorflow", "keras", "matplotlib"} <= set(sys.modules)
+        assert not {"grain", "pandas", "sklearn"} & set(sys.modules)
+        from sklearn.svm import SVC
+        from leo_tf.environment import import_tensorflow
+        import_tensorflow()  # for a second time
+        assert SVC().fit([[0.0], [1.0]], [0, 1]).predict([[0.9]]) == [1]
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_keras_upon_something_else_is_refused_by_its_variable(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(FlagError, match="KERAS_BACKEND: expected tensorflow") as error:

@@ -32,6 +32,7 @@ class Task(NamedTuple):
       until: step to train to, if not the last.
       log: file for other output of the worker.
       steps: largest number of meta-steps, from the beginning.
+      step_cost: time of a step over that of LEO, to foretell when all will be done.
       said: line to show when it begins.
     """
 
@@ -48,6 +49,7 @@ class Task(NamedTuple):
     until: int | None = None
     log: str = ""
     steps: int = 0
+    step_cost: float = 1.0
     said: str = ""
 
 

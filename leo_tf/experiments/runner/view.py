@@ -116,9 +116,12 @@ class View:
 
     def _facts(self, now: float) -> str:
         facts = f"{len(self._ended)} of {len(self._tasks)} runs done"
-        made = sum(self._steps[name] - first for name, first in self._first.items())
+        made = sum(
+            (self._steps[name] - first) * self._tasks[name].step_cost
+            for name, first in self._first.items()
+        )
         left = sum(
-            task.steps - self._steps[name]
+            (task.steps - self._steps[name]) * task.step_cost
             for name, task in self._tasks.items()
             if name not in self._ended
         )

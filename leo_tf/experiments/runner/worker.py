@@ -20,7 +20,8 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from leo_tf.console import Console, ProgressLine
+from leo_tf.console import STDERR, Console, ProgressLine
+from leo_tf.environment import import_tensorflow
 from leo_tf.errors import HeldError, LeoError, Stopped, WorkerError, shown
 from leo_tf.experiments.runner.tasks import Sign, Task, as_dict
 
@@ -56,7 +57,7 @@ def work(task: Task, tell: Callable[[Sign], None]) -> Sign:
     except (LeoError, Stopped) as found:
         error = found
     except Exception as found:  # whatever it is, the error names the run
-        traceback.print_exc()
+        traceback.print_exc(file=STDERR)
         received = f"{type(found).__name__}: {shown(str(found))}"
         hint = f"{task.log or 'The log of its worker'} has the traceback."
         error = WorkerError(task.name, "no exception", received, hint)
@@ -65,6 +66,7 @@ def work(task: Task, tell: Callable[[Sign], None]) -> Sign:
 
 def _train(task: Task, console: Console) -> None:
     # Imported late, because TensorFlow takes seconds to load.
+    import_tensorflow()
     from leo_tf.configs.schema import Config
     from leo_tf.experiments.run_group import read_fitted, train_one
     from leo_tf.training.replicas import start
@@ -132,11 +134,11 @@ class _TellingConsole(Console):
         self._name, self._tell = name, tell
 
     def say(self, text: str) -> None:
-        print(f"{self._name}: {text}", file=sys.stderr, flush=True)
+        print(f"{self._name}: {text}", file=STDERR)
         self._tell(Sign(self._name, text))
 
     def warn(self, text: str) -> None:
-        print(f"{self._name}: {text}", file=sys.stderr, flush=True)
+        print(f"{self._name}: {text}", file=STDERR)
         self._tell(Sign(self._name, text, is_warning=True))
 
     def progress(
@@ -160,11 +162,11 @@ class _TellingLine(ProgressLine):
             self.tell(Sign(self.run, facts or self.title, self.done, self.total))
 
     def note(self, text: str) -> None:
-        print(f"{self.run}: {text}", file=sys.stderr, flush=True)
+        print(f"{self.run}: {text}", file=STDERR)
         self.tell(Sign(self.run, text))
 
     def warn(self, text: str) -> None:
-        print(f"{self.run}: {text}", file=sys.stderr, flush=True)
+        print(f"{self.run}: {text}", file=STDERR)
         self.tell(Sign(self.run, text, is_warning=True))
 
 

@@ -151,6 +151,43 @@ def test_a_run_that_computes_gives_signs_whatever_it_reports(computes, monkeypat
     assert set(signs) == ({Sign("a")} if computes else set())
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_full_disk_of_the_logs_ends_no_run(fails, monkeypatch):
+    def train(task, console):
+        console.say("said")
+        console.warn("warned")
+        with console.progress("training", 10) as line:
+            line.note("noted")
+            line.warn("warned of")
+        if fails:
+            raise ValueError("not of the disk")
+
+    signs: list[Sign] = []
+    monkeypatch.setattr(worker, "_train", train)
+    full = open("/dev/full", "w", buffering=1)
+    monkeypatch.setattr(sys, "stderr", full)
+    ended = worker.work(tasks(pathlib.Path(), "a")[0], signs.append)
+    with contextlib.suppress(OSError):
+        full.close()
+    assert [s.text for s in signs] == ["said", "warned", "noted", "warned of"]
+    assert ("not of the disk" in str(ended.outcome)) == fails
+    assert (ended.outcome is None) != fails
+
+
+def test_the_longest_runs_begin_first_but_for_those_without_training(tmp_path):
+    of = {"a": (10, 1.0), "b": (10, 3.0), "c": (0, 9.0), "d": (20, 1.0)}
+    sized = [
+        task._replace(steps=steps, step_cost=cost)
+        for task, (steps, cost) in zip(tasks(tmp_path, *of), of.values())
+    ]
+    begun = []
+    with running(tmp_path) as runner:
+        submit = runner.submit
+        runner.submit = lambda task: (begun.append(task.name), submit(task))
+        train_all(runner, sized, Console(quiet=True))
+    assert begun == ["c", "b", "d", "a"]
+
+
 def test_a_worker_is_not_ended_for_signs_that_are_still_to_be_read(
     tmp_path, monkeypatch
 ):

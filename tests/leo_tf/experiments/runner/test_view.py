@@ -9,8 +9,8 @@ from leo_tf.experiments.runner.tasks import Sign, Task, as_dict
 from leo_tf.experiments.runner.view import View
 
 
-def task(name, steps=100) -> Task:
-    return Task(name, "", {}, "", "", "", {}, steps=steps)
+def task(name, steps=100, cost=1.0) -> Task:
+    return Task(name, "", {}, "", "", "", {}, steps=steps, step_cost=cost)
 
 
 @pytest.fixture
@@ -43,6 +43,16 @@ def test_where_nothing_can_be_redrawn_a_line_says_how_far_all_are(clock, capsys)
         clock[0] += 51
         shown.show(None)
         assert lines_of(capsys)[0].endswith("; a 40/100 (no sign for 1:01)")
+
+
+def test_the_time_left_knows_that_steps_of_some_methods_are_quicker(clock, capsys):
+    with View([task("slow"), task("quick", cost=0.25)], Console()) as shown:
+        shown.show(Sign("slow", "step 0", 0, 100))
+        shown.show(Sign("slow", "step 50", 50, 100))
+        clock[0] += 20
+        shown.show(None)
+        # 50 steps in 20 seconds: as long again, and 100 of a quarter of that each.
+        assert lines_of(capsys)[0].startswith("0 of 2 runs done, 0:30 left")
 
 
 def test_a_run_that_is_silent_or_warns_or_fails_is_told_of_even_if_all_else_is_quiet(
