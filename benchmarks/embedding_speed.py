@@ -56,10 +56,10 @@ def ours(root: str, backbone: str) -> int:
 
     data = DataConfig(class_split="0.6,0.2,0.2")
     with tempfile.TemporaryDirectory() as out:
-        facts = embed(
+        metadata = embed(
             root, f"{out}/features", data=data, backbone=backbone, views="whole"
-        ).facts
-    return sum(size["rows"] for size in facts["sizes"].values())
+        ).metadata
+    return sum(size["rows"] for size in metadata["sizes"].values())
 
 
 def keras_alone(root: str, backbone: str) -> int:

@@ -28,7 +28,7 @@ from leo_tf.console import ProgressLine
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.evaluation.evaluate import collect, make_scorer
 from leo_tf.methods.registry import build
-from leo_tf.monitoring.event_writer import Monitor
+from leo_tf.monitoring.event_writer import EventWriter
 from leo_tf.monitoring.validation import ValidationMonitor
 from leo_tf.training.meta_step import (
     adam,
@@ -96,7 +96,7 @@ def make_trainer(is_shown: bool) -> Trainer:
     count = config.run.num_val_episodes
     validation = datasets.evaluation_episodes(config, splits["val"], count)
     scorer = make_scorer({"method": learner}, validation.table)
-    monitor = Monitor(tempfile.mkdtemp())
+    monitor = EventWriter(tempfile.mkdtemp())
     look = ValidationMonitor(monitor, learner, config, splits["val"], baseline=0.66)
     trainer = Trainer(
         learner,

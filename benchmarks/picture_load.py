@@ -16,13 +16,12 @@ import sys
 
 import numpy as np
 from PIL import Image
-from serving_load import Load, Request, resident_bytes, show, start_server
+from serving_load import Request, under_load
 
 from leo_tf.serving.models import connect
 
 _SIDES = (32, 128, 300, 640)
 _WRONG_EVERY = 10
-_TOLERANCE = 1e-5
 _SIGNATURE = "embed_images"
 
 
@@ -74,21 +73,6 @@ def _body(contents: list[bytes]) -> bytes:
     return json.dumps({"signature_name": _SIGNATURE, "inputs": inputs}).encode()
 
 
-def judge(request: Request, status: int, answer: bytes) -> str:
-    """ "right", or what is wrong with the answer to a request."""
-    content = json.loads(answer)
-    if request.expected is None:
-        is_refused = status == 400 and request.reason in content.get("error", "")
-        return "right" if is_refused else f"wrong: {status} {answer[:200]!r}"
-    if status != 200:
-        return f"wrong: {status} {answer[:200]!r}"
-    received = np.array(content["outputs"])
-    near = received.shape == request.expected.shape and np.allclose(
-        received, request.expected, rtol=0, atol=_TOLERANCE
-    )
-    return "right" if near else "wrong: other numbers"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--export_dir", required=True, help="exported versions")
@@ -96,16 +80,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8)
     args = parser.parse_args()
     sent = requests(connect(args.export_dir), args.requests)
-    server, port = start_server(args.export_dir)
-    try:
-        load = Load(port, server.pid, sent, judge)
-        show(load, load.run(args.clients), args.clients)
-        print(f"at the end: {resident_bytes(server.pid) / 2**20:.0f} MB")
-    finally:
-        server.terminate()
-        server.wait()
-    print(f"server ended with status {server.returncode}")
-    return 0 if set(load.outcomes) == {"right"} else 1
+    return under_load(args.export_dir, sent, args.clients)
 
 
 if __name__ == "__main__":

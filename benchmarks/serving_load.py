@@ -12,6 +12,7 @@ to 1e-5, and a wrong one status 400 and its reason. Clients and server share the
 
 import argparse
 import collections
+import functools
 import http.client
 import itertools
 import json
@@ -118,15 +119,18 @@ def sequence(right: list[Request], bad: list[Request], count: int) -> list[Reque
     return chosen
 
 
-def judge(request: Request, status: int, answer: bytes) -> str:
-    """Returns "right", or what is wrong with the answer to a request."""
+def judge(request: Request, status: int, answer: bytes, output: str = "") -> str:
+    """Returns "right", or what is wrong with the answer to a request.
+
+    `output` names the one to look at, if the signature has several.
+    """
     content = json.loads(answer)
     if request.expected is None:
         refused = status == 400 and request.reason in content.get("error", "")
         return "right" if refused else f"wrong: {status} {answer[:200]!r}"
     if status != 200:
         return f"wrong: {status} {answer[:200]!r}"
-    received = np.array(content["outputs"]["probabilities"])
+    received = np.array(content["outputs"][output] if output else content["outputs"])
     near = received.shape == request.expected.shape and np.allclose(
         received, request.expected, rtol=0, atol=_TOLERANCE
     )
@@ -142,7 +146,7 @@ class Load:
       memory: resident bytes of the server, read by the way.
     """
 
-    def __init__(self, port: int, process: int, requests: list[Request], judged=judge):
+    def __init__(self, port: int, process: int, requests: list[Request], judged):
         self._port, self._process, self._judge = port, process, judged
         self._requests = iter(enumerate(requests))
         self._lock = threading.Lock()
@@ -222,6 +226,22 @@ def show(load: Load, seconds: float, clients: int) -> None:
     print(f"resident memory of the server, MB, over the run: {megabytes}")
 
 
+def under_load(
+    export_dir: str, requests: list[Request], clients: int, judged=judge
+) -> int:
+    """Sends requests to a server of its own; returns 0 if all answers were right."""
+    server, port = start_server(export_dir)
+    try:
+        load = Load(port, server.pid, requests, judged)
+        show(load, load.run(clients), clients)
+        print(f"at the end: {resident_bytes(server.pid) / 2**20:.0f} MB")
+    finally:
+        server.terminate()
+        server.wait()
+    print(f"server ended with status {server.returncode}")
+    return 0 if set(load.outcomes) == {"right"} else 1
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--export_dir", required=True, help="exported versions")
@@ -229,18 +249,11 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8)
     args = parser.parse_args()
     model = connect(args.export_dir)
-    facts = json.loads((newest(args.export_dir) / "export.json").read_text("utf-8"))
-    right = tasks(model, facts["embedding_size"])
+    metadata = json.loads((newest(args.export_dir) / "export.json").read_text("utf-8"))
+    right = tasks(model, metadata["embedding_size"])
     requests = sequence(right, wrong(right), args.requests)
-    server, port = start_server(args.export_dir)
-    try:
-        load = Load(port, server.pid, requests)
-        show(load, load.run(args.clients), args.clients)
-    finally:
-        server.terminate()
-        server.wait()
-    print(f"server ended with status {server.returncode}")
-    return 0 if set(load.outcomes) == {"right"} else 1
+    judged = functools.partial(judge, output="probabilities")
+    return under_load(args.export_dir, requests, args.clients, judged)
 
 
 if __name__ == "__main__":

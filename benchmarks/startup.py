@@ -31,6 +31,9 @@ STAGES = ("import", "data", "first step", "all", "second step")
 
 def stages(started: float, jit: str, data_path: str) -> dict[str, float]:
     """Returns seconds of each stage of this process, which began at `started`."""
+    from leo_tf.environment import import_tensorflow
+
+    import_tensorflow()  # as the command line does
     from leo_tf.configs.presets import PRESETS
     from leo_tf.data_pipeline import dataset as datasets
 

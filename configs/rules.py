@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
-from leo_tf.errors import FlagError, InputError, LeoError, shown
+from leo_tf.errors import FlagError, InputError, LeoError, quoted
 from leo_tf.files import read_json
 
 LARGEST_INTEGER = 2**31 - 1  # int32: steps and counts go through TensorFlow
@@ -64,7 +64,7 @@ class Rule:
 
     def _checked_range(self, value: str, where: str, error: type[LeoError]) -> str:
         if not _is_span(value) or len(set(ends(value))) == 1:
-            raise error(where, self.expected, shown(value))
+            raise error(where, self.expected, quoted(value))
         number = dataclasses.replace(self, ranges=False)
         first, last = (number.checked(end, where, error) for end in ends(value))
         return f"{first}-{last}"
@@ -72,7 +72,7 @@ class Rule:
 
 def _described(value: object) -> str:
     if value is None or isinstance(value, (bool, int, float, str)):
-        return shown(value)
+        return quoted(value)
     return f"a value of type {type(value).__name__}"
 
 
@@ -165,7 +165,7 @@ def read_parameters(value: str, where: str) -> str:
         else:
             found = json.loads(value)
     except (OSError, ValueError) as error:
-        raise FlagError(where, expected, shown(str(error))) from error
+        raise FlagError(where, expected, quoted(str(error))) from error
     if not isinstance(found, dict):
         raise FlagError(where, expected, _described(found))
     return json.dumps(found, sort_keys=True)
@@ -234,4 +234,4 @@ def check_object(values: Any, known: Collection[str], source: str) -> None:
         raise InputError(source, "an object with named fields", _described(values))
     for name in values:
         if name not in known:
-            raise InputError(source, f"fields among {', '.join(known)}", shown(name))
+            raise InputError(source, f"fields among {', '.join(known)}", quoted(name))

@@ -20,7 +20,7 @@ from leo_tf.configs.settings import (
     OptimizerConfig,
     RunConfig,
 )
-from leo_tf.errors import FlagError, InputError, shown
+from leo_tf.errors import FlagError, InputError, quoted
 
 GROUPS: Mapping[str, type[rules.Settings]] = MappingProxyType(
     {
@@ -46,7 +46,7 @@ def unknown(name: str) -> FlagError:
     close = difflib.get_close_matches(name, list(GROUP_OF), n=2)
     hint = f"Did you mean {' or '.join(close)}?" if close else ""
     expected, received = "the name of a setting", "an unknown one"
-    return FlagError(f"--{shown(name)[1:-1]}", expected, received, hint)
+    return FlagError(f"--{quoted(name)[1:-1]}", expected, received, hint)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Config:
         for name, kind in GROUPS.items():
             group = getattr(self, name)
             if not isinstance(group, kind):
-                raise FlagError(name, f"a {kind.__name__}", shown(group))
+                raise FlagError(name, f"a {kind.__name__}", quoted(group))
         _TEXT.checked(self.preset, "--preset")
 
     def flat(self) -> dict[str, Any]:

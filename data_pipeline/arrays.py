@@ -11,14 +11,14 @@ from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.formats.names import check_row_count, names_of_classes
 from leo_tf.data_pipeline.release_layout import SPLITS
 from leo_tf.data_pipeline.splits import check_splits
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import InputError, quoted
 
 
 def tables_of(source: Mapping[str, Any], dtype: str) -> dict[str, EmbeddingTable]:
     """Returns the table of each split, checked alone and against the others."""
     other = [name for name in source if name not in SPLITS]
     if other or not source:
-        received = ", ".join(map(shown, other)) or "none"
+        received = ", ".join(map(quoted, other)) or "none"
         raise InputError("splits of data", f"some of {', '.join(SPLITS)}", received)
     found = [name for name in SPLITS if name in source]
     tables = {name: table_of(name, source[name], dtype) for name in found}

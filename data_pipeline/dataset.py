@@ -28,7 +28,7 @@ from leo_tf.data_pipeline.sampler import (
 )
 from leo_tf.data_pipeline.sources import Data, read
 from leo_tf.data_pipeline.splits import join
-from leo_tf.errors import FlagError, InputError, one_line, shown
+from leo_tf.errors import FlagError, InputError, one_line, quoted
 
 # A batch of episodes takes about this much memory, whatever the number of queries.
 _BATCH_BYTES = 64 * 2**20
@@ -215,7 +215,7 @@ def _without_small_classes(
     sizes, kept = table.class_sizes, table.class_sizes >= least
     if kept.all() or not kept.any():  # if none is left, the sampler's error has sizes
         return table
-    small = [f"{shown(table.class_names[c])} ({sizes[c]})" for c in np.where(~kept)[0]]
+    small = [f"{quoted(table.class_names[c])} ({sizes[c]})" for c in np.where(~kept)[0]]
     few = f"{len(small)} of {len(sizes)} classes with fewer than {least} rows"
     console.say(f"{name}: dropped {few}: {', '.join(small)}")
     return table.with_classes(kept)

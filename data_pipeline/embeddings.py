@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from leo_tf.data_pipeline.formats.names import index_classes
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import InputError, quoted
 
 # Rows of a table are checked and normalised this many bytes at a time, so that a
 # large table never needs a second copy of itself.
@@ -152,7 +152,7 @@ class EmbeddingTable:
         is_table = array.ndim == 2 and array.size
         require(is_table, "shape [rows, D], not empty", f"{array.shape}")
         is_known = self.dtype in ("float32", "float64")
-        require(is_known, "dtype float32 or float64", shown(self.dtype))
+        require(is_known, "dtype float32 or float64", quoted(self.dtype))
         if mapping_of(array) is not None:
             return array
         with np.errstate(over="ignore"):  # a float64 that overflows is refused
@@ -203,7 +203,7 @@ class EmbeddingTable:
         require(fits, f"0 to {classes - 1}", f"{least} to {most}")
         self._check_once("class_names", self.class_names)
         for empty in np.flatnonzero(np.bincount(labels, minlength=classes) == 0):
-            received = f"none of {shown(self.class_names[empty])}"
+            received = f"none of {quoted(self.class_names[empty])}"
             require(False, "every class to have rows", received)
         return labels.astype(np.int32, copy=False)
 
@@ -232,7 +232,7 @@ class EmbeddingTable:
     def _check_once(self, field: str, names: Iterable[str]) -> None:
         for name, count in collections.Counter(names).items():
             if count > 1:
-                self._require(field, False, "every name once", f"again: {shown(name)}")
+                self._require(field, False, "every name once", f"again: {quoted(name)}")
 
     def _require(self, field: str, right: object, expected: str, received: str) -> None:
         if not right:

@@ -27,7 +27,7 @@ from leo_tf.data_pipeline.formats.text_table import (
 )
 from leo_tf.data_pipeline.formats.tfrecord_framing import is_tfrecord
 from leo_tf.data_pipeline.release_pickle.reader import read_file
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import InputError, quoted
 from leo_tf.files import AnyPath, read_json, write_file
 
 # The opcode PROTO of protocol 2 and later; a dict, mark or global of earlier ones.
@@ -93,7 +93,7 @@ def load(
         if start.startswith(_PICKLE_STARTS) or path.endswith(_PICKLE_SUFFIXES):
             refuse_split(path, split, conversions.pickle_advice(file, path))
             return keyed_table(**read_file(file, path), path=path, dtype=dtype)
-    received = f"a file that begins with {shown(start[:8])}"
+    received = f"a file that begins with {quoted(start[:8])}"
     hint = "np.savez(path, embeddings=x, labels=y) writes one of the rows of x."
     raise InputError(path, expected, received, hint)
 
@@ -114,7 +114,7 @@ def made_by(path: AnyPath) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         hint = "Make the features again, or remove this file if you know their source."
         expected = "the file that --mode=embed wrote"
-        raise InputError(str(file), expected, shown(str(error)), hint) from error
+        raise InputError(str(file), expected, quoted(str(error)), hint) from error
 
 
 def save_npz(path: AnyPath, table: EmbeddingTable) -> None:
@@ -140,5 +140,5 @@ def _text_array(names: Sequence[str], source: str) -> np.ndarray:
     for name, kept in zip(names, array.tolist()):
         if name != kept:
             expected = "no NUL at the end of a name"
-            raise InputError(f"{source}: names", expected, shown(name))
+            raise InputError(f"{source}: names", expected, quoted(name))
     return array

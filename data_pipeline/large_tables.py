@@ -59,9 +59,9 @@ def unit_rows(table: EmbeddingTable, console: Console = SILENT) -> np.ndarray | 
     except (OSError, DiskError) as error:
         console.warn(f"{table.source} is read into memory: {error}")
         return None
-    facts = {"source": str(mapping.filename), "dtype": table.dtype, "digest": digest}
-    _remove_older(path, facts)
-    write_file(path.with_suffix(".json"), to_json(facts))
+    metadata = {"source": str(mapping.filename), "dtype": table.dtype, "digest": digest}
+    _remove_older(path, metadata)
+    write_file(path.with_suffix(".json"), to_json(metadata))
     return _kept(path, table)
 
 
@@ -81,12 +81,12 @@ def _path(table: EmbeddingTable, mapping: np.memmap) -> pathlib.Path | None:
 def _kept(path: pathlib.Path, table: EmbeddingTable) -> np.ndarray | None:
     """Returns a copy that was finished; its JSON is written last."""
     try:
-        facts = read_json(path.with_suffix(".json"), _MOST_JSON_BYTES)
+        metadata = read_json(path.with_suffix(".json"), _MOST_JSON_BYTES)
         # Copied on write, and never written: TensorFlow takes no read-only memory.
         rows = np.load(path, mmap_mode="c", allow_pickle=False)
         if rows.shape != table.embeddings.shape or rows.dtype != table.dtype:
             return None
-        table.__dict__.setdefault("digest", facts["digest"])  # the cached property
+        table.__dict__.setdefault("digest", metadata["digest"])  # the cached property
         return rows
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -114,14 +114,14 @@ def _write(path: pathlib.Path, table: EmbeddingTable, console: Console) -> str:
     return sha.hexdigest()
 
 
-def _remove_older(path: pathlib.Path, facts: dict[str, str]) -> None:
+def _remove_older(path: pathlib.Path, metadata: dict[str, str]) -> None:
     """Removes copies of an earlier content of the same file."""
     for other in path.parent.glob("*.json"):
         if other.stem == path.stem:
             continue
         try:
             same = read_json(other, _MOST_JSON_BYTES)
-            if (same["source"], same["dtype"]) == (facts["source"], facts["dtype"]):
+            if all(same[name] == metadata[name] for name in ("source", "dtype")):
                 other.unlink()
                 other.with_suffix(".npy").unlink(missing_ok=True)
         except (OSError, ValueError, KeyError, TypeError):

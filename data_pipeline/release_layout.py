@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import InputError, quoted
 
 SPLITS = ("train", "val", "test")
 HOLD_OUT_HINT = "--val_classes=N moves N classes of train to val."
@@ -87,7 +87,7 @@ def find_files(
     except OSError as error:
         expected = "a directory that can be read"
         raise InputError(path, expected, str(error.strerror)) from error
-    few = ", ".join(map(shown, there[:_NAMES_SHOWN]))
+    few = ", ".join(map(quoted, there[:_NAMES_SHOWN]))
     few += f" and {len(there) - _NAMES_SHOWN} more" * (len(there) > _NAMES_SHOWN)
     hint = "See 'From what you have' in docs/data_formats.md."
     raise InputError(path, f"one of {tried}", few or "an empty directory", hint)

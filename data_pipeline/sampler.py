@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.episode import EpisodeRows
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import InputError, quoted
 
 # Part of the random stream's address. Renumbering would change every episode.
 SPLITS = {"train": 0, "val": 1, "test": 2}
@@ -89,7 +89,7 @@ class RowSampler:
         for field, value in (("way", way), ("shot", shot), ("num_query", num_query)):
             check_at_least(1, field, value)
         if split not in SPLITS:
-            raise InputError("`split`", ", ".join(SPLITS), shown(split))
+            raise InputError("`split`", ", ".join(SPLITS), quoted(split))
         _check_classes(index, way, shot, num_query, split)
         self.way, self.shot, self.num_query = way, shot, num_query
         self._dirichlet = query_dirichlet
@@ -258,7 +258,7 @@ def episode_names(table: EmbeddingTable, rows: EpisodeRows) -> EpisodeRows:
 def check_at_least(least: int, field: str, value: object) -> None:
     """Raises an InputError unless the value is an integer >= `least`."""
     if not isinstance(value, numbers.Integral) or value < least:
-        raise InputError(f"`{field}`", f"an integer of {least} or more", shown(value))
+        raise InputError(f"`{field}`", f"an integer of {least} or more", quoted(value))
 
 
 def _check_classes(
@@ -277,7 +277,7 @@ def _check_classes(
     small = np.flatnonzero(table.class_sizes < shot + num_query)
     if small.size:
         few = ", ".join(
-            f"{shown(table.class_names[c])} ({table.class_sizes[c]})"
+            f"{quoted(table.class_names[c])} ({table.class_sizes[c]})"
             for c in small[:_OFFENDERS_SHOWN]
         )
         more = ", ..." if small.size > _OFFENDERS_SHOWN else ""

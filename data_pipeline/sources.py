@@ -16,7 +16,7 @@ from leo_tf.data_pipeline.feature_files import load, save_npz
 from leo_tf.data_pipeline.formats.array_tables import splits_in
 from leo_tf.data_pipeline.release_layout import SPLITS, dataset_of, find_files
 from leo_tf.data_pipeline.splits import check_splits, hold_out, share_classes
-from leo_tf.errors import FlagError, InputError, shown
+from leo_tf.errors import FlagError, InputError, quoted
 from leo_tf.files import AnyPath
 
 # Settings that divide classes into train, val and test.
@@ -232,7 +232,7 @@ def write_data(data: Data, directory: AnyPath) -> None:
 def _absolute(source: object) -> str:
     path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
     if not path:
-        received = shown(source) if source == "" else type(source).__name__
+        received = quoted(source) if source == "" else type(source).__name__
         expected = "a mapping of splits to arrays, a path, or None"
         raise InputError("`source` of data", expected, received)
     rules.path().checked(path, "`source` of data")

@@ -14,7 +14,7 @@ from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.formats.conversions import rewrite_advice
 from leo_tf.data_pipeline.release_layout import SPLITS
-from leo_tf.errors import FlagError, InputError, shown
+from leo_tf.errors import FlagError, InputError, quoted
 from leo_tf.files import read_json
 
 _CLASSES_SHOWN = 3
@@ -71,7 +71,7 @@ def hold_out(
     val = dataclasses.replace(
         table.with_classes(taken), source=f"{table.source} (val_classes)"
     )
-    names = ", ".join(map(shown, val.class_names))
+    names = ", ".join(map(quoted, val.class_names))
     console.say(f"{count} of {table.num_classes} classes of train are val: {names}")
     return table.with_classes(~taken), val
 
@@ -139,7 +139,7 @@ def check_splits(tables: list[EmbeddingTable]) -> None:
                 raise InputError(where, expected, f"D = {table.embedding_size}")
             shared = sorted(set(table.class_names) & set(earlier.class_names))
             if shared:
-                few = ", ".join(shown(name) for name in shared[:_CLASSES_SHOWN])
+                few = ", ".join(quoted(name) for name in shared[:_CLASSES_SHOWN])
                 expected = f"no class of {earlier.source}"
                 received = f"{len(shared)} shared, first {few}"
                 are_numbers = all(map(str.isdecimal, shared))
@@ -180,29 +180,29 @@ def _by_file(
     try:
         found = read_json(pathlib.Path(path), _MOST_NAME_BYTES)
     except (OSError, ValueError) as error:
-        raise InputError(path, f"a JSON file: {expected}", shown(str(error))) from None
+        raise InputError(path, f"a JSON file: {expected}", quoted(str(error))) from None
     if not isinstance(found, dict) or set(found) != set(SPLITS):
-        fields = ", ".join(map(shown, found)) if isinstance(found, dict) else "another"
+        fields = ", ".join(map(quoted, found)) if isinstance(found, dict) else "another"
         raise InputError(path, expected, fields)
     split_of: dict[str, str] = {}
     for split, names in found.items():
         where = f"{path}: `{split}`"
         if not isinstance(names, list) or not names:
-            raise InputError(where, "a list of names of classes", shown(names))
+            raise InputError(where, "a list of names of classes", quoted(names))
         for name in names:
             if isinstance(name, bool) or not isinstance(name, str | int):
-                raise InputError(where, "names of classes", shown(name))
+                raise InputError(where, "names of classes", quoted(name))
             if str(name) in split_of:
-                received = f"{shown(name)} again"
+                received = f"{quoted(name)} again"
                 raise InputError(where, "each class in one split", received)
             split_of[str(name)] = split
     if unknown := sorted(set(split_of) - set(class_names)):
-        few = ", ".join(map(shown, unknown[:_CLASSES_SHOWN]))
-        there = ", ".join(map(shown, class_names[:_CLASSES_SHOWN]))
+        few = ", ".join(map(quoted, unknown[:_CLASSES_SHOWN]))
+        there = ", ".join(map(quoted, class_names[:_CLASSES_SHOWN]))
         received = f"{len(unknown)} others, first {few}"
         raise InputError(path, f"classes of the data, as {there}", received)
     if left_out := [name for name in class_names if name not in split_of]:
-        few = ", ".join(map(shown, left_out[:_CLASSES_SHOWN]))
+        few = ", ".join(map(quoted, left_out[:_CLASSES_SHOWN]))
         few += ", ..." * (len(left_out) > _CLASSES_SHOWN)
         console.say(f"{path}: leaves out {len(left_out)} classes: {few}")
     return tuple(split_of.get(name, "") for name in class_names)

@@ -3,8 +3,11 @@
     python examples/own_method.py
 
 Three parts: a class with an `adapt`, one call of `register_method`, and a run. From
-then on it is trained, evaluated and compared like every other; without the call,
-`run_leo.py --method=own_method:CosineMap` finds it on PYTHONPATH.
+then on it is trained, evaluated and compared like every other. Without the call, the
+command line finds it on PYTHONPATH:
+
+    PYTHONPATH=examples python run_leo.py --mode=compare \
+        --methods=own_method:CosineMap,leo
 """
 
 import keras
@@ -44,7 +47,7 @@ leo_tf.register_method("cosine_map", CosineMap)
 
 def main(steps: int = 1000) -> None:
     config = leo_tf.PRESETS["glyphs"].config().replace(num_steps=steps)
-    methods = ["cosine_map", "centroid"]
+    methods = ["cosine_map", "leo", "centroid"]
     found = leo_tf.compare(config, methods, "runs/own_method", console=leo_tf.Console())
     for row in found.rows:
         print(f"{row.title}: {row.accuracy} %")

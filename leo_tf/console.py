@@ -18,7 +18,7 @@ LINE_SECONDS = 10.0
 # The first steps are slow, so no time left is shown before.
 _FIRST_SECONDS = 1.0
 # Width of the numbers beside the bar, which matter more than the bar.
-_FACTS_WIDTH = 76
+_DETAILS_WIDTH = 76
 # Wide enough for the first digits of a digest, and for a path cut by `shown`.
 _TABLE_WIDTH = 200
 
@@ -72,9 +72,9 @@ class ProgressLine:
         terminal = Terminal(file=STDERR, highlight=False)
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(max(4, min(20, terminal.width - _FACTS_WIDTH))),
+            BarColumn(max(4, min(20, terminal.width - _DETAILS_WIDTH))),
             TaskProgressColumn(),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.fields[details]}"),
             console=terminal,
             disable=quiet or not terminal.is_terminal,
             transient=True,
@@ -84,23 +84,23 @@ class ProgressLine:
         self._start = self._last_line = time.monotonic()
         self._bar.start()
         self._task = self._bar.add_task(
-            self.title, total=self.total, completed=self.done, facts="starting"
+            self.title, total=self.total, completed=self.done, details="starting"
         )
         return self
 
     def __exit__(self, *unused_error: object) -> None:
         self._bar.stop()
 
-    def advance(self, units: int, facts: str = "") -> None:
-        """Counts `units` more as done. Shows `facts` beside rate and time left."""
+    def advance(self, units: int, details: str = "") -> None:
+        """Counts `units` more as done. Shows `details` beside rate and time left."""
         self.done, now = self.done + units, time.monotonic()
         elapsed = max(now - self._start, 1e-9)
         rate = (self.done - self._first) / elapsed
         left = (self.total - self.done) / rate if rate else 0.0
-        shown = f"{facts}  {rate:.1f} {self.unit}/s".strip()
+        shown = f"{details}  {rate:.1f} {self.unit}/s".strip()
         if elapsed >= _FIRST_SECONDS:
             shown += f"  {clock(left)} left"
-        self._bar.update(self._task, completed=self.done, facts=shown)
+        self._bar.update(self._task, completed=self.done, details=shown)
         is_plain = self._bar.disable and not self.quiet
         if is_plain and now - self._last_line >= LINE_SECONDS:
             self._last_line = now

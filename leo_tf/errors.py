@@ -15,7 +15,7 @@ _SHOWN_CHARACTERS = 80
 _LONGEST_PART = 4096
 
 
-def shown(value: object) -> str:
+def quoted(value: object) -> str:
     """Returns text from a file or a flag, escaped and shortened for an error."""
     text = ascii(value)
     if len(text) <= _SHOWN_CHARACTERS:

@@ -19,7 +19,7 @@ from leo_tf.data_pipeline.formats.opening import open_input
 from leo_tf.data_pipeline.formats.safetensors import SafetensorsFile
 from leo_tf.data_pipeline.formats.text_table import read_labels
 from leo_tf.data_pipeline.release_layout import HOLD_OUT_HINT, SHARE_HINT
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import InputError, quoted
 from leo_tf.files import AnyPath
 
 ZIP_MAGIC = b"PK"
@@ -41,8 +41,8 @@ def load_npz(npz: NpzFile, split: str | None, dtype: str) -> EmbeddingTable:
         names = _read_texts(npz, "names", embeddings) if named else None
         return EmbeddingTable.of(embeddings, classes, names, npz.path, dtype)
     if split not in splits:
-        few = ", ".join(map(shown, splits[:8]))
-        received = "none" if split is None else shown(split)
+        few = ", ".join(map(quoted, splits[:8]))
+        received = "none" if split is None else quoted(split)
         hint = HOLD_OUT_HINT if split == "val" and "train" in splits else ""
         raise InputError(npz.path, f"`split` to be one of {few}", received, hint)
     embeddings = npz.read(f"{_SPLIT_PREFIX}{split}", "f")
@@ -91,7 +91,7 @@ def splits_in(path: AnyPath) -> list[str]:
 def refuse_split(path: str, split: str | None, advice: str = SHARE_HINT) -> None:
     """Raises an InputError if `split` is wanted of a file without splits."""
     if split is not None:
-        expected = f"a file of several splits, to read {shown(split)} of it"
+        expected = f"a file of several splits, to read {quoted(split)} of it"
         hint = f"{advice} Or give the directory of train, val and test, a file each."
         received = "a file of one split, or of all classes"
         raise InputError(path, expected, received, hint.strip())
@@ -115,7 +115,7 @@ def _names_in(npz: NpzFile | SafetensorsFile) -> tuple[str, str]:
         found += [own] if own in npz.names else there if len(there) == 1 else []
     if len(found) == 2:
         return found[0], found[1]
-    few = ", ".join(map(shown, sorted(npz.names)[:8]))
+    few = ", ".join(map(quoted, sorted(npz.names)[:8]))
     expected = "arrays `embeddings` [rows, D] and `labels` [rows], or X and y"
     hint = "Save them as X and y."
     if isinstance(npz, NpzFile):

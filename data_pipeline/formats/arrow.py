@@ -14,7 +14,7 @@ import numpy as np
 
 from leo_tf.data_pipeline.formats.names import names_of_classes
 from leo_tf.data_pipeline.formats.text_table import LABELS, TextTable
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import InputError, quoted
 from leo_tf.files import read_json
 
 # Written by `save_to_disk` beside the data.
@@ -61,10 +61,10 @@ def read_arrow(path: str, dtype: str) -> TextTable:
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(path, "an undamaged file", shown(str(error))) from None
+        raise InputError(path, "an undamaged file", quoted(str(error))) from None
     labels = [name for name in table.column_names if name in LABELS]
     if len(labels) != 1 or not table.num_rows:
-        few = ", ".join(map(shown, table.column_names[:8]))
+        few = ", ".join(map(quoted, table.column_names[:8]))
         expected = f"rows, and one column of {', '.join(LABELS[:4])}"
         received = f"{table.num_rows} rows of {few}"
         raise InputError(path, expected, received)
@@ -75,7 +75,7 @@ def read_arrow(path: str, dtype: str) -> TextTable:
     if len(lists) == 1:
         features = _of_lists(table[lists[0]], f"{path}: `{lists[0]}`")
     elif lists or not names:
-        few = ", ".join(map(shown, lists)) or "none"
+        few = ", ".join(map(quoted, lists)) or "none"
         raise InputError(path, "one column of lists, or columns of numbers", few)
     else:
         columns = [_numbers(table[n], f"{path}: `{n}`") for n in names]
@@ -94,7 +94,7 @@ def _tables(path: str) -> Iterator[Any]:
         if not isinstance(state, dict) or state.get("_indices_files"):
             hint = "dataset.flatten_indices().save_to_disk(...) writes its rows."
             expected = "a state of `datasets` without indices"
-            raise InputError(path, expected, shown(state), hint)
+            raise InputError(path, expected, quoted(state), hint)
         entries = state.get("_data_files") or []
         files = [
             os.path.join(os.path.dirname(path), os.path.basename(entry["filename"]))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import InputError, quoted
 
 _OFFENDERS_SHOWN = 3
 # Longer than any path. The bound keeps the search below linear in the file.
@@ -57,7 +57,7 @@ def names_of_classes(labels: list[Any], where: str) -> list[str]:
     for row, label in enumerate(labels):
         if isinstance(label, (bool, np.bool_)) or not isinstance(label, numbers.Real):
             expected = "all integers or all text"
-            received = f"{shown(label)}, a {type(label).__name__}, in row {row}"
+            received = f"{quoted(label)}, a {type(label).__name__}, in row {row}"
             raise InputError(where, expected, received)
         if not float(label).is_integer():
             hint = "Classes are numbers or names; a row without a class is left out."
@@ -99,7 +99,7 @@ def classes_of_keys(keys: list[str], where: str) -> list[str]:
     classes = [name for key in keys if (name := class_of_key(key)) is not None]
     if len(classes) < len(keys):
         wrong = [key for key in keys if class_of_key(key) is None]
-        few = ", ".join(shown(key[:_LONGEST_KEY]) for key in wrong[:_OFFENDERS_SHOWN])
+        few = ", ".join(quoted(key[:_LONGEST_KEY]) for key in wrong[:_OFFENDERS_SHOWN])
         received = f"{len(wrong)} of another form, first {few}"
         raise InputError(where, "keys of the form index-CLASS-CLASS_rest", received)
     return classes

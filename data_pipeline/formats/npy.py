@@ -11,7 +11,7 @@ import numpy as np
 from leo_tf.data_pipeline.formats.conversions import resave_advice
 from leo_tf.data_pipeline.formats.npz import fill, map_large, read_header
 from leo_tf.data_pipeline.release_layout import SPLITS
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import InputError, quoted
 
 MAGIC = b"\x93NUMPY"
 _LABEL_SUFFIXES = (".npy", ".csv", ".txt")
@@ -68,6 +68,6 @@ def labels_beside(path: str) -> str:
     found = [name for name in names if os.path.exists(os.path.join(folder, name))]
     if len(found) == 1:
         return os.path.join(folder, found[0])
-    received = " and ".join(map(shown, found)) or "none of them"
+    received = " and ".join(map(quoted, found)) or "none of them"
     expected = f"the class of each row in one of {', '.join(names)} beside it"
     raise InputError(path, expected, received)

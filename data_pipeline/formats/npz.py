@@ -19,7 +19,7 @@ import numpy as np
 
 from leo_tf.data_pipeline import embeddings
 from leo_tf.data_pipeline.formats.conversions import rewrite_advice
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import InputError, quoted
 
 _SUFFIX = ".npy"
 # Features and their names compress to a third, not to a twentieth; a bomb compresses
@@ -62,12 +62,12 @@ class NpzFile:
             self._zip = zipfile.ZipFile(bounded)
             bounded.most = None  # the directory is read; arrays are bounded one by one
         except _DAMAGES as error:
-            received = shown(str(error))
+            received = quoted(str(error))
             raise InputError(path, "an .npz file, undamaged", received) from None
         self._members: dict[str, zipfile.ZipInfo] = {}
         for info in self._zip.infolist():
             if info.filename in self._members:
-                received = f"{shown(info.filename)} again"
+                received = f"{quoted(info.filename)} again"
                 raise InputError(path, "every array once", received)
             self._members[info.filename] = info
 
@@ -105,7 +105,7 @@ class NpzFile:
         except InputError:
             raise
         except _DAMAGES as error:
-            raise InputError(where, "undamaged data", shown(str(error))) from None
+            raise InputError(where, "undamaged data", quoted(str(error))) from None
 
     def _begin(self, info: zipfile.ZipInfo) -> int:
         """Returns where the content of a member begins, after its own header."""
@@ -115,7 +115,7 @@ class NpzFile:
     def _member(self, name: str, where: str) -> zipfile.ZipInfo:
         info = self._members.get(name + _SUFFIX)
         if info is None:
-            have = ", ".join(shown(have) for have in sorted(self.names)[:8])
+            have = ", ".join(quoted(have) for have in sorted(self.names)[:8])
             raise InputError(where, "this array", f"a file with {have or 'none'}")
         if info.compress_type not in _METHODS:
             received = f"zip method {info.compress_type}"
@@ -164,7 +164,7 @@ def read_header(
     start = member.read(len(_MAGIC) + 2)
     length_format = _LENGTH_FORMATS.get(tuple(start[len(_MAGIC) :]))
     if start[: len(_MAGIC)] != _MAGIC or length_format is None:
-        raise InputError(where, "an array as NumPy writes it", shown(start))
+        raise InputError(where, "an array as NumPy writes it", quoted(start))
     size = struct.calcsize(length_format)
     (length,) = struct.unpack(length_format, member.read(size))
     header = member.read(min(length, _LONGEST_HEADER))
@@ -173,7 +173,7 @@ def read_header(
         # Records have a list where the dtype stands; Python objects have '|O'.
         change = ".astype('float32')" if kinds == "f" else ".astype(str)"
         hint = advice(change, trust=True) if b"'|O'" in header else ""
-        received = f"the header {shown(header[:200])}"
+        received = f"the header {quoted(header[:200])}"
         raise InputError(where, _expected(kinds), received, hint)
     order, kind, count, fortran, axes = (group.decode() for group in match.groups())
     if kind not in kinds:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from leo_tf.data_pipeline.formats.npz import fill, map_large
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import InputError, quoted
 
 _LENGTH = struct.Struct("<Q")
 _MOST_HEADER_BYTES = 1 << 20  # of some 10,000 arrays
@@ -48,7 +48,7 @@ class SafetensorsFile:
         try:
             self._entries = json.loads(file.read(length).decode("utf-8"))
         except (ValueError, RecursionError) as error:
-            raise InputError(path, "a header in JSON", shown(str(error))) from None
+            raise InputError(path, "a header in JSON", quoted(str(error))) from None
         self._bytes = size - self._begin
 
     @property
@@ -98,10 +98,10 @@ class SafetensorsFile:
             if not all(type(n) is int and 0 <= n < 1 << 60 for n in numbers):
                 raise ValueError
             if word not in _DTYPES:
-                raise InputError(where, f"one of {', '.join(_DTYPES)}", shown(word))
+                raise InputError(where, f"one of {', '.join(_DTYPES)}", quoted(word))
         except (TypeError, KeyError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             expected = "dtype, shape and data_offsets"
-            raise InputError(where, expected, shown(entry)) from None
+            raise InputError(where, expected, quoted(entry)) from None
         return word, shape, first, last

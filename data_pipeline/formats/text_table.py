@@ -10,7 +10,7 @@ import numpy as np
 
 from leo_tf.data_pipeline.formats.conversions import FIELDS
 from leo_tf.data_pipeline.formats.names import check_row_count
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import InputError, quoted
 
 # A line of characters with a delimiter among them.
 _FIRST_LINE = re.compile(rb"[^\0-\x08\n]*[,;\t][^\0-\x08\n]*\n")
@@ -86,12 +86,12 @@ def read_table(file: BinaryIO, path: str, dtype: str) -> TextTable:
                 )
     except (csv.Error, UnicodeDecodeError) as error:
         where = f"{path}: line {rows.line_num}"
-        raise InputError(where, "a table in UTF-8", shown(str(error))) from None
+        raise InputError(where, "a table in UTF-8", quoted(str(error))) from None
     if not classes:
         raise InputError(path, "rows of numbers and a class", "no row")
     for label in known:
         if _is_number(label) and not float(label).is_integer():
-            received = f"{shown(label)} in column {columns.names[columns.label]}"
+            received = f"{quoted(label)} in column {columns.names[columns.label]}"
             hint = "Is the class in another column? Name it label."
             raise InputError(
                 path, "classes that are names or whole numbers", received, hint
@@ -117,7 +117,7 @@ def read_labels(file: BinaryIO, path: str, rows: int) -> list[str]:
             if len(labels) > rows:
                 break
     except UnicodeDecodeError as error:
-        raise InputError(path, "text in UTF-8", shown(str(error))) from None
+        raise InputError(path, "text in UTF-8", quoted(str(error))) from None
     if len(labels) != rows:
         found = f"{len(labels)}{' or more' * (len(labels) > rows)}"
         raise InputError(path, f"{rows} labels, one a row of the features", found)
@@ -143,7 +143,7 @@ def _columns_of(first: list[str], path: str) -> _Columns:
         return _Columns(last, list(range(last)), numbered, False)
     labels = [i for i, name in enumerate(names) if name in LABELS]
     if len(labels) != 1:
-        few = ", ".join(map(shown, names[:8])) + ", ..." * (len(names) > 8)
+        few = ", ".join(map(quoted, names[:8])) + ", ..." * (len(names) > 8)
         expected = f"one column of the class, named one of {', '.join(LABELS[:4])}"
         raise InputError(f"{path}: line 1", expected, few)
     features = [i for i, name in enumerate(names) if name and i != labels[0]]
@@ -164,8 +164,8 @@ def _rows_of(
 def _refuse_cell(row: list[str], columns: _Columns, where: str) -> None:
     wrong = next(i for i in columns.features if not _is_number(row[i]))
     hint = "Features are numbers; leave other columns out."
-    column = f"{where}, column {shown(columns.names[wrong])}"
-    raise InputError(column, "a number", shown(row[wrong]), hint)
+    column = f"{where}, column {quoted(columns.names[wrong])}"
+    raise InputError(column, "a number", quoted(row[wrong]), hint)
 
 
 def _is_number(text: str) -> bool:

@@ -21,7 +21,7 @@ import tensorflow as tf
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.formats.names import check_row_count, decode_names
 from leo_tf.data_pipeline.formats.tfrecord_framing import scan
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import InputError, quoted
 from leo_tf.files import AnyPath, write_file
 
 # Bytes parsed at a time.
@@ -127,7 +127,7 @@ def _damaged(where: str, error: Exception) -> InputError:
     message = getattr(error, "message", "other bytes")
     # Without the name of the node in front, and of the operation behind.
     said = re.sub(r"\A\{\{.*?\}\} | \[Op:.*", "", message, flags=re.DOTALL)
-    return InputError(where, "undamaged examples of the same features", shown(said))
+    return InputError(where, "undamaged examples of the same features", quoted(said))
 
 
 def _example(embedding: np.ndarray, texts: dict[str, bytes]) -> bytes:
@@ -144,5 +144,5 @@ def _encoded(names: Iterable[str], source: str) -> list[bytes]:
     try:
         return [name.encode("utf-8") for name in names]
     except UnicodeEncodeError as error:
-        received = shown(error.object)
+        received = quoted(error.object)
         raise InputError(f"{source}: names", "text in UTF-8", received) from None

@@ -16,7 +16,7 @@ from leo_tf.data_pipeline.formats.names import index_classes
 from leo_tf.data_pipeline.formats.opening import open_input
 from leo_tf.data_pipeline.release_layout import SPLITS
 from leo_tf.data_pipeline.splits import join
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import InputError, quoted
 from leo_tf.files import AnyPath
 
 # By these names a file is a picture. Those that we do not read are refused when they
@@ -140,7 +140,7 @@ def _of_rows(root: str, rows: Iterable[tuple[str, str, str]], source: str) -> Pi
         raise InputError(source, expected, "no pictures", hint)
     for row, following in itertools.pairwise(rows):
         if row[0] == following[0]:
-            raise InputError(source, "every picture once", f"again: {shown(row[0])}")
+            raise InputError(source, "every picture once", f"again: {quoted(row[0])}")
     labels, class_names = index_classes([label for _, label, _ in rows])
     splits = [""] * len(class_names)
     for label, (path, name, split) in zip(labels.tolist(), rows):
@@ -148,7 +148,7 @@ def _of_rows(root: str, rows: Iterable[tuple[str, str, str]], source: str) -> Pi
             both = " and ".join(sorted((splits[label], split)))
             hint = "Few-shot classes are split, not their pictures: give one folder of "
             hint += "all classes, and --class_split shares them among the splits."
-            received = f"{shown(name)} in {both}, as {shown(path)}"
+            received = f"{quoted(name)} in {both}, as {quoted(path)}"
             raise InputError(source, "each class in one split", received, hint)
         splits[label] = split
     order = np.argsort(labels, kind="stable")
@@ -171,7 +171,7 @@ def _in_folders(path: str, console: Console) -> Iterator[tuple[str, str, str]]:
     if nested and not is_split:
         other = next(name for name in folders if name not in known)
         expected = "either folders train, val and test of classes, or of classes only"
-        received = f"{shown(nested[0])}, which has folders, beside {shown(other)}"
+        received = f"{quoted(nested[0])}, which has folders, beside {quoted(other)}"
         raise InputError(path, expected, received)
     other_files: list[str] = []
     if not is_split:
@@ -179,7 +179,7 @@ def _in_folders(path: str, console: Console) -> Iterator[tuple[str, str, str]]:
     for name in known if is_split else ():
         yield from _in_classes(path, name, _SPLIT_OF[name.lower()], other_files)
     if other_files:
-        few = ", ".join(map(shown, other_files[:_SHOWN]))
+        few = ", ".join(map(quoted, other_files[:_SHOWN]))
         few += ", ..." * (len(other_files) > _SHOWN)
         passed = "files are no pictures, or in no class, and skipped"
         console.say(f"{path}: {len(other_files)} {passed}: {few}")
@@ -237,7 +237,7 @@ def _in_table(
             expected = (
                 "a first line that names columns path and label, or text and label"
             )
-            raise InputError(path, expected, ", ".join(map(shown, header[:8])))
+            raise InputError(path, expected, ", ".join(map(quoted, header[:8])))
         for row in filter(None, rows):
             where = f"{path}: line {rows.line_num}"
             if len(row) != len(header):
@@ -247,12 +247,12 @@ def _in_table(
                 item = os.path.normpath(row[at_item])
             if not are_texts and (os.path.isabs(item) or item.startswith(os.pardir)):
                 hint = "Put the file into a folder that holds them all."
-                raise InputError(where, "a path below this file", shown(item), hint)
+                raise InputError(where, "a path below this file", quoted(item), hint)
             if not label:
                 raise InputError(where, "a class", "none")
             split = "" if at_split is None else row[at_split].strip()
             if at_split is not None and split.lower() not in _SPLIT_OF:
-                raise InputError(where, f"one of {', '.join(SPLITS)}", shown(split))
+                raise InputError(where, f"one of {', '.join(SPLITS)}", quoted(split))
             if are_texts and not item:
                 raise InputError(where, "a text", "none")
             found.append((item, _text(label), _SPLIT_OF.get(split.lower(), "")))

@@ -20,7 +20,7 @@ from leo_tf.data_pipeline.release_pickle.values import (
     raw_bytes,
     short_text,
 )
-from leo_tf.errors import shown
+from leo_tf.errors import quoted
 
 _DTYPE_STATE_VERSION = 3
 _ARRAY_STATE_VERSION = 1
@@ -60,7 +60,7 @@ class Dtype:
         descriptor, align, copy = fields(arguments, 3, "numpy.dtype")
         match = _DESCRIPTOR.fullmatch(short_text(descriptor))
         if not match:
-            received = shown(short_text(descriptor))
+            received = quoted(short_text(descriptor))
             raise Unexpected("dtype f2, f4, f8, S, U or O", received)
         self.kind = match[1] or match[3] or match[5]
         count = int(match[2] or match[4] or 1)
@@ -81,7 +81,7 @@ class Dtype:
             raise Unexpected(f"item size {self.itemsize}", f"{size}")
         order = short_text(order)
         if order not in (("<", ">") if self.kind in "fU" else ("|",)):
-            raise Unexpected("byte order < or >, | for bytes", shown(order))
+            raise Unexpected("byte order < or >, | for bytes", quoted(order))
         self.order = order
 
     def to_numpy(self) -> np.dtype:
@@ -155,7 +155,7 @@ def reconstruct(arguments: object) -> Array:
     if not (isinstance(shape, tuple) and len(shape) == 1 and shape[0] == 0):
         raise Unexpected("the shape (0,)", kind_of(shape))
     if short_text(code) != "b":
-        raise Unexpected("the type code b", shown(short_text(code)))
+        raise Unexpected("the type code b", quoted(short_text(code)))
     return Array()
 
 
@@ -163,7 +163,7 @@ def frombuffer(arguments: object) -> Array:
     """Does `_frombuffer(data, dtype, shape, order)`, the form of protocol 5."""
     data, dtype, shape, order = fields(arguments, 4, "_frombuffer")
     if short_text(order) not in ("C", "F"):
-        raise Unexpected("the order C or F", shown(short_text(order)))
+        raise Unexpected("the order C or F", quoted(short_text(order)))
     array = Array()
     array.set(shape, dtype, short_text(order) == "F", data)
     return array

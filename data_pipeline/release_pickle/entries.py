@@ -17,7 +17,7 @@ from leo_tf.data_pipeline.release_pickle.values import (
     kind_of,
     short_text,
 )
-from leo_tf.errors import shown
+from leo_tf.errors import quoted
 
 _FIELDS = ("embeddings", "keys")
 
@@ -32,7 +32,7 @@ class Entries(dict):
         for key, value in zip(values[::2], values[1::2]):
             key = short_text(key)
             if key not in _FIELDS or key in self:
-                raise Unexpected("`embeddings` and `keys`, once each", shown(key))
+                raise Unexpected("`embeddings` and `keys`, once each", quoted(key))
             self[key] = value
 
 
@@ -54,7 +54,7 @@ def read_entries(entries: object, size: int) -> dict[str, Any]:
         raise Unexpected("a dict of `embeddings` and `keys`", kind_of(entries))
     for field in _FIELDS:
         if field not in entries:
-            raise Unexpected(f"a dict with `{field}`", shown(sorted(entries)))
+            raise Unexpected(f"a dict with `{field}`", quoted(sorted(entries)))
     embeddings, names = _read_embeddings(entries["embeddings"]), entries["keys"]
     # Counted before decoding, because text takes more memory than the file.
     rows = len(embeddings)

@@ -16,7 +16,7 @@ from leo_tf.data_pipeline.release_pickle.values import (
     Unexpected,
     read_latin1,
 )
-from leo_tf.errors import shown
+from leo_tf.errors import quoted
 
 _NEWEST_PROTOCOL = 5
 # Longer runs of bytes get a buffer of their own; names are shorter.
@@ -93,7 +93,7 @@ def _text_line(machine):
 def _bytes_line(machine):
     line = machine.take_line()
     if len(line) < 2 or line[:1] not in b"'\"" or line[:1] != line[-1:]:
-        raise Unexpected("a byte string in quotes", shown(line[:20]))
+        raise Unexpected("a byte string in quotes", quoted(line[:20]))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # An unknown escape stands for itself.

@@ -25,7 +25,7 @@ from leo_tf.data_pipeline.release_pickle.entries import (
 )
 from leo_tf.data_pipeline.release_pickle.opcodes import OPCODES
 from leo_tf.data_pipeline.release_pickle.values import Encoded, Unexpected, kind_of
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import InputError, quoted
 from leo_tf.files import AnyPath
 
 _HINT = "Only the release's own kind of pickle is read; see docs/data_formats.md."
@@ -164,7 +164,7 @@ class _Machine:
     def decimal(self, suffix: bytes = b"") -> int:
         line = self.take_line(_LONGEST_NUMBER).removesuffix(suffix)
         if not line.removeprefix(b"-").isdigit():
-            raise Unexpected("a number", shown(line))
+            raise Unexpected("a number", quoted(line))
         return int(line)
 
     def mark(self) -> None:
@@ -214,7 +214,7 @@ class _Machine:
             raise Unexpected("the name of a global", kind_of(module))
         known = arrays.GLOBALS.get((module, name))
         if known is None:
-            found = shown(f"{module[:_SHOWN_CHARACTERS]}.{name[:_SHOWN_CHARACTERS]}")
+            found = quoted(f"{module[:_SHOWN_CHARACTERS]}.{name[:_SHOWN_CHARACTERS]}")
             raise Unexpected("a global of NumPy's arrays", f"the global {found}")
         self.stack.append(known)
 

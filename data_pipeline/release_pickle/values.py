@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from leo_tf.errors import shown
+from leo_tf.errors import quoted
 
 _SHOWN_CHARACTERS = 100
 # Long text is decoded this many bytes at a time: they stay in the processor's cache.
@@ -49,7 +49,7 @@ class Encoded:
         if not isinstance(text, (str, LongText)):
             raise Unexpected("text to encode", kind_of(text))
         if short_text(encoding) not in ("latin1", "latin-1"):
-            raise Unexpected("the encoding latin1", shown(short_text(encoding)))
+            raise Unexpected("the encoding latin1", quoted(short_text(encoding)))
         self.text = text
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Sequence
 
-from leo_tf.errors import FlagError, shown
+from leo_tf.errors import FlagError, quoted
 
 _FLAG = "--flagfile"
 _FORMS = (_FLAG, _FLAG[1:])
@@ -49,14 +49,16 @@ def _read(path: str, budget: int) -> str:
     try:
         # Tested first: opening a pipe without a writer never returns.
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise FlagError(_FLAG, "a file of flags", f"{shown(path)}, no regular file")
+            raise FlagError(
+                _FLAG, "a file of flags", f"{quoted(path)}, no regular file"
+            )
         with open(path, "rb") as file:
             content = file.read(budget + 1)
         if len(content) > budget:
             expected = f"files of flags of at most {_MOST_BYTES} bytes in all"
-            raise FlagError(_FLAG, expected, f"more, with {shown(path)}")
+            raise FlagError(_FLAG, expected, f"more, with {quoted(path)}")
         return content.decode("utf-16" if content[:2] in _UTF_16 else "utf-8-sig")
     except FlagError:
         raise
     except (OSError, ValueError) as error:  # unreadable or not text
-        raise FlagError(_FLAG, "a file of flags", shown(str(error))) from None
+        raise FlagError(_FLAG, "a file of flags", quoted(str(error))) from None

@@ -23,7 +23,7 @@ from leo_tf.cli.options import OPTIONS, REQUIRED, Option
 from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.schema import EMBEDDED_DATASET, GROUP_OF, Config
 from leo_tf.data_pipeline.release_layout import dataset_of
-from leo_tf.errors import FlagError, shown
+from leo_tf.errors import FlagError, quoted
 
 _OFFICIAL_EMBEDDINGS = "http://storage.googleapis.com/leo-embeddings/embeddings.zip"
 _HELP = frozenset(["-h", "-help", "--help", "-?", "--helpshort", "--helpfull"])
@@ -129,7 +129,7 @@ def parse(argv: Sequence[str]) -> RunOptions:
     except (absl_flags.Error, ValueError) as error:
         raise _as_flag_error(error, flag_values) from None
     if len(rest) > 1:
-        raise FlagError("arguments", "flags only, as --name=value", shown(rest[1]))
+        raise FlagError("arguments", "flags only, as --name=value", quoted(rest[1]))
     return options_from_flags(flag_values)
 
 
@@ -182,7 +182,7 @@ def _given(flag_values: absl_flags.FlagValues) -> dict[str, Any]:
         target, value = option.target, option.convert(value)
         if target in given and given[target] != value:
             where = f"--{option.name} and --{typed[target]}"
-            received = f"{shown(value)} and {shown(given[target])}"
+            received = f"{quoted(value)} and {quoted(given[target])}"
             raise FlagError(where, f"one value of --{target}", received)
         given[target], typed[target] = value, option.name
     if zero_steps and given.get("mode") != "evaluate":
@@ -225,7 +225,7 @@ def _check_data(config, given) -> None:
             hint = f"They are at {_OFFICIAL_EMBEDDINGS}."
             raise FlagError("--data_path", expected, "nothing", hint)
         expected = f"{EMBEDDED_DATASET}, the one embedded data set, or --data_path too"
-        raise FlagError("--dataset_name", expected, shown(data.dataset_name))
+        raise FlagError("--dataset_name", expected, quoted(data.dataset_name))
     in_file = data.data_path.lower().endswith(".npz") or os.path.isfile(data.data_path)
     if data.embedding_crop != "center" and (data.is_embedded or in_file):
         received = f"{data.embedding_crop} without a directory of the release's layout"
@@ -242,11 +242,11 @@ def _as_flag_error(error, flag_values) -> FlagError:
         close = difflib.get_close_matches(name, list(flag_values), n=2)
         likely = _NAMES_ELSEWHERE.get(name) or " or ".join(f"--{c}" for c in close)
         hint = f"Did you mean {likely}?" if likely else "--help lists all."
-        where = shown(f"--{name}")[1:-1]
+        where = quoted(f"--{name}")[1:-1]
         return FlagError(where, "a known flag", "an unknown one", hint)
     flag = re.search(r"--?(\w+)", str(error), re.ASCII)
     where = f"--{flag[1]}" if flag else "arguments"
-    return FlagError(where, "a flag and its value, as --help says", shown(str(error)))
+    return FlagError(where, "a flag and its value, as --help says", quoted(str(error)))
 
 
 def help_text(program: str) -> str:
@@ -272,8 +272,8 @@ def help_text(program: str) -> str:
 def _help_of(option: Option) -> list[str]:
     is_boolean = option.rule.kind is bool
     name = f"  --[no]{option.name}" if is_boolean else f"  --{option.name}"
-    facts = [*([] if is_boolean else [option.rule.expected]), *(option.facts or ())]
-    facts += [f"modes: {', '.join(option.modes)}"] if option.modes else []
-    facts += [o.help for o in OPTIONS.values() if o.target == option.name != o.name]
-    text = f"{option.help} ({'; '.join(facts)})" if facts else option.help
+    notes = [*([] if is_boolean else [option.rule.expected]), *(option.notes or ())]
+    notes += [f"modes: {', '.join(option.modes)}"] if option.modes else []
+    notes += [o.help for o in OPTIONS.values() if o.target == option.name != o.name]
+    text = f"{option.help} ({'; '.join(notes)})" if notes else option.help
     return [name, *(" " * 6 + line for line in textwrap.wrap(text, 74))]

@@ -131,10 +131,12 @@ def _pretrain(options: RunOptions, console: Console) -> None:
 
 def _embed(options: RunOptions, console: Console) -> None:
     found = embed(data=options.config.data, console=console, **options.arguments)
-    facts, path = found.facts, near(found.directory)
-    for split, size in facts["sizes"].items():
+    metadata, path = found.metadata, near(found.directory)
+    for split, size in metadata["sizes"].items():
         print(f"{split}: {size['classes']} classes, {size['rows']} pictures")
-    print(f"{facts['embedding_size']} features each, by {facts['backbone']}: {path}")
+    print(
+        f"{metadata['embedding_size']} features each, by {metadata['backbone']}: {path}"
+    )
     data = shlex.quote(f"--data_path={path}")
     print(f"To train on them:  {program()} {data}")
 

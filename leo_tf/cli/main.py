@@ -15,7 +15,7 @@ from leo_tf.cli.flags import RunOptions, parse
 from leo_tf.console import Console
 from leo_tf.data_pipeline.release_layout import check_exists
 from leo_tf.environment import device, import_tensorflow
-from leo_tf.errors import DiskError, InputError, LeoError, Stopped, shown
+from leo_tf.errors import DiskError, InputError, LeoError, Stopped, quoted
 
 # Errors of a full or failing disk.
 _DISK_ERRORS = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
@@ -78,7 +78,7 @@ def _mistake(error: Exception) -> LeoError | None:
     # By name: TensorFlow may not be loaded.
     if isinstance(error, MemoryError) or type(error).__name__ == _OUT_OF_MEMORY:
         hint = "Fewer episodes at a time or a smaller model need less."
-        return InputError("memory", "enough for this run", shown(str(error)), hint)
+        return InputError("memory", "enough for this run", quoted(str(error)), hint)
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         where = error.filename or "standard output, or a file"
         return DiskError(where, "to write here", str(error))
@@ -91,10 +91,7 @@ def _job(mode: str, strategy: str) -> Callable[[RunOptions, Console], None]:
     if mode == "serve":
         from leo_tf.serving import server
 
-        server.start_up()
-        return lambda options, console: server.serve(
-            **options.arguments, console=console
-        )
+        server.check_installed()
     try:
         import_tensorflow()
     except (AttributeError, ImportError, RuntimeError, ValueError) as error:
@@ -102,9 +99,14 @@ def _job(mode: str, strategy: str) -> Callable[[RunOptions, Console], None]:
         received = f"{type(error).__name__}: {error}"
         raise InputError("tensorflow", "to be loaded", received, hint) from error
 
-    from leo_tf.cli.jobs import JOBS
     if strategy != "multi_worker":  # workers must connect first
         device()
+    if mode == "serve":
+        return lambda options, console: server.serve(
+            **options.arguments, console=console
+        )
+    from leo_tf.cli.jobs import JOBS
+
     return JOBS[mode]
 
 

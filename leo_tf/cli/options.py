@@ -18,7 +18,7 @@ from leo_tf.configs.rules import LARGEST_INTEGER, Rule, boolean, integer
 from leo_tf.configs.schema import GROUPS
 from leo_tf.configs.settings import TRANSFORMS
 from leo_tf.embedding.views import VIEWS
-from leo_tf.errors import FlagError, shown
+from leo_tf.errors import FlagError, quoted
 from leo_tf.methods.drawing import SAMPLERS
 from leo_tf.methods.registry import METHODS, is_known
 from leo_tf.methods.settings import SEARCHED, compared
@@ -37,12 +37,12 @@ REQUIRED = object()
 _PATH = rules.path()  # a leading ~ is expanded
 
 
-def _facts(default: Any, symbol: str = "") -> tuple[str, ...]:
+def _notes(default: Any, symbol: str = "") -> tuple[str, ...]:
     """Returns the default and the symbol in the paper as words, where they exist."""
     text = ",".join(default) if isinstance(default, tuple) else str(default)
     text = text.lower() if isinstance(default, bool) else text
-    facts = [] if default in (REQUIRED, None, "") else [f"default: {text}"]
-    return (*facts, *([f"{symbol} in the paper"] if symbol else []))
+    notes = [] if default in (REQUIRED, None, "") else [f"default: {text}"]
+    return (*notes, *([f"{symbol} in the paper"] if symbol else []))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Option:
       modes: the only modes that accept it; empty if all do.
       default: default of the argument that it sets.
       argument: name of the argument of the function that does a mode's job.
-      facts: notes that `--help` adds; by default, the default value.
+      notes: notes that `--help` adds; by default, the default value.
       convert: turns the flag's value into the target's; paths have one already.
       target: name of the setting it sets, where a name of the release is an alias.
       group: its heading in `--help`; aliases of the release have none.
@@ -65,7 +65,7 @@ class Option:
     modes: tuple[str, ...] = ()
     default: Any = REQUIRED
     argument: str = ""
-    facts: tuple[str, ...] | None = None
+    notes: tuple[str, ...] | None = None
     convert: Callable[[Any], Any] = lambda value: value
     target: str = ""
     help: str = ""
@@ -74,8 +74,8 @@ class Option:
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", self.target or self.name)
         object.__setattr__(self, "argument", self.argument or self.name)
-        if self.facts is None:
-            object.__setattr__(self, "facts", _facts(self.default))
+        if self.notes is None:
+            object.__setattr__(self, "notes", _notes(self.default))
         if self.rule is _PATH:
             object.__setattr__(self, "convert", os.path.expanduser)
 
@@ -99,7 +99,7 @@ class Option:
                 is_range = self.rule.ranges and "-" in argument[1:]
                 argument = argument if is_range else _READERS[self.rule.kind](argument)
             except (ValueError, KeyError):
-                raise FlagError(where, expected, shown(argument)) from None
+                raise FlagError(where, expected, quoted(argument)) from None
         return self.rule.checked(argument, where)
 
 
@@ -172,7 +172,7 @@ _WHAT_TO_DO = [
             *(*_JOBS[:1], "evaluate", *_JOBS[1:]),
             *("pretrain", "embed", "from_images", "export", "serve"),
         ),
-        facts=("default: train",),
+        notes=("default: train",),
     ).meaning(
         "train: train and test. evaluate: only test the best checkpoint of --workdir. "
         "search: look for better settings on the validation episodes. compare: train "
@@ -185,12 +185,12 @@ _WHAT_TO_DO = [
     Option(
         "preset",
         rules.choice(*PRESETS),
-        facts=("default: glyphs, or none where flags name other data",),
+        notes=("default: glyphs, or none where flags name other data",),
     ).meaning("Settings to start from. Every other flag overrides the preset."),
     Option("workdir", _PATH).meaning(
         "Run directory, with checkpoints, results and figures. Training resumes in it."
     ),
-    Option("allow_changes", boolean(), _JOBS, default=False, facts=()).meaning(
+    Option("allow_changes", boolean(), _JOBS, default=False, notes=()).meaning(
         "Resume even if settings or data differ from the original run's."
     ),
     Option(
@@ -198,7 +198,7 @@ _WHAT_TO_DO = [
         Rule(str, _LIST, _are_known),
         ("search", "compare"),
         None,
-        facts=(
+        notes=(
             f"default of search: {', '.join(SEARCHED)}",
             f"default of compare: {', '.join(compared('none'))}",
         ),
@@ -240,7 +240,7 @@ _WHAT_TO_DO = [
     ).meaning("Write a TensorFlow profile of these training steps."),
     Option(
         *("jobs", integer(0), _MANY_RUNS, None),
-        facts=("default: as many as fit the cores or GPUs",),
+        notes=("default: as many as fit the cores or GPUs",),
     ).meaning(
         "Runs to train at a time, in worker processes; 0 trains them in this process."
     ),
@@ -252,7 +252,7 @@ _WHAT_TO_DO = [
     ),
     Option(
         *("run_gpus", rules.above_zero(), _MANY_RUNS, None),
-        facts=("default: 1 if there are any; none with --cluster",),
+        notes=("default: 1 if there are any; none with --cluster",),
     ).meaning("GPUs per run; at 0.25, four runs share one."),
     Option("debug", boolean()).meaning("Show the traceback of an error."),
     Option("quiet", boolean()).meaning("Print the results only."),
@@ -272,7 +272,7 @@ _PICTURES = [
     ),
     Option(
         *("backbone", _BACKBONE, _WITH_PICTURES + _EXPORT, None),
-        facts=("default: hog; when pre-training, the one of the recipe",),
+        notes=("default: hog; when pre-training, the one of the recipe",),
     ).meaning(
         "Network or function that turns pictures into features. When exporting, the "
         "new place of the one that made the run's features."
@@ -336,7 +336,7 @@ _SERVING = [
     ),
     Option(
         *("cors_origin", _ORIGINS, _SERVE, (), "cors_origins"),
-        facts=("default: none",),
+        notes=("default: none",),
         convert=lambda text: tuple(text.split(",")),
     ).meaning(
         "Origins of the pages allowed to send requests from a browser; * for all."
@@ -347,7 +347,7 @@ _SERVING = [
 def _of_setting(field: dataclasses.Field) -> Option:
     rule, text, symbol = (field.metadata[key] for key in ("rule", "help", "symbol"))
     rule = {"method": _METHOD, "data_path": _PATH}.get(field.name, rule)
-    option = Option(field.name, rule, facts=_facts(field.default, symbol), help=text)
+    option = Option(field.name, rule, notes=_notes(field.default, symbol), help=text)
     if field.name == "sklearn_parameters":  # may be a path
         return dataclasses.replace(option, convert=os.path.expanduser)
     return option

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from leo_tf.embedding.wide_resnet import shape_of
-from leo_tf.errors import FlagError, InputError, shown
+from leo_tf.errors import FlagError, InputError, quoted
 
 HOG = "hog"
 BACKBONE_FILE = "backbone.keras"  # in the directory of a pre-training
@@ -87,7 +87,7 @@ def backbone_named(
         return _callable(name, side)
     expected = "hog, a model of keras.applications (ResNet50), a .keras file, a "
     expected += "SavedModel, or module:callable"
-    raise FlagError("--backbone", expected, shown(name), _like(name))
+    raise FlagError("--backbone", expected, quoted(name), _like(name))
 
 
 def _hog(side: int | None) -> Backbone:

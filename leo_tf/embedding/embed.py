@@ -28,7 +28,7 @@ from leo_tf.data_pipeline.release_layout import SPLITS
 from leo_tf.embedding.backbones import Backbone, check_features
 from leo_tf.embedding.views import decoded_side, embed_views
 from leo_tf.environment import versions
-from leo_tf.errors import FlagError, InputError, shown
+from leo_tf.errors import FlagError, InputError, quoted
 from leo_tf.files import AnyPath, read_json, to_json, write_file
 
 SOURCES_FILE = "sources.sha256"
@@ -112,7 +112,7 @@ def embedding_of(directory: AnyPath) -> dict[str, Any] | None:
         return dict(read_json(path, _MOST_JSON_BYTES))
     except (OSError, ValueError, TypeError) as error:
         expected, hint = "what --mode=embed wrote", "Give another --features_dir."
-        raise InputError(str(path), expected, shown(str(error)), hint) from error
+        raise InputError(str(path), expected, quoted(str(error)), hint) from error
 
 
 def _job(pictures: Pictures, backbone: Backbone, views: str) -> dict[str, Any]:
@@ -276,7 +276,7 @@ def _chunks(part: pathlib.Path) -> Iterator[dict[str, np.ndarray]]:
                 found = dict(arrays)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             hint = "Remove it: it is made again."
-            received = shown(str(error))
+            received = quoted(str(error))
             raise InputError(str(path), "features so far", received, hint) from error
         yield found
 

@@ -206,7 +206,7 @@ class _Follow(keras.callbacks.Callback):
         self._directory, self._epoch, self._recipe = directory, epoch, recipe
         title, total = "pre-training", recipe.epochs * steps
         self._line = console.progress(title, total, done * steps, "steps")
-        self._facts = ""
+        self._details = ""
 
     def on_train_begin(self, logs=None):
         self._line.__enter__()
@@ -227,14 +227,14 @@ class _Follow(keras.callbacks.Callback):
         if self._began is not None:  # the first step is that of compiling
             self._line.skip_time(time.monotonic() - self._began)
             self._began = None
-        self._line.advance(1, self._facts)
+        self._line.advance(1, self._details)
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves the state, except after the last epoch."""
-        self._facts = f"epoch {epoch + 1}/{self._recipe.epochs}"
-        self._facts += f"  accuracy {100 * logs['accuracy']:.1f} %"
+        self._details = f"epoch {epoch + 1}/{self._recipe.epochs}"
+        self._details += f"  accuracy {100 * logs['accuracy']:.1f} %"
         if "val_accuracy" in logs:
-            self._facts += f", held out {100 * logs['val_accuracy']:.1f} %"
+            self._details += f", held out {100 * logs['val_accuracy']:.1f} %"
         if epoch + 1 == self._recipe.epochs:
             return
         path = self._directory / f"state.{epoch + 1}.weights.h5"

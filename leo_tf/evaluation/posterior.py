@@ -50,4 +50,4 @@ def average(
     )
     means = tf.nest.map_structure(lambda total: total / count, penalties)
     log_shares = log_sums - tf.math.log(tf.cast(count, log_sums.dtype))
-    return Adapted(classifier, means, health={}), log_shares
+    return Adapted(classifier, means, diagnostics={}), log_shares

@@ -27,7 +27,7 @@ from leo_tf.embedding.pretraining import RECIPES, Recipe, held_out
 from leo_tf.embedding.views import decoded_side
 from leo_tf.embedding.wide_resnet import shape_of
 from leo_tf.environment import versions
-from leo_tf.errors import FlagError, InputError, shown
+from leo_tf.errors import FlagError, InputError, quoted
 from leo_tf.files import AnyPath, read_json, to_json, write_file
 from leo_tf.runs.directory import RunDirectory
 from leo_tf.training.interrupts import StopRequest
@@ -43,11 +43,11 @@ class Embedded(NamedTuple):
 
     name: str
     directory: pathlib.Path
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
     def data(self) -> dict[str, Any]:
         """Returns the fields of `DataConfig` that load the features."""
-        if ALL in self.facts["sizes"]:  # folds share their classes
+        if ALL in self.metadata["sizes"]:  # folds share their classes
             path = self.directory / f"{ALL}.npz"
             return {"data_path": str(path), "dataset_name": self.name}
         done = {"class_split": "", "class_folds": 0, "fold": None, "split_seed": 0}
@@ -100,7 +100,7 @@ def embed(
     done = embedding_of(features_dir) is not None
     held = contextlib.nullcontext() if done else RunDirectory(features_dir).held()
     with held, StopRequest() as stop:
-        facts = embed_pictures(
+        metadata = embed_pictures(
             pictures,
             found,
             features_dir,
@@ -109,7 +109,7 @@ def embed(
             check=stop.check,
             console=console,
         )
-    return Embedded(name, pathlib.Path(features_dir), facts)
+    return Embedded(name, pathlib.Path(features_dir), metadata)
 
 
 def pretrain(
@@ -182,7 +182,7 @@ def _begun(path: pathlib.Path, job: dict[str, Any]) -> dict[str, Any]:
         begun = dict(read_json(path, _MOST_JSON_BYTES))
     except (OSError, ValueError, TypeError) as error:
         expected = "a file of --mode=pretrain"
-        raise InputError(str(path), expected, shown(str(error)), hint) from error
+        raise InputError(str(path), expected, quoted(str(error)), hint) from error
     for name, value in job.items():
         if begun.get(name) != value:
             where = f"{path}: `{name}`"
@@ -202,7 +202,7 @@ def _check_not_seen(backbone: str, pictures: Pictures) -> None:
     trained_on = _begun(path, {}).get("trained_on", ())
     seen = sorted({*trained_on} & {*_classes_of(pictures, "val", "test", ALL)})
     if seen:
-        few = ", ".join(map(shown, seen[:3]))
+        few = ", ".join(map(quoted, seen[:3]))
         hint = "Split as in pre-training: --class_split or --fold, and --split_seed."
         expected = "none of the classes for val and test"
         raise InputError(f"{path}: `trained_on`", expected, f"{few}, ...", hint)
@@ -219,7 +219,7 @@ def recipe_of(name: str, changes: dict[str, Any]) -> Recipe:
         shape = shape_of(backbone)
         if shape is None:
             expected = "wrn_DEPTH_WIDTH, a depth of 10, 16, 22, 28 and so on"
-            raise FlagError("--backbone", expected, shown(backbone))
+            raise FlagError("--backbone", expected, quoted(backbone))
         changes |= {"depth": shape[0], "width": shape[1]}
     return RECIPES[name]._replace(**changes)
 

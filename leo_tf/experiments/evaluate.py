@@ -14,7 +14,7 @@ from leo_tf.data_pipeline.feature_files import made_by
 from leo_tf.data_pipeline.pipeline import gather
 from leo_tf.data_pipeline.release_layout import dataset_of
 from leo_tf.data_pipeline.sources import SPLITTING, Data
-from leo_tf.errors import CheckpointError, FlagError, InputError, shown
+from leo_tf.errors import CheckpointError, FlagError, InputError, quoted
 from leo_tf.evaluation.confidence import Confidence
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.evaluate import evaluate as evaluate_methods
@@ -237,27 +237,27 @@ def _check_shapes(run: Run, best: Checkpoint) -> None:
     """Checks sizes against the checkpoint before variables are created."""
     where = f"{best.path}: `config`"
     try:
-        trained = Config.from_dict(best.fact("config", dict), where)
+        trained = Config.from_dict(best.entry("config", dict), where)
     except InputError as error:
         raise CheckpointError(error.where, error.expected, error.received) from error
     for name, theirs, mine in trained.differences(run.config):
         if name in _SHAPES:
             where = f"{run.path}/config.json: `{name}`"
-            raise InputError(where, f"{theirs}, as in {best.path}", shown(mine))
+            raise InputError(where, f"{theirs}, as in {best.path}", quoted(mine))
 
 
 def _check_test_data(run: Run, split: Split, best: Checkpoint, changes) -> None:
     """Refuses test data other than the run's own, unless it was requested."""
-    size = best.fact("embedding_size", int)
+    size = best.entry("embedding_size", int)
     if split.embedding_size != size:
         where = f"{split.source}: `embeddings`"
         raise InputError(where, f"D = {size}, as trained", f"{split.embedding_size}")
-    digest = best.fact("data", dict).get("test")
+    digest = best.entry("data", dict).get("test")
     if split.digest == digest:
         return
     if not any(field in changes for field in _DATA_FIELDS):
-        expected = f"the run's own test data, of digest {shown(digest)}"
-        received = f"data of digest {shown(split.digest)}"
+        expected = f"the run's own test data, of digest {quoted(digest)}"
+        received = f"data of digest {quoted(split.digest)}"
         hint = "Give --data_path to test on other data."
         raise InputError(split.source, expected, received, hint)
     made = best.manifest.get("embedding") or {}
@@ -265,8 +265,8 @@ def _check_test_data(run: Run, split: Split, best: Checkpoint, changes) -> None:
     for name, value in made.items():
         if name != "backbone" and value != now[name]:
             where = f"{split.source}: `{name}` of its embedding.json"
-            expected = f"{shown(value)}, by {made['backbone']}, as trained"
-            received = f"{shown(now[name])}, by {now['backbone']}"
+            expected = f"{quoted(value)}, by {made['backbone']}, as trained"
+            received = f"{quoted(now[name])}, by {now['backbone']}"
             raise InputError(where, expected, received)
     run.console.say("This is not the test data of the run.")
 

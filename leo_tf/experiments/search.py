@@ -23,7 +23,7 @@ from leo_tf.configs.presets import given
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.sources import Data
-from leo_tf.errors import DivergedError, FlagError, InputError, shown
+from leo_tf.errors import DivergedError, FlagError, InputError, quoted
 from leo_tf.evaluation.job_results import Trial, best_of
 from leo_tf.experiments.run_group import Planned, RunGroup, open_group
 from leo_tf.experiments.runner.engines import Engine
@@ -306,7 +306,7 @@ def _read_drawn(path: pathlib.Path, config: Config) -> dict[str, list[dict]]:
             config.replace(**each)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         expected = "a JSON object with the drawn trials"
-        raise InputError(str(path), expected, shown(str(error))) from error
+        raise InputError(str(path), expected, quoted(str(error))) from error
     return found
 
 

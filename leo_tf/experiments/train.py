@@ -30,7 +30,7 @@ from leo_tf.methods.registry import (
 )
 from leo_tf.methods.transforms import check_fits
 from leo_tf.monitoring import run_summary
-from leo_tf.monitoring.event_writer import Monitor
+from leo_tf.monitoring.event_writer import EventWriter
 from leo_tf.monitoring.profiler import Profile
 from leo_tf.monitoring.validation import ValidationMonitor
 from leo_tf.reports import figures
@@ -177,7 +177,7 @@ def _trainer(run: Run, splits, replicas, callbacks, profile_steps):
 
     baseline = _baseline(run, validation, episodes)
     run.console.say(f"Nearest centroid on the validation episodes: {baseline} %.")
-    monitor = Monitor(run.path / "events")
+    monitor = EventWriter(run.path / "events")
     closer = ValidationMonitor(monitor, run.learner, config, validation, baseline.mean)
     with replicas.scope():
         optimizer = adam(config.optimizer.outer_lr)

@@ -106,9 +106,9 @@ def export_model(
         files = _digests(unfinished)
         names = names_for(run.learner, encoder is not None)
         given = run.path, trained, best, limits, format, files, names, fitted
-        facts = manifest(*given, run.mix(best), encoder and encoder.facts)
-        (unfinished / "export.json").write_text(json.dumps(facts, indent=1))
-        (unfinished / "README.md").write_text(model_card(facts), encoding="utf-8")
+        metadata = manifest(*given, run.mix(best), encoder and encoder.metadata)
+        (unfinished / "export.json").write_text(json.dumps(metadata, indent=1))
+        (unfinished / "README.md").write_text(model_card(metadata), encoding="utf-8")
     return path
 
 
@@ -120,7 +120,7 @@ def _encoder(
     console: Console,
 ) -> Encoder | None:
     """Returns the encoder of the run's features; reports why if there is none."""
-    made, size = best.manifest.get("embedding"), best.fact("embedding_size", int)
+    made, size = best.manifest.get("embedding"), best.entry("embedding_size", int)
     is_embedded = run.config.data.is_embedded and size == NUM_FEATURES
     if backbone and (is_embedded or made is None):
         expected = "no backbone, because none is recorded for the run's features"
@@ -224,7 +224,7 @@ def _limits(
     run: Run, best: Checkpoint, caps: Mapping[str, int], nearest: Learner | None
 ) -> Limits:
     """Returns the limits of requests. Adapting once gives P and tests the variables."""
-    size, way = best.fact("embedding_size", int), getattr(run.learner, "way", None)
+    size, way = best.entry("embedding_size", int), getattr(run.learner, "way", None)
     for name, most in caps.items():
         if way and most < way:
             expected = f"{way} or more, the way this method was trained for"

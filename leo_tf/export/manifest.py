@@ -7,7 +7,7 @@ from typing import Any
 
 from leo_tf.configs.schema import Config
 from leo_tf.environment import versions
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import InputError, quoted
 from leo_tf.evaluation.confidence import Confidence
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import described
@@ -43,7 +43,7 @@ def manifest(
 
     `export_format` is "saved_model" or "tflite", `files` is path -> SHA-256 of the
     files beside it, and `signatures` are the names of its signatures. `fitted`, `mix`
-    and `pictures` (the `facts` of its encoder) are None if the export has none.
+    and `pictures` (the `metadata` of its encoder) are None if the export has none.
 
     Raises:
       CheckpointError: if the checkpoint does not record its data.
@@ -70,7 +70,7 @@ def manifest(
             "dataset_name": data.dataset_name,
             "source": data.data_path or "embedded",
             "train_on_val": data.train_on_val,
-            "digests": best.fact("data", dict),
+            "digests": best.entry("data", dict),
         },
         "step": best.step,
         "test_accuracy": _test_accuracy(workdir, config, best),
@@ -98,7 +98,7 @@ def _test_accuracy(
     path = workdir / "results.json"
     try:
         results = read_json(path, _MOST_RESULTS_BYTES)
-        if results["step"] != best.step or results["data"] != best.fact("data", dict):
+        if results["step"] != best.step or results["data"] != best.entry("data", dict):
             return None
         tested = Config.from_dict(results["config"], source=str(path))
         if _trained(tested) != _trained(config):
@@ -109,6 +109,6 @@ def _test_accuracy(
     except FileNotFoundError:  # not tested: training is running, or was stopped
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        received = shown(f"{type(error).__name__}: {error}")
+        received = quoted(f"{type(error).__name__}: {error}")
         hint = "Remove it, or train again: the same command tests and writes it."
         raise InputError(str(path), "the results of a run", received, hint) from error

@@ -36,13 +36,13 @@ class Encoder(NamedTuple):
       embed: maps the bytes of files [n] to features [n, D] float32, in a graph.
       pixels: maps the same to the numbers of pixels to decode, [n] int64.
       held: objects that hold its variables.
-      facts: its metadata for export.json.
+      metadata: its part of export.json.
     """
 
     embed: Callable[[tf.Tensor], tf.Tensor]
     pixels: Callable[[tf.Tensor], tf.Tensor]
     held: Sequence[Any]
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
 
 def encoder_of(
@@ -122,7 +122,7 @@ def _encoder(backbone: Backbone, views: str, kept_as: type) -> Encoder:
         one = functools.partial(pixels_to_decode, size=read_side)
         return tf.map_fn(one, contents, parallel_iterations=1, fn_output_signature=of)
 
-    facts = {
+    metadata = {
         "backbone": backbone.name,
         "weights": backbone.digest,
         "preprocessing": backbone.preprocessing,
@@ -133,7 +133,7 @@ def _encoder(backbone: Backbone, views: str, kept_as: type) -> Encoder:
         "max_picture_pixels": MOST_PIXELS,
         "max_pixels_of_a_request": MOST_PIXELS_IN_ALL,
     }
-    return Encoder(embed, pixels, backbone.held, facts)
+    return Encoder(embed, pixels, backbone.held, metadata)
 
 
 def features_of(request: Request, field: str, encoder: Encoder) -> tf.Tensor:

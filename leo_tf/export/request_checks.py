@@ -85,20 +85,22 @@ def _scaled(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def require(
-    request: Request, ok: tf.Tensor, message: str, *facts: tf.Tensor | int
+    request: Request, ok: tf.Tensor, message: str, *details: tf.Tensor | int
 ) -> Request:
-    """Returns the request if `ok`, else fails with `message` filled with `facts`."""
-    text = tf.strings.format(message, facts)
+    """Returns the request if `ok`, else fails with `message` filled with `details`."""
+    text = tf.strings.format(message, details)
     with tf.control_dependencies([tf.debugging.Assert(ok, [text])]):
         return {field: tf.identity(value) for field, value in request.items()}
 
 
 def require_rows(
-    request: Request, bad: tf.Tensor, message: str, *facts: tf.Tensor
+    request: Request, bad: tf.Tensor, message: str, *details: tf.Tensor
 ) -> Request:
-    """Requires that no row is `bad`; reports the first one's `facts` and its number."""
+    """Requires that no row is `bad`; reports `details` and number of the first one."""
     row = _first(bad)
-    values = [tf.pad(fact, [[0, 1]])[row] for fact in facts]  # works without rows too
+    values = [
+        tf.pad(detail, [[0, 1]])[row] for detail in details
+    ]  # works without rows too
     return require(request, ~tf.reduce_any(bad), message, *values, row)
 
 

@@ -82,7 +82,9 @@ def _learned_head(title: str, description: str, module: str, name: str) -> Metho
         found = importlib.import_module(f"leo_tf.methods.inductive.{module}")
         return getattr(found, name)(name=module, dtype=config.data.dtype)
 
-    return Method(title, description, make, step_cost=0.4 if name == "ProtoNet" else 0.2)
+    return Method(
+        title, description, make, step_cost=0.4 if name == "ProtoNet" else 0.2
+    )
 
 
 def _regression(title: str, description: str, fit: str) -> Method:

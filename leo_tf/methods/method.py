@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from leo_tf.configs.schema import GROUP_OF
-from leo_tf.errors import FlagError, shown
+from leo_tf.errors import FlagError, quoted
 
 if TYPE_CHECKING:  # imports TensorFlow
     from leo_tf.model.learner import Learner
@@ -47,7 +47,7 @@ class Method:
         for name in (*self.chosen, *self.settings, *self.ranges):
             if name not in GROUP_OF:
                 expected = "settings of leo_tf.configs.schema"
-                raise FlagError(f"method {self.title}", expected, shown(name))
+                raise FlagError(f"method {self.title}", expected, quoted(name))
 
 
 def as_method(found: Any, where: str) -> Method:

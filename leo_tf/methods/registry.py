@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from leo_tf.configs.rules import is_method_name
 from leo_tf.configs.schema import Config
-from leo_tf.errors import FlagError, check_not_forked, shown
+from leo_tf.errors import FlagError, check_not_forked, quoted
 from leo_tf.methods.built_in import BUILT_IN
 from leo_tf.methods.method import Method, as_method
 
@@ -47,7 +47,7 @@ def register_method(
     Raises:
       FlagError: if the name is taken or not an identifier, or the method is invalid.
     """
-    where = f"method {shown(name)}"
+    where = f"method {quoted(name)}"
     if not isinstance(name, str) or not name.isidentifier():
         raise FlagError(where, "a name of letters, digits and _", "another")
     if name in BUILT_IN or (name in _methods and not replace):
@@ -69,7 +69,7 @@ def method_named(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
-    point, where = _entry_point(name), f"--method={shown(name)[1:-1]}"
+    point, where = _entry_point(name), f"--method={quoted(name)[1:-1]}"
     if point is not None and name.startswith(_SKLEARN):
         from leo_tf.methods.query_aware.estimators import method_for
 
@@ -77,8 +77,9 @@ def method_named(name: str) -> Method:
     if point is None:
         expected = f"one of {', '.join(METHODS)}, package.module:Class"
         expected += f" or {_SKLEARN}package.module.Class"
-        hint = "`register_method` adds a name in the process that calls it."
-        raise FlagError("--method", expected, shown(name), hint)
+        hint = "`register_method` adds a name in the process that calls it: for worker "
+        hint += "processes, name the class, or take jobs=0."
+        raise FlagError("--method", expected, quoted(name), hint)
     try:
         module = importlib.import_module(point.module)
     except ImportError as error:
@@ -93,7 +94,7 @@ def method_named(name: str) -> Method:
         found = functools.reduce(getattr, point.attr.split("."), module)
     except AttributeError as error:
         expected = f"a class of the module {point.module}"
-        received = f"no {shown(point.attr)} in {module.__file__}"
+        received = f"no {quoted(point.attr)} in {module.__file__}"
         raise FlagError(where, expected, received) from error
     return as_method(found, where)
 
@@ -221,7 +222,9 @@ def _check_learner(learner, again, method: Method) -> None:
         raise FlagError(where, expected, received, hint)
     if method.is_trained != bool(names):
         expected = f"{'some' if method.is_trained else 'no'} variables to train"
-        hint = "Its attribute `is_trained` says whether it has any."
+        hint = (
+            "A keras.layers.Layer finds its own; `is_trained = False` says it has none."
+        )
         raise FlagError(where, expected, f"{len(names)}", hint)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from leo_tf.configs.rules import check_object
 from leo_tf.configs.schema import GROUP_OF, Config
-from leo_tf.errors import FlagError, InputError, LeoError, shown
+from leo_tf.errors import FlagError, InputError, LeoError, quoted
 from leo_tf.files import read_json
 from leo_tf.methods.registry import METHODS
 from leo_tf.methods.variants import is_known, variant_named, with_transforms
@@ -64,7 +64,7 @@ def read(
             found = read_json(pathlib.Path(path), _MOST_BYTES)
         except (OSError, ValueError) as error:
             expected = "a JSON file of settings for each method"
-            raise InputError(path, expected, shown(str(error))) from error
+            raise InputError(path, expected, quoted(str(error))) from error
     names = found if isinstance(found, dict) else ()
     for name in names:
         try:

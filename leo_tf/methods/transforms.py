@@ -20,7 +20,7 @@ from leo_tf.configs.settings import FeatureConfig
 from leo_tf.data_pipeline.episode import Episode
 from leo_tf.data_pipeline.formats.npz import NpzFile
 from leo_tf.data_pipeline.pipeline import FeatureTable
-from leo_tf.errors import CheckpointError, InputError, shown
+from leo_tf.errors import CheckpointError, InputError, quoted
 from leo_tf.model.learner import Adapted, Count, Learner
 
 _NUMBERS_AT_ONCE = 2**22
@@ -375,7 +375,7 @@ def load(path: pathlib.Path, digest: str) -> Transform:
             power, *read = (arrays.read(name, "f") for name in names)
     except OSError as error:
         expected = "the feature transform of the run"
-        raise CheckpointError(str(path), expected, shown(str(error))) from error
+        raise CheckpointError(str(path), expected, quoted(str(error))) from error
     except InputError as error:
         raise CheckpointError(error.where, error.expected, error.received) from error
     found = Transform(float(power.sum()), *read)

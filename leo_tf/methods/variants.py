@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from leo_tf.configs.settings import TRANSFORMS
-from leo_tf.errors import FlagError, shown
+from leo_tf.errors import FlagError, quoted
 from leo_tf.methods import registry
 from leo_tf.methods.method import Method
 from leo_tf.methods.registry import METHODS
@@ -56,10 +56,10 @@ def variant_named(name: str) -> Variant:
     if not isinstance(name, str):
         raise FlagError("`methods`", 'names: ["leo", "ridge@soft"]', repr(name))
     method, mark, transform = name.partition(_MARK)
-    where = shown(name)[1:-1]
+    where = quoted(name)[1:-1]
     if mark and transform not in TRANSFORMS:
         expected = f"a feature transform after {_MARK}: {', '.join(TRANSFORMS)}"
-        raise FlagError(where, expected, shown(transform))
+        raise FlagError(where, expected, quoted(transform))
     own = METHODS[method].feature_transform if method in METHODS else ""
     if mark and own:
         hint = f"centroid{_MARK}{transform} takes any."

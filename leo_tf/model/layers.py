@@ -70,8 +70,8 @@ class RelationNetwork(_Linear):
 
     Returns:
       [B, N, K, 2 * Z]: mean, then raw stddev (see `latent.split_normal`). The K
-      copies of a class are equal, yet kept: LEO draws and adapts K latents per
-      class and averages the K classifiers only when it predicts.
+      copies of a class are equal. They become different latents when LEO draws from
+      each, as the release does (docs/parity.md).
 
     Source: arXiv:1807.05960, equation 3; `relation_network` and
     `average_codes_per_class` in the release's `model.py`. Two exact rearrangements:

@@ -24,14 +24,14 @@ class Adapted(NamedTuple):
       classifier: [B, N, P] a weight vector for each class, and its bias if any.
       penalties: name -> [B] or [], weighted terms of the outer loss besides the query
         cross-entropy.
-      health: name -> [] numbers for TensorBoard; they change nothing. "grew/SETTING"
-        is 1 if the support's loss grew in the loop that begins with that rate: what
-        to lower if steps are not finite.
+      diagnostics: name -> [] numbers for TensorBoard; they change nothing.
+        "grew/SETTING" is 1 if the support's loss grew in the loop that begins with that
+        rate: what to lower if steps are not finite.
     """
 
     classifier: tf.Tensor
     penalties: dict[str, tf.Tensor] = {}  # noqa: RUF012, a tuple's: never changed
-    health: dict[str, tf.Tensor] = {}  # noqa: RUF012
+    diagnostics: dict[str, tf.Tensor] = {}  # noqa: RUF012
 
 
 class UnevenAdapted(NamedTuple):

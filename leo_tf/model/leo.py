@@ -119,6 +119,7 @@ class LEO(keras.layers.Layer):
         noise = self._noise(training, noise)
         # Algorithm 1: line 7, encode; 8, decode; 9 to 15, adapt; then fine-tune.
         posterior = self.infer_latents(support_inputs, noise)
+        # K draws from the one Gaussian of a class, as in the release (docs/parity.md).
         start = latent.sample_or_mean(posterior, noise.latents)  # [B, N, K, Z]
         decode, support_loss = self.task(support_inputs, support_labels, noise)
         rates = self.inner_lr, self.finetuning_lr / support_inputs.shape[2]
@@ -126,13 +127,13 @@ class LEO(keras.layers.Layer):
         steps = latent_steps, len(noise.support_masks) - 1 - latent_steps  # U, F
         loops = run_inner_loops(start, decode, support_loss, rates, steps)
         adapted, weights, path = loops
-        health = {
+        diagnostics = {
             **loss_report(path, latent_steps),
             "latent_step": tf.reduce_mean(tf.norm(adapted - start, axis=-1)),
             "stddev_floor_share": latent.share_at_floor(posterior),
         }
         penalties = self._penalties(posterior, start, adapted, noise, training)
-        return Adapted(weights, penalties, health)
+        return Adapted(weights, penalties, diagnostics)
 
     def adapt_uneven(
         self, support: tf.Tensor, labels: tf.Tensor, way: tf.Tensor

@@ -39,7 +39,7 @@ _BUCKETS = 30
 _SPIKE = 1e-3
 
 
-class Monitor:
+class EventWriter:
     """Writes event files; without TensorBoard or disk space, training continues.
 
     Each run has its own files below `directory`. After a failure `is_broken` is True,

@@ -8,7 +8,7 @@ from leo_tf.configs.schema import GROUP_OF, GROUPS, Config
 from leo_tf.data_pipeline.dataset import Split, evaluation_shape
 from leo_tf.environment import program
 from leo_tf.methods.variants import is_known
-from leo_tf.monitoring.event_writer import Monitor
+from leo_tf.monitoring.event_writer import EventWriter
 from leo_tf.monitoring.tags import ACCURACY, BEST_ACCURACY, LOSS
 from leo_tf.reports.results import flags
 from leo_tf.reports.table import Table
@@ -31,7 +31,10 @@ METRICS = {
 
 
 def show(
-    monitor: Monitor, config: Config, splits: Mapping[str, Split], workdir: pathlib.Path
+    monitor: EventWriter,
+    config: Config,
+    splits: Mapping[str, Split],
+    workdir: pathlib.Path,
 ) -> None:
     """Writes settings and data of a run, and the command that starts or resumes it."""
     name, settings = title(workdir.resolve()), given(config)

@@ -13,7 +13,7 @@ from leo_tf.configs.schema import Config
 from leo_tf.evaluation.intervals import Interval
 from leo_tf.evaluation.results import remark
 from leo_tf.model.learner import Learner
-from leo_tf.monitoring.event_writer import Monitor
+from leo_tf.monitoring.event_writer import EventWriter
 from leo_tf.monitoring.tags import ACCURACY, BEST_ACCURACY, LOSS, NOT_FINITE, tag_of
 from leo_tf.runs.training_state import Averages, TrainingState
 
@@ -31,7 +31,7 @@ class TrainingMonitor:
 
     def __init__(
         self,
-        monitor: Monitor,
+        monitor: EventWriter,
         learner: Learner,
         optimizer: keras.optimizers.Adam,
         config: Config,

@@ -27,7 +27,7 @@ from leo_tf.evaluation.calibration import count_bins
 from leo_tf.files import write_file
 from leo_tf.methods.registry import method_of
 from leo_tf.model.learner import Learner, adapt_and_score, loss_parts
-from leo_tf.monitoring.event_writer import Monitor
+from leo_tf.monitoring.event_writer import EventWriter
 from leo_tf.monitoring.tags import ACCURACY, tag_of
 from leo_tf.reports import figures, mosaics
 from leo_tf.reports.mosaics import CARD
@@ -49,7 +49,7 @@ class ValidationMonitor:
 
     def __init__(
         self,
-        monitor: Monitor,
+        monitor: EventWriter,
         learner: Learner,
         config: Config,
         split: Split,
@@ -78,7 +78,7 @@ class ValidationMonitor:
         rows, episode = self._episodes
         adapted, logits = adapt_and_score(self.learner, episode)  # [B, N, Q, N]
         parts = loss_parts(adapted, logits, episode.query_labels)
-        groups = {"loss_parts": parts, "inner_loop": adapted.health}
+        groups = {"loss_parts": parts, "inner_loop": adapted.diagnostics}
         scalars = {
             tag_of(f"{group}/{name}"): float(value)
             for group, values in groups.items()

@@ -19,8 +19,8 @@ SURETY = "NLL", "ECE in %", "at T"
 _RATES = "method", "by", "FPR", "false alarms", "found", "coverage", "size"
 
 
-def as_json(results: Results, **facts: Any) -> dict:
-    """Returns the content of results.json: numbers with intervals, then `facts`."""
+def as_json(results: Results, **metadata: Any) -> dict:
+    """Returns the content of results.json: numbers with intervals, then `metadata`."""
     methods: dict[str, dict[str, Any]] = {
         name: {**accuracy.as_dict(), "loss": finite(results.losses[name])}
         for name, accuracy in results.methods.items()
@@ -34,7 +34,7 @@ def as_json(results: Results, **facts: Any) -> dict:
         **({name: difference.as_dict()} if difference else {}),
         "episodes": results.episodes,
         "interval": "95 % over episodes",
-        **facts,
+        **metadata,
     }
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import tensorflow as tf
 
-from leo_tf.errors import CheckpointError, DiskError, shown
+from leo_tf.errors import CheckpointError, DiskError, quoted
 from leo_tf.files import (
     AnyPath,
     flush_to_disk,
@@ -246,7 +246,7 @@ def _readable(directory: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         where, expected = str(directory), "a readable directory"
-        raise CheckpointError(where, expected, shown(str(error))) from error
+        raise CheckpointError(where, expected, quoted(str(error))) from error
 
 
 def _read_pointer(path: pathlib.Path) -> int | None:
@@ -257,10 +257,10 @@ def _read_pointer(path: pathlib.Path) -> int | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise CheckpointError(str(path), expected, shown(str(error))) from error
+        raise CheckpointError(str(path), expected, quoted(str(error))) from error
     step = pointer.get("step") if isinstance(pointer, dict) else None
     if type(step) is not int:
-        raise CheckpointError(str(path), expected, f"step {shown(step)}")
+        raise CheckpointError(str(path), expected, f"step {quoted(step)}")
     return step
 
 

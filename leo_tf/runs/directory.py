@@ -31,7 +31,7 @@ from leo_tf.errors import (
     HeldError,
     InputError,
     LeoError,
-    shown,
+    quoted,
 )
 from leo_tf.files import AnyPath, make_directory, read_json, to_json, write_file
 
@@ -95,7 +95,7 @@ class RunDirectory:
             str(self.path).encode()
         except UnicodeEncodeError:  # bytes that are not UTF-8
             expected = "a path in UTF-8, as TensorFlow writes it"
-            raise InputError(shown(str(self.path)), expected, "other bytes") from None
+            raise InputError(quoted(str(self.path)), expected, "other bytes") from None
         is_new = not os.path.lexists(self.path)
         with contextlib.ExitStack() as held:
             try:
@@ -125,7 +125,7 @@ class RunDirectory:
             hint = "Its runs are in directories below it." if job else ""
             raise InputError(str(self.path), expected, received, hint) from None
         except (OSError, ValueError) as error:
-            raise InputError(str(path), "JSON", shown(str(error))) from error
+            raise InputError(str(path), "JSON", quoted(str(error))) from error
         return Config.from_dict(values, source=str(path))
 
     def begun_config(self) -> Config | None:
@@ -168,7 +168,7 @@ class RunDirectory:
         except BlockingIOError:
             holder = os.pread(lock, 200, 0).decode(errors="replace").strip()
             expected = "no other process training here"
-            received = shown(holder or "another process")
+            received = quoted(holder or "another process")
             raise HeldError(str(self.path), expected, received) from None
         except OSError as error:  # a network file system may have no locks
             raise DiskError(str(self.path), "to lock it", str(error)) from error
@@ -185,7 +185,7 @@ class RunDirectory:
             return [name for name in names if (self.path / name).exists()]
         except OSError as error:
             expected = "a directory that can be read"
-            raise InputError(str(self.path), expected, shown(str(error))) from error
+            raise InputError(str(self.path), expected, quoted(str(error))) from error
 
     def _check(self, config: Config, allow_changes: bool, console: Console) -> None:
         found = self._found("checkpoints", "best", "results.json", JOB_FILE)
@@ -224,7 +224,7 @@ def job_of(path: pathlib.Path) -> str | None:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         expected = "a JSON object with a `mode`"
-        raise InputError(str(file), expected, shown(str(error))) from error
+        raise InputError(str(file), expected, quoted(str(error))) from error
     return mode
 
 
@@ -251,7 +251,9 @@ class Change(NamedTuple):
     now: object
 
     def __str__(self) -> str:
-        return f"{self.field} is {shown(self.before)} there and {shown(self.now)} here"
+        return (
+            f"{self.field} is {quoted(self.before)} there and {quoted(self.now)} here"
+        )
 
 
 def check_changes(
@@ -267,7 +269,7 @@ def check_changes(
     for title in ("field", "the run's", "now"):
         table.add_column(title, overflow="fold")
     for change in changes:
-        table.add_row(change.field, shown(change.before), shown(change.now))
+        table.add_row(change.field, quoted(change.before), quoted(change.now))
     console.table(table)
     if not allowed:
         raise refusal

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from leo_tf.configs.schema import Config
 from leo_tf.data_pipeline.dataset import Split
-from leo_tf.errors import CheckpointError, InputError, shown
+from leo_tf.errors import CheckpointError, InputError, quoted
 from leo_tf.evaluation.confidence import Confidence
 from leo_tf.files import read_json
 from leo_tf.methods.ensemble import Mix
@@ -29,7 +29,7 @@ def read_confidence(directory: pathlib.Path, step: int) -> Confidence | None:
     except (OSError, ValueError) as error:
         hint = "Remove it, and the command that trained the run writes it again."
         expected = "the confidence fitted to validation episodes"
-        raise InputError(str(path), expected, shown(str(error)), hint) from error
+        raise InputError(str(path), expected, quoted(str(error)), hint) from error
     return found if found.step == step else None
 
 
@@ -45,7 +45,7 @@ def read_mix(directory: pathlib.Path, step: int, other: str) -> Mix:
     try:
         found = Mix.from_dict(read_json(path, _MOST_BYTES))
     except (OSError, ValueError) as error:
-        raise CheckpointError(str(path), expected, shown(str(error)), hint) from error
+        raise CheckpointError(str(path), expected, quoted(str(error)), hint) from error
     if (found.step, found.other) != (step, other):
         theirs = f"of step {found.step} with {found.other}"
         raise CheckpointError(str(path), expected, theirs, hint)

@@ -10,7 +10,7 @@ import pathlib
 import stat
 from typing import Any, NamedTuple
 
-from leo_tf.errors import CheckpointError, shown
+from leo_tf.errors import CheckpointError, quoted
 from leo_tf.files import read_json, to_json
 
 NAME = "manifest.json"
@@ -32,7 +32,7 @@ class Checkpoint(NamedTuple):
     step: int
     manifest: dict
 
-    def fact(self, name: str, kind: type) -> Any:
+    def entry(self, name: str, kind: type) -> Any:
         """Returns the manifest's value of `name`.
 
         Raises:
@@ -41,7 +41,7 @@ class Checkpoint(NamedTuple):
         value = self.manifest.get(name)
         if type(value) is not kind:
             where = f"{self.path / NAME}: `{name}`"
-            raise CheckpointError(where, f"a {kind.__name__}", shown(value))
+            raise CheckpointError(where, f"a {kind.__name__}", quoted(value))
         return value
 
 
@@ -80,16 +80,16 @@ def read(directory: pathlib.Path, step: int) -> Checkpoint:
             path = directory / name
             received = _digest(path, expected.get("size"))
             if received != expected:
-                raise CheckpointError(str(path), shown(expected), shown(received))
+                raise CheckpointError(str(path), quoted(expected), quoted(received))
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
         where, expected = str(path), "a readable checkpoint"
-        raise CheckpointError(where, expected, shown(str(error))) from error
+        raise CheckpointError(where, expected, quoted(str(error))) from error
     except OSError as error:
         hint = "Try again. If the file is lost for good, move the directory away."
         where, disk = str(path), "a disk that can be read"
-        raise UnreadableError(where, disk, shown(str(error)), hint) from error
+        raise UnreadableError(where, disk, quoted(str(error)), hint) from error
     return Checkpoint(directory, step, manifest)
 
 
@@ -108,16 +108,16 @@ def _check(manifest, path: pathlib.Path, step: int):
     for name, expected in (("format", FORMAT), ("step", step)):
         received = manifest.get(name)
         if received != expected or type(received) is not int:
-            received = f"{name} {shown(received)}"
+            received = f"{name} {quoted(received)}"
             raise CheckpointError(str(path), f"{name} {expected}", received)
     files = manifest.get("files")
     if not isinstance(files, dict) or not files:
-        raise CheckpointError(f"{path}: `files`", "names of files", shown(files))
+        raise CheckpointError(f"{path}: `files`", "names of files", quoted(files))
     for name, digest in files.items():
         is_below = name == os.path.basename(name) and name not in ("", ".", "..")
         if not (is_below and name.isprintable() and isinstance(digest, dict)):
             where = f"{path}: `files`"
-            raise CheckpointError(where, "files of this directory", shown(name))
+            raise CheckpointError(where, "files of this directory", quoted(name))
 
 
 def _digest(path: pathlib.Path, size=None) -> dict:

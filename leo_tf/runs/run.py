@@ -16,7 +16,7 @@ from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.feature_files import made_by
 from leo_tf.data_pipeline.sources import SPLITTING, Data, write_data
 from leo_tf.environment import device, versions
-from leo_tf.errors import CheckpointError, FlagError, InputError, shown
+from leo_tf.errors import CheckpointError, FlagError, InputError, quoted
 from leo_tf.evaluation import confidence
 from leo_tf.evaluation.confidence import Confidence
 from leo_tf.evaluation.intervals import Interval
@@ -133,16 +133,16 @@ class Run:
 
     def check_data(self, splits: Mapping[str, Split]) -> None:
         """Refuses data other than the run began with, unless changes are allowed."""
-        begun = self.newest.fact("data", dict) if self.newest else {}
+        begun = self.newest.entry("data", dict) if self.newest else {}
         other = [
             Change(f"data of {name}", begun.get(name), split.digest)
             for name, split in splits.items()
             if self.newest and split.digest != begun.get(name)
         ]
         if other:
-            digest = shown(other[0].before)
+            digest = quoted(other[0].before)
             expected = f"the data this run began with, of digest {digest}"
-            received = f"data of digest {shown(other[0].now)}"
+            received = f"data of digest {quoted(other[0].now)}"
             first = splits[other[0].field.removeprefix("data of ")]
             refusal = InputError(first.source, expected, received, HINT.format("data"))
             check_changes(other, self.allow_changes, refusal, self.console)
@@ -178,7 +178,7 @@ class Run:
           CheckpointError: if it is damaged or lost.
         """
         if is_fitted(self.config):
-            digest = checkpoint.fact("transform", str)
+            digest = checkpoint.entry("transform", str)
             self.transform = load(self.path / _TRANSFORM, digest)
 
     def confidence(self, best: Checkpoint) -> Confidence | None:
@@ -249,14 +249,14 @@ class Run:
         best = self.checkpoints.best()
         if self.learner is None:
             self.read_transform(best)
-            size = best.fact("embedding_size", int)
+            size = best.entry("embedding_size", int)
             self.learner = build(self.config, size, self.transform)
         mine = {v.path: v.value for v in self.learner.trainable_variables}
         restore_variables(best.path, mine)
         found = None if alone else self.mix(best)
         self.learner = without_other(self.learner)
         if found is not None:
-            size = best.fact("embedding_size", int)
+            size = best.entry("embedding_size", int)
             given = self.learner, self.config, found, size, self.transform
             self.learner = ensemble(*given)
         return best
@@ -303,7 +303,7 @@ def open_run(
                 expected = f"{run.newest.step} or more: so many steps are done"
                 raise FlagError("--num_steps", expected, str(config.run.num_steps))
             if config.run.jit == "auto":  # as the run began, whatever its length
-                run.jit = run.newest.fact("jit", bool)
+                run.jit = run.newest.entry("jit", bool)
         yield run
 
 
@@ -336,8 +336,8 @@ def with_data(
         for name in SPLITTING:
             given, theirs = getattr(config.data, name), getattr(data.source, name)
             if given not in (getattr(DataConfig(), name), theirs):
-                expected = f"{shown(theirs)}, as given to load_data"
-                raise FlagError(f"--{name}", expected, shown(given))
+                expected = f"{quoted(theirs)}, as given to load_data"
+                raise FlagError(f"--{name}", expected, quoted(given))
         config = config.replace(**data.settings())
         if data.in_memory:
             place = RunDirectory(workdir or default_workdir(config)).path / _DATA

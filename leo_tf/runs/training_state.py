@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 
 from leo_tf.configs.schema import Config
-from leo_tf.errors import CheckpointError, shown
+from leo_tf.errors import CheckpointError, quoted
 from leo_tf.evaluation.intervals import Interval
 from leo_tf.files import finite
 from leo_tf.runs.checkpoints import Checkpoint
@@ -182,7 +182,7 @@ class TrainingState:
             progress = cls(**fields, since_validation=averages)
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             expected = "the fields of this version of leo-tf"
-            received = shown(f"{type(error).__name__}: {error}")
+            received = quoted(f"{type(error).__name__}: {error}")
             raise CheckpointError(where, expected, received) from error
         if progress.step != checkpoint.step:
             expected, received = f"step {checkpoint.step}", f"step {progress.step}"
@@ -201,7 +201,7 @@ def _checked(record) -> dict:
 
 def _integer(value) -> int:
     if type(value) is not int or not 0 <= value <= _LARGEST_INTEGER:
-        raise TypeError(f"{shown(value)} for an integer")
+        raise TypeError(f"{quoted(value)} for an integer")
     return value
 
 
@@ -210,5 +210,5 @@ def _number(value) -> float:
     if value is None:
         return math.nan
     if type(value) not in (int, float):
-        raise TypeError(f"{shown(value)} for a number")
+        raise TypeError(f"{quoted(value)} for a number")
     return float(value)

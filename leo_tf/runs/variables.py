@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 
-from leo_tf.errors import CheckpointError, shown
+from leo_tf.errors import CheckpointError, quoted
 
 _PREFIX = "variables"
 _PATTERNS = frozenset("*?[]{}\\")
@@ -83,5 +83,5 @@ def _read(
         raise CheckpointError(where, expected, "nothing") from error
     except tf.errors.OpError as error:
         expected = f"a readable {dtype.name}"
-        raise CheckpointError(where, expected, shown(error.message)) from error
+        raise CheckpointError(where, expected, quoted(error.message)) from error
     return value

@@ -218,9 +218,9 @@ class Classifier:
         It has plain arrays and no pickle. It omits the model, which `load` takes.
         """
         self._check_fitted()
-        health = np.array([self.support_loss_, self.support_accuracy_])
+        diagnostics = np.array([self.support_loss_, self.support_accuracy_])
         fitted = self.classifier_, self.classes_, self.support_, self.support_labels_
-        arrays: dict[str, Any] = dict(zip(_SAVED, (*fitted, health)))
+        arrays: dict[str, Any] = dict(zip(_SAVED, (*fitted, diagnostics)))
         if (names := self._names()) is not None:
             arrays[_NAMES] = names.astype(str)
         target = pathlib.Path(path)
@@ -315,11 +315,11 @@ class Classifier:
         if isinstance(model, LocalModel) and (beyond := model.beyond_test(codes)):
             warnings.warn(beyond, stacklevel=3)
         adapted = model("adapt", {"support": features, "labels": codes})
-        health = adapted["support_loss"], adapted["support_accuracy"]
+        diagnostics = adapted["support_loss"], adapted["support_accuracy"]
         self._model = model
         made = adapted["classifier"].astype(np.float32)  # JSON may have whole numbers
         fitted = made, classes, features, labels
-        return self._keep(*fitted, health, names)
+        return self._keep(*fitted, diagnostics, names)
 
     def _keep(self, *arrays: Any) -> "Classifier":
         """Stores arrays in the order of `_SAVED`, then names of features or None."""

@@ -187,13 +187,13 @@ def checked_share(name: str, share: Any) -> float:
 
 def fit_together(arrays: Sequence[np.ndarray], names: np.ndarray | None = None) -> bool:
     """Tells whether arrays of `Classifier.save` belong to one classifier."""
-    classifier, classes, support, labels, health = arrays
+    classifier, classes, support, labels, diagnostics = arrays
     ranks = [array.ndim for array in arrays]
     return (
         ranks == [2, 1, 2, 1, 1]
         and len(classifier) == len(classes)
         and len(support) == len(labels)
-        and len(health) == 2
+        and len(diagnostics) == 2
         and (names is None or names.shape == support.shape[1:])
         and classifier.dtype == support.dtype == np.float32
         and np.array_equal(np.unique(labels), classes)

@@ -34,7 +34,7 @@ class Served(NamedTuple):
 
     version: int
     model: LocalModel
-    facts: dict[str, Any]  # export.json; empty if it has none
+    metadata: dict[str, Any]  # export.json; empty if it has none
     signature_def: dict[str, Any]  # as TensorFlow Serving's metadata shows it
 
 
@@ -148,40 +148,40 @@ def _files(directory: pathlib.Path) -> list[tuple[str, int, int]]:
 
 def _load(version: int, path: pathlib.Path) -> Served:
     """Loads a version and tests that it is complete and answers; may raise anything."""
-    facts, model = _checked_facts(path), LocalModel(path)
+    metadata, model = _checked_metadata(path), LocalModel(path)
     # Methods that see all queries together have no others.
     only = set(model.signatures) <= {"classify", _DEFAULT, *_OF_PICTURES}
     for signature in (_DEFAULT,) if only else _NEEDED:
         model.inputs(signature)
-    _try(model, facts)
+    _try(model, metadata)
     graph = (path / "saved_model.pb").read_bytes()
     saved = saved_model_pb2.SavedModel.FromString(graph)
     signatures = saved.meta_graphs[0].signature_def
     described = {name: _described(signatures[name]) for name in sorted(signatures)}
-    return Served(version, model, facts, described)
+    return Served(version, model, metadata, described)
 
 
-def _checked_facts(path: pathlib.Path) -> dict[str, Any]:
+def _checked_metadata(path: pathlib.Path) -> dict[str, Any]:
     """Returns the content of export.json, after checking the files' digests."""
     try:
-        facts = json.loads((path / "export.json").read_text("utf-8"))
+        metadata = json.loads((path / "export.json").read_text("utf-8"))
     except FileNotFoundError:  # another SavedModel has none
         return {}
-    for name, digest in facts["files"].items():
+    for name, digest in metadata["files"].items():
         received = hashlib.sha256((path / name).read_bytes()).hexdigest()
         if received != digest:
             raise InputError(str(path / name), f"SHA-256 {digest}", received)
-    return facts
+    return metadata
 
 
-def _try(model: LocalModel, facts: Mapping[str, Any]) -> None:
+def _try(model: LocalModel, metadata: Mapping[str, Any]) -> None:
     """Makes a first request of each kind, the slowest one, before any user's."""
     if "embed_images" in model.signatures:
         model("embed_images", {"images": np.array([_PICTURE], object)})
-    size = model.inputs(_DEFAULT)["support"].shape[-1] or facts.get("embedding_size")
+    size = model.inputs(_DEFAULT)["support"].shape[-1] or metadata.get("embedding_size")
     if not size:
         return
-    way = facts.get("way") or 2  # some methods have only one
+    way = metadata.get("way") or 2  # some methods have only one
     support = np.random.default_rng(0).normal(size=(way, size)).astype(np.float32)
     inputs = {"support": support, "labels": np.arange(way)}
     model(_DEFAULT, {**inputs, "queries": support})

@@ -26,7 +26,7 @@ from leo_tf.serving.closed_forms import CLOSED_FORMS, ClosedForm
 from leo_tf.serving.rest_model import RestModel
 
 _SHOWN_CHARACTERS = 200
-_MOST_FACTS_BYTES = 2**22  # hundreds of times their size
+_MOST_METADATA_BYTES = 2**22  # hundreds of times their size
 Source = str | os.PathLike[str]
 
 
@@ -164,7 +164,7 @@ def _in_words(said: str, inputs: Mapping[str, Any]) -> str:
 def _metadata(path: pathlib.Path) -> dict[str, Any]:
     try:
         with (path / "export.json").open("rb") as file:
-            return dict(json.loads(file.read(_MOST_FACTS_BYTES)))
+            return dict(json.loads(file.read(_MOST_METADATA_BYTES)))
     except (OSError, ValueError, TypeError, RecursionError):
         return {}  # another SavedModel has none
 

@@ -26,7 +26,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from leo_tf.errors import RequestError, shown
+from leo_tf.errors import RequestError, quoted
 from leo_tf.serving import pages
 from leo_tf.serving.metrics import Metrics
 from leo_tf.serving.model_versions import Served, Versions
@@ -160,7 +160,7 @@ class Rest:
         return HTMLResponse(page(self._description()), headers=pages.HEADERS)
 
     async def page(self, request: Request) -> Response:
-        """Returns a file of the page, or the model's facts for it."""
+        """Returns a file of the page, or the model's metadata for it."""
         path = request.scope["path"]
         if path == pages.MODEL:
             about = pages.about(self._versions.require(), self._most_bytes)
@@ -283,4 +283,4 @@ def _compute(
 
 def _inline(text: str) -> str:
     """Returns text of a request, escaped and shortened, without quotes."""
-    return shown(text)[1:-1]
+    return quoted(text)[1:-1]

@@ -15,7 +15,6 @@ import typing
 from collections.abc import Collection
 
 from leo_tf.console import SILENT, Console
-from leo_tf.environment import device, import_tensorflow
 from leo_tf.errors import FlagError
 
 if typing.TYPE_CHECKING:
@@ -40,8 +39,8 @@ _SECONDS_IDLE = 75
 _MOST_CONNECTIONS = 900
 
 
-def start_up() -> None:
-    """Checks that the extra `serve` is installed, then loads TensorFlow (seconds).
+def check_installed() -> None:
+    """Checks that the extra `serve` is installed.
 
     Raises:
       FlagError: if the packages of the extra are not installed.
@@ -51,8 +50,6 @@ def start_up() -> None:
             expected = "the packages of the extra `serve`"
             hint = "pip install 'leo-tf[serve]' installs them."
             raise FlagError("--mode=serve", expected, f"no {package}", hint)
-    import_tensorflow()
-    device()
 
 
 def serve(
@@ -80,7 +77,7 @@ def serve(
       InputError: if the directory has no version that works.
       SystemExit: with status 0, at a signal.
     """
-    start_up()
+    check_installed()
     import uvicorn
 
     from leo_tf.serving.model_versions import Versions
@@ -143,7 +140,7 @@ def bound(host: str, port: int) -> socket.socket:
 def _described(served: "Served", listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     where = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    method = served.facts.get("method", "model")
+    method = served.metadata.get("method", "model")
     tested = ""
     if served.model.tested is not None:
         way, shot = served.model.tested

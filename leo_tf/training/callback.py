@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leo_tf.errors import CallbackError, DiskError, FlagError, shown
+from leo_tf.errors import CallbackError, DiskError, FlagError, quoted
 from leo_tf.files import write_file
 from leo_tf.runs.run import Run
 
@@ -93,7 +93,7 @@ def call_all(callbacks: Sequence[Callback], hook: str, *arguments: Any) -> bool:
             answers.append(getattr(callback, hook)(*arguments) is True)
         except Exception as error:  # whatever it is, the error names the callback
             where = f"callback {type(callback).__name__}.{hook}"
-            received = shown(f"{type(error).__name__}: {error}")
+            received = quoted(f"{type(error).__name__}: {error}")
             hint = "The last checkpoint stays; the run can be resumed from it."
             raise CallbackError(where, "no exception", received, hint) from error
     return any(answers)

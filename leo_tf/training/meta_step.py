@@ -38,7 +38,7 @@ def meta_gradients(
     Returns:
       [] loss; a gradient for each of `learner.trainable_variables`, zero where the
       loss does not depend on the variable; a dict of [] numbers: loss, its parts,
-      accuracy, the method's `health`.
+      accuracy, the method's `diagnostics`.
     """
     with tf.GradientTape() as tape:
         adapted, logits = adapt_and_score(learner, episode, training=True, noise=noise)
@@ -52,7 +52,7 @@ def meta_gradients(
         "loss": loss,
         "accuracy": tf.reduce_mean(accuracy(logits, episode.query_labels)),
         **{f"loss_parts/{name}": part for name, part in parts.items()},
-        **{f"inner_loop/{name}": value for name, value in adapted.health.items()},
+        **{f"inner_loop/{name}": value for name, value in adapted.diagnostics.items()},
     }
     return loss, gradients, metrics
 

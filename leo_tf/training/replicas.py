@@ -26,7 +26,7 @@ from leo_tf.data_pipeline.episode import Episode
 from leo_tf.data_pipeline.sampler import drawn_shapes
 from leo_tf.data_pipeline.sources import Data
 from leo_tf.environment import versions
-from leo_tf.errors import FlagError, check_not_forked, shown
+from leo_tf.errors import FlagError, check_not_forked, quoted
 from leo_tf.methods.registry import build
 from leo_tf.model.learner import Learner
 from leo_tf.training import meta_step as alone
@@ -107,10 +107,10 @@ class Replicas:
             optimizer.iterations.assign_add(1)
 
 
-def start(config: Config, tell: Callable[[str], None]) -> Replicas:
+def start(config: Config, say: Callable[[str], None]) -> Replicas:
     """Returns the replicas of `--strategy`. Call it before any TensorFlow operation.
 
-    It waits until all other workers have started, if there are any. `tell` shows a line
+    It waits until all other workers have started, if there are any. `say` shows a line
     to the user.
 
     Raises:
@@ -119,13 +119,13 @@ def start(config: Config, tell: Callable[[str], None]) -> Replicas:
     check_not_forked()
     if config.run.strategy == "none":
         return Replicas()
-    replicas = _mirrored(tell) if config.run.strategy == "mirrored" else _workers(tell)
+    replicas = _mirrored(say) if config.run.strategy == "mirrored" else _workers(say)
     tasks = config.episodes.meta_batch_size
     if tasks % replicas.count:
         expected = f"a multiple of {replicas.count}, the number of replicas"
         raise FlagError("--meta_batch_size", expected, str(tasks))
     if replicas.workers.is_chief:
-        tell(f"Replicas: {replicas.count}, with {tasks // replicas.count} tasks each.")
+        say(f"Replicas: {replicas.count}, with {tasks // replicas.count} tasks each.")
     return replicas
 
 
@@ -240,23 +240,23 @@ def check_same(replicas: Replicas, config: Config, split: Split) -> None:
     replicas.workers.check_same(json.dumps(common, sort_keys=True))
 
 
-def _mirrored(tell) -> Replicas:
+def _mirrored(say) -> Replicas:
     """Returns replicas on all GPUs, or on all logical CPU devices, usually one."""
     devices = tf.config.list_logical_devices("GPU")
     if not devices:
-        tell("There is no GPU: --strategy=mirrored makes nothing faster.")
+        say("There is no GPU: --strategy=mirrored makes nothing faster.")
         devices = tf.config.list_logical_devices("CPU")
     return Replicas(_mirrored_strategy(tuple(device.name for device in devices)))
 
 
-def _workers(tell) -> Replicas:
+def _workers(say) -> Replicas:
     count, is_chief = read_cluster(os.environ)
-    tell(f"Waiting for {count} workers.")
+    say(f"Waiting for {count} workers.")
     try:
         strategy = _multi_worker_strategy()
     except tf.errors.OpError as error:
         expected = "addresses at which the workers can be reached"
-        raise FlagError(VARIABLE, expected, shown(error.message)) from error
+        raise FlagError(VARIABLE, expected, quoted(error.message)) from error
     # TensorFlow has replaced the handler of SIGTERM by one that does nothing.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))

@@ -18,7 +18,7 @@ from leo_tf.errors import DiskError, DivergedError, Stopped
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.intervals import interval
 from leo_tf.model.learner import Learner
-from leo_tf.monitoring.event_writer import Monitor
+from leo_tf.monitoring.event_writer import EventWriter
 from leo_tf.monitoring.profiler import Profile
 from leo_tf.monitoring.training import TrainingMonitor
 from leo_tf.runs.checkpoints import Checkpoint, Checkpoints
@@ -57,7 +57,7 @@ class Trainer:
     episodes: Callable[[int], tf.data.Dataset]
     validate: Callable[[Callable], EpisodeScores]
     checkpoints: Checkpoints
-    monitor: Monitor
+    monitor: EventWriter
     metadata: dict
     until: int | None = None
     jit: bool = False
@@ -87,11 +87,11 @@ class Trainer:
         return last if self.until is None else min(self.until, last)
 
     def resume(
-        self, checkpoint: Checkpoint, tell: Callable[[str], None] = SILENT.warn
+        self, checkpoint: Checkpoint, warn: Callable[[str], None] = SILENT.warn
     ) -> None:
         """Resumes from a checkpoint: variables, best step so far and history.
 
-        If the best checkpoint is lost, `tell` is called and the best remaining one
+        If the best checkpoint is lost, `warn` is called and the best remaining one
         replaces it.
 
         Raises:
@@ -107,8 +107,8 @@ class Trainer:
         wanted, reasons = state.best_step, list[str]()
         state.find_best(lambda step: self.checkpoints.is_whole(step, reasons.append))
         if state.best_step != wanted:
-            tell(f"skipped: {reasons[0]}")
-            tell(f"The best checkpoint is now that of step {state.best_step}.")
+            warn(f"skipped: {reasons[0]}")
+            warn(f"The best checkpoint is now that of step {state.best_step}.")
             self.checkpoints.set_aside(wanted)
         # It may not have been marked, or a later marked one may be lost.
         self.checkpoints.mark_best(state.best_step)

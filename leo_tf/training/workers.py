@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from leo_tf.errors import FlagError, WorkerError, shown
+from leo_tf.errors import FlagError, WorkerError, quoted
 
 VARIABLE = "TF_CONFIG"
 _ADDRESS = r"[^\s:]+:\d{1,5}|\[[0-9a-fA-F:.]+\]:\d{1,5}"
@@ -121,7 +121,7 @@ def read_cluster(environment: Mapping[str, str]) -> tuple[int, bool]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
-        raise _error("JSON", shown(text)) from None
+        raise _error("JSON", quoted(text)) from None
     cluster = _object(_object(values, "").get("cluster"), "`cluster`")
     task = _object(values.get("task"), "`task`")
     for job, addresses in cluster.items():
@@ -129,29 +129,29 @@ def read_cluster(environment: Mapping[str, str]) -> tuple[int, bool]:
     job, index = task.get("type"), task.get("index")
     addresses = cluster.get(job) if isinstance(job, str) else None
     if addresses is None:
-        raise _error("a `task` whose `type` is in `cluster`", shown(job))
+        raise _error("a `task` whose `type` is in `cluster`", quoted(job))
     if type(index) is not int or not 0 <= index < len(addresses):
         expected = f"a `task` whose `index` is from 0 to {len(addresses) - 1}"
-        raise _error(expected, shown(index))
+        raise _error(expected, quoted(index))
     chief = ("chief" if "chief" in cluster else "worker", 0)
     return sum(map(len, cluster.values())), (job, index) == chief
 
 
 def _check_job(job: str, addresses):
     if job not in ("chief", "worker"):
-        raise _error("only chief and worker in `cluster`", shown(job))
+        raise _error("only chief and worker in `cluster`", quoted(job))
     if not isinstance(addresses, list) or not addresses:
-        raise _error(f"a list of addresses for {job}", shown(addresses))
+        raise _error(f"a list of addresses for {job}", quoted(addresses))
     for address in addresses:
         if not isinstance(address, str) or not re.fullmatch(_ADDRESS, address):
-            raise _error("addresses such as host:2222", shown(address))
+            raise _error("addresses such as host:2222", quoted(address))
     if job == "chief" and len(addresses) > 1:
         raise _error("one chief", f"{len(addresses)}")
 
 
 def _object(value, name: str) -> dict:
     if not isinstance(value, dict):
-        raise _error(f"{name} as a JSON object".strip(), shown(value))
+        raise _error(f"{name} as a JSON object".strip(), quoted(value))
     return value
 
 

@@ -130,13 +130,13 @@ def test_a_bad_row_is_named_and_nothing_is_kept(tmp_path, features, value, messa
 def test_what_a_kill_leaves_is_written_again(tmp_path, features):
     path = write(tmp_path / "x.npy", features)
     rows = np.array(large_tables.unit_rows(load(path)))
-    [facts] = (tmp_path / "cache" / "tables").glob("*.json")
-    facts.unlink()
-    facts.with_suffix(".npy").write_bytes(b"half a")
+    [metadata] = (tmp_path / "cache" / "tables").glob("*.json")
+    metadata.unlink()
+    metadata.with_suffix(".npy").write_bytes(b"half a")
     np.testing.assert_array_equal(large_tables.unit_rows(load(path)), rows)
-    facts.with_suffix(".npy").write_bytes(b"damaged")  # JSON is there, rows are not
+    metadata.with_suffix(".npy").write_bytes(b"damaged")  # JSON is there, rows are not
     np.testing.assert_array_equal(large_tables.unit_rows(load(path)), rows)
-    assert json.loads(facts.read_text())["source"] == str(path)
+    assert json.loads(metadata.read_text())["source"] == str(path)
 
 
 def test_without_room_for_a_copy_it_is_read_into_memory(

@@ -135,7 +135,7 @@ def test_a_full_disk_or_a_closed_pipe_behind_the_log_ends_nothing(monkeypatch, c
             patched.setattr(progress, "LINE_SECONDS", 0.0)
             Console().say("hello")
             with ProgressLine("train", 3) as line:
-                line.advance(1, "facts")
+                line.advance(1, "metadata")
                 line.note("a note")
                 line.warn("a warning")
             with pytest.raises(OSError):

@@ -126,7 +126,7 @@ def write_model(
     model = Centroids(size, scale, max_classes, max_support)
     tf.saved_model.save(model, str(path), signatures=model.traced_functions)
     files = [file for file in path.rglob("*") if file.is_file()]
-    facts = {
+    metadata = {
         "method": "centroid",
         "embedding_size": size,
         "max_classes": max_classes,
@@ -137,7 +137,7 @@ def write_model(
             for file in files
         },
     }
-    (path / "export.json").write_text(json.dumps(facts))
+    (path / "export.json").write_text(json.dumps(metadata))
     return path
 
 

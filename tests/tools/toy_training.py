@@ -15,7 +15,7 @@ from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.pipeline import FeatureTable, episodes, mixed_episodes
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.model.learner import Adapted, class_scores
-from leo_tf.monitoring.event_writer import Monitor
+from leo_tf.monitoring.event_writer import EventWriter
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.training.meta_step import adam
 from leo_tf.training.trainer import Trainer
@@ -59,11 +59,11 @@ class Line(ProgressLine):
 
     def __init__(self, step=NEVER, action=None):
         super().__init__("train", 100, quiet=True)
-        self.step, self.action, self.facts, self.notes = step, action, [], []
+        self.step, self.action, self.details, self.notes = step, action, [], []
 
-    def advance(self, units, facts=""):
-        super().advance(units, facts)
-        self.facts.append(facts)
+    def advance(self, units, details=""):
+        super().advance(units, details)
+        self.details.append(details)
         if self.done == self.step:
             self.action()
 
@@ -126,7 +126,7 @@ def make_trainer(
         episodes=training_episodes if len(shapes) == 1 else mixed,
         validate=validate,
         checkpoints=Checkpoints(workdir, keep=10),
-        monitor=Monitor(workdir / "events"),
+        monitor=EventWriter(workdir / "events"),
         metadata={"data": "digest"},
     )
     newest = trainer.checkpoints.newest(pytest.fail)

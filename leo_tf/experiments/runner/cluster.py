@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any
 
-from leo_tf.errors import InputError, LeoError, Stopped, one_line, shown
+from leo_tf.errors import InputError, LeoError, Stopped, one_line, quoted
 from leo_tf.experiments.runner import machines, worker
 from leo_tf.experiments.runner.tasks import (
     HUNG_SECONDS,
@@ -153,7 +153,7 @@ class RayRunner:
         except self._ray.exceptions.TaskCancelledError:  # also by the user, in Ray
             self._note_stop(ended.task.name)
         except self._ray.exceptions.RayError as found:
-            how = shown(one_line(str(found).strip().partition("\n")[0]))
+            how = quoted(one_line(str(found).strip().partition("\n")[0]))
             self._again(ended, how)
 
     def _note_stop(self, name: str) -> None:
@@ -196,11 +196,11 @@ def _work(task: Task, number: int, board: Any) -> str:
     """Runs a task in a Ray process."""
     from leo_tf.experiments.runner import features
 
-    def tell(sign: Sign) -> None:
+    def send(sign: Sign) -> None:
         with contextlib.suppress(Exception):  # the driver's machine is lost
             board.put.remote(number, sign)
 
-    tell(Sign(task.name, f"on {socket.gethostname()}"))
+    send(Sign(task.name, f"on {socket.gethostname()}"))
     refusal = machines.other_code(task.code)
     try:
         if refusal:
@@ -208,4 +208,4 @@ def _work(task: Task, number: int, board: Any) -> str:
         features.check(pathlib.Path(task.features), task.splits, task.digest)
     except LeoError as error:
         return json.dumps(Sign(task.name, has_ended=True, error=as_dict(error)))
-    return json.dumps(worker.work(task, tell))
+    return json.dumps(worker.work(task, send))

@@ -19,7 +19,7 @@ import tensorflow as tf
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.pipeline import FeatureTable
 from leo_tf.data_pipeline.sampler import ClassIndex
-from leo_tf.errors import InputError, shown
+from leo_tf.errors import InputError, quoted
 from leo_tf.files import read_json, to_json, write_file
 
 # Limit of the JSON, a hundred times the class names of the largest data sets.
@@ -103,7 +103,7 @@ def _check_file(path: pathlib.Path, digest: str) -> None:
         received = str(error)
     if received != digest:
         hint = "All machines need the job's directory on one shared file system."
-        raise InputError(str(path), f"digest {digest}", shown(received), hint)
+        raise InputError(str(path), f"digest {digest}", quoted(received), hint)
 
 
 def _sha256(path: pathlib.Path) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from leo_tf.errors import Stopped, WorkerError, shown
+from leo_tf.errors import Stopped, WorkerError, quoted
 from leo_tf.experiments.runner import worker
 from leo_tf.experiments.runner.tasks import (
     HUNG_SECONDS,
@@ -96,7 +96,7 @@ class LocalRunner:
         try:
             error = self._outcome(task, slot)
         except Exception as found:  # whatever it is, an end is reported
-            received = f"{type(found).__name__}: {shown(str(found))}"
+            received = f"{type(found).__name__}: {quoted(str(found))}"
             error = as_dict(WorkerError(task.name, "a worker to train it", received))
             if (process := self._workers.pop(slot, None)) is not None:
                 process.end("")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from leo_tf.environment import code
-from leo_tf.errors import FlagError, InputError, one_line, shown
+from leo_tf.errors import FlagError, InputError, one_line, quoted
 from leo_tf.files import write_file
 
 # Time for a machine to confirm that it sees the directory.
@@ -46,7 +46,7 @@ def connect(address: str) -> tuple[Any, bool]:
         hint = "`ray start --head` starts one on this machine."
         expected = "the address of a running Ray cluster"
         text = f"{address}: {one_line(str(error).partition(chr(10))[0])}"
-        raise FlagError("--cluster", expected, shown(text), hint) from error
+        raise FlagError("--cluster", expected, quoted(text), hint) from error
     return ray, not was_open
 
 
@@ -88,7 +88,7 @@ def check_machines(ray: Any, path: pathlib.Path, environment: dict[str, str]) ->
         try:
             found = ray.get(checks, timeout=_CHECK_SECONDS)
         except ray.exceptions.RayError as error:
-            text = shown(one_line(str(error).strip().rpartition("\n")[2]))
+            text = quoted(one_line(str(error).strip().rpartition("\n")[2]))
             expected = "machines on which leo_tf can be imported"
             raise InputError("--cluster", expected, text) from error
     for refusal in filter(None, found):
@@ -105,7 +105,7 @@ def _check_here(path: str, token: str, theirs: dict[str, str]) -> tuple | None:
         received = str(error)
     if received != token:
         where, expected = os.path.dirname(path), f"the same directory on {name}"
-        return where, expected, shown(received), hint
+        return where, expected, quoted(received), hint
     return other_code(theirs)
 
 
@@ -115,7 +115,7 @@ def other_code(theirs: dict[str, str]) -> tuple | None:
         if mine != theirs.get(name) and name != "machine":
             where = f"{name} on {socket.gethostname()}"
             hint = "All machines need the same versions."
-            return where, shown(theirs.get(name)), shown(mine), hint
+            return where, quoted(theirs.get(name)), quoted(mine), hint
     return None
 
 

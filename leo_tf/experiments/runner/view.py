@@ -9,7 +9,7 @@ from leo_tf.experiments.runner.tasks import Sign, Task
 
 # A run without a sign of life for this many seconds is reported.
 _SILENT_SECONDS = 60.0
-_FACTS_WIDTH = 60
+_DETAILS_WIDTH = 60
 
 
 class View:
@@ -33,8 +33,8 @@ class View:
         terminal = Terminal(file=STDERR, highlight=False)
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(max(4, min(20, terminal.width - _FACTS_WIDTH))),
-            TextColumn("{task.fields[facts]}", markup=False),
+            BarColumn(max(4, min(20, terminal.width - _DETAILS_WIDTH))),
+            TextColumn("{task.fields[details]}", markup=False),
             console=terminal,
             disable=console.quiet or not terminal.is_terminal,
             transient=True,
@@ -44,7 +44,7 @@ class View:
         self._start = self._line = time.monotonic()
         self._bars.start()
         total = sum(task.steps for task in self._tasks.values())
-        self._total = self._bars.add_task("all runs", total=total, facts="starting")
+        self._total = self._bars.add_task("all runs", total=total, details="starting")
         return self
 
     def __exit__(self, *unused_error: object) -> None:
@@ -84,26 +84,26 @@ class View:
                 self.say(f"{name}: {sign.outcome}")
         elif name not in self._rows:
             task = self._tasks[name]
-            self._rows[name] = self._bars.add_task(name, total=task.steps, facts="")
+            self._rows[name] = self._bars.add_task(name, total=task.steps, details="")
             if task.said:
                 self.say(task.said)
 
     def _redraw(self) -> None:
         now = time.monotonic()
         for name, row in self._rows.items():
-            facts = self._silence(name, now) or self._texts[name]
-            self._bars.update(row, completed=self._steps[name], facts=facts)
+            details = self._silence(name, now) or self._texts[name]
+            self._bars.update(row, completed=self._steps[name], details=details)
         done = sum(
             self._tasks[name].steps if name in self._ended else steps
             for name, steps in self._steps.items()
         )
-        facts = self._facts(now)
-        self._bars.update(self._total, completed=done, facts=facts)
+        details = self._details(now)
+        self._bars.update(self._total, completed=done, details=details)
         is_plain = self._bars.disable and not self._console.quiet
         if is_plain and now - self._line >= LINE_SECONDS:
             self._line = now
             places = (f"; {name} {self._place(name, now)}" for name in self._rows)
-            print(f"{facts}{''.join(places)}", file=STDERR)
+            print(f"{details}{''.join(places)}", file=STDERR)
 
     def _place(self, name: str, now: float) -> str:
         steps, silence = self._tasks[name].steps, self._silence(name, now)
@@ -114,8 +114,8 @@ class View:
         silent = now - self._seen[name]
         return f"no sign for {clock(silent)}" if silent > _SILENT_SECONDS else ""
 
-    def _facts(self, now: float) -> str:
-        facts = f"{len(self._ended)} of {len(self._tasks)} runs done"
+    def _details(self, now: float) -> str:
+        details = f"{len(self._ended)} of {len(self._tasks)} runs done"
         made = sum(
             (self._steps[name] - first) * self._tasks[name].step_cost
             for name, first in self._first.items()
@@ -126,5 +126,5 @@ class View:
             if name not in self._ended
         )
         if not made:
-            return facts
-        return f"{facts}, {clock(left * (now - self._start) / made)} left"
+            return details
+        return f"{details}, {clock(left * (now - self._start) / made)} left"

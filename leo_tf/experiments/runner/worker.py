@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from leo_tf.console import STDERR, Console, ProgressLine
 from leo_tf.environment import import_tensorflow
-from leo_tf.errors import HeldError, LeoError, Stopped, WorkerError, shown
+from leo_tf.errors import HeldError, LeoError, Stopped, WorkerError, quoted
 from leo_tf.experiments.runner.tasks import Sign, Task, as_dict
 
 if TYPE_CHECKING:
@@ -47,18 +47,18 @@ def threads(count: int) -> dict[str, str]:
     return {**found, "TF_NUM_INTEROP_THREADS": str(count + 1)}
 
 
-def work(task: Task, tell: Callable[[Sign], None]) -> Sign:
+def work(task: Task, send: Callable[[Sign], None]) -> Sign:
     """Trains or resumes a run. Returns its last sign."""
-    console = _TellingConsole(task.name, tell)
+    console = _SendingConsole(task.name, send)
     error: LeoError | Stopped | None = None
     try:
-        with _giving_signs(task.name, tell):
+        with _giving_signs(task.name, send):
             _train(task, console)
     except (LeoError, Stopped) as found:
         error = found
     except Exception as found:  # whatever it is, the error names the run
         traceback.print_exc(file=STDERR)
-        received = f"{type(found).__name__}: {shown(str(found))}"
+        received = f"{type(found).__name__}: {quoted(str(found))}"
         hint = f"{task.log or 'The log of its worker'} has the traceback."
         error = WorkerError(task.name, "no exception", received, hint)
     return Sign(task.name, has_ended=True, error=as_dict(error) if error else None)
@@ -98,7 +98,7 @@ def _train(task: Task, console: Console) -> None:
 
 
 @contextlib.contextmanager
-def _giving_signs(name: str, tell: Callable[[Sign], None]) -> Iterator[None]:
+def _giving_signs(name: str, send: Callable[[Sign], None]) -> Iterator[None]:
     """Gives signs while the process computes, even if for long it reports nothing."""
     has_ended = threading.Event()
 
@@ -107,7 +107,7 @@ def _giving_signs(name: str, tell: Callable[[Sign], None]) -> Iterator[None]:
         while not has_ended.wait(_BEAT_SECONDS):
             now = time.process_time()
             if now - before >= _LEAST_CPU_SECONDS:
-                tell(Sign(name))
+                send(Sign(name))
             before = now
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -126,48 +126,48 @@ def _splits(directory: str, name: str) -> "Mapping[str, Split]":
     return features.read(pathlib.Path(directory), name)
 
 
-class _TellingConsole(Console):
+class _SendingConsole(Console):
     """Sends messages of a run to the parent process."""
 
-    def __init__(self, name: str, tell: Callable[[Sign], None]):
+    def __init__(self, name: str, send: Callable[[Sign], None]):
         super().__init__(quiet=True)
-        self._name, self._tell = name, tell
+        self._name, self._send = name, send
 
     def say(self, text: str) -> None:
         print(f"{self._name}: {text}", file=STDERR)
-        self._tell(Sign(self._name, text))
+        self._send(Sign(self._name, text))
 
     def warn(self, text: str) -> None:
         print(f"{self._name}: {text}", file=STDERR)
-        self._tell(Sign(self._name, text, is_warning=True))
+        self._send(Sign(self._name, text, is_warning=True))
 
     def progress(
         self, title: str, total: int, done: int = 0, unit: str = "steps"
     ) -> ProgressLine:
-        line = _TellingLine(title, total, done, unit, quiet=True)
-        line.run, line.tell = self._name, self._tell
+        line = _SendingLine(title, total, done, unit, quiet=True)
+        line.run, line.send = self._name, self._send
         return line
 
 
-class _TellingLine(ProgressLine):
+class _SendingLine(ProgressLine):
     run: str
-    tell: Callable[[Sign], None]
+    send: Callable[[Sign], None]
     _told = 0.0
 
-    def advance(self, units: int, facts: str = "") -> None:
-        super().advance(units, facts)
+    def advance(self, units: int, details: str = "") -> None:
+        super().advance(units, details)
         now = time.monotonic()
         if now - self._told >= _SIGN_SECONDS or self.done == self.total:
             self._told = now
-            self.tell(Sign(self.run, facts or self.title, self.done, self.total))
+            self.send(Sign(self.run, details or self.title, self.done, self.total))
 
     def note(self, text: str) -> None:
         print(f"{self.run}: {text}", file=STDERR)
-        self.tell(Sign(self.run, text))
+        self.send(Sign(self.run, text))
 
     def warn(self, text: str) -> None:
         print(f"{self.run}: {text}", file=STDERR)
-        self.tell(Sign(self.run, text, is_warning=True))
+        self.send(Sign(self.run, text, is_warning=True))
 
 
 def main() -> None:
@@ -178,7 +178,7 @@ def main() -> None:
         tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         busy, stopping, lock = threading.Event(), threading.Event(), threading.Lock()
 
-        def tell(sign: Sign) -> None:
+        def send(sign: Sign) -> None:
             # Of several threads; if the parent process has ended, nobody reads it.
             with lock, contextlib.suppress(OSError):
                 print(json.dumps(sign), file=answers, flush=True)
@@ -191,9 +191,9 @@ def main() -> None:
                 error = as_dict(Stopped(signal.SIGTERM))
                 ended = Sign(task.name, has_ended=True, error=error)
             else:
-                ended = work(task, tell)
+                ended = work(task, send)
             busy.clear()  # first, because the next task may follow at once
-            tell(ended)
+            send(ended)
 
 
 def _read(

@@ -96,12 +96,12 @@ class MAML(keras.layers.Layer, Learner):
         path = [tf.reduce_mean(loss) for loss in losses]
         first, last = path[0], path[-1]
         # The last loss is before the last step; one more would cost an evaluation.
-        health = {
+        diagnostics = {
             "support_loss_start": first,
             "support_loss_before_last_step": last,
             "grew/adaptation_lr_init": loss_grew(first, tf.stack(path), way),
         }
-        return Adapted(classifier, penalties={}, health=health)
+        return Adapted(classifier, penalties={}, diagnostics=diagnostics)
 
     def adapt_uneven(
         self, support: tf.Tensor, labels: tf.Tensor, way: tf.Tensor

@@ -41,20 +41,20 @@ def read_files() -> dict[str, tuple[bytes, str]]:
 
 
 def about(served: Served, max_request_bytes: int) -> dict[str, Any]:
-    """Returns the facts of a model that the page needs, without paths."""
-    facts = served.facts
-    method = str(facts.get("method", "the model"))
+    """Returns the metadata of a model that the page needs, without paths."""
+    metadata = served.metadata
+    method = str(metadata.get("method", "the model"))
     return {
         "title": _TITLES.get(method, method.replace("_", " ")),
         "version": served.version,
-        "tested": _tested(facts),
-        "embedding": _embedding(facts.get("embedding")),
+        "tested": _tested(metadata),
+        "embedding": _embedding(metadata.get("embedding")),
         "signatures": sorted(served.signature_def),
-        "embedding_size": facts.get("embedding_size"),
-        "way": facts.get("way"),
-        "max_classes": facts.get("max_classes"),
-        "max_support": facts.get("max_support"),
-        "pictures": _of_pictures(facts.get("pictures"), max_request_bytes),
+        "embedding_size": metadata.get("embedding_size"),
+        "way": metadata.get("way"),
+        "max_classes": metadata.get("max_classes"),
+        "max_support": metadata.get("max_support"),
+        "pictures": _of_pictures(metadata.get("pictures"), max_request_bytes),
     }
 
 
@@ -63,9 +63,9 @@ def _embedding(made: Any) -> dict[str, Any] | None:
     return {n: made.get(n) for n in SAME} if isinstance(made, dict) else None
 
 
-def _tested(facts: dict[str, Any]) -> str:
+def _tested(metadata: dict[str, Any]) -> str:
     try:
-        found = facts["test_accuracy"]
+        found = metadata["test_accuracy"]
         mean, half = (100 * found[name] for name in ("mean", "half_width_95"))
         shape = f"{found['test']['way']}-way {found['test']['shot']}-shot"
         return f"{mean:.1f} ± {half:.1f} % accuracy in the {shape} test"

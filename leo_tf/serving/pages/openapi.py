@@ -23,15 +23,15 @@ def describe(served: Served, max_request_bytes: int) -> dict[str, Any]:
     info["version"] = str(served.version)
     info["description"] = info["description"].format(most_bytes=max_request_bytes)
     parts["parameters"]["version"]["schema"]["enum"] = [served.version]
-    schemas, facts = parts["schemas"], served.facts
+    schemas, metadata = parts["schemas"], served.metadata
     *requests, rows = schemas["Request"]["anyOf"]
     requests = [each for each in requests if each["title"] in served.signature_def]
     schemas["Request"]["anyOf"] = [*requests, rows]
     rows["properties"]["signature_name"]["enum"] = [each["title"] for each in requests]
-    if size := facts.get("parameters_per_class"):
+    if size := metadata.get("parameters_per_class"):
         schemas["Classifier"]["items"] |= {"minItems": size, "maxItems": size}
     examples = _predict_content(description)["examples"]
-    if size := facts.get("embedding_size"):
+    if size := metadata.get("embedding_size"):
         schemas["Features"]["items"] |= {"minItems": size, "maxItems": size}
         first, second = [1] + [0] * (size - 1), [0] * (size - 1) + [1]
         inputs = {"support": [first, second], "labels": [0, 1], "queries": [first]}

@@ -199,8 +199,8 @@ def test_interrupted_in_one_method_it_goes_on_there(
     compare, comparison, tmp_path, monkeypatch, capsys
 ):
     class Line(ProgressLine):
-        def advance(self, units, facts=""):
-            super().advance(units, facts)
+        def advance(self, units, details=""):
+            super().advance(units, details)
             if self.title == "train" and self.done == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
 

@@ -98,9 +98,9 @@ def test_a_run_on_pictures_embeds_them_once_into_the_cache(
     assert "`weights` of its embedding.json: expected" in capsys.readouterr().err
     export = ["--mode=export", test[2], f"--export_dir={tmp_path / 'exported'}"]
     assert main(["run_leo.py", *export]) == 0
-    facts = json.loads((tmp_path / "exported" / "1" / "export.json").read_text())
-    assert facts["embedding"]["backbone"] == "hog"
-    assert facts["embedding"]["weights"] == made["weights"]
+    metadata = json.loads((tmp_path / "exported" / "1" / "export.json").read_text())
+    assert metadata["embedding"]["backbone"] == "hog"
+    assert metadata["embedding"]["weights"] == made["weights"]
 
 
 def test_it_says_at_start_how_long_each_stage_that_is_left_will_take(

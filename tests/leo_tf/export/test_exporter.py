@@ -139,8 +139,8 @@ def test_likeness_may_be_the_cosine_with_a_class_mean(trained_copy, tmp_path):
     own = expected["classifier"].shape[1]
     np.testing.assert_allclose(adapted[:, :own], expected["classifier"], atol=1e-6)
     np.testing.assert_allclose(adapted[:, own:], means, atol=1e-6)
-    facts = json.loads((tmp_path / "1" / "export.json").read_text())
-    assert facts["parameters_per_class"] == adapted.shape[1] == own + means.shape[1]
+    metadata = json.loads((tmp_path / "1" / "export.json").read_text())
+    assert metadata["parameters_per_class"] == adapted.shape[1] == own + means.shape[1]
     later = {"classifier": adapted, "queries": request["queries"]}
     for name, value in ask["predict"](**tensors(later)).items():
         np.testing.assert_array_equal(value, once[name])
@@ -155,9 +155,9 @@ def test_what_nothing_was_fitted_to_is_exported_without(trained_copy, tmp_path):
     assert set(answer) == {"probabilities", "logits", "classes"}
     logits = training_answers(best_learner(trained_copy), 3, 2, request)["logits"]
     np.testing.assert_allclose(answer["logits"], logits, atol=1e-6)
-    facts = json.loads((tmp_path / "1" / "export.json").read_text())
-    assert facts["fitted_on_validation"] is None
-    assert "known" not in facts["signatures"]["classify"]["outputs"]
+    metadata = json.loads((tmp_path / "1" / "export.json").read_text())
+    assert metadata["fitted_on_validation"] is None
+    assert "known" not in metadata["signatures"]["classify"]["outputs"]
 
 
 def test_adapt_tells_loss_and_accuracy_on_the_support_afterwards(ask):

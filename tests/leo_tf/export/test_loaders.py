@@ -168,7 +168,7 @@ def test_signatures_tell_the_shapes_of_what_goes_in_and_comes_out(version):
     served = Versions(version.parent)
     served.refresh()
     described = served.require().signature_def
-    numbers = served.require().facts["parameters_per_class"]
+    numbers = served.require().metadata["parameters_per_class"]
     shapes = {**SHAPES, "classifier": [-1, numbers]}
     for name in (*FIELDS, "predict"):
         for field, tensor in described[name]["inputs"].items():

@@ -61,9 +61,9 @@ def directory(tmp_path_factory):
     servable = Servable(learner, limits, "float32", encoder=encoder)
     (directory / "1").mkdir()
     exporter._save(servable, limits, directory / "1")
-    facts = {"embedding_size": D, "files": {}, "method": "centroid"}
-    facts |= {"max_classes": 5, "max_support": 9, "pictures": encoder.facts}
-    (directory / "1" / "export.json").write_text(json.dumps(facts))
+    metadata = {"embedding_size": D, "files": {}, "method": "centroid"}
+    metadata |= {"max_classes": 5, "max_support": 9, "pictures": encoder.metadata}
+    (directory / "1" / "export.json").write_text(json.dumps(metadata))
     return directory
 
 

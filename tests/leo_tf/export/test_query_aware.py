@@ -35,9 +35,9 @@ def out(run, tmp_path_factory):
 def test_it_has_the_one_signature_that_fits_and_answers_as_the_method(out, run):
     loaded = tf.saved_model.load(str(out / "1"))
     assert set(loaded.signatures) == {"classify", "serving_default"}
-    facts = json.loads((out / "1" / "export.json").read_text())
-    assert list(facts["signatures"]) == ["classify"]
-    assert facts["parameters_per_class"] is None and facts["method"] == "bd_cspn"
+    metadata = json.loads((out / "1" / "export.json").read_text())
+    assert list(metadata["signatures"]) == ["classify"]
+    assert metadata["parameters_per_class"] is None and metadata["method"] == "bd_cspn"
     request = make_request(3, 4)
     keep = [0, 1, 3, 5, 6, 7, 8, 11]  # uneven
     request = {

@@ -83,9 +83,9 @@ def test_only_built_in_operators_are_needed(interpreter):
 
 
 def test_the_manifest_says_what_the_file_is(version):
-    facts = json.loads((version / "export.json").read_text())
-    assert facts["export_format"] == "tflite" and facts["embedding_size"] == D
-    assert set(facts["files"]) == {"model.tflite"}
+    metadata = json.loads((version / "export.json").read_text())
+    assert metadata["export_format"] == "tflite" and metadata["embedding_size"] == D
+    assert set(metadata["files"]) == {"model.tflite"}
     names = {path.name for path in version.iterdir()}
     assert names == {"model.tflite", "export.json", "README.md"}
 

@@ -56,7 +56,7 @@ def test_an_export_needs_no_data_and_no_trainer_and_leaves_the_run_as_it_is(
 
 
 def test_the_manifest_says_what_the_model_is_takes_and_scored(out, trained):
-    facts = facts_of(out / "1")
+    metadata = facts_of(out / "1")
     results = json.loads((trained / "results.json").read_text())
     config = json.loads((trained / "config.json").read_text())
     fitted = json.loads((trained / "confidence.json").read_text())
@@ -73,17 +73,17 @@ def test_the_manifest_says_what_the_model_is_takes_and_scored(out, trained):
         "step": results["step"],
         "config": config,
     }
-    assert expected.items() <= facts.items()
-    assert facts["test_accuracy"]["mean"] == results["accuracy"]["leo"]["mean"]
+    assert expected.items() <= metadata.items()
+    assert metadata["test_accuracy"]["mean"] == results["accuracy"]["leo"]["mean"]
     interval = results["accuracy"]["leo"]["half_width_95"]
-    assert facts["test_accuracy"]["half_width_95"] == interval
-    assert facts["test_accuracy"]["test"]["way"] == 3
-    assert facts["trained_on"]["dataset_name"] == "tiny"
-    assert facts["trained_on"]["digests"] == results["data"]
-    assert facts["versions"]["tensorflow"] == tf.__version__
-    assert facts["versions"]["leo-tf"] == leo_tf.__version__
-    assert facts["created"].endswith("+00:00")
-    support = facts["signatures"]["classify"]["inputs"]["support"]
+    assert metadata["test_accuracy"]["half_width_95"] == interval
+    assert metadata["test_accuracy"]["test"]["way"] == 3
+    assert metadata["trained_on"]["dataset_name"] == "tiny"
+    assert metadata["trained_on"]["digests"] == results["data"]
+    assert metadata["versions"]["tensorflow"] == tf.__version__
+    assert metadata["versions"]["leo-tf"] == leo_tf.__version__
+    assert metadata["created"].endswith("+00:00")
+    support = metadata["signatures"]["classify"]["inputs"]["support"]
     assert support == f"float32 [S, {D}]"
 
 
@@ -126,9 +126,9 @@ def test_of_the_embedded_data_the_manifest_says_how_features_are_made(
     config["data"].update(dataset_name="glyphs", data_path="")
     (plain_copy / "config.json").write_text(json.dumps(config))
     assert export(plain_copy, tmp_path) == 0
-    facts = facts_of(tmp_path / "1")
-    assert "leo_tf.data_pipeline.glyphs.hog" in facts["embedding"]
-    assert facts["trained_on"]["source"] == "embedded"
+    metadata = facts_of(tmp_path / "1")
+    assert "leo_tf.data_pipeline.glyphs.hog" in metadata["embedding"]
+    assert metadata["trained_on"]["source"] == "embedded"
 
 
 @pytest.mark.parametrize("change", ["step", "data", "model", "missing"])
@@ -246,9 +246,9 @@ def test_a_checkpoint_that_does_not_tell_what_is_needed_is_refused(
     name, plain_copy, tmp_path, capsys
 ):
     for path in plain_copy.glob("checkpoints/*/manifest.json"):
-        facts = json.loads(path.read_text())
-        del facts[name]
-        path.write_text(json.dumps(facts))
+        metadata = json.loads(path.read_text())
+        del metadata[name]
+        path.write_text(json.dumps(metadata))
     assert export(plain_copy, tmp_path / "out") == CheckpointError.exit_code
     assert f"`{name}`" in capsys.readouterr().err
 

@@ -131,7 +131,7 @@ def test_a_run_is_tested_and_exported_as_both(ensemble_run, trained, tmp_path):
     again = evaluate_run(ensemble_run)
     assert again.accuracy.mean == pytest.approx(tested["mean"], abs=1e-9)
     exported = tf.saved_model.load(str(export_model(ensemble_run, tmp_path / "out")))
-    size = run.checkpoints.best().fact("embedding_size", int)
+    size = run.checkpoints.best().entry("embedding_size", int)
     support = np.random.default_rng(0).normal(size=[6, size]).astype("float32")
     labels = tf.constant([0, 1, 2, 0, 1, 2], tf.int64)
     classifier = exported.adapt(support, labels)["classifier"]

@@ -73,7 +73,7 @@ def test_a_method_without_training_makes_no_step_and_is_tested(runs, method):
     assert (results["step"], results["steps_trained"]) == (0, 0)
     assert next(iter(results["accuracy"])) == method
     assert sorted(runs(method).rglob("step-*"))[0].name == "step-00000000"
-    # Its choices are facts of the run.
+    # Its choices are metadata of the run.
     chosen = methods.METHODS[method].chosen
     assert chosen and all(config_of(runs(method))["methods"][name] for name in chosen)
     accuracy = results["accuracy"][method]["mean"]
@@ -166,10 +166,10 @@ def test_a_way_it_was_not_trained_for_is_refused_by_a_method_that_keeps_it(
 def test_any_method_is_exported_and_answers_as_in_its_test(runs, tmp_path, method):
     flags = "--mode=export", f"--workdir={runs(method)}", f"--export_dir={tmp_path}"
     assert command_line.main(["run_leo.py", *flags, "--quiet"]) == 0
-    facts = json.loads((tmp_path / "1" / "export.json").read_text())
-    assert facts["method"] == method
+    metadata = json.loads((tmp_path / "1" / "export.json").read_text())
+    assert metadata["method"] == method
     mean = results_of(runs(method))["accuracy"][method]["mean"]
-    assert facts["test_accuracy"]["mean"] == mean
+    assert metadata["test_accuracy"]["mean"] == mean
     loaded = tf.saved_model.load(str(tmp_path / "1"))
     assert "classify" in loaded.signatures
 

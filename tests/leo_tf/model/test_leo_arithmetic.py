@@ -71,7 +71,9 @@ def test_everything_equals_leo_written_in_plain_numpy(steps, training):
         **{f"support_loss_step_{i:02}": loss for i, loss in enumerate(losses)},
     }
     for name, value in expected.items():
-        np.testing.assert_allclose(adapted.health[name], value, rtol=1e-9, atol=1e-15)
+        np.testing.assert_allclose(
+            adapted.diagnostics[name], value, rtol=1e-9, atol=1e-15
+        )
 
 
 def test_gradients_of_all_seven_variables_equal_finite_differences():

@@ -20,11 +20,11 @@ from tensorboard.context import RequestContext
 from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.hparams.backend_context import Context
 
-from leo_tf.monitoring.event_writer import Monitor
+from leo_tf.monitoring.event_writer import EventWriter
 
 
 def test_each_run_has_a_directory_of_its_own_so_that_curves_share_a_chart(tmp_path):
-    monitor = Monitor(tmp_path)
+    monitor = EventWriter(tmp_path)
     monitor.scalars("train", 3, {"group/loss": 0.5})
     monitor.scalars("validation", 3, {"group/loss": 0.25})
     monitor.scalars("train", 4, {"group/loss": 0.125, "group/other": 7.0})
@@ -37,7 +37,7 @@ def test_each_run_has_a_directory_of_its_own_so_that_curves_share_a_chart(tmp_pa
 
 def test_a_histogram_counts_every_finite_entry_once(tmp_path):
     values = np.array([[0.0, 1.0, 1.0], [29.0, math.nan, math.inf]], np.float32)
-    Monitor(tmp_path).histograms("train", 1, {"kernel": values})
+    EventWriter(tmp_path).histograms("train", 1, {"kernel": values})
     buckets = read(tmp_path / "train")["kernel"][1]  # [30, (left, right, count)]
     assert buckets.shape == (30, 3) and buckets[:, 2].sum() == 4
     assert buckets[0, 0] == 0.0 and buckets[-1, 1] == 29.0
@@ -47,7 +47,7 @@ def test_a_histogram_counts_every_finite_entry_once(tmp_path):
 
 @pytest.mark.parametrize("constant", [0.0, 0.001, -5.0])
 def test_a_constant_array_is_a_narrow_spike_around_it(tmp_path, constant):
-    Monitor(tmp_path).histograms("train", 1, {"rate": np.full([7], constant)})
+    EventWriter(tmp_path).histograms("train", 1, {"rate": np.full([7], constant)})
     buckets = read(tmp_path / "train")["rate"][1]
     [bucket] = buckets[buckets[:, 2] > 0]
     assert bucket[0] <= constant <= bucket[1] and bucket[2] == 7
@@ -56,7 +56,7 @@ def test_a_constant_array_is_a_narrow_spike_around_it(tmp_path, constant):
 
 
 def test_values_that_are_not_finite_break_nothing(tmp_path, caplog):
-    monitor = Monitor(tmp_path)
+    monitor = EventWriter(tmp_path)
     monitor.scalars("train", 1, {"loss": math.nan, "other": math.inf})
     monitor.histograms("train", 1, {"kernel": np.full([3], math.nan)})
     monitor.scalars("train", 2, {"loss": 0.75})
@@ -68,7 +68,7 @@ def test_values_that_are_not_finite_break_nothing(tmp_path, caplog):
 
 def test_a_picture_comes_back_as_it_was_drawn(tmp_path):
     drawn = np.random.default_rng(0).integers(0, 256, [5, 7, 3]).astype(np.uint8)
-    Monitor(tmp_path).images("validation", 9, {"pictures/episode": drawn})
+    EventWriter(tmp_path).images("validation", 9, {"pictures/episode": drawn})
     shown = read(tmp_path / "validation")["pictures/episode"][9]
     np.testing.assert_array_equal(picture(shown), drawn)
 
@@ -76,7 +76,7 @@ def test_a_picture_comes_back_as_it_was_drawn(tmp_path):
 def test_hyperparameters_name_values_and_the_scalars_to_compare_by(tmp_path):
     metrics = {"accuracy at its best": ("validation", "group/best")}
     values = {"way": 5, "outer_lr": 0.5, "method": "leo", "train_on_val": True}
-    Monitor(tmp_path).hyperparameters("a run", values, metrics)
+    EventWriter(tmp_path).hyperparameters("a run", values, metrics)
     events = hyperparameter_events(tmp_path)
     experiment = events["_hparams_/experiment"].experiment
     [metric] = experiment.metric_infos
@@ -91,7 +91,7 @@ def test_hyperparameters_name_values_and_the_scalars_to_compare_by(tmp_path):
 
 def test_the_table_of_runs_begins_with_what_tells_them_apart(tmp_path):
     values = {name: 1 for name in "zabc"}
-    Monitor(tmp_path).hyperparameters("mine (runs)", values, {}, first={"z"})
+    EventWriter(tmp_path).hyperparameters("mine (runs)", values, {}, first={"z"})
     events = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
     flags = argparse.Namespace(generic_data="true")
     provider = MultiplexerDataProvider(events, str(tmp_path))
@@ -105,7 +105,7 @@ def test_the_table_of_runs_begins_with_what_tells_them_apart(tmp_path):
 
 
 def test_what_was_shown_is_on_the_disk_while_the_writer_is_open(tmp_path):
-    monitor = Monitor(tmp_path)
+    monitor = EventWriter(tmp_path)
     monitor.scalars("train", 1, {"loss": 2.0})
     monitor.texts({"command_line": "    python run_leo.py"})
     assert read(tmp_path / "train")["loss"] == {1: 2.0}
@@ -124,13 +124,13 @@ def use(monitor):
 def test_where_no_event_file_can_be_made_it_warns_once_and_goes_on(tmp_path, caplog):
     (tmp_path / "events").write_text("a file where the directory should be")
     with caplog.at_level(logging.WARNING):
-        use(Monitor(tmp_path / "events"))
+        use(EventWriter(tmp_path / "events"))
     [warning] = caplog.records
     assert "TensorBoard gets nothing more from this run" in warning.getMessage()
 
 
 def test_a_file_that_may_not_grow_costs_the_events_and_not_the_run(tmp_path, caplog):
-    monitor = Monitor(tmp_path)
+    monitor = EventWriter(tmp_path)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
@@ -154,7 +154,7 @@ def test_a_file_that_may_not_grow_costs_the_events_and_not_the_run(tmp_path, cap
 def test_a_disk_that_fills_up_costs_the_events_and_not_the_run(
     tmp_path, caplog, monkeypatch, error
 ):
-    monitor = Monitor(tmp_path)
+    monitor = EventWriter(tmp_path)
     monitor.scalars("train", 1, {"loss": 2.0})
 
     def fail(*unused, **unused_options):
@@ -170,7 +170,7 @@ def test_a_disk_that_fills_up_costs_the_events_and_not_the_run(
 
 
 def test_text_that_is_no_utf8_costs_the_events_and_not_the_run(tmp_path, caplog):
-    monitor = Monitor(tmp_path)
+    monitor = EventWriter(tmp_path)
     with caplog.at_level(logging.WARNING):
         monitor.texts({"command_line": "python \udcff/run_leo.py"})
         use(monitor)
@@ -202,6 +202,6 @@ def test_how_often_a_run_is_shown_changes_none_of_its_bits(train, tmp_path):
 
 
 def test_curves_are_scalars_for_readers_of_event_files_too(tmp_path):
-    Monitor(tmp_path).scalars("train", 3, {"group/loss": 0.5})
+    EventWriter(tmp_path).scalars("train", 3, {"group/loss": 0.5})
     events = EventAccumulator(str(tmp_path / "train")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("group/loss")] == [(3, 0.5)]

@@ -18,7 +18,7 @@ from leo_tf.data_pipeline.episode import EpisodeRows
 from leo_tf.data_pipeline.pipeline import FeatureTable
 from leo_tf.errors import DiskError
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
-from leo_tf.monitoring.event_writer import Monitor
+from leo_tf.monitoring.event_writer import EventWriter
 from leo_tf.monitoring.tags import ACCURACY
 from leo_tf.monitoring.validation import (
     ValidationMonitor,
@@ -72,7 +72,7 @@ def make_look(directory, learner=None, images=True, **settings):
     config = Config().replace(**{**sizes, "num_steps": 95, **settings})
     learner = learner or NearestCentroid()
     return ValidationMonitor(
-        Monitor(directory), learner, config, make_split(images), baseline=0.75
+        EventWriter(directory), learner, config, make_split(images), baseline=0.75
     )
 
 

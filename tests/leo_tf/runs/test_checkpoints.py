@@ -247,9 +247,9 @@ def test_a_manifest_names_files_of_its_own_directory_only(checkpoints, name):
 
 
 def test_a_manifest_is_strict_json_and_what_was_not_finite_is_null(checkpoints):
-    facts = {"accuracy": np.inf, "of": [np.nan, 1.5]}
-    checkpoints.save(30, make_variables(), facts)
-    checkpoints.annotate(checkpoints.load(20), facts)
+    metadata = {"accuracy": np.inf, "of": [np.nan, 1.5]}
+    checkpoints.save(30, make_variables(), metadata)
+    checkpoints.annotate(checkpoints.load(20), metadata)
     for step in (20, 30):
         path = checkpoints.directory / f"step-000000{step}" / "manifest.json"
         read = json.loads(path.read_text(), parse_constant=pytest.fail)
@@ -262,20 +262,20 @@ def test_a_manifest_that_could_not_be_read_again_is_not_written(
 ):
     monkeypatch.setattr(checkpoint_manifest, "MOST_BYTES", 2000)
     before = listing(checkpoints.directory)
-    facts = {"history": [1] * 1000}
+    metadata = {"history": [1] * 1000}
     with pytest.raises(DiskError, match="raise --validate_every"):
-        checkpoints.save(30, make_variables(), facts)
+        checkpoints.save(30, make_variables(), metadata)
     with pytest.raises(DiskError, match="raise --validate_every"):
-        checkpoints.annotate(checkpoints.load(20), facts)
+        checkpoints.annotate(checkpoints.load(20), metadata)
     assert listing(checkpoints.directory) == before
 
 
 def test_a_fact_that_is_missing_or_of_another_type_is_named(checkpoints):
     checkpoint = checkpoints.load(20)
-    assert checkpoint.fact("config", dict) == {"seed": 7}
+    assert checkpoint.entry("config", dict) == {"seed": 7}
     for name, kind in (("unheard", dict), ("config", bool)):
         with pytest.raises(CheckpointError, match=f"`{name}`: expected a "):
-            checkpoint.fact(name, kind)
+            checkpoint.entry(name, kind)
 
 
 def test_saving_a_step_that_is_there_leaves_it_as_it_is(checkpoints):

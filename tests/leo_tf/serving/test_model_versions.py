@@ -85,9 +85,9 @@ def damage(path, how):
     elif how == "no export.json to read":
         (path / "export.json").write_text("{")
     elif how == "another digest":
-        facts = json.loads((path / "export.json").read_text())
-        facts["files"]["saved_model.pb"] = "0" * 64
-        (path / "export.json").write_text(json.dumps(facts))
+        metadata = json.loads((path / "export.json").read_text())
+        metadata["files"]["saved_model.pb"] = "0" * 64
+        (path / "export.json").write_text(json.dumps(metadata))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_a_version_in_place_of_the_directory_of_versions_is_told(exported, capsy
 def test_flags_that_are_not_given_are_the_defaults_of_the_function():
     parameters = inspect.signature(server.serve).parameters
     for name in ("host", "port", "max_request_bytes"):
-        assert OPTIONS[name].facts == (f"default: {parameters[name].default}",)
+        assert OPTIONS[name].notes == (f"default: {parameters[name].default}",)
 
 
 def test_called_from_python_it_answers_prints_nothing_and_imports_no_training_code(

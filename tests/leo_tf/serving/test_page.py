@@ -87,17 +87,17 @@ def test_what_the_page_is_told_has_no_path_of_the_training(client, exported):
 
 
 def test_the_page_is_told_of_the_backbone_and_the_only_number_of_classes(exported):
-    facts = {"way": 5, "pictures": {"max_picture_bytes": 9, "weights": "d1gest"}}
+    metadata = {"way": 5, "pictures": {"max_picture_bytes": 9, "weights": "d1gest"}}
     with serving(exported) as (_, versions):
-        about = pages.about(versions.require()._replace(facts=facts), 2**20)
+        about = pages.about(versions.require()._replace(metadata=metadata), 2**20)
     assert about["way"] == 5
     assert about["pictures"] == {"max_picture_bytes": 9, "weights": "d1gest"}
 
 
 def test_pictures_fit_into_a_request_once_they_are_base64(exported):
-    facts = {"pictures": {"max_picture_bytes": 2**24}}
+    metadata = {"pictures": {"max_picture_bytes": 2**24}}
     with serving(exported) as (_, versions):
-        served = versions.require()._replace(facts=facts)
+        served = versions.require()._replace(metadata=metadata)
         for most_bytes in (2**20, 2**30):
             most = pages.about(served, most_bytes)["pictures"]["max_picture_bytes"]
             assert most <= 2**24 and most * 4 / 3 < most_bytes

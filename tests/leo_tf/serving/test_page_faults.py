@@ -92,12 +92,12 @@ def test_a_slow_server_is_said_to_be_waited_for(page):
     assert not page.said()
 
 
-def copied(taught, directory, version, **facts):
+def copied(taught, directory, version, **metadata):
     """One more version, in place at once as an export is; export.json is changed."""
     newest = max(pathlib.Path(taught).glob("[0-9]*"), key=lambda path: int(path.name))
     shutil.copytree(newest, directory / ".new")
     about = json.loads((directory / ".new/export.json").read_text())
-    (directory / ".new/export.json").write_text(json.dumps(about | facts))
+    (directory / ".new/export.json").write_text(json.dumps(about | metadata))
     (directory / ".new").rename(directory / str(version))
     return about
 
@@ -142,8 +142,8 @@ def test_a_model_that_the_page_is_not_for_says_why(tmp_path):
     model = Centroids(3, 1.0, 5, 12)
     kept = {n: model.traced_functions[n] for n in ("classify", "serving_default")}
     tf.saved_model.save(model, str(tmp_path / "together/1"), signatures=kept)
-    facts = {"embedding_size": 3, "files": {}}
-    (tmp_path / "together/1/export.json").write_text(json.dumps(facts))
+    metadata = {"embedding_size": 3, "files": {}}
+    (tmp_path / "together/1/export.json").write_text(json.dumps(metadata))
     for name, words in (
         ("features", "takes features, not pictures"),
         ("together", "answers all queries of a request together"),

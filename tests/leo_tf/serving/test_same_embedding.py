@@ -18,8 +18,8 @@ def exported(tmp_path):
     directory = tmp_path / "exported"
     write_model(directory / "1")
     path = directory / "1" / "export.json"
-    facts = json.loads(path.read_text()) if path.exists() else {"files": {}}
-    path.write_text(json.dumps({**facts, "embedding": {**MADE, "backbone": "b"}}))
+    metadata = json.loads(path.read_text()) if path.exists() else {"files": {}}
+    path.write_text(json.dumps({**metadata, "embedding": {**MADE, "backbone": "b"}}))
     return directory
 
 

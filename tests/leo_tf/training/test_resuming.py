@@ -87,11 +87,11 @@ def test_a_compiled_run_resumes_bit_for_bit_too(graphs, make_trainer):
 def test_how_many_steps_a_call_makes_changes_nothing(graphs, make_trainer, monkeypatch):
     line = Line()
     single = outcome(run(make_trainer("single", log_every=100), line))
-    assert len(line.facts) == 12
+    assert len(line.details) == 12
     monkeypatch.setattr(trainer_module, "_SECONDS_PER_CALL", 1e9)
     line = Line()
     many = outcome(run(make_trainer("many", log_every=100), line))
-    assert len(line.facts) < 10
+    assert len(line.details) < 10
     assert many == single
 
 
@@ -148,7 +148,7 @@ def test_a_signal_during_the_last_step_leaves_its_validation_to_do(make_trainer)
     assert trainer.stopped_by == signal.SIGTERM
     line = Line()
     again = run(make_trainer(), line)
-    assert line.facts == [] and again.stopped_by is None
+    assert line.details == [] and again.stopped_by is None
     assert outcome(again) == outcome(whole), "but for the validation"
 
 

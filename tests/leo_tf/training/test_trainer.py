@@ -122,8 +122,8 @@ def test_steps_that_are_not_finite_are_counted_shown_and_survived(make_trainer):
     line = Line()
     trainer = run(make_trainer(broken_steps=(2, 6, 7)), line)
     assert trainer.state.non_finite == 3
-    assert line.facts[-1].endswith("3 steps not finite")
-    assert "not finite" not in line.facts[0]
+    assert line.details[-1].endswith("3 steps not finite")
+    assert "not finite" not in line.details[0]
     assert trainer.checkpoints.load(12).manifest["progress"]["non_finite"] == 3
     assert all(math.isfinite(r["train_loss"]) for r in trainer.state.history), (
         "means are of finite steps"
@@ -164,7 +164,7 @@ def test_the_line_tells_step_loss_and_accuracy(make_trainer):
     line = Line()
     trainer = run(make_trainer(accuracies=[0.5, 0.4, 0.6]), line)
     last = trainer.state.history[-1]
-    assert line.facts[-1] == (
+    assert line.details[-1] == (
         f"step 12  loss {last['train_loss']:.3f}"
         f"  accuracy {100 * last['train_accuracy']:.1f} %"
     )

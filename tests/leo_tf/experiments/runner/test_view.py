@@ -80,14 +80,18 @@ def test_on_a_terminal_each_running_run_has_a_line_and_silence_is_shown(clock, c
     with View([task("a"), task("b")], Console()) as shown:
         shown.show(Sign("a", "step 20  accuracy 63.1 %", 20, 100))
         shown.show(Sign("b", "compiling"))
-        facts = {each.description: each.fields["facts"] for each in shown._bars.tasks}
-        assert facts["a"] == "step 20  accuracy 63.1 %" and facts["b"] == "compiling"
+        details = {
+            each.description: each.fields["details"] for each in shown._bars.tasks
+        }
+        assert (
+            details["a"] == "step 20  accuracy 63.1 %" and details["b"] == "compiling"
+        )
         clock[0] += 61
         shown.show(Sign("a", "step 30", 30, 100))
         bars = {each.description: each for each in shown._bars.tasks}
-        assert bars["b"].fields["facts"] == "no sign for 1:01"
+        assert bars["b"].fields["details"] == "no sign for 1:01"
         assert bars["a"].completed == 30 and bars["all runs"].total == 200
         shown.show(Sign("b", has_ended=True))
         bars = {each.description: each for each in shown._bars.tasks}
         assert "b" not in bars and bars["all runs"].completed == 130
-        assert bars["all runs"].fields["facts"].startswith("1 of 2 runs done, ")
+        assert bars["all runs"].fields["details"].startswith("1 of 2 runs done, ")
