@@ -85,7 +85,8 @@ def import_tensorflow() -> None:
     for processes of our own, never for the user's, where Keras may get a DataFrame.
     """
     left_out = [name for name in _OPTIONAL if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(left_out))  # None: "not installed"
+    hidden: Any = dict.fromkeys(left_out)  # None means "not installed"
+    sys.modules.update(hidden)
     try:
         import tensorflow  # noqa: F401
     finally:

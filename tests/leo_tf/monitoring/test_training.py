@@ -15,7 +15,7 @@ from leo_tf.training.meta_step import clipping_metrics as clipping
 KERNEL = "kernel"
 
 
-def quoted(trainer, name="train"):
+def shown(trainer, name="train"):
     return read(trainer.shown.monitor.directory / name)
 
 
@@ -41,7 +41,7 @@ def test_the_shown_gradient_is_the_last_steps_after_clipping(
     after = run(
         make_trainer("other", num_steps=4, log_every=100, validate_every=validate_every)
     )
-    histogram = quoted(after)[f"tensors_gradients/{KERNEL}"][4]
+    histogram = shown(after)[f"tensors_gradients/{KERNEL}"][4]
     assert histogram[:, 2].sum() == expected.size
     assert histogram[0, 0] == pytest.approx(expected.min(), rel=1e-4)
     assert histogram[-1, 1] == pytest.approx(expected.max(), rel=1e-4)
@@ -51,7 +51,7 @@ def test_movement_is_the_last_steps_in_lengths_of_the_variable(make_trainer):
     before = run(make_trainer(num_steps=5)).learner.kernel.numpy()
     trainer = run(make_trainer("other", num_steps=6, log_every=6))
     moved = np.linalg.norm(trainer.learner.kernel.numpy() - before)
-    ratio = quoted(trainer)[f"optimisation_update_to_weight/{KERNEL}"]
+    ratio = shown(trainer)[f"optimisation_update_to_weight/{KERNEL}"]
     assert ratio == {6: pytest.approx(moved / np.linalg.norm(before), rel=1e-4)}
 
 
@@ -63,7 +63,7 @@ def test_a_step_is_seen_by_itself_however_many_a_call_makes(tmp_path, monkeypatc
     steps = [int(detail.split()[1]) for detail in line.details]
     assert {7, 8, 15, 16, 19, 20} < set(steps), "before and after what is shown"
     assert len(steps) < 16, "all others are made many a call"
-    events = quoted(calls)
+    events = shown(calls)
     assert list(events[f"optimisation_update_to_weight/{KERNEL}"]) == [8, 16]
     assert list(events[f"tensors_gradients/{KERNEL}"]) == [5, 10, 15, 20]
 
@@ -76,7 +76,7 @@ def test_a_run_that_goes_on_by_a_validation_has_no_gradient_to_show(make_trainer
     # The checkpoint of a signal, without the validation that was due.
     trainer._save()
     again = run(make_trainer(validate_every=4, num_steps=8))
-    events = quoted(again)
+    events = shown(again)
     assert list(events[f"tensors_variables/{KERNEL}"]) == [4, 8]
     assert list(events[f"tensors_gradients/{KERNEL}"]) == [8]
 
@@ -94,7 +94,7 @@ def stop_at(trainer, step):
 
 def test_without_a_finite_step_there_is_no_mean_to_show(make_trainer):
     trainer = run(make_trainer(broken_steps=tuple(range(6))))
-    events = quoted(trainer)
+    events = shown(trainer)
     assert list(events["accuracy_and_loss/loss"]) == [9, 12]
     assert list(events["accuracy_and_loss/steps_not_finite"].values()) == [3, 6, 6, 6]
 
@@ -105,7 +105,7 @@ def test_a_run_that_diverges_shows_how_it_ended(make_trainer):
     )
     with pytest.raises(Exception, match="non-finite"):
         run(trainer)
-    events = quoted(trainer)
+    events = shown(trainer)
     assert events["accuracy_and_loss/steps_not_finite"] == {4: 3}
 
 
@@ -131,7 +131,7 @@ def test_time_waiting_for_input_is_the_time_that_input_takes(
         toy_training.training_episodes(start), seconds
     )
     run(trainer)
-    events = quoted(trainer)
+    events = shown(trainer)
     [share] = events["speed/share_of_time_waiting_for_input"].values()
     assert low <= share <= high
     [speed] = events["speed/steps_per_second"].values()
@@ -154,7 +154,7 @@ def test_speed_is_of_all_calls_since_the_point_before(make_trainer):
             monitor.add(count, metrics, seconds, wait)
         progress.step = step
         monitor.show(progress)
-    events = quoted(trainer)
+    events = shown(trainer)
     assert events["speed/steps_per_second"] == {3: 20.0, 6: 2.0}
     assert events["speed/episodes_per_second"] == {3: 240.0, 6: 24.0}
     share = events["speed/share_of_time_waiting_for_input"]
@@ -163,7 +163,7 @@ def test_speed_is_of_all_calls_since_the_point_before(make_trainer):
 
 def test_the_first_call_which_compiles_is_no_speed(make_trainer):
     trainer = run(make_trainer(num_steps=2, log_every=1))
-    events = quoted(trainer)
+    events = shown(trainer)
     assert list(events["accuracy_and_loss/loss"]) == [1, 2]
     assert list(events["speed/steps_per_second"]) == [2]
 
@@ -171,7 +171,7 @@ def test_the_first_call_which_compiles_is_no_speed(make_trainer):
 def test_every_curve_of_training_is_in_a_group_that_is_explained(make_trainer):
     from leo_tf.monitoring.tags import DESCRIPTIONS
 
-    for tag in quoted(run(make_trainer())):
+    for tag in shown(run(make_trainer())):
         assert tag in DESCRIPTIONS or tag.split("/")[0] in DESCRIPTIONS, tag
 
 
