@@ -18,6 +18,8 @@ _HEADER_BYTES = 33
 _SIZE_AT, _DEPTH_AT = 16, 24
 _GREY_OF_16_BITS = (16, 0)
 _RATIOS = (1, 2, 4, 8)  # to which libjpeg decodes
+# Of a JPEG as it is: libjpeg keeps those in several scans whole, whatever the ratio.
+_MOST_IN_FILE = 2**26
 
 
 def is_jpeg(content: tf.Tensor) -> tf.Tensor:
@@ -34,13 +36,15 @@ def is_png(content: tf.Tensor) -> tf.Tensor:
 def pixels_to_decode(content: tf.Tensor, size: int) -> tf.Tensor:
     """Returns [] int64, H * W in the header of a JPEG or PNG file.
 
-    A JPEG is decoded at an eighth of its sides if that is enough for S. Where the
-    header has none, or they are negative, it is 0.
+    A JPEG is decoded at an eighth of its sides if that is enough for S, unless it has
+    more than 2**26 pixels. Where the header has none, or they are negative, it is 0.
     """
 
     def of_jpeg():
         shape = tf.image.extract_jpeg_shape(content)
+        in_file = tf.reduce_prod(tf.cast(shape[:2], tf.int64))
         ratio = tf.constant(_RATIOS)[_ratio(shape, size)]
+        ratio = tf.where(in_file > _MOST_IN_FILE, 1, ratio)
         return -(-shape[:2] // ratio)
 
     def of_png():

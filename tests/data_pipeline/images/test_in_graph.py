@@ -97,5 +97,10 @@ def test_pixels_are_counted_as_they_will_be_decoded():
     assert count(tf.constant(encoded(large)), SIDE) == 400 * 600
     # At a quarter of its sides it still is three times as large as it will be.
     assert count(tf.constant(encoded(large, "JPEG")), SIDE) == 100 * 150
+    for side, counted in ((8_000, 1_000**2), (30_000, 30_000**2)):
+        content = bytearray(encoded(large, "JPEG"))
+        place = content.index(b"\xff\xc0") + 5  # of height and width in the header
+        content[place : place + 4] = struct.pack(">HH", side, side)
+        assert count(tf.constant(bytes(content)), SIDE) == counted
     bomb = encoded(photo(1, 1))[:16] + struct.pack(">ii", -5, 7) + bytes(9)
     assert count(tf.constant(bomb), SIDE) == 0
