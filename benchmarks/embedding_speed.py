@@ -108,7 +108,8 @@ def run(job: str, root: pathlib.Path, backbone: pathlib.Path) -> tuple[float, fl
             continue
         most = max(most, resident)
         time.sleep(_POLL_SECONDS)
-    return json.loads(child.stdout.read()), most / 2**20
+    printed = child.stdout.read().splitlines()  # Keras says how many it found
+    return json.loads(printed[-1]), most / 2**20
 
 
 def main() -> None:
