@@ -213,8 +213,9 @@ class _Process:
             if len(found) == len(items):
                 break
             status = self._stopped()
-            # One death may have another cause, such as a system short of memory.
-            if status == -signal.SIGALRM or len(found) == suspect:
+            # One death may have another cause: a system short of memory, or a pause by
+            # Ctrl-Z, during which the seconds count.
+            if len(found) == suspect:
                 found.append(_of_death(status, task.seconds))
                 suspect = -1
             else:
