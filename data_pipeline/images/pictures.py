@@ -1,6 +1,7 @@
 """Finds pictures and their classes in folders, CSV files or the embedded set."""
 
 import csv
+import functools
 import hashlib
 import itertools
 import json
@@ -39,6 +40,7 @@ _COLUMNS = {
 _JUNK = "__MACOSX"  # left beside the folders by archives of macOS
 _SHOWN = 3
 _NAME_CHARACTERS = 40  # of a text
+_MOST_LINE_BYTES = 1 << 20  # more than the csv module takes in a field
 
 
 class Pictures(NamedTuple):
@@ -124,14 +126,24 @@ def find_pictures(path: AnyPath, console: Console = SILENT) -> Pictures:
     path = os.fspath(path)
     if os.path.isdir(path):
         return _of_rows(os.path.realpath(path), _in_folders(path, console), path)
+    if not os.path.exists(path):
+        expected = "a folder of a folder for each class, a CSV file, or glyphs"
+        raise InputError(path, expected, "nothing there")
     with open_input(path) as file:
-        lines = (line.decode("utf-8", "surrogateescape") for line in file)
+        # In parts, because a file of another kind may have no end of line.
+        read = functools.partial(file.readline, _MOST_LINE_BYTES)
+        lines = (line.decode("utf-8", "surrogateescape") for line in iter(read, b""))
         rows, are_texts = _in_table(lines, path)
     root = "" if are_texts else os.path.dirname(os.path.realpath(path))
-    return _of_rows(root, rows, path)
+    return _of_rows(root, rows, path, are_texts)
 
 
-def _of_rows(root: str, rows: Iterable[tuple[str, str, str]], source: str) -> Pictures:
+def _of_rows(
+    root: str,
+    rows: Iterable[tuple[str, str, str]],
+    source: str,
+    are_texts: bool = False,
+) -> Pictures:
     """Returns pictures of rows of path, class and split. All splits or none are ""."""
     rows = sorted(rows)
     if not rows:
@@ -139,7 +151,7 @@ def _of_rows(root: str, rows: Iterable[tuple[str, str, str]], source: str) -> Pi
         hint = "Or a CSV file of path,label."
         raise InputError(source, expected, "no pictures", hint)
     for row, following in itertools.pairwise(rows):
-        if row[0] == following[0]:
+        if row[0] == following[0] and not are_texts:
             raise InputError(source, "every picture once", f"again: {quoted(row[0])}")
     labels, class_names = index_classes([label for _, label, _ in rows])
     splits = [""] * len(class_names)

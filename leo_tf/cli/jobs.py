@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from leo_tf.cli.flags import RunOptions
 from leo_tf.console import Console
+from leo_tf.embedding.embed import ALL
 from leo_tf.environment import program, python
 from leo_tf.errors import Stopped
 from leo_tf.experiments.compare import compare
@@ -137,8 +138,11 @@ def _embed(options: RunOptions, console: Console) -> None:
     print(
         f"{metadata['embedding_size']} features each, by {metadata['backbone']}: {path}"
     )
-    data = shlex.quote(f"--data_path={path}")
-    print(f"To train on them:  {program()} {data}")
+    given = {"data_path": near(pathlib.Path(found.data()["data_path"]))}
+    if metadata["sizes"].keys() == {ALL}:  # its classes are split by these flags
+        given |= {n: options.explicit[n] for n in _SPLITTING if n in options.explicit}
+    flags = shlex.join(f"--{name}={value}" for name, value in given.items())
+    print(f"To train on them:  {program()} {flags}")
 
 
 JOBS: dict[str, Callable[[RunOptions, Console], None]] = {

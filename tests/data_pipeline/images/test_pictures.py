@@ -126,6 +126,24 @@ def test_a_table_that_makes_no_sense_is_refused_by_its_line(text, said, tmp_path
     assert said in refused(write(tmp_path, text))
 
 
+def test_the_same_text_may_come_twice(tmp_path):
+    path = write(tmp_path, "text,label\nyes,a\nno,a\nyes,a\nyes,b\n")
+    assert find_pictures(path).items == ("no", "yes", "yes", "yes")
+
+
+def test_a_file_without_lines_is_not_read_whole(tmp_path):
+    path = tmp_path / "disk.img"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    assert "line 1: expected a CSV file" in refused(path)
+
+
+def test_a_path_of_nothing_is_told_what_may_be_there(tmp_path):
+    assert "none: expected a folder of a folder for each class" in refused(
+        tmp_path / "none"
+    )
+
+
 def test_names_that_are_no_text_are_shown_as_bytes(tmp_path):
     folder = os.fsencode(tmp_path) + b"/caf\xe9"
     os.mkdir(folder)

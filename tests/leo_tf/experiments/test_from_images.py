@@ -103,6 +103,24 @@ def test_a_run_on_pictures_embeds_them_once_into_the_cache(
     assert metadata["embedding"]["weights"] == made["weights"]
 
 
+@pytest.mark.usefixtures("quick_job")
+@pytest.mark.parametrize("split", ["--class_split=0.6,0.2,0.2", "--class_folds=5"])
+def test_the_command_that_embedding_prints_trains_on_the_features(
+    split, folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--mode=embed", f"--images={folder}", "--features_dir=out", split]
+    assert main(["run_leo.py", *flags, "--quiet"]) == 0
+    line = re.search(r"To train on them: +(.*)", capsys.readouterr().out)[1]
+    command = shlex.split(line)
+    given = command[
+        command.index("--data_path=out" + "/all.npz" * ("folds" in split)) :
+    ]
+    fold = ["--fold=0"] if "folds" in split else []
+    run = ["--workdir=run", "--method=centroid", *_SMALL, *fold]
+    assert main(["run_leo.py", *given, *run]) == 0
+
+
 def test_it_says_at_start_how_long_each_stage_that_is_left_will_take(
     folder, tmp_path, monkeypatch
 ):
