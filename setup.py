@@ -29,7 +29,7 @@ SEARCH = ["optuna>=4.0", "scipy>=1.12"]
 # goes, with data of pandas; xdist runs tests side by side;
 # nbclient runs the notebook; a test builds the wheel, with nothing from the network.
 TEST = [
-    *("pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "mypy>=1.10"),
+    *("pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6.100", "mypy>=1.10"),
     *("scikit-learn>=1.4", "pandas>=2.2", "pyarrow>=15", "psutil>=5.9"),
     *("setuptools>=64", "wheel"),
     *("nbclient>=0.10", "ipykernel>=6.29", *SERVE, *SEARCH, *RECIPES),
