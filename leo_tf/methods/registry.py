@@ -173,8 +173,12 @@ def build(
 
 
 def other_config(config: Config) -> Config:
-    """Returns the configuration of an ensemble's closed form."""
+    """Returns the configuration of an ensemble's closed form.
+
+    Products in bfloat16 and draws are left to the trained method.
+    """
     alone = {"ensemble": "none", "ensemble_share": None}
+    alone |= {"mixed_precision": False, "test_samples": 0}
     return config.replace(method=config.methods.ensemble, **alone)
 
 
