@@ -23,11 +23,13 @@ from leo_tf.experiments import compare as compare_job
 from leo_tf.experiments import run_group
 from leo_tf.experiments import train as train_job
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
+from leo_tf.export.exporter import export_model
 from leo_tf.files import near
 from leo_tf.methods.registry import METHODS, build
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.run import load_run
 from leo_tf.runs.variables import restore_variables
+from leo_tf.serving import Classifier
 from leo_tf.training import trainer
 
 pytestmark = pytest.mark.usefixtures("quick_jobs")
@@ -66,6 +68,49 @@ def no_more_pictures(comparison, monkeypatch):
 def evaluated(workdir, *flags):
     mode = ["--mode=evaluate", f"--workdir={workdir}"]
     return evaluate_run(workdir, **parse(["run_leo.py", *mode, *flags]).explicit)
+
+
+def exported(workdir, export_dir) -> tuple[dict, str]:
+    """Exports a run; returns the content of export.json, and the model card."""
+    version = export_model(workdir, export_dir)
+    card = (version / "README.md").read_text("utf-8")
+    return json.loads((version / "export.json").read_text()), card
+
+
+@pytest.mark.parametrize("name", ["leo", "ridge"])
+def test_the_export_of_a_compared_run_has_what_the_comparison_measured(
+    name, comparison, tmp_path
+):
+    results = results_of(comparison)
+    metadata, card = exported(comparison / name, tmp_path)
+    told, row = metadata["test_accuracy"], results["methods"][name]["accuracy"]
+    assert (told["mean"], told["half_width_95"]) == (row["mean"], row["half_width_95"])
+    assert told["test"] == results["test"] and told["episodes"] == 8
+    assert f"{100 * row['mean']:.2f} ±" in card and "was not tested" not in card
+    with pytest.warns(UserWarning, match="^4 classes; .* 3-way 1-shot"):
+        Classifier(tmp_path).fit(np.eye(4, 8, dtype=np.float32), range(4))
+
+
+@pytest.mark.parametrize("change", ["step", "data", "settings", "choice", "damaged"])
+def test_what_a_comparison_measured_of_another_checkpoint_is_not_told(
+    change, comparison, tmp_path
+):
+    job = tmp_path / "job"
+    shutil.copytree(comparison / "ridge", job / "ridge")
+    results = results_of(comparison)
+    row = results["methods"]["ridge"]
+    if change == "step":
+        row["best_step"] += 1
+    elif change == "data":
+        results["data"]["test"] = "another"
+    elif change == "settings":
+        row["settings_of_its_own"]["feature_transform"] = "center"
+    elif change == "choice":
+        row["chosen_on_validation"]["ridge_strength"] *= 2
+    text = "{" if change == "damaged" else json.dumps(results)
+    (job / "results.json").write_text(text)
+    metadata, card = exported(job / "ridge", tmp_path / "out")
+    assert metadata["test_accuracy"] is None and "was not tested" in card
 
 
 def accuracies_of(workdir) -> np.ndarray:
