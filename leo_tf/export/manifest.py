@@ -13,7 +13,7 @@ from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import described
 from leo_tf.files import read_json
 from leo_tf.methods.ensemble import Mix
-from leo_tf.methods.registry import with_transform
+from leo_tf.methods.registry import draws, with_transform
 from leo_tf.runs.checkpoints import Checkpoint
 
 # Raise it if a field that readers rely on changes.
@@ -109,7 +109,8 @@ def _test_accuracy(
             return None
         accuracy = results["accuracy"][config.methods.method]
         found = {name: accuracy[name] for name in ("mean", "half_width_95")}
-        return found | {name: results[name] for name in _OF_TEST}
+        found |= {name: results[name] for name in _OF_TEST}
+        return found | {"test_samples": tested.run.test_samples}
     except FileNotFoundError:
         return _compared(workdir, config, best)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -133,7 +134,9 @@ def _compared(
         if _others(with_transform(tested), config, row["chosen_on_validation"]):
             return None
         found = {name: row["accuracy"][name] for name in ("mean", "half_width_95")}
-        return found | {name: results[name] for name in _OF_TEST}
+        found |= {name: results[name] for name in _OF_TEST}
+        samples = tested.run.test_samples if draws(config) else 0
+        return found | {"test_samples": samples}
     # Not tested: training is running, or was stopped. Or it is of another program.
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -91,6 +91,19 @@ def test_the_export_of_a_compared_run_has_what_the_comparison_measured(
         Classifier(tmp_path).fit(np.eye(4, 8, dtype=np.float32), range(4))
 
 
+@pytest.mark.parametrize("name,draws", [("leo", 30), ("ridge", 0)])
+def test_draws_that_a_comparison_averaged_over_are_told_of_those_that_draw(
+    name, draws, comparison, tmp_path
+):
+    job = tmp_path / "job"
+    shutil.copytree(comparison / name, job / name)
+    results = results_of(comparison)
+    results["config"]["run"]["test_samples"] = 30
+    (job / "results.json").write_text(json.dumps(results))
+    metadata, _ = exported(job / name, tmp_path / "out")
+    assert metadata["test_accuracy"]["test_samples"] == draws
+
+
 @pytest.mark.parametrize("change", ["step", "data", "settings", "choice", "damaged"])
 def test_what_a_comparison_measured_of_another_checkpoint_is_not_told(
     change, comparison, tmp_path
