@@ -43,6 +43,9 @@ from leo_tf.training.meta_step import adam
 from leo_tf.training.replicas import Replicas, check_same, start, worker_loop
 from leo_tf.training.trainer import Trainer
 
+# Metadata of a checkpoint that the validation of an untrained method depends on.
+_SETTLED = ("config", "data")
+
 
 def train(
     config: Config,
@@ -216,10 +219,14 @@ def _baseline(run: Run, split: Split, episodes: EpisodesByRow) -> Interval:
 
 
 def _validate_untrained(run: Run, split: Split, callbacks: Sequence[Callback]) -> None:
-    """Validates a method without training, and saves it as a checkpoint of step 0."""
+    """Validates a method without training, and saves it as a checkpoint of step 0.
+
+    A run that is already there is validated again only if its settings or data differ.
+    """
     call_all(callbacks, "on_start", run)
-    if run.newest:
-        run.state = TrainingState.of(run.newest)
+    begun = run.newest
+    if begun and all(run.metadata[n] == begun.entry(n, dict) for n in _SETTLED):
+        run.state = TrainingState.of(begun)
         return
     learners = {"method": run.learner}
     scores = evaluate(learners, _validation_episodes(run.config, split))["method"]
@@ -229,7 +236,10 @@ def _validate_untrained(run: Run, split: Split, callbacks: Sequence[Callback]) -
     run.console.say(state.validation_line(accuracy, "  nothing to train"))
     run.write_config()
     manifest = {**run.metadata, "progress": dataclasses.asdict(state)}
-    run.checkpoints.save(0, {}, manifest)
+    if begun:
+        run.checkpoints.annotate(begun, manifest)
+    else:
+        run.checkpoints.save(0, {}, manifest)
     run.checkpoints.mark_best(0)
     run.state = state
     call_all(callbacks, "on_validation", 0, state.history[-1])
