@@ -130,6 +130,17 @@ def test_false_alarms_on_what_was_fitted_are_as_many_as_asked_for():
     assert tested.false_alarms.mean == pytest.approx(0.05, abs=0.002)
 
 
+def test_thresholds_are_of_requests_with_others_and_the_rest_of_those_without():
+    found = make_answers(100, apart=0.0)
+    strange = np.random.default_rng(1).normal(size=found.inside.shape)
+    found = found._replace(mixed=found.inside / 2 + strange)
+    fitted, alone = fit(found), fit(found._replace(mixed=found.inside))
+    assert fitted.score != "cosine" and fitted.known != alone.known
+    tested = confidence.tested(found, fitted)
+    assert tested.false_alarms.mean == pytest.approx(0.05, abs=0.002)
+    assert (fitted.temperature, fitted.least) == (alone.temperature, alone.least)
+
+
 @pytest.mark.parametrize("episodes", [12, 30])
 def test_sets_hold_the_right_class_as_often_as_asked_for_in_new_episodes(episodes):
     """The promise is of the mean over what may be fitted to, also where that is few."""
