@@ -262,8 +262,14 @@ def _tuned(run: Run, split: Split) -> Config:
     """Returns the configuration with settings tuned on the validation episodes."""
     episodes = functools.partial(_validation_episodes, run.config, split)
     chosen = choose(run.config, split.embedding_size, episodes, run.transform)
-    for name, value, _ in chosen.differences(run.config):
+    found = chosen.differences(run.config)
+    for name, value, _ in found:
         run.console.say(f"Chosen on validation episodes: --{name}={value:.3g}.")
+    if found and run.config.data.train_on_val and is_fitted(run.config):
+        names = " and ".join(f"--{name}" for name, *_ in found)
+        seen = "on validation classes that the features' statistics have seen"
+        hint = "New classes may need other values: those of a run without it."
+        run.console.warn(f"--train_on_val: {names} chosen {seen}. {hint}")
     return chosen
 
 
