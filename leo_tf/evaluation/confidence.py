@@ -210,7 +210,8 @@ def fit_to(found: Answers) -> dict[str, Any]:
     to be the worst case. If new episodes are like the validation episodes, a set
     contains the right class at least as often as asked for (Fisch et al., 2021,
     arXiv:2102.08898, with tasks as examples; the weights are those of Lee et al., 2023,
-    arXiv:2306.06342).
+    arXiv:2306.06342). This is approximate: the temperature, the checkpoint and an
+    ensemble's share come from validation episodes too, and episodes share few classes.
     """
     temperature = best_temperature(found.inside)
     auroc, score = {}, _USUAL_SCORE

@@ -558,9 +558,9 @@ def test_without_names_it_compares_what_helps_most_the_untrained_first(
     small_flags, tmp_path
 ):
     assert would_train(small_flags, f"--workdir={tmp_path}") == [
-        *("centroid", "centroid@soft", "centroid@lda"),
-        *("ridge", "ridge@soft", "ridge@lda"),
-        *("logistic", "logistic@soft", "logistic@lda"),
+        *("centroid", "centroid@within", "centroid@soft", "centroid@lda"),
+        *("ridge", "ridge@within", "ridge@soft", "ridge@lda"),
+        *("logistic", "logistic@within", "logistic@soft", "logistic@lda"),
         *("simpleshot", "leo", "leo@lda", "generator", "meta_sgd", "maml"),
     ]
 
@@ -569,8 +569,9 @@ def test_a_default_that_the_data_does_not_allow_is_left_out_and_told(
     small_flags, two_classes, tmp_path, caplog
 ):
     names = would_train(small_flags, *two_classes, f"--workdir={tmp_path / 'job'}")
-    plain = ["centroid", "ridge", "logistic", "simpleshot"]
-    assert names == [*plain, "leo", "generator", "meta_sgd", "maml"]
+    within = ("centroid", "ridge", "logistic")  # two classes are enough for it
+    untrained = [name for each in within for name in (each, f"{each}@within")]
+    assert names == [*untrained, "simpleshot", "leo", "generator", "meta_sgd", "maml"]
     told = [record.getMessage() for record in caplog.records]
     assert sum("is left out: " in line for line in told) == 7
     line = next(line for line in told if "Ridge regression, soft" in line)
