@@ -59,7 +59,7 @@ class Confidence(NamedTuple):
     temperature: float  # logits are divided by it
     score: str  # the one of `SCORES` that tells classes outside best
     auroc: dict[str, float]  # of each of `SCORES` there; empty without other classes
-    known: tuple[float, ...]  # [L] quantiles of that score, of queries inside
+    known: tuple[float, ...]  # [L] quantiles of that score, of `mixed`
     least: tuple[float, ...]  # [L] least probability of a class in the set
 
     def as_dict(self) -> dict[str, Any]:
@@ -210,7 +210,8 @@ def fit_to(found: Answers) -> dict[str, Any]:
     to be the worst case. If new episodes are like the validation episodes, a set
     contains the right class at least as often as asked for (Fisch et al., 2021,
     arXiv:2102.08898, with tasks as examples; the weights are those of Lee et al., 2023,
-    arXiv:2306.06342).
+    arXiv:2306.06342). This is approximate: the temperature, the checkpoint and an
+    ensemble's share come from validation episodes too, and episodes share few classes.
     """
     temperature = best_temperature(found.inside)
     auroc, score = {}, _USUAL_SCORE
@@ -218,14 +219,15 @@ def fit_to(found: Answers) -> dict[str, Any]:
         sides = {name: _sides(found, name, temperature) for name in SCORES}
         auroc = {name: float(_auroc(*pair).mean()) for name, pair in sides.items()}
         score = max(SCORES, key=lambda name: auroc[name])
-    inside, _ = _sides(found._replace(mixed=found.inside), score, temperature)
+    # Requests with queries of other classes are what it is for.
+    mixed, _ = _sides(found, score, temperature)
     shares = np.sort(_of_right(_softmax(found.inside / temperature)), axis=None)
     # Of the shares, the lowest so many may be left out; some of a level too high.
     episodes = len(found.inside)
     most = (1 - LEVELS * (episodes + 1) / episodes) * len(shares)  # [L]
     at = np.clip(np.floor(most), 0, len(shares) - 1).astype(int)
     least = np.where(most < 0, 0.0, shares[at])
-    known = np.quantile(inside, LEVELS)
+    known = np.quantile(mixed, LEVELS)
     return {
         "temperature": temperature,
         "score": score,

@@ -224,13 +224,19 @@ def _say_choices_are_others(run: Run, trained: Config) -> None:
 def _say_fitted_to_others(run: Run, best: Checkpoint) -> None:
     """Tells the user that the confidence was fitted to other episodes."""
     known, shape = run.confidence(best), run.config.episodes
-    asked = shape.evaluation_way, shape.evaluation_shot
-    if known is not None and (known.way, known.shot) != asked:
+    # Each query alone, its class's share makes next to no difference.
+    transductive = method_of(run.config).transductive
+    dirichlet = shape.query_dirichlet if transductive else None
+    asked = shape.evaluation_way, shape.evaluation_shot, dirichlet
+    if known is not None and (known.way, known.shot, None) != asked:
         parts = "Temperature, thresholds and sets"
         if run.config.methods.ensemble != "none":
             parts += " and the ensemble's share"
         episodes = f"{known.way}-way {known.shot}-shot"
-        run.console.say(f"{parts}: as fitted to {episodes} validation episodes.")
+        balanced = "" if dirichlet is None else "balanced "
+        run.console.say(
+            f"{parts}: as fitted to {episodes} {balanced}validation episodes."
+        )
 
 
 def _check_shapes(run: Run, best: Checkpoint) -> None:

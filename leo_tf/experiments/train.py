@@ -43,6 +43,9 @@ from leo_tf.training.meta_step import adam
 from leo_tf.training.replicas import Replicas, check_same, start, worker_loop
 from leo_tf.training.trainer import Trainer
 
+# Metadata of a checkpoint that the validation of an untrained method depends on.
+_SETTLED = ("config", "data")
+
 
 def train(
     config: Config,
@@ -216,10 +219,14 @@ def _baseline(run: Run, split: Split, episodes: EpisodesByRow) -> Interval:
 
 
 def _validate_untrained(run: Run, split: Split, callbacks: Sequence[Callback]) -> None:
-    """Validates a method without training, and saves it as a checkpoint of step 0."""
+    """Validates a method without training, and saves it as a checkpoint of step 0.
+
+    A run that is already there is validated again only if its settings or data differ.
+    """
     call_all(callbacks, "on_start", run)
-    if run.newest:
-        run.state = TrainingState.of(run.newest)
+    begun = run.newest
+    if begun and all(run.metadata[n] == begun.entry(n, dict) for n in _SETTLED):
+        run.state = TrainingState.of(begun)
         return
     learners = {"method": run.learner}
     scores = evaluate(learners, _validation_episodes(run.config, split))["method"]
@@ -229,7 +236,10 @@ def _validate_untrained(run: Run, split: Split, callbacks: Sequence[Callback]) -
     run.console.say(state.validation_line(accuracy, "  nothing to train"))
     run.write_config()
     manifest = {**run.metadata, "progress": dataclasses.asdict(state)}
-    run.checkpoints.save(0, {}, manifest)
+    if begun:
+        run.checkpoints.annotate(begun, manifest)
+    else:
+        run.checkpoints.save(0, {}, manifest)
     run.checkpoints.mark_best(0)
     run.state = state
     call_all(callbacks, "on_validation", 0, state.history[-1])
@@ -252,8 +262,14 @@ def _tuned(run: Run, split: Split) -> Config:
     """Returns the configuration with settings tuned on the validation episodes."""
     episodes = functools.partial(_validation_episodes, run.config, split)
     chosen = choose(run.config, split.embedding_size, episodes, run.transform)
-    for name, value, _ in chosen.differences(run.config):
+    found = chosen.differences(run.config)
+    for name, value, _ in found:
         run.console.say(f"Chosen on validation episodes: --{name}={value:.3g}.")
+    if found and run.config.data.train_on_val and is_fitted(run.config):
+        names = " and ".join(f"--{name}" for name, *_ in found)
+        seen = "on validation classes that the features' statistics have seen"
+        hint = "New classes may need other values: those of a run without it."
+        run.console.warn(f"--train_on_val: {names} chosen {seen}. {hint}")
     return chosen
 
 

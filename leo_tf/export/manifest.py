@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leo_tf.configs.schema import Config
+from leo_tf.configs.schema import GROUP_OF, Config
 from leo_tf.environment import versions
 from leo_tf.errors import InputError, quoted
 from leo_tf.evaluation.confidence import Confidence
@@ -13,6 +13,7 @@ from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import described
 from leo_tf.files import read_json
 from leo_tf.methods.ensemble import Mix
+from leo_tf.methods.registry import draws, with_transform
 from leo_tf.runs.checkpoints import Checkpoint
 
 # Raise it if a field that readers rely on changes.
@@ -94,7 +95,10 @@ def _trained(config: Config) -> tuple:
 def _test_accuracy(
     workdir: pathlib.Path, config: Config, best: Checkpoint
 ) -> dict[str, Any] | None:
-    """Returns the accuracy in results.json if it is of this checkpoint, else None."""
+    """Returns the accuracy in results.json if it is of this checkpoint, else None.
+
+    A run of a comparison was tested by that, whose results.json is beside the run.
+    """
     path = workdir / "results.json"
     try:
         results = read_json(path, _MOST_RESULTS_BYTES)
@@ -105,10 +109,48 @@ def _test_accuracy(
             return None
         accuracy = results["accuracy"][config.methods.method]
         found = {name: accuracy[name] for name in ("mean", "half_width_95")}
-        return found | {name: results[name] for name in _OF_TEST}
-    except FileNotFoundError:  # not tested: training is running, or was stopped
-        return None
+        found |= {name: results[name] for name in _OF_TEST}
+        return found | {"test_samples": tested.run.test_samples}
+    except FileNotFoundError:
+        return _compared(workdir, config, best)
     except (OSError, ValueError, KeyError, TypeError) as error:
         received = quoted(f"{type(error).__name__}: {error}")
         hint = "Remove it, or train again: the same command tests and writes it."
         raise InputError(str(path), "the results of a run", received, hint) from error
+
+
+def _compared(
+    workdir: pathlib.Path, config: Config, best: Checkpoint
+) -> dict[str, Any] | None:
+    """Returns the accuracy in the comparison's results if it is of this checkpoint."""
+    path = workdir.parent / "results.json"
+    try:
+        results = read_json(path, _MOST_RESULTS_BYTES)
+        row = results["methods"][workdir.name]
+        if (row["best_step"], results["data"]) != (best.step, best.entry("data", dict)):
+            return None
+        own = {**row["settings_of_its_own"], "method": config.methods.method}
+        tested = Config.from_dict(results["config"], str(path)).replace(**own)
+        if _others(with_transform(tested), config, row["chosen_on_validation"]):
+            return None
+        found = {name: row["accuracy"][name] for name in ("mean", "half_width_95")}
+        found |= {name: results[name] for name in _OF_TEST}
+        samples = tested.run.test_samples if draws(config) else 0
+        return found | {"test_samples": samples}
+    # Not tested: training is running, or was stopped. Or it is of another program.
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _others(tested: Config, config: Config, chosen: Mapping[str, Any]) -> list[str]:
+    """Returns the settings of the method that are others than those that were tested.
+
+    None is one that a comparison sets aside because the method has no use for it.
+    """
+    return [
+        name
+        for name, theirs, mine in tested.differences(config)
+        if GROUP_OF.get(name) in ("methods", "model", "features")
+        and mine is not None
+        and chosen.get(name) != mine
+    ]

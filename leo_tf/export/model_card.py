@@ -131,10 +131,14 @@ def _accuracy(tested: dict[str, Any] | None) -> str:
     if not tested:
         return "This checkpoint was not tested."
     mean, half = (100 * tested[name] for name in ("mean", "half_width_95"))
+    draws, averaged = tested.get("test_samples", 0), ""
+    if draws:
+        averaged = f", averaged over {draws} draws, which this export does not make"
     return (
         f"{mean:.2f} ± {half:.2f} % in {_task(tested)} episodes of test classes, which "
-        f"are not in training. ± is the 95 % interval over {tested['episodes']} "
-        "episodes. It does not cover other training runs, or other classes."
+        f"are not in training{averaged}. ± is the 95 % interval over "
+        f"{tested['episodes']} episodes. It does not cover other training runs, or "
+        "other classes."
     )
 
 

@@ -134,6 +134,11 @@ def _entry_point(name: str) -> "EntryPoint | None":
     return next(iter(entry_points(group=_GROUP, name=name)), None)
 
 
+def draws(config: Config) -> bool:
+    """Tells whether a run's method draws latents or weights."""
+    return method_of(config).draws and not config.model.deterministic
+
+
 def is_fitted(config: Config) -> bool:
     """Tells whether a run fits a `Transform` to the training classes first."""
     kind = config.features.feature_transform
@@ -173,8 +178,12 @@ def build(
 
 
 def other_config(config: Config) -> Config:
-    """Returns the configuration of an ensemble's closed form."""
+    """Returns the configuration of an ensemble's closed form.
+
+    Products in bfloat16 and draws are left to the trained method.
+    """
     alone = {"ensemble": "none", "ensemble_share": None}
+    alone |= {"mixed_precision": False, "test_samples": 0}
     return config.replace(method=config.methods.ensemble, **alone)
 
 
@@ -270,8 +279,7 @@ def check(config: Config) -> None:
     elif config.methods.ensemble_share is not None:
         received = f"{config.methods.ensemble_share:g}"
         raise FlagError("--ensemble_share", "none without --ensemble", received)
-    draws = method.draws and not config.model.deterministic
-    if config.run.test_samples and not draws:
+    if config.run.test_samples and not draws(config):
         drawing = ", ".join(name for name, each in METHODS.items() if each.draws)
         received = f"{config.run.test_samples} for {config.methods.method}"
         hint = f"Those that draw are {drawing}, without --deterministic."

@@ -22,7 +22,8 @@ from leo_tf.methods.variants import is_known, variant_named, with_transforms
 
 # Default methods of a search; a comparison runs them after those without training.
 SEARCHED = ("leo", "generator", "meta_sgd", "maml")
-_UNTRAINED, _TRANSFORMS = ("centroid", "ridge", "logistic"), ("none", "soft", "lda")
+_UNTRAINED = "centroid", "ridge", "logistic"
+_TRANSFORMS = "none", "within", "soft", "lda"
 _MOST_BYTES = 2**20
 LINEAR = frozenset(["dropout_rate"])  # drawn uniformly; all others log-uniformly
 # Range of discriminants that METHOD@lda keeps, limited by the classes.

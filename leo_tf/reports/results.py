@@ -141,7 +141,7 @@ def open_set(found: Mapping[str, OpenSet]) -> list[str | Table]:
         f"Queries of {one.outside} classes outside each episode. {asked}"
         "AUROC in % of recognising them, by score:",
         Table(("method", *SCORES), areas, ("method",)),
-        "In %, by the score of the first three that was best on validation episodes:",
+        "In %, by the score that was best on validation episodes:",
         Table(_RATES, rates, ("method", "by")),
         "FPR: others accepted where 95 % of an episode's own queries are. False "
         "alarms: own queries rejected at the threshold that rejected "

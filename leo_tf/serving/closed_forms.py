@@ -19,6 +19,9 @@ _SCALE = 10.0
 _STRENGTH = 1.0  # of ridge regression's penalty
 # Squared distance of rows of length 1 to their mean below which they count as equal.
 _NO_SCATTER = 1e-12
+# Rows whose differences are equal have none, or by rounding less. Without any,
+# directions in which classes differ but no class scatters would count as nothing.
+_LEAST_SHRINKAGE = 1e-4
 
 
 def centroid(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -58,19 +61,15 @@ def lda(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return _with_bias(_SCALE * means, -_SCALE / 2 * _squares(means))
     # ((1 - a) X'X / S + a l I)^-1 means, solved with S equations instead of D.
     ball, part = shrinkage * level, (1 - shrinkage) / len(apart)
-    if ball == 0:  # more examples than directions
-        covariance = part * apart.T @ apart
-        weights = np.linalg.lstsq(covariance, means.T, rcond=None)[0].T
-    else:
-        inner = ball * np.eye(len(apart)) + part * apart @ apart.T  # [S, S]
-        across = part * np.linalg.solve(inner, apart @ means.T)  # [S, N]
-        weights = (means - across.T @ apart) / ball
+    inner = ball * np.eye(len(apart)) + part * apart @ apart.T  # [S, S]
+    across = part * np.linalg.solve(inner, apart @ means.T)  # [S, N]
+    weights = (means - across.T @ apart) / ball
     bias = -0.5 * np.sum(weights * means, axis=1, keepdims=True)
     return _with_bias(weights, bias)
 
 
 def _ledoit_wolf(x: np.ndarray) -> tuple[float, float]:
-    """Returns the shrinkage a, 0 to 1, and the mean variance l, for centred x [S, D].
+    """Returns the shrinkage a, up to 1, and the mean variance l, for centred x [S, D].
 
     Source: Ledoit and Wolf, 2004, "A well-conditioned estimator for large-dimensional
     covariance matrices"; as scikit-learn's `ledoit_wolf`.
@@ -81,7 +80,8 @@ def _ledoit_wolf(x: np.ndarray) -> tuple[float, float]:
     norm = np.sum((x @ x.T) ** 2) / count**2  # of the covariance, squared
     apart = norm / size - level**2
     error = (np.sum(squares**2) / count - norm) / (count * size)
-    return (min(error, apart) / apart if apart > 0 else 1.0), level
+    shrinkage = min(error, apart) / apart if apart > 0 else 1.0
+    return max(_LEAST_SHRINKAGE, shrinkage), level
 
 
 class ClosedForm:

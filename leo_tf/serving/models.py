@@ -4,8 +4,10 @@ All are called with the name of a signature and its inputs, and return its outpu
 TensorFlow is imported when an exported model is loaded.
 """
 
+import contextlib
 import functools
 import json
+import operator
 import os
 import pathlib
 import re
@@ -80,7 +82,8 @@ class LocalModel:
 
     Attributes:
       signatures: name -> function.
-      tested: way and shot of the test in export.json; None if it has none.
+      tested: way and shot of the test in export.json, or without one of the validation
+        episodes that confidence was fitted to; None if it has neither.
     """
 
     def __init__(self, path: Source):
@@ -99,7 +102,7 @@ class LocalModel:
         return self._embedding
 
     def beyond_test(self, labels: np.ndarray) -> str:
-        """Returns a warning if labels exceed way or shot of the model's test, else "".
+        """Returns a warning if labels exceed way or shot of `tested`, else "".
 
         The accuracy there is unknown.
         """
@@ -111,7 +114,7 @@ class LocalModel:
         more += [f"{examples} examples of a class"] if examples > shot else []
         if not more:
             return ""
-        tested = f"the model was tested on {way}-way {shot}-shot episodes"
+        tested = f"the model was measured on {way}-way {shot}-shot episodes"
         flags = f"--mode=evaluate --test_way={classes} --test_shot={examples}"
         return f"{' and '.join(more)}; {tested}. `{flags}` measures the accuracy."
 
@@ -170,11 +173,11 @@ def _metadata(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _tested(metadata: Mapping[str, Any]) -> tuple[int, int] | None:
-    try:
-        test = metadata["test_accuracy"]["test"]
-        return int(test["way"]), int(test["shot"])
-    except (ValueError, KeyError, TypeError):
-        return None
+    for places in ("test_accuracy", "test"), ("fitted_on_validation",):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            test = functools.reduce(operator.getitem, places, metadata)
+            return int(test["way"]), int(test["shot"])
+    return None
 
 
 _loaded = functools.lru_cache(maxsize=4)(LocalModel)  # shared by classifiers

@@ -144,6 +144,6 @@ def _described(served: "Served", listening: socket.socket) -> str:
     tested = ""
     if served.model.tested is not None:
         way, shot = served.model.tested
-        tested = f", tested at {way}-way {shot}-shot"
+        tested = f", measured at {way}-way {shot}-shot"
     version = f"version {served.version}{tested}"
     return f"Serving {method}, {version}, on {where} ({where}/docs)."

@@ -46,6 +46,21 @@ def make_answers(episodes, seed=0, too_sure=1.0, apart=1.0, uneven=0.0):
     return Answers(inside, inside, outside, *cosines)
 
 
+def won_by(score, episodes, seed=0):
+    """Answers three times too sure, in which a score tells those outside best."""
+    found = make_answers(episodes, seed, 3.0, apart=float(score == "cosine"))
+    outside = found.outside
+    if score == "logit":  # each is as probable as before
+        outside = outside - 3
+    elif score == "energy":  # one as large as any inside, and no other beside it
+        outside = np.sort(outside, axis=-1)
+        outside += np.array([-30] * (N - 1) + [3])
+    return found._replace(outside=outside)
+
+
+SCORES = pytest.mark.parametrize("score", confidence.SCORES)
+
+
 def fit(found):
     return Confidence(7, "digest", N, 1, len(found.inside), **confidence.fit_to(found))
 
@@ -83,9 +98,11 @@ def test_the_area_counts_pairs_and_half_of_ties():
     np.testing.assert_allclose(confidence._auroc(same, same), 0.5)
 
 
-def test_scores_and_rates_equal_loops_over_queries():
-    found, other = make_answers(30), make_answers(20, seed=1)
+@SCORES
+def test_scores_and_rates_equal_loops_over_queries(score):
+    found, other = won_by(score, 30), won_by(score, 20, seed=1)
     fitted = fit(found)
+    assert fitted.score == score and fitted.temperature == pytest.approx(3.0, rel=0.1)
     tested = confidence.tested(other, fitted)
     scaled = other.inside / fitted.temperature
     strange = other.outside / fitted.temperature
@@ -106,7 +123,7 @@ def test_scores_and_rates_equal_loops_over_queries():
             rates.append(np.mean(others >= np.quantile(mine, 0.05)))
         assert tested.auroc[name].mean == pytest.approx(np.mean(areas))
         assert tested.fpr[name].mean == pytest.approx(np.mean(rates))
-    assert tested.auroc["cosine"].mean == 1.0  # apart, as made
+    assert (tested.auroc["cosine"].mean == 1.0) == (score == "cosine")  # as made
     inside, outside = sides[fitted.score]
     threshold = fitted.known[10]  # the quantile of 5 %
     assert tested.false_alarms.mean == pytest.approx((inside < threshold).mean())
@@ -124,10 +141,23 @@ def test_the_best_score_of_those_from_logits_is_taken():
     assert fitted.auroc["probability"] < 0.1 < fitted.auroc[fitted.score]
 
 
-def test_false_alarms_on_what_was_fitted_are_as_many_as_asked_for():
-    found = make_answers(100)
+@SCORES
+def test_false_alarms_on_what_was_fitted_are_as_many_as_asked_for(score):
+    found = won_by(score, 100)
     tested = confidence.tested(found, fit(found))
+    assert tested.score == score
     assert tested.false_alarms.mean == pytest.approx(0.05, abs=0.002)
+
+
+def test_thresholds_are_of_requests_with_others_and_the_rest_of_those_without():
+    found = make_answers(100, apart=0.0)
+    strange = np.random.default_rng(1).normal(size=found.inside.shape)
+    found = found._replace(mixed=found.inside / 2 + strange)
+    fitted, alone = fit(found), fit(found._replace(mixed=found.inside))
+    assert fitted.score != "cosine" and fitted.known != alone.known
+    tested = confidence.tested(found, fitted)
+    assert tested.false_alarms.mean == pytest.approx(0.05, abs=0.002)
+    assert (fitted.temperature, fitted.least) == (alone.temperature, alone.least)
 
 
 @pytest.mark.parametrize("episodes", [12, 30])
@@ -266,6 +296,7 @@ def test_the_command_prints_the_table_that_was_asked_for(trained, evaluate, caps
     assert evaluate(trained, "--open_set") == 0
     told = capsys.readouterr().out
     assert "classes outside each episode" in told
+    assert "In %, by the score that was best on validation episodes:" in told
     assert evaluate(trained) == 0
     assert "outside each episode" not in capsys.readouterr().out
 

@@ -23,11 +23,13 @@ from leo_tf.experiments import compare as compare_job
 from leo_tf.experiments import run_group
 from leo_tf.experiments import train as train_job
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
+from leo_tf.export.exporter import export_model
 from leo_tf.files import near
 from leo_tf.methods.registry import METHODS, build
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.run import load_run
 from leo_tf.runs.variables import restore_variables
+from leo_tf.serving import Classifier
 from leo_tf.training import trainer
 
 pytestmark = pytest.mark.usefixtures("quick_jobs")
@@ -66,6 +68,62 @@ def no_more_pictures(comparison, monkeypatch):
 def evaluated(workdir, *flags):
     mode = ["--mode=evaluate", f"--workdir={workdir}"]
     return evaluate_run(workdir, **parse(["run_leo.py", *mode, *flags]).explicit)
+
+
+def exported(workdir, export_dir) -> tuple[dict, str]:
+    """Exports a run; returns the content of export.json, and the model card."""
+    version = export_model(workdir, export_dir)
+    card = (version / "README.md").read_text("utf-8")
+    return json.loads((version / "export.json").read_text()), card
+
+
+@pytest.mark.parametrize("name", ["leo", "ridge"])
+def test_the_export_of_a_compared_run_has_what_the_comparison_measured(
+    name, comparison, tmp_path
+):
+    results = results_of(comparison)
+    metadata, card = exported(comparison / name, tmp_path)
+    told, row = metadata["test_accuracy"], results["methods"][name]["accuracy"]
+    assert (told["mean"], told["half_width_95"]) == (row["mean"], row["half_width_95"])
+    assert told["test"] == results["test"] and told["episodes"] == 8
+    assert f"{100 * row['mean']:.2f} ±" in card and "was not tested" not in card
+    with pytest.warns(UserWarning, match="^4 classes; .* 3-way 1-shot"):
+        Classifier(tmp_path).fit(np.eye(4, 8, dtype=np.float32), range(4))
+
+
+@pytest.mark.parametrize("name,draws", [("leo", 30), ("ridge", 0)])
+def test_draws_that_a_comparison_averaged_over_are_told_of_those_that_draw(
+    name, draws, comparison, tmp_path
+):
+    job = tmp_path / "job"
+    shutil.copytree(comparison / name, job / name)
+    results = results_of(comparison)
+    results["config"]["run"]["test_samples"] = 30
+    (job / "results.json").write_text(json.dumps(results))
+    metadata, _ = exported(job / name, tmp_path / "out")
+    assert metadata["test_accuracy"]["test_samples"] == draws
+
+
+@pytest.mark.parametrize("change", ["step", "data", "settings", "choice", "damaged"])
+def test_what_a_comparison_measured_of_another_checkpoint_is_not_told(
+    change, comparison, tmp_path
+):
+    job = tmp_path / "job"
+    shutil.copytree(comparison / "ridge", job / "ridge")
+    results = results_of(comparison)
+    row = results["methods"]["ridge"]
+    if change == "step":
+        row["best_step"] += 1
+    elif change == "data":
+        results["data"]["test"] = "another"
+    elif change == "settings":
+        row["settings_of_its_own"]["feature_transform"] = "center"
+    elif change == "choice":
+        row["chosen_on_validation"]["ridge_strength"] *= 2
+    text = "{" if change == "damaged" else json.dumps(results)
+    (job / "results.json").write_text(text)
+    metadata, card = exported(job / "ridge", tmp_path / "out")
+    assert metadata["test_accuracy"] is None and "was not tested" in card
 
 
 def accuracies_of(workdir) -> np.ndarray:
@@ -500,9 +558,9 @@ def test_without_names_it_compares_what_helps_most_the_untrained_first(
     small_flags, tmp_path
 ):
     assert would_train(small_flags, f"--workdir={tmp_path}") == [
-        *("centroid", "centroid@soft", "centroid@lda"),
-        *("ridge", "ridge@soft", "ridge@lda"),
-        *("logistic", "logistic@soft", "logistic@lda"),
+        *("centroid", "centroid@within", "centroid@soft", "centroid@lda"),
+        *("ridge", "ridge@within", "ridge@soft", "ridge@lda"),
+        *("logistic", "logistic@within", "logistic@soft", "logistic@lda"),
         *("simpleshot", "leo", "leo@lda", "generator", "meta_sgd", "maml"),
     ]
 
@@ -511,8 +569,9 @@ def test_a_default_that_the_data_does_not_allow_is_left_out_and_told(
     small_flags, two_classes, tmp_path, caplog
 ):
     names = would_train(small_flags, *two_classes, f"--workdir={tmp_path / 'job'}")
-    plain = ["centroid", "ridge", "logistic", "simpleshot"]
-    assert names == [*plain, "leo", "generator", "meta_sgd", "maml"]
+    within = ("centroid", "ridge", "logistic")  # two classes are enough for it
+    untrained = [name for each in within for name in (each, f"{each}@within")]
+    assert names == [*untrained, "simpleshot", "leo", "generator", "meta_sgd", "maml"]
     told = [record.getMessage() for record in caplog.records]
     assert sum("is left out: " in line for line in told) == 7
     line = next(line for line in told if "Ridge regression, soft" in line)

@@ -37,6 +37,7 @@ METADATA = {
         "half_width_95": 0.0029,
         "episodes": 2000,
         "test": {"way": 5, "shot": 1, "num_query": 19},
+        "test_samples": 0,
     },
     "versions": {"leo-tf": "0.1.0"},
 }
@@ -70,6 +71,13 @@ def test_the_card_tells_data_accuracy_confidence_and_limits(metadata):
     ):
         assert " ".join(part.split()) in " ".join(card.split()), part
     assert "/home/me" not in card, "paths of this machine are nobody's business"
+
+
+def test_an_accuracy_over_draws_is_told_to_be_none_of_the_export(metadata):
+    assert "draws" not in model_card(metadata)
+    metadata["test_accuracy"]["test_samples"] = 30
+    card = " ".join(model_card(metadata).split())
+    assert "averaged over 30 draws, which this export does not make. ±" in card
 
 
 def test_the_front_matter_has_the_accuracy_where_the_hub_reads_it(metadata):

@@ -78,6 +78,7 @@ def test_the_manifest_says_what_the_model_is_takes_and_scored(out, trained):
     interval = results["accuracy"]["leo"]["half_width_95"]
     assert metadata["test_accuracy"]["half_width_95"] == interval
     assert metadata["test_accuracy"]["test"]["way"] == 3
+    assert metadata["test_accuracy"]["test_samples"] == 0
     assert metadata["trained_on"]["dataset_name"] == "tiny"
     assert metadata["trained_on"]["digests"] == results["data"]
     assert metadata["versions"]["tensorflow"] == tf.__version__
@@ -146,6 +147,16 @@ def test_results_of_another_checkpoint_are_not_told(change, plain_copy, tmp_path
         path.unlink()
     assert export(plain_copy, tmp_path) == 0
     assert facts_of(tmp_path / "1")["test_accuracy"] is None
+
+
+def test_draws_that_the_test_averaged_over_are_told(trained_copy, tmp_path):
+    path = trained_copy / "results.json"
+    results = json.loads(path.read_text())
+    results["config"]["run"]["test_samples"] = 30
+    path.write_text(json.dumps(results))
+    assert export(trained_copy, tmp_path) == 0
+    assert facts_of(tmp_path / "1")["test_accuracy"]["test_samples"] == 30
+    assert "over 30 draws" in (tmp_path / "1" / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])

@@ -155,6 +155,14 @@ def test_a_share_of_nothing_changes_no_answer_and_a_given_one_is_kept(
     assert load_run(workdir).chosen["ensemble_share"] == 0
 
 
+@pytest.mark.parametrize("flag", ["--mixed_precision", "--test_samples=2"])
+def test_what_only_the_trained_method_can_do_stops_no_ensemble(flag, train, tmp_path):
+    workdir = tmp_path / "run"
+    assert train(workdir, "--quiet", "--ensemble=ridge", flag, "--num_steps=1") == 0
+    assert results_of(workdir)["ensemble"]["other"] == "ridge"
+    assert evaluate_run(workdir).accuracy.mean > 0
+
+
 def test_another_ensemble_is_made_anew_and_so_is_what_was_fitted_to_it(
     ensemble_run, train, tmp_path
 ):

@@ -194,6 +194,36 @@ def test_what_a_run_knows_of_its_training_classes_is_in_its_export(runs, tmp_pat
     (tmp_path / "transform.npz").rename(workdir / "transform.npz")
 
 
+@pytest.mark.parametrize("kind,warned", [("center", True), ("none", False)])
+def test_a_choice_on_classes_that_the_features_have_seen_is_warned_of(
+    kind, warned, train, tmp_path, capsys
+):
+    flags = "--method=ridge", "--train_on_val", f"--feature_transform={kind}"
+    assert train(tmp_path / "run", *flags) == 0
+    said = "--train_on_val: --ridge_strength and --score_scale chosen on validation"
+    given = "--ridge_strength=1", "--score_scale=1"
+    assert (said in flat(capsys.readouterr().err)) == warned
+    assert train(tmp_path / "given", *flags, *given) == 0
+    assert "chosen on validation" not in flat(capsys.readouterr().err)
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_what_is_fitted_to_balanced_episodes_is_told_of_a_transductive_method(
+    runs, evaluate, capsys
+):
+    fitted = "sets: as fitted to 3-way 1-shot balanced validation episodes"
+    for method, flags, is_told in (
+        ("soft_kmeans", ["--query_dirichlet=2"], True),
+        ("soft_kmeans", [], False),
+        ("logistic", ["--query_dirichlet=2"], False),
+    ):
+        assert evaluate(runs(method), *flags) == 0
+        assert (fitted in flat(capsys.readouterr().err)) == is_told
+
+
 def test_a_choice_made_for_other_episodes_is_told_of(runs, evaluate, capsys):
     assert evaluate(runs("logistic"), "--test_shot=2") == 0
     told = capsys.readouterr().err

@@ -48,7 +48,12 @@ def test_what_is_not_trained_runs_first_and_else_as_asked():
 
 @pytest.mark.parametrize(
     ("shared", "others"),
-    [("none", "soft lda"), ("lda", "none soft"), ("within", "none soft lda")],
+    [
+        ("none", "within soft lda"),
+        ("lda", "none within soft"),
+        ("within", "none soft lda"),
+        ("center", "none within soft lda"),
+    ],
 )
 def test_by_default_the_untrained_stand_on_each_transform_once(shared, others):
     names = compared(shared)

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from saved_runs import listing, manifest_of, values_of
+from saved_runs import listing, manifest_of, results_of, values_of
 
 from leo_tf.cli.flags import parse
 from leo_tf.console import Console
@@ -124,6 +124,51 @@ def test_other_data_is_a_table_and_refused_without_the_flag(
     assert error.startswith(f"error: {data / 'tiny' / 'train.npz'}: expected the data")
     assert train(trained_copy, "--allow_changes", *flags) == 0
     assert manifest_of(trained_copy, 13)["data"]["train"] != digest
+
+
+@pytest.fixture(scope="module")
+def untrained(train, quick_jobs, tmp_path_factory):
+    """A run of ridge regression: not to be changed."""
+    workdir = tmp_path_factory.mktemp("untrained") / "run"
+    assert train(workdir, "--method=ridge", "--quiet") == 0
+    return workdir
+
+
+@pytest.mark.parametrize("change", ["settings", "data"])
+def test_an_untrained_run_becomes_one_of_the_other_settings_or_data(
+    change, untrained, train, evaluate, tiny_data, tmp_path, write_split
+):
+    workdir = pathlib.Path(shutil.copytree(untrained, tmp_path / "run"))
+    flags = ["--method=ridge", "--quiet", "--ridge_strength=0.123"]
+    if change == "data":
+        data = pathlib.Path(shutil.copytree(tiny_data, tmp_path / "data"))
+        for split, classes in (("val", 6), ("test", 7)):
+            write_split(data / "tiny" / f"{split}.npz", split, classes, seed=99)
+        flags[2] = f"--data_path={data}"
+    assert train(workdir, *flags, "--allow_changes") == 0
+    config, results = RunDirectory(workdir).config(), results_of(workdir)
+    manifest = manifest_of(workdir, 0)
+    assert config.to_dict() == manifest["config"] == results["config"]
+    assert manifest["data"] == results["data"]
+    before = manifest_of(untrained, 0)
+    validated = [each["progress"]["history"][0] for each in (before, manifest)]
+    assert validated[0]["val_loss"] != validated[1]["val_loss"]
+    # These are the run's own now, and are not validated again.
+    assert evaluate(workdir, "--quiet") == 0
+    written = listing(workdir / "checkpoints")
+    assert train(workdir, *flags) == 0
+    assert listing(workdir / "checkpoints") == written
+    other = "--method=ridge", "--ridge_strength=0.5", "--quiet"
+    assert train(workdir, *other) == InputError.exit_code
+
+
+def test_an_untrained_run_that_is_tested_otherwise_says_so_in_its_config(
+    untrained, train, tmp_path
+):
+    workdir = pathlib.Path(shutil.copytree(untrained, tmp_path / "run"))
+    assert train(workdir, "--method=ridge", "--num_test_episodes=5", "--quiet") == 0
+    assert RunDirectory(workdir).config().run.num_test_episodes == 5
+    assert results_of(workdir)["episodes"] == 5
 
 
 def test_data_of_another_size_is_refused_in_spite_of_the_flag(

@@ -52,7 +52,7 @@ def test_lda_is_scikit_learns_with_the_shrinkage_of_ledoit_and_wolf(size):
 
 
 def test_without_shrinkage_lda_is_scikit_learns_too(monkeypatch):
-    monkeypatch.setattr(closed_forms, "_ledoit_wolf", lambda x: (0.0, 1.0))
+    monkeypatch.setattr(closed_forms, "_ledoit_wolf", lambda x: (1e-7, 1.0))
     rows, labels = examples(3, shots=(25, 25))  # equal sizes, which it weights by
     theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(rows, labels)
     found = Classifier("lda").fit(rows, labels).predict_proba(rows)
@@ -119,6 +119,23 @@ def test_of_equal_examples_lda_is_the_nearest_mean():
         Classifier("centroid").fit(rows, [0, 1, 2]).predict(queries),
     )
     assert np.abs(found.decision_function(queries)).max() < 20
+
+
+@pytest.mark.parametrize("size", [2, 3, 5, 16])
+@pytest.mark.parametrize("seed", range(3))
+def test_lda_answers_right_where_differences_are_equal_and_need_no_shrinkage(
+    size, seed
+):
+    """Of two examples a class, whose difference is the same in both classes."""
+    random = np.random.default_rng(seed)
+    axes = np.linalg.qr(random.normal(size=[size, min(size, 3)]))[0].T
+    centres = np.cos(0.3) * np.stack([axes[1], -axes[1] if size == 2 else axes[2]])
+    rows = np.concatenate([centres + np.sin(0.3) * s * axes[0] for s in (1, -1)])
+    labels, queries = np.array([0, 1, 0, 1]), centres + 0.5 * axes[0]
+    found = Classifier("lda").fit(rows, labels)
+    assert found.support_accuracy_ == 1.0
+    assert found.predict(queries).tolist() == [0, 1]
+    assert np.abs(found.classifier_).max() < 1e7
 
 
 def test_a_directory_of_that_name_is_a_model_as_before(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """ "None of these" and sets of labels from the client, by path and by URL."""
 
 import json
+import shutil
 from datetime import datetime
 
 import numpy as np
@@ -151,6 +152,18 @@ def test_a_server_warns_once_of_what_is_beyond_the_test(exported):
         assert answer.status_code == 200 and len(console.warned) == lines
     expected = "version 1, shown once: 5 classes and 2 examples of a class; the model"
     assert expected in console.warned[0]
+
+
+@pytest.mark.parametrize("fitted,said", [({"way": 4, "shot": 1}, "4-way"), (None, "")])
+def test_without_a_test_the_validation_episodes_say_what_is_beyond(
+    fitted, said, exported, tmp_path
+):
+    version = shutil.copytree(exported / "1", tmp_path / "1")
+    metadata = json.loads((version / "export.json").read_text())
+    metadata |= {"test_accuracy": None, "fitted_on_validation": fitted}
+    (version / "export.json").write_text(json.dumps(metadata))
+    warning = LocalModel(version).beyond_test(np.arange(5))
+    assert said in warning and bool(said) == bool(warning)
 
 
 @pytest.mark.filterwarnings("error")
