@@ -9,11 +9,14 @@ module:callable      any function of a list of items: [n, D]
 Shapes: n pictures, S pixels a side, D numbers a picture.
 """
 
+import contextlib
 import hashlib
 import importlib
 import inspect
+import json
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -35,6 +38,10 @@ _SIDES |= {f"EfficientNetB{i}": s for i, s in enumerate((380, 456, 528, 600), 4)
 _SIDES |= {f"EfficientNetV2B{i}": s for i, s in enumerate((224, 240, 260, 300))}
 _SIDES |= {"EfficientNetV2S": 384, "EfficientNetV2M": 480, "EfficientNetV2L": 480}
 _WEIGHTS = "--backbone_weights"
+# Fields of a Keras config that name layers. Keras numbers names it makes up, and goes
+# on counting from model to model.
+_NAMING = ("name", "keras_history", "input_layers", "output_layers")
+_NUMBER = re.compile(r"_[0-9]+\Z")
 
 
 class Backbone(NamedTuple):
@@ -44,7 +51,7 @@ class Backbone(NamedTuple):
       name: as given.
       embed: maps pictures [n, S, S, 3] uint8, or a list of items, to [n, D] numbers.
       side: S; None if it takes items as they are.
-      digest: SHA-256 of its weights, or of the source of a callable.
+      digest: SHA-256 of its weights and layers, or of the source of a callable.
       preprocessing: in words.
       in_graph: `embed` of tensors, for exports that take pictures; None if it is no
         computation of TensorFlow's.
@@ -228,10 +235,39 @@ def _of_model(
     def embed(pictures):
         return forward(tf.constant(pictures)).numpy()
 
-    digest = _digest(np.ascontiguousarray(w).tobytes() for w in model.get_weights())
+    weights = [np.ascontiguousarray(w).tobytes() for w in model.get_weights()]
+    digest = _digest([*weights, _config_of(model)])
     # Of Keras variables, what they hold: see `export.signatures.Servable`.
     held = [weight.value for weight in model.weights]
     return Backbone(name, embed, side, digest, preprocessing, in_graph, held)
+
+
+def _config_of(model: Any) -> bytes:
+    """Returns what a Keras model's layers are, the same in every process.
+
+    Layers' names are numbered from 0. Fields that are None are left out, because each
+    version of Keras adds some.
+    """
+    import keras
+
+    known: dict[str, list[str]] = {}
+
+    def plain(value: Any, is_name: bool = False) -> Any:
+        if isinstance(value, dict):
+            given = {key: each for key, each in value.items() if each is not None}
+            return {k: plain(v, is_name or k in _NAMING) for k, v in given.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(each, is_name) for each in value]
+        if not (is_name and isinstance(value, str)):
+            return value
+        base = _NUMBER.sub("", value)
+        names = known.setdefault(base, [])
+        if value not in names:
+            names.append(value)
+        return f"{base}_{names.index(value)}"
+
+    config = keras.saving.serialize_keras_object(model.get_config())
+    return json.dumps(plain(config), sort_keys=True).encode()
 
 
 def _callable(name: str, side: int | None) -> Backbone:
@@ -247,11 +283,7 @@ def _callable(name: str, side: int | None) -> Backbone:
         ) from error
     if not callable(function):
         raise InputError(f"--backbone={name}", "a callable", type(function).__name__)
-    try:
-        source = inspect.getsourcefile(inspect.unwrap(function))
-    except TypeError:  # of an object with __call__, a bound method of C, ...
-        source = getattr(sys.modules[module_name], "__file__", None)
-    content = pathlib.Path(source).read_bytes() if source else name.encode()
+    content = _sources_of(function, module_name) or [name.encode()]
 
     def embed(items):
         try:
@@ -261,7 +293,20 @@ def _callable(name: str, side: int | None) -> Backbone:
             parts = f"--backbone={name}", "features of items", _brief(error), hint
             raise InputError(*parts) from error
 
-    return Backbone(name, embed, side, _digest([content]), "its own")
+    return Backbone(name, embed, side, _digest(content), "its own")
+
+
+def _sources_of(function: Callable, module_name: str) -> list[bytes]:
+    """Returns the files of a function, and of the module that it was asked of.
+
+    They differ for `embed = Model().encode`: settings of the model stand in the
+    user's file.
+    """
+    files = [getattr(sys.modules[module_name], "__file__", None)]
+    with contextlib.suppress(TypeError):  # of an object with __call__, or of C
+        files.append(inspect.getsourcefile(inspect.unwrap(function)))
+    paths = {os.path.realpath(file): None for file in files if file}
+    return [pathlib.Path(p).read_bytes() for p in paths if os.path.isfile(p)]
 
 
 def check_features(features: Any, count: int, where: str) -> np.ndarray:

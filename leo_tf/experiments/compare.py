@@ -12,7 +12,7 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -24,12 +24,13 @@ from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.pipeline import gather
 from leo_tf.data_pipeline.sources import Data
-from leo_tf.errors import CheckpointError, DivergedError, InputError
+from leo_tf.errors import CheckpointError, DivergedError, InputError, LeoError
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.job_results import Comparison, Row
 from leo_tf.evaluation.validation_tuning import Fitted, fit_transform
 from leo_tf.experiments.evaluate import calibration, score
+from leo_tf.experiments.kept_results import Measured, read_kept
 from leo_tf.experiments.open_set import check_open_set, score_open
 from leo_tf.experiments.run_group import Planned, RunGroup, open_group
 from leo_tf.experiments.runner.engines import Engine
@@ -47,6 +48,7 @@ from leo_tf.model.learner import (
 from leo_tf.reports import comparison as report
 from leo_tf.reports.figures import save
 from leo_tf.reports.results import data as data_in_words
+from leo_tf.runs.run import Run
 
 # Numbers of timed tasks, and of warm-up tasks before them.
 _TIMED, _WARM = 50, 5
@@ -61,6 +63,7 @@ def compare(
     *,
     method_settings: Mapping[str, Mapping[str, object]] | str = "",
     open_set: bool = False,
+    keep: bool = False,
     data: Data | None = None,
     allow_changes: bool = False,
     console: Console = SILENT,
@@ -82,6 +85,8 @@ def compare(
       method_settings: name -> settings of this method, or the path of such a file.
       open_set: also test how well each method recognises queries of other classes, and
         its prediction sets.
+      keep: return the results of a finished comparison of the same settings and data,
+        instead of testing again.
       workdir, data, allow_changes, console: as for `train`.
       jobs, cluster, run_cpus, run_gpus: as in `Engine`.
 
@@ -95,6 +100,10 @@ def compare(
     options: Any = {"data": data, "engine": engine, "console": console}
     options |= {"method_settings": method_settings, "allow_changes": allow_changes}
     with opened(config, methods, workdir, open_set=open_set, **options) as job:
+        found = _kept(job) if keep and not open_set else None
+        if found is not None:
+            console.say("The comparison is done: nothing of it has changed.")
+            return found
         ended = job.group.train_all(planned(job))
         return concluded(job, ended, open_set)
 
@@ -232,27 +241,72 @@ def _tested(
     known = {n: run.confidence(run.checkpoints.best()) for n, run in runs.items()}
     scores = score(learners, config, split, group.console, fitted=known)
     others = score_open(learners, config, split, group.console, known, open_set)
-    of_leo = [name for name in runs if variant_named(name).method == "leo"]
-    inductive = [n for n in runs if not variant_named(n).entry.transductive]
-    reference = (of_leo or [*runs, *inductive][-1:])[0]
-    of_all = config.features
-    shared = all(config.replace(**own).features == of_all for own in settings.values())
-    rows = []
+    reference = _reference(runs)
+    measured = {}
     for name, run in runs.items():
         group.console.say(f"Timing the adaptation of {variant_named(name).title}.")
         difference = scores[name].accuracy - scores[reference].accuracy
-        row = Row(
-            name=name,
+        measured[name] = Measured(
             accuracy=interval(scores[name].accuracy),
             difference=None if name == reference else interval(difference),
             calibration=calibration(scores[name], known[name]),
             open_set=others.get(name),
+            diverged=diverged[name],
+            seconds_to_adapt=adaptation_seconds(run.learner, config, split),
+        )
+    found = _comparison(group, settings, runs, measured)
+    return found._replace(lead=_lead(group, learners, found))
+
+
+def _kept(job: Opened) -> Comparison | None:
+    """Returns the results in the directory if they are those of this job."""
+    group, names = job.group, in_table_order(job.settings)
+    shown = {name: _shown(own) for name, own in job.settings.items()}
+    digests = {name: split.digest for name, split in group.splits.items()}
+    kept = read_kept(group.path / "results.json", group.config, digests, shown)
+    if kept is None:
+        return None
+    try:
+        runs = {name: group.finished(name) for name in names}
+        steps = {n: (r.checkpoints.best().step, r.state.step) for n, r in runs.items()}
+    except LeoError:  # a run was removed or damaged since
+        return None
+    if steps != kept.steps:
+        return None
+    found = _comparison(group, job.settings, runs, kept.measured)
+    return found._replace(lead=kept.lead)
+
+
+def _reference(names: Iterable[str]) -> str:
+    """Returns the method that differences are relative to; see `compare`."""
+    names = [*names]
+    of_leo = [name for name in names if variant_named(name).method == "leo"]
+    inductive = [n for n in names if not variant_named(n).entry.transductive]
+    return (of_leo or [*names, *inductive][-1:])[0]
+
+
+def _shown(own: Mapping[str, object]) -> dict[str, object]:
+    """Returns a method's own settings that stand in its row."""
+    return {k: v for k, v in own.items() if k not in _NOT_SHOWN and v is not None}
+
+
+def _comparison(
+    group: RunGroup,
+    settings: Mapping[str, Mapping],
+    runs: Mapping[str, Run],
+    measured: Mapping[str, Measured],
+) -> Comparison:
+    """Returns the results of finished runs from what was measured of them."""
+    config, of_all = group.config, group.config.features
+    shared = all(config.replace(**own).features == of_all for own in settings.values())
+    rows = [
+        Row(
+            name=name,
+            **measured[name]._asdict(),
             parameters=sum(math.prod(v.shape) for v in run.learner.trainable_variables),
             best_step=run.checkpoints.best().step,
             steps=run.state.step,
-            diverged=diverged[name],
             seconds_trained=run.state.seconds,
-            seconds_to_adapt=adaptation_seconds(run.learner, config, split),
             chosen=run.chosen,
             share_not_finite=run.state.share_not_finite,
             validation=run.validation,
@@ -260,25 +314,21 @@ def _tested(
             shared=shared,
             ensemble=run.config.methods.ensemble,
             is_exportable=is_exportable(run.learner),
-            settings={
-                setting: value
-                for setting, value in settings[name].items()
-                if setting not in _NOT_SHOWN and value is not None
-            },
+            settings=_shown(settings[name]),
         )
-        rows.append(row)
-    found = Comparison(
+        for name, run in runs.items()
+    ]
+    return Comparison(
         rows,
-        reference,
+        _reference(runs),
         data_in_words(config) if shared else config.data.dataset_name,
-        dataset.evaluation_shape(config, split),
+        dataset.evaluation_shape(config, group.splits["test"]),
         config.run.num_test_episodes,
         config.run.test_samples,
         given=given(config),
         selects=not config.data.train_on_val,
         directory=group.path,
     )
-    return found._replace(lead=_lead(group, learners, found))
 
 
 def _lead(

@@ -26,7 +26,7 @@ from leo_tf.errors import InputError
 from leo_tf.evaluation.job_results import Comparison
 from leo_tf.experiments.compare import compare
 from leo_tf.experiments.embed import embed, pretrain, recipe_of, split_pictures
-from leo_tf.export.exporter import export_model
+from leo_tf.export.exporter import export_model, exported_already
 from leo_tf.files import AnyPath, near
 from leo_tf.methods.settings import compared
 from leo_tf.methods.variants import variant_named
@@ -122,14 +122,26 @@ def from_images(
     )
     named = {"dataset_name": (settings or {}).get("dataset_name", found.name)}
     config = config.replace(**{**found.data(), **named})
-    comparison = compare(config, _methods(), directory / "comparison", console=console)
+    place = directory / "comparison"
+    comparison = compare(config, _methods(), place, keep=True, console=console)
     best = next(
         row for row in comparison.ranked(comparison.inductive) if row.is_exportable
     )
-    exported = directory / "exported"
-    path = export_model(directory / "comparison" / best.name, exported, console=console)
+    run, exported = place / best.name, directory / "exported"
+    path = _exported(run, exported, backbone_weights, console)
     console.say(f"All stages took {(time.monotonic() - started) / 60:.1f} min.")
     return FromImages(comparison, path)
+
+
+def _exported(
+    run: pathlib.Path, export_dir: pathlib.Path, weights: str | None, console: Console
+) -> pathlib.Path:
+    """Exports a run, unless the newest version is just that."""
+    found = exported_already(run, export_dir)
+    if found is not None:
+        console.say(f"{near(found)} is this model: it is not exported again.")
+        return found
+    return export_model(run, export_dir, backbone_weights=weights, console=console)
 
 
 def _methods() -> list[str]:

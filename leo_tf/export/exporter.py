@@ -33,7 +33,7 @@ from leo_tf.export.model_card import model_card
 from leo_tf.export.pictures import Encoder, encoder_of
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable, names_for, nearest_of, shape_of
-from leo_tf.files import AnyPath, flush_to_disk, make_directory
+from leo_tf.files import AnyPath, flush_to_disk, make_directory, read_json
 from leo_tf.methods.ensemble import Ensemble
 from leo_tf.model.learner import AnyLearner, Learner, uneven_adapt
 from leo_tf.runs.manifest import Checkpoint
@@ -42,6 +42,7 @@ from leo_tf.runs.run import Run, load_run
 # Signature of requests that name none.
 _DEFAULT_SIGNATURE = "classify"
 FORMATS = ("saved_model", "tflite")
+_MOST_METADATA_BYTES = 1 << 24
 
 
 def export_model(
@@ -143,18 +144,42 @@ def version_path(export_dir: AnyPath, version: int | None = None) -> pathlib.Pat
     """
     rules.path().checked(os.fspath(export_dir), "export_dir")
     if version is None:
-        try:
-            names = os.listdir(export_dir)
-        except FileNotFoundError:
-            names = []
-        except OSError as error:
-            raise DiskError(str(export_dir), "to read it", str(error)) from error
-        numbers = [int(name) for name in names if re.fullmatch("[0-9]+", name)]
-        version = max(numbers, default=0) + 1
+        version = _newest(export_dir) + 1
     path = pathlib.Path(export_dir, str(version))
     if os.path.lexists(path):
         raise _taken(path, "Without the flag the next number is taken.")
     return path
+
+
+def _newest(export_dir: AnyPath) -> int:
+    """Returns the highest version in a directory; 0 without any."""
+    try:
+        names = os.listdir(export_dir)
+    except FileNotFoundError:
+        names = []
+    except OSError as error:
+        raise DiskError(str(export_dir), "to read it", str(error)) from error
+    return max((int(n) for n in names if re.fullmatch("[0-9]+", n)), default=0)
+
+
+def exported_already(workdir: AnyPath, export_dir: AnyPath) -> pathlib.Path | None:
+    """Returns the newest version if it is an undamaged export of this run's best.
+
+    That is, of the same method, step, configuration and data. Otherwise None.
+    """
+    path, run = pathlib.Path(export_dir, str(_newest(export_dir))), load_run(workdir)
+    best = run.checkpoints.best()
+    try:
+        metadata = read_json(path / "export.json", _MOST_METADATA_BYTES)
+        found = metadata["config"], metadata["step"], metadata["trained_on"]["digests"]
+        config = json.loads(json.dumps(run.config.to_dict()))
+        files = {name: path / name for name in metadata["files"]}
+        if found != (config, best.step, best.entry("data", dict)):
+            return None
+        digests = {n: sha256(f.read_bytes()).hexdigest() for n, f in files.items()}
+        return path if digests == metadata["files"] else None
+    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged
+        return None
 
 
 @contextlib.contextmanager

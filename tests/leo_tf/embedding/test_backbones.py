@@ -1,6 +1,8 @@
 """Promises of backbones by name: right features, their own digest, clear refusals."""
 
+import importlib
 import re
+import sys
 
 import keras
 import numpy as np
@@ -105,6 +107,40 @@ def test_an_object_that_can_be_called_and_a_method_are_backbones_too(
         assert backbone.embed("ab") == [[1.0], [1.0]]
         digests.add(backbone.digest)
     assert len(digests) == 1
+
+
+def test_an_edited_module_of_a_library_method_is_another_backbone(
+    tmp_path, monkeypatch
+):
+    library = "class Model:\n    def __init__(self, name): self.name = name\n"
+    library += "    def encode(self, items): return [[1.0] for _ in items]\n"
+    (tmp_path / "a_library.py").write_text(library)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    digests = []
+    for name in ("small", "large", "large"):
+        code = f"import a_library\nembed = a_library.Model({name!r}).encode\n"
+        (tmp_path / "my_texts.py").write_text(code)
+        importlib.invalidate_caches()
+        monkeypatch.delitem(sys.modules, "my_texts", raising=False)
+        digests.append(backbone_named("my_texts:embed").digest)
+    assert digests[0] != digests[1] == digests[2]
+
+
+def test_layers_without_weights_count_in_the_digest_and_their_numbers_do_not(tmp_path):
+    def digest(scale, activation):
+        inputs = keras.Input((32, 32, 3))
+        x = keras.layers.Rescaling(scale)(inputs)
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        x = keras.layers.Dense(2, activation, kernel_initializer="ones")(x)
+        keras.Model(inputs, x).save(tmp_path / "a.keras")
+        return backbone_named(str(tmp_path / "a.keras")).digest
+
+    digests = [digest(1.0, "relu"), digest(0.5, "relu"), digest(1.0, "tanh")]
+    assert len({*digests}) == 3
+    assert digest(1.0, "relu") == digests[0]
+    two = [backbone_named("MobileNet", "none", 32).digest for _ in range(2)]
+    assert two[0] == two[1]
 
 
 def _keras_file(path, output):

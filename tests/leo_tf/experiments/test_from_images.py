@@ -67,12 +67,47 @@ def test_the_commands_of_the_readme_make_an_export_of_pictures(
     assert (exported / "saved_model.pb").is_file()
     features = np.load(run / "features" / "test.npz")
     assert features["embeddings"].shape == (10, 128)
-    # Finished stages are skipped: backbone and features are the same files.
-    kept = [run / n for n in ("backbone/backbone.keras",)]
+    # Finished stages are skipped: what they wrote are the same files.
+    kept = [run / n for n in ("backbone/backbone.keras", "comparison/results.json")]
     kept += [run / "features" / f"{s}.npz" for s in ("train", "test")]
     times = [path.stat().st_mtime_ns for path in kept]
     assert main(command) == 0
     assert [path.stat().st_mtime_ns for path in kept] == times
+    again = capsys.readouterr().out
+    assert again.partition("To serve")[0] == printed.out.partition("To serve")[0]
+    assert [path.name for path in (run / "exported").iterdir()] == ["1"]
+    # Other data, or an export that is damaged, are not passed over.
+    (exported / "saved_model.pb").write_bytes(b"damaged")
+    results = json.loads(kept[1].read_text())
+    results["data"]["test"] = "of others"
+    kept[1].write_text(json.dumps(results))
+    assert main(command) == 0
+    assert sorted(path.name for path in (run / "exported").iterdir()) == ["1", "2"]
+    assert json.loads(kept[1].read_text())["data"]["test"] != "of others"
+
+
+def test_the_export_of_a_chain_takes_pictures_by_weights_of_a_file(
+    folder, tmp_path, quick_job, monkeypatch
+):
+    import keras
+
+    given = {"input_shape": (32, 32, 3), "include_top": False, "pooling": "avg"}
+    model = keras.applications.MobileNet(**given, weights=None)
+    model.save_weights(tmp_path / "a.weights.h5")
+    monkeypatch.setattr(module, "_methods", lambda: ["centroid"])
+    monkeypatch.setattr(module, "stage_seconds", lambda *given, **named: {})
+    settings = {"way": 2, "shot": 1, "num_query": 2, "class_split": "0.6,0.2,0.2"}
+    settings |= {"num_val_episodes": 4, "num_test_episodes": 4}
+    found = from_images(
+        folder,
+        tmp_path / "run",
+        settings=settings,
+        backbone="MobileNet",
+        backbone_weights=str(tmp_path / "a.weights.h5"),
+        image_size=32,
+    )
+    metadata = json.loads((found.exported / "export.json").read_text())
+    assert metadata["pictures"]["backbone"] == "MobileNet"
 
 
 def test_a_run_on_pictures_embeds_them_once_into_the_cache(
