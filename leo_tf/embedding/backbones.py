@@ -289,8 +289,10 @@ def _callable(name: str, side: int | None) -> Backbone:
         try:
             return function(items)
         except Exception as error:  # the user's function may raise anything
-            hint = "--debug shows where."
-            parts = f"--backbone={name}", "features of items", _brief(error), hint
+            hint, what = "--debug shows where.", "features of items"
+            if isinstance(items, list):
+                what += f", here {quoted(items[0])} to {quoted(items[-1])}"
+            parts = f"--backbone={name}", what, _brief(error), hint
             raise InputError(*parts) from error
 
     return Backbone(name, embed, side, _digest(content), "its own")

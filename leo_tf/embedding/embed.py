@@ -3,11 +3,13 @@
 train.npz, val.npz, test.npz   features, classes and names; or all.npz
 embedding.json                 by which backbone, of what; written last
 sources.sha256                 digest of every file, as `sha256sum -c` reads it
+left_out.txt                   pictures that were left out, if any, and why
 .part/                         what is done so far, until it is
 
 Shapes: n pictures, D numbers a picture.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -22,8 +24,10 @@ import numpy as np
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.feature_files import EMBEDDING_FILE, save_npz
+from leo_tf.data_pipeline.formats.opening import open_input
 from leo_tf.data_pipeline.images.decoding import decode, say_bad
 from leo_tf.data_pipeline.images.pictures import Pictures
+from leo_tf.data_pipeline.images.worker import VERSION as DECODER_VERSION
 from leo_tf.data_pipeline.release_layout import SPLITS
 from leo_tf.embedding.backbones import Backbone, check_features
 from leo_tf.embedding.views import decoded_side, embed_views
@@ -31,7 +35,7 @@ from leo_tf.environment import versions
 from leo_tf.errors import FlagError, InputError, quoted
 from leo_tf.files import AnyPath, read_json, to_json, write_file
 
-SOURCES_FILE = "sources.sha256"
+SOURCES_FILE, LEFT_OUT_FILE = "sources.sha256", "left_out.txt"
 ALL = "all"  # stands for the splits if classes are divided later
 _PART, _JOB = ".part", "job.json"
 _MOST_JSON_BYTES = 1 << 20
@@ -75,7 +79,8 @@ def embed_pictures(
     if (found := embedding_of(directory)) is not None:
         return _unchanged(found, job, pictures, directory, skip_bad)
     part = directory / _PART
-    _begin(part, {**job, "skip_bad": skip_bad})  # else bad ones would stay out unasked
+    _begin(part, job, skip_bad)
+    _remove_outdated(part, pictures)
     bad: list[InputError] = []
     noted = bad if skip_bad else None
     _embed_chunks(pictures, backbone, part, views, noted, check, console)
@@ -86,8 +91,9 @@ def embed_pictures(
         sizes[split] = {"classes": table.num_classes, "rows": len(table.labels)}
     left_out = wanted - sum(size["rows"] for size in sizes.values())
     say_bad(bad, wanted, console)
-    if left_out > len(bad):
-        console.warn(f"{left_out - len(bad)} more before this job was gone on with.")
+    if left_out:
+        _list_left_out(directory / LEFT_OUT_FILE, pictures, part, bad)
+        console.say(f"All {left_out} pictures left out: {directory / LEFT_OUT_FILE}")
     sources = _sources(pictures, part)
     write_file(directory / SOURCES_FILE, sources)
     result = {
@@ -127,6 +133,7 @@ def _job(pictures: Pictures, backbone: Backbone, views: str) -> dict[str, Any]:
         "preprocessing": backbone.preprocessing,
         "views": views,
         "side": backbone.side,
+        "decoder": DECODER_VERSION,
         "pictures": described.hexdigest(),
     }
 
@@ -134,14 +141,18 @@ def _job(pictures: Pictures, backbone: Backbone, views: str) -> dict[str, Any]:
 def _unchanged(found, job, pictures, directory, skip_bad) -> dict[str, Any]:
     hint = "Give another --features_dir."
     for name, value in job.items():
-        # A backbone may be named by another path: its digest says which it is.
-        if name != "backbone" and found.get(name) != value:
+        # A backbone may be named by another path: its digest says which it is. Older
+        # directories do not name the decoder.
+        if name != "backbone" and found.get(name, value) != value:
             where = f"{directory}: `{name}`"
-            raise InputError(where, str(value), str(found.get(name)), hint)
+            raise InputError(where, str(value), str(found[name]), hint)
     if found.get("left_out") and not skip_bad:
         where = f"{directory}: `left_out`"
         expected = "0 pictures, without --skip_bad_images"
         raise InputError(where, expected, str(found["left_out"]), hint)
+    for split in found["sizes"]:
+        if not (path := directory / f"{split}.npz").is_file():
+            raise InputError(str(path), "the features", "nothing there", hint)
     _check_sources(pictures, directory)
     return found
 
@@ -157,17 +168,50 @@ def _check_sources(pictures: Pictures, directory: pathlib.Path) -> None:
             then[name] = digest
     for name, item in zip(pictures.names, pictures.items):
         path = os.path.join(pictures.root, item)
-        if name in then and _digest_of(path) != then[name]:
+        if name in then and _digest_of(pictures.root, item) != then[name]:
             hint = f"Give another --features_dir, or remove {directory}."
             raise InputError(path, "the file as it was embedded", "another", hint)
 
 
-def _begin(part: pathlib.Path, job: dict[str, Any]) -> None:
-    """Creates `.part`, or keeps it if it belongs to this job."""
-    path, content = part / _JOB, to_json(job)
-    if part.is_dir() and not (path.is_file() and path.read_bytes() == content):
+def _begin(part: pathlib.Path, job: dict[str, Any], skip_bad: bool) -> None:
+    """Creates `.part`, or keeps it if it belongs to this job.
+
+    Of a job that left out bad pictures, it is kept only if they may be left out again.
+    """
+    path = part / _JOB
+    before = (False, True) if skip_bad else (False,)
+    known = [to_json({**job, "skip_bad": skipped}) for skipped in before]
+    if part.is_dir() and not (path.is_file() and path.read_bytes() in known):
         shutil.rmtree(part)
-    write_file(path, content)
+    write_file(path, known[-1])
+
+
+def _remove_outdated(part: pathlib.Path, pictures: Pictures) -> None:
+    """Removes chunks of files that were replaced since, so that they are redone."""
+    if pictures.images is not None or pictures.are_texts:
+        return
+    for path in sorted(part.glob("*.npz")):
+        arrays = _chunk(path)
+        items = [pictures.items[index] for index in arrays["indices"]]
+        for item, digest in zip(items, arrays["digests"]):
+            with contextlib.suppress(InputError):
+                if _digest_of(pictures.root, item) == digest.decode():
+                    continue
+            path.unlink()
+            break
+
+
+def _list_left_out(
+    path: pathlib.Path, pictures: Pictures, part: pathlib.Path, bad: list[InputError]
+) -> None:
+    """Writes the names of pictures without features, and the known reasons."""
+    kept = np.concatenate([chunk["indices"] for chunk in _chunks(part)])
+    reasons = {error.where: f": {error}" for error in bad}
+    lines = []
+    for index in sorted({*_chosen(pictures).tolist()} - {*kept.tolist()}):
+        where = os.path.join(pictures.root, pictures.items[index])
+        lines.append(f"{pictures.names[index]!a}{reasons.get(where, '')}\n")
+    write_file(path, "".join(lines).encode())
 
 
 def _chosen(pictures: Pictures) -> np.ndarray:
@@ -235,22 +279,36 @@ def _read(pictures, backbone, views, wanted, bad) -> Iterator[tuple]:
         yield from decode(pictures, side, indices=wanted, bad=bad, batch_size=_BATCH)
         return
     for first in range(0, len(wanted), _BATCH):
-        indices = wanted[first : first + _BATCH]
-        items = [os.path.join(pictures.root, pictures.items[i]) for i in indices]
-        yield indices, items, [_digest_of(item, pictures.are_texts) for item in items]
+        indices, digests = [], []
+        for index in wanted[first : first + _BATCH]:
+            item = pictures.items[index]
+            try:
+                found = _text_digest if pictures.are_texts else _digest_of
+                digests.append(found(pictures.root, item))
+                indices.append(index)
+            except InputError as error:
+                if bad is None:
+                    raise
+                bad.append(error)
+        if indices:
+            items = [os.path.join(pictures.root, pictures.items[i]) for i in indices]
+            yield np.array(indices), items, digests
 
 
-def _digest_of(path: str, is_text: bool = False) -> str:
-    if is_text:
-        return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()
-    try:
-        sha = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                sha.update(block)
-        return sha.hexdigest()
-    except OSError as error:
-        raise InputError(path, "a file that can be read", str(error)) from error
+def _text_digest(unused_root: str, text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _digest_of(root: str, item: str) -> str:
+    """Returns the digest of a file below `root`. InputError if it is no such file."""
+    path, sha = os.path.join(root, item), hashlib.sha256()
+    if root and os.path.commonpath([root, os.path.realpath(path)]) != root:
+        hint = "Copy what it leads to, or give a folder that holds both."
+        raise InputError(path, f"a file in {root}", "a link that leads out of it", hint)
+    with open_input(path) as file:
+        while block := file.read(_BLOCK_BYTES):
+            sha.update(block)
+    return sha.hexdigest()
 
 
 def _path(part: pathlib.Path, first: int) -> pathlib.Path:
@@ -271,21 +329,25 @@ def _write_chunk(path, batches) -> None:
 
 def _chunks(part: pathlib.Path) -> Iterator[dict[str, np.ndarray]]:
     for path in sorted(part.glob("*.npz")):
-        try:
-            with np.load(path) as arrays:
-                found = dict(arrays)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            hint = "Remove it: it is made again."
-            received = quoted(str(error))
-            raise InputError(str(path), "features so far", received, hint) from error
-        yield found
+        yield _chunk(path)
+
+
+def _chunk(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        hint = "Remove it: it is made again."
+        received = quoted(str(error))
+        raise InputError(str(path), "features so far", received, hint) from error
 
 
 def _table(
     pictures: Pictures, split: str, part: pathlib.Path, directory: pathlib.Path
 ) -> EmbeddingTable:
     """Returns the table of a split, whose features stay in a file of `.part`."""
-    indices = np.concatenate([chunk["indices"] for chunk in _chunks(part)])
+    none = np.zeros(0, np.int64)
+    indices = np.concatenate([none, *(chunk["indices"] for chunk in _chunks(part))])
     kept = np.isin(indices, pictures.of_split(split))
     if not kept.any():
         received = "none that can be read"

@@ -251,6 +251,11 @@ def remove_states(directory: pathlib.Path, but: pathlib.Path | None = None) -> N
             path.unlink()
 
 
+def has_begun(directory: pathlib.Path) -> bool:
+    """Tells whether an epoch has ended there."""
+    return bool(_states(directory))
+
+
 def _states(directory: pathlib.Path) -> dict[int, pathlib.Path]:
     """Returns epoch -> path of the state after it."""
     found = ((_STATE.fullmatch(path.name), path) for path in directory.iterdir())

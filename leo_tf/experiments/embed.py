@@ -14,6 +14,8 @@ from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.glyphs import cache
 from leo_tf.data_pipeline.images.decoding import decode, say_bad
 from leo_tf.data_pipeline.images.pictures import Pictures, find_pictures
+from leo_tf.data_pipeline.images.worker import VERSION as DECODER_VERSION
+from leo_tf.data_pipeline.release_layout import SPLITS
 from leo_tf.data_pipeline.splits import split_classes
 from leo_tf.embedding import pretraining
 from leo_tf.embedding.backbones import (
@@ -23,7 +25,7 @@ from leo_tf.embedding.backbones import (
     backbone_named,
 )
 from leo_tf.embedding.embed import ALL, embed_pictures, embedding_of
-from leo_tf.embedding.pretraining import RECIPES, Recipe, held_out
+from leo_tf.embedding.pretraining import RECIPES, Recipe, has_begun, held_out
 from leo_tf.embedding.views import decoded_side
 from leo_tf.embedding.wide_resnet import shape_of
 from leo_tf.environment import versions
@@ -86,6 +88,10 @@ def embed(
         pictures = _unsplit(images, data, console)
     else:
         pictures = split_pictures(images, data, console)
+        for split in SPLITS:
+            if split not in (pictures.splits or ()):
+                where = f"{pictures.source}: classes for {split}"
+                raise InputError(where, "one or more", "none")
     backbone = backbone or HOG
     _check_not_seen(backbone, pictures)
     found = backbone_named(backbone, backbone_weights, image_size)
@@ -152,7 +158,9 @@ def pretrain(
     directory = pathlib.Path(workdir)
     with RunDirectory(directory).held():
         path = directory / PRETRAINING_FILE
-        begun = _begun(path, job)
+        # Before the first epoch ends, nothing depends on the job, so it may change.
+        is_begun = has_begun(directory) or (directory / BACKBONE_FILE).is_file()
+        begun = _begun(path, job) if is_begun else {}
         if "results" in begun and (directory / BACKBONE_FILE).is_file():
             return begun
         write_file(path, to_json(job))
@@ -198,6 +206,8 @@ def _classes_of(pictures: Pictures, *splits: str) -> list[str]:
 def _check_not_seen(backbone: str, pictures: Pictures) -> None:
     """Refuses a pre-trained backbone that has seen classes of val or test."""
     place = pathlib.Path(backbone)
+    if not place.exists():  # a name
+        return
     path = (place if place.is_dir() else place.parent) / PRETRAINING_FILE
     trained_on = _begun(path, {}).get("trained_on", ())
     seen = sorted({*trained_on} & {*_classes_of(pictures, "val", "test", ALL)})
@@ -237,7 +247,7 @@ def split_pictures(
     """Finds pictures and splits their classes by folders or by `data`.
 
     Raises:
-      LeoError: if there are none, both define splits, or a split is empty.
+      LeoError: if there are none, or both define splits.
     """
     pictures, data = find_pictures(images, console), data or DataConfig()
     _check_unsplit(pictures, data)
@@ -262,7 +272,8 @@ def _cached(
 ) -> pathlib.Path:
     """Returns the cache directory for features of these pictures by this backbone."""
     parts = pictures.digest(), backbone.name, backbone.digest, views
-    described = to_json([*parts, backbone.side, backbone.preprocessing])
+    parts = *parts, backbone.side, backbone.preprocessing, DECODER_VERSION
+    described = to_json([*parts])
     digest = hashlib.sha256(described).hexdigest()[:16]
     path = cache.locate(f"features/{name}-{digest}")
     if path is None:
@@ -288,6 +299,9 @@ def _decoded(pictures, chosen, side, directory, skip_bad, console):
             kept.extend(indices)
             line.advance(len(batch))
     say_bad(bad, len(chosen), console)
+    if not kept:
+        where = f"{pictures.source}: train"
+        raise InputError(where, "pictures that can be read", "none")
     pixels.flush()
     os.replace(beside, path)
     classes = np.unique(pictures.labels[kept])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 
 import numpy as np
 import pytest
@@ -148,6 +149,88 @@ def test_bad_pictures_left_out_before_a_stop_are_not_left_out_unasked(
     with pytest.raises(KeyboardInterrupt):
         embed_pictures(pictures, _backbone(embed=dies), out, skip_bad=True)
     with pytest.raises(InputError, match=r"test0/2\.png"):
+        embed_pictures(pictures, _backbone(), out)
+
+
+class Counting:
+    """The backbone above, which counts pictures."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, pictures):
+        self.count += len(pictures)
+        return _mean_colours(pictures)
+
+
+def test_leaving_out_bad_pictures_after_all_keeps_what_is_done(
+    folder, tmp_path, small_chunks
+):
+    (folder / "val" / "val1" / "2.png").write_bytes(b"no picture")
+    pictures, out, counting = find_pictures(folder), tmp_path / "out", Counting()
+    with pytest.raises(InputError, match=r"2\.png"):
+        embed_pictures(pictures, _backbone(embed=counting), out)
+    done = 4 * len(list((out / ".part").glob("*.npz")))
+    assert done > 0
+    counting.count = 0
+    embed_pictures(pictures, _backbone(embed=counting), out, skip_bad=True)
+    assert counting.count == 17 - done
+    assert "val/val1/2.png': " in (out / "left_out.txt").read_text()
+    embed_pictures(pictures, _backbone(), tmp_path / "fresh", skip_bad=True)
+    for name in ("train.npz", "val.npz", "test.npz", "sources.sha256"):
+        assert (out / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+
+
+def test_a_picture_that_was_replaced_after_a_stop_is_embedded_again(
+    folder, tmp_path, small_chunks
+):
+    pictures, out, counting = find_pictures(folder), tmp_path / "out", Counting()
+    stops = iter([None] * 5)
+    with pytest.raises(StopIteration):
+        embed_pictures(pictures, _backbone(), out, check=lambda: next(stops))
+    assert list((out / ".part").glob("*.npz"))
+    item = pictures.items[0]
+    Image.new("RGB", (9, 12), (1, 2, 3)).save(folder / item)
+    embed_pictures(pictures, _backbone(embed=counting), out)
+    embed_pictures(pictures, _backbone(), tmp_path / "fresh")
+    for name in ("train.npz", "val.npz", "test.npz", "sources.sha256"):
+        assert (out / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+    assert counting.count < 18
+
+
+def test_a_callable_gets_no_pipe_and_no_file_outside(folder, tmp_path):
+    names = [folder / "val" / "val0" / name for name in ("pipe.png", "out.png")]
+    os.mkfifo(names[0])
+    (tmp_path / "outside.png").write_bytes(b"x")
+    names[1].symlink_to(tmp_path / "outside.png")
+    pictures, seen = find_pictures(folder), []
+
+    def embed(paths):
+        seen.extend(paths)
+        return np.ones((len(paths), 2))
+
+    backbone = _backbone(embed=embed, side=None)
+    with pytest.raises(InputError, match=r"a link that leads out|a device, a pipe"):
+        embed_pictures(pictures, backbone, tmp_path / "out")
+    found = embed_pictures(pictures, backbone, tmp_path / "out", skip_bad=True)
+    assert found["left_out"] == 2 and not {*map(str, names)} & {*seen}
+    assert len((tmp_path / "out" / "left_out.txt").read_text().splitlines()) == 2
+
+
+def test_if_no_picture_can_be_read_it_says_so(folder, tmp_path):
+    for path in folder.rglob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(InputError, match="train: expected pictures, received none"):
+        embed_pictures(
+            find_pictures(folder), _backbone(), tmp_path / "o", skip_bad=True
+        )
+
+
+def test_a_finished_directory_without_its_features_is_refused(folder, tmp_path):
+    pictures, out = find_pictures(folder), tmp_path / "out"
+    assert embed_pictures(pictures, _backbone(), out)["decoder"] == 2
+    (out / "test.npz").unlink()
+    with pytest.raises(InputError, match=r"test\.npz: expected the features, received"):
         embed_pictures(pictures, _backbone(), out)
 
 

@@ -156,6 +156,50 @@ def test_the_command_that_embedding_prints_trains_on_the_features(
     assert main(["run_leo.py", *given, *run]) == 0
 
 
+def test_pretraining_that_has_not_begun_takes_back_what_stopped_it(folder, tmp_path):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(folder, pictures)
+    data = DataConfig(class_split="0.6,0.2,0.2", split_seed=1)
+    name = embedding._classes_of(split_pictures(pictures, data), "train")[0]
+    (pictures / name / "0.png").write_bytes(b"no picture")
+    options = {"data": data, "image_size": 16, "epochs": 1}
+    with pytest.raises(InputError, match=r"0\.png"):
+        embedding.pretrain(pictures, tmp_path / "run", **options)
+    done = embedding.pretrain(
+        pictures, tmp_path / "run", skip_bad_images=True, **options
+    )
+    assert done["rows"] == 29 and done["skip_bad_images"]
+    with pytest.raises(InputError, match="`skip_bad_images`: expected True"):
+        embedding.pretrain(pictures, tmp_path / "run", **options)
+
+
+def test_pictures_of_which_none_can_be_read_are_refused(folder, tmp_path):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(folder, pictures)
+    for path in pictures.rglob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(InputError, match="train: expected pictures that can be read"):
+        embedding.pretrain(pictures, tmp_path / "run", skip_bad_images=True)
+
+
+def test_a_split_without_classes_is_refused_before_anything_is_embedded(
+    folder, tmp_path
+):
+    for split, name in (("train", "class0"), ("test", "class1")):
+        shutil.copytree(folder / name, tmp_path / "pictures" / split / name)
+    with pytest.raises(InputError, match="classes for val: expected one or more"):
+        embedding.embed(tmp_path / "pictures", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_backbone_that_is_a_name_is_no_file_here(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained_on = [path.name for path in folder.iterdir()]
+    (tmp_path / "pretraining.json").write_text(json.dumps({"trained_on": trained_on}))
+    embedding.embed(folder, "out", backbone="hog")
+    assert (tmp_path / "out" / "test.npz").is_file()
+
+
 def test_it_says_at_start_how_long_each_stage_that_is_left_will_take(
     folder, tmp_path, monkeypatch
 ):
