@@ -183,7 +183,7 @@ def other_config(config: Config) -> Config:
     Products in bfloat16 and draws are left to the trained method.
     """
     alone = {"ensemble": "none", "ensemble_share": None}
-    alone |= {"mixed_precision": False, "test_samples": 0}
+    config = config.replace(mixed_precision=False, test_samples=0)
     return config.replace(method=config.methods.ensemble, **alone)
 
 

@@ -126,7 +126,7 @@ def test_of_equal_examples_lda_is_the_nearest_mean():
 def test_lda_answers_right_where_differences_are_equal_and_need_no_shrinkage(
     size, seed
 ):
-    """Of two examples a class, whose difference is the same in both classes."""
+    """Two examples a class, whose difference is the same in both classes."""
     random = np.random.default_rng(seed)
     axes = np.linalg.qr(random.normal(size=[size, min(size, 3)]))[0].T
     centres = np.cos(0.3) * np.stack([axes[1], -axes[1] if size == 2 else axes[2]])
