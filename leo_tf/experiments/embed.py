@@ -272,8 +272,9 @@ def _cached(
 ) -> pathlib.Path:
     """Returns the cache directory for features of these pictures by this backbone."""
     parts = pictures.digest(), backbone.name, backbone.digest, views
-    parts = *parts, backbone.side, backbone.preprocessing, DECODER_VERSION
-    described = to_json([*parts])
+    described = to_json(
+        [*parts, backbone.side, backbone.preprocessing, DECODER_VERSION]
+    )
     digest = hashlib.sha256(described).hexdigest()[:16]
     path = cache.locate(f"features/{name}-{digest}")
     if path is None:
