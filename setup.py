@@ -30,7 +30,7 @@ SEARCH = ["optuna>=4.0", "scipy>=1.12"]
 # nbclient runs the notebook; a test builds the wheel, with nothing from the network.
 TEST = [
     *("pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6.100", "mypy>=1.10"),
-    *("scikit-learn>=1.4", "pandas>=2.2", "pyarrow>=15", "psutil>=5.9"),
+    *("scikit-learn>=1.6", "pandas>=2.2", "pyarrow>=15", "psutil>=6"),
     *("setuptools>=64", "wheel"),
     *("nbclient>=0.10", "ipykernel>=6.29", *SERVE, *SEARCH, *RECIPES),
 ]
@@ -84,7 +84,7 @@ setuptools.setup(
     ],
     extras_require={
         "serve": SERVE,
-        "sklearn": ["scikit-learn>=1.4"],  # for --method=sklearn:...
+        "sklearn": ["scikit-learn>=1.6"],  # for --method=sklearn:...
         "arrow": ["pyarrow>=15"],  # for Parquet and Arrow files
         "search": SEARCH,
         "cluster": ["ray>=2.9"],  # for --cluster

@@ -51,7 +51,8 @@ class Forged:
         self.state, self.make = state, make
 
     def __reduce__(self):
-        return np._core.multiarray._reconstruct, self.make, self.state
+        core = getattr(np, "_core", None) or np.core  # of NumPy 1
+        return core.multiarray._reconstruct, self.make, self.state
 
 
 class ForgedDtype:

@@ -45,7 +45,11 @@ class FailingDisk:
             (os, "replace"),
             (pathlib.Path, "open"),
         ]:
-            monkeypatch.setattr(module, name, self.wrapped(name, getattr(module, name)))
+            failing = self.wrapped(name, getattr(module, name))
+            monkeypatch.setattr(module, name, failing)
+            # Python 3.10's paths have kept the functions of os.
+            if module is os and (kept := getattr(pathlib, "_normal_accessor", None)):
+                monkeypatch.setattr(kept, name, failing, raising=False)
 
     def wrapped(self, name, operation):
         def fails_or_not(*arguments, **options):
