@@ -30,7 +30,6 @@ from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.job_results import Comparison, Row
 from leo_tf.evaluation.validation_tuning import Fitted, fit_transform
 from leo_tf.experiments.evaluate import calibration, score
-from leo_tf.experiments.kept_results import Measured, read_kept
 from leo_tf.experiments.open_set import check_open_set, score_open
 from leo_tf.experiments.run_group import Planned, RunGroup, open_group
 from leo_tf.experiments.runner.engines import Engine
@@ -48,6 +47,7 @@ from leo_tf.model.learner import (
 from leo_tf.reports import comparison as report
 from leo_tf.reports.figures import save
 from leo_tf.reports.results import data as data_in_words
+from leo_tf.runs.kept_results import Measured, read_kept
 from leo_tf.runs.run import Run
 
 # Numbers of timed tasks, and of warm-up tasks before them.
