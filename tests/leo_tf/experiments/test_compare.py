@@ -13,6 +13,7 @@ from saved_runs import chosen_on, config_of, listing, results_of
 from leo_tf import console
 from leo_tf.cli import main as command_line
 from leo_tf.cli.flags import parse
+from leo_tf.configs.schema import Config
 from leo_tf.console import ProgressLine
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.environment import program
@@ -27,6 +28,7 @@ from leo_tf.export.exporter import export_model
 from leo_tf.files import near
 from leo_tf.methods.registry import METHODS, build
 from leo_tf.runs.checkpoints import Checkpoints
+from leo_tf.runs.kept_results import read_kept
 from leo_tf.runs.run import load_run
 from leo_tf.runs.variables import restore_variables
 from leo_tf.serving import Classifier
@@ -135,6 +137,25 @@ def accuracies_of(workdir) -> np.ndarray:
     restore_variables(best.path, {v.path: v.value for v in learner.trainable_variables})
     episodes = datasets.evaluation_episodes(config, split, config.run.num_test_episodes)
     return evaluate({"method": learner}, episodes)["method"].accuracy
+
+
+def test_a_comparison_counts_as_measured_only_if_it_is_the_same(comparison):
+    path, values = comparison / "results.json", results_of(comparison)
+    config, data = Config.from_dict(values["config"], str(path)), values["data"]
+    rows = values["methods"]
+    own = {name: row["settings_of_its_own"] for name, row in rows.items()}
+    kept = read_kept(path, config, data, own)
+    for name, row in rows.items():
+        assert kept.measured[name].accuracy.mean == row["accuracy"]["mean"]
+        assert kept.steps[name] == (row["best_step"], row["steps_trained"])
+    more = config.replace(num_test_episodes=config.run.num_test_episodes + 1)
+    for other in (
+        (more, data, own),
+        (config, {**data, "test": "of another"}, own),
+        (config, data, {**own, "ridge": {"ridge_strength": 9.0}}),
+    ):
+        assert read_kept(path, *other) is None
+    assert read_kept(path.with_name("none.json"), config, data, own) is None
 
 
 def test_every_method_is_in_the_order_of_the_paper_with_the_numbers_of_its_run(
