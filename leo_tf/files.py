@@ -26,13 +26,17 @@ def near(path: AnyPath) -> str:
 
 
 def write_file(
-    path: AnyPath, content: bytes | memoryview | Callable[[BinaryIO], object]
+    path: AnyPath,
+    content: bytes | memoryview | Callable[[BinaryIO], object],
+    *,
+    lasts: bool = True,
 ) -> None:
     """Replaces a file at once: readers find the old or the new content, complete.
 
     Args:
       path: path of the file. Its directory is created if missing.
       content: the bytes, or a function that writes them to a binary file.
+      lasts: wait until it is on the disk; False for what a power cut may take.
 
     Raises:
       DiskError: if that fails; the old file is still there.
@@ -47,9 +51,11 @@ def write_file(
                 content(file)
             else:
                 file.write(content)
-        flush_to_disk(beside)
+        if lasts:
+            flush_to_disk(beside)
         beside.replace(target)
-        flush_to_disk(target.parent)
+        if lasts:
+            flush_to_disk(target.parent)
     except OSError as error:
         raise DiskError(str(path), "to write a file", str(error)) from error
     finally:

@@ -45,12 +45,12 @@ def write(directory: pathlib.Path, name: str, splits: Mapping[str, Split]) -> st
         files = {}
         for part, array in arrays.items():
             path = directory / f"{name}_{key}{part}.npy"
-            write_file(path, functools.partial(_save, array))
+            write_file(path, functools.partial(_save, array), lasts=False)
             files[part] = {"file": path.name, "sha256": _sha256(path)}
         metadata = {"digest": split.digest, "source": split.source, "files": files}
         found[key] = {**metadata, "class_names": split.class_names}
     text = to_json(found)
-    write_file(directory / f"{name}.json", text)
+    write_file(directory / f"{name}.json", text, lasts=False)
     return hashlib.sha256(text).hexdigest()
 
 

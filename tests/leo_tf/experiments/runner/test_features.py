@@ -5,6 +5,7 @@ import psutil
 import pytest
 import tensorflow as tf
 
+from leo_tf import files
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.pipeline import FeatureTable
@@ -71,3 +72,12 @@ def test_other_data_than_the_drivers_is_refused(tmp_path, damage):
     with pytest.raises(InputError, match="one shared file system") as caught:
         features.check(tmp_path, "alone", digest)
     assert caught.value.where == str(path)
+
+
+def test_nobody_waits_for_the_disk_to_share_features(tmp_path, monkeypatch):
+    def flush(path):
+        raise AssertionError(f"{path} is only for this job")
+
+    monkeypatch.setattr(files, "flush_to_disk", flush)
+    digest = features.write(tmp_path, "alone", {"val": split_of()})
+    features.check(tmp_path, "alone", digest)
