@@ -9,6 +9,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 from leo_tf.cli import streams
 from leo_tf.cli.flags import RunOptions, parse
@@ -19,6 +20,8 @@ from leo_tf.errors import DiskError, InputError, LeoError, Stopped, quoted
 
 # Errors of a full or failing disk.
 _DISK_ERRORS = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
+# Workers started before the number of runs is known: more might be too many.
+_MOST_EARLY = 4
 _OUT_OF_MEMORY = "ResourceExhaustedError"  # TensorFlow's
 
 
@@ -47,10 +50,15 @@ def main(argv: list[str] | None = None) -> int:
             os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         if sys.stderr.isatty() and not options.quiet:
             streams.say("Loading TensorFlow takes a few seconds.")
-        with contextlib.nullcontext() if debug else streams.without_start_up_messages():
-            # Takes seconds, so flags are checked before.
-            job = _job(options.mode, options.config.run.strategy)
-        job(options, Console(options.quiet))
+        quiet = (
+            contextlib.nullcontext() if debug else streams.without_start_up_messages()
+        )
+        with contextlib.ExitStack() as stack:
+            with quiet:
+                stack.enter_context(_workers(**options.arguments))
+                # Takes seconds, so flags are checked before.
+                job = _job(options.mode, options.config.run.strategy)
+            job(options, Console(options.quiet))
         sys.stdout.flush()
         return 0
     except Stopped as stop:
@@ -108,6 +116,18 @@ def _job(mode: str, strategy: str) -> Callable[[RunOptions, Console], None]:
     from leo_tf.cli.jobs import JOBS
 
     return JOBS[mode]
+
+
+def _workers(
+    jobs: int | None = 0, run_cpus: int = 1, cluster: str = "", **unused: Any
+) -> contextlib.AbstractContextManager[None]:
+    """Starts the first workers of a job, so that all load TensorFlow together."""
+    if jobs == 0 or cluster:
+        return contextlib.nullcontext()
+    from leo_tf.experiments.runner import local
+
+    jobs = jobs or max(1, local.cores() // run_cpus)
+    return local.started_early(min(jobs, _MOST_EARLY), run_cpus)
 
 
 def _do_without_temporary_directory() -> None:

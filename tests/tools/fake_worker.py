@@ -4,9 +4,11 @@ quick: ends at once.         fails: ends with an error.
 long: until it is told to.   torn: dies while it says something.
 dies-N: kills itself the first N times, then ends.
 hangs-N: does nothing, likewise.   talks: tells of itself for five seconds.
-Starts are counted in the run directory.
+Starts are counted in the run directory. It loads as many seconds as LOADING says, and
+makes a file TORN_DOWN if Python takes the trouble to unload it.
 """
 
+import atexit
 import json
 import os
 import pathlib
@@ -29,8 +31,9 @@ def work(task: Task, tell) -> Sign:
     kind, _, count = task.name.split("/")[-1].partition("-")
     directory = pathlib.Path(task.workdir)
     directory.mkdir(parents=True, exist_ok=True)
-    started = len(list(directory.iterdir()))
+    started = len(list(directory.glob("start_*")))
     (directory / f"start_{started}").write_text(str(os.getpid()))
+    (directory / "slot").write_text(os.environ.get("SLOT", ""))
     tell(Sign(task.name, "begun", step=started, total=10))
     print("noise of a library")
     if kind == "torn":
@@ -62,5 +65,10 @@ if __name__ == "__main__":
     from leo_tf.experiments.runner import worker
 
     ANSWERS = os.dup(1)
-    worker.work = work
+    if "TORN_DOWN" in os.environ:
+        atexit.register(pathlib.Path(os.environ["TORN_DOWN"]).touch)
+    worker.load, worker.work = (
+        lambda: time.sleep(float(os.environ.get("LOADING", 0))),
+        work,
+    )
     main()

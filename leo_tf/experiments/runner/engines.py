@@ -10,8 +10,7 @@ from leo_tf.configs import rules
 from leo_tf.configs.schema import Config
 from leo_tf.console import Console
 from leo_tf.errors import FlagError, LeoError, Stopped
-from leo_tf.experiments.runner import machines, worker
-from leo_tf.experiments.runner.local import LocalRunner
+from leo_tf.experiments.runner import local, machines, worker
 from leo_tf.experiments.runner.tasks import Runner, Task
 from leo_tf.experiments.runner.view import View
 from leo_tf.training.interrupts import StopRequest
@@ -79,7 +78,7 @@ class Engine:
             return RayRunner(self.cluster, self.run_cpus, self.run_gpus or 0.0, path)
         gpus = _gpus()
         share = self.run_gpus or (1.0 if gpus else 0.0)
-        jobs = self.jobs or max(1, _cores() // self.run_cpus)
+        jobs = self.jobs or max(1, local.cores() // self.run_cpus)
         if gpus and self.jobs is None:
             jobs = min(jobs, _places_on(gpus, share))
         if config.run.strategy != "none":
@@ -88,7 +87,7 @@ class Engine:
         places = [{**common, **_gpu_of(slot, gpus, share)} for slot in range(jobs)]
         each = f"{self.run_cpus} core{'s' * (self.run_cpus > 1)}"
         console.say(f"Runs at a time: {jobs}, {each} each; logs: {path / 'workers'}.")
-        return LocalRunner(places, path / "workers")
+        return local.LocalRunner(places, path / "workers")
 
 
 def train_all(
@@ -127,13 +126,6 @@ def train_all(
 def _place_in_line(task: Task) -> tuple[bool, float]:
     """Sorts short untrained runs first, then long runs, so that all end together."""
     return task.steps > 0, -task.steps * task.step_cost
-
-
-def _cores() -> int:
-    """Returns the number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:

@@ -30,11 +30,41 @@ from leo_tf.experiments.runner.tasks import (
     as_dict,
     gone,
 )
-from leo_tf.files import make_directory
+from leo_tf.files import AnyPath, make_directory
 
 COMMAND = (sys.executable, "-m", worker.__name__)
+# Workers that wait for a job, which `LocalRunner` takes.
+_waiting: "list[_Process]" = []
 # Time for this process to read all signs that wait in pipes.
 _READ_SECONDS = 2.0
+
+
+def cores() -> int:
+    """Returns the number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def started_early(count: int, run_cpus: int) -> Iterator[None]:
+    """Starts workers that load TensorFlow while this process does, before it has a job.
+
+    On exit, those that no job has taken are ended.
+    """
+    try:
+        for _ in range(count):
+            _waiting.append(_Process(worker.threads(run_cpus)))
+        yield
+    finally:
+        _end_waiting()
+
+
+def _end_waiting() -> None:
+    while _waiting:
+        process = _waiting.pop()
+        process.end("")
+        process.how_it_ended()
 
 
 class LocalRunner:
@@ -52,6 +82,9 @@ class LocalRunner:
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(len(environment)):
             self._free.put(slot)
+            if _waiting:
+                self._workers[slot] = _waiting.pop()
+        _end_waiting()
         self._threads = ThreadPoolExecutor(len(environment), "run")
         self._stopping = threading.Event()
 
@@ -106,7 +139,9 @@ class LocalRunner:
 
     def _outcome(self, task: Task, slot: int) -> dict | None:
         log, how = self._logs / f"{slot}.log", ""
-        task = task._replace(log=str(log))
+        environment = dict(self._environment[slot])
+        task = task._replace(log=str(log), environment=environment)
+        make_directory(self._logs)
         for start in range(STARTS):
             if start:
                 text = f"its worker ended ({how}); resuming from its last checkpoint"
@@ -138,12 +173,16 @@ class LocalRunner:
 
 
 class _Process:
-    """A worker process, started by the constructor."""
+    """A worker process, started by the constructor.
 
-    def __init__(self, environment: Mapping[str, str], log: pathlib.Path):
-        make_directory(log.parent)
+    Without a log, its output is lost until its first task.
+    """
+
+    def __init__(
+        self, environment: Mapping[str, str], log: AnyPath = os.devnull
+    ) -> None:
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        with log.open("ab") as file:
+        with open(log, "ab") as file:
             # In its own session, so that only this process receives Ctrl-C and stops
             # the worker. Unlike multiprocessing, it does not import the user's script.
             self._process: Any = subprocess.Popen(
@@ -154,7 +193,7 @@ class _Process:
                 env={**os.environ, "PYTHONPATH": paths, **environment},
                 start_new_session=True,
             )
-        self.seen, self._reason = time.monotonic(), ""
+        self.seen, self._reason = float("inf"), ""  # idle, so silence is no fault
         self.suspected: float | None = None  # when it was first found silent
 
     def signs_of(self, task: Task) -> Iterator[Sign]:
@@ -169,7 +208,7 @@ class _Process:
             except (ValueError, TypeError):  # it died while writing, or is not ours
                 continue
             if sign.has_ended:
-                self.seen = float("inf")  # idle, so silence is no fault
+                self.seen = float("inf")
             yield sign
 
     def stop(self) -> None:

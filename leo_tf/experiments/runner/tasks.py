@@ -31,6 +31,7 @@ class Task(NamedTuple):
       to_test: fit confidence after training.
       until: step to train to, if not the last.
       log: file for other output of the worker.
+      environment: further environment variables, which begin with its first task.
       steps: largest number of meta-steps, from the beginning.
       step_cost: time of a step over that of LEO, to foretell when all will be done.
       said: line to show when it begins.
@@ -48,6 +49,7 @@ class Task(NamedTuple):
     to_test: bool = False
     until: int | None = None
     log: str = ""
+    environment: dict[str, str] | None = None
     steps: int = 0
     step_cost: float = 1.0
     said: str = ""

@@ -64,6 +64,14 @@ def work(task: Task, send: Callable[[Sign], None]) -> Sign:
     return Sign(task.name, has_ended=True, error=as_dict(error) if error else None)
 
 
+def load() -> None:
+    """Imports what every task needs, which takes seconds. Reads no configuration."""
+    with contextlib.suppress(Exception):  # the task will fail, and name it
+        import_tensorflow()
+        import leo_tf.experiments.run_group
+        import leo_tf.training.replicas  # noqa: F401
+
+
 def _train(task: Task, console: Console) -> None:
     # Imported late, because TensorFlow takes seconds to load.
     import_tensorflow()
@@ -186,14 +194,19 @@ def main() -> None:
         threading.Thread(
             target=_read, args=(tasks, busy, stopping), daemon=True
         ).start()
+        load()
         while (task := tasks.get()) is not None:
+            os.environ.update(task.environment or {})
             if stopping.is_set():
                 error = as_dict(Stopped(signal.SIGTERM))
                 ended = Sign(task.name, has_ended=True, error=error)
             else:
                 ended = work(task, send)
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
             busy.clear()  # first, because the next task may follow at once
             send(ended)
+        os._exit(0)  # nothing is left to save, and unloading TensorFlow takes a second
 
 
 def _read(
@@ -208,7 +221,13 @@ def _read(
             _stop(busy)
             continue
         busy.set()
-        tasks.put(Task(*values))
+        task = Task(*values)
+        with contextlib.suppress(OSError), open(task.log, "ab") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        tasks.put(task)
+    if not busy.is_set():
+        os._exit(0)  # even if it still loads TensorFlow
     tasks.put(None)
     _stop(busy)
 

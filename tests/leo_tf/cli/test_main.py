@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 
+import fake_worker
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 from saved_runs import values_of
@@ -19,6 +21,7 @@ from saved_runs import values_of
 from leo_tf.cli import jobs, streams
 from leo_tf.cli import main as command_line
 from leo_tf.errors import CheckpointError, DiskError, FlagError, InputError
+from leo_tf.experiments.runner import local
 from leo_tf.monitoring.validation import ValidationMonitor
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -96,6 +99,36 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_made(
     assert error.startswith(f"error: {tiny_data / 'tiny' / 'val.npz'}: classes")
     assert list(tmp_path.iterdir()) == []
     assert train(tmp_path / "run", "--num_steps=1", "--quiet") == 0, "mended flags"
+
+
+@pytest.mark.parametrize(
+    ("flags", "early"),
+    [
+        (("--jobs=2",), 2),
+        (("--jobs=99",), 4),
+        ((), 3),
+        (("--run_cpus=2",), 1),
+        (("--run_cpus=9",), 1),
+        (("--jobs=0",), 0),
+        (("--cluster=auto",), 0),
+    ],
+)
+def test_workers_start_before_tensorflow_is_loaded_and_none_outlives_a_refusal(
+    flags, early, tmp_path, monkeypatch, capsys
+):
+    def load(*unused):
+        found.append(len(psutil.Process().children()))
+        return jobs.JOBS["compare"]
+
+    found: list[int] = []
+    monkeypatch.setattr(command_line, "_job", load)
+    monkeypatch.setattr(local, "COMMAND", (sys.executable, fake_worker.__file__))
+    monkeypatch.setattr(local, "cores", lambda: 3)
+    # More ways than there are classes: the data are loaded before it is refused.
+    given = "--mode=compare", f"--workdir={tmp_path}/job", "--way=600", *flags
+    assert command_line.main(["run_leo.py", *given]) in (2, 3)
+    assert "error: " in capsys.readouterr().err
+    assert found == [early] and psutil.Process().children() == []
 
 
 @pytest.mark.parametrize(

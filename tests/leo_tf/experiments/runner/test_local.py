@@ -29,6 +29,7 @@ from leo_tf.runs.manifest import UnreadableError
 @pytest.fixture(autouse=True)
 def without_tensorflow(monkeypatch):
     monkeypatch.setattr(local, "COMMAND", (sys.executable, fake_worker.__file__))
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # as users have it
 
 
 def tasks(directory, *names) -> list[Task]:
@@ -218,11 +219,54 @@ while True:
         wait_for(tmp_path / "long" / "ready")
         driver.kill()
     wait_for(tmp_path / "long" / "saved")
-    pid = int((tmp_path / "long" / "start_0").read_text())
+    wait_for_end([int((tmp_path / "long" / "start_0").read_text())])
+
+
+def wait_for_end(pids: list[int]) -> None:
     deadline = time.monotonic() + 30
-    while psutil.pid_exists(pid) and time.monotonic() < deadline:
+    while any(psutil.pid_exists(pid) for pid in pids):
+        assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert not psutil.pid_exists(pid)
+
+
+def test_early_workers_end_though_their_driver_was_killed_and_they_still_load(tmp_path):
+    code = f"""
+import sys, time
+sys.path[:0] = {sys.path!r}
+from leo_tf.experiments.runner import local
+local.COMMAND = (sys.executable, {fake_worker.__file__!r})
+with local.started_early(2, 1):
+    print(*(each._process.pid for each in local._waiting), flush=True)
+    time.sleep(600)
+"""
+    options = {"env": {**os.environ, "LOADING": "600"}, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **options) as driver:
+        pids = [int(pid) for pid in driver.stdout.readline().split()]
+        driver.kill()
+    assert len(pids) == 2
+    wait_for_end(pids)
+
+
+def test_a_job_takes_the_workers_that_were_started_early_and_ends_the_rest(tmp_path):
+    with local.started_early(3, 1):
+        early = {each._process.pid for each in local._waiting}
+        with running(tmp_path, jobs=2) as runner:
+            assert len(psutil.Process().children()) == 2
+            jobs = tasks(tmp_path, "0/talks", "1/talks")  # so long that both have one
+            assert set(train_all(runner, jobs, Console(quiet=True)).values()) == {None}
+        assert {int((tmp_path / n / "talks/start_0").read_text()) for n in "01"} < early
+        assert {(tmp_path / n / "talks/slot").read_text() for n in "01"} == {"0", "1"}
+        for slot in "01":
+            log = (tmp_path / "logs" / f"{slot}.log").read_text()
+            assert "noise of a library" in log
+    assert psutil.Process().children() == []
+
+
+def test_workers_end_without_unloading_anything(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORN_DOWN", str(tmp_path / "torn_down"))
+    train(tmp_path, "quick", jobs=1)
+    assert psutil.Process().children() == []
+    assert not (tmp_path / "torn_down").exists()
 
 
 def test_two_hundred_runs_leave_the_drivers_memory_and_descriptors_as_they_were(
@@ -320,7 +364,7 @@ def test_the_threads_of_a_run_do_not_depend_on_how_many_there_are_at_a_time(
     jobs, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(engines, "_gpus", list)
-    monkeypatch.setattr(engines, "_cores", lambda: 7)
+    monkeypatch.setattr(local, "cores", lambda: 7)
     monkeypatch.delenv("TF_XLA_FLAGS", raising=False)
     runner = Engine(jobs, run_cpus=2).start(Config(), tmp_path, Console(quiet=True))
     runner.close()
