@@ -4,6 +4,7 @@ Shapes: B episodes in a batch, N way, K shot, Q queries per class, D embedding s
 """
 
 import functools
+import io
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from leo_tf.environment import is_news
 from leo_tf.evaluation.calibration import Bins, add, count_bins, episode_nll
 from leo_tf.evaluation.posterior import Draws, average
 from leo_tf.evaluation.query_scores import ClassRows, query_scores
+from leo_tf.files import AnyPath
 from leo_tf.model.learner import Adapted, AnyLearner, adapt_and_score, loss_parts
 from leo_tf.model.losses import accuracy
 
@@ -114,6 +116,23 @@ def make_scorer(
         return scores
 
     return score
+
+
+def save(scores: EpisodeScores) -> bytes:
+    """Returns the content of a file of scores, for `load`."""
+    file, found = io.BytesIO(), scores._asdict().items()
+    np.savez(file, **{name: value for name, value in found if value is not None})
+    return file.getvalue()
+
+
+def load(path: AnyPath) -> EpisodeScores:
+    """Returns the scores in a file of `save`."""
+    with np.load(path) as file:
+        found: dict[str, Any] = dict(file)
+    found["loss"] = float(found["loss"])
+    for name in {"bins", "scaled_bins"} & found.keys():
+        found[name] = Bins(*found[name])
+    return EpisodeScores(**found)
 
 
 def _batch_scores(adapted: Adapted, logits, labels, calibrated) -> EpisodeScores:

@@ -239,7 +239,10 @@ def _tested(
     runs = {name: group.finished(name) for name in in_table_order(settings)}
     learners = {name: run.learner for name, run in runs.items()}
     known = {n: run.confidence(run.checkpoints.best()) for n, run in runs.items()}
-    scores = score(learners, config, split, group.console, fitted=known)
+    scores = group.tested()
+    left = {name: each for name, each in learners.items() if name not in scores}
+    if left:
+        scores |= score(left, config, split, group.console, fitted=known)
     others = score_open(learners, config, split, group.console, known, open_set)
     reference = _reference(runs)
     measured = {}

@@ -19,7 +19,9 @@ from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.sources import Data, write_data
 from leo_tf.environment import code, device, versions
 from leo_tf.errors import DivergedError, FlagError, InputError, LeoError, Stopped
+from leo_tf.evaluation.evaluate import EpisodeScores, load, save
 from leo_tf.evaluation.validation_tuning import Fitted
+from leo_tf.experiments.evaluate import score
 from leo_tf.experiments.runner import features
 from leo_tf.experiments.runner.engines import Engine, train_all
 from leo_tf.experiments.runner.tasks import Runner, Task
@@ -45,7 +47,7 @@ class Planned(NamedTuple):
       settings: settings that differ from the job's.
       said: line to print when it begins.
       splits: key of its data in `RunGroup.data`.
-      to_test: fit confidence after training.
+      to_test: fit confidence after training, and test in a worker.
       fitted: fitted feature transform to begin with, see `train_run`.
       until: step to train to, if not the last.
     """
@@ -79,6 +81,7 @@ class RunGroup:
     runner: Runner | None = None
     prefix: str = ""
     _digests: dict[str, str] = dataclasses.field(default_factory=dict)
+    _scores: dict[str, pathlib.Path] = dataclasses.field(default_factory=dict)
 
     @property
     def splits(self) -> Mapping[str, Split]:
@@ -152,6 +155,8 @@ class RunGroup:
             self.data[data] = features.read(place, data)
         config = self.config.replace(**planned.settings)
         steps, method = planned.until or config.run.num_steps, method_of(config)
+        self._scores[name] = place / "scores" / f"{name}.npz"
+        self._scores[name].unlink(missing_ok=True)  # of a job that was killed
         return Task(
             name=self.prefix + name,
             workdir=str(self.path / name),
@@ -163,6 +168,7 @@ class RunGroup:
             fitted=_write_fitted(place, planned.fitted),
             allow_changes=self.allow_changes,
             to_test=planned.to_test,
+            scores=str(self._scores[name]) if planned.to_test else "",
             until=planned.until,
             steps=steps if method.is_trained else 0,
             step_cost=method.step_cost,
@@ -187,6 +193,11 @@ class RunGroup:
             run.state = TrainingState.of(newest)
         run.restore_best()
         return run
+
+    def tested(self) -> dict[str, EpisodeScores]:
+        """Returns the test scores of the runs that workers have tested."""
+        done = {name: path for name, path in self._scores.items() if path.exists()}
+        return {name: load(path) for name, path in done.items()}
 
     def checkpoints(self, name: str) -> Checkpoints:
         """Returns the checkpoints of a run."""
@@ -274,6 +285,16 @@ def train_one(
     if run.stopped_by is not None:
         raise Stopped(run.stopped_by)
     return run
+
+
+def test_one(
+    run: Run, config: Config, split: Split, path: AnyPath, console: Console
+) -> None:
+    """Writes the scores of a trained run's best checkpoint on the test episodes."""
+    known = {"run": run.confidence(run.restore_best())}
+    learners = {"run": run.learner}
+    found = score(learners, config, split, console, fitted=known)["run"]
+    write_file(path, save(found), lasts=False)
 
 
 def _write_fitted(place: pathlib.Path, fitted: Fitted | None) -> dict[str, Any] | None:

@@ -102,6 +102,9 @@ def train_all(
     with StopRequest() as request, View(tasks, console) as view:
         for task in sorted(tasks, key=_place_in_line):
             runner.submit(task)
+        if any(task.to_test and task.steps for task in tasks):
+            # The results will need it, and it takes seconds to load.
+            import leo_tf.model.leo  # noqa: F401
         is_told, stopped = False, list[int]()
         while len(outcomes) < len(tasks):
             if request.signal is not None and not is_told:

@@ -29,6 +29,7 @@ class Task(NamedTuple):
       code: digest of the program and versions of its packages, also compared.
       fitted: settings, file and digest of the feature transform to begin with, if any.
       to_test: fit confidence after training.
+      scores: file for the scores of its test; "" for no test.
       until: step to train to, if not the last.
       log: file for other output of the worker.
       environment: further environment variables, which begin with its first task.
@@ -47,6 +48,7 @@ class Task(NamedTuple):
     fitted: dict[str, Any] | None = None
     allow_changes: bool = False
     to_test: bool = False
+    scores: str = ""
     until: int | None = None
     log: str = ""
     environment: dict[str, str] | None = None

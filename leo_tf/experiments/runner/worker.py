@@ -76,16 +76,17 @@ def _train(task: Task, console: Console) -> None:
     # Imported late, because TensorFlow takes seconds to load.
     import_tensorflow()
     from leo_tf.configs.schema import Config
-    from leo_tf.experiments.run_group import read_fitted, train_one
+    from leo_tf.experiments.run_group import read_fitted, test_one, train_one
     from leo_tf.training.replicas import start
 
     config = Config.from_dict(task.config, task.name)
+    splits = _splits(task.features, task.splits)
     replicas = start(config, console.say)
     train = functools.partial(
         train_one,
         config,
         task.workdir,
-        _splits(task.features, task.splits),
+        splits,
         replicas,
         allow_changes=task.allow_changes,
         console=console,
@@ -96,13 +97,15 @@ def _train(task: Task, console: Console) -> None:
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
-            train()
-            return
+            run = train()
+            break
         except HeldError as error:
             if time.monotonic() > deadline:
                 raise
             console.say(f"waiting until it is free: {error}")
         time.sleep(1.0)
+    if task.scores:
+        test_one(run, config, splits["test"], task.scores, console)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import batch_size_for
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable
-from leo_tf.evaluation.evaluate import evaluate
+from leo_tf.evaluation.evaluate import evaluate, load, save
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.query_aware.transductive import BDCSPN
@@ -42,6 +42,18 @@ def test_equal_values_have_an_interval_of_no_width():
 
 def test_a_single_value_has_an_infinite_interval():
     assert interval(np.array([0.25])) == Interval(0.25, math.inf)
+
+
+@pytest.mark.parametrize("temperature", [None, 0.3])
+def test_scores_are_read_as_they_were_saved(temperature, tmp_path):
+    options = {"temperatures": {"it": temperature}} if temperature else {}
+    made = [make_episode()]
+    scores = evaluate({"it": NearestCentroid()}, made, calibrated=True, **options)["it"]
+    (tmp_path / "scores.npz").write_bytes(save(scores))
+    again = load(tmp_path / "scores.npz")
+    assert type(again.bins) is type(scores.bins)
+    assert (again.scaled_nll is None) == (temperature is None)
+    tf.nest.map_structure(np.testing.assert_array_equal, again, scores)
 
 
 def test_an_interval_reads_as_percent():

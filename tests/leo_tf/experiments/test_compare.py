@@ -5,7 +5,9 @@ import os
 import pathlib
 import shutil
 import signal
+import sys
 
+import fake_worker
 import numpy as np
 import pytest
 from saved_runs import chosen_on, config_of, listing, results_of
@@ -24,6 +26,9 @@ from leo_tf.experiments import compare as compare_job
 from leo_tf.experiments import run_group
 from leo_tf.experiments import train as train_job
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
+from leo_tf.experiments.evaluate import score
+from leo_tf.experiments.runner import local, worker
+from leo_tf.experiments.runner.tasks import Sign, Task
 from leo_tf.export.exporter import export_model
 from leo_tf.files import near
 from leo_tf.methods.registry import METHODS, build
@@ -666,3 +671,47 @@ def test_an_ensemble_for_all_is_for_those_that_are_trained(compare, tmp_path):
         "Ridge regression",
         "LEO + ridge",
     ]
+
+
+class InThisProcess:
+    """A `Runner` that trains each run when it is submitted."""
+
+    def __init__(self, *unused: object):
+        self.signs: list[Sign] = []
+
+    def submit(self, task: Task) -> None:
+        given = task if self.tests else task._replace(scores="")
+        self.signs.append(worker.work(given, lambda sign: None))
+
+    def watch(self, seconds: float) -> Sign:
+        return self.signs.pop()
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("tests", [True, False])
+def test_a_run_is_tested_by_its_worker_or_else_at_the_end_with_the_same_result(
+    tests, compare, comparison, tmp_path, monkeypatch
+):
+    def scored(learners, *rest, **options):
+        asked.update(learners)
+        return score(learners, *rest, **options)
+
+    asked: dict = {}
+    monkeypatch.setattr(compare_job, "score", scored)
+    monkeypatch.setattr(InThisProcess, "tests", tests, raising=False)
+    monkeypatch.setattr(local, "LocalRunner", InThisProcess)
+    monkeypatch.setattr(local, "COMMAND", (sys.executable, fake_worker.__file__))
+    old = tmp_path / "shared" / "scores" / "leo.npz"  # of a job that was killed
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"of other data")
+    assert compare(tmp_path, "--jobs=1", "--quiet") == 0
+    assert set(asked) == (set() if tests else {"leo", "ridge", "maml"})
+    mine, theirs = (results_of(each)["methods"] for each in (tmp_path, comparison))
+    for name in mine:
+        for field in ("accuracy", "difference", "nll", "nll_scaled", "ece"):
+            assert mine[name].get(field) == approx(theirs[name].get(field)), field
+
+
+def approx(value):
+    return value if value is None else pytest.approx(value, rel=1e-5)

@@ -189,6 +189,18 @@ def test_the_longest_runs_begin_first_but_for_those_without_training(tmp_path):
     assert begun == ["c", "b", "d", "a"]
 
 
+def test_what_the_results_need_is_loaded_while_workers_train(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "leo_tf.model.leo", None)  # it cannot be loaded
+    with running(tmp_path) as runner:
+        [task] = tasks(tmp_path, "quick")
+        for each in (task, task._replace(to_test=True, steps=0)):
+            train_all(runner, [each], Console(quiet=True))
+        with pytest.raises(ImportError):
+            train_all(runner, [task._replace(to_test=True)], Console(quiet=True))
+        while (sign := runner.watch(1.0)) is None or not sign.has_ended:
+            pass  # it was begun
+
+
 def test_a_worker_is_not_ended_for_signs_that_are_still_to_be_read(
     tmp_path, monkeypatch
 ):
