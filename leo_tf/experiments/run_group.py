@@ -50,6 +50,7 @@ class Planned(NamedTuple):
       to_test: fit confidence after training, and test in a worker.
       fitted: fitted feature transform to begin with, see `train_run`.
       until: step to train to, if not the last.
+      begun: step that it was trained to before in this job.
     """
 
     settings: Mapping[str, Any]
@@ -58,6 +59,7 @@ class Planned(NamedTuple):
     to_test: bool = False
     fitted: Fitted | None = None
     until: int | None = None
+    begun: int = 0
 
 
 @dataclasses.dataclass(eq=False)
@@ -115,22 +117,26 @@ class RunGroup:
             until=planned.until,
         )
 
-    def train_all(self, plan: Mapping[str, Planned]) -> dict[str, DivergedError | None]:
+    def train_all(
+        self, plan: Mapping[str, Planned], later: float = 0.0
+    ) -> dict[str, DivergedError | None]:
         """Trains runs. Returns name -> the error if it diverged, else None.
 
-        A failed run does not stop the others.
+        A failed run does not stop the others. `later` is as in `View`.
 
         Raises:
           Stopped: if a signal was received. Training so far is saved.
           LeoError: the first other error of a run, if any.
         """
-        return sorted_out(self._outcomes(plan))
+        return sorted_out(self._outcomes(plan, later))
 
-    def _outcomes(self, plan: Mapping[str, Planned]) -> dict[str, LeoError | None]:
+    def _outcomes(
+        self, plan: Mapping[str, Planned], later: float
+    ) -> dict[str, LeoError | None]:
         if not self.engine.is_here:
             tasks = {name: self.task(name, each) for name, each in plan.items()}
             self.runner = self.runner or self.start()
-            ended = train_all(self.runner, list(tasks.values()), self.console)
+            ended = train_all(self.runner, [*tasks.values()], self.console, later)
             return {name: ended[task.name] for name, task in tasks.items()}
         found: dict[str, LeoError | None] = {}
         for name, planned in plan.items():
@@ -171,6 +177,7 @@ class RunGroup:
             scores=str(self._scores[name]) if planned.to_test else "",
             until=planned.until,
             steps=steps if method.is_trained else 0,
+            begun=planned.begun,
             step_cost=method.step_cost,
             said=planned.said,
         )

@@ -153,8 +153,7 @@ class _Search:
         for name, trials in self.trials.items():
             reached = {n: t.rungs for n, t in trials.items() if len(t.rungs) >= rung}
             ranked = sorted(reached, key=lambda n: (-reached[n][rung - 1], n))
-            room = math.ceil(self.count / _FACTOR**rung)
-            chosen[name] = sorted(ranked[:room])
+            chosen[name] = sorted(ranked[: self._room(rung)])
         self._train(chosen, rung)
 
     def ended(self) -> dict[str, list[Trial]]:
@@ -193,7 +192,8 @@ class _Search:
             self.journal.begin(name, number, self._searched(name, settings))
             if not _diverged_before(self.group, _directory(name, number), settings):
                 plan[_directory(name, number)] = self._planned(name, number, rung)
-        ended = self.group.train_all(plan)
+        drawn = 1 + max((number for _, number in every), default=-1)
+        ended = self.group.train_all(plan, self._later(rung, drawn))
         for name, number in every:
             directory = _directory(name, number)
             if (error := ended.get(directory)) is not None:
@@ -205,6 +205,16 @@ class _Search:
             if len(trial.rungs) > rung:
                 self.journal.report(name, number, trial.rungs[rung], self.rungs[rung])
 
+    def _room(self, rung: int) -> int:
+        return math.ceil(self.count / _FACTOR**rung)
+
+    def _later(self, rung: int, drawn: int) -> float:
+        """Returns the work after a rung's first `drawn` trials, as in `View`."""
+        steps = (self.count - drawn) * self.rungs[0] if rung == 0 else 0
+        for later in range(rung + 1, len(self.rungs)):
+            steps += self._room(later) * (self.rungs[later] - self.rungs[later - 1])
+        return steps * sum(variant_named(name).entry.step_cost for name in self.own)
+
     def _planned(self, name: str, number: int, rung: int) -> Planned:
         drawn, of, until = self.drawn[name][number], self.count, self.rungs[rung]
         flags = " ".join(f"--{key}={value}" for key, value in drawn.items())
@@ -212,7 +222,8 @@ class _Search:
         said += flags or "settings as given"
         is_last = rung == len(self.rungs) - 1
         settings = {**self.own[name], **drawn}
-        return Planned(settings, said, until=None if is_last else until)
+        begun = self.rungs[rung - 1] if rung else 0
+        return Planned(settings, said, until=None if is_last else until, begun=begun)
 
     def _searched(self, name: str, settings: Mapping[str, Any]) -> dict[str, float]:
         """Returns the values of the searched settings, also of trial 0."""

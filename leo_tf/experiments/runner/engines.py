@@ -91,15 +91,17 @@ class Engine:
 
 
 def train_all(
-    runner: Runner, tasks: Sequence[Task], console: Console
+    runner: Runner, tasks: Sequence[Task], console: Console, later: float = 0.0
 ) -> dict[str, LeoError | None]:
     """Trains all runs. Returns name -> error, or None for a finished run.
+
+    `later` is as in `View`.
 
     Raises:
       Stopped: if a signal was received. Training so far is saved.
     """
     outcomes: dict[str, LeoError | None] = {}
-    with StopRequest() as request, View(tasks, console) as view:
+    with StopRequest() as request, View(tasks, console, later) as view:
         for task in sorted(tasks, key=_place_in_line):
             runner.submit(task)
         if any(task.to_test and task.steps for task in tasks):

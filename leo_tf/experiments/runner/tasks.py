@@ -34,6 +34,7 @@ class Task(NamedTuple):
       log: file for other output of the worker.
       environment: further environment variables, which begin with its first task.
       steps: largest number of meta-steps, from the beginning.
+      begun: number of them that an earlier task of this job has made.
       step_cost: time of a step over that of LEO, to foretell when all will be done.
       said: line to show when it begins.
     """
@@ -53,6 +54,7 @@ class Task(NamedTuple):
     log: str = ""
     environment: dict[str, str] | None = None
     steps: int = 0
+    begun: int = 0
     step_cost: float = 1.0
     said: str = ""
 

@@ -15,17 +15,19 @@ _DETAILS_WIDTH = 60
 class View:
     """A context manager that shows signs of tasks and the estimated time left.
 
-    Without a terminal to redraw, it prints a line from time to time.
+    Without a terminal to redraw, it prints a line from time to time. `later` is the
+    work of runs that follow these, for the total: steps, times their costs.
     """
 
-    def __init__(self, tasks: Sequence[Task], console: Console):
+    def __init__(self, tasks: Sequence[Task], console: Console, later: float = 0.0):
         from rich.console import Console as Terminal
         from rich.progress import BarColumn, Progress, TextColumn
 
         self._tasks = {task.name: task for task in tasks}
         self._console = console
-        self._steps = dict.fromkeys(self._tasks, 0)  # known to be done
+        self._steps = {task.name: task.begun for task in tasks}  # known to be done
         self._first: dict[str, int] = {}  # steps when this view began
+        self._later = later
         self._rows: dict[str, Any] = {}
         self._seen: dict[str, float] = {}
         self._texts: dict[str, str] = {}
@@ -43,7 +45,8 @@ class View:
     def __enter__(self) -> "View":
         self._start = self._line = time.monotonic()
         self._bars.start()
-        total = sum(task.steps for task in self._tasks.values())
+        costs = [task.steps * task.step_cost for task in self._tasks.values()]
+        total = sum(costs) + self._later
         self._total = self._bars.add_task("all runs", total=total, details="starting")
         return self
 
@@ -94,8 +97,8 @@ class View:
             details = self._silence(name, now) or self._texts[name]
             self._bars.update(row, completed=self._steps[name], details=details)
         done = sum(
-            self._tasks[name].steps if name in self._ended else steps
-            for name, steps in self._steps.items()
+            (task.steps if name in self._ended else self._steps[name]) * task.step_cost
+            for name, task in self._tasks.items()
         )
         details = self._details(now)
         self._bars.update(self._total, completed=done, details=details)
@@ -120,11 +123,12 @@ class View:
             (self._steps[name] - first) * self._tasks[name].step_cost
             for name, first in self._first.items()
         )
-        left = sum(
+        left = self._later + sum(
             (task.steps - self._steps[name]) * task.step_cost
             for name, task in self._tasks.items()
             if name not in self._ended
         )
         if not made:
             return details
-        return f"{details}, {clock(left * (now - self._start) / made)} left"
+        of_all = " with later rungs" if self._later else ""
+        return f"{details}, {clock(left * (now - self._start) / made)} left{of_all}"

@@ -173,3 +173,24 @@ def test_tpe_draws_from_what_came_before_and_keeps_what_it_drew(
     (workdir / "trials.json").write_text('{"maml": [{}, {"outer_lr": "high"}]}')
     assert search(workdir, f"--trials={BATCH}", *flags) == 3
     assert f"error: {workdir / 'trials.json'}: " in capsys.readouterr().err
+
+
+def test_each_rung_knows_what_earlier_ones_trained_and_what_later_ones_will(
+    search, halved, tmp_path, monkeypatch
+):
+    def train_all(self, plan, later=0.0):
+        told.append((later, {each.begun for each in plan.values()}))
+        return whole(self, plan, later)
+
+    told, whole = [], run_group.RunGroup.train_all
+    monkeypatch.setattr(run_group.RunGroup, "train_all", train_all)
+    shutil.copytree(halved, tmp_path / "job")
+    assert search(tmp_path / "job", f"--trials={_TRIALS}", "--rungs=2") == 0
+    # One trial goes on from step 2 to 6; a step of MAML costs a fifth of LEO's.
+    assert told == [(pytest.approx(4 * 0.2), {0}), (0, {2})]
+    told.clear()
+    flags = "--trials=6", "--rungs=2", "--sampler=tpe"
+    assert search(tmp_path / "tpe", *flags) == 0
+    # Two more trials to step 2 and two on to 6, then these two, then nothing.
+    found = [pytest.approx(0.2 * each) for each in (2 * 2 + 2 * 4, 2 * 4, 0)]
+    assert [later for later, _ in told] == found

@@ -95,3 +95,19 @@ def test_on_a_terminal_each_running_run_has_a_line_and_silence_is_shown(clock, c
         bars = {each.description: each for each in shown._bars.tasks}
         assert "b" not in bars and bars["all runs"].completed == 130
         assert bars["all runs"].fields["details"].startswith("1 of 2 runs done, ")
+
+
+def test_the_total_knows_what_was_trained_at_earlier_rungs_and_what_later_ones_will(
+    clock, capsys
+):
+    again = [task(name, cost=0.5)._replace(begun=30) for name in "ab"]
+    with View(again, Console(), later=100.0) as shown:
+        shown.show(Sign("a", "step 30", 30, 100))
+        shown.show(Sign("a", "step 70", 70, 100))
+        [total] = (t for t in shown._bars.tasks if t.description == "all runs")
+        assert (total.completed, total.total) == (0.5 * (70 + 30), 0.5 * 200 + 100)
+        clock[0] += 20
+        shown.show(None)
+        # 20 units in 20 seconds; 15, 35 and 100 are left.
+        expected = "0 of 2 runs done, 2:30 left with later rungs"
+        assert lines_of(capsys)[0].startswith(expected)
