@@ -156,7 +156,8 @@ class RunGroup:
         place, data = self.path / "shared", planned.splits
         if data not in self._digests:
             self.console.say("Writing the features that all workers share.")
-            self._digests[data] = features.write(place, data, self.data[data])
+            is_here = not self.engine.cluster
+            self._digests[data] = features.write(place, data, self.data[data], is_here)
             # Mapped files need no further memory.
             self.data[data] = features.read(place, data)
         config = self.config.replace(**planned.settings)

@@ -27,8 +27,13 @@ _MOST_BYTES = 2**26
 _BLOCK_BYTES = 2**20
 
 
-def write(directory: pathlib.Path, name: str, splits: Mapping[str, Split]) -> str:
+def write(
+    directory: pathlib.Path, name: str, splits: Mapping[str, Split], is_here: bool
+) -> str:
     """Writes splits under a name. Returns a digest of all content.
+
+    If all workers are on this machine, features that are mapped already stay where they
+    are, and nothing is hashed, because `check` is for others.
 
     Raises:
       DiskError: if it cannot be written.
@@ -44,9 +49,13 @@ def write(directory: pathlib.Path, name: str, splits: Mapping[str, Split]) -> st
             arrays["_images"] = split.images
         files = {}
         for part, array in arrays.items():
-            path = directory / f"{name}_{key}{part}.npy"
-            write_file(path, functools.partial(_save, array), lasts=False)
-            files[part] = {"file": path.name, "sha256": _sha256(path)}
+            path, mapped = directory / f"{name}_{key}{part}.npy", split.table.file
+            if mapped is not None and is_here and not part:
+                path = mapped
+            else:
+                write_file(path, functools.partial(_save, array), lasts=False)
+            sha = "" if is_here else _sha256(path)
+            files[part] = {"file": str(path), "sha256": sha}
         metadata = {"digest": split.digest, "source": split.source, "files": files}
         found[key] = {**metadata, "class_names": split.class_names}
     text = to_json(found)
@@ -85,10 +94,9 @@ def _split(directory: pathlib.Path, key: str, values: Mapping[str, Any]) -> Spli
     with tf.device("CPU:0"):
         # The only public way to a tensor that does not copy the memory.
         features = tf.experimental.dlpack.from_dlpack(array("").__dlpack__())
-    index = ClassIndex(
-        np.array(array("_rows")), np.array(array("_sizes")), names, source
-    )
-    table = FeatureTable(features, index)
+    rows, sizes = np.array(array("_rows")), np.array(array("_sizes"))
+    index = ClassIndex(rows, sizes, names, source)
+    table = FeatureTable(features, index, pathlib.Path(values["files"][""]["file"]))
     return Split(key, table, names, array("_images"), values["digest"], source)
 
 
