@@ -192,8 +192,8 @@ class _Search:
             self.journal.begin(name, number, self._searched(name, settings))
             if not _diverged_before(self.group, _directory(name, number), settings):
                 plan[_directory(name, number)] = self._planned(name, number, rung)
-        drawn = 1 + max((number for _, number in every), default=-1)
-        ended = self.group.train_all(plan, self._later(rung, drawn))
+        made = 1 + max((number for _, number in every), default=-1)
+        ended = self.group.train_all(plan, self._later(rung, made))
         for name, number in every:
             directory = _directory(name, number)
             if (error := ended.get(directory)) is not None:
