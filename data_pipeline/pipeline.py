@@ -5,7 +5,6 @@ Shapes: B episodes in a batch, N way, K shot, Q queries per class, D embedding s
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -41,7 +40,6 @@ class FeatureTable:
 
     features: tf.Tensor  # [rows, D] embeddings of length 1, on the CPU
     index: ClassIndex
-    file: pathlib.Path | None = None  # .npy that the features are mapped from, if any
 
     @classmethod
     def from_embeddings(
@@ -55,8 +53,7 @@ class FeatureTable:
         check_not_forked()
         if mapping_of(table.embeddings) is not None:
             if (unit := unit_rows(table, console)) is not None:
-                file = getattr(unit, "filename", None)  # of a `np.memmap`
-                return cls(_shared(unit), ClassIndex.of(table), file)
+                return cls(_shared(unit), ClassIndex.of(table))
             table = table.in_memory()
         with tf.device("CPU:0"):  # tf.data runs there; a GPU would copy it back
             features = _resident(table.normalized())

@@ -156,8 +156,7 @@ class RunGroup:
         place, data = self.path / "shared", planned.splits
         if data not in self._digests:
             self.console.say("Writing the features that all workers share.")
-            is_here = not self.engine.cluster
-            self._digests[data] = features.write(place, data, self.data[data], is_here)
+            self._digests[data] = features.write(place, data, self.data[data])
             # Mapped files need no further memory.
             self.data[data] = features.read(place, data)
         config = self.config.replace(**planned.settings)

@@ -27,13 +27,8 @@ _MOST_BYTES = 2**26
 _BLOCK_BYTES = 2**20
 
 
-def write(
-    directory: pathlib.Path, name: str, splits: Mapping[str, Split], is_here: bool
-) -> str:
+def write(directory: pathlib.Path, name: str, splits: Mapping[str, Split]) -> str:
     """Writes splits under a name. Returns a digest of all content.
-
-    If all workers are on this machine, features that are mapped already stay where they
-    are, and nothing is hashed, because `check` is for others.
 
     Raises:
       DiskError: if it cannot be written.
@@ -49,13 +44,9 @@ def write(
             arrays["_images"] = split.images
         files = {}
         for part, array in arrays.items():
-            path, mapped = directory / f"{name}_{key}{part}.npy", split.table.file
-            if mapped is not None and is_here and not part:
-                path = mapped
-            else:
-                write_file(path, functools.partial(_save, array), lasts=False)
-            sha = "" if is_here else _sha256(path)
-            files[part] = {"file": str(path), "sha256": sha}
+            path = directory / f"{name}_{key}{part}.npy"
+            write_file(path, functools.partial(_save, array), lasts=False)
+            files[part] = {"file": path.name, "sha256": _sha256(path)}
         metadata = {"digest": split.digest, "source": split.source, "files": files}
         found[key] = {**metadata, "class_names": split.class_names}
     text = to_json(found)
@@ -94,9 +85,10 @@ def _split(directory: pathlib.Path, key: str, values: Mapping[str, Any]) -> Spli
     with tf.device("CPU:0"):
         # The only public way to a tensor that does not copy the memory.
         features = tf.experimental.dlpack.from_dlpack(array("").__dlpack__())
-    rows, sizes = np.array(array("_rows")), np.array(array("_sizes"))
-    index = ClassIndex(rows, sizes, names, source)
-    table = FeatureTable(features, index, pathlib.Path(values["files"][""]["file"]))
+    index = ClassIndex(
+        np.array(array("_rows")), np.array(array("_sizes")), names, source
+    )
+    table = FeatureTable(features, index)
     return Split(key, table, names, array("_images"), values["digest"], source)
 
 

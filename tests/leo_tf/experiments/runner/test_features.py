@@ -31,7 +31,7 @@ def split_of(rows=9, size=5, dtype="float32", images=True) -> Split:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_is_read_is_what_was_written(tmp_path, dtype):
     split = split_of(dtype=dtype)
-    digest = features.write(tmp_path, "alone", {"val": split}, False)
+    digest = features.write(tmp_path, "alone", {"val": split})
     features.check(tmp_path, "alone", digest)
     again = features.read(tmp_path, "alone")["val"]
     assert again.table.features.dtype == dtype
@@ -42,13 +42,13 @@ def test_what_is_read_is_what_was_written(tmp_path, dtype):
     assert np.array_equal(again.images, split.images)
     assert again._replace(table=0, images=0) == split._replace(table=0, images=0)
     none = {"val": split_of(images=False)}
-    features.write(tmp_path, "other", none, False)
+    features.write(tmp_path, "other", none)
     assert features.read(tmp_path, "other")["val"].images is None
 
 
 def test_mapped_features_take_no_memory_until_they_are_used(tmp_path):
     split = split_of(rows=60_000, size=256, images=False)  # 61 MB
-    features.write(tmp_path, "alone", {"val": split}, False)
+    features.write(tmp_path, "alone", {"val": split})
     own = psutil.Process().memory_full_info().uss
     mapped = features.read(tmp_path, "alone")["val"].table.features
     row = tf.gather(mapped, [59_999])
@@ -58,7 +58,7 @@ def test_mapped_features_take_no_memory_until_they_are_used(tmp_path):
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "another"])
 def test_other_data_than_the_drivers_is_refused(tmp_path, damage):
-    digest = features.write(tmp_path, "alone", {"val": split_of()}, False)
+    digest = features.write(tmp_path, "alone", {"val": split_of()})
     path = tmp_path / "alone_val.npy"
     if damage == "changed":
         content = bytearray(path.read_bytes())
@@ -68,7 +68,7 @@ def test_other_data_than_the_drivers_is_refused(tmp_path, damage):
         path.unlink()
     else:
         path = tmp_path / "alone.json"
-        features.write(tmp_path, "alone", {"val": split_of(rows=12)}, False)
+        features.write(tmp_path, "alone", {"val": split_of(rows=12)})
     with pytest.raises(InputError, match="one shared file system") as caught:
         features.check(tmp_path, "alone", digest)
     assert caught.value.where == str(path)
@@ -79,19 +79,5 @@ def test_nobody_waits_for_the_disk_to_share_features(tmp_path, monkeypatch):
         raise AssertionError(f"{path} is only for this job")
 
     monkeypatch.setattr(files, "flush_to_disk", flush)
-    digest = features.write(tmp_path, "alone", {"val": split_of()}, False)
+    digest = features.write(tmp_path, "alone", {"val": split_of()})
     features.check(tmp_path, "alone", digest)
-
-
-@pytest.mark.parametrize("is_here", [True, False])
-def test_features_that_are_mapped_already_are_not_copied_for_workers_here(
-    is_here, tmp_path
-):
-    features.write(tmp_path / "a", "alone", {"val": split_of()}, False)
-    mapped = features.read(tmp_path / "a", "alone")["val"]
-    digest = features.write(tmp_path / "b", "alone", {"val": mapped}, is_here)
-    assert (tmp_path / "b" / "alone_val.npy").exists() != is_here
-    again = features.read(tmp_path / "b", "alone")["val"]
-    np.testing.assert_array_equal(again.table.features, mapped.table.features)
-    if not is_here:
-        features.check(tmp_path / "b", "alone", digest)
