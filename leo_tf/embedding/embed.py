@@ -164,11 +164,12 @@ def _check_sources(pictures: Pictures, directory: pathlib.Path) -> None:
     then: dict[str, str] = {}
     with open(directory / SOURCES_FILE, encoding="utf-8") as lines:
         for line in lines:
-            digest, _, name = line.rstrip("\n").partition("  ")
+            digest, _, name = line.rstrip("\n").lstrip("\\").partition("  ")
             then[name] = digest
     for name, item in zip(pictures.names, pictures.items):
         path = os.path.join(pictures.root, item)
-        if name in then and _digest_of(pictures.root, item) != then[name]:
+        known = then.get(_escaped(name))
+        if known is not None and _digest_of(pictures.root, item) != known:
             hint = f"Give another --features_dir, or remove {directory}."
             raise InputError(path, "the file as it was embedded", "another", hint)
 
@@ -370,10 +371,15 @@ def _table(
 
 def _sources(pictures: Pictures, part: pathlib.Path) -> bytes:
     """Returns lines of digest and name, in the order of the pictures."""
-    names = pictures.names
+    names = [_escaped(name) for name in pictures.names]
     lines = [
-        f"{digest.decode()}  {names[index]}\n"
+        "\\" * ("\\" in names[index]) + f"{digest.decode()}  {names[index]}\n"
         for chunk in _chunks(part)
         for index, digest in zip(chunk["indices"], chunk["digests"])
     ]
     return "".join(lines).encode()
+
+
+def _escaped(name: str) -> str:
+    """Returns a name as `sha256sum` writes it, on one line."""
+    return name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
