@@ -160,7 +160,8 @@ def episodes(
 
     Episode i depends on (table, way, shot, num_query, seed, split, i) alone. Training
     resumes at step s with `start=s`. Making an episode takes time in proportion to
-    C + way * rows of the largest class, and D * way * (shot + num_query) to gather.
+    C + way * rows of the largest class, of which more than 8,192 cost no more, and
+    D * way * (shot + num_query) to gather.
 
     Args:
       table: table to draw from. An EmbeddingTable becomes a FeatureTable first, which
