@@ -116,14 +116,14 @@ def _mapped(place: Mapping[str, Any]) -> np.memmap:
     """Maps an array again, if the file is still the same."""
     path, shape = place["file"], tuple(place["shape"])
     try:
-        received = _content(path)
-        if received == place["content"]:
+        received = str(found := _content(path))
+        if found == place["content"]:
             return np.memmap(path, place["dtype"], "c", place["offset"], shape)
     except OSError as error:
-        received = [str(error)]
+        received = str(error)
     expected = f"size and time {place['content']}, as when the runs began"
     hint = "All machines need it, unchanged, under this path."
-    raise InputError(path, expected, f"{received}", hint)
+    raise InputError(path, expected, received, hint)
 
 
 def _content(path: str) -> list[int]:
