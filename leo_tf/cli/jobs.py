@@ -116,6 +116,8 @@ def _pretrain(options: RunOptions, console: Console) -> None:
         workdir=options.workdir,
         data=config.data,
         seed=config.run.seed,
+        mixed_precision=config.run.mixed_precision,
+        strategy=config.run.strategy,
         console=console,
         **arguments,
     )

@@ -40,9 +40,12 @@ _MAKES_ITS_OWN = {
     "search": {**_METHODS, "train_on_val": "it selects on the validation classes"},
     "reproduce": {"train_on_val": "it trains without, then with it"},
 }
-# Settings that modes for pictures accept: split of the classes, seed of pre-training.
+# Settings that modes for pictures accept.
 _OF_PICTURES = {
-    "pretrain": ("class_split", "class_folds", "fold", "split_seed", "seed"),
+    "pretrain": (
+        *("class_split", "class_folds", "fold", "split_seed"),
+        *("seed", "mixed_precision", "strategy"),
+    ),
     "embed": ("class_split", "class_folds", "fold", "split_seed"),
 }
 # Modes without settings.

@@ -24,6 +24,7 @@ import numpy as np
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.feature_files import EMBEDDING_FILE, save_npz
+from leo_tf.data_pipeline.formats.names import index_classes
 from leo_tf.data_pipeline.formats.opening import open_input
 from leo_tf.data_pipeline.images.decoding import decode, say_bad
 from leo_tf.data_pipeline.images.pictures import Pictures
@@ -164,11 +165,12 @@ def _check_sources(pictures: Pictures, directory: pathlib.Path) -> None:
     then: dict[str, str] = {}
     with open(directory / SOURCES_FILE, encoding="utf-8") as lines:
         for line in lines:
-            digest, _, name = line.rstrip("\n").partition("  ")
+            digest, _, name = line.rstrip("\n").lstrip("\\").partition("  ")
             then[name] = digest
     for name, item in zip(pictures.names, pictures.items):
         path = os.path.join(pictures.root, item)
-        if name in then and _digest_of(pictures.root, item) != then[name]:
+        known = then.get(_escaped(name))
+        if known is not None and _digest_of(pictures.root, item) != known:
             hint = f"Give another --features_dir, or remove {directory}."
             raise InputError(path, "the file as it was embedded", "another", hint)
 
@@ -361,7 +363,7 @@ def _table(
         rows[first : first + len(mine)] = mine
         first += len(mine)
     chosen, names = indices[kept], pictures.names
-    classes = [pictures.class_names[label] for label in pictures.labels[chosen]]
+    classes = index_classes([pictures.class_names[c] for c in pictures.labels[chosen]])
     source = str(directory / f"{split}.npz")
     return EmbeddingTable.of(
         rows, classes, [names[i] for i in chosen], source, "float32"
@@ -370,10 +372,15 @@ def _table(
 
 def _sources(pictures: Pictures, part: pathlib.Path) -> bytes:
     """Returns lines of digest and name, in the order of the pictures."""
-    names = pictures.names
+    names = [_escaped(name) for name in pictures.names]
     lines = [
-        f"{digest.decode()}  {names[index]}\n"
+        "\\" * ("\\" in names[index]) + f"{digest.decode()}  {names[index]}\n"
         for chunk in _chunks(part)
         for index, digest in zip(chunk["indices"], chunk["digests"])
     ]
     return "".join(lines).encode()
+
+
+def _escaped(name: str) -> str:
+    """Returns a name as `sha256sum` writes it, on one line."""
+    return name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")

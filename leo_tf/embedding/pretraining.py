@@ -10,6 +10,7 @@ al., 2018 (arXiv:1706.03466). Which of its numbers the paper states, and which a
 ours, docs/pictures.md says.
 """
 
+import contextlib
 import os
 import pathlib
 import re
@@ -43,6 +44,7 @@ class Recipe(NamedTuple):
       dropout_rate, l2_penalty_weight: as in `wide_resnet`.
       flip, smallest_area: as in `random_views`.
       seed: seed of weights, order, views and dropout.
+      mixed_precision: compute convolutions in bfloat16. `backbone.keras` never does.
     """
 
     depth: int
@@ -56,6 +58,7 @@ class Recipe(NamedTuple):
     flip: bool = True
     smallest_area: float = 0.35
     seed: int = 0
+    mixed_precision: bool = False
 
 
 # By name: the paper's, and one for small pictures and two cores.
@@ -82,16 +85,20 @@ def pretrain(
     recipe: Recipe,
     directory: str | os.PathLike,
     console: Console = SILENT,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> dict[str, Any]:
     """Trains a backbone, resuming where it stopped, and writes `backbone.keras`.
 
     Epoch e depends on the seed and e only, so a run that is killed and restarted ends
-    like an uninterrupted one.
+    like an uninterrupted one. With several replicas a step is that of one device, up to
+    the order of sums and to dropout, whose masks they share.
 
     Args:
       pictures: [n, H, H, 3] uint8; may be a memory map.
       labels: [n] int, the class of each, from 0.
       directory: directory of the state, created if missing.
+      strategy: divides each batch among its replicas. An epoch leaves out pictures that
+        cannot be divided evenly: fewer than there are replicas, others each time.
 
     Returns:
       Loss and accuracy of the last epoch, on the pictures trained on and held out.
@@ -100,13 +107,16 @@ def pretrain(
     directory.mkdir(parents=True, exist_ok=True)
     kept = held_out(labels)
     rows = np.flatnonzero(~kept), np.flatnonzero(kept)
-    steps = -(-len(rows[0]) // recipe.batch_size)
-    model = _compiled(recipe, int(labels.max()) + 1, steps)
-    done = _restore(model, directory)
+    replicas = strategy.num_replicas_in_sync if strategy else 1
+    steps = -(-(len(rows[0]) // replicas * replicas) // recipe.batch_size)
+    num_classes = int(labels.max()) + 1
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model = _compiled(recipe, num_classes, steps, synchronized=replicas > 1)
+        done = _restore(model, directory)
     epoch = tf.Variable(done, dtype=tf.int32, trainable=False)
     follow = _Follow(directory, epoch, recipe, steps, done, console)
     history = model.fit(
-        _batches(pictures, labels, rows[0], recipe, epoch, steps),
+        _batches(pictures, labels, rows[0], recipe, epoch, steps, replicas),
         validation_data=_as_they_are(pictures, labels, rows[1], recipe) or None,
         epochs=recipe.epochs,
         initial_epoch=done,
@@ -119,22 +129,32 @@ def pretrain(
             ),
         ],
     ).history
+    trained = _network(recipe, num_classes)
+    trained.set_weights(model.get_weights())
     beside = directory / f"{BACKBONE_FILE}.part.keras"
-    features_of(model).save(beside)
+    features_of(trained).save(beside)
     os.replace(beside, directory / BACKBONE_FILE)
     return {name: values[-1] for name, values in history.items()}
 
 
-def _compiled(recipe: Recipe, num_classes: int, steps: int) -> keras.Model:
-    keras.utils.set_random_seed(recipe.seed)
-    model = wide_resnet(
+def _network(recipe: Recipe, num_classes: int, **options: Any) -> keras.Model:
+    return wide_resnet(
         recipe.depth,
         recipe.width,
         recipe.side,
         num_classes,
         dropout_rate=recipe.dropout_rate,
         l2_penalty_weight=recipe.l2_penalty_weight,
+        **options,
     )
+
+
+def _compiled(
+    recipe: Recipe, num_classes: int, steps: int, synchronized: bool
+) -> keras.Model:
+    keras.utils.set_random_seed(recipe.seed)
+    dtype = "mixed_bfloat16" if recipe.mixed_precision else "float32"
+    model = _network(recipe, num_classes, dtype=dtype, synchronized=synchronized)
     ends = [round(share * recipe.epochs) * steps for share in _DECAYS]
     rates = [recipe.learning_rate / 10**i for i in range(len(ends) + 1)]
     rate = keras.optimizers.schedules.PiecewiseConstantDecay(ends, rates)
@@ -146,14 +166,15 @@ def _compiled(recipe: Recipe, num_classes: int, steps: int) -> keras.Model:
     return model
 
 
-def _batches(pictures, labels, rows, recipe, epoch, steps):
+def _batches(pictures, labels, rows, recipe, epoch, steps, replicas=1):
     """Returns the batches of an epoch. Order and views follow from seed and epoch."""
     labels, rows = (tf.constant(x, tf.int32) for x in (labels, rows))
 
     def shuffled(_):
         seed = tf.stack([recipe.seed, epoch])
         order = tf.random.experimental.stateless_shuffle(rows, seed)
-        return tf.data.Dataset.from_tensor_slices(order)
+        even = len(rows) // replicas * replicas
+        return tf.data.Dataset.from_tensor_slices(order[:even])
 
     def view(number, batch):
         seed = tf.stack([recipe.seed, epoch * 2**16 + tf.cast(number, tf.int32)])

@@ -42,6 +42,8 @@ def wide_resnet(
     *,
     dropout_rate: float = 0.0,
     l2_penalty_weight: float = 0.0,
+    dtype: str = "float32",
+    synchronized: bool = False,
 ) -> keras.Model:
     """Returns a classifier of pictures [n, S, S, 3] of 0 to 255: logits [n, classes].
 
@@ -53,34 +55,46 @@ def wide_resnet(
       dropout_rate: between the convolutions of a block, while training.
       l2_penalty_weight: times the sum of squares of each kernel, added to the loss;
         5e-4 of half the sum, as the paper has it, is 2.5e-4 here.
+      dtype: of all but the means over space and the logits, which are float32;
+        mixed_bfloat16 keeps float32 weights.
+      synchronized: normalise over the pictures of all replicas of `tf.distribute`.
     """
     kernels = {
+        "dtype": dtype,
         "padding": "same",
         "use_bias": False,
         "kernel_initializer": "he_normal",
         "kernel_regularizer": regularizers.L2(l2_penalty_weight),
     }
 
+    def normalised(x, name):
+        # The momentum of the authors' code: Keras's default of 0.99 wants more steps.
+        options = {"momentum": 0.9, "epsilon": 1e-5, "synchronized": synchronized}
+        normalise = layers.BatchNormalization(
+            **options, dtype=dtype, name=f"{name}_norm"
+        )
+        return layers.ReLU(dtype=dtype, name=f"{name}_relu")(normalise(x))
+
     def block(x, channels, stride, name):
-        active = _normalised(x, f"{name}_1")
+        active = normalised(x, f"{name}_1")
         convolve = layers.Conv2D(channels, 3, stride, name=f"{name}_conv1", **kernels)
-        y = _normalised(convolve(active), f"{name}_2")
-        y = layers.Dropout(dropout_rate, name=f"{name}_dropout")(y)
+        y = normalised(convolve(active), f"{name}_2")
+        y = layers.Dropout(dropout_rate, dtype=dtype, name=f"{name}_dropout")(y)
         y = layers.Conv2D(channels, 3, name=f"{name}_conv2", **kernels)(y)
         if stride > 1 or x.shape[-1] != channels:
             skip = layers.Conv2D(channels, 1, stride, name=f"{name}_skip", **kernels)
             x = skip(active)
-        return layers.Add(name=f"{name}_sum")([x, y])
+        return layers.Add(dtype=dtype, name=f"{name}_sum")([x, y])
 
     inputs = keras.Input((side, side, 3), name="pictures")
-    x = layers.Rescaling(1 / 127.5, -1.0, name="scaled")(inputs)
+    x = layers.Rescaling(1 / 127.5, -1.0, dtype=dtype, name="scaled")(inputs)
     x = layers.Conv2D(_STEM, 3, name="stem", **kernels)(x)
     blocks = (depth - 4) // 6
     for group, channels in enumerate(_GROUPS, start=1):
         for number in range(1, blocks + 1):
             stride = 2 if number == 1 else 1
             x = block(x, channels * width, stride, f"group{group}_block{number}")
-    x = _normalised(x, _LAST)
+    x = normalised(x, _LAST)
     x = layers.GlobalAveragePooling2D(dtype="float32", name="pooled")(x)
     penalty = regularizers.L2(l2_penalty_weight)
     head = layers.Dense(
@@ -108,9 +122,3 @@ def features_of(model: keras.Model) -> keras.Model:
     kept = model.get_layer(f"{tapped}_relu").output
     pool = layers.GlobalAveragePooling2D(dtype="float32", name="features")
     return keras.Model(model.input, pool(kept), name=f"{model.name}_features")
-
-
-def _normalised(x, name):
-    # The momentum of the authors' code: Keras's default of 0.99 wants more steps.
-    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
-    return layers.ReLU(name=f"{name}_relu")(x)

@@ -33,6 +33,7 @@ from leo_tf.errors import FlagError, InputError, quoted
 from leo_tf.files import AnyPath, read_json, to_json, write_file
 from leo_tf.runs.directory import RunDirectory
 from leo_tf.training.interrupts import StopRequest
+from leo_tf.training.replicas import Replicas, mirrored
 
 CLASS_SPLIT = "0.64,0.16,0.2"  # miniImageNet's: 64, 16 and 20 classes of 100
 PRETRAINING_FILE = "pretraining.json"
@@ -126,6 +127,7 @@ def pretrain(
     recipe: str = "small",
     image_size: int | None = None,
     skip_bad_images: bool = False,
+    strategy: str = "none",
     console: Console = SILENT,
     **changes: Any,
 ) -> dict[str, Any]:
@@ -136,6 +138,8 @@ def pretrain(
       workdir: directory of backbone.keras, pretraining.json and TensorBoard's files.
       recipe: name in `pretraining.RECIPES`.
       image_size: S, if not the recipe's.
+      strategy: none, or mirrored for all devices of this machine. (Keras's `fit` does
+        not work with several machines: https://github.com/keras-team/keras/issues/20585)
       changes: changed fields of `Recipe`; `backbone` gives depth and width.
 
     Returns:
@@ -147,6 +151,7 @@ def pretrain(
     if images == EMBEDDED_DATASET and changes.get("flip") is None:
         changes["flip"] = False  # mirrored characters are different ones
     recipe_used = recipe_of(recipe, {**changes, "side": image_size})
+    replicas = _replicas(strategy, recipe_used.batch_size, console)
     pictures = split_pictures(images, data, console)
     chosen = pictures.of_split("train")
     job = {
@@ -173,12 +178,33 @@ def pretrain(
             "held_out": int(held_out(labels).sum()),
         }
         console.say(f"{sizes['classes']} classes, {len(labels)} pictures")
-        found = pretraining.pretrain(pixels, labels, recipe_used, directory, console)
+        found = pretraining.pretrain(
+            pixels, labels, recipe_used, directory, console, replicas.strategy
+        )
         done = {**job, **sizes, "results": found, "versions": versions()}
         write_file(path, to_json(done))
         pretraining.remove_states(directory)
         (directory / _PICTURES_FILE).unlink(missing_ok=True)
     return done
+
+
+def check_strategy(strategy: str) -> None:
+    """Raises a FlagError for a strategy that cannot train a backbone."""
+    if strategy == "multi_worker":
+        expected = "none or mirrored: a backbone is trained on one machine"
+        raise FlagError("--strategy", expected, strategy)
+
+
+def _replicas(strategy: str, batch_size: int, console: Console) -> Replicas:
+    """Returns the replicas that train a backbone together."""
+    check_strategy(strategy)
+    if strategy == "none":
+        return Replicas()
+    replicas = mirrored(console.say)
+    if batch_size % replicas.count:
+        expected = f"a number of devices that divides batches of {batch_size} pictures"
+        raise FlagError("--strategy", expected, str(replicas.count))
+    return replicas
 
 
 def _begun(path: pathlib.Path, job: dict[str, Any]) -> dict[str, Any]:
@@ -188,14 +214,22 @@ def _begun(path: pathlib.Path, job: dict[str, Any]) -> dict[str, Any]:
     hint = "Give another --workdir."
     try:
         begun = dict(read_json(path, _MOST_JSON_BYTES))
+        kept = _flat(begun)
     except (OSError, ValueError, TypeError) as error:
         expected = "a file of --mode=pretrain"
         raise InputError(str(path), expected, quoted(str(error)), hint) from error
-    for name, value in job.items():
-        if begun.get(name) != value:
+    for name, value in _flat(job).items():
+        if kept.get(name) != value:
             where = f"{path}: `{name}`"
-            raise InputError(where, str(begun.get(name)), str(value), hint)
+            raise InputError(where, quoted(kept.get(name)), quoted(value), hint)
     return begun
+
+
+def _flat(job: dict[str, Any]) -> dict[str, Any]:
+    """Returns a job with its recipe's fields beside the others."""
+    # Recipes of earlier versions do not have `mixed_precision`.
+    recipe = {"mixed_precision": False, **job.get("recipe", {})}
+    return {**job, **recipe, "recipe": None}
 
 
 def _classes_of(pictures: Pictures, *splits: str) -> list[str]:
@@ -249,14 +283,24 @@ def split_pictures(
     Raises:
       LeoError: if there are none, or both define splits.
     """
-    pictures, data = find_pictures(images, console), data or DataConfig()
-    _check_unsplit(pictures, data)
+    pictures = find_pictures(images, console)
+    data = with_split(pictures, data or DataConfig(), console)
     if pictures.splits is not None:
         return pictures
-    if not data.shares_classes:
-        console.say(f"No folders train, val and test: --class_split={CLASS_SPLIT}.")
-        data = dataclasses.replace(data, class_split=CLASS_SPLIT)
     return pictures._replace(splits=split_classes(pictures.class_names, data, console))
+
+
+def with_split(pictures: Pictures, data: DataConfig, console: Console) -> DataConfig:
+    """Returns `data`, with a split of the classes if nothing else defines one.
+
+    Raises:
+      FlagError: if both folders and `data` define one.
+    """
+    _check_unsplit(pictures, data)
+    if pictures.splits is not None or data.shares_classes:
+        return data
+    console.say(f"No folders train, val and test: --class_split={CLASS_SPLIT}.")
+    return dataclasses.replace(data, class_split=CLASS_SPLIT)
 
 
 def _check_unsplit(pictures: Pictures, data: DataConfig) -> None:

@@ -8,6 +8,7 @@ exported/      the method that was best on the validation classes
 Each stage resumes if it was stopped, and is skipped if it is done.
 """
 
+import dataclasses
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -18,14 +19,21 @@ from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.schema import EMBEDDED_DATASET, Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.feature_files import EMBEDDING_FILE
-from leo_tf.data_pipeline.images.pictures import Pictures
+from leo_tf.data_pipeline.images.pictures import Pictures, find_pictures
 from leo_tf.embedding.backbones import BACKBONE_FILE
 from leo_tf.embedding.stage_times import in_words, stage_seconds
 from leo_tf.embedding.wide_resnet import shape_of
-from leo_tf.errors import InputError
+from leo_tf.errors import FlagError, InputError, quoted
 from leo_tf.evaluation.job_results import Comparison
 from leo_tf.experiments.compare import compare
-from leo_tf.experiments.embed import embed, pretrain, recipe_of, split_pictures
+from leo_tf.experiments.embed import (
+    check_strategy,
+    embed,
+    pretrain,
+    recipe_of,
+    split_pictures,
+    with_split,
+)
 from leo_tf.export.exporter import export_model, exported_already
 from leo_tf.files import AnyPath, near
 from leo_tf.methods.settings import compared
@@ -42,6 +50,8 @@ _SETTINGS = {
     "patience": 4,
 }
 _MOST_QUERIES = 15
+_OF_PRETRAINING = ("mixed_precision", "strategy")
+_FLAGS = {"epochs": "pretrain_epochs", "learning_rate": "pretrain_lr"}
 
 
 class FromImages(NamedTuple):
@@ -70,7 +80,8 @@ def from_images(
     Args:
       images: see `find_pictures`. `class_split` splits classes if folders do not.
       workdir: directory of all stages. Another call with the same arguments resumes.
-      settings: changed settings of LEO and of episodes.
+      settings: changed settings of LEO and of episodes; mixed_precision and strategy
+        are those of pre-training.
       backbone, backbone_weights, image_size, views: as for `embed`. Without a backbone,
         or with wrn_DEPTH_WIDTH, one is trained on the training classes.
       recipe, training: as for `pretrain`.
@@ -82,18 +93,26 @@ def from_images(
       LeoError: for any error that the user can fix, such as too few pictures.
     """
     directory, started = pathlib.Path(workdir), time.monotonic()
+    settings = dict(settings or {})
+    training |= {n: settings.pop(n) for n in _OF_PRETRAINING if n in settings}
+    check_strategy(training.get("strategy", "none"))
+    is_trained = backbone is None or shape_of(backbone) is not None
+    if backbone is not None and not is_trained:
+        _check_unused(backbone, {**training, "recipe": recipe})
     config = PRESETS[EMBEDDED_DATASET].config().replace(**_SETTINGS)
-    config = config.replace(**(settings or {}))
+    config = config.replace(**settings)
+    data = with_split(find_pictures(images), config.data, console)
+    config = dataclasses.replace(config, data=data)
     pictures = split_pictures(images, config.data, console)
-    config = _that_fits(config, pictures, settings or {})
+    config = _that_fits(config, pictures, settings)
     common: dict[str, Any] = {
         "data": config.data,
         "skip_bad_images": skip_bad_images,
         "console": console,
     }
-    is_trained = backbone is None or shape_of(backbone) is not None
     console.say(f"{_in_words(pictures)}; all results go to {near(directory)}.")
     changes = {**training, "backbone": backbone, "side": image_size}
+    changes.pop("strategy", None)
     seconds = stage_seconds(
         pictures,
         config,
@@ -120,7 +139,7 @@ def from_images(
         views=views,
         **common,
     )
-    named = {"dataset_name": (settings or {}).get("dataset_name", found.name)}
+    named = {"dataset_name": settings.get("dataset_name", found.name)}
     config = config.replace(**{**found.data(), **named})
     place = directory / "comparison"
     comparison = compare(config, _methods(), place, keep=True, console=console)
@@ -131,6 +150,16 @@ def from_images(
     path = _exported(run, exported, backbone_weights, console)
     console.say(f"All stages took {(time.monotonic() - started) / 60:.1f} min.")
     return FromImages(comparison, path)
+
+
+def _check_unused(backbone: str, training: dict[str, Any]) -> None:
+    """Refuses settings of pre-training with a backbone that is not trained."""
+    defaults = {"recipe": "small", "mixed_precision": False, "strategy": "none"}
+    for name, value in training.items():
+        if value is not None and value != defaults.get(name):
+            given = f"--backbone={quoted(backbone)[1:-1]}"
+            expected = f"none with {given}, which is not trained"
+            raise FlagError(f"--{_FLAGS.get(name, name)}", expected, str(value))
 
 
 def _exported(

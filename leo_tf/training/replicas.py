@@ -119,7 +119,7 @@ def start(config: Config, say: Callable[[str], None]) -> Replicas:
     check_not_forked()
     if config.run.strategy == "none":
         return Replicas()
-    replicas = _mirrored(say) if config.run.strategy == "mirrored" else _workers(say)
+    replicas = mirrored(say) if config.run.strategy == "mirrored" else _workers(say)
     tasks = config.episodes.meta_batch_size
     if tasks % replicas.count:
         expected = f"a multiple of {replicas.count}, the number of replicas"
@@ -127,6 +127,15 @@ def start(config: Config, say: Callable[[str], None]) -> Replicas:
     if replicas.workers.is_chief:
         say(f"Replicas: {replicas.count}, with {tasks // replicas.count} tasks each.")
     return replicas
+
+
+def mirrored(say: Callable[[str], None]) -> Replicas:
+    """Returns replicas on all GPUs, or on all logical CPU devices, usually one."""
+    devices = tf.config.list_logical_devices("GPU")
+    if not devices:
+        say("There is no GPU: --strategy=mirrored makes nothing faster.")
+        devices = tf.config.list_logical_devices("CPU")
+    return Replicas(_mirrored_strategy(tuple(device.name for device in devices)))
 
 
 def make_meta_step(
@@ -238,15 +247,6 @@ def check_same(replicas: Replicas, config: Config, split: Split) -> None:
     settings = config.replace(data_path="").to_dict()  # the path may differ
     common = [settings, split.digest, versions()]
     replicas.workers.check_same(json.dumps(common, sort_keys=True))
-
-
-def _mirrored(say) -> Replicas:
-    """Returns replicas on all GPUs, or on all logical CPU devices, usually one."""
-    devices = tf.config.list_logical_devices("GPU")
-    if not devices:
-        say("There is no GPU: --strategy=mirrored makes nothing faster.")
-        devices = tf.config.list_logical_devices("CPU")
-    return Replicas(_mirrored_strategy(tuple(device.name for device in devices)))
 
 
 def _workers(say) -> Replicas:

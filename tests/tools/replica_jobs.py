@@ -4,6 +4,7 @@ set up before TensorFlow starts. Tests look at what these leave in a directory.
     python replica_jobs.py steps|devices|worker DIRECTORY FLAG...
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -21,9 +22,10 @@ from tiny_cases import D, K, N, make_episode, make_leo
 
 from leo_tf.cli import main as command_line
 from leo_tf.configs.schema import Config
+from leo_tf.embedding import pretraining
 from leo_tf.methods.inductive.maml import MAML
 from leo_tf.training.meta_step import adam
-from leo_tf.training.replicas import Replicas, make_meta_step, start
+from leo_tf.training.replicas import Replicas, make_meta_step, mirrored, start
 
 ROOT = pathlib.Path(__file__).parents[2]
 TIME_LIMIT = 480.0  # on a loaded machine; seconds
@@ -34,6 +36,9 @@ CASES = {  # type, method, whether compiled
     "compiled": ("float64", "leo", True),
     "maml": ("float64", "maml", False),
 }
+RECIPE = pretraining.Recipe(
+    10, 1, 8, epochs=2, batch_size=24, learning_rate=0.05, dropout_rate=0.0
+)
 # What sums and zeros could spoil.
 NUMBERS = np.array([[0.0, -0.0, np.nan], [1e-300, -np.inf, 0.1]])
 
@@ -65,12 +70,16 @@ def train_steps(replicas: Replicas, dtype, method, jit) -> dict[str, np.ndarray]
     return values
 
 
-def few_steps(directory: pathlib.Path, flags: list[str], cases=("quick",)):
-    """Two logical CPUs make single steps."""
+def use_two_devices() -> None:
     [cpu] = tf.config.list_physical_devices("CPU")
     halves = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, halves)
-    replicas = start(Config().replace(strategy="mirrored"), tell=print)
+
+
+def few_steps(directory: pathlib.Path, flags: list[str], cases=("quick",)):
+    """Two logical CPUs make single steps."""
+    use_two_devices()
+    replicas = start(Config().replace(strategy="mirrored"), say=print)
     for case in cases:
         np.savez(directory / f"{case}.npz", **train_steps(replicas, *CASES[case]))
 
@@ -85,6 +94,34 @@ def on_two_devices(directory: pathlib.Path, flags: list[str]):
     train(directory, "odd", [*flags, "--meta_batch_size=3"], expected=2)
 
 
+def pretrain_on_two_devices(directory: pathlib.Path, flags: list[str]):
+    """Two logical CPUs pre-train a backbone, at once and in two parts."""
+    use_two_devices()
+    strategy = mirrored(say=print).strategy
+    pretraining.pretrain(*pictures(46), RECIPE, directory / "whole", strategy=strategy)
+    pretraining.pretrain(*pictures(53), RECIPE, directory / "odd", strategy=strategy)
+    save = pretraining._Follow.on_epoch_end
+
+    def save_and_stop(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    for function in save_and_stop, save:
+        pretraining._Follow.on_epoch_end = function
+        with contextlib.suppress(KeyboardInterrupt):
+            parts = *pictures(46), RECIPE, directory / "parts"
+            pretraining.pretrain(*parts, strategy=strategy)
+
+
+def pictures(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns pictures of two classes, bright at the top or at the bottom."""
+    random, labels = np.random.default_rng(0), np.arange(count) % 2
+    drawn = random.integers(0, 80, (count, 8, 8, 3))
+    drawn[labels == 0, :4] += 120
+    drawn[labels == 1, 4:] += 120
+    return drawn.astype(np.uint8), labels
+
+
 def as_worker(directory: pathlib.Path, flags: list[str]):
     """One of two workers; the second one is stopped, and at last dies."""
     number = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
@@ -96,7 +133,7 @@ def as_worker(directory: pathlib.Path, flags: list[str]):
         if number == 1:
             threading.Thread(target=when_saved, args=(chief / run, action)).start()
 
-    workers = start(Config().replace(strategy="multi_worker"), tell=print).workers
+    workers = start(Config().replace(strategy="multi_worker"), say=print).workers
     given = NUMBERS if workers.is_chief else np.ones_like(NUMBERS)
     np.save(directory / "numbers.npy", workers.from_chief(given))
     if os.path.exists("/proc/self/status"):
@@ -185,4 +222,5 @@ def assert_steps_equal(directory: pathlib.Path, case: str, tolerance: float):
 
 if __name__ == "__main__":
     jobs = {"steps": few_steps, "devices": on_two_devices, "worker": as_worker}
+    jobs["pretrain"] = pretrain_on_two_devices
     jobs[sys.argv[1]](pathlib.Path(sys.argv[2]), sys.argv[3:])

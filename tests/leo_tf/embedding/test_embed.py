@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -64,6 +66,23 @@ def test_what_it_says_of_itself_is_true(folder, tmp_path):
     digest, name = lines[7].split("  ")
     content = (folder / name).read_bytes()
     assert digest == hashlib.sha256(content).hexdigest()
+
+
+def test_names_of_files_are_escaped_as_sha256sum_does(folder, tmp_path):
+    odd = folder / "train" / "train0" / "a\\b\nc.png"
+    (folder / "train" / "train0" / "0.png").rename(odd)
+    found = find_pictures(folder)
+    embed_pictures(found, _backbone(), tmp_path / "out")
+    lines = (tmp_path / "out" / "sources.sha256").read_text().splitlines()
+    digest = hashlib.sha256(odd.read_bytes()).hexdigest()
+    assert len(lines) == 18
+    assert f"\\{digest}  train/train0/a\\\\b\\nc.png" in lines
+    if shutil.which("sha256sum"):
+        command = ["sha256sum", "-c", "--quiet", tmp_path / "out" / "sources.sha256"]
+        subprocess.run(command, cwd=folder, check=True)
+    odd.write_bytes(odd.read_bytes() + b" ")
+    with pytest.raises(InputError, match="the file as it was embedded"):
+        embed_pictures(found, _backbone(), tmp_path / "out")
 
 
 def test_stopped_anywhere_it_goes_on_and_ends_with_the_same_bytes(

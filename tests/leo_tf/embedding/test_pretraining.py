@@ -73,6 +73,22 @@ def test_stopped_after_any_epoch_it_ends_with_the_same_bits(
         np.testing.assert_array_equal(mine, theirs)
 
 
+def test_mixed_precision_trains_other_weights_of_a_float32_network(
+    trained, drawn, tmp_path
+):
+    recipe = _RECIPE._replace(mixed_precision=True)
+    network = pretraining._compiled(recipe, 2, 1, synchronized=False)
+    computed = {layer.compute_dtype for layer in network.layers if layer.weights}
+    assert computed == {"bfloat16", "float32"}  # the latter of the logits
+    assert network.get_layer("logits").compute_dtype == "float32"
+    assert pretrain(*drawn, recipe, tmp_path)["accuracy"] > 0.8
+    kept = keras.models.load_model(tmp_path / BACKBONE_FILE)
+    assert {layer.compute_dtype for layer in kept.layers} == {"float32"}
+    mine, theirs = kept.get_weights()[0], _weights(trained[1])[0]
+    assert np.abs(mine - theirs).max() > 1e-5
+    assert np.corrcoef(mine.ravel(), theirs.ravel())[0, 1] > 0.95
+
+
 def test_another_seed_ends_elsewhere(trained, drawn, tmp_path):
     pretrain(*drawn, _RECIPE._replace(seed=1, epochs=1), tmp_path)
     assert not np.allclose(_weights(tmp_path)[0], _weights(trained[1])[0])

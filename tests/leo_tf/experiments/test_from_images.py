@@ -171,6 +171,15 @@ def test_pretraining_that_has_not_begun_takes_back_what_stopped_it(folder, tmp_p
     assert done["rows"] == 29 and done["skip_bad_images"]
     with pytest.raises(InputError, match="`skip_bad_images`: expected True"):
         embedding.pretrain(pictures, tmp_path / "run", **options)
+    options["skip_bad_images"] = True
+    with pytest.raises(InputError, match="`epochs`: expected 1, received 2"):
+        embedding.pretrain(pictures, tmp_path / "run", **{**options, "epochs": 2})
+    path = tmp_path / "run" / "pretraining.json"
+    del (older := json.loads(path.read_text()))["recipe"]["mixed_precision"]
+    path.write_text(json.dumps(older))
+    assert embedding.pretrain(pictures, tmp_path / "run", **options) == older
+    with pytest.raises(InputError, match="`mixed_precision`: expected False"):
+        embedding.pretrain(pictures, tmp_path / "run", mixed_precision=True, **options)
 
 
 def test_pictures_of_which_none_can_be_read_are_refused(folder, tmp_path):
@@ -231,6 +240,19 @@ def test_it_says_at_start_how_long_each_stage_that_is_left_will_take(
         and stage_times.in_words(150) == "about 2 min"
     )
     assert stage_times.in_words(3 * 3600) == "about 3.0 h"
+
+
+def test_the_split_that_nobody_asked_for_is_said_once(
+    folder, tmp_path, monkeypatch, capsys
+):
+    def only_splits(images, *_, data, console, **__):
+        embedding.split_pictures(images, data, console)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "pretrain", only_splits)
+    with pytest.raises(KeyboardInterrupt):
+        from_images(folder, tmp_path, settings={"way": 2}, console=Console())
+    assert capsys.readouterr().err.count("--class_split=0.64,0.16,0.2") == 1
 
 
 def test_classes_are_split_by_folders_or_by_shares(folder):
@@ -312,6 +334,14 @@ def test_too_little_is_refused_before_anything_is_trained(
         (["--mode=pretrain", "--images=x", "--workdir=y", "--backbone=hog"], "wrn_"),
         (["--images=/no/such"], "error: /no/such"),
         (["--images=x", "--preset=mini_1shot"], "--preset: expected no such flag"),
+        (["--images=x", "--backbone=hog", "--pretrain_epochs=3"], "--pretrain_epochs"),
+        (["--images=x", "--backbone=hog", "--noflip"], "--flip: expected none with"),
+        (["--images=x", "--backbone=hog", "--recipe=paper"], "--recipe: expected none"),
+        (["--images=x", "--backbone=hog", "--mixed_precision"], "--mixed_precision: "),
+        (
+            ["--mode=pretrain", "--images=x", "--workdir=y", "--strategy=multi_worker"],
+            "--strategy: expected none or mirrored: a backbone is trained on one",
+        ),
         (["--images=x", "--train_on_val"], "--train_on_val: expected no such flag"),
         (["--images=x", "--val_classes=3"], "--val_classes: expected no such flag"),
         (["--images=x", "--embedding_crop=multiview"], "--views chooses the crop"),

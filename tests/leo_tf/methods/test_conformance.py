@@ -12,7 +12,8 @@ from tiny_cases import B, D, K, N, make_episode, task_of, training_classes
 
 from leo_tf.configs.schema import GROUPS, Config
 from leo_tf.methods import registry as methods
-from leo_tf.methods.registry import METHODS
+from leo_tf.methods.registry import METHODS as OURS
+from leo_tf.methods.registry import method_named
 from leo_tf.methods.settings import effective
 from leo_tf.model.learner import adapt_and_score, uneven_adapt
 from leo_tf.runs.checkpoints import Checkpoints
@@ -52,6 +53,9 @@ SETTINGS = {
     "laplacian_shot": {"laplacian_weight": 0.7, "score_scale": 2.0},
     "pt_map": {"score_scale": 0.5},
 }
+SKLEARN = "sklearn:sklearn.linear_model.LogisticRegression"
+SETTINGS[SKLEARN] = {"sklearn_parameters": '{"tol": 1e-12}', "score_scale": 2.0}
+METHODS = {**OURS, SKLEARN: method_named(SKLEARN)}  # one of scikit-learn's for all
 STEPS = 100
 # They share their code with LEO and the generator.
 ABLATIONS = {n for n in METHODS if METHODS[n].family == "leo"} - {"leo", "generator"}

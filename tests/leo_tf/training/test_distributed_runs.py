@@ -6,11 +6,22 @@ import re
 import shutil
 import signal
 
+import keras
 import numpy as np
 import pytest
-from replica_jobs import NUMBERS, assert_steps_equal, finished, free_ports, start_job
+from replica_jobs import (
+    NUMBERS,
+    RECIPE,
+    assert_steps_equal,
+    finished,
+    free_ports,
+    pictures,
+    start_job,
+)
 from saved_runs import results_of, values_of
 
+from leo_tf.embedding import pretraining
+from leo_tf.embedding.backbones import BACKBONE_FILE
 from leo_tf.runs.checkpoints import Checkpoints
 
 # Time for three processes to load TensorFlow and train.
@@ -97,6 +108,32 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(job, request):
     assert whole.keys() == parts.keys()
     for name, value in whole.items():
         np.testing.assert_array_equal(parts[name], value, strict=True, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("backbones")
+    finished(directory, [start_job("pretrain", directory, [])])
+    pretraining.pretrain(*pictures(46), RECIPE, directory / "alone")
+
+    def weights(name):
+        return keras.models.load_model(directory / name / BACKBONE_FILE).get_weights()
+
+    return weights
+
+
+def test_two_devices_pre_train_the_backbone_of_one(backbones):
+    for mine, theirs in zip(backbones("whole"), backbones("alone"), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_pre_training_on_two_devices_resumes_to_the_bit(backbones):
+    for mine, theirs in zip(backbones("parts"), backbones("whole"), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_pictures_that_cannot_be_divided_evenly_spoil_nothing(backbones):
+    assert all(np.isfinite(values).all() for values in backbones("odd"))
 
 
 def test_one_device_tests_what_two_have_trained(devices, evaluate, capsys):
