@@ -193,7 +193,7 @@ def _check_alone(named: DataConfig) -> None:
     """Refuses settings of splits that would have no effect."""
     if named.val_classes and named.shares_classes:
         flag = "class_split" if named.class_split else "class_folds"
-        _refuse_val(f"0, for --{flag} makes a val", str(named.val_classes))
+        _refuse_val(f"0, because --{flag} makes a val split", str(named.val_classes))
     if named.fold is not None and not named.class_folds:
         hint = "--class_folds=5 makes five folds."
         raise FlagError("--fold", "--class_folds with it", str(named.fold), hint)

@@ -146,7 +146,7 @@ def _texts_of(array: np.ndarray, where: str, embeddings: np.ndarray) -> list[str
 
 def _check_rows(count: int, where: str, embeddings: np.ndarray) -> None:
     if count != len(embeddings):
-        expected = f"{len(embeddings)}, one a row of `embeddings`"
+        expected = f"{len(embeddings)}, one per row of `embeddings`"
         raise InputError(where, expected, f"{count}")
     refusal = functools.partial(InputError, where)
     check_row_count(count, embeddings[:1].nbytes, refusal)

@@ -117,7 +117,7 @@ def embedding_of(directory: AnyPath) -> dict[str, Any] | None:
     try:
         return dict(read_json(path, _MOST_JSON_BYTES))
     except (OSError, ValueError, TypeError) as error:
-        expected, hint = "what --mode=embed wrote", "Give another --features_dir."
+        expected, hint = "a directory of --mode=embed", "Give another --features_dir."
         raise InputError(str(path), expected, quoted(str(error)), hint) from error
 
 
@@ -338,7 +338,7 @@ def _chunk(path: pathlib.Path) -> dict[str, np.ndarray]:
         with np.load(path) as arrays:
             return dict(arrays)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        hint = "Remove it: it is made again."
+        hint = "Remove it; it will be made again."
         received = quoted(str(error))
         raise InputError(str(path), "features so far", received, hint) from error
 

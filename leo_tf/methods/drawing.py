@@ -27,7 +27,7 @@ def check_installed(sampler: str) -> None:
     needed = ["optuna", *(["scipy"] if sampler == "qmc" else [])]
     for name in needed:
         if importlib.util.find_spec(name) is None:
-            hint = "pip install 'leo-tf[search]' brings it."
+            hint = "pip install 'leo-tf[search]' installs it."
             where = "--sampler=qmc" if name == "scipy" else "--mode=search"
             expected = f"the package {name}, to draw trials with"
             raise FlagError(where, expected, "none", hint)
