@@ -1,4 +1,4 @@
-"""Converts arrays in memory to tables. Mistakes are named, nothing is guessed."""
+"""Converts arrays in memory to tables. Mistakes are reported, never guessed at."""
 
 import functools
 import math

@@ -126,7 +126,7 @@ def read(
     Raises:
       InputError: if a file is missing or not what it should be, or splits share a
         class or differ in embedding size.
-      FlagError: if the settings say no place.
+      FlagError: if the settings name no data.
     """
     # Without train and val (a test on other data) nothing is held out.
     held = named.val_classes if {"train", "val"} & set(wanted) else 0
@@ -220,7 +220,7 @@ def _refuse_val(expected: str, received: str) -> None:
 def write_data(data: Data, directory: AnyPath) -> None:
     """Writes each split without its pictures as an .npz file in `directory`.
 
-    What is read of it has the digests of what was written.
+    Reading the files gives tables with the same digests.
 
     Raises:
       InputError, DiskError: see `save_npz`.

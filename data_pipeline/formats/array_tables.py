@@ -1,4 +1,4 @@
-"""Reads named arrays: .npz and safetensors files, .npy files with labels beside."""
+"""Reads named arrays: .npz and safetensors files, .npy files with a file of labels."""
 
 import functools
 import os

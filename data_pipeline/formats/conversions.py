@@ -126,7 +126,7 @@ _CLASSES = (
     "np.savez({out}, embeddings=np.concatenate(list(d.values())), "
     "labels=np.repeat(list(d), [len(v) for v in d.values()]))"
 )
-_TRUST = "Do this only if you trust the file: it can run any code."
+_TRUST = "Only if you trust the file: it can run any code."
 # Opcodes without information about the content, by their names in `pickletools`.
 _SILENT = ("PROTO", "FRAME", "MARK", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT")
 _PAIR_END = rb"(?:\x86|t)(?:\x94|q.|r.{4}|p\d+\n)?\.\Z"

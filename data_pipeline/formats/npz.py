@@ -1,6 +1,6 @@
 """Reads arrays of .npz files, without pickle and within bounds.
 
-`numpy.load` allocates what a header declares and inflates what a zip holds. Here the
+`numpy.load` allocates any size that a header declares, and inflates any content. The
 header of each array is checked against the sizes in the zip's directory, and those
 against the size of the file, before anything is allocated.
 """
@@ -51,7 +51,7 @@ class NpzFile:
     """The arrays of one open .npz file. The caller closes the file.
 
     Raises:
-      InputError: beginning with `path`, if it is no zip, or one made to deceive.
+      InputError: beginning with `path`, if it is not a zip file, or a forged one.
     """
 
     def __init__(self, file: BinaryIO, path: str):

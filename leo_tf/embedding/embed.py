@@ -177,7 +177,7 @@ def _check_sources(pictures: Pictures, directory: pathlib.Path) -> None:
 def _begin(part: pathlib.Path, job: dict[str, Any], skip_bad: bool) -> None:
     """Creates `.part`, or keeps it if it belongs to this job.
 
-    Of a job that left out bad pictures, it is kept only if they may be left out again.
+    If the job left out bad pictures, it is kept only if they may be left out again.
     """
     path = part / _JOB
     before = (False, True) if skip_bad else (False,)

@@ -1,6 +1,6 @@
 """Registry entries of this package: LEO, its ablations, and other methods.
 
-In the order of the paper's table 2, with what it lacks before.
+They are in the order of the paper's table 2, after methods that it lacks.
 """
 
 import dataclasses
