@@ -1,8 +1,8 @@
 """Reads arrays of .npz files, without pickle and within bounds.
 
-`numpy.load` allocates any size that a header declares, and inflates any content. The
-header of each array is checked against the sizes in the zip's directory, and those
-against the size of the file, before anything is allocated.
+`numpy.load` allocates any size that a header declares, and inflates any content. This
+module first compares the header of each array with the sizes in the zip's directory,
+and those with the size of the file.
 """
 
 import functools
