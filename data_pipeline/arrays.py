@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
-from leo_tf.data_pipeline.formats.names import check_row_count, names_of_classes
+from leo_tf.data_pipeline.formats.names import (
+    check_row_count,
+    index_classes,
+    names_of_classes,
+)
 from leo_tf.data_pipeline.release_layout import SPLITS
 from leo_tf.data_pipeline.splits import check_splits
 from leo_tf.errors import InputError, quoted
@@ -29,7 +33,8 @@ def tables_of(source: Mapping[str, Any], dtype: str) -> dict[str, EmbeddingTable
 def table_of(split: str, given: Any, dtype: str) -> EmbeddingTable:
     """Returns the table of a pair of features and labels, or of another table."""
     if isinstance(given, EmbeddingTable):
-        classes = [given.class_names[label] for label in given.labels]
+        names_of_rows = [given.class_names[label] for label in given.labels]
+        classes = index_classes(names_of_rows)
         features, names, images = given.embeddings, given.names, given.images
         table = EmbeddingTable.of(features, classes, names, given.source, dtype, images)
     else:
@@ -38,7 +43,8 @@ def table_of(split: str, given: Any, dtype: str) -> EmbeddingTable:
             expected = "a pair (x, y) of features and labels"
             raise InputError(source, expected, type(given).__name__)
         features = _features(given[0], f"{source}: `embeddings`", dtype)
-        classes = _classes(given[1], f"{source}: `labels`", len(features))
+        labels = _classes(given[1], f"{source}: `labels`", len(features))
+        classes = index_classes(labels)
         table = EmbeddingTable.of(features, classes, None, source, dtype)
     # The limit is that of files, so that a run can read its copy again.
     refusal = functools.partial(InputError, table.source)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable, in_words
-from leo_tf.data_pipeline.large_tables import unit_rows
+from leo_tf.data_pipeline.large_tables import prepared
 from leo_tf.data_pipeline.pipeline import (
     EpisodesByRow,
     FeatureTable,
@@ -79,7 +79,7 @@ def load(
     splits = {}
     for name in wanted:
         t = tables.pop(name)
-        unit_rows(t, console)  # knows the digest of a large table it has seen before
+        prepared(t, console)  # knows the digest of a large table it has seen before
         digest = t.digest  # of all data, also of classes dropped below
         if config.data.drop_small_classes:
             t = _without_small_classes(config, name, t, console)

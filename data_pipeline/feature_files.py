@@ -17,6 +17,7 @@ from leo_tf.data_pipeline.formats.array_tables import (
     load_safetensors,
     refuse_split,
 )
+from leo_tf.data_pipeline.formats.names import index_classes
 from leo_tf.data_pipeline.formats.npz import NpzFile
 from leo_tf.data_pipeline.formats.opening import open_input
 from leo_tf.data_pipeline.formats.safetensors import SafetensorsFile, is_safetensors
@@ -132,7 +133,8 @@ def save_npz(path: AnyPath, table: EmbeddingTable) -> None:
 
 
 def _of_rows(found: TextTable, path: str, dtype: str) -> EmbeddingTable:
-    return EmbeddingTable.of(found.features, found.classes, None, path, dtype)
+    classes = index_classes(found.classes)
+    return EmbeddingTable.of(found.features, classes, None, path, dtype)
 
 
 def _text_array(names: Sequence[str], source: str) -> np.ndarray:

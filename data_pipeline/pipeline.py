@@ -14,7 +14,7 @@ import tensorflow as tf
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable, blocks, mapping_of
 from leo_tf.data_pipeline.episode import Episode, EpisodeRows
-from leo_tf.data_pipeline.large_tables import unit_rows
+from leo_tf.data_pipeline.large_tables import lies_ready, prepared
 from leo_tf.data_pipeline.sampler import (
     ClassIndex,
     RowSampler,
@@ -32,14 +32,18 @@ _BATCHES_AHEAD = 2
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FeatureTable:
-    """Features that episodes are gathered from, kept in memory once.
+    """Features that episodes are gathered from, in memory once or mapped.
 
     All its pipelines share the features. It keeps nothing else of the EmbeddingTable,
-    so delete that to free its memory.
+    so delete that to free its memory. `lookup` returns rows; of a mapped file, the
+    features are as they are there.
     """
 
-    features: tf.Tensor  # [rows, D] embeddings of length 1, on the CPU
+    features: tf.Tensor  # [rows, D] embeddings of length 1; or a file's, [F, D]
     index: ClassIndex
+    scales: tf.Tensor | None = None  # [rows, 2] divisors, if the features need them
+    places: tf.Tensor | None = None  # [rows] int32 of the features, if not all in order
+    mapping: np.memmap | None = None  # what the features are the memory of
 
     @classmethod
     def from_embeddings(
@@ -52,12 +56,54 @@ class FeatureTable:
         """
         check_not_forked()
         if mapping_of(table.embeddings) is not None:
-            if (unit := unit_rows(table, console)) is not None:
-                return cls(_shared(unit), ClassIndex.of(table))
+            if (kept := prepared(table, console)) is not None:
+                return cls._mapped(table, kept)
             table = table.in_memory()
         with tf.device("CPU:0"):  # tf.data runs there; a GPU would copy it back
             features = _resident(table.normalized())
         return cls(features, ClassIndex.of(table))
+
+    @classmethod
+    def _mapped(cls, table: EmbeddingTable, kept: Any) -> "FeatureTable":
+        """Returns a mapped table, of which this was `prepared`."""
+        index, mapping = ClassIndex.of(table), mapping_of(table.embeddings)
+        if mapping is None or not lies_ready(table):
+            return cls.on(kept, index)
+        places = getattr(table.embeddings, "places", None)
+        return cls.on(mapping, index, kept, places)
+
+    @classmethod
+    def on(
+        cls,
+        mapping: np.memmap,
+        index: ClassIndex,
+        scales: np.ndarray | None = None,
+        places: np.ndarray | None = None,
+    ) -> "FeatureTable":
+        """Returns a table on mapped memory, with the other fields as arrays."""
+        with tf.device("CPU:0"):
+            return cls(
+                shared(mapping),
+                index,
+                None if scales is None else shared(scales),
+                None if places is None else tf.constant(places, tf.int32),
+                mapping,
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape [rows, D] of all that `lookup` can return."""
+        return len(self.index.rows), self.features.shape[1]
+
+    def lookup(self, rows: tf.Tensor) -> tf.Tensor:
+        """Returns [..., D] embeddings of length 1 of these rows [...]."""
+        places = rows if self.places is None else tf.gather(self.places, rows)
+        found = tf.gather(self.features, places)
+        if self.scales is None:
+            return found
+        scales = tf.gather(self.scales, rows)  # [..., 2]
+        # In this order it is `EmbeddingTable.unit` to the bit.
+        return found / scales[..., :1] / scales[..., 1:]
 
 
 class EpisodesByRow:
@@ -94,7 +140,7 @@ class EpisodesByRow:
         self.rows = _ready(firsts.map(batch))
 
     def __iter__(self) -> Iterator[Episode]:
-        return (gather(self.table.features, rows) for rows in self.rows)
+        return (gather(self.table, rows) for rows in self.rows)
 
 
 def episodes(
@@ -114,7 +160,8 @@ def episodes(
 
     Episode i depends on (table, way, shot, num_query, seed, split, i) alone. Training
     resumes at step s with `start=s`. Making an episode takes time in proportion to
-    C + way * rows of the largest class, and D * way * (shot + num_query) to gather.
+    C + way * rows of the largest class, of which more than 8,192 cost no more, and
+    D * way * (shot + num_query) to gather.
 
     Args:
       table: table to draw from. An EmbeddingTable becomes a FeatureTable first, which
@@ -138,7 +185,6 @@ def episodes(
     """
     if isinstance(table, EmbeddingTable):
         table = FeatureTable.from_embeddings(table)
-    features = table.features
     sampled = EpisodesByRow(
         table,
         way=way,
@@ -153,7 +199,7 @@ def episodes(
 
     @tf.autograph.experimental.do_not_convert
     def with_features(rows):
-        episode = gather(features, rows)
+        episode = gather(table, rows)
         return (episode, rows) if with_rows else episode
 
     return _ready(sampled.rows.map(with_features))
@@ -180,7 +226,7 @@ def mixed_episodes(
     @tf.autograph.experimental.do_not_convert
     def batch(step):
         def draw(sampler):
-            return gather(table.features, sampler(step * batch_size, batch_size))
+            return gather(table, sampler(step * batch_size, batch_size))
 
         number = drawn_shapes(seed, step, 1, len(shapes))[0]
         return tf.switch_case(number, [functools.partial(draw, s) for s in samplers])
@@ -189,14 +235,14 @@ def mixed_episodes(
     return _ready(steps.map(batch))
 
 
-def gather(features: tf.Tensor, rows: EpisodeRows) -> Episode:
-    """Returns the `Episode` of these rows of features [rows, D]."""
+def gather(table: FeatureTable, rows: EpisodeRows) -> Episode:
+    """Returns the `Episode` of these rows of a table."""
     labels = tf.range(rows.classes.shape[-1])[:, tf.newaxis]  # [N, 1]
     asked = tf.zeros_like(rows.query) + labels if rows.labels is None else rows.labels
     return Episode(
-        support_inputs=tf.gather(features, rows.support),  # [B, N, K, D]
+        support_inputs=table.lookup(rows.support),  # [B, N, K, D]
         support_labels=tf.zeros_like(rows.support) + labels,  # [B, N, K]
-        query_inputs=tf.gather(features, rows.query),  # [B, N, Q, D]
+        query_inputs=table.lookup(rows.query),  # [B, N, Q, D]
         query_labels=asked,  # [B, N, Q]
     )
 
@@ -212,8 +258,9 @@ def _resident(array: np.ndarray) -> tf.Tensor:
     return tensor
 
 
-def _shared(array: np.ndarray) -> tf.Tensor:
-    """Returns a tensor on the array's own memory, which must begin a page or a line."""
+def shared(array: np.ndarray) -> tf.Tensor:
+    """Returns a tensor on the memory of an array, which must begin at 64 bytes."""
+    # The only public way to a tensor that does not copy the memory.
     return tf.experimental.dlpack.from_dlpack(np.asarray(array).__dlpack__())
 
 

@@ -22,6 +22,10 @@ Count: TypeAlias = int | tf.Tensor  # of a Python loop, or [] in a graph
 _PHILOX = 1  # `alg` of the raw random ops
 _WORDS_PER_COUNTER = 4  # Philox-4x32 yields four 32-bit words a count
 _OFFENDERS_SHOWN = 3
+# Of more classes, or rows of a class, than this a key for each would take too long.
+# Changing it would change the episodes of larger tables.
+_MOST_KEYS = 2**13
+_MOST_DRAWN = 2**10  # of so many at most, far fewer than half are drawn twice
 # Offset of the split's number, for the random words of unbalanced queries.
 _UNBALANCED = 2**32
 # The same for the shapes of mixed training episodes.
@@ -56,6 +60,9 @@ class RowSampler:
     and episode i owns the i-th block of the positions. Philox finds any position at
     once, so a batch of neighbouring episodes costs a single draw, no two episodes of
     any seed or split share a word, and neither batch size nor start matters.
+
+    Of more than `_MOST_KEYS` classes or rows of a class, numbers are drawn instead, the
+    first different ones: so an episode takes as long from a table of any size.
 
     With `query_dirichlet` there are N * Q queries in total. The number per class is
     drawn with N more words of another stream, so classes and support stay the same.
@@ -95,6 +102,10 @@ class RowSampler:
         self._dirichlet = query_dirichlet
         self._num_classes = len(index.class_sizes)
         self._largest_class = int(index.class_sizes.max())
+        self._draws_classes = _draws(self._num_classes, way)
+        most = shot + self._most_queries
+        self._draws_rows = _draws(self._largest_class, most)
+        self._row_keys = _MOST_KEYS if self._draws_rows else self._largest_class
         ends = np.cumsum(index.class_sizes)
         with tf.device("CPU:0"):  # tf.data runs there; a GPU would copy them back
             self._key = tf.constant([seed % 2**64], tf.uint64)
@@ -109,14 +120,20 @@ class RowSampler:
         Works alike eagerly and in a graph. Shapes are static if `count` is an int.
         """
         with tf.device("CPU:0"):
-            class_keys, row_keys = self._draw(first, count)  # [B, C], [B, N, M]
-            _, classes = tf.math.top_k(class_keys, self.way)  # [B, N]
+            class_words, row_keys, row_words = self._draw(first, count)
+            if self._draws_classes:
+                classes = _different(class_words, self._num_classes, self.way)  # [B, N]
+            else:
+                _, classes = tf.math.top_k(class_words, self.way)  # [B, N]
             sizes = tf.gather(self._sizes, classes)[..., tf.newaxis]  # [B, N, 1]
             # 0 is the least key, and top_k breaks ties in favour of the lower
             # position: a position past the class's end cannot win.
-            exists = tf.range(self._largest_class) < sizes  # [B, N, M]
+            exists = tf.range(self._row_keys) < sizes  # [B, N, M]
             row_keys = tf.where(exists, row_keys, tf.zeros_like(row_keys))
             _, taken = tf.math.top_k(row_keys, self.shot + self._most_queries)
+            if self._draws_rows:
+                drawn = _different(row_words, sizes, taken.shape[-1])
+                taken = tf.where(sizes > _MOST_KEYS, drawn, taken)
             starts = tf.gather(self._starts, classes)[..., tf.newaxis]  # [B, N, 1]
             if self._dirichlet is None:
                 rows = tf.gather(self._rows, starts + taken)  # [B, N, K + Q]
@@ -166,11 +183,17 @@ class RowSampler:
         return tf.reshape(query, shape), tf.reshape(labels, shape)
 
     def _draw(self, first, count):
-        words = self._num_classes + self.way * self._largest_class
-        keys = self._words(first, count, words)
-        shape = [count, self.way, self._largest_class]
-        classes = self._num_classes
-        return keys[:, :classes], tf.reshape(keys[:, classes:], shape)
+        """Returns random words: of the classes; [B, N, M] keys of rows; of numbers."""
+        most = self.shot + self._most_queries
+        sizes = [
+            _words_to_draw(self.way) if self._draws_classes else self._num_classes,
+            self.way * self._row_keys,
+            self.way * _words_to_draw(most) * self._draws_rows,
+        ]
+        words = self._words(first, count, sum(sizes))
+        classes, keys, numbers = tf.split(words, sizes, axis=1)
+        keys = tf.reshape(keys, [count, self.way, self._row_keys])
+        return classes, keys, tf.reshape(numbers, [count, self.way, -1])
 
     def _words(self, first, count, number, stream=0):
         """Returns [B, number] uint32 of episodes from `first` on, from one stream."""
@@ -203,6 +226,35 @@ def _philox(key, stream, first, count, number):
         dtype=tf.uint32,
     )
     return words[:, :number]
+
+
+def _draws(size: int, count: int) -> bool:
+    """Tells whether `count` of `size` are drawn as numbers, not by a key for each."""
+    return size > _MOST_KEYS and count <= _MOST_DRAWN
+
+
+def _words_to_draw(count: int) -> int:
+    """Returns how many words `_different` needs: two for a number, which may recur."""
+    return 2 * (2 * count + 8)
+
+
+def _different(words, sizes, count: int):
+    """Returns [..., count] int32 below `sizes`, all different and equally likely.
+
+    They are the first different ones of twice as many. That these are too few has odds
+    below 2^-128, if `sizes` is above `_MOST_KEYS` and `count` at most `_MOST_DRAWN`.
+    """
+    high, low = tf.split(tf.cast(words, tf.uint64), 2, axis=-1)
+    sizes = tf.cast(sizes, tf.uint64)
+    # The upper half of the product of 64 random bits and a size below 2^31.
+    carried = high * sizes + tf.bitwise.right_shift(low * sizes, 32)
+    drawn = tf.cast(tf.bitwise.right_shift(carried, 32), tf.int32)
+    order = tf.argsort(drawn, stable=True)
+    drawn = tf.gather(drawn, order, batch_dims=order.shape.rank - 1)
+    again = tf.concat([drawn[..., :1] < 0, drawn[..., 1:] == drawn[..., :-1]], axis=-1)
+    late = tf.where(again, _words_to_draw(count), 0)
+    _, first = tf.math.top_k(-(order + late), count)
+    return tf.gather(drawn, first, batch_dims=first.shape.rank - 1)
 
 
 def _dirichlet(words, concentration: float):

@@ -144,7 +144,7 @@ def _quick_jobs():
     from leo_tf.reports import figures
 
     def query_scores(learner, classifier, rows, by_class):
-        queries = tf.gather(by_class.features, rows.query)  # [B, N, Q, D]
+        queries = tf.gather(by_class.table.features, rows.query)  # [B, N, Q, D]
         return learner.logits(classifier, queries)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -12,7 +12,8 @@ from leo_tf.data_pipeline.formats.names import (
     array_to_names,
     check_row_count,
     classes_of_keys,
-    names_of_classes,
+    index_array,
+    index_classes,
 )
 from leo_tf.data_pipeline.formats.npz import NpzFile
 from leo_tf.data_pipeline.formats.opening import open_input
@@ -36,9 +37,10 @@ def load_npz(npz: NpzFile, split: str | None, dtype: str) -> EmbeddingTable:
         features, labels = _names_in(npz)
         refuse_split(npz.path, split)
         embeddings = npz.read(features, "f")
-        classes = _read_texts(npz, labels, embeddings, "fiuSU")
+        where, array = _read_column(npz, labels, "fiuSU")
+        classes = _classes_of(array, where, embeddings)
         named = "names" in npz.names
-        names = _read_texts(npz, "names", embeddings) if named else None
+        names = _read_names(npz, "names", embeddings) if named else None
         return EmbeddingTable.of(embeddings, classes, names, npz.path, dtype)
     if split not in splits:
         few = ", ".join(map(quoted, splits[:8]))
@@ -46,7 +48,7 @@ def load_npz(npz: NpzFile, split: str | None, dtype: str) -> EmbeddingTable:
         hint = HOLD_OUT_HINT if split == "val" and "train" in splits else ""
         raise InputError(npz.path, f"`split` to be one of {few}", received, hint)
     embeddings = npz.read(f"{_SPLIT_PREFIX}{split}", "f")
-    keys = _read_texts(npz, f"keys_{split}", embeddings)
+    keys = _read_names(npz, f"keys_{split}", embeddings)
     return keyed_table(embeddings, keys, f"{npz.path} ({split})", dtype)
 
 
@@ -56,10 +58,10 @@ def load_npy(file: BinaryIO, path: str, dtype: str) -> EmbeddingTable:
     with open_input(where) as labels:
         if labels.read(len(npy.MAGIC)) == npy.MAGIC:
             array = npy.read_array(labels, where, "fiuSU")
-            classes = _texts_of(array, where, embeddings)
+            classes = _classes_of(array, where, embeddings)
         else:
             _check_rows(len(embeddings), where, embeddings)
-            classes = read_labels(labels, where, len(embeddings))
+            classes = index_classes(read_labels(labels, where, len(embeddings)))
     return EmbeddingTable.of(embeddings, classes, None, path, dtype)
 
 
@@ -68,7 +70,7 @@ def load_safetensors(tensors: SafetensorsFile, dtype: str) -> EmbeddingTable:
     features, labels = _names_in(tensors)
     embeddings = tensors.read(features, "f")
     where = f"{tensors.path}: `{labels}`"
-    classes = _texts_of(tensors.read(labels, "fiu"), where, embeddings)
+    classes = _classes_of(tensors.read(labels, "fiu"), where, embeddings)
     return EmbeddingTable.of(embeddings, classes, None, tensors.path, dtype)
 
 
@@ -76,7 +78,7 @@ def keyed_table(
     embeddings: np.ndarray, keys: list[str], path: str, dtype: str
 ) -> EmbeddingTable:
     """Returns the table of rows whose keys contain the class, as in the release."""
-    classes = classes_of_keys(keys, f"{path}: `keys`")
+    classes = index_classes(classes_of_keys(keys, f"{path}: `keys`"))
     return EmbeddingTable.of(embeddings, classes, keys, path, dtype)
 
 
@@ -123,25 +125,30 @@ def _names_in(npz: NpzFile | SafetensorsFile) -> tuple[str, str]:
     raise InputError(npz.path, expected, f"a file with {few}", hint)
 
 
-def _read_texts(
-    npz: NpzFile, name: str, embeddings: np.ndarray, kinds: str = "SU"
-) -> list[str]:
+def _read_names(npz: NpzFile, name: str, embeddings: np.ndarray) -> list[str]:
+    where, array = _read_column(npz, name, "SU")
+    _check_rows(len(array), where, embeddings)
+    return array_to_names(array, functools.partial(InputError, where))
+
+
+def _read_column(npz: NpzFile, name: str, kinds: str) -> tuple[str, np.ndarray]:
+    """Returns where an array of one axis is, for errors, and the array."""
     array, where = npz.read(name, kinds), f"{npz.path}: `{name}`"
     if array.ndim != 1:
         change = ".ravel()" if 1 in array.shape else ".argmax(axis=1)"
         hint = conversions.rewrite_advice(npz.path, name, change)
         raise InputError(where, "shape [rows]", f"{array.shape}", hint)
-    return _texts_of(array, where, embeddings)
+    return where, array
 
 
-def _texts_of(array: np.ndarray, where: str, embeddings: np.ndarray) -> list[str]:
+def _classes_of(
+    array: np.ndarray, where: str, embeddings: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
     # Counted before decoding, because objects take more memory than the array.
     if array.ndim != 1:
         raise InputError(where, "shape [rows]", f"{array.shape}")
     _check_rows(len(array), where, embeddings)
-    if array.dtype.kind in "SU":
-        return array_to_names(array, functools.partial(InputError, where))
-    return names_of_classes(array.tolist(), where)
+    return index_array(array, where, functools.partial(InputError, where))
 
 
 def _check_rows(count: int, where: str, embeddings: np.ndarray) -> None:

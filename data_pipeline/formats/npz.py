@@ -215,7 +215,8 @@ def map_large(
         return None
     if begin + size > file.seek(0, os.SEEK_END):
         raise ValueError("an array that ends after the file")
-    return np.memmap(file, dtype, "r", begin, shape)
+    # Copied on write, and never written: TensorFlow takes no read-only memory.
+    return np.memmap(file, dtype, "c", begin, shape)
 
 
 def fill(out: np.ndarray, member: IO[bytes], where: str) -> None:

@@ -19,7 +19,11 @@ import numpy as np
 import tensorflow as tf
 
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
-from leo_tf.data_pipeline.formats.names import check_row_count, decode_names
+from leo_tf.data_pipeline.formats.names import (
+    check_row_count,
+    decode_names,
+    index_classes,
+)
 from leo_tf.data_pipeline.formats.tfrecord_framing import scan
 from leo_tf.errors import InputError, quoted
 from leo_tf.files import AnyPath, write_file
@@ -48,7 +52,7 @@ def read_file(file: BinaryIO, path: str, dtype: str = "float32") -> EmbeddingTab
     embeddings = np.empty([rows, size], np.float32)
     texts = _parse(path, features, embeddings, max(1, _BATCH_BYTES // longest))
     names = decode_names(texts["name"]) if "name" in texts else None
-    classes = decode_names(texts["class"])
+    classes = index_classes(decode_names(texts["class"]))
     return EmbeddingTable.of(embeddings, classes, names, path, dtype)
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.feature_files import EMBEDDING_FILE, save_npz
+from leo_tf.data_pipeline.formats.names import index_classes
 from leo_tf.data_pipeline.formats.opening import open_input
 from leo_tf.data_pipeline.images.decoding import decode, say_bad
 from leo_tf.data_pipeline.images.pictures import Pictures
@@ -362,7 +363,7 @@ def _table(
         rows[first : first + len(mine)] = mine
         first += len(mine)
     chosen, names = indices[kept], pictures.names
-    classes = [pictures.class_names[label] for label in pictures.labels[chosen]]
+    classes = index_classes([pictures.class_names[c] for c in pictures.labels[chosen]])
     source = str(directory / f"{split}.npz")
     return EmbeddingTable.of(
         rows, classes, [names[i] for i in chosen], source, "float32"

@@ -80,7 +80,7 @@ def make_scorer(
     def score(batch, first):
         # By row, only methods that answer them together want the queries' embeddings,
         # and episodes whose queries are not by class: otherwise they are not gathered.
-        episode = gather(by_class.features, batch) if by_class else batch
+        episode = gather(by_class.table, batch) if by_class else batch
         support = episode.support_inputs
 
         def answer(learner, **mode):

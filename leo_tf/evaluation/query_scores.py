@@ -21,9 +21,9 @@ from leo_tf.model.learner import Learner
 
 
 class ClassRows(NamedTuple):
-    """Rows of each class of a table, as tensors for lookups in a graph."""
+    """A table, and the rows of each class, as tensors for lookups in a graph."""
 
-    features: tf.Tensor  # [rows, D]
+    table: FeatureTable
     rows: tf.Tensor  # [rows] int32, ordered by class
     starts: tf.Tensor  # [C + 1] int32, where in `rows` each class begins, the last ends
     rank: tf.Tensor  # [rows] int32, the place of each row among those of its class
@@ -35,7 +35,7 @@ class ClassRows(NamedTuple):
         rank = np.empty_like(rows)
         rank[rows] = np.arange(len(rows)) - np.repeat(starts[:-1], sizes)
         lookups = (tf.constant(x, tf.int32) for x in (rows, starts, rank))
-        return cls(table.features, *lookups)
+        return cls(table, *lookups)
 
 
 def query_scores(
@@ -52,7 +52,7 @@ def query_scores(
     def score_class(i, scores):
         mine = order[ends[i] - counts[i] : ends[i]]  # [m]
         start, end = by_class.starts[present[i]], by_class.starts[present[i] + 1]
-        inputs = tf.gather(by_class.features, by_class.rows[start:end])  # [R, D]
+        inputs = by_class.table.lookup(by_class.rows[start:end])  # [R, D]
         asked = tf.gather(classifier, mine // way)  # [m, N, P]
         given = learner.logits(asked, inputs[tf.newaxis])  # [m, R, N]
         queries = tf.gather(rank, mine)  # [m, Q]

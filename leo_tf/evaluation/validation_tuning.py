@@ -15,7 +15,7 @@ from leo_tf.configs.settings import FeatureConfig
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.episode import Episode
-from leo_tf.data_pipeline.pipeline import EpisodesByRow, gather
+from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable, gather
 from leo_tf.evaluation.confidence import answers, best_temperature, open_episodes
 from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer
 from leo_tf.evaluation.intervals import interval
@@ -117,16 +117,16 @@ def _centroid_accuracies(
 
     The whole table is transformed once, because episodes share rows.
     """
-    centroid, batches = NearestCentroid(), list(episodes.rows)
+    centroid, batches, table = NearestCentroid(), list(episodes.rows), episodes.table
 
     @tf.function(autograph=False)
     def right(features, rows):
-        episode = gather(features, rows)
+        episode = gather(FeatureTable(features, table.index), rows)
         logits = adapt_and_score(centroid, episode)[1]
         return accuracy(logits, episode.query_labels)  # [B]
 
     def mean(transform):
-        features = transform(episodes.table.features)  # [rows, d]
+        features = transform(table.lookup(tf.range(table.shape[0])))  # [rows, d]
         found = [right(features, rows).numpy() for rows in batches]
         return float(np.concatenate(found).mean(dtype=np.float64))
 

@@ -363,7 +363,7 @@ def adaptation_seconds(learner: AnyLearner, config: Config, split: Split) -> flo
 
     seconds = []
     for rows in episodes.rows.unbatch().batch(1):
-        episode = gather(split.table.features, rows)
+        episode = gather(split.table, rows)
         start = time.perf_counter()
         adapt(episode).numpy()  # waits
         seconds.append(time.perf_counter() - start)

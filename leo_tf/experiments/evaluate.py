@@ -188,7 +188,7 @@ def _beside(run: Run) -> Learner:
 def _draw_episode(run: Run, split: Split, images: np.ndarray) -> None:
     """Draws the first test episode with the method's and nearest centroid's answers."""
     [rows] = dataset.evaluation_episodes(run.config, split, 1).rows
-    episode = gather(split.table.features, rows)
+    episode = gather(split.table, rows)
     name = run.config.methods.method
     learners: dict[str, Learner] = {method_named(name).title: run.learner}
     if name != BASELINE:

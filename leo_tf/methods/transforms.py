@@ -104,7 +104,7 @@ def check_can_fit(kind: str, table: FeatureTable) -> None:
     if kind in _WITHIN_CLASSES:
         first, scatter = 0, 0.0
         for size in index.class_sizes:  # for most data, the first decides
-            mine = tf.gather(table.features, index.rows[first : first + size])
+            mine = table.lookup(index.rows[first : first + size])
             scatter += float(np.var(np.float64(mine), axis=0).sum())
             first += size
             if scatter / len(index.class_sizes) > _NO_VARIANCE:
@@ -141,7 +141,7 @@ class Statistics:
         def parts():
             for first in range(0, len(rows), count):
                 mine = slice(first, first + count)
-                features = _raised(tf.gather(table.features, rows[mine]), power)
+                features = _raised(table.lookup(rows[mine]), power)
                 yield np.float64(features.numpy()), labels[mine]
 
         means = np.zeros([len(sizes), table.features.shape[1]])
@@ -237,7 +237,7 @@ def with_classes(transform: Transform, table: FeatureTable) -> Transform:
         raise InputError(where, expected, received, hint)
     centres, scatter, first = np.zeros([count, size]), np.zeros([count, most, size]), 0
     for c, rows in enumerate(index.class_sizes):
-        mine = tf.gather(table.features, index.rows[first : first + rows])
+        mine = table.lookup(index.rows[first : first + rows])
         features = np.float64(transform(tf.cast(mine, tf.float64)).numpy())
         first += rows
         centres[c] = features.mean(axis=0)
@@ -259,7 +259,11 @@ def check_fits(transform: Transform, table: FeatureTable) -> None:
 
 
 def _check_power(power: float, table: FeatureTable) -> None:
-    if power != 1.0 and float(tf.reduce_min(table.features)) < 0:
+    rows, count = table.index.rows, max(1, _NUMBERS_AT_ONCE // table.shape[1])
+    parts = (rows[first : first + count] for first in range(0, len(rows), count))
+    if power != 1.0 and any(
+        float(tf.reduce_min(table.lookup(each))) < 0 for each in parts
+    ):
         where, expected = f"{table.index.source}: `embeddings`", "none below 0"
         hint = "Leave out --feature_power: negative numbers have no powers."
         raise InputError(where, expected, "negative numbers", hint)

@@ -90,6 +90,6 @@ def _data(config: Config, splits: Mapping[str, Split]) -> str:
             shape = evaluation_shape(config, split)
         episode = f"{shape['way']}-way {shape['shot']}-shot"
         episode += f", {shape['num_query']} queries"
-        sizes = map(str, (len(split.class_names), *split.table.features.shape))
+        sizes = map(str, (len(split.class_names), *split.table.shape))
         rows.append((name, *sizes, episode, split.source, split.digest[:16]))
     return Table(columns, rows, left=columns).markdown()

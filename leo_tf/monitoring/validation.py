@@ -111,7 +111,7 @@ class ValidationMonitor:
         dataset = datasets.evaluation_episodes(by_class, self.split, count)
         rows = next(iter(dataset.rows))
         rows = rows._replace(query=rows.query[:, :, :_QUERIES])
-        return rows, gather(self.split.table.features, rows)
+        return rows, gather(self.split.table, rows)
 
     def _draw_episode(self, logits, rows, images):
         names = [self.split.class_names[c] for c in rows.classes[0].numpy()]

@@ -6,12 +6,15 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from leo_tf.configs.schema import Config
 from leo_tf.console import Console
+from leo_tf.data_pipeline import dataset, large_tables
 from leo_tf.data_pipeline import embeddings as module
-from leo_tf.data_pipeline import large_tables
 from leo_tf.data_pipeline.embeddings import EmbeddingTable, mapping_of
 from leo_tf.data_pipeline.feature_files import load
+from leo_tf.data_pipeline.formats import names
 from leo_tf.data_pipeline.pipeline import FeatureTable, episodes
 from leo_tf.errors import InputError
 
@@ -64,6 +67,12 @@ def test_its_episodes_are_those_of_a_table_in_memory(tmp_path, features, name, s
     table = load(write(tmp_path / name, features.astype(stored)))
     assert mapping_of(table.embeddings) is not None
     known = EmbeddingTable(features.astype(stored), LABELS, table.class_names)
+    same_episodes(table, known)
+    assert copies(tmp_path) == [".json", ".npy"]
+
+
+def same_episodes(table, known):
+    """Compares digests and episodes of a mapped table and one in memory, to the bit."""
     assert table.digest == known.digest
     drawn = {"way": 3, "shot": 2, "num_query": 4, "batch_size": 2, "seed": 1}
     mine, theirs = (
@@ -72,7 +81,27 @@ def test_its_episodes_are_those_of_a_table_in_memory(tmp_path, features, name, s
     np.testing.assert_array_equal(mine.support_inputs, theirs.support_inputs)
     np.testing.assert_array_equal(mine.query_inputs, theirs.query_inputs)
     assert mine.support_inputs.dtype == "float32"
-    assert copies(tmp_path) == [".json", ".npy"]
+
+
+@pytest.mark.parametrize("lies_ready", [True, False])
+def test_some_classes_of_it_stay_in_the_file(tmp_path, features, lies_ready):
+    features = features.astype("f4" if lies_ready else "f2")
+    mixed = np.tile(range(5), 12)
+    table = load(write(tmp_path / "x.npy", features, mixed))
+    assert large_tables.lies_ready(table) == lies_ready
+    kept = np.array([True, True, False, True, True])
+    part = table.with_classes(kept).with_classes(np.array([True, False, True, True]))
+    assert mapping_of(part.embeddings) is mapping_of(table.embeddings)
+    rows = np.isin(mixed, (0, 3, 4))
+    labels = np.searchsorted((0, 3, 4), mixed[rows])
+    same_episodes(part, EmbeddingTable(features[rows], labels, ("0", "3", "4")))
+
+
+def test_splits_of_one_file_are_all_kept(tmp_path, features):
+    table = load(write(tmp_path / "x.npy", features))
+    for kept in ((1, 1, 0, 0, 0), (0, 0, 1, 1, 1)):
+        FeatureTable.from_embeddings(table.with_classes(np.array(kept, bool)))
+    assert copies(tmp_path) == [".json", ".json", ".npy", ".npy"]
 
 
 def test_the_next_start_reads_no_row_and_has_the_same_features(
@@ -92,25 +121,35 @@ def test_the_next_start_reads_no_row_and_has_the_same_features(
     monkeypatch.setattr(EmbeddingTable, "digest_begun", never)
     assert table.digest == digest
     np.testing.assert_array_equal(first.features, second.features)
+    np.testing.assert_array_equal(first.scales, second.scales)
 
 
-def test_features_are_the_pages_of_the_file_and_no_memory(tmp_path, features):
-    table = FeatureTable.from_embeddings(load(write(tmp_path / "x.npy", features)))
-    [path] = (tmp_path / "cache" / "tables").glob("*.npy")
+@pytest.mark.parametrize("stored", ["f4", "f2"])
+def test_features_are_the_pages_of_a_file_and_no_memory(tmp_path, features, stored):
+    path = write(tmp_path / "x.npy", features.astype(stored))
+    table = FeatureTable.from_embeddings(load(path))
+    if stored == "f2":  # a copy in float32
+        [path] = (tmp_path / "cache" / "tables").glob("*.npy")
     changed = np.lib.format.open_memmap(path, "r+")
     changed[3] = 5.0
     changed.flush()
     assert (table.features.numpy()[3] == 5).all()
 
 
+def test_of_a_file_whose_rows_can_be_used_little_is_kept(tmp_path, features):
+    FeatureTable.from_embeddings(load(write(tmp_path / "x.npy", features)))
+    [path] = (tmp_path / "cache" / "tables").glob("*.npy")
+    assert np.load(path).shape == (_ROWS, 2)
+
+
 def test_another_content_makes_another_copy_and_the_older_one_goes(tmp_path, features):
     path = write(tmp_path / "x.npy", features)
     old = load(path)
-    large_tables.unit_rows(old)
+    large_tables.prepared(old)
     np.save(path, 2 * features[::-1])
     os.utime(path, ns=(1, 1))
     new = load(path)
-    rows = large_tables.unit_rows(new)
+    rows = FeatureTable.from_embeddings(new).lookup(range(_ROWS))
     expected = features[::-1] / np.linalg.norm(features[::-1], axis=1, keepdims=True)
     np.testing.assert_allclose(rows, expected, rtol=1e-6)
     assert new.digest != old.digest and copies(tmp_path) == [".json", ".npy"]
@@ -129,13 +168,13 @@ def test_a_bad_row_is_named_and_nothing_is_kept(tmp_path, features, value, messa
 
 def test_what_a_kill_leaves_is_written_again(tmp_path, features):
     path = write(tmp_path / "x.npy", features)
-    rows = np.array(large_tables.unit_rows(load(path)))
+    rows = np.array(large_tables.prepared(load(path)))
     [metadata] = (tmp_path / "cache" / "tables").glob("*.json")
     metadata.unlink()
     metadata.with_suffix(".npy").write_bytes(b"half a")
-    np.testing.assert_array_equal(large_tables.unit_rows(load(path)), rows)
+    np.testing.assert_array_equal(large_tables.prepared(load(path)), rows)
     metadata.with_suffix(".npy").write_bytes(b"damaged")  # JSON is there, rows are not
-    np.testing.assert_array_equal(large_tables.unit_rows(load(path)), rows)
+    np.testing.assert_array_equal(large_tables.prepared(load(path)), rows)
     assert json.loads(metadata.read_text())["source"] == str(path)
 
 
@@ -179,8 +218,48 @@ def test_a_stored_array_that_ends_after_its_file_is_refused(tmp_path, features):
         load(path)
 
 
-def test_some_classes_of_it_are_a_table_in_memory(tmp_path, features):
-    table = load(write(tmp_path / "x.npy", features))
-    part = table.with_classes(np.array([True, False, True, False, False]))
-    assert mapping_of(part.embeddings) is None and part.num_classes == 2
-    np.testing.assert_array_equal(part.embeddings, features[np.isin(LABELS, (0, 2))])
+def test_labels_of_many_rows_make_no_object_for_each(tmp_path, features, monkeypatch):
+    path = write(tmp_path / "x.npz", features)
+    seen = []
+    of = names.names_of_classes
+    monkeypatch.setattr(
+        names, "names_of_classes", lambda some, where: seen.append(some) or of(some, "")
+    )
+    assert load(path).labels.tolist() == LABELS.tolist()
+    assert seen == [[0, 1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        LABELS,
+        np.random.default_rng(0).permutation(LABELS) - 2,
+        np.random.default_rng(0).permutation(LABELS).astype("f4"),
+        np.random.default_rng(0).permutation(LABELS).astype("U"),
+        np.repeat([b"b", b"\xe9", b"b", b"a"], 15),
+    ],
+)
+def test_labels_are_numbered_as_their_names_are(labels):
+    found, class_names = names.index_array(labels, "", InputError)
+    texts = names.decode_names(
+        [x if isinstance(x, bytes) else str(int(x)) for x in labels.tolist()]
+    )
+    expected, expected_names = names.index_classes(texts)
+    assert class_names == expected_names
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_splits_made_of_one_file_all_lie_in_it(tmp_path, features, monkeypatch):
+    path = write(tmp_path / "x.npy", features, np.tile(range(10), 6))
+    config = Config().replace(
+        **{"dataset_name": "x", "data_path": str(path), "class_split": "0.4,0.3,0.3"},
+        **{"way": 2, "num_query": 2},
+    )
+    mine = dataset.load(config)
+    assert {split.table.mapping.filename for split in mine.values()} == {str(path)}
+    monkeypatch.setattr(module, "LARGE_BYTES", 1 << 30)
+    for name, theirs in dataset.load(config).items():
+        assert mine[name].digest == theirs.digest
+        rows = tf.range(theirs.table.shape[0])
+        found = mine[name].table.lookup(rows)
+        np.testing.assert_array_equal(found, theirs.table.lookup(rows))

@@ -46,6 +46,12 @@ def _sampler(
     )
 
 
+@pytest.fixture(params=[2**13, 4, 3], ids="a key for each of {}".format)
+def most_keys(request, monkeypatch):
+    """Draws from more classes and rows than this as from very many."""
+    monkeypatch.setattr(sampler_module, "_MOST_KEYS", request.param)
+
+
 def _as_arrays(rows):
     return [np.asarray(part) for part in rows if part is not None]
 
@@ -93,7 +99,7 @@ def test_an_episode_is_drawn_without_replacement(setup, seed, first):
 def test_equal_keys_take_no_row_twice_and_none_of_another_class(monkeypatch):
     # All keys 0 is the worst case: every tie there is, and none above the mask.
     sampler = _sampler()
-    keys = tf.zeros([1, 4], tf.uint32), tf.zeros([1, 3, 9], tf.uint32)
+    keys = tf.zeros([1, 4], tf.uint32), tf.zeros([1, 3, 9], tf.uint32), None
     monkeypatch.setattr(sampler, "_draw", lambda first, count: keys)
     support, query, classes = _as_arrays(sampler(0, 1))
     labels = _table(SIZES).labels
@@ -104,7 +110,7 @@ def test_equal_keys_take_no_row_twice_and_none_of_another_class(monkeypatch):
 
 
 @pytest.mark.parametrize("first", [0, 2**39])
-def test_an_episode_does_not_depend_on_batch_size_or_start(first):
+def test_an_episode_does_not_depend_on_batch_size_or_start(first, most_keys):
     sampler = _sampler()
     together = sampler(first, 20)
     alone = [_as_arrays(sampler(first + i, 1)) for i in range(20)]
@@ -114,7 +120,7 @@ def test_an_episode_does_not_depend_on_batch_size_or_start(first):
     _assert_same([np.concatenate(part) for part in zip(*by_seven)], expected)
 
 
-def test_a_graph_draws_what_eager_execution_draws():
+def test_a_graph_draws_what_eager_execution_draws(most_keys):
     sampler = _sampler()
     in_graph = tf.function(sampler)(tf.constant(11, tf.int64), tf.constant(6))
     _assert_same(in_graph, sampler(11, 6))
@@ -128,6 +134,49 @@ def test_the_episodes_of_a_seed_never_change():
     assert query.tolist() == [[[15, 8], [19, 10], [11, 9]]]
 
 
+def test_nor_do_those_of_tables_of_very_many_rows(monkeypatch):
+    monkeypatch.setattr(sampler_module, "_MOST_KEYS", 4)
+    sizes = (7, 4, 9, 5, 6)
+    sampler = _sampler(sizes, seed=0, split="test")
+    support, query, classes = _as_arrays(sampler(1_000_000, 1))
+    assert classes.tolist() == [[4, 0, 2]]
+    assert support.tolist() == [[[2], [12], [30]]]
+    assert query.tolist() == [[[27, 24], [9, 0], [19, 7]]]
+
+
+@pytest.mark.parametrize("dirichlet", [None, 1.0])
+def test_from_very_many_rows_none_is_taken_twice(monkeypatch, dirichlet):
+    monkeypatch.setattr(sampler_module, "_MOST_KEYS", 8)
+    sizes = (17, 4, 19, 25, 6, 22)
+    sampler = _sampler(sizes, dirichlet=dirichlet)
+    labels = _table(sizes).labels
+    support, query, classes, *asked = _as_arrays(sampler(0, 200))
+    for episode in range(200):
+        assert len(set(classes[episode])) == 3
+        taken = [*support[episode].ravel(), *query[episode].ravel()]
+        assert len(set(taken)) == 9
+        assert (labels[support[episode, :, 0]] == classes[episode]).all()
+        of = asked[0][episode] if asked else np.arange(3)[:, np.newaxis]
+        assert (labels[query[episode]] == classes[episode][of]).all()
+
+
+def test_an_episode_takes_as_many_random_words_from_a_table_of_any_size(monkeypatch):
+    drawn = []
+    draw = sampler_module._philox
+    monkeypatch.setattr(
+        sampler_module,
+        "_philox",
+        lambda *given: drawn.append(given[-1]) or draw(*given),
+    )
+    for classes, rows in ((10, 2**14), (10, 2**17), (2**14, 5), (2**17, 5)):
+        sizes = np.full(classes, rows)
+        index = ClassIndex(np.arange(classes * rows), sizes, ("a",) * classes, "x")
+        sampler = RowSampler(index, way=3, shot=1, num_query=2, seed=0, split="train")
+        support, query, _ = _as_arrays(sampler(2**39, 2))
+        assert len({*support.ravel(), *query.ravel()}) == 18
+    assert drawn[0] == drawn[1] and drawn[2] == drawn[3]
+
+
 @pytest.mark.parametrize(
     "changed", [{"seed": 6}, {"split": "val"}, {"split": "test"}, {"first": 1}]
 )
@@ -139,14 +188,14 @@ def test_seeds_splits_and_episodes_are_independent(changed):
     _assert_uniform(one * 4 + other, 16)
 
 
-def test_every_ordered_choice_of_classes_is_equally_likely():
+def test_every_ordered_choice_of_classes_is_equally_likely(most_keys):
     classes = _sampler(way=2)(0, 6000).classes.numpy()
     first, second = classes.T
     _assert_uniform(first * 3 + second - (second > first), 4 * 3)
 
 
 @pytest.mark.parametrize("label", range(4))
-def test_every_ordered_choice_of_rows_is_equally_likely(label):
+def test_every_ordered_choice_of_rows_is_equally_likely(label, most_keys):
     support, query, classes = _as_arrays(_sampler(way=4)(0, 6000))
     chosen = classes == label  # [B, N]
     rows_of_class = np.flatnonzero(_table(SIZES).labels == label)

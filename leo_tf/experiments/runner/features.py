@@ -1,6 +1,7 @@
 """Data shared by many processes: written once, then mapped into their memory.
 
-SPLITS_SPLIT.npy            features of length 1, [rows, D]
+SPLITS_SPLIT.npy            features of length 1, [rows, D]; of a table that is mapped
+                            already, the JSON says where they are
 SPLITS_SPLIT_rows.npy       and the other arrays of a split
 SPLITS.json                 everything else, with digests of the files
 
@@ -9,12 +10,12 @@ Shapes: D embedding size.
 
 import functools
 import hashlib
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
-import tensorflow as tf
 
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.pipeline import FeatureTable
@@ -35,15 +36,21 @@ def write(directory: pathlib.Path, name: str, splits: Mapping[str, Split]) -> st
     """
     found = {}
     for key, split in splits.items():
+        table, mapping = split.table, split.table.mapping
         arrays = {
-            "": np.asarray(split.table.features),
-            "_rows": split.table.index.rows,
-            "_sizes": split.table.index.class_sizes,
+            "": table.features if mapping is None else None,
+            "_rows": table.index.rows,
+            "_sizes": table.index.class_sizes,
+            "_scales": table.scales,
+            "_places": table.places,
+            "_images": split.images,
         }
-        if split.images is not None:
-            arrays["_images"] = split.images
-        files = {}
+        files: dict[str, Any] = {}
+        if mapping is not None:
+            files[""] = _place(mapping)
         for part, array in arrays.items():
+            if array is None:
+                continue
             path = directory / f"{name}_{key}{part}.npy"
             write_file(path, functools.partial(_save, array))
             files[part] = {"file": path.name, "sha256": _sha256(path)}
@@ -70,6 +77,9 @@ def check(directory: pathlib.Path, name: str, digest: str) -> None:
     _check_file(path, digest)
     for split in read_json(path, _MOST_BYTES).values():
         for each in split["files"].values():
+            if "offset" in each:
+                _mapped(each)
+                continue
             _check_file(directory / each["file"], each["sha256"])
 
 
@@ -82,18 +92,44 @@ def _split(directory: pathlib.Path, key: str, values: Mapping[str, Any]) -> Spli
         # Copy-on-write, although nobody writes: dlpack refuses read-only arrays.
         return np.load(directory / values["files"][part]["file"], mmap_mode="c")
 
-    with tf.device("CPU:0"):
-        # The only public way to a tensor that does not copy the memory.
-        features = tf.experimental.dlpack.from_dlpack(array("").__dlpack__())
+    features = values["files"][""]
+    mapping = _mapped(features) if "offset" in features else array("")
     index = ClassIndex(
         np.array(array("_rows")), np.array(array("_sizes")), names, source
     )
-    table = FeatureTable(features, index)
+    table = FeatureTable.on(mapping, index, array("_scales"), array("_places"))
     return Split(key, table, names, array("_images"), values["digest"], source)
 
 
-def _save(array: np.ndarray, file: BinaryIO) -> None:
-    np.save(file, array)
+def _save(array: Any, file: BinaryIO) -> None:
+    np.save(file, np.asarray(array))
+
+
+def _place(mapping: np.memmap) -> dict[str, Any]:
+    """Returns where a mapped array lies."""
+    path, shape = str(mapping.filename), list(mapping.shape)
+    place = {"file": path, "offset": int(mapping.offset), "shape": shape}
+    return {**place, "dtype": mapping.dtype.name, "content": _content(path)}
+
+
+def _mapped(place: Mapping[str, Any]) -> np.memmap:
+    """Maps an array again, if the file is still the same."""
+    path, shape = place["file"], tuple(place["shape"])
+    try:
+        received = str(found := _content(path))
+        if found == place["content"]:
+            return np.memmap(path, place["dtype"], "c", place["offset"], shape)
+    except OSError as error:
+        received = str(error)
+    expected = f"size and time {place['content']}, as when the runs began"
+    hint = "All machines need it, unchanged, under this path."
+    raise InputError(path, expected, received, hint)
+
+
+def _content(path: str) -> list[int]:
+    """Returns by what a file too large to be read again is told from another."""
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _check_file(path: pathlib.Path, digest: str) -> None:

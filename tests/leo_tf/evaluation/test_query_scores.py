@@ -50,7 +50,7 @@ def test_scores_by_class_equal_those_of_gathered_queries(learner, num_query):
     features = table()
     by_class = ClassRows.of(features)
     for rows in episodes(features, num_query=num_query).rows:
-        adapted, expected = adapt_and_score(learner, gather(features.features, rows))
+        adapted, expected = adapt_and_score(learner, gather(features, rows))
         scores = query_scores(learner, adapted.classifier, rows, by_class)
         np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-6)
 

@@ -1,12 +1,16 @@
 """Features shared by processes: equal to the last bit, mapped, checked by others."""
 
+import os
+
 import numpy as np
 import psutil
 import pytest
 import tensorflow as tf
 
+from leo_tf.data_pipeline import embeddings
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.feature_files import load
 from leo_tf.data_pipeline.pipeline import FeatureTable
 from leo_tf.errors import InputError
 from leo_tf.experiments.runner import features
@@ -43,6 +47,48 @@ def test_what_is_read_is_what_was_written(tmp_path, dtype):
     none = {"val": split_of(images=False)}
     features.write(tmp_path, "other", none)
     assert features.read(tmp_path, "other")["val"].images is None
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """Some classes of a table that is mapped, and its file."""
+    monkeypatch.setenv("LEO_TF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(embeddings, "LARGE_BYTES", 800)
+    rows = np.random.default_rng(0).normal(size=(60, 7)).astype("f4")
+    np.save(tmp_path / "x.npy", rows)
+    np.save(tmp_path / "x_labels.npy", np.arange(60) % 5)
+    table = load(tmp_path / "x.npy").with_classes(np.arange(5) != 2)
+    features = FeatureTable.from_embeddings(table)
+    names = table.class_names
+    split = Split("train", features, names, None, table.digest, table.source)
+    return split, tmp_path / "x.npy"
+
+
+def test_a_table_that_is_mapped_already_is_not_copied(tmp_path, large):
+    split, path = large
+    digest = features.write(tmp_path, "alone", {"train": split})
+    assert not (tmp_path / "alone_train.npy").exists()
+    features.check(tmp_path, "alone", digest)
+    again = features.read(tmp_path, "alone")["train"]
+    rows = tf.range(split.table.shape[0])
+    mine, theirs = again.table.lookup(rows), split.table.lookup(rows)
+    np.testing.assert_array_equal(mine, theirs)
+    assert again.table.shape == (48, 7) and again.table.mapping.filename == str(path)
+
+
+def test_a_mapped_file_that_changed_meanwhile_is_refused(tmp_path, large):
+    split, path = large
+    digest = features.write(tmp_path, "alone", {"train": split})
+    os.utime(path, ns=(1, 1))
+    for refused in (
+        lambda: features.read(tmp_path, "alone"),
+        lambda: features.check(tmp_path, "alone", digest),
+    ):
+        with pytest.raises(InputError, match=r"x\.npy: expected size and time"):
+            refused()
+    path.unlink()
+    with pytest.raises(InputError, match="All machines need it"):
+        features.check(tmp_path, "alone", digest)
 
 
 def test_mapped_features_take_no_memory_until_they_are_used(tmp_path):
