@@ -419,7 +419,9 @@ class OptimizerConfig(Settings):
         0.1, "Largest magnitude of a gradient's entries; 0 does not clip.", _WEIGHT
     )
     gradient_norm_threshold: float = setting(
-        0.1, "Largest norm of each clipped gradient; 0 does not clip.", _WEIGHT
+        0.1,
+        "Largest norm of each gradient, after --gradient_threshold; 0 does not clip.",
+        _WEIGHT,
     )
 
 
