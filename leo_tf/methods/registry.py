@@ -296,7 +296,8 @@ def _check_features(config: Config) -> None:
             is_power = name == "feature_power"
             usual = "1" if is_power else "none"
             expected = f"{usual} with --feature_transform={kind}, as {method} has"
-            hint = "--feature_transform=center is the mildest." if is_power else ""
+            mildest = "Use --feature_transform=center, which changes little else."
+            hint = mildest if is_power else ""
             raise FlagError(f"--{name}", expected, f"{given[name]:g}", hint)
     if kind != "none" and config.run.strategy == "multi_worker":
         expected = "none with --strategy=multi_worker, whose machines would each fit it"
