@@ -34,7 +34,7 @@ def _is_concentration(value: float) -> bool:
 
 
 _SHARE = Rule(float, "a number from 0 to 1", lambda x: 0 <= x <= 1, optional=True)
-_NAME = "a name without /, \\, .., outer blanks or control characters"
+_NAME = "a name without /, \\, .., leading or trailing blanks or control characters"
 # `methods.registry` resolves the name.
 _METHOD = "a name such as leo, package.module:Class or sklearn:package.module.Class"
 
@@ -98,8 +98,8 @@ class DataConfig(Settings):
     )
     trust_data_files: bool = setting(
         False,
-        "Read Parquet and Arrow files too. Their C++ parser might be taken over by a "
-        "file made to attack it: use this only for files of a source you trust.",
+        "Read Parquet and Arrow files too. A malicious file might exploit their C++ "
+        "parser: use this only for files from a source you trust.",
         rules.boolean(),
     )
     drop_small_classes: bool = setting(
@@ -419,7 +419,9 @@ class OptimizerConfig(Settings):
         0.1, "Largest magnitude of a gradient's entries; 0 does not clip.", _WEIGHT
     )
     gradient_norm_threshold: float = setting(
-        0.1, "Largest norm of each gradient, after that; 0 does not clip.", _WEIGHT
+        0.1,
+        "Largest norm of each gradient, after --gradient_threshold; 0 does not clip.",
+        _WEIGHT,
     )
 
 
@@ -433,7 +435,7 @@ class RunConfig(Settings):
     )
     patience: int = setting(
         0,
-        "End training after this many validations without a new best; 0 never does.",
+        "End training after this many validations without a new best; 0 disables this.",
         _COUNT_OR_ZERO,
     )
     num_val_episodes: int = setting(2000, "Episodes of one validation.", _COUNT)

@@ -1,4 +1,4 @@
-"""Converts arrays in memory to tables. Mistakes are named, nothing is guessed."""
+"""Converts arrays in memory to tables. Mistakes are reported, never guessed at."""
 
 import functools
 import math
@@ -86,5 +86,5 @@ def _classes(y: Any, where: str, rows: int) -> list[str]:
         received = f"shape {array.shape}"
         raise InputError(where, "a class for each row, shape [rows]", received, hint)
     if len(array) != rows:
-        raise InputError(where, f"{rows}, one a row of `embeddings`", f"{len(array)}")
+        raise InputError(where, f"{rows}, one per row of `embeddings`", f"{len(array)}")
     return names_of_classes(array.tolist(), where)

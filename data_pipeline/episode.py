@@ -1,4 +1,4 @@
-"""Episode: the data of few-shot problems, the one thing that flows.
+"""Episode: the data of few-shot problems, passed between all modules.
 
 Shapes: B episodes, N way, K shot, Q queries per class, D embedding size.
 """

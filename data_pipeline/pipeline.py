@@ -49,7 +49,7 @@ class FeatureTable:
     def from_embeddings(
         cls, table: EmbeddingTable, console: Console = SILENT
     ) -> "FeatureTable":
-        """Normalises the table. Needs twice its memory meanwhile, unless it is mapped.
+        """Normalises the table. Needs twice its memory, unless it is mapped.
 
         Raises:
           InputError: if a row of a mapped table has NaN or infinity, or is zero.

@@ -1,6 +1,6 @@
 """Finds the splits of a data set, in the release's layout or in our own.
 
-NumPy takes a tenth of a second, so nothing of it here: the command line reads this.
+The command line imports this module, so it must not import NumPy, which is slow.
 """
 
 import os

@@ -126,7 +126,7 @@ def read(
     Raises:
       InputError: if a file is missing or not what it should be, or splits share a
         class or differ in embedding size.
-      FlagError: if the settings say no place.
+      FlagError: if the settings name no data.
     """
     # Without train and val (a test on other data) nothing is held out.
     held = named.val_classes if {"train", "val"} & set(wanted) else 0
@@ -193,7 +193,7 @@ def _check_alone(named: DataConfig) -> None:
     """Refuses settings of splits that would have no effect."""
     if named.val_classes and named.shares_classes:
         flag = "class_split" if named.class_split else "class_folds"
-        _refuse_val(f"0, for --{flag} makes a val", str(named.val_classes))
+        _refuse_val(f"0, because --{flag} makes a val split", str(named.val_classes))
     if named.fold is not None and not named.class_folds:
         hint = "--class_folds=5 makes five folds."
         raise FlagError("--fold", "--class_folds with it", str(named.fold), hint)
@@ -220,7 +220,7 @@ def _refuse_val(expected: str, received: str) -> None:
 def write_data(data: Data, directory: AnyPath) -> None:
     """Writes each split without its pictures as an .npz file in `directory`.
 
-    What is read of it has the digests of what was written.
+    Reading the files gives tables with the same digests.
 
     Raises:
       InputError, DiskError: see `save_npz`.

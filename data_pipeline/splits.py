@@ -20,7 +20,7 @@ from leo_tf.files import read_json
 _CLASSES_SHOWN = 3
 _MOST_NAME_BYTES = 1 << 24  # of a JSON file of class names
 _NUMBERS_HINT = (
-    "If the numbers begin anew in each split, make them distinct, for example "
+    "If the numbers restart in each split, make them distinct, for example "
     'labels = [f"train{label}" for label in labels].'
 )
 
@@ -216,5 +216,5 @@ def _numbers_hint(source: str) -> str:
     change = (
         f".astype(int).astype(str); d['labels'] = np.char.add({split!a}, d['labels'])"
     )
-    note = "If the numbers begin anew in each split, make them distinct."
+    note = "If the numbers restart in each split, make them distinct."
     return f"{note} {rewrite_advice(source, 'labels', change)}"

@@ -1,10 +1,10 @@
-"""A method of one's own: nearest centroid behind a learned map, by cosine.
+"""A custom method: nearest centroid by cosine, after a learned linear map.
 
     python examples/own_method.py
 
-Three parts: a class with an `adapt`, one call of `register_method`, and a run. From
-then on it is trained, evaluated and compared like every other. Without the call, the
-command line finds it on PYTHONPATH:
+It has three parts: a class with a method `adapt`, one call of `register_method`, and a
+run. Then it is trained, evaluated and compared like every other method. Without the
+call, the command line finds it on PYTHONPATH:
 
     PYTHONPATH=examples python run_leo.py --mode=compare \
         --methods=own_method:CosineMap,leo
@@ -18,7 +18,7 @@ from leo_tf.model.learner import Adapted, Learner, class_scores
 
 
 class CosineMap(keras.layers.Layer, Learner):
-    """A linear map, and a factor of the cosines that says how sure it is."""
+    """A linear map, and a factor of the cosines that sets the confidence."""
 
     title = "Cosine map"
 

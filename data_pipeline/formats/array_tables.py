@@ -1,4 +1,4 @@
-"""Reads named arrays: .npz and safetensors files, .npy files with labels beside."""
+"""Reads named arrays: .npz and safetensors files, .npy files with a file of labels."""
 
 import functools
 import os
@@ -153,7 +153,7 @@ def _classes_of(
 
 def _check_rows(count: int, where: str, embeddings: np.ndarray) -> None:
     if count != len(embeddings):
-        expected = f"{len(embeddings)}, one a row of `embeddings`"
+        expected = f"{len(embeddings)}, one per row of `embeddings`"
         raise InputError(where, expected, f"{count}")
     refusal = functools.partial(InputError, where)
     check_row_count(count, embeddings[:1].nbytes, refusal)

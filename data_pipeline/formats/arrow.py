@@ -22,7 +22,7 @@ STATE_FILE = "state.json"
 _MOST_STATE_BYTES = 1 << 20
 _PARQUET, _ARROW = b"PAR1", b"ARROW1"
 _STREAM = b"\xff\xff\xff\xff"
-_FLAG_HINT = "--trust_data_files, as its parser is one in C++ with bounds of its own"
+_FLAG_HINT = "--trust_data_files, because its C++ parser may be unsafe"
 # Column of row numbers that pandas writes.
 _INDEX = "__index_level_0__"
 

@@ -42,16 +42,16 @@ class _Kind(NamedTuple):
 
 _KINDS = (
     _Kind(
-        "a pointer of Git LFS in place of the file",
+        "a Git LFS pointer instead of the file",
         rb"version https://git-lfs",
         (),
         "`git lfs pull` fetches the file itself.",
     ),
     _Kind(
-        "a web page in place of the file",
+        "a web page instead of the file",
         rb"\s*<(?i:!doctype|html|\?xml)",
         (".html",),
-        "Download the file again: open the address in a browser, where it may ask.",
+        "Download it again in a browser, which may ask for confirmation.",
     ),
     _Kind(
         "a compressed file or an archive",
@@ -126,7 +126,7 @@ _CLASSES = (
     "np.savez({out}, embeddings=np.concatenate(list(d.values())), "
     "labels=np.repeat(list(d), [len(v) for v in d.values()]))"
 )
-_TRUST = "Only if you trust the file, for it can run anything."
+_TRUST = "Only if you trust the file: it can run any code."
 # Opcodes without information about the content, by their names in `pickletools`.
 _SILENT = ("PROTO", "FRAME", "MARK", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT")
 _PAIR_END = rb"(?:\x86|t)(?:\x94|q.|r.{4}|p\d+\n)?\.\Z"

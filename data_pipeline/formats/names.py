@@ -77,7 +77,7 @@ def array_to_names(array: np.ndarray, refusal: Refusal) -> list[str]:
 def class_of_key(key: str) -> str | None:
     """Returns CLASS of a key `index-CLASS-CLASS_rest`, or None.
 
-    `index` has no hyphen; CLASS may have hyphens and underscores. Where two readings
+    `index` has no hyphen; CLASS may have hyphens and underscores. If two readings
     fit, as `aye` and `aye-aye_lemur` do in `7-aye-aye_lemur-aye-aye_lemur_3.jpg`, the
     longer class wins: more of the key repeats itself, so chance explains it less.
     """

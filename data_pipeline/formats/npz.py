@@ -1,8 +1,8 @@
 """Reads arrays of .npz files, without pickle and within bounds.
 
-`numpy.load` allocates what a header declares and inflates what a zip holds. Here the
-header of each array is checked against the sizes in the zip's directory, and those
-against the size of the file, before anything is allocated.
+`numpy.load` allocates any size that a header declares, and inflates any content. This
+module first compares the header of each array with the sizes in the zip's directory,
+and those with the size of the file.
 """
 
 import functools
@@ -51,7 +51,7 @@ class NpzFile:
     """The arrays of one open .npz file. The caller closes the file.
 
     Raises:
-      InputError: beginning with `path`, if it is no zip, or one made to deceive.
+      InputError: beginning with `path`, if it is not a zip file, or a forged one.
     """
 
     def __init__(self, file: BinaryIO, path: str):

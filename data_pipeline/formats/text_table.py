@@ -120,7 +120,7 @@ def read_labels(file: BinaryIO, path: str, rows: int) -> list[str]:
         raise InputError(path, "text in UTF-8", quoted(str(error))) from None
     if len(labels) != rows:
         found = f"{len(labels)}{' or more' * (len(labels) > rows)}"
-        raise InputError(path, f"{rows} labels, one a row of the features", found)
+        raise InputError(path, f"{rows} labels, one per row of the features", found)
     return labels
 
 

@@ -39,7 +39,7 @@ def read_file(file: BinaryIO, path: str, dtype: str = "float32") -> EmbeddingTab
     """Reads one split by `path`, after checking its record lengths in `file`.
 
     Raises:
-      InputError: if a record is damaged, or anything but what is said above.
+      InputError: if a record is damaged, or not as described above.
     """
     file_size = file.seek(0, os.SEEK_END)
     rows, longest = scan(file, path)
@@ -60,8 +60,8 @@ def save_tfrecord(path: AnyPath, table: EmbeddingTable) -> None:
     """Writes one split without its pictures. `load(path)` restores it.
 
     Raises:
-      InputError: if the table is of float64, for TFRecord has no other floats than
-        float32, or a name is no text that UTF-8 can hold.
+      InputError: if the table is of float64, because TFRecord has only float32, or a
+        name cannot be encoded as UTF-8.
       DiskError: if the file, written beside and renamed into place, cannot be.
     """
     if table.embeddings.dtype != np.float32:

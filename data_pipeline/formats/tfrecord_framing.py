@@ -27,7 +27,7 @@ def scan(file: BinaryIO, path: str) -> tuple[int, int]:
     """Walks over all record lengths; returns their number and the longest.
 
     Raises:
-      InputError: if a record is longer than the file goes on, or than a row may be.
+      InputError: if a record extends beyond the end of the file, or is too long.
     """
     size = file.seek(0, os.SEEK_END)
     position = count = longest = 0

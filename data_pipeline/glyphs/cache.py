@@ -63,8 +63,8 @@ def write(path: pathlib.Path | None, arrays: Mapping[str, Any]) -> None:
         write_file(path, content.getbuffer())
     except DiskError as error:
         warnings.warn(
-            f"{path.name if path else 'The data'} cannot be kept for the next run "
-            f"({error}) and will be made anew each time. {DIRECTORY_VARIABLE} may "
-            "name a directory that can be written.",
+            f"{path.name if path else 'The data'} cannot be cached ({error}), "
+            f"so each run makes it again. Set {DIRECTORY_VARIABLE} to a directory that "
+            "can be written.",
             stacklevel=3,
         )

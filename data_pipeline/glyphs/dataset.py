@@ -37,16 +37,16 @@ _BLOCK_CLASSES = 16  # drawn at a time: small enough for the processor's cache
 def load_splits(
     dtype: str = "float32", cache_dir: str | None = None, console: Console = SILENT
 ) -> dict[str, EmbeddingTable]:
-    """The glyphs, split by script so that every test class is of a new alphabet.
+    """Returns the glyphs, split by script, so that test classes are of new alphabets.
 
     Draws them on the first call (seconds), with progress on the console, and reads
-    them from the cache afterwards: `cache_dir`, or what `cache.locate` says.
+    them from the cache afterwards: `cache_dir`, or the result of `cache.locate`.
 
     Returns:
       "train", "val" and "test", each with 640 features a row, `images` and `names`.
 
     Raises:
-      InputError: if `dtype` is neither, or matplotlib's fonts are not there.
+      InputError: if `dtype` is not a float type, or matplotlib's fonts are missing.
     """
     fonts = Fonts()
     file_name = f"glyphs-v{VERSION}-{fonts.digest()[:16]}.npz"
@@ -58,10 +58,10 @@ def load_splits(
 
 
 def choose_characters(fonts: Fonts) -> dict[str, list[str]]:
-    """The characters of each split, those that look like an earlier one left out.
+    """Returns the characters of each split, without those that resemble earlier ones.
 
-    Letters and digits only; what Unicode derives from others (an accented letter, a
-    ligature, a positional form) would be a look-alike by design and is left out too.
+    They are letters and digits. Characters that Unicode derives from others (an
+    accented letter, a ligature, a positional form) are look-alikes and left out too.
     """
     references, found = [], []
     for split, scripts in SCRIPTS.items():
@@ -81,7 +81,7 @@ def choose_characters(fonts: Fonts) -> dict[str, list[str]]:
 
 
 def similarities(pictures: np.ndarray) -> np.ndarray:
-    """[n, n] cosines of [n, G, G] pictures, blurred so that near strokes agree."""
+    """Returns [n, n] cosines of blurred pictures [n, G, G]: near strokes agree."""
     offset = np.arange(pictures.shape[-1])
     blur = np.exp(-0.5 * (np.subtract.outer(offset, offset) / _LOOK_ALIKE_BLUR) ** 2)
     # In float64 no rounding of some processor can carry a pair over the threshold.
@@ -91,7 +91,7 @@ def similarities(pictures: np.ndarray) -> np.ndarray:
 
 
 def _script_characters(fonts: Fonts, script: str) -> Iterator[str]:
-    """Letters and digits of their own: no modifier, ligature or accented form."""
+    """Yields a script's letters and digits: no modifiers, ligatures, accented forms."""
     for character in sorted(fonts.faces_of):
         name = unicodedata.name(character, "")
         kind = unicodedata.category(character) in ("Lu", "Ll", "Lo", "Nd")
@@ -102,7 +102,7 @@ def _script_characters(fonts: Fonts, script: str) -> Iterator[str]:
 
 
 def _draw_splits(fonts: Fonts, console: Console) -> dict[str, np.ndarray]:
-    """The arrays of all splits: `SPLIT_images`, `SPLIT_features`, `SPLIT_classes`."""
+    """Returns the arrays `SPLIT_images`, `SPLIT_features` and `SPLIT_classes`."""
     chosen, arrays = choose_characters(fonts), {}
     total = sum(map(len, chosen.values()))
     with console.progress("Drawing the glyphs, once", total, unit="classes") as line:
@@ -125,9 +125,9 @@ def _draw_splits(fonts: Fonts, console: Console) -> dict[str, np.ndarray]:
 def draw_examples(
     fonts: Fonts, characters: list[str], examples: int, seed: int = _SEED
 ) -> np.ndarray:
-    """Distorted pictures of each character, in random faces that have it.
+    """Draws distorted pictures of each character, in random faces that have it.
 
-    Picture e of a character depends on (seed, character, e) alone, whatever else is
+    Picture e of a character depends only on (seed, character, e), whatever else is
     drawn before it or with it.
 
     Returns:

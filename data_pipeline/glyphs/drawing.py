@@ -70,7 +70,7 @@ class Fonts:
 
     @functools.cached_property
     def faces_of(self) -> dict[str, list[str]]:
-        """Every character of any face, with the faces that have it."""
+        """Maps every character of any face to the faces that have it."""
         from matplotlib.ft2font import FT2Font
 
         faces_of: dict[str, list[str]] = {}
@@ -80,7 +80,7 @@ class Fonts:
         return faces_of
 
     def draw(self, character: str, face: str) -> np.ndarray | None:
-        """[G, G] uint8, ink 255: the character fit into the middle; None if blank."""
+        """Returns the centred character, [G, G] uint8 with ink 255; None if blank."""
         paper = Image.new("L", (4 * _FONT_SIZE, 4 * _FONT_SIZE))
         corner, font = (_FONT_SIZE, _FONT_SIZE), _font(self._paths[face])
         ImageDraw.Draw(paper).text(corner, character, fill=255, font=font)
@@ -99,7 +99,7 @@ def _font(path: pathlib.Path) -> ImageFont.FreeTypeFont:
 
 
 def distort(glyphs: np.ndarray, draws: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """[n, P, P] uint8, ink bright: glyphs bent, moved, inked and dirtied at random.
+    """Returns glyphs distorted at random, [n, P, P] uint8 with bright ink.
 
     Args:
       glyphs: [n, G, G] uint8.
@@ -118,7 +118,7 @@ def distort(glyphs: np.ndarray, draws: np.ndarray, noise: np.ndarray) -> np.ndar
 
 
 def _glyph_points(single, wobble):
-    """x and y, [n, P * P] each: where in the glyph each pixel of a picture looks."""
+    """Returns x and y [n, P * P]: the place in the glyph that each pixel shows."""
     rotation, slant, width, scale, right, down = single
     along = np.linspace(-1.0, 1.0, PICTURE_SIDE)
     bend_x, bend_y = np.split(_WOBBLE * wobble, 2, axis=1)
@@ -134,7 +134,7 @@ def _glyph_points(single, wobble):
 
 @functools.cache
 def _knot_weights():
-    """[P * P, knots]: how far each knot of the grid pulls each pixel, smoothly."""
+    """Returns [P * P, knots] smooth weights of the grid's knots for each pixel."""
     position = np.linspace(0, _KNOTS - 1, PICTURE_SIDE)
     near = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(_KNOTS)))
     near = near * near * (3 - 2 * near)  # [P, K]
@@ -142,7 +142,7 @@ def _knot_weights():
 
 
 def _sample(glyphs, x, y):
-    """[n, P, P] bilinear look-up; beyond the edge lies the edge, which is empty."""
+    """Returns a bilinear look-up [n, P, P]; beyond the empty edge it is empty too."""
     last = _GLYPH_SIDE - 1
     x, y = np.clip(x, 0, last), np.clip(y, 0, last)
     left, top = (np.minimum(at, last - 1).astype(np.intp) for at in (x, y))
@@ -170,7 +170,7 @@ def _with_stroke(pictures, stroke):
 
 
 def _smooth(pictures):
-    """The mean over 3 x 3 pixels, the middle weighing 4 and the corners 1."""
+    """Returns weighted means over 3 x 3 pixels: 4 for the middle, 1 for corners."""
     padded = np.pad(pictures, ((0, 0), (1, 1), (1, 1)), mode="edge")
     rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
     return (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 16

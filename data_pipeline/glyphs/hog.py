@@ -53,7 +53,7 @@ def _orientation_maps(images):
 
 
 def _pooling(side):
-    """[C, S] weight of each pixel row in each row of cells: a triangle two wide."""
+    """Returns [C, S] weights of pixel rows in rows of cells: a triangle two wide."""
     cell = side // CELLS
     position = (np.arange(side) + 0.5) / cell - 0.5
     distance = np.abs(position - np.arange(CELLS)[:, None])

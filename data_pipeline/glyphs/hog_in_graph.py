@@ -27,7 +27,7 @@ def hog_in_graph(pictures: tf.Tensor) -> tf.Tensor:
 
 
 def _orientation_maps(pictures):
-    """[n, S, S, O]: the gradients, each shared by the two bins that it is between."""
+    """Returns gradients [n, S, S, O], each divided between its two nearest bins."""
     values = tf.cast(pictures, tf.float64) / 255.0
     # Beyond the edge there is the edge once more.
     padded = tf.pad(values, [[0, 0], [1, 1], [1, 1]], "SYMMETRIC")

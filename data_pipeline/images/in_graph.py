@@ -1,8 +1,8 @@
 """Decodes JPEG and PNG files with TensorFlow operations, like `worker` with Pillow.
 
 So a model that was trained on pictures takes pictures itself, wherever it is loaded.
-Pixels are the same, but for what the two libraries make of colours that no screen has
-(CMYK). WebP and GIF are not taken, nor a turn that only XMP tells of.
+Pixels are the same, except for CMYK colours, which the two libraries convert
+differently. WebP and GIF are not supported, nor an orientation stored only in XMP.
 
 Shape letters: S pixels a side of the result, H x W of the file; L bytes.
 """
@@ -63,7 +63,7 @@ def decoded(content: tf.Tensor, size: int) -> tf.Tensor:
       size: S.
 
     Raises:
-      InvalidArgumentError: of TensorFlow's, while it runs, if the file is damaged.
+      InvalidArgumentError: from TensorFlow, at run time, if the file is damaged.
     """
     pixels = tf.cond(
         is_jpeg(content), lambda: _jpeg(content, size), lambda: _png(content, size)

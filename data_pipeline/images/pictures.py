@@ -127,7 +127,7 @@ def find_pictures(path: AnyPath, console: Console = SILENT) -> Pictures:
     if os.path.isdir(path):
         return _of_rows(os.path.realpath(path), _in_folders(path, console), path)
     if not os.path.exists(path):
-        expected = "a folder of a folder for each class, a CSV file, or glyphs"
+        expected = "a folder with one folder per class, a CSV file, or glyphs"
         raise InputError(path, expected, "nothing there")
     with open_input(path) as file:
         # In parts, because a file of another kind may have no end of line.
@@ -159,7 +159,7 @@ def _of_rows(
         if splits[label] not in ("", split):
             both = " and ".join(sorted((splits[label], split)))
             hint = "Few-shot classes are split, not their pictures: give one folder of "
-            hint += "all classes, and --class_split shares them among the splits."
+            hint += "all classes, and --class_split divides them."
             received = f"{quoted(name)} in {both}, as {quoted(path)}"
             raise InputError(source, "each class in one split", received, hint)
         splits[label] = split
@@ -193,7 +193,7 @@ def _in_folders(path: str, console: Console) -> Iterator[tuple[str, str, str]]:
     if other_files:
         few = ", ".join(map(quoted, other_files[:_SHOWN]))
         few += ", ..." * (len(other_files) > _SHOWN)
-        passed = "files are no pictures, or in no class, and skipped"
+        passed = "files skipped, not pictures or in no class"
         console.say(f"{path}: {len(other_files)} {passed}: {few}")
 
 

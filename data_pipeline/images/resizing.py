@@ -1,8 +1,8 @@
 """Pillow's resizing as TensorFlow operations, equal to the last bit.
 
-An exported model gets pictures that no Pillow has seen, and features of theirs must be
-those of training. Pillow rounds to whole numbers after each of its passes; so does
-this, with the same weights in the same fixed point.
+An exported model reads pictures without Pillow, and their features must equal those of
+training. Pillow rounds to whole numbers after each of its passes. So does this module,
+with the same weights in the same fixed point.
 
 Shape letters: H x W pixels, C channels, S pixels a side of the result.
 

@@ -1,4 +1,4 @@
-"""Decodes, turns, crops and resizes one picture, from a file that may attack.
+"""Decodes, turns, crops and resizes one picture, from an untrusted file.
 
 `decoding` runs this file as a program in a process of its own, so a picture that breaks
 Pillow's decoders, or takes too much memory or time, ends that process only. Nothing of
@@ -115,8 +115,8 @@ def decoded(content: bytes, size: int, fit: str) -> bytes:
 def fitted(image: Image.Image, size: int, fit: str) -> Image.Image:
     """Returns S x S pixels of RGB, as a person would see the picture.
 
-    Its first frame, turned as EXIF says; transparent parts are white; of 16 bits the
-    upper 8 are kept. Colour profiles are ignored.
+    The first frame is kept and rotated by its EXIF orientation. Transparent parts are
+    white; 16-bit values keep their upper 8 bits. Colour profiles are ignored.
 
     Args:
       image: a loaded picture of any kind and size.
@@ -141,10 +141,10 @@ def fitted(image: Image.Image, size: int, fit: str) -> Image.Image:
 def _resized(
     image: Image.Image, size: int, box: tuple[float, float, float, float]
 ) -> Image.Image:
-    """Part of a picture as S x S pixels; as `Image.resize` with `reducing_gap` has it.
+    """Returns part of a picture as S x S pixels, like `Image.resize` does.
 
-    First across, then down: some versions of Pillow choose by the picture's shape,
-    and round differently then. `resizing.py` computes the same in TensorFlow.
+    It resizes rows first, then columns. Some versions of Pillow choose the order by the
+    picture's shape, and round differently then. `resizing.py` does the same.
     """
     if image.size == (size, size) and box == (0, 0, size, size):
         return image
@@ -215,7 +215,8 @@ def limit(most_bytes: int) -> None:
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answers lines of JSON, each [root, items, size, fit, seconds], until the end.
 
-    An answer an item: `ANSWER`, then digest and pixels, or JSON of a `BadPicture`.
+    There is one answer per item: `ANSWER`, then digest and pixels, or JSON of a
+    `BadPicture`.
     """
     answers.write(READY)
     answers.flush()

@@ -63,7 +63,7 @@ def read_entries(entries: object, size: int) -> dict[str, Any]:
     count = names.shape[0] if is_array else rows
     count = len(names) if isinstance(names, (list, tuple)) else count
     if count != rows:
-        raise _unfit(f"{rows} names, one a row of `embeddings`", f"{count}")
+        raise _unfit(f"{rows} names, one per row of `embeddings`", f"{count}")
     return {"embeddings": embeddings, "keys": _read_names(names, size)}
 
 

@@ -265,7 +265,7 @@ def help_text(program: str) -> str:
         lines += ["", f"{group}:"]
         for option in OPTIONS.values():
             lines += _help_of(option) if option.group == group else []
-    lines += ["", "--flagfile=FILE reads flags from a file, one a line."]
+    lines += ["", "--flagfile=FILE reads flags from a file, one per line."]
     return "\n".join(lines)
 
 

@@ -52,9 +52,9 @@ class Backbone(NamedTuple):
       embed: maps pictures [n, S, S, 3] uint8, or a list of items, to [n, D] numbers.
       side: S; None if it takes items as they are.
       digest: SHA-256 of its weights and layers, or of the source of a callable.
-      preprocessing: in words.
-      in_graph: `embed` of tensors, for exports that take pictures; None if it is no
-        computation of TensorFlow's.
+      preprocessing: description in words.
+      in_graph: `embed` of tensors, for exports that take pictures; None if it does not
+        run in TensorFlow.
       held: objects of TensorFlow that have its variables.
     """
 

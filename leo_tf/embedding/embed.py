@@ -9,14 +9,11 @@ left_out.txt                   pictures that were left out, if any, and why
 Shapes: n pictures, D numbers a picture.
 """
 
-import contextlib
 import hashlib
-import io
 import os
 import pathlib
 import shutil
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,24 +22,26 @@ from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.feature_files import EMBEDDING_FILE, save_npz
 from leo_tf.data_pipeline.formats.names import index_classes
-from leo_tf.data_pipeline.formats.opening import open_input
-from leo_tf.data_pipeline.images.decoding import decode, say_bad
+from leo_tf.data_pipeline.images.decoding import say_bad
 from leo_tf.data_pipeline.images.pictures import Pictures
 from leo_tf.data_pipeline.images.worker import VERSION as DECODER_VERSION
 from leo_tf.data_pipeline.release_layout import SPLITS
-from leo_tf.embedding.backbones import Backbone, check_features
-from leo_tf.embedding.views import decoded_side, embed_views
+from leo_tf.embedding.backbones import Backbone
+from leo_tf.embedding.chunks import (
+    chosen_of,
+    chunks,
+    digest_of,
+    embed_chunks,
+    remove_outdated,
+)
 from leo_tf.environment import versions
-from leo_tf.errors import FlagError, InputError, quoted
+from leo_tf.errors import InputError, quoted
 from leo_tf.files import AnyPath, read_json, to_json, write_file
 
 SOURCES_FILE, LEFT_OUT_FILE = "sources.sha256", "left_out.txt"
 ALL = "all"  # stands for the splits if classes are divided later
 _PART, _JOB = ".part", "job.json"
 _MOST_JSON_BYTES = 1 << 20
-_BLOCK_BYTES = 1 << 20
-_BATCH = 64
-_CHUNK = 1024  # pictures per file of `.part`; redone after a kill
 
 
 def embed_pictures(
@@ -81,11 +80,11 @@ def embed_pictures(
         return _unchanged(found, job, pictures, directory, skip_bad)
     part = directory / _PART
     _begin(part, job, skip_bad)
-    _remove_outdated(part, pictures)
+    remove_outdated(part, pictures)
     bad: list[InputError] = []
     noted = bad if skip_bad else None
-    _embed_chunks(pictures, backbone, part, views, noted, check, console)
-    wanted, sizes = len(_chosen(pictures)), {}
+    embed_chunks(pictures, backbone, part, views, noted, check, console)
+    wanted, sizes = len(chosen_of(pictures)), {}
     for split in (ALL,) if ALL in (pictures.splits or ()) else SPLITS:
         table = _table(pictures, split, part, directory)
         save_npz(directory / f"{split}.npz", table)
@@ -118,7 +117,7 @@ def embedding_of(directory: AnyPath) -> dict[str, Any] | None:
     try:
         return dict(read_json(path, _MOST_JSON_BYTES))
     except (OSError, ValueError, TypeError) as error:
-        expected, hint = "what --mode=embed wrote", "Give another --features_dir."
+        expected, hint = "a directory of --mode=embed", "Give another --features_dir."
         raise InputError(str(path), expected, quoted(str(error)), hint) from error
 
 
@@ -170,7 +169,7 @@ def _check_sources(pictures: Pictures, directory: pathlib.Path) -> None:
     for name, item in zip(pictures.names, pictures.items):
         path = os.path.join(pictures.root, item)
         known = then.get(_escaped(name))
-        if known is not None and _digest_of(pictures.root, item) != known:
+        if known is not None and digest_of(pictures.root, item) != known:
             hint = f"Give another --features_dir, or remove {directory}."
             raise InputError(path, "the file as it was embedded", "another", hint)
 
@@ -178,7 +177,7 @@ def _check_sources(pictures: Pictures, directory: pathlib.Path) -> None:
 def _begin(part: pathlib.Path, job: dict[str, Any], skip_bad: bool) -> None:
     """Creates `.part`, or keeps it if it belongs to this job.
 
-    Of a job that left out bad pictures, it is kept only if they may be left out again.
+    If the job left out bad pictures, it is kept only if they may be left out again.
     """
     path = part / _JOB
     before = (False, True) if skip_bad else (False,)
@@ -188,160 +187,17 @@ def _begin(part: pathlib.Path, job: dict[str, Any], skip_bad: bool) -> None:
     write_file(path, known[-1])
 
 
-def _remove_outdated(part: pathlib.Path, pictures: Pictures) -> None:
-    """Removes chunks of files that were replaced since, so that they are redone."""
-    if pictures.images is not None or pictures.are_texts:
-        return
-    for path in sorted(part.glob("*.npz")):
-        arrays = _chunk(path)
-        items = [pictures.items[index] for index in arrays["indices"]]
-        for item, digest in zip(items, arrays["digests"]):
-            with contextlib.suppress(InputError):
-                if _digest_of(pictures.root, item) == digest.decode():
-                    continue
-            path.unlink()
-            break
-
-
 def _list_left_out(
     path: pathlib.Path, pictures: Pictures, part: pathlib.Path, bad: list[InputError]
 ) -> None:
     """Writes the names of pictures without features, and the known reasons."""
-    kept = np.concatenate([chunk["indices"] for chunk in _chunks(part)])
+    kept = np.concatenate([chunk["indices"] for chunk in chunks(part)])
     reasons = {error.where: f": {error}" for error in bad}
     lines = []
-    for index in sorted({*_chosen(pictures).tolist()} - {*kept.tolist()}):
+    for index in sorted({*chosen_of(pictures).tolist()} - {*kept.tolist()}):
         where = os.path.join(pictures.root, pictures.items[index])
         lines.append(f"{pictures.names[index]!a}{reasons.get(where, '')}\n")
     write_file(path, "".join(lines).encode())
-
-
-def _chosen(pictures: Pictures) -> np.ndarray:
-    """Returns the numbers of pictures whose classes are in a split."""
-    return np.flatnonzero((np.array(pictures.splits) != "")[pictures.labels])
-
-
-def _embed_chunks(pictures, backbone, part, views, bad, check, console) -> None:
-    """Writes the chunks that are missing."""
-    chosen = _chosen(pictures)
-    starts = [s for s in range(0, len(chosen), _CHUNK) if not _path(part, s).is_file()]
-    if not starts:
-        return
-    wanted = np.concatenate([chosen[s : s + _CHUNK] for s in starts])
-    held: list[tuple[np.ndarray, np.ndarray, list[str]]] = []
-    first, done, size = starts[0], len(chosen) - len(wanted), None
-    with console.progress("embedding", len(chosen), done, "pictures") as line:
-        # Batches end where chunks end, because their sizes divide.
-        for batch in _features(pictures, backbone, views, wanted, bad):
-            check()
-            if batch[1].shape[1] != (size := size or batch[1].shape[1]):
-                where = f"features of {backbone.name}"
-                received = f"D = {batch[1].shape[1]}"
-                raise InputError(where, f"D = {size} of all items", received)
-            start = int(np.searchsorted(chosen, batch[0][0])) // _CHUNK * _CHUNK
-            if held and start != first:
-                _write_chunk(_path(part, first), held)
-                held = []
-            first = start
-            held.append(batch)
-            line.advance(len(batch[0]))
-        if held:
-            _write_chunk(_path(part, first), held)
-
-
-def _features(
-    pictures, backbone, views, wanted, bad
-) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
-    """Yields numbers of pictures, their features [n, D] and digests of their files."""
-    for indices, items, digests in _read(pictures, backbone, views, wanted, bad):
-        if backbone.side is None:
-            features = backbone.embed(items)
-        else:
-            features = embed_views(backbone.embed, items, backbone.side, views)
-        features = check_features(features, len(indices), backbone.name)
-        kept = features.any(axis=1)
-        for index in indices[~kept]:
-            where = os.path.join(pictures.root, pictures.items[index])
-            error = InputError(where, "features that are not all zero", "zeros")
-            if bad is None:
-                raise error
-            bad.append(error)
-        if kept.any():
-            held = [digests[row] for row in np.flatnonzero(kept)]
-            yield indices[kept], features[kept], held
-
-
-def _read(pictures, backbone, views, wanted, bad) -> Iterator[tuple]:
-    """Yields numbers, inputs of the backbone, and digests of files or texts."""
-    if backbone.side is not None:
-        if pictures.are_texts:
-            expected = "module:callable, which gets texts, without --image_size"
-            raise FlagError("--backbone", expected, backbone.name)
-        side = decoded_side(backbone.side, views)
-        yield from decode(pictures, side, indices=wanted, bad=bad, batch_size=_BATCH)
-        return
-    for first in range(0, len(wanted), _BATCH):
-        indices, digests = [], []
-        for index in wanted[first : first + _BATCH]:
-            item = pictures.items[index]
-            try:
-                found = _text_digest if pictures.are_texts else _digest_of
-                digests.append(found(pictures.root, item))
-                indices.append(index)
-            except InputError as error:
-                if bad is None:
-                    raise
-                bad.append(error)
-        if indices:
-            items = [os.path.join(pictures.root, pictures.items[i]) for i in indices]
-            yield np.array(indices), items, digests
-
-
-def _text_digest(unused_root: str, text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _digest_of(root: str, item: str) -> str:
-    """Returns the digest of a file below `root`. InputError if it is no such file."""
-    path, sha = os.path.join(root, item), hashlib.sha256()
-    if root and os.path.commonpath([root, os.path.realpath(path)]) != root:
-        hint = "Copy what it leads to, or give a folder that holds both."
-        raise InputError(path, f"a file in {root}", "a link that leads out of it", hint)
-    with open_input(path) as file:
-        while block := file.read(_BLOCK_BYTES):
-            sha.update(block)
-    return sha.hexdigest()
-
-
-def _path(part: pathlib.Path, first: int) -> pathlib.Path:
-    return part / f"{first:09d}.npz"
-
-
-def _write_chunk(path, batches) -> None:
-    indices, features, digests = (list(each) for each in zip(*batches))
-    content = io.BytesIO()
-    np.savez(
-        content,
-        indices=np.concatenate(indices),
-        features=np.concatenate(features),
-        digests=np.array([digest for each in digests for digest in each], "S64"),
-    )
-    write_file(path, content.getbuffer())
-
-
-def _chunks(part: pathlib.Path) -> Iterator[dict[str, np.ndarray]]:
-    for path in sorted(part.glob("*.npz")):
-        yield _chunk(path)
-
-
-def _chunk(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        hint = "Remove it: it is made again."
-        received = quoted(str(error))
-        raise InputError(str(path), "features so far", received, hint) from error
 
 
 def _table(
@@ -349,16 +205,16 @@ def _table(
 ) -> EmbeddingTable:
     """Returns the table of a split, whose features stay in a file of `.part`."""
     none = np.zeros(0, np.int64)
-    indices = np.concatenate([none, *(chunk["indices"] for chunk in _chunks(part))])
+    indices = np.concatenate([none, *(chunk["indices"] for chunk in chunks(part))])
     kept = np.isin(indices, pictures.of_split(split))
     if not kept.any():
         received = "none that can be read"
         raise InputError(f"{pictures.source}: {split}", "pictures", received)
-    size = next(_chunks(part))["features"].shape[1]
+    size = next(chunks(part))["features"].shape[1]
     path, shape = part / f"{split}.npy", (int(kept.sum()), size)
     rows = np.lib.format.open_memmap(path, "w+", np.float32, shape)
     first = 0
-    for chunk in _chunks(part):
+    for chunk in chunks(part):
         mine = chunk["features"][np.isin(chunk["indices"], indices[kept])]
         rows[first : first + len(mine)] = mine
         first += len(mine)
@@ -375,7 +231,7 @@ def _sources(pictures: Pictures, part: pathlib.Path) -> bytes:
     names = [_escaped(name) for name in pictures.names]
     lines = [
         "\\" * ("\\" in names[index]) + f"{digest.decode()}  {names[index]}\n"
-        for chunk in _chunks(part)
+        for chunk in chunks(part)
         for index, digest in zip(chunk["indices"], chunk["digests"])
     ]
     return "".join(lines).encode()

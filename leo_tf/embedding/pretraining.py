@@ -1,13 +1,13 @@
 """Trains a backbone to classify the training classes, with Keras's `fit`.
 
-state.E.weights.h5    weights and optimiser after epoch E, but the last: what resumes
+state.E.weights.h5    weights and optimiser after epoch E, for resuming; not the last
 backbone.keras        pictures -> features, when all epochs are done
 
 Shapes: n pictures, H pixels a side as they are stored, S as the network gets them.
 
 Source of the recipe: arXiv:1807.05960 on pre-training, and what it builds on, Qiao et
-al., 2018 (arXiv:1706.03466). Which of its numbers the paper states, and which are
-ours, docs/pictures.md says.
+al., 2018 (arXiv:1706.03466). docs/pictures.md says which numbers are the paper's and
+which are ours.
 """
 
 import contextlib
@@ -219,7 +219,7 @@ class _Follow(keras.callbacks.Callback):
     """Seeds each epoch, shows progress, and saves the state after it.
 
     Keras's BackupAndRestore writes weights and epoch into two files one after the
-    other: a kill between them trains an epoch twice without a word.
+    other: if killed in between, it silently trains an epoch twice.
     """
 
     def __init__(self, directory, epoch, recipe, steps, done, console):
@@ -273,7 +273,7 @@ def remove_states(directory: pathlib.Path, but: pathlib.Path | None = None) -> N
 
 
 def has_begun(directory: pathlib.Path) -> bool:
-    """Tells whether an epoch has ended there."""
+    """Returns whether an epoch has ended in the directory."""
     return bool(_states(directory))
 
 

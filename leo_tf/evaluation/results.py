@@ -84,7 +84,7 @@ def remark(share_not_finite: float) -> str:
     """Returns the remark beside a result with many non-finite steps, or ""."""
     if share_not_finite <= _FEW:
         return ""
-    return f" ({100 * share_not_finite:.0f} % of steps not finite)"
+    return f" ({100 * share_not_finite:.0f} % of steps non-finite)"
 
 
 def results_of(

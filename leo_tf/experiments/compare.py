@@ -102,7 +102,7 @@ def compare(
     with opened(config, methods, workdir, open_set=open_set, **options) as job:
         found = _kept(job) if keep and not open_set else None
         if found is not None:
-            console.say("The comparison is done: nothing of it has changed.")
+            console.say("The comparison is finished already; nothing has changed.")
             return found
         ended = job.group.train_all(planned(job))
         return concluded(job, ended, open_set)

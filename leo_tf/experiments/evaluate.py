@@ -100,7 +100,7 @@ def test_run(run: Run, split: Split) -> None:
     best, state = run.restore_best(), run.state
     run.results = _test(run, split, best, state.share_not_finite)
     if remark(state.share_not_finite):
-        many = f"{state.non_finite} of {state.step} training steps were not finite."
+        many = f"{state.non_finite} of {state.step} training steps were non-finite."
         run.console.warn(f"{many} {state.advice(run.config)}")
     more = {
         "test": dataset.evaluation_shape(run.config, split),

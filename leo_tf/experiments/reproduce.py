@@ -154,7 +154,7 @@ def _published(config: Config) -> tuple[tuple[Accuracy, ...], str]:
     differences = preset.config().differences(config)
     names = [name for name, _, _ in differences if name not in _NO_MATTER]
     if any(name in _SAME_TASK for name in names):
-        return (), f"Numbers published for {preset.name} are of other episodes or data."
+        return (), f"Numbers published for {preset.name} have other episodes or data."
     if not names:
         return preset.expected, ""
     typed = ", ".join(f"--{name}" for name in names)

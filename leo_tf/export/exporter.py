@@ -147,7 +147,7 @@ def version_path(export_dir: AnyPath, version: int | None = None) -> pathlib.Pat
         version = _newest(export_dir) + 1
     path = pathlib.Path(export_dir, str(version))
     if os.path.lexists(path):
-        raise _taken(path, "Without the flag the next number is taken.")
+        raise _taken(path, "Without the flag the next number is used.")
     return path
 
 

@@ -50,7 +50,7 @@ def check_labels(
     request = require(request, tf.equal(tf.size(shape), 1), message, shape)
     request["labels"] = tf.ensure_shape(request["labels"], [None])
     count = tf.size(request["labels"])
-    message = f"labels: expected {{}} labels, one a row of `{field}`, received {{}}"
+    message = f"labels: expected {{}} labels, one per row of `{field}`, received {{}}"
     request = require(request, tf.equal(count, rows), message, rows, count)
     return _check_classes(request, limits)
 

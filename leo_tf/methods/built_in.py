@@ -1,6 +1,6 @@
 """Registry entries of this package: LEO, its ablations, and other methods.
 
-In the order of the paper's table 2, with what it lacks before.
+They are in the order of the paper's table 2, after methods that it lacks.
 """
 
 import dataclasses
@@ -168,7 +168,7 @@ BUILT_IN: Mapping[str, Method] = {
     ),
     "distribution_calibration": _untrained(
         "Distribution calibration",
-        "logistic regression, with samples as the nearest training classes scatter",
+        "logistic regression with samples drawn like the nearest training classes",
         _make_distribution_calibration,
         knows_classes=True,
         chosen=("logistic_strength", "score_scale"),
@@ -181,16 +181,16 @@ BUILT_IN: Mapping[str, Method] = {
         "assignment_sharpness",
     ),
     "bd_cspn": _transductive(
-        "BD-CSPN", "nearest mean by cosine, rectified by sure queries", "BDCSPN"
+        "BD-CSPN", "nearest mean by cosine, rectified by confident queries", "BDCSPN"
     ),
     "laplacian_shot": _transductive(
         "LaplacianShot",
-        "nearest rectified mean, alike for queries that are neighbours",
+        "nearest rectified mean, equal for neighbouring queries",
         "LaplacianShot",
         "laplacian_weight",
     ),
     "pt_map": _transductive(
-        "PT-MAP", "means moved by a transport of as many queries to each", "PTMAP"
+        "PT-MAP", "means moved by optimal transport, equally many queries each", "PTMAP"
     ),
     "protonet": _learned_head(
         "Prototypical network",
@@ -224,7 +224,7 @@ BUILT_IN: Mapping[str, Method] = {
     ),
     "leo_random_prior": _leo(
         "LEO (random prior)",
-        "LEO without encoder: latents begin as draws from N(0, 1)",
+        "LEO without encoder: latents start as draws from N(0, 1)",
         ("kl_weight", "encoder_penalty_weight"),
         random_prior=True,
     ),

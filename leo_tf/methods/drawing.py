@@ -1,6 +1,6 @@
-"""Settings for the trials of a search, drawn by Optuna.
+"""Draws settings for the trials of a search, with Optuna.
 
-It is the extra `search`, and imported when a trial is drawn.
+Optuna is the extra `search`, and is imported when a trial is drawn.
 """
 
 import contextlib
@@ -15,19 +15,19 @@ from leo_tf.methods.settings import LINEAR, ranges
 from leo_tf.methods.variants import variant_named
 
 SAMPLERS = ("random", "tpe", "qmc")
-# So many trials are drawn by TPE from what those before came to, whatever --jobs is.
+# Trials that TPE draws at a time from earlier results, whatever --jobs is.
 BATCH = 4
-# Those before are too few to draw anything from.
+# The first trials are random, because TPE needs earlier results.
 _RANDOM_FIRST = 8
 _DIGITS = 3
 
 
 def check_installed(sampler: str) -> None:
-    """Refuses a search where what draws its trials is missing: FlagError."""
+    """Raises a FlagError if a package that draws the trials is not installed."""
     needed = ["optuna", *(["scipy"] if sampler == "qmc" else [])]
     for name in needed:
         if importlib.util.find_spec(name) is None:
-            hint = "pip install 'leo-tf[search]' brings it."
+            hint = "pip install 'leo-tf[search]' installs it."
             where = "--sampler=qmc" if name == "scipy" else "--mode=search"
             expected = f"the package {name}, to draw trials with"
             raise FlagError(where, expected, "none", hint)
@@ -42,15 +42,18 @@ def draw(
 ) -> list[dict[str, float]]:
     """Draws the settings of trials 1, 2, ... of a method, or METHOD@TRANSFORM.
 
-    With "random" and "qmc" they depend on (seed, number) alone, so that a search can be
-    made longer; with "tpe" on `known` too. With "random", a method and its ablations,
-    and the same method on several transforms, get the same: no luck is between them.
+    With "random" and "qmc" they depend on (seed, number) only, so that a search can be
+    extended; with "tpe" they depend on `known` too. With "random", a method, its
+    ablations, and the same method on several transforms get the same draws, so that
+    chance does not favour one of them.
 
     Args:
-      sampler: of `SAMPLERS`.
-      numbers: of the trials that are wanted.
-      known: of "tpe": settings of those before, and what they came to; None for one
-        that diverged.
+      name: METHOD or METHOD@TRANSFORM.
+      sampler: one of `SAMPLERS`.
+      seed: seed of the draws.
+      numbers: numbers of the requested trials.
+      known: for "tpe", settings and result of each earlier trial; None as the result
+        of a diverged one.
     """
     import optuna
 
@@ -91,7 +94,7 @@ def _asked(optuna, sampler, seed, numbers, space, known) -> list[dict[str, Any]]
 
 
 def _seed(seed: int, number: int) -> int:
-    """A seed of 32 bits, as the samplers take, for each trial."""
+    """Returns a seed of 32 bits, which the samplers accept, for a trial."""
     from numpy.random import SeedSequence
 
     return int(SeedSequence([seed % 2**64, number]).generate_state(1)[0])
@@ -117,7 +120,7 @@ def _rounded(value: float, limits: tuple[float, float]) -> float:
 def frozen(
     settings: Mapping[str, float], value: float | None, space: Mapping[str, Any]
 ) -> Any:
-    """Returns Optuna's record of a trial that ended; it diverged if it has no value."""
+    """Returns Optuna's record of an ended trial; without a value, it diverged."""
     import optuna
 
     ended = optuna.trial.TrialState.COMPLETE
@@ -132,7 +135,7 @@ def frozen(
 def containing(
     settings: Mapping[str, float], space: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns the distributions of settings, made wider where one is beyond its own."""
+    """Returns distributions of settings, widened to include the given values."""
     distributions = {}
     for name, mine in settings.items():
         like = space[name]
@@ -146,7 +149,7 @@ def containing(
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """A context without what Optuna says of its own parts, by log and by warning."""
+    """Hides Optuna's log messages and its warnings about experimental features."""
     import optuna
 
     before = optuna.logging.get_verbosity()

@@ -51,7 +51,7 @@ def register_method(
     if not isinstance(name, str) or not name.isidentifier():
         raise FlagError(where, "a name of letters, digits and _", "another")
     if name in BUILT_IN or (name in _methods and not replace):
-        hint = "Choose another; what was registered may be replaced by `replace=True`."
+        hint = "Choose another, or replace a registered one with `replace=True`."
         raise FlagError(where, "a name that is not taken", "one of `METHODS`", hint)
     _methods[name] = as_method(method, where)
 
@@ -78,7 +78,7 @@ def method_named(name: str) -> Method:
         expected = f"one of {', '.join(METHODS)}, package.module:Class"
         expected += f" or {_SKLEARN}package.module.Class"
         hint = "`register_method` adds a name in the process that calls it: for worker "
-        hint += "processes, name the class, or take jobs=0."
+        hint += "processes, name the class, or use jobs=0."
         raise FlagError("--method", expected, quoted(name), hint)
     try:
         module = importlib.import_module(point.module)
@@ -108,8 +108,8 @@ def with_transform(config: Config) -> Config:
     if not own:
         return config
     if given not in ("none", own):
-        hint = "--method=centroid takes any."
-        expected = f"{own}, which {config.methods.method} is made of"
+        hint = "--method=centroid accepts any transform."
+        expected = f"{own}, which is part of {config.methods.method}"
         raise FlagError("--feature_transform", expected, given, hint)
     return config.replace(feature_transform=own)
 
@@ -253,20 +253,20 @@ def check(config: Config) -> None:
     check_is_config(config)
     method, episodes = method_of(config), config.episodes
     if method.keeps_way and isinstance(episodes.way, str):
-        expected = f"one number for {method.title}, which is trained for that"
+        expected = f"one number, because {method.title} has a fixed way"
         raise FlagError("--way", expected, episodes.way)
     if method.keeps_way and episodes.evaluation_way != episodes.way:
         hint = (
-            f"{method.title} learns where each class of an episode starts from, so "
-            "there is no start for another number of them."
+            f"{method.title} learns initial parameters for each class, so the "
+            "number of classes is fixed."
         )
         expected, received = f"{episodes.way}, as --way", str(episodes.evaluation_way)
         raise FlagError("--test_way", expected, received, hint)
     if config.run.mixed_precision and config.data.dtype != "float32":
-        expected = "--dtype=float32: it takes the products from there to bfloat16"
+        expected = "--dtype=float32, because it turns float32 into bfloat16"
         raise FlagError("--mixed_precision", expected, f"--dtype={config.data.dtype}")
     if config.run.mixed_precision and not method.mixed_precision:
-        expected = "LEO or one of its ablations, which are made of products"
+        expected = "LEO or one of its ablations"
         raise FlagError("--mixed_precision", expected, config.methods.method)
     _check_features(config)
     if config.methods.ensemble != "none":
@@ -296,9 +296,8 @@ def _check_features(config: Config) -> None:
             is_power = name == "feature_power"
             usual = "1" if is_power else "none"
             expected = f"{usual} with --feature_transform={kind}, as {method} has"
-            hint = (
-                "--feature_transform=center changes least besides." if is_power else ""
-            )
+            mildest = "Use --feature_transform=center, which changes little else."
+            hint = mildest if is_power else ""
             raise FlagError(f"--{name}", expected, f"{given[name]:g}", hint)
     if kind != "none" and config.run.strategy == "multi_worker":
         expected = "none with --strategy=multi_worker, whose machines would each fit it"

@@ -62,8 +62,8 @@ def variant_named(name: str) -> Variant:
         raise FlagError(where, expected, quoted(transform))
     own = METHODS[method].feature_transform if method in METHODS else ""
     if mark and own:
-        hint = f"centroid{_MARK}{transform} takes any."
-        expected = f"{method} alone, which is made of {own}"
+        hint = f"Use centroid{_MARK}{transform} instead."
+        expected = f"{method} alone, which includes {own}"
         raise FlagError(where, expected, f"{_MARK}{transform}", hint)
     return Variant(method, transform)
 

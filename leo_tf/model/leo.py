@@ -31,7 +31,7 @@ def first_inner_lr(config: ModelConfig, embedding_size: int) -> float:
     The release's 1, for D from 64 on. Below, sqrt(D / 64): a small D makes for large
     entries of the decoder's kernel, and then a step of 1 takes the weights' stddev, an
     exponential of the latents, beyond all numbers. At D = 8, and with the defaults, 97
-    of 100 training steps were not finite. docs/parity.md has the measurements.
+    of 100 training steps were non-finite. docs/parity.md has the measurements.
     """
     if config.inner_lr_init is not None:
         return config.inner_lr_init

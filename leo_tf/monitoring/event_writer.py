@@ -145,7 +145,7 @@ class EventWriter:
         # ValueError: text that is not UTF-8, such as a path of the command line.
         except (OSError, ValueError, ImportError, tf.errors.OpError) as error:
             self.is_broken = True
-            logging.warning("TensorBoard gets nothing more from this run: %s", error)
+            logging.warning("TensorBoard gets no more data from this run: %s", error)
 
     def _show(self, run, step, summaries: Iterable):
         # Event files are TFRecords of events. `tf.summary` would take thirty times as

@@ -92,7 +92,7 @@ class TrainingMonitor:
             scalars[BEST_ACCURACY] = state.best_accuracy
         self.monitor.scalars("validation", state.step, scalars)
         if remark(state.share_not_finite):
-            many = f"**{state.non_finite} of {state.step} steps were not finite.**"
+            many = f"**{state.non_finite} of {state.step} steps were non-finite.**"
             text = f"{many} {state.advice(self.config)}"
             self.monitor.texts({"steps_not_finite": text}, state.step)
         now = self._snapshot()

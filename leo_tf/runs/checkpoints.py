@@ -141,7 +141,7 @@ class Checkpoints:
         received = "only damaged ones" if damaged else self._traces()
         if received:
             where, expected = str(self.directory), "a whole checkpoint"
-            hint = "Restore the directory from a copy, or train into another --workdir."
+            hint = "Restore the directory from a backup, or use another --workdir."
             raise CheckpointError(where, expected, received, hint)
         return None
 

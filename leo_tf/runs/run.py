@@ -300,7 +300,7 @@ def open_run(
         run.newest = run.checkpoints.newest(console.warn)
         if run.newest:
             if run.newest.step > config.run.num_steps:
-                expected = f"{run.newest.step} or more: so many steps are done"
+                expected = f"{run.newest.step} or more, the steps already done"
                 raise FlagError("--num_steps", expected, str(config.run.num_steps))
             if config.run.jit == "auto":  # as the run began, whatever its length
                 run.jit = run.newest.entry("jit", bool)

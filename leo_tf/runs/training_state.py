@@ -156,7 +156,7 @@ class TrainingState:
         return text + self._not_finite()
 
     def _not_finite(self) -> str:
-        return f"  {self.non_finite} steps not finite" if self.non_finite else ""
+        return f"  {self.non_finite} non-finite steps" if self.non_finite else ""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "TrainingState":

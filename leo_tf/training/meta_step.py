@@ -1,6 +1,6 @@
 """The outer loop: one meta-step on a meta-batch of episodes.
 
-Nested GradientTapes: the outer one here, the inner ones in `adaptation.py`.
+Nested GradientTapes: the outer one here, the inner ones in `inner_loop.py`.
 Shapes: B tasks in the meta-batch, N way, Q queries per class.
 """
 

@@ -180,7 +180,10 @@ def test_data_that_has_splits_is_not_split_again(tmp_path):
 def test_settings_that_contradict_each_other_are_refused(one_file):
     for settings, said in (
         ({"val_classes": 2, "class_split": ".6,.2,.2"}, "--val_classes: expected 0"),
-        ({"val_classes": 2, "class_folds": 3, "fold": 1}, "--class_folds makes a val"),
+        (
+            {"val_classes": 2, "class_folds": 3, "fold": 1},
+            "--class_folds makes a val split",
+        ),
         ({"fold": 1}, "--fold: expected --class_folds"),
         ({"fold": 1, "class_split": ".6,.2,.2"}, "--fold: expected --class_folds"),
     ):

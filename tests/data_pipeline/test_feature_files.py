@@ -134,7 +134,7 @@ def test_a_missing_file_and_a_directory_are_refused(tmp_path):
 
 def test_the_number_of_keys_must_be_that_of_the_rows(tmp_path):
     path = _write_pickle(tmp_path / "a.pkl", keys=_KEYS[:2])
-    assert "`keys`: 3 names, one a row of `embeddings`, received 2" in _refused(path)
+    assert "`keys`: 3 names, one per row of `embeddings`, received 2" in _refused(path)
 
 
 _NAMES = st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=5)

@@ -103,7 +103,7 @@ def answer_one(
 
 def _class_of(name: str, where: str) -> Any:
     if importlib.util.find_spec("sklearn") is None:
-        hint = "pip install 'leo-tf[sklearn]' brings it."
+        hint = "pip install 'leo-tf[sklearn]' installs it."
         raise FlagError(where, "scikit-learn", "no such package", hint)
     module, _, attribute = name.rpartition(".")
     try:

@@ -85,7 +85,7 @@ def test_the_lines_for_json_make_a_file_that_is_read(tmp_path):
         ("a", b"PAR1\x15", "Parquet", "read_parquet("),
         ("a", b"\x1f\x8b\x08\0", "compressed", "Unpack it"),
         ("a", b"version https://git-lfs.github.com/spec/v1\n", "LFS", "git lfs pull"),
-        ("a.npz", b"\n<!DOCTYPE html>\n<html>", "web page", "Download the file again"),
+        ("a.npz", b"\n<!DOCTYPE html>\n<html>", "web page", "Download it again"),
         ("a", b"", "an empty file", "run it again"),
         ("a", b"\x01\x02\x03", "begins with", "np.savez(path"),
     ],

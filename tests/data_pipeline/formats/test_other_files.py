@@ -71,7 +71,7 @@ def test_labels_that_are_missing_doubled_or_too_few_are_refused(tmp_path):
     for text, said in (("a\nb\n", "received 2"), ("a\n" * 99, "received 7 or more")):
         (tmp_path / "y.txt").write_text(text)
         assert (
-            f"y.txt: expected 6 labels, one a row of the features, {said}"
+            f"y.txt: expected 6 labels, one per row of the features, {said}"
             in refused(tmp_path / "X.npy")
         )
 

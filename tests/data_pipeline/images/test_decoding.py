@@ -109,7 +109,7 @@ def test_every_bad_file_is_skipped_named_and_counted(odd_folder, capsys):
     assert names == {*hostile_files(), "bomb.png", "pipe.jpg", "link.jpg", "up"}
     say_bad(bad, len(pictures.items), console)
     lines = capsys.readouterr().err.splitlines()
-    assert "1 files are no pictures" in lines[0] and "'cat/notes.txt'" in lines[0]
+    assert "1 files skipped, not pictures" in lines[0] and "'cat/notes.txt'" in lines[0]
     assert lines[1] == f"left out {len(bad)} of {len(pictures.items)} pictures:"
     assert len(lines) == 2 + len(bad) and all(str(odd_folder) in s for s in lines[2:])
 

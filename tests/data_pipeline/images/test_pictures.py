@@ -81,7 +81,7 @@ def test_what_is_passed_over_is_said(make, capsys):
     folder = make("loose.jpg", "cat/1.jpg", "cat/notes.txt", "cat/Thumbs.db")
     assert found(find_pictures(folder, Console())) == {"cat/1.jpg": "cat"}
     said = capsys.readouterr().err
-    assert "3 files are no pictures, or in no class" in said
+    assert "3 files skipped, not pictures or in no class" in said
     assert "'cat/Thumbs.db', 'cat/notes.txt', 'loose.jpg'" in said
 
 
@@ -139,7 +139,7 @@ def test_a_file_without_lines_is_not_read_whole(tmp_path):
 
 
 def test_a_path_of_nothing_is_told_what_may_be_there(tmp_path):
-    assert "none: expected a folder of a folder for each class" in refused(
+    assert "none: expected a folder with one folder per class" in refused(
         tmp_path / "none"
     )
 

@@ -405,7 +405,7 @@ def test_neither_settings_of_others_nor_the_lack_of_a_temporary_directory_do_har
 def test_without_tensorboard_a_run_warns_once_and_shows_nothing(bare):
     workdir, done = bare
     warnings = [line for line in done.stderr.splitlines() if "TensorBoard" in line]
-    assert len(warnings) == 1 and "nothing more from this run" in warnings[0]
+    assert len(warnings) == 1 and "no more data from this run" in warnings[0]
     assert not list((workdir / "events").rglob("*tfevents*"))
     assert (workdir / "results.json").exists()
     assert (workdir / "checkpoints/step-00000004/manifest.json").exists()

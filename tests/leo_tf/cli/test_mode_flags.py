@@ -143,8 +143,11 @@ def test_what_to_compare_is_some_methods_each_once(refusal):
         ("ridge@pca", "none, center, within, lda, soft, received 'pca'."),
         ("ridge@", "none, center, within, lda, soft, received ''."),
         ("ridge@lda@soft", "received 'lda@soft'."),
-        ("lda@soft", "expected lda alone, which is made of lda, received @soft. cent"),
-        ("simpleshot@center", "expected simpleshot alone, which is made of center, "),
+        (
+            "lda@soft",
+            "expected lda alone, which includes lda, received @soft. Use cent",
+        ),
+        ("simpleshot@center", "expected simpleshot alone, which includes center, "),
     ],
 )
 def test_a_transform_that_a_method_cannot_stand_on_is_refused_by_its_name(

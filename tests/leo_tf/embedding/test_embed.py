@@ -12,7 +12,7 @@ from PIL import Image
 
 from leo_tf.data_pipeline.feature_files import load
 from leo_tf.data_pipeline.images.pictures import find_pictures
-from leo_tf.embedding import embed as module
+from leo_tf.embedding import chunks as module
 from leo_tf.embedding.backbones import Backbone
 from leo_tf.embedding.embed import embed_pictures
 from leo_tf.embedding.views import decoded_side, embed_views

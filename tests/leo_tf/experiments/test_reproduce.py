@@ -148,7 +148,7 @@ def test_published_numbers_stand_beside_runs_of_their_preset_alone():
         {"method": "maml"},
     ):
         accuracies, note = reproduce._published(config.replace(**other))
-        assert accuracies == () and "mini_1shot are of other" in note
+        assert accuracies == () and "mini_1shot have other" in note
 
 
 def test_a_method_without_training_has_no_steps_to_select(

@@ -66,8 +66,8 @@ def of_rows(count, labels):
 LABEL_CASES = [
     ({"labels": LABELS[np.newaxis]}, "expected shape [S], received shape [1 6]"),
     ({"labels": 1}, "expected shape [S], received shape []"),
-    ({"labels": LABELS[1:]}, "expected 6 labels, one a row of `support`, received 5"),
-    ({"labels": [0, 1] * 4}, "expected 6 labels, one a row of `support`, received 8"),
+    ({"labels": LABELS[1:]}, "expected 6 labels, one per row of `support`, received 5"),
+    ({"labels": [0, 1] * 4}, "expected 6 labels, one per row of `support`, received 8"),
     ({"labels": [0, 0, 1, -1, 2, 2]}, "from 0 to 3, received -1 in row 3"),
     ({"labels": [0, 0, 1, 1, 2, 4]}, "from 0 to 3, received 4 in row 5"),
     ({"labels": [2**63 - 1, 0, 1, 1, 2, 4]}, "received 9223372036854775807 in row 0"),

@@ -340,7 +340,7 @@ def test_a_method_may_be_defined_by_its_transform(
     )
     soft = ["--feature_transform=soft", "--quiet"]
     assert train(tmp_path / "soft", f"--method={method}", *soft) == 2
-    assert f"expected {kind}, which {method} is made of" in capsys.readouterr().err
+    assert f"expected {kind}, which is part of {method}" in capsys.readouterr().err
 
 
 def test_seeds_are_reproduced_on_the_features_that_were_selected(tmp_path, quick_jobs):

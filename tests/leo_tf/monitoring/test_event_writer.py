@@ -126,7 +126,7 @@ def test_where_no_event_file_can_be_made_it_warns_once_and_goes_on(tmp_path, cap
     with caplog.at_level(logging.WARNING):
         use(EventWriter(tmp_path / "events"))
     [warning] = caplog.records
-    assert "TensorBoard gets nothing more from this run" in warning.getMessage()
+    assert "TensorBoard gets no more data from this run" in warning.getMessage()
 
 
 def test_a_file_that_may_not_grow_costs_the_events_and_not_the_run(tmp_path, caplog):
@@ -141,7 +141,7 @@ def test_a_file_that_may_not_grow_costs_the_events_and_not_the_run(tmp_path, cap
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     [warning] = caplog.records
-    assert "TensorBoard gets nothing more" in warning.getMessage()
+    assert "TensorBoard gets no more data" in warning.getMessage()
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_text_that_is_no_utf8_costs_the_events_and_not_the_run(tmp_path, caplog)
         monitor.texts({"command_line": "python \udcff/run_leo.py"})
         use(monitor)
     [warning] = caplog.records
-    assert "TensorBoard gets nothing more" in warning.getMessage()
+    assert "TensorBoard gets no more data" in warning.getMessage()
 
 
 @pytest.mark.usefixtures("quick_job")

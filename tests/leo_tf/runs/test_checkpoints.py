@@ -164,7 +164,7 @@ def test_a_run_whose_checkpoints_are_gone_is_an_error_and_never_a_fresh_start(
     (tmp_path / trace).write_text("{}")
     if is_emptied:
         (checkpoints.directory / "unfinished-step-00000010").mkdir(parents=True)
-    with pytest.raises(CheckpointError, match="train into another --workdir") as caught:
+    with pytest.raises(CheckpointError, match="use another --workdir") as caught:
         checkpoints.newest(unexpected, set_aside=True)
     assert caught.value.received == f"none, though there is {tmp_path / trace}"
 

@@ -119,7 +119,7 @@ def test_a_newer_version_goes_on_from_the_same_examples(taught, tmp_path):
         copied(taught, tmp_path, 3, pictures=pictures | {"weights": "another"})
         page.until(lambda: connected_version(address) == 3)
         page.draw("#ask-pad", by_hand(STROKES[1], rng))
-        page.until(lambda: "reload this page" in page.said())
+        page.until(lambda: "Reload this page" in page.said())
 
 
 def test_of_a_model_of_so_many_classes_no_others_are_asked_for(taught, tmp_path):

@@ -112,13 +112,13 @@ def test_a_result_of_many_steps_not_finite_says_so_wherever_it_is_shown(
     share = run.results.share_not_finite
     assert share > 0.5 and "lower --inner_lr_init" in capsys.readouterr().err
     rows = report.terminal(run.results)[1].rows
-    assert rows[0][0] == f"LEO ({100 * share:.0f} % of steps not finite)"
+    assert rows[0][0] == f"LEO ({100 * share:.0f} % of steps non-finite)"
     saved = json.loads((tmp_path / "results.json").read_text())
     assert saved["share_not_finite"] == share
     assert leo_tf.evaluate(tmp_path).share_not_finite == share
     [text] = event_files.read(tmp_path / "events")["steps_not_finite"].values()
-    assert "of 8 steps were not finite" in str(text)
+    assert "of 8 steps were non-finite" in str(text)
 
 
 def test_a_few_steps_not_finite_are_no_remark():
-    assert remark(0.02) == "" and remark(0.021) == " (2 % of steps not finite)"
+    assert remark(0.02) == "" and remark(0.021) == " (2 % of steps non-finite)"

@@ -122,8 +122,8 @@ def test_steps_that_are_not_finite_are_counted_shown_and_survived(make_trainer):
     line = Line()
     trainer = run(make_trainer(broken_steps=(2, 6, 7)), line)
     assert trainer.state.non_finite == 3
-    assert line.details[-1].endswith("3 steps not finite")
-    assert "not finite" not in line.details[0]
+    assert line.details[-1].endswith("3 non-finite steps")
+    assert "non-finite" not in line.details[0]
     assert trainer.checkpoints.load(12).manifest["progress"]["non_finite"] == 3
     assert all(math.isfinite(r["train_loss"]) for r in trainer.state.history), (
         "means are of finite steps"

@@ -11,7 +11,7 @@ import { beginTeaching } from "./teaching.js";
 import { failed, retried } from "./work.js";
 
 begin().catch((error) => {
-  $("model").textContent = "Nothing is known of the model.";
+  $("model").textContent = "The model is unknown.";
   failed(error);
 });
 

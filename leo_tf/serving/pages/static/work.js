@@ -75,7 +75,7 @@ async function renew(version, { message }) {
   if (now.version === version) throw new Refusal(message);
   const kind = ({ embedding_size, pictures }) => `${embedding_size} ${pictures?.weights}`;
   if (kind(now) !== kind(state.model)) {
-    throw new Refusal("The server has another model now, whose features are others: reload this page to teach that.");
+    throw new Refusal("The server now has a model with other features. Reload this page to use it.");
   }
   if (now.version === state.model.version) return;
   state.model = now;
