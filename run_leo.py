@@ -1,8 +1,6 @@
 """Trains and evaluates LEO: `python run_leo.py --help`."""
 
-import sys
-
-from leo_tf.cli.main import main
+from leo_tf.cli.main import command
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    command()

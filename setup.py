@@ -95,5 +95,5 @@ setuptools.setup(
         # What benchmarks/peers_speed.py compares with.
         "peers": ["jax>=0.6", "optax>=0.2.3", "torch>=2.4"],
     },
-    entry_points={"console_scripts": ["leo-tf = leo_tf.cli.main:main"]},
+    entry_points={"console_scripts": ["leo-tf = leo_tf.cli.main:command"]},
 )

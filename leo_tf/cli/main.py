@@ -1,5 +1,6 @@
 """The command line: runs one job of `jobs`, and prints errors in one line."""
 
+import atexit
 import contextlib
 import errno
 import importlib.util
@@ -9,7 +10,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from leo_tf.cli import streams
 from leo_tf.cli.flags import RunOptions, parse
@@ -77,6 +78,22 @@ def main(argv: list[str] | None = None) -> int:
         streams.flush_output()
         streams.say(f"{traceback.format_exc() if debug else ''}error: {mistake}")
         return mistake.exit_code
+
+
+def command() -> NoReturn:
+    """Runs the command line of this process, and ends it.
+
+    Python takes a second to unload TensorFlow, so a successful command ends without,
+    after all exit handlers. With other workers it does not: they may still need it.
+    """
+    status = main()
+    if status == 0 and "tensorflow" in sys.modules and "TF_CONFIG" not in os.environ:
+        atexit._run_exitfuncs()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(0)
+    sys.exit(status)
 
 
 def _mistake(error: Exception) -> LeoError | None:
@@ -154,4 +171,4 @@ def _do_without_settings_of_others() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

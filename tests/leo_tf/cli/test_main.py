@@ -265,7 +265,29 @@ def test_the_script_and_the_console_command_are_the_same_main(monkeypatch, capsy
     with pytest.raises(SystemExit) as caught:
         runpy.run_path(str(ROOT / "run_leo.py"), run_name="__main__")
     assert caught.value.code == 2
-    assert '"leo-tf = leo_tf.cli.main:main"' in (ROOT / "setup.py").read_text()
+    assert '"leo-tf = leo_tf.cli.main:command"' in (ROOT / "setup.py").read_text()
+
+
+def test_a_command_ends_after_its_exit_handlers_without_unloading_tensorflow():
+    code = """
+import atexit, sys, types
+from leo_tf.cli import main
+sys.modules["tensorflow"] = types.ModuleType("tensorflow")
+class Slow:
+    def __del__(self, print=print): print("unloaded", flush=True)
+main.slow = Slow()
+atexit.register(print, "handled")
+main.main = lambda: print("done") or int(sys.argv[1])
+main.command()
+"""
+    for status, printed in ((0, "done handled"), (3, "done handled unloaded")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(status)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        assert done.returncode == status and done.stdout.split() == printed.split()
 
 
 def test_what_libraries_print_while_loading_is_hidden_unless_loading_fails(capfd):
