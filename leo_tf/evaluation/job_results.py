@@ -57,7 +57,7 @@ class Row(NamedTuple):
         other = "" if self.ensemble == "none" else f" + {self.ensemble}"
         if method.feature_transform:
             return method.title
-        features = "features as they are"
+        features = "untransformed features"
         if self.transform != "none":
             features = f"{self.transform} features"
         return f"{method.title}{other} on {features}"

@@ -48,7 +48,7 @@ def terminal(results: Results) -> list[str | Table]:
             rows.append((title, str(accuracy), *surety(results.calibration)))
         else:  # the baseline
             made_of_one = method_named(results.method).feature_transform
-            features = " on features as they are" if made_of_one else ""
+            features = " on untransformed features" if made_of_one else ""
             title = f"{title[0].lower()}{title[1:]}{features}"
             rows.append((title, str(accuracy)))
     if results.difference is not None:

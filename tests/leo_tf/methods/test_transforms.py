@@ -331,7 +331,7 @@ def test_a_method_may_be_defined_by_its_transform(
     expected = fitted.transform_of(opened.config.features)
     np.testing.assert_array_equal(opened.transform.mean, expected.mean)
     told = capsys.readouterr().out
-    assert "nearest centroid on features as they are" in told
+    assert "nearest centroid on untransformed features" in told
     plain = ["--method=centroid", "--quiet"]
     assert train(tmp_path / "plain", *plain) == 0
     assert (

@@ -70,9 +70,9 @@ def test_it_ends_with_the_method_that_validated_best_and_how_to_export_it():
     found = validated(0.71, 0.68, 0.66, directory=pathlib.Path("a job"))
     found = found._replace(lead=Interval(0.03, 0.004))
     sentences = (
-        "Best on the validation episodes: Ridge regression on features as they are, "
-        "71.00 ± 0.50 %, 3.00 ± 0.40 points above MAML on features as they are, paired "
-        "by episode. In the test it has 61.23 ± 1.23 %."
+        "Best on the validation episodes: Ridge regression on untransformed features, "
+        "71.00 ± 0.50 %, 3.00 ± 0.40 points above MAML on untransformed features, "
+        "paired by episode. In the test it has 61.23 ± 1.23 %."
     )
     command = f"{program()} --mode=export '--workdir=a job/ridge' "
     last = report.terminal(found)[-1]
@@ -278,9 +278,9 @@ def test_the_best_answers_each_query_by_itself_and_a_better_transductive_is_told
     assert found.best.name == "ridge"
     assert report.as_dict(found)["best_on_validation"] == "ridge"
     sentence = (
-        "Best on the validation episodes: Ridge regression on features as they are, "
+        "Best on the validation episodes: Ridge regression on untransformed features, "
         "71.00 ± 0.50 %. In the test it has 61.23 ± 1.23 %. If all queries come at "
-        "once, PT-MAP on features as they are validated better: 77.00 ± 0.50 %; "
+        "once, PT-MAP on untransformed features validated better: 77.00 ± 0.50 %; "
         "80.00 ± 1.00 % in the test."
     )
     assert report.advice(found) == sentence
