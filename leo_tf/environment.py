@@ -1,5 +1,6 @@
 """Describes the machine and packages of a run, and imports some of them safely."""
 
+import atexit
 import contextlib
 import functools
 import hashlib
@@ -12,6 +13,7 @@ import re
 import shlex
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,6 +94,25 @@ def import_tensorflow() -> None:
     finally:
         for name in left_out:
             del sys.modules[name]
+
+
+def quick_exit() -> threading.Event:
+    """Returns an event that makes this process end without unloading TensorFlow.
+
+    Unloading takes Python a second. Call this first: exit handlers run in reverse
+    order, so all later ones, such as those that end child processes, still run.
+    """
+    succeeded = threading.Event()
+
+    def leave() -> None:
+        if succeeded.is_set():
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(0)
+
+    atexit.register(leave)
+    return succeeded
 
 
 def import_keras() -> None:

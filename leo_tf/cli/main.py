@@ -1,6 +1,5 @@
 """The command line: runs one job of `jobs`, and prints errors in one line."""
 
-import atexit
 import contextlib
 import errno
 import importlib.util
@@ -16,7 +15,7 @@ from leo_tf.cli import streams
 from leo_tf.cli.flags import RunOptions, parse
 from leo_tf.console import Console
 from leo_tf.data_pipeline.release_layout import check_exists
-from leo_tf.environment import device, import_tensorflow
+from leo_tf.environment import device, import_tensorflow, quick_exit
 from leo_tf.errors import DiskError, InputError, LeoError, Stopped, quoted
 
 # Errors of a full or failing disk.
@@ -83,16 +82,12 @@ def main(argv: list[str] | None = None) -> int:
 def command() -> NoReturn:
     """Runs the command line of this process, and ends it.
 
-    Python takes a second to unload TensorFlow, so a successful command ends without,
-    after all exit handlers. With other workers it does not: they may still need it.
+    If it succeeds, it does not unload TensorFlow. With other workers it does, because
+    they may still need this process.
     """
-    status = main()
+    succeeded, status = quick_exit(), main()
     if status == 0 and "tensorflow" in sys.modules and "TF_CONFIG" not in os.environ:
-        atexit._run_exitfuncs()
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(0)
+        succeeded.set()
     sys.exit(status)
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from leo_tf.console import STDERR, Console, ProgressLine
-from leo_tf.environment import import_tensorflow
+from leo_tf.environment import import_tensorflow, quick_exit
 from leo_tf.errors import HeldError, LeoError, Stopped, WorkerError, quoted
 from leo_tf.experiments.runner.tasks import Sign, Task, as_dict
 
@@ -184,6 +184,7 @@ class _SendingLine(ProgressLine):
 def main() -> None:
     """Runs the tasks on standard input until it ends."""
     signal.signal(signal.SIGTERM, _end_at_once)  # before and between runs
+    succeeded, loaded = quick_exit(), threading.Event()
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
         tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
@@ -195,9 +196,10 @@ def main() -> None:
                 print(json.dumps(sign), file=answers, flush=True)
 
         threading.Thread(
-            target=_read, args=(tasks, busy, stopping), daemon=True
+            target=_read, args=(tasks, loaded, busy, stopping), daemon=True
         ).start()
         load()
+        loaded.set()
         while (task := tasks.get()) is not None:
             os.environ.update(task.environment or {})
             if stopping.is_set():
@@ -209,16 +211,20 @@ def main() -> None:
                 sys.stdout.flush()
             busy.clear()  # first, because the next task may follow at once
             send(ended)
-        os._exit(0)  # nothing is left to save, and unloading TensorFlow takes a second
+    succeeded.set()
 
 
 def _read(
     tasks: "queue.SimpleQueue[Task | None]",
+    loaded: threading.Event,
     busy: threading.Event,
     stopping: threading.Event,
 ) -> None:
     for line in sys.stdin:
-        values = json.loads(line)
+        try:
+            values = json.loads(line)
+        except ValueError:  # the job was killed while it wrote
+            break
         if values is None:
             stopping.set()
             _stop(busy)
@@ -229,8 +235,8 @@ def _read(
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         tasks.put(task)
-    if not busy.is_set():
-        os._exit(0)  # even if it still loads TensorFlow
+    if not busy.is_set() and not loaded.is_set():
+        os._exit(0)
     tasks.put(None)
     _stop(busy)
 

@@ -276,8 +276,11 @@ sys.modules["tensorflow"] = types.ModuleType("tensorflow")
 class Slow:
     def __del__(self, print=print): print("unloaded", flush=True)
 main.slow = Slow()
-atexit.register(print, "handled")
-main.main = lambda: print("done") or int(sys.argv[1])
+def job():
+    atexit.register(print, "handled")
+    print("done")
+    return int(sys.argv[1])
+main.main = job
 main.command()
 """
     for status, printed in ((0, "done handled"), (3, "done handled unloaded")):
@@ -288,6 +291,29 @@ main.command()
             cwd=ROOT,
         )
         assert done.returncode == status and done.stdout.split() == printed.split()
+
+
+def test_a_command_ends_the_processes_of_scikit_learn():
+    code = """
+import sys, types
+from joblib import Parallel, delayed
+from leo_tf.cli import main
+def compute():
+    print(*Parallel(n_jobs=2)(delayed(abs)(-i) for i in range(4)))
+    return 0
+sys.modules["tensorflow"] = types.ModuleType("tensorflow")
+main.main = compute
+main.command()
+"""
+    # Waiting for them would take five minutes.
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+    )
+    assert done.returncode == 0 and done.stdout == "0 1 2 3\n"
 
 
 def test_what_libraries_print_while_loading_is_hidden_unless_loading_fails(capfd):
