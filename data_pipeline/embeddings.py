@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class EmbeddingTable:
 
     The constructor checks all fields and converts them once, so it can be given the
     content of a file as it is. Of a mapped array it leaves rows and dtype as they are:
-    `large_tables.unit_rows` checks and converts them, a block at a time.
+    `large_tables.prepared` checks and converts them, a block at a time.
 
     Raises:
       InputError: if a field is not as described below, a row has NaN or infinity or is
@@ -246,10 +246,29 @@ class EmbeddingTable:
             raise InputError(f"{self.source}: `{field}`", expected, received)
 
 
+class MappedArray(np.memmap):
+    """An array in a file, mapped by `map_array`. Views of it have no `status`."""
+
+    status: tuple[int, ...] | None = None  # of the file when it was mapped
+
+
+def map_array(file: BinaryIO, dtype: Any, begin: int, shape: Any) -> MappedArray:
+    """Maps an array [rows, D] of a file, from the byte `begin` on."""
+    # Copied on write, and never written: TensorFlow takes no read-only memory.
+    found = MappedArray(file, dtype, "c", begin, shape)
+    found.status = status_of(os.fstat(file.fileno()))
+    return found
+
+
+def status_of(found: os.stat_result) -> tuple[int, ...]:
+    """Returns by what a file too large to be read again is told from another."""
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
 class MappedRows:
     """Some rows of a mapped array, in place of an array: read when they are sliced."""
 
-    def __init__(self, mapping: np.memmap, places: np.ndarray):
+    def __init__(self, mapping: MappedArray, places: np.ndarray):
         self.mapping, self.places = mapping, places  # [rows] int, of the mapping
         self.shape, self.dtype = (len(places), mapping.shape[1]), mapping.dtype
         self.ndim, self.size = 2, math.prod(self.shape)
@@ -272,18 +291,18 @@ def _picked(array: Any, rows: np.ndarray) -> Any:
     return array[rows] if mapping is None else MappedRows(mapping, rows)
 
 
-def mapping_of(array: np.ndarray | MappedRows) -> np.memmap | None:
-    """Returns the mapped file that is the memory of a large array, or None."""
+def mapping_of(array: np.ndarray | MappedRows) -> MappedArray | None:
+    """Returns the array of `map_array` that a large array is, all of it; or None."""
     if isinstance(array, MappedRows):
         return array.mapping
-    found: object = array
-    while found is not None and not isinstance(found, np.memmap):
+    found: Any = array
+    while found is not None and getattr(found, "status", None) is None:
         found = getattr(found, "base", None)
-    while found is not None and isinstance(found.base, np.memmap):
-        found = found.base
-    if found is None or array.nbytes < max(LARGE_BYTES, found.nbytes):
+    if found is None or array.nbytes < LARGE_BYTES or array.dtype != found.dtype:
         return None
-    return found
+    mine, its = (x.__array_interface__ for x in (array, found))
+    is_same = all(mine[name] == its[name] for name in ("data", "shape", "strides"))
+    return found if is_same else None
 
 
 def in_words(class_sizes: np.ndarray) -> str:

@@ -14,24 +14,33 @@ reads a page which is no longer there.
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
+import time
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from leo_tf.console import SILENT, Console
-from leo_tf.data_pipeline.embeddings import EmbeddingTable, blocks, mapping_of
+from leo_tf.data_pipeline.embeddings import (
+    EmbeddingTable,
+    MappedArray,
+    blocks,
+    mapping_of,
+)
 from leo_tf.data_pipeline.glyphs import cache
-from leo_tf.errors import DiskError
+from leo_tf.errors import DiskError, InputError
 from leo_tf.files import read_json, to_json, write_file
 
 _MOST_JSON_BYTES = 1 << 20
 _SPARE_BYTES = 1 << 28  # that stay free on the disk
 _ALIGNMENT = 64  # bytes: where the memory of a tensor must begin
+_DAY = 86_400.0  # seconds: nobody writes for so long
 
 
 def lies_ready(table: EmbeddingTable) -> bool:
@@ -67,27 +76,27 @@ def prepared(table: EmbeddingTable, console: Console = SILENT) -> np.ndarray | N
         path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
         if free < size + _SPARE_BYTES:
-            need = f"{size >> 20} MiB for what is kept of {table.source}"
+            need = f"{size + _SPARE_BYTES >> 20} MiB for what is kept of {table.source}"
             raise DiskError(str(path.parent), need, f"{free >> 20} MiB")
         digest = _write(path, table, shape, console)
+        source = {"source": str(mapping.filename), "classes": _classes(table)}
+        metadata = {**source, "dtype": table.dtype, "digest": digest}
+        _remove_older(path, metadata)
+        write_file(path.with_suffix(".json"), to_json(metadata))
     except (OSError, DiskError) as error:
         console.warn(f"{table.source} is read into memory: {error}")
         return None
-    source = {"source": str(mapping.filename), "classes": _classes(table)}
-    metadata = {**source, "dtype": table.dtype, "digest": digest}
-    _remove_older(path, metadata)
-    write_file(path.with_suffix(".json"), to_json(metadata))
     return _kept(path, table, shape)
 
 
 def _path(
-    table: EmbeddingTable, mapping: np.memmap, shape: tuple[int, int]
+    table: EmbeddingTable, mapping: MappedArray, shape: tuple[int, int]
 ) -> pathlib.Path | None:
     """Returns where that of a table is kept, by all that it depends on."""
     if mapping.filename is None:
         return None
-    status = os.stat(mapping.filename)
-    file = [str(mapping.filename), status.st_size, status.st_mtime_ns, status.st_ino]
+    # As it was when it was mapped: by now there may be another file of this name.
+    file = [str(mapping.filename), *(mapping.status or ())]
     place = [int(mapping.offset), str(mapping.dtype), list(mapping.shape), table.dtype]
     names = None if table.names is None else table.names.tolist()
     described: Any = json.dumps([file, place, shape, table.class_names, names])
@@ -109,10 +118,13 @@ def _kept(
     try:
         metadata = read_json(path.with_suffix(".json"), _MOST_JSON_BYTES)
         # Copied on write, and never written: TensorFlow takes no read-only memory.
-        rows = np.load(path, mmap_mode="c", allow_pickle=False)
+        rows = np.lib.format.open_memmap(path, mode="c")
+        digest = metadata["digest"]
         if rows.shape != shape or rows.dtype != table.dtype:
             return None
-        table.__dict__.setdefault("digest", metadata["digest"])  # the cached property
+        if re.fullmatch("[0-9a-f]{64}", digest) is None:
+            return None
+        table.__dict__.setdefault("digest", digest)  # the cached property
         return rows
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -124,6 +136,7 @@ def _write(
     """Checks all rows and writes what is kept of them; returns the table's digest."""
     sha, made = table.digest_begun(), table.scales if lies_ready(table) else table.unit
     header = {"descr": np.dtype(table.dtype).str, "fortran_order": False}
+    smallest = np.finfo(table.dtype).tiny
 
     def write(file: BinaryIO) -> None:
         np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
@@ -132,11 +145,17 @@ def _write(
         # Hashing takes about as long as all else, and both let the other run.
         with line, concurrent.futures.ThreadPoolExecutor(1) as aside:
             for block in blocks(table.embeddings):
-                block = np.ascontiguousarray(block, table.dtype)
+                with np.errstate(over="ignore"):  # infinity is refused below
+                    block = np.ascontiguousarray(block, table.dtype)
                 hashed = aside.submit(sha.update, block.data)
                 table.check_rows(block, first)
-                file.write(made(block).data)
+                found = made(block)
                 hashed.result()
+                if made is table.scales and found.min() < smallest:
+                    # TensorFlow would take them for zeros, and divide by them.
+                    expected = f"a number of {smallest:.0e} or more in every row"
+                    raise InputError(table.source, expected, "less", "Scale them.")
+                file.write(found.data)
                 first += len(block)
                 line.advance(len(block))
 
@@ -146,7 +165,11 @@ def _write(
 
 
 def _remove_older(path: pathlib.Path, metadata: dict[str, str]) -> None:
-    """Removes what was kept of an earlier content of the same file."""
+    """Removes what was kept of an earlier content of the file, or by killed starts."""
+    for partial in path.parent.glob(".*.npy.*"):
+        with contextlib.suppress(OSError):
+            if time.time() - partial.stat().st_mtime > _DAY:
+                partial.unlink()
     for other in path.parent.glob("*.json"):
         if other.stem == path.stem:
             continue

@@ -12,7 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from leo_tf.console import SILENT, Console
-from leo_tf.data_pipeline.embeddings import EmbeddingTable, blocks, mapping_of
+from leo_tf.data_pipeline.embeddings import (
+    EmbeddingTable,
+    MappedArray,
+    blocks,
+    mapping_of,
+)
 from leo_tf.data_pipeline.episode import Episode, EpisodeRows
 from leo_tf.data_pipeline.large_tables import lies_ready, prepared
 from leo_tf.data_pipeline.sampler import (
@@ -43,7 +48,7 @@ class FeatureTable:
     index: ClassIndex
     scales: tf.Tensor | None = None  # [rows, 2] divisors, if the features need them
     places: tf.Tensor | None = None  # [rows] int32 of the features, if not all in order
-    mapping: np.memmap | None = None  # what the features are the memory of
+    mapping: MappedArray | None = None  # what the features are the memory of
 
     @classmethod
     def from_embeddings(
@@ -75,7 +80,7 @@ class FeatureTable:
     @classmethod
     def on(
         cls,
-        mapping: np.memmap,
+        mapping: Any,
         index: ClassIndex,
         scales: np.ndarray | None = None,
         places: np.ndarray | None = None,

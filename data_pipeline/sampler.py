@@ -65,7 +65,8 @@ class RowSampler:
     first different ones: so an episode takes as long from a table of any size.
 
     With `query_dirichlet` there are N * Q queries in total. The number per class is
-    drawn with N more words of another stream, so classes and support stay the same.
+    drawn with N more words of another stream, so classes and support stay the same, up
+    to `_MOST_KEYS` rows of a class.
     Proportions are Dirichlet, with one concentration for all classes, as in Veilleux et
     al., 2021 (arXiv:2204.11181), section 4. If a class has too few rows left, the other
     classes supply the rest, in proportion to theirs.

@@ -215,8 +215,7 @@ def map_large(
         return None
     if begin + size > file.seek(0, os.SEEK_END):
         raise ValueError("an array that ends after the file")
-    # Copied on write, and never written: TensorFlow takes no read-only memory.
-    return np.memmap(file, dtype, "c", begin, shape)
+    return embeddings.map_array(file, dtype, begin, shape)
 
 
 def fill(out: np.ndarray, member: IO[bytes], where: str) -> None:

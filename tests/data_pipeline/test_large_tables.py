@@ -16,7 +16,7 @@ from leo_tf.data_pipeline.embeddings import EmbeddingTable, mapping_of
 from leo_tf.data_pipeline.feature_files import load
 from leo_tf.data_pipeline.formats import names
 from leo_tf.data_pipeline.pipeline import FeatureTable, episodes
-from leo_tf.errors import InputError
+from leo_tf.errors import DiskError, InputError
 
 _ROWS, _SIZE = 60, 7
 LABELS = np.repeat(range(5), 12)
@@ -140,6 +140,109 @@ def test_of_a_file_whose_rows_can_be_used_little_is_kept(tmp_path, features):
     FeatureTable.from_embeddings(load(write(tmp_path / "x.npy", features)))
     [path] = (tmp_path / "cache" / "tables").glob("*.npy")
     assert np.load(path).shape == (_ROWS, 2)
+
+
+def replace(path, features):
+    """Puts another file in place of a mapped one, as the docs advise."""
+    np.save(path.with_name("new.npy"), features)
+    os.replace(path.with_name("new.npy"), path)
+
+
+def test_a_file_replaced_after_loading_leaves_nothing_wrong_for_the_new_one(
+    tmp_path, features
+):
+    path = write(tmp_path / "x.npy", features)
+    before, other = load(path), 100 * features[::-1]
+    replace(path, other)
+    rows, digests = np.arange(_ROWS), []
+    for table, expected in ((before, features), (load(path), other)):
+        found = FeatureTable.from_embeddings(table).lookup(rows)
+        np.testing.assert_array_equal(found, EmbeddingTable.unit(expected))
+        digests.append(table.digest)
+    assert digests[0] != digests[1]
+
+
+def test_a_file_removed_after_loading_is_still_read(tmp_path, features):
+    path = write(tmp_path / "x.npy", features)
+    table = load(path)
+    path.unlink()
+    found = FeatureTable.from_embeddings(table).lookup(np.arange(_ROWS))
+    np.testing.assert_array_equal(found, EmbeddingTable.unit(features))
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x[::-1],
+        lambda x: x.reshape(-1, _SIZE),
+        lambda x: np.load(x.filename, mmap_mode="r"),
+    ],
+    ids=["reversed", "reshaped", "read-only"],
+)
+def test_what_users_map_themselves_is_read_as_they_see_it(tmp_path, features, view):
+    np.save(tmp_path / "x.npy", features)
+    mine = view(np.load(tmp_path / "x.npy", mmap_mode="c"))
+    table = FeatureTable.from_embeddings(EmbeddingTable(mine, LABELS, tuple("abcde")))
+    found = table.lookup(np.arange(_ROWS))
+    np.testing.assert_array_equal(found, EmbeddingTable.unit(np.array(mine)))
+
+
+def test_a_view_of_rows_that_were_mapped_by_loading_is_not_taken_for_all(
+    tmp_path, features
+):
+    table = load(write(tmp_path / "x.npy", features))
+    assert mapping_of(table.embeddings) is not None
+    assert mapping_of(table.embeddings[::-1]) is None
+    assert mapping_of(table.embeddings[1:]) is None
+
+
+def test_numbers_too_small_to_divide_by_are_refused(tmp_path, features):
+    features[3] = np.float32(1e-40) * np.arange(1, 8)
+    table = load(write(tmp_path / "x.npy", features))
+    with pytest.raises(InputError, match="expected a number of 1e-38 or more in every"):
+        FeatureTable.from_embeddings(table)
+
+
+@pytest.mark.parametrize(
+    "suffix, content",
+    [(".npy", b""), (".npy", b"PK\3\4aaaaaaaa"), (".json", b'{"digest": null}')],
+)
+def test_what_is_damaged_in_the_cache_is_made_again(
+    tmp_path, features, suffix, content
+):
+    path = write(tmp_path / "x.npy", features)
+    assert large_tables.prepared(first := load(path)) is not None
+    [kept] = (tmp_path / "cache" / "tables").glob(f"*{suffix}")
+    kept.write_bytes(content)
+    again = load(path)
+    FeatureTable.from_embeddings(again)
+    assert again.digest == first.digest and kept.read_bytes() != content
+
+
+def test_without_room_for_the_last_file_the_table_is_read_into_memory(
+    tmp_path, features, monkeypatch
+):
+    write_file = large_tables.write_file
+
+    def without_room(path, content):
+        if path.suffix == ".json":
+            raise DiskError(str(path), "to write", "No space left")
+        write_file(path, content)
+
+    monkeypatch.setattr(large_tables, "write_file", without_room)
+    table = FeatureTable.from_embeddings(load(write(tmp_path / "x.npy", features)))
+    assert table.mapping is None
+
+
+def test_what_a_killed_start_left_is_removed_after_a_day(tmp_path, features):
+    left = tmp_path / "cache" / "tables"
+    left.mkdir(parents=True)
+    old, new = left / ".a.npy.7", left / ".b.npy.8"
+    for path in (old, new):
+        path.write_bytes(b"")
+    os.utime(old, (0, 0))
+    FeatureTable.from_embeddings(load(write(tmp_path / "x.npy", features)))
+    assert new.exists() and not old.exists()
 
 
 def test_another_content_makes_another_copy_and_the_older_one_goes(tmp_path, features):

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.embeddings import MappedArray, map_array, status_of
 from leo_tf.data_pipeline.pipeline import FeatureTable
 from leo_tf.data_pipeline.sampler import ClassIndex
 from leo_tf.errors import InputError, quoted
@@ -105,20 +106,29 @@ def _save(array: Any, file: BinaryIO) -> None:
     np.save(file, np.asarray(array))
 
 
-def _place(mapping: np.memmap) -> dict[str, Any]:
-    """Returns where a mapped array lies."""
+def _place(mapping: MappedArray) -> dict[str, Any]:
+    """Returns where a mapped array lies, if the file is still the same."""
     path, shape = str(mapping.filename), list(mapping.shape)
+    received: object
+    try:
+        received = status_of(os.stat(path))
+    except OSError as error:
+        received = error
+    if received != mapping.status:
+        expected, hint = f"the file as it was read, {mapping.status}", "Load it again."
+        raise InputError(path, expected, str(received), hint)
     place = {"file": path, "offset": int(mapping.offset), "shape": shape}
     return {**place, "dtype": mapping.dtype.name, "content": _content(path)}
 
 
-def _mapped(place: Mapping[str, Any]) -> np.memmap:
+def _mapped(place: Mapping[str, Any]) -> MappedArray:
     """Maps an array again, if the file is still the same."""
     path, shape = place["file"], tuple(place["shape"])
     try:
         received = str(found := _content(path))
         if found == place["content"]:
-            return np.memmap(path, place["dtype"], "c", place["offset"], shape)
+            with open(path, "rb") as file:
+                return map_array(file, place["dtype"], place["offset"], shape)
     except OSError as error:
         received = str(error)
     expected = f"size and time {place['content']}, as when the runs began"

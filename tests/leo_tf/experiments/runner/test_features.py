@@ -92,6 +92,14 @@ def test_a_mapped_file_that_changed_meanwhile_is_refused(tmp_path, large):
         features.check(tmp_path, "alone", digest)
 
 
+def test_a_mapped_file_replaced_before_the_runs_begin_is_refused(tmp_path, large):
+    split, path = large
+    np.save(tmp_path / "new.npy", np.ones([60, 7], "f4"))
+    os.replace(tmp_path / "new.npy", path)
+    with pytest.raises(InputError, match=r"x\.npy: expected the file as it was read"):
+        features.write(tmp_path, "alone", {"train": split})
+
+
 def test_mapped_features_take_no_memory_until_they_are_used(tmp_path):
     split = split_of(rows=60_000, size=256, images=False)  # 61 MB
     features.write(tmp_path, "alone", {"val": split})
