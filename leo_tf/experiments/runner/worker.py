@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leo_tf.console import STDERR, Console, ProgressLine
 from leo_tf.environment import import_tensorflow
@@ -170,7 +170,10 @@ class _SendingLine(ProgressLine):
         now = time.monotonic()
         if now - self._told >= _SIGN_SECONDS or self.done == self.total:
             self._told = now
-            self.send(Sign(self.run, details or self.title, self.done, self.total))
+            sign = Sign(self.run, details or self.title)
+            if self.unit == "steps":  # others, e.g. episodes of a test, are no steps
+                sign = sign._replace(step=self.done, total=self.total)
+            self.send(sign)
 
     def note(self, text: str) -> None:
         print(f"{self.run}: {text}", file=STDERR)
@@ -217,8 +220,7 @@ def _read(
     busy: threading.Event,
     stopping: threading.Event,
 ) -> None:
-    for line in sys.stdin:
-        values = json.loads(line)
+    for values in _told():
         if values is None:
             stopping.set()
             _stop(busy)
@@ -233,6 +235,16 @@ def _read(
         os._exit(0)  # even if it still loads TensorFlow
     tasks.put(None)
     _stop(busy)
+
+
+def _told() -> Iterator[list[Any] | None]:
+    """Yields the lines of standard input, except one that is torn.
+
+    Its writer was killed, so it is the last one.
+    """
+    with contextlib.suppress(ValueError):
+        for line in sys.stdin:
+            yield json.loads(line)
 
 
 def _stop(busy: threading.Event) -> None:
