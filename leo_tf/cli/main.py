@@ -55,7 +55,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         with contextlib.ExitStack() as stack:
             with quiet:
-                stack.enter_context(_workers(**options.arguments))
+                if not options.pictures:  # embedding takes all cores first
+                    stack.enter_context(_workers(**options.arguments))
                 # Takes seconds, so flags are checked before.
                 job = _job(options.mode, options.config.run.strategy)
             job(options, Console(options.quiet))

@@ -239,7 +239,7 @@ def _tested(
     runs = {name: group.finished(name) for name in in_table_order(settings)}
     learners = {name: run.learner for name, run in runs.items()}
     known = {n: run.confidence(run.checkpoints.best()) for n, run in runs.items()}
-    scores = group.tested()
+    scores = group.tested(name for name in settings if not diverged[name])
     left = {name: each for name, each in learners.items() if name not in scores}
     if left:
         scores |= score(left, config, split, group.console, fitted=known)

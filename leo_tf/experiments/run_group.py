@@ -6,9 +6,11 @@ workers/                     output of the workers
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from leo_tf.configs.schema import Config
@@ -26,7 +28,7 @@ from leo_tf.experiments.runner import features
 from leo_tf.experiments.runner.engines import Engine, train_all
 from leo_tf.experiments.runner.tasks import Runner, Task
 from leo_tf.experiments.train import describe, fitting_confidence, train_run
-from leo_tf.files import AnyPath, to_json, write_file
+from leo_tf.files import AnyPath, make_directory, to_json, write_file
 from leo_tf.methods import transforms
 from leo_tf.methods.registry import method_of
 from leo_tf.runs.checkpoints import Checkpoints
@@ -38,6 +40,8 @@ from leo_tf.training.replicas import Replicas, start
 # Endings of the default directories of jobs.
 _ENDINGS = {"compare": "comparison", "search": "search", "reproduce": "reproduction"}
 IN_THIS_PROCESS = Engine()
+# Time for a file of another machine to be seen here.
+_LATE_SECONDS = 5.0
 
 
 class Planned(NamedTuple):
@@ -162,6 +166,7 @@ class RunGroup:
         config = self.config.replace(**planned.settings)
         steps, method = planned.until or config.run.num_steps, method_of(config)
         self._scores[name] = place / "scores" / f"{name}.npz"
+        make_directory(self._scores[name].parent)
         self._scores[name].unlink(missing_ok=True)  # of a job that was killed
         return Task(
             name=self.prefix + name,
@@ -201,10 +206,21 @@ class RunGroup:
         run.restore_best()
         return run
 
-    def tested(self) -> dict[str, EpisodeScores]:
-        """Returns the test scores of the runs that workers have tested."""
-        done = {name: path for name, path in self._scores.items() if path.exists()}
-        return {name: load(path) for name, path in done.items()}
+    def tested(self, names: Iterable[str]) -> dict[str, EpisodeScores]:
+        """Returns test scores of runs that workers have trained and tested.
+
+        Without those of runs trained in this process, or whose scores are missing.
+        """
+        paths = {name: self._scores[name] for name in names if name in self._scores}
+        deadline = time.monotonic() + _LATE_SECONDS
+        while missing := [n for n, path in paths.items() if not _is_listed(path)]:
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.1)
+        for name in missing:
+            text = "the scores of its worker are missing, so it is tested again"
+            self.console.warn(f"{name}: {text}: {paths.pop(name)}")
+        return {name: load(path) for name, path in paths.items()}
 
     def checkpoints(self, name: str) -> Checkpoints:
         """Returns the checkpoints of a run."""
@@ -302,6 +318,17 @@ def test_one(
     learners = {"run": run.learner}
     found = score(learners, config, split, console, fitted=known)["run"]
     write_file(path, save(found), lasts=False)
+
+
+def _is_listed(path: pathlib.Path) -> bool:
+    """Returns whether a file exists, although NFS remembers that it did not.
+
+    To list its directory makes NFS ask again, unlike `exists`.
+    """
+    try:
+        return path.name in os.listdir(path.parent)
+    except FileNotFoundError:
+        return False
 
 
 def _write_fitted(place: pathlib.Path, fitted: Fitted | None) -> dict[str, Any] | None:

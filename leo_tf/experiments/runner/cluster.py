@@ -84,6 +84,9 @@ class RayRunner:
         """See `Runner`."""
         self._start(task, 1)
 
+    def keep_for(self, count: int) -> None:
+        """See `Runner`. Ray itself ends workers that are idle."""
+
     def watch(self, seconds: float) -> Sign | None:
         """See `Runner`. Ends workers that hang, and restarts their runs."""
         deadline = time.monotonic() + seconds

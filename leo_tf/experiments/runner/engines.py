@@ -104,6 +104,7 @@ def train_all(
     with StopRequest() as request, View(tasks, console, later) as view:
         for task in sorted(tasks, key=_place_in_line):
             runner.submit(task)
+        runner.keep_for(len(tasks))
         if any(task.to_test and task.steps for task in tasks):
             # The results will need it, and it takes seconds to load.
             import leo_tf.model.leo  # noqa: F401

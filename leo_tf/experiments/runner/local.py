@@ -62,9 +62,12 @@ def started_early(count: int, run_cpus: int) -> Iterator[None]:
 
 def _end_waiting() -> None:
     while _waiting:
-        process = _waiting.pop()
-        process.end("")
-        process.how_it_ended()
+        _end_idle(_waiting.pop())
+
+
+def _end_idle(process: "_Process") -> None:
+    process.end("")
+    process.how_it_ended()
 
 
 class LocalRunner:
@@ -79,7 +82,8 @@ class LocalRunner:
         self._environment, self._logs = environment, logs
         self._workers: dict[int, _Process] = {}
         self._signs: queue.SimpleQueue[Sign] = queue.SimpleQueue()
-        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        # The lowest first, so that few tasks are not spread over many workers.
+        self._free: queue.PriorityQueue[int] = queue.PriorityQueue()
         for slot in range(len(environment)):
             self._free.put(slot)
             if _waiting:
@@ -91,6 +95,15 @@ class LocalRunner:
     def submit(self, task: Task) -> None:
         """See `Runner`."""
         self._threads.submit(self._train, task)
+
+    def keep_for(self, count: int) -> None:
+        """See `Runner`."""
+        for slot in range(count, len(self._environment)):
+            # No task takes this slot while a lower one is free. Workers that have had
+            # one stay, because the next tasks of a search may be more again.
+            process = self._workers.get(slot)
+            if process is not None and not process.is_used:
+                _end_idle(self._workers.pop(slot))
 
     def watch(self, seconds: float) -> Sign | None:
         """See `Runner`. Ends workers that hang."""
@@ -195,10 +208,11 @@ class _Process:
             )
         self.seen, self._reason = float("inf"), ""  # idle, so silence is no fault
         self.suspected: float | None = None  # when it was first found silent
+        self.is_used = False  # has had a task
 
     def signs_of(self, task: Task) -> Iterator[Sign]:
         """Hands over a task, and yields its signs until it ends or the worker dies."""
-        self.seen = time.monotonic()
+        self.seen, self.is_used = time.monotonic(), True
         if not self._write(task):  # it died while idle
             return
         for line in self._process.stdout:

@@ -64,7 +64,7 @@ class Sign(NamedTuple):
 
     name: str
     text: str = ""
-    step: int | None = None  # out of `total`, in the current work
+    step: int | None = None  # of its training, out of `total`
     total: int = 0
     is_warning: bool = False  # shown even if quiet
     has_ended: bool = False
@@ -81,6 +81,9 @@ class Runner(Protocol):
 
     def submit(self, task: Task) -> None:
         """Trains the run as soon as there is room."""
+
+    def keep_for(self, count: int) -> None:
+        """Ends unused workers that so many tasks, all unfinished ones, do not need."""
 
     def watch(self, seconds: float) -> Sign | None:
         """Returns the next sign of any task; None if there is none in time.

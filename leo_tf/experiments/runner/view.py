@@ -68,10 +68,10 @@ class View:
     def _note(self, sign: Sign) -> None:
         name = sign.name
         self._seen[name] = time.monotonic()
-        # Other signs, e.g. of a validation, count other units.
         if sign.step is not None and sign.total == self._tasks[name].steps:
-            self._steps[name] = sign.step
-            self._first.setdefault(name, sign.step)
+            # A run that is restarted repeats steps, which do not count again.
+            self._steps[name] = max(sign.step, self._steps[name])
+            self._first.setdefault(name, self._steps[name])
         self._texts[name] = sign.text or self._texts.get(name, "")
         if sign.is_warning:
             text = f"{name}: {sign.text}"

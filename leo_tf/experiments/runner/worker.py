@@ -170,7 +170,10 @@ class _SendingLine(ProgressLine):
         now = time.monotonic()
         if now - self._told >= _SIGN_SECONDS or self.done == self.total:
             self._told = now
-            self.send(Sign(self.run, details or self.title, self.done, self.total))
+            sign = Sign(self.run, details or self.title)
+            if self.unit == "steps":  # others, e.g. episodes of a test, are no steps
+                sign = sign._replace(step=self.done, total=self.total)
+            self.send(sign)
 
     def note(self, text: str) -> None:
         print(f"{self.run}: {text}", file=STDERR)

@@ -686,12 +686,14 @@ class InThisProcess:
     def watch(self, seconds: float) -> Sign:
         return self.signs.pop()
 
+    def keep_for(self, count: int) -> None: ...
+
     def close(self) -> None: ...
 
 
 @pytest.mark.parametrize("tests", [True, False])
 def test_a_run_is_tested_by_its_worker_or_else_at_the_end_with_the_same_result(
-    tests, compare, comparison, tmp_path, monkeypatch
+    tests, compare, comparison, tmp_path, monkeypatch, capsys
 ):
     def scored(learners, *rest, **options):
         asked.update(learners)
@@ -700,13 +702,20 @@ def test_a_run_is_tested_by_its_worker_or_else_at_the_end_with_the_same_result(
     asked: dict = {}
     monkeypatch.setattr(compare_job, "score", scored)
     monkeypatch.setattr(InThisProcess, "tests", tests, raising=False)
+    monkeypatch.setattr(run_group, "_LATE_SECONDS", 0.0)
     monkeypatch.setattr(local, "LocalRunner", InThisProcess)
     monkeypatch.setattr(local, "COMMAND", (sys.executable, fake_worker.__file__))
     old = tmp_path / "shared" / "scores" / "leo.npz"  # of a job that was killed
     old.parent.mkdir(parents=True)
     old.write_bytes(b"of other data")
     assert compare(tmp_path, "--jobs=1", "--quiet") == 0
-    assert set(asked) == (set() if tests else {"leo", "ridge", "maml"})
+    again = set() if tests else {"leo", "ridge", "maml"}
+    assert set(asked) == again
+    said = capsys.readouterr().err
+    assert {
+        n for n in asked if f"{n}: the scores of its worker are missing" in said
+    } == again
+    assert tests or str(old) in said
     mine, theirs = (results_of(each)["methods"] for each in (tmp_path, comparison))
     for name in mine:
         for field in ("accuracy", "difference", "nll", "nll_scaled", "ece"):

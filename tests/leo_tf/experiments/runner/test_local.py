@@ -4,6 +4,7 @@ The workers here are without TensorFlow: see `fake_worker`.
 """
 
 import contextlib
+import json
 import os
 import pathlib
 import signal
@@ -152,6 +153,19 @@ def test_a_run_that_computes_gives_signs_whatever_it_reports(computes, monkeypat
     assert set(signs) == ({Sign("a")} if computes else set())
 
 
+def test_only_steps_of_training_are_told_as_steps(monkeypatch):
+    def train(task, console):
+        with console.progress("train", 10, 4) as line:
+            line.advance(6, "step 10")
+        with console.progress("test", 10, unit="episodes") as line:
+            line.advance(10)
+
+    signs: list[Sign] = []
+    monkeypatch.setattr(worker, "_train", train)
+    worker.work(tasks(pathlib.Path(), "a")[0], signs.append)
+    assert signs == [Sign("a", "step 10", 10, 10), Sign("a", "test")]
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_full_disk_of_the_logs_ends_no_run(fails, monkeypatch):
     def train(task, console):
@@ -234,6 +248,28 @@ while True:
     wait_for_end([int((tmp_path / "long" / "start_0").read_text())])
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_worker_ends_though_its_driver_was_killed_while_it_wrote_to_it(
+    busy, tmp_path
+):
+    [task] = tasks(tmp_path, "long")
+    lines = json.dumps(task._replace(log=os.devnull)).encode() + b"\n" if busy else b""
+    with subprocess.Popen(
+        local.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as process:
+        process.stdin.write(lines)
+        process.stdin.flush()
+        if busy:
+            wait_for(tmp_path / "long" / "ready")
+        process.stdin.write(b'["torn')
+        process.stdin.close()
+        try:
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+    assert (tmp_path / "long" / "saved").exists() == busy
+
+
 def wait_for_end(pids: list[int]) -> None:
     deadline = time.monotonic() + 30
     while any(psutil.pid_exists(pid) for pid in pids):
@@ -272,6 +308,23 @@ def test_a_job_takes_the_workers_that_were_started_early_and_ends_the_rest(tmp_p
             log = (tmp_path / "logs" / f"{slot}.log").read_text()
             assert "noise of a library" in log
     assert psutil.Process().children() == []
+
+
+def test_workers_that_a_job_of_few_runs_does_not_need_end_while_it_trains(tmp_path):
+    def alive():
+        return [each._process.pid for each in runner._workers.values()]
+
+    with local.started_early(3, 1), running(tmp_path, jobs=4) as runner:
+        needed, *others = alive()
+        counts, watch = [], runner.watch
+        runner.watch = lambda seconds: (counts.append(alive()), watch(seconds))[1]
+        for name in ("0/talks", "1/quick"):  # the second is of a later rung
+            assert train_all(runner, tasks(tmp_path, name), Console(quiet=True)) == {
+                name: None
+            }
+            assert (tmp_path / name / "start_0").read_text() == str(needed)
+        assert all(each == [needed] for each in counts)
+        assert not any(psutil.pid_exists(pid) for pid in others)
 
 
 def test_workers_end_without_unloading_anything(tmp_path, monkeypatch):

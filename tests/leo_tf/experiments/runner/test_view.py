@@ -45,6 +45,19 @@ def test_where_nothing_can_be_redrawn_a_line_says_how_far_all_are(clock, capsys)
         assert lines_of(capsys)[0].endswith("; a 40/100 (no sign for 1:01)")
 
 
+def test_what_is_repeated_or_counts_something_else_never_lowers_what_is_done(
+    clock, capsys
+):
+    with View([task("a", 600)], Console()) as shown:
+        shown.show(Sign("a", "step 300", 300, 600))
+        shown.show(Sign("a", "step 600", 600, 600))
+        # Of a worker that was restarted, or tests as many episodes as there are steps.
+        shown.show(Sign("a", "test", 10, 600))
+        clock[0] += 10
+        shown.show(None)
+        assert lines_of(capsys) == ["0 of 1 runs done, 0:00 left; a 600/600"]
+
+
 def test_the_time_left_knows_that_steps_of_some_methods_are_quicker(clock, capsys):
     with View([task("slow"), task("quick", cost=0.25)], Console()) as shown:
         shown.show(Sign("slow", "step 0", 0, 100))
