@@ -110,11 +110,11 @@ def test_a_search_that_was_cut_off_between_rungs_ends_the_same(
     workdir, asked = tmp_path / "job", []
     train_all = run_group.RunGroup.train_all
 
-    def cut_off(self, plan):
+    def cut_off(self, plan, later=0.0):
         asked.append(plan)
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return train_all(self, plan)
+        return train_all(self, plan, later)
 
     with monkeypatch.context() as patch:
         patch.setattr(run_group.RunGroup, "train_all", cut_off)

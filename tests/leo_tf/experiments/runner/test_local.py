@@ -147,7 +147,7 @@ def test_a_run_that_computes_gives_signs_whatever_it_reports(computes, monkeypat
 
     monkeypatch.setattr(worker, "_train", train)
     monkeypatch.setattr(worker, "_BEAT_SECONDS", 0.1)
-    monkeypatch.setattr(worker, "_LEAST_CPU_SECONDS", 0.02)
+    monkeypatch.setattr(worker, "_LEAST_CPU_SECONDS", 0.005)
     ended = worker.work(tasks(pathlib.Path(), "a")[0], signs.append)
     assert ended.has_ended and ended.error is None
     assert set(signs) == ({Sign("a")} if computes else set())
