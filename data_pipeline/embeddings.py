@@ -279,7 +279,7 @@ class MappedRows:
     def __getitem__(self, rows: slice) -> np.ndarray:
         return self.mapping[self.places[rows]]
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
 
 

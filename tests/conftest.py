@@ -7,6 +7,7 @@ import pathlib
 import shutil
 
 import numpy as np
+import psutil
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -246,3 +247,17 @@ def make_trainer(tmp_path, monkeypatch):
 def trained_copy(trained, tmp_path) -> pathlib.Path:
     """A copy of the finished run, to damage at will."""
     return pathlib.Path(shutil.copytree(trained, tmp_path / "copy"))
+
+
+@pytest.fixture
+def children():
+    """Returns the child processes that this test has started and that still exist.
+
+    Others may be of earlier tests, such as those that scikit-learn keeps for a while.
+    """
+    before = {*psutil.Process().children()}
+
+    def mine() -> list[psutil.Process]:
+        return [*{*psutil.Process().children()} - before]
+
+    return mine

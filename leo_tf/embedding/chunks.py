@@ -9,14 +9,15 @@ import io
 import os
 import pathlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from leo_tf.console import Console
 from leo_tf.data_pipeline.formats.opening import open_input
 from leo_tf.data_pipeline.images.decoding import decode
 from leo_tf.data_pipeline.images.pictures import Pictures
-from leo_tf.embedding.backbones import check_features
+from leo_tf.embedding.backbones import Backbone, check_features
 from leo_tf.embedding.views import decoded_side, embed_views
 from leo_tf.errors import FlagError, InputError, quoted
 from leo_tf.files import write_file
@@ -31,7 +32,15 @@ def chosen_of(pictures: Pictures) -> np.ndarray:
     return np.flatnonzero((np.array(pictures.splits) != "")[pictures.labels])
 
 
-def embed_chunks(pictures, backbone, part, views, bad, check, console) -> None:
+def embed_chunks(
+    pictures: Pictures,
+    backbone: Backbone,
+    part: pathlib.Path,
+    views: str,
+    bad: list[InputError] | None,
+    check: Callable[[], object],
+    console: Console,
+) -> None:
     """Writes the missing files of features to the directory `part`.
 
     Args:

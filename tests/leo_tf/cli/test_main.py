@@ -13,7 +13,6 @@ import time
 
 import fake_worker
 import numpy as np
-import psutil
 import pytest
 import tensorflow as tf
 from saved_runs import values_of
@@ -114,10 +113,10 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_made(
     ],
 )
 def test_workers_start_before_tensorflow_is_loaded_and_none_outlives_a_refusal(
-    flags, early, tmp_path, monkeypatch, capsys
+    flags, early, tmp_path, monkeypatch, capsys, children
 ):
     def load(*unused):
-        found.append(len(psutil.Process().children()))
+        found.append(len(children()))
         return jobs.JOBS["compare"]
 
     found: list[int] = []
@@ -128,7 +127,7 @@ def test_workers_start_before_tensorflow_is_loaded_and_none_outlives_a_refusal(
     given = "--mode=compare", f"--workdir={tmp_path}/job", "--way=600", *flags
     assert command_line.main(["run_leo.py", *given]) in (2, 3)
     assert "error: " in capsys.readouterr().err
-    assert found == [early] and psutil.Process().children() == []
+    assert found == [early] and children() == []
 
 
 @pytest.mark.parametrize(

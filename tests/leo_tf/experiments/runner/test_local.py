@@ -295,11 +295,13 @@ with local.started_early(2, 1):
     wait_for_end(pids)
 
 
-def test_a_job_takes_the_workers_that_were_started_early_and_ends_the_rest(tmp_path):
+def test_a_job_takes_the_workers_that_were_started_early_and_ends_the_rest(
+    tmp_path, children
+):
     with local.started_early(3, 1):
         early = {each._process.pid for each in local._waiting}
         with running(tmp_path, jobs=2) as runner:
-            assert len(psutil.Process().children()) == 2
+            assert len(children()) == 2
             jobs = tasks(tmp_path, "0/talks", "1/talks")  # so long that both have one
             assert set(train_all(runner, jobs, Console(quiet=True)).values()) == {None}
         assert {int((tmp_path / n / "talks/start_0").read_text()) for n in "01"} < early
@@ -307,7 +309,7 @@ def test_a_job_takes_the_workers_that_were_started_early_and_ends_the_rest(tmp_p
         for slot in "01":
             log = (tmp_path / "logs" / f"{slot}.log").read_text()
             assert "noise of a library" in log
-    assert psutil.Process().children() == []
+    assert children() == []
 
 
 def test_workers_that_a_job_of_few_runs_does_not_need_end_while_it_trains(tmp_path):
@@ -327,10 +329,10 @@ def test_workers_that_a_job_of_few_runs_does_not_need_end_while_it_trains(tmp_pa
         assert not any(psutil.pid_exists(pid) for pid in others)
 
 
-def test_workers_end_without_unloading_anything(tmp_path, monkeypatch):
+def test_workers_end_without_unloading_anything(tmp_path, monkeypatch, children):
     monkeypatch.setenv("TORN_DOWN", str(tmp_path / "torn_down"))
     train(tmp_path, "quick", jobs=1)
-    assert psutil.Process().children() == []
+    assert children() == []
     assert not (tmp_path / "torn_down").exists()
 
 
