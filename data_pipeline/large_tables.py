@@ -32,6 +32,7 @@ from leo_tf.data_pipeline.embeddings import (
     MappedArray,
     blocks,
     mapping_of,
+    status_of,
 )
 from leo_tf.data_pipeline.glyphs import cache
 from leo_tf.errors import DiskError, InputError
@@ -51,7 +52,7 @@ def lies_ready(table: EmbeddingTable) -> bool:
     return mapping.ctypes.data % _ALIGNMENT == 0
 
 
-def prepared(table: EmbeddingTable, console: Console = SILENT) -> np.ndarray | None:
+def prepared(table: EmbeddingTable, console: Console = SILENT) -> MappedArray | None:
     """Checks a mapped table, or finds that it was checked already.
 
     After that the table knows its digest.
@@ -113,12 +114,13 @@ def _classes(table: EmbeddingTable) -> str:
 
 def _kept(
     path: pathlib.Path, table: EmbeddingTable, shape: tuple[int, int]
-) -> np.ndarray | None:
+) -> MappedArray | None:
     """Returns an array that was finished; its JSON is written last."""
     try:
         metadata = read_json(path.with_suffix(".json"), _MOST_JSON_BYTES)
         # Copied on write, and never written: TensorFlow takes no read-only memory.
-        rows = np.lib.format.open_memmap(path, mode="c")
+        rows = np.lib.format.open_memmap(path, mode="c").view(MappedArray)
+        rows.status = status_of(os.stat(path))
         digest = metadata["digest"]
         if rows.shape != shape or rows.dtype != table.dtype:
             return None

@@ -92,6 +92,23 @@ def test_a_mapped_file_that_changed_meanwhile_is_refused(tmp_path, large):
         features.check(tmp_path, "alone", digest)
 
 
+def test_a_copy_of_what_cannot_be_used_in_place_is_shared(tmp_path, monkeypatch):
+    monkeypatch.setenv("LEO_TF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(embeddings, "LARGE_BYTES", 800)
+    rows = np.random.default_rng(0).normal(size=(60, 7)).astype("f2")
+    np.save(tmp_path / "x.npy", rows)
+    np.save(tmp_path / "x_labels.npy", np.arange(60) % 5)
+    table = load(tmp_path / "x.npy")
+    mine = FeatureTable.from_embeddings(table)
+    split = Split("train", mine, table.class_names, None, table.digest, table.source)
+    digest = features.write(tmp_path, "alone", {"train": split})
+    assert not (tmp_path / "alone_train.npy").exists()
+    features.check(tmp_path, "alone", digest)
+    again = features.read(tmp_path, "alone")["train"].table
+    every = tf.range(60)
+    np.testing.assert_array_equal(again.lookup(every), mine.lookup(every))
+
+
 def test_a_mapped_file_replaced_before_the_runs_begin_is_refused(tmp_path, large):
     split, path = large
     np.save(tmp_path / "new.npy", np.ones([60, 7], "f4"))
