@@ -41,6 +41,7 @@ from leo_tf.training.step_loop import make_run_steps
 
 _CLASSES, _ROWS, _SIZE = 64, 600, 640
 _MATRIX = 1024
+MULTIPLY_FLOPS = 2 * _MATRIX**3
 _DOT = re.compile(
     r"= \w+\[([\d,]*)\]\S* dot\(%?([\w.\-]+), .*lhs_contracting_dims=\{(\d+)\}"
 )
@@ -102,20 +103,25 @@ class Contest:
         return run
 
     def flops(self) -> float:
-        """Returns the operations of the matrix products in the compiled gradients."""
+        """Returns the operations of a step's products, backward ones included."""
 
-        @tf.function(jit_compile=True, autograph=False)
         def gradients(episode, noise):
             return meta_gradients(self.leo, episode, noise)
 
-        noise = self.leo.draw_noise(self.episode, 0, 0)
-        compiled = gradients.experimental_get_compiler_ir(self.episode, noise)
-        text = compiled(stage="optimized_hlo")
-        shapes = {name: _sizes(sizes) for name, sizes in _SHAPE.findall(text)}
-        total = 0
-        for output, left, axis in _DOT.findall(text):
-            total += 2 * np.prod(_sizes(output)) * shapes[left][int(axis)]
-        return float(total)
+        return product_flops(
+            gradients, self.episode, self.leo.draw_noise(self.episode, 0, 0)
+        )
+
+
+def product_flops(function: Callable, *inputs) -> float:
+    """Returns the operations of all matrix products of a function, once compiled."""
+    compiled = tf.function(function, jit_compile=True, autograph=False)
+    text = compiled.experimental_get_compiler_ir(*inputs)(stage="optimized_hlo")
+    shapes = {name: _sizes(sizes) for name, sizes in _SHAPE.findall(text)}
+    total = 0
+    for output, left, axis in _DOT.findall(text):
+        total += 2 * np.prod(_sizes(output)) * shapes[left][int(axis)]
+    return float(total)
 
 
 def _sizes(text: str) -> list[int]:
@@ -172,7 +178,7 @@ def main():
         contestants = {name: contest.steps(name) for name in contest.iterators}
         contestants |= {"draws": contest.draws(), "multiply": multiply()}
         times = measured(contestants, arguments.rounds, arguments.seconds)
-        rate = 2 * _MATRIX**3 / times.pop("multiply")[:, 0]  # flops a CPU-ms
+        rate = MULTIPLY_FLOPS / times.pop("multiply")[:, 0]  # flops a CPU-ms
         flops = 0 if arguments.nojit else contest.flops()
         for name, values in times.items():
             row = [str(shot), name, _figure(values[:, 0]), _figure(values[:, 1])]
