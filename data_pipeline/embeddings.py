@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from leo_tf.errors import InputError, quoted
+from leo_tf.files import AnyPath
 
 # Rows of a table are checked and normalised this many bytes at a time, so that a
 # large table never needs a second copy of itself, and a block stays in the
@@ -257,6 +258,14 @@ def map_array(file: BinaryIO, dtype: Any, begin: int, shape: Any) -> MappedArray
     # Copied on write, and never written: TensorFlow takes no read-only memory.
     found = MappedArray(file, dtype, "c", begin, shape)
     found.status = status_of(os.fstat(file.fileno()))
+    return found
+
+
+def map_npy(path: AnyPath) -> MappedArray:
+    """Maps the array of an .npy file that this program has written."""
+    # Copied on write, as in `map_array`.
+    found = np.lib.format.open_memmap(path, mode="c").view(MappedArray)
+    found.status = status_of(os.stat(path))
     return found
 
 

@@ -31,8 +31,8 @@ from leo_tf.data_pipeline.embeddings import (
     EmbeddingTable,
     MappedArray,
     blocks,
+    map_npy,
     mapping_of,
-    status_of,
 )
 from leo_tf.data_pipeline.glyphs import cache
 from leo_tf.errors import DiskError, InputError
@@ -118,9 +118,7 @@ def _kept(
     """Returns an array that was finished; its JSON is written last."""
     try:
         metadata = read_json(path.with_suffix(".json"), _MOST_JSON_BYTES)
-        # Copied on write, and never written: TensorFlow takes no read-only memory.
-        rows = np.lib.format.open_memmap(path, mode="c").view(MappedArray)
-        rows.status = status_of(os.stat(path))
+        rows = map_npy(path)
         digest = metadata["digest"]
         if rows.shape != shape or rows.dtype != table.dtype:
             return None

@@ -18,7 +18,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from leo_tf.data_pipeline.dataset import Split
-from leo_tf.data_pipeline.embeddings import MappedArray, map_array, status_of
+from leo_tf.data_pipeline.embeddings import (
+    MappedArray,
+    map_array,
+    map_npy,
+    status_of,
+)
 from leo_tf.data_pipeline.pipeline import FeatureTable
 from leo_tf.data_pipeline.sampler import ClassIndex
 from leo_tf.errors import InputError, quoted
@@ -94,7 +99,10 @@ def _split(directory: pathlib.Path, key: str, values: Mapping[str, Any]) -> Spli
         return np.load(directory / values["files"][part]["file"], mmap_mode="c")
 
     features = values["files"][""]
-    mapping = _mapped(features) if "offset" in features else array("")
+    if "offset" in features:
+        mapping = _mapped(features)
+    else:
+        mapping = map_npy(directory / features["file"])
     index = ClassIndex(
         np.array(array("_rows")), np.array(array("_sizes")), names, source
     )

@@ -6,6 +6,7 @@ import os
 import pathlib
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from leo_tf.files import write_file
 
 # Time for a machine to confirm that it sees the directory.
 _CHECK_SECONDS = 120.0
+# Time for Ray to notice that a machine is lost.
+_LOSS_SECONDS = 10.0
 _TOKEN = ".cluster-token"
 _LOOPBACK = "127.0.0.1", "localhost"
 
@@ -69,6 +72,9 @@ def check_room(ray: Any, needed: dict[str, float]) -> None:
 def check_machines(ray: Any, path: pathlib.Path, environment: dict[str, str]) -> None:
     """Checks that all machines share the directory, and have the same code.
 
+    A machine that is lost meanwhile is left out. One that joins later is checked by the
+    runs that it gets.
+
     Raises:
       InputError: if one does not.
     """
@@ -78,21 +84,35 @@ def check_machines(ray: Any, path: pathlib.Path, environment: dict[str, str]) ->
     with _removed(path / _TOKEN):
         remote = ray.remote(_check_here)
         options: Any = {"num_cpus": 0, "runtime_env": {"env_vars": environment}}
-        checks = [
-            remote.options(
-                scheduling_strategy=affinity(node["NodeID"], soft=False), **options
+        checks = {
+            node: remote.options(
+                scheduling_strategy=affinity(node, soft=False), **options
             ).remote(str(path / _TOKEN), token, mine)
-            for node in ray.nodes()
-            if node["Alive"]
-        ]
-        try:
-            found = ray.get(checks, timeout=_CHECK_SECONDS)
-        except ray.exceptions.RayError as error:
-            text = quoted(one_line(str(error).strip().rpartition("\n")[2]))
-            expected = "machines on which leo_tf can be imported"
-            raise InputError("--cluster", expected, text) from error
+            for node in _alive(ray)
+        }
+        ray.wait([*checks.values()], num_returns=len(checks), timeout=_CHECK_SECONDS)
+        found = [_refusal(ray, *check) for check in checks.items()]
     for refusal in filter(None, found):
         raise InputError(*refusal)
+
+
+def _alive(ray: Any) -> list[str]:
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+
+
+def _refusal(ray: Any, node: str, check: Any) -> tuple | None:
+    """Returns a machine's answer; None if it was lost, too."""
+    try:
+        return ray.get(check, timeout=0)
+    except ray.exceptions.RayError as error:
+        deadline = time.monotonic() + _LOSS_SECONDS
+        while node in _alive(ray):
+            if time.monotonic() >= deadline:
+                text = quoted(one_line(str(error).strip().rpartition("\n")[2]))
+                expected = "machines on which leo_tf can be imported"
+                raise InputError("--cluster", expected, text) from error
+            time.sleep(0.5)
+        return None
 
 
 def _check_here(path: str, token: str, theirs: dict[str, str]) -> tuple | None:

@@ -10,8 +10,8 @@ import types
 
 import pytest
 
-from leo_tf.errors import FlagError, Stopped, WorkerError
-from leo_tf.experiments.runner import cluster
+from leo_tf.errors import FlagError, InputError, Stopped, WorkerError
+from leo_tf.experiments.runner import cluster, machines
 from leo_tf.experiments.runner.cluster import RayRunner
 from leo_tf.experiments.runner.tasks import HUNG_SECONDS, Sign, Task
 
@@ -41,6 +41,7 @@ class Ray(types.ModuleType):
         )
         self.options, self.works, self.outcomes = [], [], {}
         self.cancelled, self.is_open, self.is_board_lost = [], False, False
+        self.failing, self.alive = None, {"a": True}
 
     def is_initialized(self):
         return self.is_open
@@ -52,7 +53,11 @@ class Ray(types.ModuleType):
         self.is_open = False
 
     def nodes(self):
-        return [{"NodeID": "a", "Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}]
+        resources = {"CPU": 4.0, "GPU": 1.0}
+        return [
+            {"NodeID": name, "Alive": is_alive, "Resources": resources}
+            for name, is_alive in self.alive.items()
+        ]
 
     def get_runtime_context(self):
         return types.SimpleNamespace(get_node_id=lambda: "a")
@@ -72,6 +77,9 @@ class Ray(types.ModuleType):
         if what is cluster._work:
             self.works.append(given)
             return len(self.works)
+        if isinstance(self.failing, Exception):
+            failing, self.failing = self.failing, None
+            return failing
         return what(*given)
 
     def wait(self, references, **unused_options):
@@ -80,6 +88,8 @@ class Ray(types.ModuleType):
     def get(self, value, **unused_options):
         if value == [] and self.is_board_lost:
             raise Lost("the actor died")
+        if isinstance(value, Exception):
+            raise value
         if not isinstance(value, int):
             return value
         outcome = self.outcomes[value]
@@ -213,6 +223,27 @@ def test_a_run_has_its_share_and_is_restarted_by_nobody_else(ray, runner):
     environment = of_work["runtime_env"]["env_vars"]
     assert environment["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
     assert environment["TF_NUM_INTRAOP_THREADS"] == "1"
+
+
+def test_a_machine_lost_while_it_is_checked_is_left_out(ray, tmp_path, monkeypatch):
+    ray.failing, ray.alive = Lost("not schedulable: the node died"), {"a": True, "b": 1}
+    slept = []
+
+    def sleep(seconds):  # Ray notices later
+        slept.append(seconds)
+        ray.alive["a"] = len(slept) < 2
+
+    monkeypatch.setattr(machines.time, "sleep", sleep)
+    RayRunner("auto", 1, 0.0, tmp_path)
+    assert len(slept) == 2 and not list(tmp_path.iterdir())
+
+
+def test_a_machine_that_cannot_be_checked_is_refused(ray, tmp_path, monkeypatch):
+    monkeypatch.setattr(machines, "_LOSS_SECONDS", 0.0)
+    ray.failing = Lost("trace\nModuleNotFoundError: leo_tf")
+    with pytest.raises(InputError, match=r"imported, received 'Module.*leo_tf'"):
+        RayRunner("auto", 1, 0.0, tmp_path)
+    assert not ray.is_open and not list(tmp_path.iterdir())
 
 
 def test_a_session_of_the_users_stays_open_and_ours_does_not(ray, tmp_path):

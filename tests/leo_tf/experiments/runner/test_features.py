@@ -109,6 +109,22 @@ def test_a_copy_of_what_cannot_be_used_in_place_is_shared(tmp_path, monkeypatch)
     np.testing.assert_array_equal(again.lookup(every), mine.lookup(every))
 
 
+def test_what_was_read_can_be_shared_again_and_is_not_copied(tmp_path):
+    features.write(tmp_path, "alone", {"val": split_of()})
+    alone = features.read(tmp_path, "alone")
+    digest = features.write(tmp_path, "joined", {**alone, "train": split_of(12)})
+    assert sorted(tmp_path.glob("joined*.npy")) == sorted(
+        tmp_path / f"joined_{part}.npy"
+        for part in (
+            *("train", "train_rows", "train_sizes", "train_images"),
+            *("val_rows", "val_sizes", "val_images"),
+        )
+    )
+    features.check(tmp_path, "joined", digest)
+    again = features.read(tmp_path, "joined")["val"]
+    np.testing.assert_array_equal(again.table.features, alone["val"].table.features)
+
+
 def test_a_mapped_file_replaced_before_the_runs_begin_is_refused(tmp_path, large):
     split, path = large
     np.save(tmp_path / "new.npy", np.ones([60, 7], "f4"))
