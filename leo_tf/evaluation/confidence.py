@@ -20,7 +20,7 @@ from leo_tf.data_pipeline.episode import Episode
 from leo_tf.data_pipeline.pipeline import EpisodesByRow
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
-from leo_tf.methods.transforms import beside
+from leo_tf.methods.transformed import beside
 from leo_tf.model.learner import AnyLearner, adapt_and_score
 
 # Shares of queries: what the tables of a `Confidence` have a number for.

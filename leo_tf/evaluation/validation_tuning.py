@@ -23,12 +23,8 @@ from leo_tf.methods.ensemble import Mix
 from leo_tf.methods.inductive.linear import LinearRegression
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import build, ensemble, method_of, other_config
-from leo_tf.methods.transforms import (
-    Statistics,
-    Transform,
-    check_can_fit,
-    with_classes,
-)
+from leo_tf.methods.transform_fitting import Statistics, check_can_fit, with_classes
+from leo_tf.methods.transforms import Transform
 from leo_tf.model.learner import AnyLearner, Learner, adapt_and_score
 from leo_tf.model.losses import accuracy, cross_entropy
 
@@ -61,7 +57,7 @@ def fit_transform(config: Config, splits: Mapping[str, Split]) -> Fitted:
     them.
 
     Raises:
-      InputError: see `transforms.Statistics`, `check_can_fit` and `with_classes`.
+      InputError: see `Statistics`, `check_can_fit` and `with_classes`.
     """
     table = splits["train"].table
     if config.features.feature_transform == "none":

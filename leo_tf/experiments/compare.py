@@ -36,7 +36,7 @@ from leo_tf.experiments.runner.engines import Engine
 from leo_tf.files import AnyPath
 from leo_tf.methods.registry import check, check_is_config, is_fitted, with_transform
 from leo_tf.methods.settings import compared, of, read, with_shared
-from leo_tf.methods.transforms import check_can_fit
+from leo_tf.methods.transform_fitting import check_can_fit
 from leo_tf.methods.variants import in_running_order, in_table_order, variant_named
 from leo_tf.model.learner import (
     AnyLearner,

@@ -28,7 +28,7 @@ from leo_tf.methods.registry import (
     method_named,
     method_of,
 )
-from leo_tf.methods.transforms import check_fits
+from leo_tf.methods.transform_fitting import check_fits
 from leo_tf.monitoring import run_summary
 from leo_tf.monitoring.event_writer import EventWriter
 from leo_tf.monitoring.profiler import Profile

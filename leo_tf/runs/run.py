@@ -32,7 +32,8 @@ from leo_tf.methods.registry import (
     method_of,
     with_transform,
 )
-from leo_tf.methods.transforms import Transform, Transformed, load, save
+from leo_tf.methods.transformed import Transformed
+from leo_tf.methods.transforms import Transform, load, save
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.directory import HINT, Change, RunDirectory, check_changes
 from leo_tf.runs.fitted import (
