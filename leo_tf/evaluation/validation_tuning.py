@@ -16,9 +16,10 @@ from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.episode import Episode
 from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable, gather
-from leo_tf.evaluation.confidence import answers, best_temperature, open_episodes
+from leo_tf.evaluation.calibration import best_temperature
 from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer
 from leo_tf.evaluation.intervals import interval
+from leo_tf.evaluation.open_episodes import answers, open_episodes
 from leo_tf.methods.ensemble import Mix
 from leo_tf.methods.inductive.linear import LinearRegression
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
