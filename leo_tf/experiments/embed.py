@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -16,7 +15,6 @@ from leo_tf.data_pipeline.images.class_splits import (
     split_pictures,
     unsplit_pictures,
 )
-from leo_tf.data_pipeline.images.decoding import decode, say_bad
 from leo_tf.data_pipeline.images.pictures import Pictures
 from leo_tf.data_pipeline.images.worker import VERSION as DECODER_VERSION
 from leo_tf.data_pipeline.release_layout import SPLITS
@@ -28,6 +26,7 @@ from leo_tf.embedding.backbones import (
     backbone_named,
 )
 from leo_tf.embedding.embed import embed_pictures, embedding_of
+from leo_tf.embedding.pixels import PIXELS_FILE, decoded
 from leo_tf.embedding.pretraining import RECIPES, Recipe, has_begun, held_out
 from leo_tf.embedding.views import decoded_side
 from leo_tf.embedding.wide_resnet import shape_of
@@ -39,7 +38,6 @@ from leo_tf.training.interrupts import StopRequest
 from leo_tf.training.replicas import Replicas, mirrored
 
 PRETRAINING_FILE = "pretraining.json"
-_PICTURES_FILE = "pictures.npy"
 _MOST_JSON_BYTES = 1 << 24  # with the names of all classes
 
 
@@ -173,7 +171,7 @@ def pretrain(
         write_file(path, to_json(job))
         side = decoded_side(recipe_used.side, "center")
         given = pictures, chosen, side, directory, skip_bad_images, console
-        pixels, labels = _decoded(*given)
+        pixels, labels = decoded(*given)
         sizes = {
             "classes": len(np.unique(labels)),
             "rows": len(labels),
@@ -186,7 +184,7 @@ def pretrain(
         done = {**job, **sizes, "results": found, "versions": versions()}
         write_file(path, to_json(done))
         pretraining.remove_states(directory)
-        (directory / _PICTURES_FILE).unlink(missing_ok=True)
+        (directory / PIXELS_FILE).unlink(missing_ok=True)
     return done
 
 
@@ -283,31 +281,3 @@ def _cached(
     if path is None:
         raise FlagError("--features_dir", "a directory (there is no cache)", "nothing")
     return path
-
-
-def _decoded(pictures, chosen, side, directory, skip_bad, console):
-    """Returns pixels [n, H, H, 3] in a file, and labels [n] from 0.
-
-    Pictures are decoded only once. Epochs read the file.
-    """
-    path = directory / _PICTURES_FILE
-    beside = path.with_name(f".{path.name}")
-    shape = len(chosen), side, side, 3
-    pixels = np.lib.format.open_memmap(beside, "w+", np.uint8, shape)
-    bad: list[InputError] = []
-    kept: list[int] = []
-    options = {"indices": chosen, "bad": bad if skip_bad else None, "batch_size": 64}
-    with console.progress("reading pictures", len(chosen), unit="pictures") as line:
-        for indices, batch, _ in decode(pictures, side, **options):
-            pixels[len(kept) : len(kept) + len(batch)] = batch
-            kept.extend(indices)
-            line.advance(len(batch))
-    say_bad(bad, len(chosen), console)
-    if not kept:
-        where = f"{pictures.source}: train"
-        raise InputError(where, "pictures that can be read", "none")
-    pixels.flush()
-    os.replace(beside, path)
-    classes = np.unique(pictures.labels[kept])
-    labels = np.searchsorted(classes, pictures.labels[kept])
-    return np.load(path, mmap_mode="r")[: len(kept)], labels
