@@ -138,8 +138,7 @@ def train(small_flags):
 def _quick_jobs():
     import tensorflow as tf
 
-    from leo_tf.evaluation import evaluate, validation_tuning
-    from leo_tf.experiments import compare
+    from leo_tf.evaluation import adaptation_time, evaluate, validation_tuning
     from leo_tf.methods.query_aware import transductive
     from leo_tf.monitoring.validation import ValidationMonitor
     from leo_tf.reports import figures
@@ -151,8 +150,8 @@ def _quick_jobs():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ValidationMonitor, "_show", lambda self, step: None)
         patch.setattr(figures, "learning_curve", lambda *_: figures.new_figure(1, 1))
-        patch.setattr(compare, "_TIMED", 1)
-        patch.setattr(compare, "_WARM", 0)
+        patch.setattr(adaptation_time, "_TIMED", 1)
+        patch.setattr(adaptation_time, "_WARM", 0)
         patch.setattr(transductive, "_MOST_SINKHORN_STEPS", 3)
         patch.setattr(evaluate, "query_scores", query_scores)
         for name in ("SHARES", "STRENGTHS", "LAPLACIAN_WEIGHTS"):

@@ -1,1 +1,1 @@
-"""Finds pictures in folders, and decodes them in limited processes."""
+"""Finds pictures in folders, splits their classes, decodes in limited processes."""

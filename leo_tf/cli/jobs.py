@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from leo_tf.cli.flags import RunOptions
 from leo_tf.console import Console
-from leo_tf.embedding.embed import ALL
+from leo_tf.data_pipeline.images.class_splits import ALL
 from leo_tf.environment import program, python
 from leo_tf.errors import Stopped
 from leo_tf.experiments.compare import compare

@@ -22,6 +22,7 @@ from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.feature_files import EMBEDDING_FILE, save_npz
 from leo_tf.data_pipeline.formats.names import index_classes
+from leo_tf.data_pipeline.images.class_splits import ALL
 from leo_tf.data_pipeline.images.decoding import say_bad
 from leo_tf.data_pipeline.images.pictures import Pictures
 from leo_tf.data_pipeline.images.worker import VERSION as DECODER_VERSION
@@ -39,7 +40,6 @@ from leo_tf.errors import InputError, quoted
 from leo_tf.files import AnyPath, read_json, to_json, write_file
 
 SOURCES_FILE, LEFT_OUT_FILE = "sources.sha256", "left_out.txt"
-ALL = "all"  # stands for the splits if classes are divided later
 _PART, _JOB = ".part", "job.json"
 _MOST_JSON_BYTES = 1 << 20
 

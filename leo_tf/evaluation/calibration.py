@@ -1,9 +1,9 @@
-"""Calibration of a method's confidence: negative log-likelihood and ECE.
+"""Calibration of a method's confidence: negative log-likelihood, ECE, temperature.
 
 Bins of several batches are added, and the error comes at the end. Logits may be
 logarithms of probabilities, such as of a mean over draws.
 
-Shapes: B episodes in a batch, N way, Q queries per class, M bins.
+Shapes: B episodes in a batch, E in all, N way, Q queries per class, M bins.
 """
 
 from typing import NamedTuple
@@ -15,6 +15,9 @@ from leo_tf.model.losses import cross_entropy
 
 # Of Guo et al., 2017, and most who report the error since.
 NUM_BINS = 15
+# The search for the temperature: from where to where, and golden sections of that.
+_COLDEST, _HOTTEST, _SECTIONS = 1e-3, 1e3, 40
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 class Bins(NamedTuple):
@@ -90,3 +93,45 @@ def reliability(bins: Bins) -> Reliability:
         confidence=confidence[filled] / count[filled],
         accuracy=right[filled] / count[filled],
     )
+
+
+def best_temperature(logits: np.ndarray) -> float:
+    """Returns the temperature of least NLL, which is convex in 1 / temperature.
+
+    It counts one more query, answered by chance. Otherwise answers without a mistake
+    would be treated as certain.
+    """
+    queries = logits.size / logits.shape[-1]
+
+    def nll(log_temperature):
+        scaled = logits / np.exp(log_temperature)
+        by_chance = scaled.mean(axis=-1)
+        right = of_right(scaled)
+        right = right + (by_chance - right) / (queries + 1)
+        return float(np.mean(log_sum(scaled)[..., 0] - right))
+
+    low, high = np.log([_COLDEST, _HOTTEST])
+    step = _GOLDEN * (high - low)
+    left, right = high - step, low + step
+    at_left, at_right = nll(left), nll(right)
+    for _ in range(_SECTIONS):
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - _GOLDEN * (high - low)
+            at_left = nll(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + _GOLDEN * (high - low)
+            at_right = nll(right)
+    return float(np.exp((low + high) / 2))
+
+
+def of_right(values: np.ndarray) -> np.ndarray:
+    """Returns [E, N, Q] values of the right class, from [E, N, Q, N]."""
+    return np.moveaxis(np.diagonal(values, axis1=1, axis2=3), -1, 1)
+
+
+def log_sum(logits: np.ndarray) -> np.ndarray:
+    """Returns [..., 1] logarithms of the sum of exponentials."""
+    largest = logits.max(axis=-1, keepdims=True)
+    return largest + np.log(np.exp(logits - largest).sum(axis=-1, keepdims=True))

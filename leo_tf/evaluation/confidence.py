@@ -8,20 +8,16 @@ Shapes: E episodes, N way, Q queries per class, U classes outside an episode, L 
 of a table.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from leo_tf.configs.schema import Config
-from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
-from leo_tf.data_pipeline.episode import Episode
-from leo_tf.data_pipeline.pipeline import EpisodesByRow
+from leo_tf.evaluation.calibration import best_temperature, log_sum, of_right
 from leo_tf.evaluation.intervals import Interval, interval
-from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
-from leo_tf.methods.transforms import beside
-from leo_tf.model.learner import AnyLearner, adapt_and_score
+from leo_tf.evaluation.open_episodes import Answers, answers, open_episodes
+from leo_tf.model.learner import AnyLearner
 
 # Shares of queries: what the tables of a `Confidence` have a number for.
 LEVELS = np.arange(201) / 200
@@ -31,21 +27,6 @@ SCORES = "probability", "logit", "energy", "cosine"
 _USUAL_SCORE = "logit"  # where no classes are left outside to choose by
 FALSE_ALARMS, COVERAGE = 0.05, 0.9  # of which tests tell what they come to
 _FITTED_ON = 500  # episodes
-_QUERIES = 15  # of a class
-_MOST_LOGITS = 2**25
-# The search for the temperature: from where to where, and golden sections of that.
-_COLDEST, _HOTTEST, _SECTIONS = 1e-3, 1e3, 40
-_GOLDEN = (5**0.5 - 1) / 2
-
-
-class Answers(NamedTuple):
-    """Scores of one method on E episodes: queries of their classes and of U others."""
-
-    inside: np.ndarray  # [E, N, Q, N] logits
-    mixed: np.ndarray  # the same, of queries that were asked with those outside
-    outside: np.ndarray  # [E, U, Q, N]
-    cosine_inside: np.ndarray  # [E, N, Q], the largest with a class mean
-    cosine_outside: np.ndarray  # [E, U, Q]
 
 
 class Confidence(NamedTuple):
@@ -124,69 +105,6 @@ class OpenSet(NamedTuple):
         }
 
 
-def outside_of(config: Config, split: Split) -> int:
-    """Returns U: as many classes outside an episode as inside, if there are."""
-    way = config.episodes.evaluation_way
-    return min(way, len(split.class_names) - way)
-
-
-def open_episodes(
-    config: Config, split: Split, count: int, outside: int | None = None
-) -> EpisodesByRow:
-    """Returns episodes of N + U classes, of which the first N are the episode's.
-
-    U is `outside`, or that of `outside_of`.
-    """
-    inside = config.episodes.evaluation_way
-    way = inside + (outside_of(config, split) if outside is None else outside)
-    shape = dataset.evaluation_shape(config, split)
-    queries = min(_QUERIES, shape["num_query"])
-    alike = {"test_num_query": queries, "query_dirichlet": None}
-    wide = config.replace(test_way=way, **alike)
-    count = max(1, min(count, _MOST_LOGITS // (way * queries * inside)))
-    return dataset.evaluation_episodes(wide, split, count, together=True)
-
-
-def answers(
-    learners: Mapping[str, AnyLearner], episodes: EpisodesByRow, way: int
-) -> dict[str, Answers]:
-    """Scores `open_episodes` with methods, deterministically and without a graph.
-
-    Tracing a graph would take longer than the few batches. A method that learns from
-    queries also scores the inside ones alone, as in a test.
-    """
-    parts: dict[str, list[Answers]] = {}
-    for wide in episodes:
-        for name, learner in learners.items():
-            logits = _scores(learner, wide, way)
-            cosines = _scores(beside(learner, NearestCentroid()), wide, way).max(-1)
-            mixed = inside = logits[:, :way]
-            if hasattr(learner, "answer"):
-                inside = _scores(learner, _of_first(wide, way), way)
-            near, far = cosines[:, :way], cosines[:, way:]
-            found = Answers(inside, mixed, logits[:, way:], near, far)
-            parts.setdefault(name, []).append(found)
-    return {
-        name: Answers(*(np.concatenate(arrays) for arrays in zip(*each)))
-        for name, each in parts.items()
-    }
-
-
-def _of_first(wide: Episode, way: int) -> Episode:
-    """Returns the answers without queries of other classes."""
-    queries, labels = wide.query_inputs[:, :way], wide.query_labels[:, :way]
-    return wide._replace(query_inputs=queries, query_labels=labels)
-
-
-def _scores(learner, wide: Episode, way: int) -> np.ndarray:
-    """Returns [B, N + U, Q, N] logits in float64, of queries of all classes."""
-    episode = wide._replace(
-        support_inputs=wide.support_inputs[:, :way],
-        support_labels=wide.support_labels[:, :way],
-    )
-    return adapt_and_score(learner, episode)[1].numpy().astype(np.float64)
-
-
 def fit(
     learner: AnyLearner, config: Config, split: Split, step: int, basis: str = ""
 ) -> Confidence | None:
@@ -221,7 +139,7 @@ def fit_to(found: Answers) -> dict[str, Any]:
         score = max(SCORES, key=lambda name: auroc[name])
     # Requests with queries of other classes are what it is for.
     mixed, _ = _sides(found, score, temperature)
-    shares = np.sort(_of_right(_softmax(found.inside / temperature)), axis=None)
+    shares = np.sort(of_right(_softmax(found.inside / temperature)), axis=None)
     # Of the shares, the lowest so many may be left out; some of a level too high.
     episodes = len(found.inside)
     most = (1 - LEVELS * (episodes + 1) / episodes) * len(shares)  # [L]
@@ -246,7 +164,7 @@ def tested(found: Answers, fitted: Confidence) -> OpenSet:
     least = np.interp(COVERAGE, LEVELS, fitted.least)
     # The answer is always in its set.
     chosen = (shares >= least) | (shares == shares.max(axis=-1, keepdims=True))
-    holds, size = _of_right(chosen), chosen.sum(axis=-1)
+    holds, size = of_right(chosen), chosen.sum(axis=-1)
     return OpenSet(
         {name: interval(_auroc(*pair)) for name, pair in sides.items()},
         {name: interval(_fpr(*pair)) for name, pair in sides.items()},
@@ -275,7 +193,7 @@ def _sides(found: Answers, name: str, temperature: float) -> tuple:
         score = {
             "probability": lambda x: _softmax(x).max(axis=-1),
             "logit": lambda x: x.max(axis=-1),
-            "energy": lambda x: _log_sum(x)[..., 0],
+            "energy": lambda x: log_sum(x)[..., 0],
         }[name]
         sides = score(logits[0]), score(logits[1])
     return tuple(side.reshape([len(side), -1]) for side in sides)
@@ -308,47 +226,5 @@ def _fpr(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
     return (outside >= threshold).mean(axis=1)
 
 
-def best_temperature(logits: np.ndarray) -> float:
-    """Returns the temperature of least NLL, which is convex in 1 / temperature.
-
-    It counts one more query, answered by chance. Otherwise answers without a mistake
-    would be treated as certain.
-    """
-    queries = logits.size / logits.shape[-1]
-
-    def nll(log_temperature):
-        scaled = logits / np.exp(log_temperature)
-        by_chance = scaled.mean(axis=-1)
-        right = _of_right(scaled)
-        right = right + (by_chance - right) / (queries + 1)
-        return float(np.mean(_log_sum(scaled)[..., 0] - right))
-
-    low, high = np.log([_COLDEST, _HOTTEST])
-    step = _GOLDEN * (high - low)
-    left, right = high - step, low + step
-    at_left, at_right = nll(left), nll(right)
-    for _ in range(_SECTIONS):
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - _GOLDEN * (high - low)
-            at_left = nll(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + _GOLDEN * (high - low)
-            at_right = nll(right)
-    return float(np.exp((low + high) / 2))
-
-
-def _of_right(values: np.ndarray) -> np.ndarray:
-    """Returns [E, N, Q] values of the right class, from [E, N, Q, N]."""
-    return np.moveaxis(np.diagonal(values, axis1=1, axis2=3), -1, 1)
-
-
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    return np.exp(logits - _log_sum(logits))
-
-
-def _log_sum(logits: np.ndarray) -> np.ndarray:
-    """Returns [..., 1] logarithms of the sum of exponentials."""
-    largest = logits.max(axis=-1, keepdims=True)
-    return largest + np.log(np.exp(logits - largest).sum(axis=-1, keepdims=True))
+    return np.exp(logits - log_sum(logits))

@@ -16,19 +16,16 @@ from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.episode import Episode
 from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable, gather
-from leo_tf.evaluation.confidence import answers, best_temperature, open_episodes
+from leo_tf.evaluation.calibration import best_temperature
 from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer
 from leo_tf.evaluation.intervals import interval
+from leo_tf.evaluation.open_episodes import answers, open_episodes
 from leo_tf.methods.ensemble import Mix
 from leo_tf.methods.inductive.linear import LinearRegression
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import build, ensemble, method_of, other_config
-from leo_tf.methods.transforms import (
-    Statistics,
-    Transform,
-    check_can_fit,
-    with_classes,
-)
+from leo_tf.methods.transform_fitting import Statistics, check_can_fit, with_classes
+from leo_tf.methods.transforms import Transform
 from leo_tf.model.learner import AnyLearner, Learner, adapt_and_score
 from leo_tf.model.losses import accuracy, cross_entropy
 
@@ -61,7 +58,7 @@ def fit_transform(config: Config, splits: Mapping[str, Split]) -> Fitted:
     them.
 
     Raises:
-      InputError: see `transforms.Statistics`, `check_can_fit` and `with_classes`.
+      InputError: see `Statistics`, `check_can_fit` and `with_classes`.
     """
     table = splits["train"].table
     if config.features.feature_transform == "none":

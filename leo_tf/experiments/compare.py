@@ -4,27 +4,20 @@ results.json, results.md     the table
 accuracy.png                 accuracies with their intervals
 reliability.png              confidence of each method against its accuracy
 METHOD/, METHOD@TRANSFORM/   run directories of the methods
-
-Shapes: B tasks in a batch, N way, K shot, D embedding size.
 """
 
 import contextlib
 import math
-import statistics
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
-
-import tensorflow as tf
 
 from leo_tf.configs.presets import given
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
-from leo_tf.data_pipeline.dataset import Split
-from leo_tf.data_pipeline.pipeline import gather
 from leo_tf.data_pipeline.sources import Data
 from leo_tf.errors import CheckpointError, DivergedError, InputError, LeoError
+from leo_tf.evaluation.adaptation_time import adaptation_seconds
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.job_results import Comparison, Row
@@ -36,22 +29,15 @@ from leo_tf.experiments.runner.engines import Engine
 from leo_tf.files import AnyPath
 from leo_tf.methods.registry import check, check_is_config, is_fitted, with_transform
 from leo_tf.methods.settings import compared, of, read, with_shared
-from leo_tf.methods.transforms import check_can_fit
+from leo_tf.methods.transform_fitting import check_can_fit
 from leo_tf.methods.variants import in_running_order, in_table_order, variant_named
-from leo_tf.model.learner import (
-    AnyLearner,
-    adapt_and_score,
-    is_exportable,
-    takes_memory,
-)
+from leo_tf.model.learner import AnyLearner, is_exportable, takes_memory
 from leo_tf.reports import comparison as report
 from leo_tf.reports.figures import save
 from leo_tf.reports.results import data as data_in_words
 from leo_tf.runs.kept_results import Measured, read_kept
 from leo_tf.runs.run import Run
 
-# Numbers of timed tasks, and of warm-up tasks before them.
-_TIMED, _WARM = 50, 5
 # Settings of a method's run that its row shows elsewhere.
 _NOT_SHOWN = ("method", "test_samples")
 
@@ -349,25 +335,3 @@ def _lead(
     with group.console.progress("validation", count, unit="episodes") as line:
         best, other = evaluate(two, episodes, line.advance).values()
     return interval(best.accuracy - other.accuracy)
-
-
-def adaptation_seconds(learner: AnyLearner, config: Config, split: Split) -> float:
-    """Returns the median time to adapt to one task, one at a time, in a graph.
-
-    For a method that answers queries together, the time includes the answers.
-    """
-    episodes = dataset.evaluation_episodes(config, split, _TIMED + _WARM)
-
-    @tf.function(autograph=False)
-    def adapt(episode):
-        if hasattr(learner, "answer"):
-            return adapt_and_score(learner, episode)[1]
-        return learner.adapt(episode.support_inputs, episode.support_labels).classifier
-
-    seconds = []
-    for rows in episodes.rows.unbatch().batch(1):
-        episode = gather(split.table, rows)
-        start = time.perf_counter()
-        adapt(episode).numpy()  # waits
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[_WARM:])

@@ -1,9 +1,7 @@
 """Jobs on pictures: pre-training a backbone, and turning pictures into features."""
 
 import contextlib
-import dataclasses
 import hashlib
-import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -12,11 +10,14 @@ import numpy as np
 from leo_tf.configs.settings import EMBEDDED_DATASET, DataConfig
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.glyphs import cache
-from leo_tf.data_pipeline.images.decoding import decode, say_bad
-from leo_tf.data_pipeline.images.pictures import Pictures, find_pictures
+from leo_tf.data_pipeline.images.class_splits import (
+    ALL,
+    split_pictures,
+    unsplit_pictures,
+)
+from leo_tf.data_pipeline.images.pictures import Pictures
 from leo_tf.data_pipeline.images.worker import VERSION as DECODER_VERSION
 from leo_tf.data_pipeline.release_layout import SPLITS
-from leo_tf.data_pipeline.splits import split_classes
 from leo_tf.embedding import pretraining
 from leo_tf.embedding.backbones import (
     BACKBONE_FILE,
@@ -24,7 +25,8 @@ from leo_tf.embedding.backbones import (
     Backbone,
     backbone_named,
 )
-from leo_tf.embedding.embed import ALL, embed_pictures, embedding_of
+from leo_tf.embedding.embed import embed_pictures, embedding_of
+from leo_tf.embedding.pixels import PIXELS_FILE, decoded
 from leo_tf.embedding.pretraining import RECIPES, Recipe, has_begun, held_out
 from leo_tf.embedding.views import decoded_side
 from leo_tf.embedding.wide_resnet import shape_of
@@ -35,9 +37,7 @@ from leo_tf.runs.directory import RunDirectory
 from leo_tf.training.interrupts import StopRequest
 from leo_tf.training.replicas import Replicas, mirrored
 
-CLASS_SPLIT = "0.64,0.16,0.2"  # miniImageNet's: 64, 16 and 20 classes of 100
 PRETRAINING_FILE = "pretraining.json"
-_PICTURES_FILE = "pictures.npy"
 _MOST_JSON_BYTES = 1 << 24  # with the names of all classes
 
 
@@ -86,7 +86,7 @@ def embed(
       LeoError: for any error that the user can fix.
     """
     if data is not None and data.class_folds and data.fold is None:
-        pictures = _unsplit(images, data, console)
+        pictures = unsplit_pictures(images, data, console)
     else:
         pictures = split_pictures(images, data, console)
         for split in SPLITS:
@@ -171,7 +171,7 @@ def pretrain(
         write_file(path, to_json(job))
         side = decoded_side(recipe_used.side, "center")
         given = pictures, chosen, side, directory, skip_bad_images, console
-        pixels, labels = _decoded(*given)
+        pixels, labels = decoded(*given)
         sizes = {
             "classes": len(np.unique(labels)),
             "rows": len(labels),
@@ -184,7 +184,7 @@ def pretrain(
         done = {**job, **sizes, "results": found, "versions": versions()}
         write_file(path, to_json(done))
         pretraining.remove_states(directory)
-        (directory / _PICTURES_FILE).unlink(missing_ok=True)
+        (directory / PIXELS_FILE).unlink(missing_ok=True)
     return done
 
 
@@ -268,49 +268,6 @@ def recipe_of(name: str, changes: dict[str, Any]) -> Recipe:
     return RECIPES[name]._replace(**changes)
 
 
-def _unsplit(images: AnyPath, data: DataConfig, console: Console) -> Pictures:
-    """Finds pictures whose classes are to be divided into folds."""
-    pictures = find_pictures(images, console)
-    _check_unsplit(pictures, data)
-    return pictures._replace(splits=(ALL,) * len(pictures.class_names))
-
-
-def split_pictures(
-    images: AnyPath, data: DataConfig | None = None, console: Console = SILENT
-) -> Pictures:
-    """Finds pictures and splits their classes by folders or by `data`.
-
-    Raises:
-      LeoError: if there are none, or both define splits.
-    """
-    pictures = find_pictures(images, console)
-    data = with_split(pictures, data or DataConfig(), console)
-    if pictures.splits is not None:
-        return pictures
-    return pictures._replace(splits=split_classes(pictures.class_names, data, console))
-
-
-def with_split(pictures: Pictures, data: DataConfig, console: Console) -> DataConfig:
-    """Returns `data`, with a split of the classes if nothing else defines one.
-
-    Raises:
-      FlagError: if both folders and `data` define one.
-    """
-    _check_unsplit(pictures, data)
-    if pictures.splits is not None or data.shares_classes:
-        return data
-    console.say(f"No folders train, val and test: --class_split={CLASS_SPLIT}.")
-    return dataclasses.replace(data, class_split=CLASS_SPLIT)
-
-
-def _check_unsplit(pictures: Pictures, data: DataConfig) -> None:
-    """Refuses settings that divide classes if folders define the splits."""
-    if pictures.splits is not None and data.shares_classes:
-        flag = "--class_split" if data.class_split else "--class_folds"
-        expected = "none, because its folders define the splits"
-        raise FlagError(flag, expected, data.class_split or str(data.class_folds))
-
-
 def _cached(
     name: str, pictures: Pictures, backbone: Backbone, views: str
 ) -> pathlib.Path:
@@ -324,31 +281,3 @@ def _cached(
     if path is None:
         raise FlagError("--features_dir", "a directory (there is no cache)", "nothing")
     return path
-
-
-def _decoded(pictures, chosen, side, directory, skip_bad, console):
-    """Returns pixels [n, H, H, 3] in a file, and labels [n] from 0.
-
-    Pictures are decoded only once. Epochs read the file.
-    """
-    path = directory / _PICTURES_FILE
-    beside = path.with_name(f".{path.name}")
-    shape = len(chosen), side, side, 3
-    pixels = np.lib.format.open_memmap(beside, "w+", np.uint8, shape)
-    bad: list[InputError] = []
-    kept: list[int] = []
-    options = {"indices": chosen, "bad": bad if skip_bad else None, "batch_size": 64}
-    with console.progress("reading pictures", len(chosen), unit="pictures") as line:
-        for indices, batch, _ in decode(pictures, side, **options):
-            pixels[len(kept) : len(kept) + len(batch)] = batch
-            kept.extend(indices)
-            line.advance(len(batch))
-    say_bad(bad, len(chosen), console)
-    if not kept:
-        where = f"{pictures.source}: train"
-        raise InputError(where, "pictures that can be read", "none")
-    pixels.flush()
-    os.replace(beside, path)
-    classes = np.unique(pictures.labels[kept])
-    labels = np.searchsorted(classes, pictures.labels[kept])
-    return np.load(path, mmap_mode="r")[: len(kept)], labels

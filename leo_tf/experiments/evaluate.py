@@ -30,7 +30,7 @@ from leo_tf.experiments.open_set import Fitted, check_open_set, score_open
 from leo_tf.files import AnyPath
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import method_named, method_of
-from leo_tf.methods.transforms import check_fits
+from leo_tf.methods.transform_fitting import check_fits
 from leo_tf.model.learner import AnyLearner, Learner, adapt_and_score, takes_memory
 from leo_tf.reports import figures, mosaics
 from leo_tf.reports import results as report

@@ -21,7 +21,7 @@ from leo_tf.experiments.runner.engines import Engine, train_all
 from leo_tf.files import AnyPath, to_json, write_file
 from leo_tf.reports import folds as report
 from leo_tf.runs.directory import JOB_FILE, RunDirectory, job_of
-from leo_tf.runs.run import default_workdir
+from leo_tf.runs.settings import default_workdir
 
 _MODE = "compare over folds"
 

@@ -19,6 +19,7 @@ from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.schema import EMBEDDED_DATASET, Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.feature_files import EMBEDDING_FILE
+from leo_tf.data_pipeline.images.class_splits import split_pictures, with_split
 from leo_tf.data_pipeline.images.pictures import Pictures, find_pictures
 from leo_tf.embedding.backbones import BACKBONE_FILE
 from leo_tf.embedding.stage_times import in_words, stage_seconds
@@ -26,14 +27,7 @@ from leo_tf.embedding.wide_resnet import shape_of
 from leo_tf.errors import FlagError, InputError, quoted
 from leo_tf.evaluation.job_results import Comparison
 from leo_tf.experiments.compare import compare
-from leo_tf.experiments.embed import (
-    check_strategy,
-    embed,
-    pretrain,
-    recipe_of,
-    split_pictures,
-    with_split,
-)
+from leo_tf.experiments.embed import check_strategy, embed, pretrain, recipe_of
 from leo_tf.export.exporter import export_model, exported_already
 from leo_tf.files import AnyPath, near
 from leo_tf.methods.settings import compared

@@ -7,8 +7,8 @@ from leo_tf.configs.schema import Config
 from leo_tf.console import Console
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.errors import FlagError
-from leo_tf.evaluation import confidence
-from leo_tf.evaluation.confidence import Confidence, OpenSet
+from leo_tf.evaluation.confidence import Confidence, OpenSet, tested
+from leo_tf.evaluation.open_episodes import answers, open_episodes, outside_of
 from leo_tf.model.learner import AnyLearner
 
 Fitted: TypeAlias = Mapping[str, Confidence | None]  # by method
@@ -30,12 +30,12 @@ def score_open(
         return {}
     found = {}
     way, count = config.episodes.evaluation_way, config.run.num_test_episodes
-    episodes = confidence.open_episodes(config, split, count)
+    episodes = open_episodes(config, split, count)
     with console.progress("other classes", len(learners), unit="methods") as line:
         for name, learner in learners.items():
             if (known := fitted[name]) is not None:
-                answers = confidence.answers({name: learner}, episodes, way)[name]
-                found[name] = confidence.tested(answers, known)
+                mine = answers({name: learner}, episodes, way)[name]
+                found[name] = tested(mine, known)
             line.advance(1)
     return found
 
@@ -49,6 +49,6 @@ def check_open_set(config: Config, split: Split) -> None:
     if config.data.train_on_val:
         received = "--train_on_val"
         raise FlagError("--open_set", "validation classes to fit it to", received)
-    if confidence.outside_of(config, split) < 1:
+    if outside_of(config, split) < 1:
         expected = f"more than {config.episodes.evaluation_way} test classes with it"
         raise FlagError("--open_set", expected, str(len(split.class_names)))

@@ -33,7 +33,8 @@ from leo_tf.methods import transforms
 from leo_tf.methods.registry import method_of
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.directory import JOB_FILE, RunDirectory, job_of
-from leo_tf.runs.run import Run, default_workdir, load_run, open_run, with_data
+from leo_tf.runs.run import Run, load_run, open_run
+from leo_tf.runs.settings import default_workdir, with_data
 from leo_tf.runs.training_state import TrainingState
 from leo_tf.training.replicas import Replicas, start
 

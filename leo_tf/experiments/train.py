@@ -28,7 +28,7 @@ from leo_tf.methods.registry import (
     method_named,
     method_of,
 )
-from leo_tf.methods.transforms import check_fits
+from leo_tf.methods.transform_fitting import check_fits
 from leo_tf.monitoring import run_summary
 from leo_tf.monitoring.event_writer import EventWriter
 from leo_tf.monitoring.profiler import Profile
@@ -36,7 +36,8 @@ from leo_tf.monitoring.validation import ValidationMonitor
 from leo_tf.reports import figures
 from leo_tf.reports import results as report
 from leo_tf.runs.directory import RunDirectory
-from leo_tf.runs.run import Run, default_workdir, open_run
+from leo_tf.runs.run import Run, open_run
+from leo_tf.runs.settings import default_workdir
 from leo_tf.runs.training_state import TrainingState
 from leo_tf.training.callback import Callback, HistoryFile, call_all, check_callbacks
 from leo_tf.training.meta_step import adam

@@ -14,7 +14,7 @@ from leo_tf.export import request_checks as checks
 from leo_tf.export.pictures import Encoder, check_pictures, features_of
 from leo_tf.export.request_checks import Limits, Request
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
-from leo_tf.methods.transforms import beside
+from leo_tf.methods.transformed import beside
 from leo_tf.model.learner import AnyLearner, Learner, UnevenAdapted, uneven_adapt
 
 # Field -> type and shape, for export.json and `_spec`.

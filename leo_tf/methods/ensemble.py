@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from leo_tf.data_pipeline.episode import Episode
-from leo_tf.methods.transforms import Transformed
+from leo_tf.methods.transformed import Transformed
 from leo_tf.model.learner import (
     Adapted,
     Count,

@@ -172,7 +172,7 @@ def build(
         _check_learner(learner, _made(method, config, size, transform), method)
     if transform is None:
         return learner
-    from leo_tf.methods.transforms import Transformed
+    from leo_tf.methods.transformed import Transformed
 
     return Transformed(learner, transform)
 

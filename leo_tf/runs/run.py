@@ -1,7 +1,7 @@
 """A run: its directory opened once, its final settings, and its results.
 
 Everything that depends on the run directory is resolved here, and nowhere else: paths,
-settings tuned when the run began, the checkpoint to resume from, the use of XLA.
+settings (see `settings.py`), the checkpoint to resume from, the use of XLA.
 """
 
 import contextlib
@@ -9,12 +9,11 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from leo_tf.configs.rules import shares_in
-from leo_tf.configs.schema import Config, DataConfig
+from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.feature_files import made_by
-from leo_tf.data_pipeline.sources import SPLITTING, Data, write_data
+from leo_tf.data_pipeline.sources import Data, write_data
 from leo_tf.environment import device, versions
 from leo_tf.errors import CheckpointError, FlagError, InputError, quoted
 from leo_tf.evaluation import confidence
@@ -28,11 +27,11 @@ from leo_tf.methods.registry import (
     build,
     ensemble,
     is_fitted,
-    method_named,
     method_of,
     with_transform,
 )
-from leo_tf.methods.transforms import Transform, Transformed, load, save
+from leo_tf.methods.transformed import Transformed
+from leo_tf.methods.transforms import Transform, load, save
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.directory import HINT, Change, RunDirectory, check_changes
 from leo_tf.runs.fitted import (
@@ -43,13 +42,16 @@ from leo_tf.runs.fitted import (
     read_mix,
 )
 from leo_tf.runs.manifest import Checkpoint
+from leo_tf.runs.settings import (
+    DATA,
+    default_workdir,
+    uses_jit,
+    with_choices_of,
+    with_data,
+)
 from leo_tf.runs.training_state import TrainingState
 from leo_tf.runs.variables import restore_variables
 
-# XLA takes seconds to compile, which pays off from about this many steps on.
-_JIT_PAYS_AFTER = 300
-# Subdirectory for data that came from arrays.
-_DATA = "data"
 _TRANSFORM = "transform.npz"
 
 
@@ -166,7 +168,7 @@ class Run:
         """Writes config.json before the first checkpoint, and data that has no file."""
         is_kept = self.newest is not None and not self.allow_changes
         if self.data is not None and self.data.in_memory and not is_kept:
-            write_data(self.data, self.path / _DATA)
+            write_data(self.data, self.path / DATA)
         if self.transform is not None and self.newest is None:
             write_file(self.path / _TRANSFORM, save(self.transform))
         self.directory.write_config(self.config)
@@ -265,7 +267,7 @@ class Run:
 def load_run(workdir: AnyPath, console: Console = SILENT) -> Run:
     """Opens a run directory for reading. Only its configuration is read yet."""
     directory = RunDirectory(workdir)
-    config, kept = directory.config(), directory.path / _DATA
+    config, kept = directory.config(), directory.path / DATA
     # The directory may have been moved together with its data.
     if not os.path.exists(config.data.data_path or kept) and kept.is_dir():
         config = config.replace(data_path=str(kept.absolute()))
@@ -293,7 +295,7 @@ def open_run(
     """
     config = with_transform(with_data(config, data, workdir))
     directory = RunDirectory(workdir or default_workdir(config))
-    config = _with_choices_of(directory, config, allow_changes)
+    config = with_choices_of(directory, config, allow_changes)
     with directory.for_training(config, allow_changes, console):
         options: Any = {"allow_changes": allow_changes, "console": console}
         run = Run(directory, config, data=data, **options)
@@ -305,71 +307,3 @@ def open_run(
             if config.run.jit == "auto":  # as the run began, whatever its length
                 run.jit = run.newest.entry("jit", bool)
         yield run
-
-
-def uses_jit(config: Config) -> bool:
-    """Returns whether XLA compiles the meta-step; for "auto", if the run is long."""
-    if config.run.jit == "auto":
-        graphs = len(config.episodes.shapes)  # each is compiled
-        return config.run.num_steps > _JIT_PAYS_AFTER * graphs
-    return config.run.jit == "on"
-
-
-def default_workdir(config: Config) -> str:
-    """Returns the default run directory, e.g. `runs/glyphs_5way_1shot`."""
-    shape, fold = config.episodes, config.data.fold
-    name = f"{config.data.dataset_name}_{shape.way}way_{shape.shot}shot"
-    return f"runs/{name}" if fold is None else f"runs/{name}_fold{fold}"
-
-
-def with_data(
-    config: Config, data: Data | None, workdir: AnyPath | None = None
-) -> Config:
-    """Returns `config` with an absolute path and the settings that reload `data`.
-
-    Arrays are kept in the run directory.
-    """
-    if not isinstance(data, Data | None):
-        expected, hint = "a result of `load_data`", "leo_tf.load_data(...) returns one."
-        raise InputError("`data`", expected, type(data).__name__, hint)
-    if data is not None:
-        for name in SPLITTING:
-            given, theirs = getattr(config.data, name), getattr(data.source, name)
-            if given not in (getattr(DataConfig(), name), theirs):
-                expected = f"{quoted(theirs)}, as given to load_data"
-                raise FlagError(f"--{name}", expected, quoted(given))
-        config = config.replace(**data.settings())
-        if data.in_memory:
-            place = RunDirectory(workdir or default_workdir(config)).path / _DATA
-            config = config.replace(data_path=str(place))
-    split = config.data.class_split
-    if split and shares_in(split) is None:
-        config = config.replace(class_split=os.path.abspath(os.path.expanduser(split)))
-    if not config.data.data_path:
-        return config
-    return config.replace(data_path=os.path.abspath(config.data.data_path))
-
-
-def _with_choices_of(
-    directory: RunDirectory, config: Config, allow_changes: bool
-) -> Config:
-    """Returns `config` with the settings that the run tuned when it began."""
-    begun, mine = directory.begun_config(), config.methods.method
-    if begun is None:
-        return config
-    theirs = begun.methods.method
-    if allow_changes and theirs != mine:
-        # Even with --allow_changes, the variables of another method would not fit.
-        hint = "Train it in another --workdir."
-        raise InputError(str(directory.path), f"a run of {mine}", theirs, hint)
-    names = (*config.features.chosen, *method_named(mine).chosen)
-    given = config.flat()
-    chosen = {name: begun.flat()[name] for name in names if given[name] is None}
-    if given["inner_lr_init"] is None and begun.model.inner_lr_init == 1:
-        chosen["inner_lr_init"] = 1.0  # the former default for all sizes
-    config = config.replace(**chosen)
-    if allow_changes and config.features != begun.features:
-        hint = "Train it in another --workdir."
-        expected = "the feature transform that the run began with"
-        raise InputError(str(directory.path), expected, "another", hint)
-    return config

@@ -16,7 +16,9 @@ from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.episode import Episode
 from leo_tf.errors import FlagError, InputError
 from leo_tf.evaluation import confidence
-from leo_tf.evaluation.confidence import LEVELS, Answers, Confidence
+from leo_tf.evaluation.calibration import best_temperature
+from leo_tf.evaluation.confidence import LEVELS, Confidence
+from leo_tf.evaluation.open_episodes import Answers, answers, open_episodes
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
 from leo_tf.methods.inductive.linear import LinearRegression, ridge
 from leo_tf.methods.query_aware.transductive import BDCSPN
@@ -73,7 +75,7 @@ def test_the_temperature_is_what_the_logits_are_too_large_by():
 
 def test_the_temperature_is_best_of_all():
     logits = make_answers(50, too_sure=3.0).inside
-    best = confidence.best_temperature(logits)
+    best = best_temperature(logits)
 
     def nll(temperature):
         scaled = logits / temperature
@@ -193,10 +195,10 @@ def test_answers_are_those_to_episodes_of_the_first_classes(tiny_data):
     split = dataset.load(config, ["val"])["val"]
     size = split.embedding_size
     learner = LinearRegression(ridge, 1.0)
-    drawn = confidence.open_episodes(config, split, 6)
+    drawn = open_episodes(config, split, 6)
     [wide] = drawn
     assert wide.query_inputs.shape == [6, 4, 2, size]
-    found = confidence.answers({"ridge": learner}, drawn, 2)["ridge"]
+    found = answers({"ridge": learner}, drawn, 2)["ridge"]
     narrow = wide._replace(
         support_inputs=wide.support_inputs[:, :2],
         support_labels=wide.support_labels[:, :2],
@@ -307,15 +309,15 @@ def test_answers_without_a_mistake_are_not_as_good_as_certain():
         logits[:, n, :, n] = 3.0
     # Of 480 queries and one by chance, a wrong class has a share of 1 in 4 * 481.
     expected = 3.0 / math.log(4 * 481 - 3)
-    assert confidence.best_temperature(logits) == pytest.approx(expected, rel=1e-3)
+    assert best_temperature(logits) == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_method_that_learns_from_queries_is_asked_those_inside_alone_too(tiny_data):
     config = config_of(tiny_data, way=2)
     split = dataset.load(config, ["val"])["val"]
-    drawn, method = confidence.open_episodes(config, split, 6), BDCSPN(5.0)
+    drawn, method = open_episodes(config, split, 6), BDCSPN(5.0)
     [wide] = drawn
-    found = confidence.answers({"": method}, drawn, 2)[""]
+    found = answers({"": method}, drawn, 2)[""]
     narrow = Episode(*(part[:, :2] for part in wide))
     alone = adapt_and_score(method, narrow)[1].numpy()
     np.testing.assert_allclose(found.inside, alone, rtol=1e-9)

@@ -14,13 +14,13 @@ from leo_tf.cli.main import main
 from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.settings import DataConfig
 from leo_tf.console import Console
+from leo_tf.data_pipeline.images.class_splits import split_pictures
 from leo_tf.embedding import stage_times
 from leo_tf.embedding.pretraining import RECIPES
 from leo_tf.embedding.wide_resnet import multiplications
 from leo_tf.errors import FlagError, HeldError, InputError
 from leo_tf.experiments import embed as embedding
 from leo_tf.experiments import from_images as module
-from leo_tf.experiments.embed import split_pictures
 from leo_tf.experiments.from_images import from_images
 from leo_tf.runs.directory import RunDirectory
 
@@ -246,7 +246,7 @@ def test_the_split_that_nobody_asked_for_is_said_once(
     folder, tmp_path, monkeypatch, capsys
 ):
     def only_splits(images, *_, data, console, **__):
-        embedding.split_pictures(images, data, console)
+        split_pictures(images, data, console)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "pretrain", only_splits)

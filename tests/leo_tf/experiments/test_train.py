@@ -23,9 +23,9 @@ from leo_tf.errors import CheckpointError, InputError
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.results import BASELINE
 from leo_tf.experiments import train as train_job
-from leo_tf.runs import run
+from leo_tf.runs import settings as run_settings
 from leo_tf.runs.directory import RunDirectory
-from leo_tf.runs.run import default_workdir
+from leo_tf.runs.settings import default_workdir
 from leo_tf.training import trainer
 
 
@@ -179,7 +179,7 @@ def test_a_compiled_run_resumes_bit_for_bit_too(train, tmp_path, stop_at):
 
 @pytest.mark.usefixtures("quick_job")
 def test_going_on_for_longer_does_not_switch_the_compiler(train, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "_JIT_PAYS_AFTER", 2)  # "auto" means off up to 2 steps
+    monkeypatch.setattr(run_settings, "_JIT_PAYS_AFTER", 2)  # auto: off up to 2 steps
     for steps in (2, 3):
         flags = ("--jit=auto", f"--num_steps={steps}", "--num_test_episodes=2")
         assert train(tmp_path, *flags, "--quiet") == 0

@@ -13,7 +13,7 @@ from leo_tf.configs.schema import Config
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.pipeline import FeatureTable
 from leo_tf.errors import FlagError, InputError
-from leo_tf.methods import registry, transforms
+from leo_tf.methods import registry, transform_fitting, transforms
 from leo_tf.methods.inductive.linear import LinearRegression, logistic
 from leo_tf.methods.transforms import Transform
 
@@ -34,7 +34,7 @@ def table() -> FeatureTable:
 @pytest.fixture(scope="module")
 def classes(table) -> Transform:
     same = Transform(1.0, np.zeros(D), np.zeros([0, 0]))
-    return transforms.with_classes(same, table)
+    return transform_fitting.with_classes(same, table)
 
 
 def make(classes, **settings):
@@ -113,8 +113,8 @@ def test_too_few_training_classes_and_too_large_covariances_are_refused(
     same = classes._replace(centres=np.zeros([0, 0]), scatter=np.zeros([0, 0]))
     for limit in ("_MOST_SCATTER", "_MOST_NUMBERS"):
         with monkeypatch.context() as patch, pytest.raises(InputError) as caught:
-            patch.setattr(transforms, limit, 7 * D - 1)
-            transforms.with_classes(same, table)
+            patch.setattr(transform_fitting, limit, 7 * D - 1)
+            transform_fitting.with_classes(same, table)
         assert "received 5 of 7 x 7. --feature_transform=lda" in str(caught.value)
 
 

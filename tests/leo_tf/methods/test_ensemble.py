@@ -24,7 +24,8 @@ from leo_tf.methods.ensemble import Ensemble, Mix, together, without_other
 from leo_tf.methods.inductive.linear import LinearRegression, ridge
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import check
-from leo_tf.methods.transforms import Transform, Transformed
+from leo_tf.methods.transformed import Transformed
+from leo_tf.methods.transforms import Transform
 from leo_tf.model.learner import adapt_and_score
 from leo_tf.runs.run import load_run
 

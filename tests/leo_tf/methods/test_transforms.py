@@ -17,10 +17,11 @@ from leo_tf.errors import CheckpointError, FlagError, InputError
 from leo_tf.evaluation import validation_tuning
 from leo_tf.evaluation.evaluate import evaluate as evaluate_all
 from leo_tf.evaluation.validation_tuning import fit_transform
-from leo_tf.methods import transforms
+from leo_tf.methods import transform_fitting
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import METHODS, build
-from leo_tf.methods.transforms import Statistics, Transformed, check_can_fit
+from leo_tf.methods.transform_fitting import Statistics, check_can_fit
+from leo_tf.methods.transformed import Transformed
 from leo_tf.model.learner import adapt_and_score
 from leo_tf.runs.run import load_run
 
@@ -117,7 +118,7 @@ def test_every_class_counts_alike_whatever_its_size():
 
 def test_blocks_change_nothing(monkeypatch):
     whole = Statistics(table()).transform("soft")
-    monkeypatch.setattr(transforms, "_NUMBERS_AT_ONCE", 7 * D)
+    monkeypatch.setattr(transform_fitting, "_NUMBERS_AT_ONCE", 7 * D)
     parts = Statistics(table()).transform("soft")
     np.testing.assert_allclose(np.abs(parts.kernel), np.abs(whole.kernel), rtol=1e-9)
 
@@ -148,11 +149,11 @@ def test_what_cannot_be_fitted_is_refused_naming_the_setting():
     with pytest.raises(InputError, match=r"some.npz: classes: .*rows that differ"):
         equal.transform("lda", shrinkage=0.1)
     positive = Statistics(table(positive=True), power=0.5).transform("center")
-    transforms.check_fits(positive, table(positive=True))
+    transform_fitting.check_fits(positive, table(positive=True))
     with pytest.raises(InputError, match="`embeddings`: expected none below 0"):
-        transforms.check_fits(positive, table())
+        transform_fitting.check_fits(positive, table())
     with pytest.raises(InputError, match="`embeddings`: expected D = 3"):
-        transforms.check_fits(positive._replace(mean=np.zeros(3)), table())
+        transform_fitting.check_fits(positive._replace(mean=np.zeros(3)), table())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -169,7 +170,7 @@ def test_a_method_after_a_transform_answers_as_on_transformed_features(method):
     )
     same = None
     if METHODS[method].knows_classes:
-        found, size = transforms.with_classes(found, features), found.output_size
+        found, size = transform_fitting.with_classes(found, features), found.output_size
         same = found._replace(mean=np.zeros(size), kernel=np.zeros([0, 0]))
     inner = build(config, found.output_size, same)
     outer = build(config, D, found)

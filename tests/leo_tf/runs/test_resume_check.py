@@ -10,7 +10,7 @@ from saved_runs import listing, manifest_of, results_of, values_of
 from leo_tf.cli.flags import parse
 from leo_tf.console import Console
 from leo_tf.errors import CheckpointError, InputError
-from leo_tf.runs import run
+from leo_tf.runs import settings as run_settings
 from leo_tf.runs.directory import Change, RunDirectory, check_changes
 
 pytestmark = pytest.mark.usefixtures("quick_jobs")
@@ -188,7 +188,7 @@ def test_data_of_another_size_is_refused_in_spite_of_the_flag(
 def test_a_compiler_is_switched_only_if_the_flags_say_so(
     trained_copy, train, monkeypatch
 ):
-    monkeypatch.setattr(run, "_JIT_PAYS_AFTER", 12)  # "auto" means off up to 12 steps
+    monkeypatch.setattr(run_settings, "_JIT_PAYS_AFTER", 12)  # auto: off up to 12 steps
     assert train(trained_copy, "--allow_changes", "--jit=auto", "--quiet") == 0
     flags = ("--allow_changes", "--jit=auto", "--num_steps=13")
     assert RunDirectory(trained_copy).config().run.jit == "auto"

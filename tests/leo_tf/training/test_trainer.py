@@ -9,7 +9,7 @@ from toy_training import Line, run
 
 from leo_tf.configs.schema import Config
 from leo_tf.runs.checkpoints import Checkpoints
-from leo_tf.runs.run import uses_jit
+from leo_tf.runs.settings import uses_jit
 from leo_tf.runs.training_state import TrainingState
 
 

@@ -1,0 +1,56 @@
+"""Pixels of the pictures that a backbone is trained on, in a file.
+
+Shapes: n pictures, H pixels a side.
+"""
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from leo_tf.console import Console
+from leo_tf.data_pipeline.images.decoding import decode, say_bad
+from leo_tf.data_pipeline.images.pictures import Pictures
+from leo_tf.errors import InputError
+
+PIXELS_FILE = "pictures.npy"
+
+
+def decoded(
+    pictures: Pictures,
+    chosen: np.ndarray,
+    side: int,
+    directory: pathlib.Path,
+    skip_bad: bool,
+    console: Console,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns pixels [n, H, H, 3] in a file, and labels [n] from 0.
+
+    Pictures are decoded only once. Epochs read the file.
+    """
+    path = directory / PIXELS_FILE
+    beside = path.with_name(f".{path.name}")
+    shape = len(chosen), side, side, 3
+    pixels = np.lib.format.open_memmap(beside, "w+", np.uint8, shape)
+    bad: list[InputError] = []
+    kept: list[int] = []
+    options: Any = {
+        "indices": chosen,
+        "bad": bad if skip_bad else None,
+        "batch_size": 64,
+    }
+    with console.progress("reading pictures", len(chosen), unit="pictures") as line:
+        for indices, batch, _ in decode(pictures, side, **options):
+            pixels[len(kept) : len(kept) + len(batch)] = batch
+            kept.extend(indices)
+            line.advance(len(batch))
+    say_bad(bad, len(chosen), console)
+    if not kept:
+        where = f"{pictures.source}: train"
+        raise InputError(where, "pictures that can be read", "none")
+    pixels.flush()
+    os.replace(beside, path)
+    classes = np.unique(pictures.labels[kept])
+    labels = np.searchsorted(classes, pictures.labels[kept])
+    return np.load(path, mmap_mode="r")[: len(kept)], labels

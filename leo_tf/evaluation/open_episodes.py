@@ -1,0 +1,95 @@
+"""Episodes with added queries of other classes, and methods' answers to them.
+
+Shapes: E episodes, B of them in a batch, N way, Q queries per class, U classes outside
+an episode.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from leo_tf.configs.schema import Config
+from leo_tf.data_pipeline import dataset
+from leo_tf.data_pipeline.dataset import Split
+from leo_tf.data_pipeline.episode import Episode
+from leo_tf.data_pipeline.pipeline import EpisodesByRow
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
+from leo_tf.methods.transformed import beside
+from leo_tf.model.learner import AnyLearner, adapt_and_score
+
+_QUERIES = 15  # of a class
+_MOST_LOGITS = 2**25
+
+
+class Answers(NamedTuple):
+    """Scores of one method on E episodes: queries of their classes and of U others."""
+
+    inside: np.ndarray  # [E, N, Q, N] logits
+    mixed: np.ndarray  # the same, of queries that were asked with those outside
+    outside: np.ndarray  # [E, U, Q, N]
+    cosine_inside: np.ndarray  # [E, N, Q], the largest with a class mean
+    cosine_outside: np.ndarray  # [E, U, Q]
+
+
+def outside_of(config: Config, split: Split) -> int:
+    """Returns U: as many classes outside an episode as inside, if there are."""
+    way = config.episodes.evaluation_way
+    return min(way, len(split.class_names) - way)
+
+
+def open_episodes(
+    config: Config, split: Split, count: int, outside: int | None = None
+) -> EpisodesByRow:
+    """Returns episodes of N + U classes, of which the first N are the episode's.
+
+    U is `outside`, or that of `outside_of`.
+    """
+    inside = config.episodes.evaluation_way
+    way = inside + (outside_of(config, split) if outside is None else outside)
+    shape = dataset.evaluation_shape(config, split)
+    queries = min(_QUERIES, shape["num_query"])
+    alike = {"test_num_query": queries, "query_dirichlet": None}
+    wide = config.replace(test_way=way, **alike)
+    count = max(1, min(count, _MOST_LOGITS // (way * queries * inside)))
+    return dataset.evaluation_episodes(wide, split, count, together=True)
+
+
+def answers(
+    learners: Mapping[str, AnyLearner], episodes: EpisodesByRow, way: int
+) -> dict[str, Answers]:
+    """Scores `open_episodes` with methods, deterministically and without a graph.
+
+    Tracing a graph would take longer than the few batches. A method that learns from
+    queries also scores the inside ones alone, as in a test.
+    """
+    parts: dict[str, list[Answers]] = {}
+    for wide in episodes:
+        for name, learner in learners.items():
+            logits = _scores(learner, wide, way)
+            cosines = _scores(beside(learner, NearestCentroid()), wide, way).max(-1)
+            mixed = inside = logits[:, :way]
+            if hasattr(learner, "answer"):
+                inside = _scores(learner, _of_first(wide, way), way)
+            near, far = cosines[:, :way], cosines[:, way:]
+            found = Answers(inside, mixed, logits[:, way:], near, far)
+            parts.setdefault(name, []).append(found)
+    return {
+        name: Answers(*(np.concatenate(arrays) for arrays in zip(*each)))
+        for name, each in parts.items()
+    }
+
+
+def _of_first(wide: Episode, way: int) -> Episode:
+    """Returns the answers without queries of other classes."""
+    queries, labels = wide.query_inputs[:, :way], wide.query_labels[:, :way]
+    return wide._replace(query_inputs=queries, query_labels=labels)
+
+
+def _scores(learner, wide: Episode, way: int) -> np.ndarray:
+    """Returns [B, N + U, Q, N] logits in float64, of queries of all classes."""
+    episode = wide._replace(
+        support_inputs=wide.support_inputs[:, :way],
+        support_labels=wide.support_labels[:, :way],
+    )
+    return adapt_and_score(learner, episode)[1].numpy().astype(np.float64)
