@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 CORES = 1, 2, 16, 64
-# Seconds: until a worker begins, and for each run, what is traced, compiled, fitted and
-# drawn. Measured with LEO on the embedded set: 46.5 s of which 41.6 are steps, and 0.3 s
-# until the next run begins.
+# Seconds: until a worker begins, and for each run, what is traced, compiled, fitted
+# and drawn. Measured with LEO on the embedded set: 46.5 s of which 41.6 are steps, and
+# 0.3 s until the next run begins.
 _START, _RUN = 0.3, 9.0
 _TRIALS, _RUNGS, _FACTOR = 16, 3, 3
 

@@ -58,7 +58,7 @@ class Calibration(NamedTuple):
 class Results(NamedTuple):
     """Test accuracy of a method and of nearest centroid on the same episodes."""
 
-    # Test in words: "glyphs, test: 5-way 1-shot, 19 queries a class, step 3000".
+    # Test in words: "glyphs, test: 5-way 1-shot, 19 queries per class, step 3000".
     title: str
     methods: dict[str, Interval]  # 95 % over episodes; the tested method is first
     losses: dict[str, float]  # means, by method

@@ -305,9 +305,9 @@ def describe(config: Config, splits: Mapping[str, Split], console: Console) -> N
         console.say(str(split))
     console.say(f"Device: {device()}.")
     training = dataclasses.asdict(config.episodes)
-    queries = "{way}-way {shot}-shot, {num_query} queries a class"
+    queries = "{way}-way {shot}-shot, {num_query} queries per class"
     size = config.episodes.meta_batch_size
-    console.say(f"Training episodes: {queries.format(**training)}, {size} a step.")
+    console.say(f"Training episodes: {queries.format(**training)}, {size} per step.")
     shapes = config.episodes.shapes
     if len(shapes) > 1:
         drawn = ", ".join(f"{way}-way {shot}-shot" for way, shot in shapes)

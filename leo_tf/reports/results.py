@@ -68,7 +68,7 @@ def episodes(shape: Mapping[str, Any]) -> str:
     way, shot, num_query = (shape[name] for name in ("way", "shot", "num_query"))
     text, dirichlet = f"{way}-way {shot}-shot", shape.get("query_dirichlet")
     if dirichlet is None:
-        return f"{text}, {num_query} queries a class"
+        return f"{text}, {num_query} queries per class"
     return f"{text}, {way * num_query} queries unbalanced (Dirichlet {dirichlet:g})"
 
 

@@ -77,7 +77,7 @@ def test_evaluating_gives_the_results_of_training_and_writes_nothing(trained):
         assert accuracy.half_width == saved["accuracy"][name]["half_width_95"]
         assert results.losses[name] == saved["accuracy"][name]["loss"]
     assert results.difference.mean == saved["leo_minus_centroid"]["mean"]
-    title = f"3-way 1-shot, 11 queries a class, step {saved['step']}"
+    title = f"3-way 1-shot, 11 queries per class, step {saved['step']}"
     assert results.title == f"tiny, test: {title}"
 
 
@@ -99,7 +99,7 @@ def test_the_test_may_have_another_shape_and_length(trained):
     flags = ["--test_way=5", "--test_shot=2", "--test_num_query=4"]
     results = evaluated(trained, *flags, "--num_test_episodes=6")
     assert results.episodes == 6
-    assert "test: 5-way 2-shot, 4 queries a class" in results.title
+    assert "test: 5-way 2-shot, 4 queries per class" in results.title
     # 5 * 4 queries per episode, 6 episodes: accuracies are 120ths.
     correct = results.methods["centroid"].mean * 120
     assert correct == pytest.approx(round(correct), abs=1e-4)

@@ -124,10 +124,12 @@ def test_mixed_episodes_are_told_and_tested_at_the_middle_or_as_asked(
     flags = ["--way=2-4", "--shot=1-3", "--num_steps=6", "--test_shot=4"]
     assert train(tmp_path / "run", *flags) == 0
     said = capsys.readouterr().err
-    assert "Training episodes: 2-4-way 1-3-shot, 3 queries a class, 2 a step." in said
+    assert (
+        "Training episodes: 2-4-way 1-3-shot, 3 queries per class, 2 per step." in said
+    )
     drawn = [f"{way}-way {shot}-shot" for way in (2, 3, 4) for shot in (1, 2, 3)]
     assert f"Drawn for each step, for all its episodes: {', '.join(drawn)}." in said
-    assert said.count("3-way 4-shot, 8 queries a class") == 2  # val and test
+    assert said.count("3-way 4-shot, 8 queries per class") == 2  # val and test
     results = results_of(tmp_path / "run")
     assert results["test"] == {"way": 3, "shot": 4, "num_query": 8}
     assert results["config"]["episodes"]["way"] == "2-4"
@@ -315,7 +317,7 @@ def test_quiet_prints_the_results_and_nothing_else(trained_copy, train, capsys):
     assert train(trained_copy, "--quiet") == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    assert captured.out.startswith("\ntiny, test: 3-way 1-shot, 11 queries a class, ")
+    assert captured.out.startswith("\ntiny, test: 3-way 1-shot, 11 queries per class, ")
     last = captured.out.splitlines()[-2:]
     assert last[0] == f"Run directory: {trained_copy}"
     assert last[1].endswith(f"-m tensorboard.main --logdir={trained_copy}")
@@ -336,10 +338,12 @@ def test_it_tells_data_device_shapes_and_how_to_look_at_a_run_of_any_name(
         f"test: 7 classes x 12 examples, {tiny / 'test.npz'}",
     ]
     assert told[3] == f"Device: {environment.device()}."
-    assert told[4] == "Training episodes: 3-way 1-shot, 3 queries a class, 2 a step."
+    assert (
+        told[4] == "Training episodes: 3-way 1-shot, 3 queries per class, 2 per step."
+    )
     assert told[5].startswith("Training: 1 steps, validated every 5;")
-    assert told[6] == "Episodes of val: 3-way 2-shot, 10 queries a class."
-    assert told[7] == "Episodes of test: 3-way 2-shot, 10 queries a class."
+    assert told[6] == "Episodes of val: 3-way 2-shot, 10 queries per class."
+    assert told[7] == "Episodes of test: 3-way 2-shot, 10 queries per class."
     assert told[8].startswith("Nearest centroid on the validation episodes: ")
     last = captured.out.splitlines()[-1]
     assert shlex.split(last)[2:] == ["-m", "tensorboard.main", f"--logdir={workdir}"]

@@ -140,7 +140,7 @@ def test_a_terminal_shows_what_methods_reach_and_what_they_cost(capsys, monkeypa
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         "",
-        "glyphs, test: 5-way 1-shot, 19 queries a class; "
+        "glyphs, test: 5-way 1-shot, 19 queries per class; "
         "± is the 95 % interval over 400 episodes",
         "",
         "  method             accuracy in %      minus LEO       NLL   ECE in %   at T",
@@ -166,7 +166,7 @@ def test_a_terminal_shows_what_methods_reach_and_what_they_cost(capsys, monkeypa
 def test_markdown_has_all_columns_in_one_table_and_says_what_they_are():
     text = report.markdown(comparison())
     assert text.splitlines() == [
-        "# glyphs, test: 5-way 1-shot, 19 queries a class; "
+        "# glyphs, test: 5-way 1-shot, 19 queries per class; "
         "± is the 95 % interval over 400 episodes",
         "",
         "| method | accuracy in % | minus LEO | NLL | ECE in % | at T | parameters "
@@ -245,7 +245,7 @@ def test_the_reliability_picture_has_a_panel_for_each_method():
     figure = report.reliabilities(comparison())
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == [f"{row.title}\nECE 8.8 %" for row in (RIDGE, MAML, LEO)]
-    assert figure.get_suptitle() == "glyphs, test: 5-way 1-shot, 19 queries a class"
+    assert figure.get_suptitle() == "glyphs, test: 5-way 1-shot, 19 queries per class"
     pixels(figure)
 
 

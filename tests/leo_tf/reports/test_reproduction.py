@@ -20,7 +20,7 @@ def run_of(seed, trained_on, step, *accuracies):
 
 
 FOUND = job_results.Reproduction(
-    title="mini, test: 5-way 1-shot, 15 queries a class",
+    title="mini, test: 5-way 1-shot, 15 queries per class",
     selection=run_of(4, "train", 1500, 0.5, 0.5),
     runs=[
         run_of(4, "train+val", 1500, 0.5, 0.7),
@@ -41,7 +41,7 @@ def test_a_terminal_shows_every_run_and_the_summary(capsys, monkeypatch):
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         "",
-        "mini, test: 5-way 1-shot, 15 queries a class; "
+        "mini, test: 5-way 1-shot, 15 queries per class; "
         "± of a run is the 95 % interval over its episodes",
         "",
         "  trained on   seed    step   accuracy in %",
@@ -65,7 +65,7 @@ def test_a_terminal_shows_every_run_and_the_summary(capsys, monkeypatch):
 def test_markdown_says_what_each_interval_is_of():
     text = report.markdown(FOUND)
     assert text.splitlines() == [
-        "# mini, test: 5-way 1-shot, 15 queries a class",
+        "# mini, test: 5-way 1-shot, 15 queries per class",
         "",
         "| trained on | seed | step | accuracy in % |",
         "|---|---:|---:|---:|",

@@ -117,7 +117,7 @@ def test_a_loss_that_explodes_does_not_break_a_table():
 
 def test_the_title_says_shape_step_and_draws():
     shape = {"way": 5, "shot": 1, "num_query": 19}
-    title = "glyphs, test: 5-way 1-shot, 19 queries a class"
+    title = "glyphs, test: 5-way 1-shot, 19 queries per class"
     assert report.title("glyphs", shape, 0) == title
     both = report.title("glyphs", shape, samples=3, step=20)
     assert both == f"{title}, step 20, mean of 3 draws"
