@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo try test test-slow test-browser test-oldest bench lint types docs wheel install install-test clean
+.PHONY: help demo try test test-long test-slow test-browser test-oldest bench lint types docs wheel install install-test clean
 
 help:  ## lists these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
@@ -24,19 +24,26 @@ try: $(VENV)/installed-serve  ## a page where anyone teaches the demo's model: p
 	@echo "Open the address below in a browser; Ctrl-C ends the server."
 	$(VENV)/bin/python run_leo.py --mode=serve --export_dir=$(DEMO_EXPORT) --port=$(PORT)
 
-test: install-test  ## all quick tests, two files at a time
-	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest
+# Two files at a time.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+
+test: install-test  ## the quick tests: five minutes on two cores
+	$(PYTEST) $(PARALLEL)
+
+test-long: install-test  ## the tests of whole jobs, exports and packages: three minutes
+	$(PYTEST) $(PARALLEL) -m "long and not slow"
 
 test-slow: install-test  ## the tests that take minutes each: kills, whole jobs, clusters
-	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-browser: $(VENV)/installed-serve install-test  ## the pages, driven in Chromium by Selenium
 	$(PIP) selenium
-	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest -m browser
+	$(PYTEST) -m browser
 
 # In an environment of its own, as all versions differ; pip heeds the variable.
-test-oldest:  ## the quick tests with the oldest packages that setup.py allows, on Python 3.10
-	PIP_CONSTRAINT=$(CURDIR)/tests/oldest.txt $(MAKE) test VENV=.venv-oldest PYTHON=python3.10
+test-oldest:  ## quick and long tests with the oldest packages that setup.py allows, on Python 3.10
+	PIP_CONSTRAINT=$(CURDIR)/tests/oldest.txt $(MAKE) test test-long VENV=.venv-oldest PYTHON=python3.10
 
 bench: install-test  ## every benchmark of speed, one after the other: half an hour on two cores
 	$(VENV)/bin/python benchmarks/meta_step.py

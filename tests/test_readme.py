@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw
 
 from leo_tf.cli.main import main
 
+pytestmark = pytest.mark.long
+
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -14,6 +14,8 @@ import zipfile
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 ROOT = pathlib.Path(__file__).parents[1]
 BUILT_FROM = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "run_leo.py")
 BUILT_FROM += ("leo_tf", "configs", "data_pipeline", "tests", "benchmarks", "examples")

@@ -15,6 +15,8 @@ import power_cut
 import pytest
 from fault_injector import Call, Fault
 
+pytestmark = pytest.mark.long
+
 ROOT = pathlib.Path(__file__).parents[2]
 DRIVER = pathlib.Path(__file__).with_name("fault_driver.py")
 _FEW = "18"  # every call, fault and scenario is among them

@@ -15,6 +15,8 @@ from hostile_files import damages, truncations
 
 from leo_tf.data_pipeline.feature_files import load
 
+pytestmark = pytest.mark.long
+
 # What the names of 700,000 examples take; beyond it, memory is in proportion.
 _FREE_BYTES = 1 << 26
 _TIMES = 3.5

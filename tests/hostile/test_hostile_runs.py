@@ -10,6 +10,8 @@ import pytest
 from hostile_files import damages, truncations
 from saved_runs import listing
 
+pytestmark = pytest.mark.long
+
 _ALLOWED = 1 << 29  # of which TensorFlow's own start takes most
 _GIBIBYTE = 1 << 30
 _STEP = "checkpoints/step-00000012"

@@ -10,6 +10,8 @@ import tensorflow as tf
 from leo_tf.embedding import pretraining
 from leo_tf.embedding.pretraining import BACKBONE_FILE, Recipe, held_out, pretrain
 
+pytestmark = pytest.mark.long
+
 _RECIPE = Recipe(10, 1, 8, epochs=3, batch_size=18, learning_rate=0.05)
 
 

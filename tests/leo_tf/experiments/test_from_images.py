@@ -24,6 +24,8 @@ from leo_tf.experiments import from_images as module
 from leo_tf.experiments.from_images import from_images
 from leo_tf.runs.directory import RunDirectory
 
+pytestmark = pytest.mark.long
+
 README = (pathlib.Path(__file__).parents[3] / "README.md").read_text("utf-8")
 _SMALL = (
     *("--way=2", "--shot=1", "--num_query=2", "--meta_batch_size=2"),

@@ -164,7 +164,7 @@ def test_the_table_says_what_was_given_and_how_many_draws(
 ):
     workdir = shutil.copytree(reproduction, tmp_path / "copy")
     assert run_protocol(workdir, "--test_samples=3", "--quiet") == 0
-    assert "a class, mean of 3 draws; ± of a run" in capsys.readouterr().out
+    assert "per class, mean of 3 draws; ± of a run" in capsys.readouterr().out
     text = (workdir / "results.md").read_text()
     assert text.splitlines()[0].endswith(", mean of 3 draws")
     assert "\nGiven: `" in text and "--test_samples=3 " in text

@@ -18,6 +18,8 @@ from leo_tf.methods import registry as methods
 from leo_tf.training.meta_step import adam, make_meta_step
 from leo_tf.training.step_loop import make_run_steps
 
+pytestmark = pytest.mark.long
+
 STEPS, TEST_EPISODES = 400, 1000
 SHAPE = {"way": 5, "shot": 1, "num_query": 15}
 

@@ -13,6 +13,8 @@ from exported_models import D, make_request, part, tensors
 from leo_tf.serving.model_versions import Versions
 from leo_tf.serving.models import LocalModel
 
+pytestmark = pytest.mark.long
+
 FIELDS = {
     "adapt": ("support", "labels"),
     "embed": ("support", "labels"),

@@ -28,6 +28,8 @@ from leo_tf.serving.classifier import Classifier
 from leo_tf.serving.model_versions import Versions
 from leo_tf.serving.models import LocalModel
 
+pytestmark = pytest.mark.long
+
 D = 640
 FILES = [
     *(encoded(photo(32, 32)), encoded(photo(50, 70, seed=2), "JPEG")),

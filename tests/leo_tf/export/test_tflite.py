@@ -28,7 +28,10 @@ from leo_tf.model.leo import LEO
 
 SUPPORT = ("support", "labels")
 # The old interpreter has the built-in operators only, as these tests need.
-pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated"),
+]
 
 
 @pytest.fixture(scope="module")

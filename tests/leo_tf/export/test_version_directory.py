@@ -17,6 +17,8 @@ from leo_tf.export import exporter
 from leo_tf.export.exporter import version_path, whole_directory
 from leo_tf.runs.checkpoints import Checkpoints
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def out(trained_export) -> pathlib.Path:

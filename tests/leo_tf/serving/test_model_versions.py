@@ -31,6 +31,8 @@ from leo_tf.serving import server
 from leo_tf.serving.model_versions import Versions
 from leo_tf.serving.models import LocalModel
 
+pytestmark = pytest.mark.long
+
 ROOT = pathlib.Path(__file__).parents[3]
 
 

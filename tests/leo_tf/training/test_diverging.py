@@ -17,6 +17,8 @@ from leo_tf.model.leo import first_inner_lr
 from leo_tf.reports import results as report
 from leo_tf.runs.training_state import TrainingState
 
+pytestmark = pytest.mark.long
+
 SMALL = 8
 QUICK = {
     "num_val_episodes": 2,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[4]
-pytestmark = pytest.mark.slow
+SLOW, LONG = pytest.mark.slow, pytest.mark.long
 # XLA is on, so that compiled programs are shared.
 _STEPS = "--num_steps=40", "--validate_every=20", "--jit=on", "--quiet"
 
@@ -49,11 +49,13 @@ def table(workdir: pathlib.Path):
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--mode=compare", "--methods=ridge@lda,leo,generator,protonet"),
-        ("--mode=reproduce", "--seeds=3"),
-        ("--mode=search", "--methods=maml", "--trials=4", "--rungs=2"),
+        pytest.param(flags, id=flags[0], marks=mark)
+        for mark, *flags in (
+            (SLOW, "--mode=compare", "--methods=ridge@lda,leo,generator,protonet"),
+            (LONG, "--mode=reproduce", "--seeds=3"),  # it shares what it has mapped
+            (SLOW, "--mode=search", "--methods=maml", "--trials=4", "--rungs=2"),
+        )
     ],
-    ids=lambda flags: flags[0],
 )
 def test_two_at_a_time_come_to_what_one_does(start, tmp_path, flags):
     if flags[0] == "--mode=search":
@@ -65,6 +67,7 @@ def test_two_at_a_time_come_to_what_one_does(start, tmp_path, flags):
     assert not (tmp_path / "2" / "shared").exists()
 
 
+@SLOW
 def test_folds_are_trained_together_and_come_to_the_same(start, tmp_path):
     random = np.random.default_rng(0)
     centres = np.repeat(random.normal(size=(12, 8)), 12, axis=0)
@@ -80,6 +83,7 @@ def test_folds_are_trained_together_and_come_to_the_same(start, tmp_path):
     assert folds[0] == folds[1]
 
 
+@SLOW
 def test_a_run_that_cannot_begin_is_named_and_the_others_are_trained(start, tmp_path):
     job = tmp_path / "job"
     lock = job / "leo" / ".lock"
@@ -93,6 +97,7 @@ def test_a_run_that_cannot_begin_is_named_and_the_others_are_trained(start, tmp_
     assert done(start(job, *flags))[0] == 0
 
 
+@SLOW
 def test_a_second_command_is_told_while_the_first_one_trains(start, tmp_path):
     flags = "--mode=compare", "--methods=leo,generator", "--jobs=2"
     first = start(tmp_path / "job", *flags)
@@ -107,6 +112,7 @@ def test_a_second_command_is_told_while_the_first_one_trains(start, tmp_path):
         assert done(first)[0] == 0
 
 
+@SLOW
 def test_one_machine_is_a_cluster_too(start, tmp_path):
     pytest.importorskip("ray")
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"

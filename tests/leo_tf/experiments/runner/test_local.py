@@ -26,6 +26,8 @@ from leo_tf.experiments.runner.local import LocalRunner
 from leo_tf.experiments.runner.tasks import Sign, Task, as_dict, from_dict
 from leo_tf.runs.manifest import UnreadableError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 def without_tensorflow(monkeypatch):
