@@ -155,6 +155,14 @@ class _Parts:
         self._learner, self._limits, self._encoder = learner, limits, encoder
         self._dtype, self._checked, self._fitted = dtype, checked, fitted
         self._nearest = nearest_of(learner, fitted)
+        # One function for all signatures: loading an export takes as long as its size.
+        specs = [
+            tf.TensorSpec([None, limits.embedding_size], "float32"),
+            tf.TensorSpec([None], "int64"),
+            tf.TensorSpec([], "int32"),
+        ]
+        traced = tf.function(input_signature=specs, autograph=False)
+        self._adapt = traced(self._adapted_to)
 
     def adapt(self, support, labels):
         request = self._support({"support": support, "labels": labels})
@@ -232,9 +240,11 @@ class _Parts:
         return checks.unit_rows(tf.cast(rows, self._dtype))
 
     def _adapted(self, request: Request) -> UnevenAdapted:
-        support = self._unit(request["support"])
-        adapt = uneven_adapt(self._learner)
-        adapted = adapt(support, request["labels"], request["way"])
+        return self._adapt(request["support"], request["labels"], request["way"])
+
+    def _adapted_to(self, support, labels, way):
+        request = {"support": support, "labels": labels, "way": way}
+        adapted = uneven_adapt(self._learner)(self._unit(support), labels, way)
         if self._nearest is not None:
             both = [adapted.classifier, self._means(request)]
             adapted = adapted._replace(classifier=tf.concat(both, axis=1))

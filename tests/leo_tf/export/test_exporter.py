@@ -265,3 +265,19 @@ def test_other_methods_answer_as_in_training_too(name, tmp_path):
     np.testing.assert_allclose(logits, expected["logits"], atol=2e-6, rtol=2e-6)
     latents = signatures["embed"](**tensors(part(request, *SUPPORT)))
     assert latents["latents_before"].shape == (3, 0)
+
+
+def test_the_adaptation_is_stored_once_for_all_signatures(monkeypatch):
+    traced, adapt_uneven = [], NearestCentroid.adapt_uneven
+
+    def counted(self, *given):
+        traced.append(given)
+        return adapt_uneven(self, *given)
+
+    monkeypatch.setattr(NearestCentroid, "adapt_uneven", counted)
+    signatures = Servable(
+        NearestCentroid(), Limits(D, D, 7, 30), "float32"
+    ).signatures()
+    for name in ("adapt", "classify", "embed"):
+        signatures[name].get_concrete_function()
+    assert len(traced) == 1
