@@ -43,6 +43,7 @@ METHODS = {
     "LEO, mixed ways": {"way": "5-20", "shot": 5},
     "LEO, mixed": {"way": "5-20", "shot": "1-5"},
     "LEO, mixed, fine-tuned": {"way": "5-20", "shot": "1-5", **_FINE_TUNING},
+    "LEO, mixed, lda": {"way": "5-20", "shot": "1-5", "feature_transform": "lda"},
     "centroid": {"method": "centroid"},
     "ridge": {"method": "ridge"},
     "centroid, lda": {"method": "centroid", "feature_transform": "lda"},
@@ -124,7 +125,12 @@ def plot(cells: dict, titles: list[str], shots: list[int]):
         axes.set_xlabel("classes of a test episode", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
-    panels[0].legend(fontsize=6.5)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4,
+        fontsize=7,
+    )
     return figure
 
 
