@@ -31,7 +31,7 @@ PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 test: install-test  ## the quick tests: five minutes on two cores
 	$(PYTEST) $(PARALLEL)
 
-test-long: install-test  ## the tests of whole jobs, exports and packages: three minutes
+test-long: install-test  ## the tests of whole jobs, exports and packages: four minutes
 	$(PYTEST) $(PARALLEL) -m "long and not slow"
 
 test-slow: install-test  ## the tests that take minutes each: kills, whole jobs, clusters

@@ -15,6 +15,8 @@ from leo_tf.experiments.search import steps_of
 from leo_tf.experiments.study import Journal
 from leo_tf.methods.drawing import BATCH, draw
 
+pytestmark = pytest.mark.long
+
 optuna = pytest.importorskip("optuna")
 _TRIALS = 3
 

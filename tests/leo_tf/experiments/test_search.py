@@ -20,6 +20,8 @@ from leo_tf.methods import settings as method_settings
 from leo_tf.methods.drawing import draw
 from leo_tf.runs.directory import RunDirectory
 
+pytestmark = pytest.mark.long
+
 pytest.importorskip("optuna")
 # The generator has no inner loop.
 _QUICK = ("--adaptation_steps=1", "--num_steps=4", "--validate_every=2")

@@ -26,6 +26,8 @@ from leo_tf.methods.inductive.maml import MAML
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.runs.run import load_run
 
+pytestmark = pytest.mark.long
+
 SUPPORT = ("support", "labels")
 MAX_CLASSES, MAX_SUPPORT = 7, 30
 

@@ -29,7 +29,7 @@ from leo_tf.methods.transforms import Transform
 from leo_tf.model.learner import adapt_and_score
 from leo_tf.runs.run import load_run
 
-pytestmark = pytest.mark.usefixtures("quick_jobs")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_jobs")]
 
 
 def mix(share=0.3, temperature=0.5, other=2.0):

@@ -22,7 +22,7 @@ from leo_tf.experiments.evaluate import evaluate as evaluate_run
 from leo_tf.methods import registry as methods
 from leo_tf.runs.run import load_run
 
-pytestmark = pytest.mark.usefixtures("quick_jobs")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_jobs")]
 _FEW = ("--num_steps=4", "--validate_every=2")
 # To fit it eleven times would take seconds.
 _GIVEN = {
