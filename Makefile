@@ -34,7 +34,7 @@ test: install-test  ## the quick tests: five minutes on two cores
 test-long: install-test  ## the tests of whole jobs, exports and packages: four minutes
 	$(PYTEST) $(PARALLEL) -m "long and not slow"
 
-test-slow: install-test  ## the tests that take minutes each: kills, whole jobs, clusters
+test-slow: $(VENV)/installed-cluster install-test  ## the tests that take minutes each: kills, whole jobs, clusters
 	$(PYTEST) -m slow
 
 test-browser: $(VENV)/installed-serve install-test  ## the pages, driven in Chromium by Selenium
@@ -42,8 +42,9 @@ test-browser: $(VENV)/installed-serve install-test  ## the pages, driven in Chro
 	$(PYTEST) -m browser
 
 # In an environment of its own, as all versions differ; pip heeds the variable.
-test-oldest:  ## quick and long tests with the oldest packages that setup.py allows, on Python 3.10
-	PIP_CONSTRAINT=$(CURDIR)/tests/oldest.txt $(MAKE) test test-long VENV=.venv-oldest PYTHON=python3.10
+test-oldest:  ## tests, site and cluster with the oldest packages that setup.py allows, on Python 3.10
+	PIP_CONSTRAINT=$(CURDIR)/tests/oldest.txt $(MAKE) test test-long docs .venv-oldest/installed-cluster VENV=.venv-oldest PYTHON=python3.10
+	.venv-oldest/bin/python -m pytest -m slow tests/leo_tf/experiments/runner -k cluster
 
 bench: install-test  ## every benchmark of speed, one after the other: half an hour on two cores
 	$(VENV)/bin/python benchmarks/meta_step.py
@@ -95,6 +96,10 @@ $(VENV)/installed-test: $(VENV)/installed
 
 $(VENV)/installed-docs: $(VENV)/installed
 	$(PIP) --editable ".[docs]"
+	touch $@
+
+$(VENV)/installed-cluster: $(VENV)/installed
+	$(PIP) --editable ".[cluster]"
 	touch $@
 
 $(VENV)/installed-serve: $(VENV)/installed

@@ -16,7 +16,7 @@ SERVE = [
     *("starlette>=1.7", "uvicorn>=0.30", "prometheus_client>=0.20", "orjson>=3.10"),
 ]
 # Sphinx reads the Markdown of docs/ by MyST, notebooks with their outputs too.
-DOCS = ["sphinx>=8", "myst-nb>=1.2", "furo"]
+DOCS = ["sphinx>=8", "myst-nb>=1.2", "furo>=2024.8.6"]
 # Features of sentences and sounds, weights within, for recipes of docs/pictures.md.
 RECIPES = [
     'wordllama>=0.4,<0.5; python_version>="3.11"',  # they want NumPy 2, or 3.11

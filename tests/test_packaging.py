@@ -25,7 +25,7 @@ def package():
 
 def test_oldest_versions_are_the_lower_bounds_of_setup_py(package):
     wanted = [*package["install_requires"]]
-    for extra in ("serve", "sklearn", "arrow", "test"):
+    for extra in ("serve", "sklearn", "arrow", "cluster", "docs", "test"):
         wanted += package["extras_require"][extra]
     wanted = [each for each in wanted if "python_version" not in each]  # above 3.10
     bounds = {
