@@ -22,7 +22,8 @@ import pathlib
 import re
 import shutil
 import time
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from leo_tf.data_pipeline.embeddings import (
     map_npy,
     mapping_of,
 )
+from leo_tf.data_pipeline.formats.npy import write_rows
 from leo_tf.data_pipeline.glyphs import cache
 from leo_tf.errors import DiskError, InputError
 from leo_tf.files import read_json, to_json, write_file
@@ -135,11 +137,9 @@ def _write(
 ) -> str:
     """Checks all rows and writes what is kept of them; returns the table's digest."""
     sha, made = table.digest_begun(), table.scales if lies_ready(table) else table.unit
-    header = {"descr": np.dtype(table.dtype).str, "fortran_order": False}
     smallest = np.finfo(table.dtype).tiny
 
-    def write(file: BinaryIO) -> None:
-        np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
+    def batches() -> Iterator[np.ndarray]:
         first, title = 0, f"preparing {os.path.basename(table.source)}"
         line = console.progress(title, shape[0], unit="rows")
         # Hashing takes about as long as all else, and both let the other run.
@@ -155,11 +155,11 @@ def _write(
                     # TensorFlow would take them for zeros, and divide by them.
                     expected = f"a number of {smallest:.0e} or more in every row"
                     raise InputError(table.source, expected, "less", "Scale them.")
-                file.write(found.data)
+                yield found
                 first += len(block)
                 line.advance(len(block))
 
-    write_file(path, write)
+    write_rows(path, table.dtype, shape, batches())
     sha.update(table.labels.tobytes())
     return sha.hexdigest()
 

@@ -1,10 +1,11 @@
-"""Reads single arrays of .npy files, without pickle, and the labels beside them."""
+"""Single arrays in .npy files, without pickle, and the labels beside them."""
 
 import math
 import os
 import re
 import struct
-from typing import BinaryIO
+from collections.abc import Iterable
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from leo_tf.data_pipeline.formats.conversions import resave_advice
 from leo_tf.data_pipeline.formats.npz import fill, map_large, read_header
 from leo_tf.data_pipeline.release_layout import SPLITS
 from leo_tf.errors import InputError, quoted
+from leo_tf.files import AnyPath, write_file
 
 MAGIC = b"\x93NUMPY"
 _LABEL_SUFFIXES = (".npy", ".csv", ".txt")
@@ -46,6 +48,45 @@ def read_array(file: BinaryIO, path: str, kinds: str) -> np.ndarray:
     flat = np.empty(math.prod(shape), dtype)
     fill(flat.view(np.uint8), file, path)
     return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def write_rows(
+    path: AnyPath,
+    dtype: Any,
+    shape: tuple[int, ...],
+    batches: Iterable[np.ndarray],
+    *,
+    lasts: bool = True,
+) -> None:
+    """Writes an array [rows, ...] in batches, without having all of it in memory.
+
+    A mapped file that is filled would do so too, but the system ends a process that
+    writes to one on a full disk.
+
+    Args:
+      path, lasts: as for `write_file`.
+      dtype, shape: dtype and shape of the array. If there are fewer rows in the end,
+        the file has only those.
+      batches: arrays [some rows, ...], in order.
+
+    Raises:
+      DiskError: as for `write_file`.
+    """
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False}
+
+    def write(file: BinaryIO) -> None:
+        np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
+        rows = 0
+        for batch in batches:
+            file.write(np.ascontiguousarray(batch, dtype).data)
+            rows += len(batch)
+        if rows < shape[0]:
+            # NumPy leaves room for the largest number of rows, so nothing moves.
+            file.seek(0)
+            fewer = (rows, *shape[1:])
+            np.lib.format.write_array_header_1_0(file, {**header, "shape": fewer})
+
+    write_file(path, write, lasts=lasts)
 
 
 def labels_beside(path: str) -> str:

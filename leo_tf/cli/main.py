@@ -16,13 +16,23 @@ from leo_tf.cli.flags import RunOptions, parse
 from leo_tf.console import Console
 from leo_tf.data_pipeline.release_layout import check_exists
 from leo_tf.environment import device, import_tensorflow, quick_exit
-from leo_tf.errors import DiskError, InputError, LeoError, Stopped, quoted
+from leo_tf.errors import (
+    DiskError,
+    InputError,
+    LeoError,
+    Stopped,
+    one_line,
+    quoted,
+)
 
 # Errors of a full or failing disk.
-_DISK_ERRORS = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
+_DISK_ERRORS = frozenset(
+    [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS]
+)
 # Workers started before the number of runs is known: more might be too many.
 _MOST_EARLY = 4
-_OUT_OF_MEMORY = "ResourceExhaustedError"  # TensorFlow's
+_EXHAUSTED = "ResourceExhaustedError"  # TensorFlow's, of memory or a full disk
+_FULL = os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -97,7 +107,11 @@ def _mistake(error: Exception) -> LeoError | None:
     if isinstance(error, LeoError):
         return error
     # By name: TensorFlow may not be loaded.
-    if isinstance(error, MemoryError) or type(error).__name__ == _OUT_OF_MEMORY:
+    exhausted = type(error).__name__ == _EXHAUSTED
+    if exhausted and any(text in str(error) for text in _FULL):
+        text = one_line(str(error).rpartition("}} ")[2])
+        return DiskError("a file of TensorFlow", "to write here", text)
+    if isinstance(error, MemoryError) or exhausted:
         hint = "Fewer episodes at a time or a smaller model need less."
         return InputError("memory", "enough for this run", quoted(str(error)), hint)
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:

@@ -22,6 +22,7 @@ from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.feature_files import EMBEDDING_FILE, save_npz
 from leo_tf.data_pipeline.formats.names import index_classes
+from leo_tf.data_pipeline.formats.npy import write_rows
 from leo_tf.data_pipeline.images.class_splits import ALL
 from leo_tf.data_pipeline.images.decoding import say_bad
 from leo_tf.data_pipeline.images.pictures import Pictures
@@ -212,12 +213,9 @@ def _table(
         raise InputError(f"{pictures.source}: {split}", "pictures", received)
     size = next(chunks(part))["features"].shape[1]
     path, shape = part / f"{split}.npy", (int(kept.sum()), size)
-    rows = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-    first = 0
-    for chunk in chunks(part):
-        mine = chunk["features"][np.isin(chunk["indices"], indices[kept])]
-        rows[first : first + len(mine)] = mine
-        first += len(mine)
+    parts = (c["features"][np.isin(c["indices"], indices[kept])] for c in chunks(part))
+    write_rows(path, np.float32, shape, parts, lasts=False)
+    rows = np.load(path, mmap_mode="r")
     chosen, names = indices[kept], pictures.names
     classes = index_classes([pictures.class_names[c] for c in pictures.labels[chosen]])
     source = str(directory / f"{split}.npz")

@@ -3,13 +3,14 @@
 Shapes: n pictures, H pixels a side.
 """
 
-import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from leo_tf.console import Console
+from leo_tf.data_pipeline.formats.npy import write_rows
 from leo_tf.data_pipeline.images.decoding import decode, say_bad
 from leo_tf.data_pipeline.images.pictures import Pictures
 from leo_tf.errors import InputError
@@ -29,10 +30,7 @@ def decoded(
 
     Pictures are decoded only once. Epochs read the file.
     """
-    path = directory / PIXELS_FILE
-    beside = path.with_name(f".{path.name}")
-    shape = len(chosen), side, side, 3
-    pixels = np.lib.format.open_memmap(beside, "w+", np.uint8, shape)
+    path, shape = directory / PIXELS_FILE, (len(chosen), side, side, 3)
     bad: list[InputError] = []
     kept: list[int] = []
     options: Any = {
@@ -40,17 +38,19 @@ def decoded(
         "bad": bad if skip_bad else None,
         "batch_size": 64,
     }
-    with console.progress("reading pictures", len(chosen), unit="pictures") as line:
+
+    def batches() -> Iterator[np.ndarray]:
         for indices, batch, _ in decode(pictures, side, **options):
-            pixels[len(kept) : len(kept) + len(batch)] = batch
+            yield batch
             kept.extend(indices)
             line.advance(len(batch))
+
+    with console.progress("reading pictures", len(chosen), unit="pictures") as line:
+        write_rows(path, np.uint8, shape, batches(), lasts=False)
     say_bad(bad, len(chosen), console)
     if not kept:
         where = f"{pictures.source}: train"
         raise InputError(where, "pictures that can be read", "none")
-    pixels.flush()
-    os.replace(beside, path)
     classes = np.unique(pictures.labels[kept])
     labels = np.searchsorted(classes, pictures.labels[kept])
-    return np.load(path, mmap_mode="r")[: len(kept)], labels
+    return np.load(path, mmap_mode="r"), labels

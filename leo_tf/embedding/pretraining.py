@@ -1,6 +1,6 @@
 """Trains a backbone to classify the training classes, with Keras's `fit`.
 
-state.E.weights.h5    weights and optimiser after epoch E, for resuming; not the last
+state.E.npz           weights and optimiser after epoch E, for resuming; not the last
 backbone.keras        pictures -> features, when all epochs are done
 
 Shapes: n pictures, H pixels a side as they are stored, S as the network gets them.
@@ -25,8 +25,10 @@ from leo_tf.console import SILENT, Console
 from leo_tf.embedding.augmentation import random_views
 from leo_tf.embedding.backbones import BACKBONE_FILE
 from leo_tf.embedding.wide_resnet import features_of, wide_resnet
+from leo_tf.errors import DiskError
+from leo_tf.files import write_file
 
-_STATE = re.compile(r"state\.([0-9]+)\.weights\.h5")
+_STATE = re.compile(r"state\.([0-9]+)\.npz")
 # The rate falls to a tenth after these shares of all epochs.
 _DECAYS = (0.5, 0.75)
 _MOMENTUM = 0.9
@@ -131,9 +133,15 @@ def pretrain(
     ).history
     trained = _network(recipe, num_classes)
     trained.set_weights(model.get_weights())
-    beside = directory / f"{BACKBONE_FILE}.part.keras"
-    features_of(trained).save(beside)
-    os.replace(beside, directory / BACKBONE_FILE)
+    path = directory / BACKBONE_FILE
+    beside = path.with_name(f"{BACKBONE_FILE}.part.keras")
+    try:
+        features_of(trained).save(beside)
+        beside.replace(path)
+    except OSError as error:
+        raise DiskError(str(path), "to write a file", str(error)) from error
+    finally:
+        beside.unlink(missing_ok=True)
     return {name: values[-1] for name, values in history.items()}
 
 
@@ -258,10 +266,10 @@ class _Follow(keras.callbacks.Callback):
             self._details += f", held out {100 * logs['val_accuracy']:.1f} %"
         if epoch + 1 == self._recipe.epochs:
             return
-        path = self._directory / f"state.{epoch + 1}.weights.h5"
-        beside = path.with_name("part.weights.h5")
-        self.model.save_weights(beside)
-        os.replace(beside, path)
+        path = self._directory / f"state.{epoch + 1}.npz"
+        # Not Keras's HDF5, which on a full disk ends the process.
+        values = {str(i): v.numpy() for i, v in enumerate(_variables(self.model))}
+        write_file(path, lambda file: np.savez(file, **values))
         remove_states(self._directory, but=path)
 
 
@@ -283,11 +291,17 @@ def _states(directory: pathlib.Path) -> dict[int, pathlib.Path]:
     return {int(match[1]): path for match, path in found if match}
 
 
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    return [*model.variables, *model.optimizer.variables]
+
+
 def _restore(model: keras.Model, directory: pathlib.Path) -> int:
     """Loads the newest state; returns the number of epochs it has had."""
     states = _states(directory)
     if not states:
         return 0
     model.optimizer.build(model.trainable_variables)
-    model.load_weights(states[max(states)])
+    with np.load(states[max(states)]) as values:
+        for number, variable in enumerate(_variables(model)):
+            variable.assign(values[str(number)])
     return max(states)

@@ -148,6 +148,10 @@ def test_every_error_of_ours_has_a_status_of_its_own(monkeypatch, capsys, error)
 
 OOM = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\na tensor")
 FULL = OSError(errno.ENOSPC, "No space left on device")
+# Of a file, TensorFlow has the same error as of memory.
+FULL_EVENTS = tf.errors.ResourceExhaustedError(
+    None, None, "{{function_node _/job:x}} /a/events.v2; No space left on device"
+)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +161,8 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
         (OOM, 3, r"memory: expected enough for this run, received 'OOM when alloc"),
         (FULL, 5, "standard output, or a file: expected to write here"),
         (OSError(errno.EIO, "bad", "/a/b"), 5, "/a/b: expected to write here"),
+        (OSError(errno.EROFS, "bad", "/a/b"), 5, "/a/b: expected to write here"),
+        (FULL_EVENTS, 5, "a file of TensorFlow: expected to write here, received /a/"),
     ],
 )
 def test_too_little_memory_or_disk_is_one_line(
