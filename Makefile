@@ -41,8 +41,8 @@ test-browser: $(VENV)/installed-serve install-test  ## the pages, driven in Chro
 	$(PIP) selenium
 	$(PYTEST) -m browser
 
-# In an environment of its own, as all versions differ; pip heeds the variable.
-test-oldest:  ## tests, site and cluster with the oldest packages that setup.py allows, on Python 3.10
+# In a separate environment, because all versions differ; pip reads the variable.
+test-oldest:  ## tests, site and a cluster job with the oldest packages that setup.py allows, on Python 3.10
 	PIP_CONSTRAINT=$(CURDIR)/tests/oldest.txt $(MAKE) test test-long docs .venv-oldest/installed-cluster VENV=.venv-oldest PYTHON=python3.10
 	.venv-oldest/bin/python -m pytest -m slow tests/leo_tf/experiments/runner -k cluster
 
@@ -69,7 +69,7 @@ docs: $(VENV)/installed-docs  ## the site, from docs/ and the docstrings, into b
 	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m sphinx -W --keep-going -q -c docs . build/docs
 
 # The wheel alone, beside a project that has a configs/ of its own.
-wheel: | $(VENV)/bin/python  ## builds dist/, and trains with it in an environment of its own
+wheel: | $(VENV)/bin/python  ## builds dist/, and trains with it in a separate environment
 	rm -rf dist build/wheel build/project
 	$(PIP) build
 	$(VENV)/bin/python -m build --outdir dist .

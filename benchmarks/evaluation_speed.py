@@ -4,11 +4,11 @@
 
 The published protocol: 5-way, all 600 - K other examples of a class as queries, 640
 dimensions, 20 classes. "episodes/s" is a whole evaluation, from rows to accuracies;
-"supply only" makes the same batches and drops them. "floor" is the CPU time that the
-matrix products of an episode would take, those of its inner loops and of its queries'
-scores, at the rate at which this machine multiplies two matrices of 1,024 x 1,024, as
-measured beside it. Memory is that of the process at its highest, above what it held
-before the first episode: it must not grow with the number of episodes.
+"supply only" makes the same batches and drops them. "floor" is the CPU time that an
+episode's matrix products (its inner loops and its queries' scores) would take at the
+rate at which this machine multiplies two matrices of 1,024 x 1,024, measured in the
+same run. Memory is the most that the process held, less what it held before the first
+episode: it must not grow with the number of episodes.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def peak_megabytes() -> float:
 
 
 def floor_of(leo, config) -> float:
-    """Returns the least CPU ms of an episode: that of its matrix products."""
+    """Returns the CPU ms that an episode's matrix products take at least."""
     way, shot = config.episodes.evaluation_way, config.episodes.evaluation_shot
     labels = tf.repeat(tf.range(way)[None, :, None], shot, axis=2)
     support = tf.random.normal([1, way, shot, _SIZE])

@@ -1,4 +1,4 @@
-"""Foretells how long jobs of many runs take on 1, 2, 16 or 64 cores.
+"""Estimates how long jobs of many runs take on 1, 2, 16 or 64 cores.
 
     python benchmarks/many_cores.py [RESULTS.json of a job of yours]
 
@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 CORES = 1, 2, 16, 64
-# Seconds: until a worker begins, and for each run, what is traced, compiled, fitted
-# and drawn. Measured with LEO on the embedded set: 46.5 s of which 41.6 are steps, and
-# 0.3 s until the next run begins.
+# Seconds until a worker begins, and seconds per run to trace, compile, fit and draw.
+# Measured with LEO on the embedded set: 46.5 s of which 41.6 are steps, and 0.3 s until
+# the next run begins.
 _START, _RUN = 0.3, 9.0
 _TRIALS, _RUNGS, _FACTOR = 16, 3, 3
 
@@ -35,7 +35,7 @@ class Shape(NamedTuple):
     test: float  # seconds of the test of one run, on one core
 
 
-# One core: 10.4 ms a step and 1.0 CPU-ms an episode of 599 queries a class at 1 shot;
+# One core: 10.4 ms a step and 1.0 CPU-ms an episode of 599 queries per class at 1 shot;
 # 41 ms and 2.0 at 5 shots.
 SHAPES = (
     Shape("glyphs 1-shot", 4_000, 0.0104, 500, 0.15, 0.5),

@@ -103,7 +103,7 @@ class Contest:
         return run
 
     def flops(self) -> float:
-        """Returns the operations of a step's products, backward ones included."""
+        """Returns the operations of a step's matrix products, forward and backward."""
 
         def gradients(episode, noise):
             return meta_gradients(self.leo, episode, noise)
@@ -114,7 +114,7 @@ class Contest:
 
 
 def product_flops(function: Callable, *inputs) -> float:
-    """Returns the operations of all matrix products of a function, once compiled."""
+    """Returns the operations of all matrix products of a compiled function."""
     compiled = tf.function(function, jit_compile=True, autograph=False)
     text = compiled.experimental_get_compiler_ir(*inputs)(stage="optimized_hlo")
     shapes = {name: _sizes(sizes) for name, sizes in _SHAPE.findall(text)}

@@ -78,7 +78,7 @@ class DataConfig(Settings):
     )
     class_folds: int = setting(
         0,
-        "Number of folds to divide the classes into, in place of --class_split. "
+        "Number of folds to divide the classes into, instead of --class_split. "
         "--fold is tested and the next one is val. --mode=compare without --fold "
         "tests every fold.",
         Rule(
@@ -420,7 +420,8 @@ class OptimizerConfig(Settings):
     )
     gradient_norm_threshold: float = setting(
         0.1,
-        "Largest norm of each gradient, after --gradient_threshold; 0 does not clip.",
+        "Largest norm of each gradient, applied after --gradient_threshold; 0 does not "
+        "clip.",
         _WEIGHT,
     )
 

@@ -33,7 +33,7 @@ class EmbeddingTable:
     """One split of a data set: a row per example.
 
     The constructor checks all fields and converts them once, so it can be given the
-    content of a file as it is. Of a mapped array it leaves rows and dtype as they are:
+    content of a file as it is. It leaves rows and dtype of a mapped array unchanged:
     `large_tables.prepared` checks and converts them, a block at a time.
 
     Raises:
@@ -248,14 +248,14 @@ class EmbeddingTable:
 
 
 class MappedArray(np.memmap):
-    """An array in a file, mapped by `map_array`. Views of it have no `status`."""
+    """An array mapped by `map_array` or `map_npy`. Its views have no `status`."""
 
     status: tuple[int, ...] | None = None  # of the file when it was mapped
 
 
 def map_array(file: BinaryIO, dtype: Any, begin: int, shape: Any) -> MappedArray:
-    """Maps an array [rows, D] of a file, from the byte `begin` on."""
-    # Copied on write, and never written: TensorFlow takes no read-only memory.
+    """Maps the array [rows, D] that begins at byte `begin` of a file."""
+    # Copy-on-write, though never written: TensorFlow refuses read-only memory.
     found = MappedArray(file, dtype, "c", begin, shape)
     found.status = status_of(os.fstat(file.fileno()))
     return found
@@ -263,19 +263,19 @@ def map_array(file: BinaryIO, dtype: Any, begin: int, shape: Any) -> MappedArray
 
 def map_npy(path: AnyPath) -> MappedArray:
     """Maps the array of an .npy file that this program has written."""
-    # Copied on write, as in `map_array`.
+    # Copy-on-write, as in `map_array`.
     found = np.lib.format.open_memmap(path, mode="c").view(MappedArray)
     found.status = status_of(os.stat(path))
     return found
 
 
 def status_of(found: os.stat_result) -> tuple[int, ...]:
-    """Returns by what a file too large to be read again is told from another."""
+    """Returns a file's size, time and inode, which change when it is replaced."""
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 class MappedRows:
-    """Some rows of a mapped array, in place of an array: read when they are sliced."""
+    """Some rows of a mapped array, used like an array. Slicing reads them."""
 
     def __init__(self, mapping: MappedArray, places: np.ndarray):
         self.mapping, self.places = mapping, places  # [rows] int, of the mapping
@@ -301,7 +301,7 @@ def _picked(array: Any, rows: np.ndarray) -> Any:
 
 
 def mapping_of(array: np.ndarray | MappedRows) -> MappedArray | None:
-    """Returns the array of `map_array` that a large array is, all of it; or None."""
+    """Returns the mapped array behind `MappedRows` or a large, whole view; or None."""
     if isinstance(array, MappedRows):
         return array.mapping
     found: Any = array

@@ -1,16 +1,16 @@
-"""Tables too large to load: their rows are read from the disk as episodes touch them.
+"""Tables too large to load: their rows are read from the disk as episodes need them.
 
-A large array that lies in its file as NumPy holds it in memory is mapped, not read.
-Before the first training all of it is read once and checked; what that finds is kept in
-the user's cache directory. The next start finds it by path, size and time of the file,
-and all processes share the pages of the file.
+A large array stored in its file as NumPy holds it in memory is mapped, not read. Before
+the first training all of it is read once and checked. The result is kept in the user's
+cache directory, where later starts find it by the file's path, size, time and inode.
+All processes share the pages of the file.
 
 tables/KEY.npy    [rows, 2] what to divide each row by for length 1; or [rows, D] rows
                   of length 1, if TensorFlow cannot use the file's own
 tables/KEY.json   the file they are from, and the digest of its table
 
-A file that is mapped must be replaced, not written over: the system ends a process that
-reads a page which is no longer there.
+Replace a mapped file, and do not write over it: the system kills a process that reads a
+page which is no longer there.
 """
 
 import concurrent.futures
@@ -43,7 +43,7 @@ from leo_tf.files import read_json, to_json, write_file
 _MOST_JSON_BYTES = 1 << 20
 _SPARE_BYTES = 1 << 28  # that stay free on the disk
 _ALIGNMENT = 64  # bytes: where the memory of a tensor must begin
-_DAY = 86_400.0  # seconds: nobody writes for so long
+_DAY = 86_400.0  # seconds, longer than any write takes
 
 
 def lies_ready(table: EmbeddingTable) -> bool:
@@ -79,7 +79,7 @@ def prepared(table: EmbeddingTable, console: Console = SILENT) -> MappedArray | 
         path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
         if free < size + _SPARE_BYTES:
-            need = f"{size + _SPARE_BYTES >> 20} MiB for what is kept of {table.source}"
+            need = f"{size + _SPARE_BYTES >> 20} MiB to prepare {table.source}"
             raise DiskError(str(path.parent), need, f"{free >> 20} MiB")
         digest = _write(path, table, shape, console)
         source = {"source": str(mapping.filename), "classes": _classes(table)}
@@ -95,10 +95,10 @@ def prepared(table: EmbeddingTable, console: Console = SILENT) -> MappedArray | 
 def _path(
     table: EmbeddingTable, mapping: MappedArray, shape: tuple[int, int]
 ) -> pathlib.Path | None:
-    """Returns where that of a table is kept, by all that it depends on."""
+    """Returns the path of a table's result, named by all that it depends on."""
     if mapping.filename is None:
         return None
-    # As it was when it was mapped: by now there may be another file of this name.
+    # The status when it was mapped: by now another file may have this name.
     file = [str(mapping.filename), *(mapping.status or ())]
     place = [int(mapping.offset), str(mapping.dtype), list(mapping.shape), table.dtype]
     names = None if table.names is None else table.names.tolist()
@@ -117,7 +117,7 @@ def _classes(table: EmbeddingTable) -> str:
 def _kept(
     path: pathlib.Path, table: EmbeddingTable, shape: tuple[int, int]
 ) -> MappedArray | None:
-    """Returns an array that was finished; its JSON is written last."""
+    """Returns the array if it was finished: its JSON is written last. Else None."""
     try:
         metadata = read_json(path.with_suffix(".json"), _MOST_JSON_BYTES)
         rows = map_npy(path)
@@ -135,14 +135,14 @@ def _kept(
 def _write(
     path: pathlib.Path, table: EmbeddingTable, shape: tuple[int, int], console: Console
 ) -> str:
-    """Checks all rows and writes what is kept of them; returns the table's digest."""
+    """Checks all rows, writes the array to keep, and returns the table's digest."""
     sha, made = table.digest_begun(), table.scales if lies_ready(table) else table.unit
     smallest = np.finfo(table.dtype).tiny
 
     def batches() -> Iterator[np.ndarray]:
         first, title = 0, f"preparing {os.path.basename(table.source)}"
         line = console.progress(title, shape[0], unit="rows")
-        # Hashing takes about as long as all else, and both let the other run.
+        # Hashing takes about as long as the rest, and both release Python's lock.
         with line, concurrent.futures.ThreadPoolExecutor(1) as aside:
             for block in blocks(table.embeddings):
                 with np.errstate(over="ignore"):  # infinity is refused below
@@ -152,9 +152,10 @@ def _write(
                 found = made(block)
                 hashed.result()
                 if made is table.scales and found.min() < smallest:
-                    # TensorFlow would take them for zeros, and divide by them.
+                    # TensorFlow would round these divisors to zero.
                     expected = f"a number of {smallest:.0e} or more in every row"
-                    raise InputError(table.source, expected, "less", "Scale them.")
+                    hint = "Multiply all features by one factor."
+                    raise InputError(table.source, expected, "a smaller row", hint)
                 yield found
                 first += len(block)
                 line.advance(len(block))
@@ -165,7 +166,7 @@ def _write(
 
 
 def _remove_older(path: pathlib.Path, metadata: dict[str, str]) -> None:
-    """Removes what was kept of an earlier content of the file, or by killed starts."""
+    """Removes results for earlier contents of the file, and files of killed starts."""
     for partial in path.parent.glob(".*.npy.*"):
         with contextlib.suppress(OSError):
             if time.time() - partial.stat().st_mtime > _DAY:

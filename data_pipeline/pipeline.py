@@ -40,15 +40,15 @@ class FeatureTable:
     """Features that episodes are gathered from, in memory once or mapped.
 
     All its pipelines share the features. It keeps nothing else of the EmbeddingTable,
-    so delete that to free its memory. `lookup` returns rows; of a mapped file, the
-    features are as they are there.
+    so delete that to free its memory. `lookup` returns rows; the features of a mapped
+    file are as stored.
     """
 
     features: tf.Tensor  # [rows, D] embeddings of length 1; or a file's, [F, D]
     index: ClassIndex
     scales: tf.Tensor | None = None  # [rows, 2] divisors, if the features need them
     places: tf.Tensor | None = None  # [rows] int32 of the features, if not all in order
-    mapping: MappedArray | None = None  # what the features are the memory of
+    mapping: MappedArray | None = None  # the features' memory, if mapped
 
     @classmethod
     def from_embeddings(

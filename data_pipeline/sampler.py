@@ -61,15 +61,15 @@ class RowSampler:
     once, so a batch of neighbouring episodes costs a single draw, no two episodes of
     any seed or split share a word, and neither batch size nor start matters.
 
-    Of more than `_MOST_KEYS` classes or rows of a class, numbers are drawn instead, the
-    first different ones: so an episode takes as long from a table of any size.
+    From more than `_MOST_KEYS` classes or rows of a class, indices are drawn instead,
+    and the first different ones win: so an episode takes as long from any table.
 
     With `query_dirichlet` there are N * Q queries in total. The number per class is
-    drawn with N more words of another stream, so classes and support stay the same, up
-    to `_MOST_KEYS` rows of a class.
-    Proportions are Dirichlet, with one concentration for all classes, as in Veilleux et
-    al., 2021 (arXiv:2204.11181), section 4. If a class has too few rows left, the other
-    classes supply the rest, in proportion to theirs.
+    drawn with N more words of another stream, so classes and support stay the same if
+    classes have at most `_MOST_KEYS` rows. Proportions are Dirichlet, with one
+    concentration for all classes, as in Veilleux et al., 2021 (arXiv:2204.11181),
+    section 4. If a class has too few rows left, the other classes supply the rest, in
+    proportion to theirs.
 
     Args:
       index: index of the table to draw from.

@@ -97,10 +97,10 @@ def import_tensorflow() -> None:
 
 
 def quick_exit() -> threading.Event:
-    """Returns an event that makes this process end without unloading TensorFlow.
+    """Returns an event. Once set, this process exits without unloading TensorFlow.
 
-    Unloading takes Python a second. Call this first: exit handlers run in reverse
-    order, so all later ones, such as those that end child processes, still run.
+    Unloading takes a second. Call this first: exit handlers run in reverse order, so
+    those registered later, such as ones that end child processes, still run.
     """
     succeeded = threading.Event()
 

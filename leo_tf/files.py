@@ -36,7 +36,7 @@ def write_file(
     Args:
       path: path of the file. Its directory is created if missing.
       content: the bytes, or a function that writes them to a binary file.
-      lasts: wait until it is on the disk; False for what a power cut may take.
+      lasts: wait until it is on the disk; False if a power cut may destroy it.
 
     Raises:
       DiskError: if that fails; the old file is still there.

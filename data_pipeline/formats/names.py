@@ -27,7 +27,7 @@ def check_row_count(rows: int, row_bytes: int, refusal: Refusal) -> None:
     take `row_bytes` in the file.
     """
     if rows > _FREE_ROWS and row_bytes < _ROW_BYTES:
-        expected = f"at least {_ROW_BYTES} bytes a row beyond {_FREE_ROWS:,} rows"
+        expected = f"at least {_ROW_BYTES} bytes per row beyond {_FREE_ROWS:,} rows"
         raise refusal(expected, f"{rows} rows of {row_bytes} bytes")
 
 

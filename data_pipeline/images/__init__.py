@@ -1,1 +1,1 @@
-"""Finds pictures in folders, splits their classes, decodes in limited processes."""
+"""Finds pictures, splits them by class, and decodes them in limited processes."""

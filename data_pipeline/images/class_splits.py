@@ -1,4 +1,4 @@
-"""Splits of the classes of pictures: by folders, by settings, or left for later."""
+"""Divides the classes of pictures into splits, by folders or by settings."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ def split_pictures(
     """Finds pictures and splits their classes by folders or by `data`.
 
     Raises:
-      LeoError: if there are none, or both define splits.
+      LeoError: if there are no pictures, or both define splits.
     """
     pictures = find_pictures(images, console)
     data = with_split(pictures, data or DataConfig(), console)

@@ -180,7 +180,7 @@ def _in_colour(image: Image.Image) -> Image.Image:
 def _content(root: str, path: str) -> bytes:
     try:
         if root and os.path.commonpath([root, os.path.realpath(path)]) != root:
-            hint = "Copy what it leads to, or give a folder that holds both."
+            hint = "Copy the file it links to, or give a folder that holds both."
             raise BadPicture(f"a file in {root}", "a link that leads out of it", hint)
         # Tested before opening: opening a pipe without a writer never returns.
         status = os.stat(path)

@@ -265,14 +265,15 @@ def help_text(program: str) -> str:
         lines += ["", f"{group}:"]
         for option in OPTIONS.values():
             lines += _help_of(option) if option.group == group else []
-    lines += ["", "--flagfile=FILE reads flags from a file, one per line."]
+    lines += ["", "Paths are local and in UTF-8; a bucket must be mounted."]
+    lines += ["--flagfile=FILE reads flags from a file, one per line."]
     return "\n".join(lines)
 
 
 def _help_of(option: Option) -> list[str]:
     is_boolean = option.rule.kind is bool
     name = f"  --[no]{option.name}" if is_boolean else f"  --{option.name}"
-    notes = [*([] if is_boolean else [option.rule.expected]), *(option.notes or ())]
+    notes = [*([] if is_boolean else [option.accepted]), *(option.notes or ())]
     notes += [f"modes: {', '.join(option.modes)}"] if option.modes else []
     notes += [o.help for o in OPTIONS.values() if o.target == option.name != o.name]
     text = f"{option.help} ({'; '.join(notes)})" if notes else option.help

@@ -29,7 +29,7 @@ from leo_tf.errors import (
 _DISK_ERRORS = frozenset(
     [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS]
 )
-# Workers started before the number of runs is known: more might be too many.
+# Most workers to start before the number of runs is known.
 _MOST_EARLY = 4
 _EXHAUSTED = "ResourceExhaustedError"  # TensorFlow's, of memory or a full disk
 _FULL = os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         with contextlib.ExitStack() as stack:
             with quiet:
-                if not options.pictures:  # embedding takes all cores first
+                if not options.pictures:  # embedding first uses all cores
                     stack.enter_context(_workers(**options.arguments))
                 # Takes seconds, so flags are checked before.
                 job = _job(options.mode, options.config.run.strategy)
@@ -91,10 +91,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def command() -> NoReturn:
-    """Runs the command line of this process, and ends it.
+    """Runs the command line and exits.
 
-    If it succeeds, it does not unload TensorFlow. With other workers it does, because
-    they may still need this process.
+    On success it exits without unloading TensorFlow. Workers of TF_CONFIG do unload it,
+    because others may still need this process.
     """
     succeeded, status = quick_exit(), main()
     if status == 0 and "tensorflow" in sys.modules and "TF_CONFIG" not in os.environ:
@@ -148,7 +148,7 @@ def _job(mode: str, strategy: str) -> Callable[[RunOptions, Console], None]:
 def _workers(
     jobs: int | None = 0, run_cpus: int = 1, cluster: str = "", **unused: Any
 ) -> contextlib.AbstractContextManager[None]:
-    """Starts the first workers of a job, so that all load TensorFlow together."""
+    """Starts the first workers of a job, which load TensorFlow at the same time."""
     if jobs == 0 or cluster:
         return contextlib.nullcontext()
     from leo_tf.experiments.runner import local

@@ -83,6 +83,11 @@ class Option:
         """Returns a copy with `text` as its help."""
         return dataclasses.replace(self, help=text)
 
+    @property
+    def accepted(self) -> str:
+        """The values that `--help` says it accepts. A note at the end is on paths."""
+        return "a path" if self.rule is _PATH else self.rule.expected
+
     def value(self, argument: Any) -> Any:
         """Returns the checked value of the flag's text.
 
@@ -205,7 +210,7 @@ _WHAT_TO_DO = [
         convert=_names,
     ).meaning(
         "Methods to search settings for, or to train and test on the same episodes. "
-        "Each uses --feature_transform, or a transform of its own as in ridge@soft. "
+        "Each uses --feature_transform, or its own transform, as in ridge@soft. "
         "Differences are relative to LEO, or without LEO to the last method."
     ),
     Option("method_settings", _PATH, ("compare",), default="").meaning(
@@ -275,7 +280,7 @@ _PICTURES = [
         notes=("default: hog; when pre-training, the one of the recipe",),
     ).meaning(
         "Network or function that turns pictures into features. When exporting, the "
-        "new place of the one that made the run's features."
+        "new place of the backbone that made the run's features."
     ),
     Option("backbone_weights", _PATH, _WITH_FEATURES + _EXPORT, None).meaning(
         "Weights of a model of keras.applications: imagenet (downloaded), none "

@@ -1,6 +1,8 @@
-"""The features of pictures so far: files of up to 1,024 rows, which survive a kill.
+"""Saves features while pictures are embedded, so that a killed job can resume.
 
-Shapes: n pictures, D numbers a picture.
+Each file has the features of up to 1,024 pictures.
+
+Shapes: n pictures, D numbers per picture.
 """
 
 import contextlib
@@ -24,11 +26,11 @@ from leo_tf.files import write_file
 
 _BLOCK_BYTES = 1 << 20
 _BATCH = 64
-_CHUNK = 1024  # pictures per file; redone after a kill
+_CHUNK = 1024  # pictures per file; redone if killed before it is written
 
 
 def chosen_of(pictures: Pictures) -> np.ndarray:
-    """Returns the numbers of pictures whose classes are in a split."""
+    """Returns the indices of the pictures whose classes are in a split."""
     return np.flatnonzero((np.array(pictures.splits) != "")[pictures.labels])
 
 
@@ -58,13 +60,13 @@ def embed_chunks(
     held: list[tuple[np.ndarray, np.ndarray, list[str]]] = []
     first, done, size = starts[0], len(chosen) - len(wanted), None
     with console.progress("embedding", len(chosen), done, "pictures") as line:
-        # Batches end where chunks end, because their sizes divide.
+        # Batches end where chunks end, because _BATCH divides _CHUNK.
         for batch in _features(pictures, backbone, views, wanted, bad):
             check()
             if batch[1].shape[1] != (size := size or batch[1].shape[1]):
                 where = f"features of {backbone.name}"
                 received = f"D = {batch[1].shape[1]}"
-                raise InputError(where, f"D = {size} of all items", received)
+                raise InputError(where, f"D = {size} for all items", received)
             start = int(np.searchsorted(chosen, batch[0][0])) // _CHUNK * _CHUNK
             if held and start != first:
                 _write_chunk(_path(part, first), held)
@@ -79,7 +81,7 @@ def embed_chunks(
 def _features(
     pictures, backbone, views, wanted, bad
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
-    """Yields numbers of pictures, their features [n, D] and digests of their files."""
+    """Yields indices of pictures, their features [n, D] and digests of their files."""
     for indices, items, digests in _read(pictures, backbone, views, wanted, bad):
         if backbone.side is None:
             features = backbone.embed(items)
@@ -99,7 +101,7 @@ def _features(
 
 
 def _read(pictures, backbone, views, wanted, bad) -> Iterator[tuple]:
-    """Yields numbers, inputs of the backbone, and digests of files or texts."""
+    """Yields indices, inputs of the backbone, and digests of files or texts."""
     if backbone.side is not None:
         if pictures.are_texts:
             expected = "module:callable, which gets texts, without --image_size"
@@ -129,10 +131,10 @@ def _text_digest(unused_root: str, text: str) -> str:
 
 
 def digest_of(root: str, item: str) -> str:
-    """Returns the digest of a file below `root`. InputError if it is no such file."""
+    """Returns the digest of a file. InputError if it is not one below `root`."""
     path, sha = os.path.join(root, item), hashlib.sha256()
     if root and os.path.commonpath([root, os.path.realpath(path)]) != root:
-        hint = "Copy what it leads to, or give a folder that holds both."
+        hint = "Copy the file it links to, or give a folder that holds both."
         raise InputError(path, f"a file in {root}", "a link that leads out of it", hint)
     with open_input(path) as file:
         while block := file.read(_BLOCK_BYTES):
@@ -167,13 +169,13 @@ def _chunk(path: pathlib.Path) -> dict[str, np.ndarray]:
         with np.load(path) as arrays:
             return dict(arrays)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        hint = "Remove it; it will be made again."
+        hint = "Remove it; its features are computed again."
         received = quoted(str(error))
         raise InputError(str(path), "features so far", received, hint) from error
 
 
 def remove_outdated(part: pathlib.Path, pictures: Pictures) -> None:
-    """Removes chunks of files that were replaced since, so that they are redone."""
+    """Removes chunks with a file that was replaced, so that they are redone."""
     if pictures.images is not None or pictures.are_texts:
         return
     for path in sorted(part.glob("*.npz")):

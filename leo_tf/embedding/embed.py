@@ -6,7 +6,7 @@ sources.sha256                 digest of every file, as `sha256sum -c` reads it
 left_out.txt                   pictures that were left out, if any, and why
 .part/                         what is done so far, until it is
 
-Shapes: n pictures, D numbers a picture.
+Shapes: n pictures, D numbers per picture.
 """
 
 import hashlib

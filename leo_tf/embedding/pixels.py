@@ -1,4 +1,4 @@
-"""Pixels of the pictures that a backbone is trained on, in a file.
+"""Decodes the pictures that a backbone is trained on into one file.
 
 Shapes: n pictures, H pixels a side.
 """
@@ -26,9 +26,9 @@ def decoded(
     skip_bad: bool,
     console: Console,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns pixels [n, H, H, 3] in a file, and labels [n] from 0.
+    """Returns pixels [n, H, H, 3] mapped from a file, and labels [n] from 0.
 
-    Pictures are decoded only once. Epochs read the file.
+    Each picture is decoded once. All epochs read the file.
     """
     path, shape = directory / PIXELS_FILE, (len(chosen), side, side, 3)
     bad: list[InputError] = []

@@ -1,4 +1,4 @@
-"""The time that a method takes to adapt to a task."""
+"""Measures how long a method takes to adapt to a task."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ _TIMED, _WARM = 50, 5
 
 
 def adaptation_seconds(learner: AnyLearner, config: Config, split: Split) -> float:
-    """Returns the median time to adapt to one task, one at a time, in a graph.
+    """Returns the median time to adapt to a task. Tasks come singly, in a graph.
 
     For a method that answers queries together, the time includes the answers.
     """

@@ -1,6 +1,6 @@
 """Calibration of a method's confidence: negative log-likelihood, ECE, temperature.
 
-Bins of several batches are added, and the error comes at the end. Logits may be
+Bins of several batches are added, and the error is computed at the end. Logits may be
 logarithms of probabilities, such as of a mean over draws.
 
 Shapes: B episodes in a batch, E in all, N way, Q queries per class, M bins.
@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from leo_tf.model.losses import cross_entropy
 
-# Of Guo et al., 2017, and most who report the error since.
+# As in Guo et al., 2017, and most reports of the error since.
 NUM_BINS = 15
-# The search for the temperature: from where to where, and golden sections of that.
+# The search for the temperature: its bounds, and the number of golden sections.
 _COLDEST, _HOTTEST, _SECTIONS = 1e-3, 1e3, 40
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -98,8 +98,8 @@ def reliability(bins: Bins) -> Reliability:
 def best_temperature(logits: np.ndarray) -> float:
     """Returns the temperature of least NLL, which is convex in 1 / temperature.
 
-    It counts one more query, answered by chance. Otherwise answers without a mistake
-    would be treated as certain.
+    The NLL includes one more query, answered by chance. Otherwise answers without a
+    mistake would be treated as certain.
     """
     queries = logits.size / logits.shape[-1]
 

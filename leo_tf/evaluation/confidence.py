@@ -19,13 +19,13 @@ from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.open_episodes import Answers, answers, open_episodes
 from leo_tf.model.learner import AnyLearner
 
-# Shares of queries: what the tables of a `Confidence` have a number for.
+# Shares of queries for which the tables of a `Confidence` have a number.
 LEVELS = np.arange(201) / 200
 # How much a query looks as if it were of a class of the episode. The last does not come
 # from logits: the largest cosine of the query with a class mean.
 SCORES = "probability", "logit", "energy", "cosine"
-_USUAL_SCORE = "logit"  # where no classes are left outside to choose by
-FALSE_ALARMS, COVERAGE = 0.05, 0.9  # of which tests tell what they come to
+_USUAL_SCORE = "logit"  # if there are no classes outside to choose it by
+FALSE_ALARMS, COVERAGE = 0.05, 0.9  # tests report the shares reached
 _FITTED_ON = 500  # episodes
 
 
@@ -38,7 +38,7 @@ class Confidence(NamedTuple):
     shot: int
     episodes: int
     temperature: float  # logits are divided by it
-    score: str  # the one of `SCORES` that tells classes outside best
+    score: str  # the one of `SCORES` that recognises classes outside best
     auroc: dict[str, float]  # of each of `SCORES` there; empty without other classes
     known: tuple[float, ...]  # [L] quantiles of that score, of `mixed`
     least: tuple[float, ...]  # [L] least probability of a class in the set
@@ -137,10 +137,10 @@ def fit_to(found: Answers) -> dict[str, Any]:
         sides = {name: _sides(found, name, temperature) for name in SCORES}
         auroc = {name: float(_auroc(*pair).mean()) for name, pair in sides.items()}
         score = max(SCORES, key=lambda name: auroc[name])
-    # Requests with queries of other classes are what it is for.
+    # It is meant for requests with queries of other classes.
     mixed, _ = _sides(found, score, temperature)
     shares = np.sort(of_right(_softmax(found.inside / temperature)), axis=None)
-    # Of the shares, the lowest so many may be left out; some of a level too high.
+    # How many of the lowest shares may be left out; below 0 if the level is too high.
     episodes = len(found.inside)
     most = (1 - LEVELS * (episodes + 1) / episodes) * len(shares)  # [L]
     at = np.clip(np.floor(most), 0, len(shares) - 1).astype(int)

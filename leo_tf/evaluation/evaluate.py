@@ -126,7 +126,7 @@ def save(scores: EpisodeScores) -> bytes:
 
 
 def load(path: AnyPath) -> EpisodeScores:
-    """Returns the scores in a file of `save`."""
+    """Returns the scores in a file whose content is from `save`."""
     with np.load(path) as file:
         found: dict[str, Any] = dict(file)
     found["loss"] = float(found["loss"])

@@ -18,7 +18,7 @@ from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.transformed import beside
 from leo_tf.model.learner import AnyLearner, adapt_and_score
 
-_QUERIES = 15  # of a class
+_QUERIES = 15  # per class
 _MOST_LOGITS = 2**25
 
 
@@ -26,14 +26,14 @@ class Answers(NamedTuple):
     """Scores of one method on E episodes: queries of their classes and of U others."""
 
     inside: np.ndarray  # [E, N, Q, N] logits
-    mixed: np.ndarray  # the same, of queries that were asked with those outside
+    mixed: np.ndarray  # the same, with queries asked together with those outside
     outside: np.ndarray  # [E, U, Q, N]
     cosine_inside: np.ndarray  # [E, N, Q], the largest with a class mean
     cosine_outside: np.ndarray  # [E, U, Q]
 
 
 def outside_of(config: Config, split: Split) -> int:
-    """Returns U: as many classes outside an episode as inside, if there are."""
+    """Returns U: as many classes outside an episode as inside, or all there are."""
     way = config.episodes.evaluation_way
     return min(way, len(split.class_names) - way)
 
@@ -60,7 +60,7 @@ def answers(
 ) -> dict[str, Answers]:
     """Scores `open_episodes` with methods, deterministically and without a graph.
 
-    Tracing a graph would take longer than the few batches. A method that learns from
+    Tracing a graph would take longer than these few batches. A method that learns from
     queries also scores the inside ones alone, as in a test.
     """
     parts: dict[str, list[Answers]] = {}
@@ -81,7 +81,7 @@ def answers(
 
 
 def _of_first(wide: Episode, way: int) -> Episode:
-    """Returns the answers without queries of other classes."""
+    """Returns the episode without queries of other classes."""
     queries, labels = wide.query_inputs[:, :way], wide.query_labels[:, :way]
     return wide._replace(query_inputs=queries, query_labels=labels)
 

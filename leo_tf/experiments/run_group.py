@@ -41,7 +41,7 @@ from leo_tf.training.replicas import Replicas, start
 # Endings of the default directories of jobs.
 _ENDINGS = {"compare": "comparison", "search": "search", "reproduce": "reproduction"}
 IN_THIS_PROCESS = Engine()
-# Time for a file of another machine to be seen here.
+# Time for a file written on another machine to appear here.
 _LATE_SECONDS = 5.0
 
 
@@ -55,7 +55,7 @@ class Planned(NamedTuple):
       to_test: fit confidence after training, and test in a worker.
       fitted: fitted feature transform to begin with, see `train_run`.
       until: step to train to, if not the last.
-      begun: step that it was trained to before in this job.
+      begun: step that this job has already trained it to.
     """
 
     settings: Mapping[str, Any]
@@ -210,7 +210,7 @@ class RunGroup:
     def tested(self, names: Iterable[str]) -> dict[str, EpisodeScores]:
         """Returns test scores of runs that workers have trained and tested.
 
-        Without those of runs trained in this process, or whose scores are missing.
+        Runs trained in this process, or whose scores are missing, are left out.
         """
         paths = {name: self._scores[name] for name in names if name in self._scores}
         deadline = time.monotonic() + _LATE_SECONDS
@@ -219,7 +219,7 @@ class RunGroup:
                 break
             time.sleep(0.1)
         for name in missing:
-            text = "the scores of its worker are missing, so it is tested again"
+            text = "its worker's test scores are missing, so it is tested again"
             self.console.warn(f"{name}: {text}: {paths.pop(name)}")
         return {name: load(path) for name, path in paths.items()}
 
@@ -322,9 +322,9 @@ def test_one(
 
 
 def _is_listed(path: pathlib.Path) -> bool:
-    """Returns whether a file exists, although NFS remembers that it did not.
+    """Returns whether a file exists, even if NFS has cached that it does not.
 
-    To list its directory makes NFS ask again, unlike `exists`.
+    Listing its directory makes NFS ask the server again; `exists` does not.
     """
     try:
         return path.name in os.listdir(path.parent)

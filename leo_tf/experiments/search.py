@@ -174,7 +174,7 @@ class _Search:
             (self._searched(name, trial.settings), (*trial.rungs, None)[0])
             for trial in self.trials[name].values()
         ]
-        # All of the batch, as TPE heeds those that others draw beside it.
+        # The whole batch, because TPE considers its other draws, too.
         batch, seed = (
             range(max(1, numbers.start), numbers.stop),
             self.group.config.run.seed,
@@ -209,7 +209,7 @@ class _Search:
         return math.ceil(self.count / _FACTOR**rung)
 
     def _later(self, rung: int, drawn: int) -> float:
-        """Returns the work after a rung's first `drawn` trials, as in `View`."""
+        """Returns the work left after a rung's first `drawn` trials, as in `View`."""
         steps = (self.count - drawn) * self.rungs[0] if rung == 0 else 0
         for later in range(rung + 1, len(self.rungs)):
             steps += self._room(later) * (self.rungs[later] - self.rungs[later - 1])

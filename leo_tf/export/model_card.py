@@ -45,7 +45,7 @@ packages.
 
 ## Limits
 
-- At most {max_classes} classes and {max_support} labelled examples a request.
+- At most {max_classes} classes and {max_support} labelled examples per request.
 - Accuracy on other data, or with more classes than tested, is unknown: test it there.
 - It always answers with one of the given classes{unknown}.
 - It inherits the biases of its features and labelled examples, which are not examined.

@@ -155,7 +155,7 @@ class _Parts:
         self._learner, self._limits, self._encoder = learner, limits, encoder
         self._dtype, self._checked, self._fitted = dtype, checked, fitted
         self._nearest = nearest_of(learner, fitted)
-        # One function for all signatures: loading an export takes as long as its size.
+        # One function for all signatures, because a smaller export loads faster.
         specs = [
             tf.TensorSpec([None, limits.embedding_size], "float32"),
             tf.TensorSpec([None], "int64"),

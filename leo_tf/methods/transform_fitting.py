@@ -12,14 +12,15 @@ from leo_tf.errors import InputError
 from leo_tf.methods.transforms import Transform, raised
 
 _NUMBERS_AT_ONCE = 2**22
-# Variances within classes below this share of the largest count as zero.
+# Variances within classes below this share of the largest are treated as zero.
 _NO_VARIANCE = 1e-10
-# The transforms that turn the scatter within classes into a ball; those that then ask
-# how classes lie: two would leave one number, of length 1.
+# Transforms that make the scatter within classes equal in all directions, and those
+# that also use the scatter between classes. Of two classes, these would leave a single
+# number, of length 1.
 _WITHIN_CLASSES, _BETWEEN_CLASSES = ("within", "lda", "soft"), ("lda", "soft")
 _FEWEST_CLASSES = 3
-# Numbers of one class's covariance, which a task has for each example, and of all, 128
-# MiB of them.
+# Most numbers of one class's covariance, of which a task has one per example, and of
+# all covariances together: 128 MiB.
 _MOST_SCATTER, _MOST_NUMBERS = 2**16, 2**24
 
 
@@ -162,7 +163,7 @@ def with_classes(transform: Transform, table: FeatureTable) -> Transform:
     if most * size > _MOST_SCATTER or count * most * size > _MOST_NUMBERS:
         where = f"{index.source}: covariances of the training classes"
         expected = (
-            f"at most {_MOST_SCATTER:,} numbers a class, {_MOST_NUMBERS:,} in all"
+            f"at most {_MOST_SCATTER:,} numbers per class, {_MOST_NUMBERS:,} in all"
         )
         hint = (
             "--feature_transform=lda keeps fewer dimensions, --transform_dims of them."
@@ -176,7 +177,7 @@ def with_classes(transform: Transform, table: FeatureTable) -> Transform:
         first += rows
         centres[c] = features.mean(axis=0)
         apart = (features - centres[c]) / np.sqrt(max(1, rows - 1))
-        # The products of a triangle's rows are those of many more rows.
+        # A triangle's few rows have the same products as all rows.
         triangle = apart if rows <= size else np.linalg.qr(apart, mode="r")
         scatter[c, : len(triangle)] = triangle
     return transform._replace(centres=centres, scatter=scatter.reshape([-1, size]))

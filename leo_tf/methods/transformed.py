@@ -1,4 +1,4 @@
-"""Methods on transformed features, of size d."""
+"""Applies methods to transformed features, of size d."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -67,7 +67,7 @@ class Transformed(Learner):
 
 
 def beside(learner: Any, other: Learner) -> Learner:
-    """Returns another method on the features that `method` gets."""
+    """Returns `other` on the features that `learner` gets."""
     changed = isinstance(learner, Transformed)
     return Transformed(other, learner.transform) if changed else other
 

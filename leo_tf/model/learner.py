@@ -131,7 +131,7 @@ class QueryAware(abc.ABC):
         """Returns logits [B, M, N] of queries [B, M, D].
 
         Args:
-          support: [B, S, D] of length 1, any number of examples a class, in any order.
+          support: [B, S, D] of length 1, any number per class, in any order.
           targets: [B, S, N], 1 for the class of an example, else 0.
           queries: [B, M, D] of length 1.
         """

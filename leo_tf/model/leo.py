@@ -138,7 +138,7 @@ class LEO(keras.layers.Layer):
     def adapt_uneven(
         self, support: tf.Tensor, labels: tf.Tensor, way: tf.Tensor
     ) -> UnevenAdapted:
-        """One task with any number of examples a class; see `uneven_support`."""
+        """Adapts to one task. Classes may differ in size: see `uneven_support`."""
         return uneven_support.adapt_leo(self, support, labels, way)
 
     def logits(

@@ -60,7 +60,7 @@ def read_kept(
             {n: (row["best_step"], row["steps_trained"]) for n, row in rows.items()},
             _interval(values["lead"]),
         )
-    # Missing, damaged, or of another version: the test is made again.
+    # Missing, damaged, or of another version: the test is repeated.
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

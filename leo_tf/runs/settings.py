@@ -1,4 +1,4 @@
-"""Settings of a run that follow from its data, its directory and how it began."""
+"""Resolves settings that depend on a run's data, its directory and how it began."""
 
 import os
 

@@ -265,7 +265,7 @@ def test_more_rows_than_a_file_may_hold_are_refused_before_anything_is_trained(
     monkeypatch,
 ):
     monkeypatch.setattr("leo_tf.data_pipeline.formats.names._FREE_ROWS", ROWS - 1)
-    with pytest.raises(InputError, match=r"128 bytes a row .* 4 rows of 20 bytes"):
+    with pytest.raises(InputError, match=r"128 bytes per row .* 4 rows of 20 bytes"):
         load_data(arrays())
     wide = np.random.default_rng(0).normal(size=(ROWS, 32))
     assert len(load_data({"train": (wide, labels("train"))})) == 1

@@ -106,7 +106,7 @@ def train_all(
             runner.submit(task)
         runner.keep_for(len(tasks))
         if any(task.to_test and task.steps for task in tasks):
-            # The results will need it, and it takes seconds to load.
+            # The results need it, and it takes seconds to load.
             import leo_tf.model.leo  # noqa: F401
         is_told, stopped = False, list[int]()
         while len(outcomes) < len(tasks):

@@ -115,7 +115,7 @@ def _save(array: Any, file: BinaryIO) -> None:
 
 
 def _place(mapping: MappedArray) -> dict[str, Any]:
-    """Returns where a mapped array lies, if the file is still the same."""
+    """Returns the place of a mapped array, if its file is unchanged."""
     path, shape = str(mapping.filename), list(mapping.shape)
     received: object
     try:
@@ -123,14 +123,15 @@ def _place(mapping: MappedArray) -> dict[str, Any]:
     except OSError as error:
         received = error
     if received != mapping.status:
-        expected, hint = f"the file as it was read, {mapping.status}", "Load it again."
+        expected = f"size, time and inode {mapping.status}, as when it was read"
+        hint = "Load it again."
         raise InputError(path, expected, str(received), hint)
     place = {"file": path, "offset": int(mapping.offset), "shape": shape}
     return {**place, "dtype": mapping.dtype.name, "content": _content(path)}
 
 
 def _mapped(place: Mapping[str, Any]) -> MappedArray:
-    """Maps an array again, if the file is still the same."""
+    """Maps an array again, if its file is unchanged."""
     path, shape = place["file"], tuple(place["shape"])
     try:
         received = str(found := _content(path))
@@ -145,7 +146,7 @@ def _mapped(place: Mapping[str, Any]) -> MappedArray:
 
 
 def _content(path: str) -> list[int]:
-    """Returns by what a file too large to be read again is told from another."""
+    """Returns a file's size and time, which change when it is replaced."""
     return [*status_of(os.stat(path))[:2]]  # the inode may differ on other machines
 
 

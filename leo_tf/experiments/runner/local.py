@@ -33,9 +33,9 @@ from leo_tf.experiments.runner.tasks import (
 from leo_tf.files import AnyPath, make_directory
 
 COMMAND = (sys.executable, "-m", worker.__name__)
-# Workers that wait for a job, which `LocalRunner` takes.
+# Workers that were started early; a `LocalRunner` takes them.
 _waiting: "list[_Process]" = []
-# Time for this process to read all signs that wait in pipes.
+# Time for this process to read all signs that are still in pipes.
 _READ_SECONDS = 2.0
 
 
@@ -48,7 +48,7 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def started_early(count: int, run_cpus: int) -> Iterator[None]:
-    """Starts workers that load TensorFlow while this process does, before it has a job.
+    """Starts workers before there is a job, so that they load TensorFlow meanwhile.
 
     On exit, those that no job has taken are ended.
     """
@@ -82,7 +82,7 @@ class LocalRunner:
         self._environment, self._logs = environment, logs
         self._workers: dict[int, _Process] = {}
         self._signs: queue.SimpleQueue[Sign] = queue.SimpleQueue()
-        # The lowest first, so that few tasks are not spread over many workers.
+        # The lowest first, so that a few tasks are not spread over many workers.
         self._free: queue.PriorityQueue[int] = queue.PriorityQueue()
         for slot in range(len(environment)):
             self._free.put(slot)
@@ -99,8 +99,8 @@ class LocalRunner:
     def keep_for(self, count: int) -> None:
         """See `Runner`."""
         for slot in range(count, len(self._environment)):
-            # No task takes this slot while a lower one is free. Workers that have had
-            # one stay, because the next tasks of a search may be more again.
+            # No task takes this slot while a lower one is free. Used workers stay,
+            # because the next stage of a search may have more tasks.
             process = self._workers.get(slot)
             if process is not None and not process.is_used:
                 _end_idle(self._workers.pop(slot))
@@ -188,7 +188,7 @@ class LocalRunner:
 class _Process:
     """A worker process, started by the constructor.
 
-    Without a log, its output is lost until its first task.
+    Without a log, its output is discarded until its first task.
     """
 
     def __init__(

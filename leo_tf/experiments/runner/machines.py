@@ -72,8 +72,8 @@ def check_room(ray: Any, needed: dict[str, float]) -> None:
 def check_machines(ray: Any, path: pathlib.Path, environment: dict[str, str]) -> None:
     """Checks that all machines share the directory, and have the same code.
 
-    A machine that is lost meanwhile is left out. One that joins later is checked by the
-    runs that it gets.
+    A machine that is lost meanwhile is left out. One that joins later is checked when
+    it gets a run.
 
     Raises:
       InputError: if one does not.
@@ -101,7 +101,7 @@ def _alive(ray: Any) -> list[str]:
 
 
 def _refusal(ray: Any, node: str, check: Any) -> tuple | None:
-    """Returns a machine's answer; None if it was lost, too."""
+    """Returns the error that a machine reports; None if there is none or it is lost."""
     try:
         return ray.get(check, timeout=0)
     except ray.exceptions.RayError as error:

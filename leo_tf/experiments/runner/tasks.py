@@ -29,13 +29,13 @@ class Task(NamedTuple):
       code: digest of the program and versions of its packages, also compared.
       fitted: settings, file and digest of the feature transform to begin with, if any.
       to_test: fit confidence after training.
-      scores: file for the scores of its test; "" for no test.
+      scores: file for its test scores; "" for no test.
       until: step to train to, if not the last.
       log: file for other output of the worker.
-      environment: further environment variables, which begin with its first task.
+      environment: further environment variables of its worker.
       steps: largest number of meta-steps, from the beginning.
-      begun: number of them that an earlier task of this job has made.
-      step_cost: time of a step over that of LEO, to foretell when all will be done.
+      begun: number of these that earlier tasks of this job have made.
+      step_cost: time of a step relative to LEO's, to estimate the time left.
       said: line to show when it begins.
     """
 
@@ -83,7 +83,7 @@ class Runner(Protocol):
         """Trains the run as soon as there is room."""
 
     def keep_for(self, count: int) -> None:
-        """Ends unused workers that so many tasks, all unfinished ones, do not need."""
+        """Ends unused workers beyond those that `count` unfinished tasks need."""
 
     def watch(self, seconds: float) -> Sign | None:
         """Returns the next sign of any task; None if there is none in time.

@@ -16,7 +16,7 @@ class View:
     """A context manager that shows signs of tasks and the estimated time left.
 
     Without a terminal to redraw, it prints a line from time to time. `later` is the
-    work of runs that follow these, for the total: steps, times their costs.
+    work of runs that follow these, in steps times their costs; the total includes it.
     """
 
     def __init__(self, tasks: Sequence[Task], console: Console, later: float = 0.0):

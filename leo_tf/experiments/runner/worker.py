@@ -66,7 +66,7 @@ def work(task: Task, send: Callable[[Sign], None]) -> Sign:
 
 def load() -> None:
     """Imports what every task needs, which takes seconds. Reads no configuration."""
-    with contextlib.suppress(Exception):  # the task will fail, and name it
+    with contextlib.suppress(Exception):  # the task will fail, and report it
         import_tensorflow()
         import leo_tf.experiments.run_group
         import leo_tf.training.replicas  # noqa: F401
@@ -171,7 +171,7 @@ class _SendingLine(ProgressLine):
         if now - self._told >= _SIGN_SECONDS or self.done == self.total:
             self._told = now
             sign = Sign(self.run, details or self.title)
-            if self.unit == "steps":  # others, e.g. episodes of a test, are no steps
+            if self.unit == "steps":  # test episodes, for example, do not count
                 sign = sign._replace(step=self.done, total=self.total)
             self.send(sign)
 

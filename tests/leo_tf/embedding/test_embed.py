@@ -285,7 +285,7 @@ def test_features_of_two_sizes_are_refused(folder, tmp_path, small_chunks):
     def grows(pixels):
         return np.ones((len(pixels), next(sizes)))
 
-    with pytest.raises(InputError, match="expected D = 2 of all items, received D = 3"):
+    with pytest.raises(InputError, match="D = 2 for all items, received D = 3"):
         embed_pictures(find_pictures(folder), _backbone(embed=grows), tmp_path / "out")
 
 

@@ -42,8 +42,6 @@ def test_scores_that_do_not_come_are_told_of(group, monkeypatch, capsys):
     monkeypatch.setattr(run_group, "_LATE_SECONDS", 0.0)
     assert group.tested(["maml"]) == {}
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(
-        "maml: the scores of its worker are missing, so it is tested"
-    )
+    assert line.startswith("maml: its worker's test scores are missing, so it is")
     assert str(group._scores["maml"]) in line
     assert group.tested([]) == {}, "no worker was to test it"

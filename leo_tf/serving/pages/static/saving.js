@@ -68,7 +68,7 @@ function classesOf({ support, support_labels: labels, thumbnails, backbone }) {
   const { embedding_size: size, max_support: most, pictures } = state.model;
   const [count, columns] = support.shape;
   if (support.type !== "f4" || support.shape.length !== 2 || labels.data.length !== count || !count) throw new Error("shapes");
-  if (columns !== size) throw new Refusal(`of a model with ${columns} features a picture; this one has ${size}.`);
+  if (columns !== size) throw new Refusal(`of a model with ${columns} features per picture; this one has ${size}.`);
   if (backbone && pictures.weights && backbone.data[0] !== pictures.weights) {
     throw new Refusal("of another backbone, whose features mean nothing to this model.");
   }

@@ -129,7 +129,7 @@ def test_a_mapped_file_replaced_before_the_runs_begin_is_refused(tmp_path, large
     split, path = large
     np.save(tmp_path / "new.npy", np.ones([60, 7], "f4"))
     os.replace(tmp_path / "new.npy", path)
-    with pytest.raises(InputError, match=r"x\.npy: expected the file as it was read"):
+    with pytest.raises(InputError, match=r"x\.npy: expected size, time and inode"):
         features.write(tmp_path, "alone", {"train": split})
 
 
