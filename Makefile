@@ -44,7 +44,7 @@ test-browser: $(VENV)/installed-serve install-test  ## the pages, driven in Chro
 # In a separate environment, because all versions differ; pip reads the variable.
 test-oldest:  ## tests, site and a cluster job with the oldest packages that setup.py allows, on Python 3.10
 	PIP_CONSTRAINT=$(CURDIR)/tests/oldest.txt $(MAKE) test test-long docs .venv-oldest/installed-cluster VENV=.venv-oldest PYTHON=python3.10
-	.venv-oldest/bin/python -m pytest -m slow tests/leo_tf/experiments/runner -k cluster
+	TF_CPP_MIN_LOG_LEVEL=2 .venv-oldest/bin/python -m pytest -m slow tests/leo_tf/experiments/runner -k cluster
 
 bench: install-test  ## every benchmark of speed, one after the other: half an hour on two cores
 	$(VENV)/bin/python benchmarks/meta_step.py

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import tokenize
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
@@ -262,9 +263,16 @@ def map_array(file: BinaryIO, dtype: Any, begin: int, shape: Any) -> MappedArray
 
 
 def map_npy(path: AnyPath) -> MappedArray:
-    """Maps the array of an .npy file that this program has written."""
-    # Copy-on-write, as in `map_array`.
-    found = np.lib.format.open_memmap(path, mode="c").view(MappedArray)
+    """Maps the array of an .npy file that this program has written.
+
+    Raises:
+      OSError: if the file cannot be read.
+      ValueError: if it is damaged.
+    """
+    try:  # copy-on-write, as in `map_array`
+        found = np.lib.format.open_memmap(path, mode="c").view(MappedArray)
+    except (SyntaxError, tokenize.TokenError, OverflowError) as error:
+        raise ValueError(f"{path}: {error}") from error
     found.status = status_of(os.stat(path))
     return found
 

@@ -65,7 +65,7 @@ def prepared(table: EmbeddingTable, console: Console = SILENT) -> MappedArray | 
       room to keep them.
 
     Raises:
-      InputError: if a row has NaN or infinity, or is zero.
+      InputError: if a row has NaN or infinity, is zero, or has no number above 1e-38.
     """
     if (mapping := mapping_of(table.embeddings)) is None:
         return None
@@ -87,6 +87,8 @@ def prepared(table: EmbeddingTable, console: Console = SILENT) -> MappedArray | 
         _remove_older(path, metadata)
         write_file(path.with_suffix(".json"), to_json(metadata))
     except (OSError, DiskError) as error:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
         console.warn(f"{table.source} is read into memory: {error}")
         return None
     return _kept(path, table, shape)
@@ -167,7 +169,10 @@ def _write(
 
 def _remove_older(path: pathlib.Path, metadata: dict[str, str]) -> None:
     """Removes results for earlier contents of the file, and files of killed starts."""
-    for partial in path.parent.glob(".*.npy.*"):
+    alone = {*path.parent.glob("*.npy")} - {
+        each.with_suffix(".npy") for each in path.parent.glob("*.json")
+    }
+    for partial in {*path.parent.glob(".*.npy.*"), *alone} - {path}:
         with contextlib.suppress(OSError):
             if time.time() - partial.stat().st_mtime > _DAY:
                 partial.unlink()

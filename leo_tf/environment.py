@@ -80,6 +80,13 @@ def program() -> str:
     return f"{python()} -m leo_tf"
 
 
+def cores() -> int:
+    """Returns the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def import_tensorflow() -> None:
     """Imports TensorFlow, and Keras with it, in two thirds of the usual time.
 

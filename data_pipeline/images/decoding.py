@@ -24,6 +24,7 @@ from leo_tf.console import Console
 from leo_tf.data_pipeline.images import worker
 from leo_tf.data_pipeline.images.pictures import Pictures
 from leo_tf.data_pipeline.images.worker import ANSWER, FITS, READY, fitted
+from leo_tf.environment import cores
 from leo_tf.errors import InputError
 
 # What one picture may take: one of 64 million pixels takes a second or two, and some
@@ -103,7 +104,7 @@ def decode(
         return
     task = _Task(pictures.root, size, fit, seconds)
     requests = ([pictures.items[i] for i in batch] for batch in batches)
-    count = max(1, min(workers or _cores(), len(batches)))
+    count = max(1, min(workers or min(_MOST_WORKERS, cores()), len(batches)))
     with contextlib.closing(_answers(requests, task, count, memory)) as answers:
         for batch, answered in zip(batches, answers):
             for index, answer in zip(batch, answered):
@@ -143,13 +144,6 @@ def _in_memory(images: np.ndarray, batch: np.ndarray, size: int, fit: str) -> De
     pixels = [np.asarray(fitted(Image.fromarray(images[i]), size, fit)) for i in batch]
     digests = tuple(hashlib.sha256(images[i]).hexdigest() for i in batch)
     return Decoded(batch, np.stack(pixels), digests)
-
-
-def _cores() -> int:
-    """Returns the cores that this process may use, if the system can tell."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
-    return min(_MOST_WORKERS, os.cpu_count() or 1)
 
 
 # Digest and pixels; or expected, received and perhaps a hint for a bad picture.

@@ -15,7 +15,7 @@ from leo_tf.cli import streams
 from leo_tf.cli.flags import RunOptions, parse
 from leo_tf.console import Console
 from leo_tf.data_pipeline.release_layout import check_exists
-from leo_tf.environment import device, import_tensorflow, quick_exit
+from leo_tf.environment import cores, device, import_tensorflow, quick_exit
 from leo_tf.errors import (
     DiskError,
     InputError,
@@ -153,7 +153,7 @@ def _workers(
         return contextlib.nullcontext()
     from leo_tf.experiments.runner import local
 
-    jobs = jobs or max(1, local.cores() // run_cpus)
+    jobs = jobs or max(1, cores() // run_cpus)
     return local.started_early(min(jobs, _MOST_EARLY), run_cpus)
 
 

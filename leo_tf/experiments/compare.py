@@ -228,7 +228,8 @@ def _tested(
     scores = group.tested(name for name in settings if not diverged[name])
     left = {name: each for name, each in learners.items() if name not in scores}
     if left:
-        scores |= score(left, config, split, group.console, fitted=known)
+        fitted = {name: known[name] for name in left}
+        scores |= score(left, config, split, group.console, fitted=fitted)
     others = score_open(learners, config, split, group.console, known, open_set)
     reference = _reference(runs)
     measured = {}

@@ -75,8 +75,8 @@ def embed(
       images: see `find_pictures`.
       features_dir: directory of the files. A stopped job resumes there. None for a
         directory in the user's cache, named by a digest of everything they depend on.
-      data: split of the classes if folders define none; None for `CLASS_SPLIT`. With
-        `class_folds` and no `fold`, one file holds all classes.
+      data: split of the classes if folders define none; None for that of
+        `class_splits.py`. With `class_folds` and no `fold`, one file holds all classes.
       backbone, backbone_weights, image_size: see `backbone_named`.
       views: one of `embedding.views.VIEWS`. None for the whole picture with hog, as in
         the embedded features, else its center.

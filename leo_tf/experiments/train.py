@@ -313,7 +313,7 @@ def describe(config: Config, splits: Mapping[str, Split], console: Console) -> N
         drawn = ", ".join(f"{way}-way {shot}-shot" for way, shot in shapes)
         console.say(f"Drawn for each step, for all its episodes: {drawn}.")
     if method_of(config).is_trained:
-        every = "{num_steps:,} steps, validated every {validate_every:,}"
+        every = "{num_steps:,} steps, validated every {validate_every:,} and at the end"
         every = every.format(**dataclasses.asdict(config.run))
         console.say(f"Training: {every}; --num_steps and --patience shorten it.")
     for name in ("val", "test"):

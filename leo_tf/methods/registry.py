@@ -88,7 +88,7 @@ def method_named(name: str) -> Method:
         if error.name and f"{point.module}.".startswith(f"{error.name}."):
             received = f"no module {error.name}"
             hint = "Python also searches the directories of PYTHONPATH."
-        expected = f"a module {point.module} to import"
+        expected = f"the importable module {point.module}"
         raise FlagError(where, expected, received, hint) from error
     try:
         found = functools.reduce(getattr, point.attr.split("."), module)

@@ -218,7 +218,8 @@ def uneven_adapt(learner: Learner) -> Callable[..., UnevenAdapted]:
     if hasattr(learner, "adapt_uneven"):
         return learner.adapt_uneven
     inner = getattr(learner, "learner", learner)  # after a feature transform
-    raise InputError("method", "one with `adapt_uneven`", type(inner).__name__)
+    hint = "examples/own_method.py has one: it adapts to any numbers of examples."
+    raise InputError("method", "one with `adapt_uneven`", type(inner).__name__, hint)
 
 
 def is_exportable(learner: AnyLearner) -> bool:

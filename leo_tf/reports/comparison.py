@@ -45,7 +45,8 @@ def _tables(comparison: Comparison, shown=slice(None)) -> list[str | Table]:
     """Returns a table of inductive methods, then a titled one of transductive ones."""
     minus = f"minus {comparison.reference_title}"
     reached = "accuracy in %", minus, *report.SURETY
-    columns = *reached, "parameters", "best step", "steps", "training", "ms to adapt"
+    trained = "parameters", "best step", "steps", "training"
+    columns = *reached, "validation", *trained, "ms to adapt"
     parts: list[str | Table] = []
     for said, rows in ("", comparison.inductive), (_SEEN, comparison.transductive):
         if rows:
@@ -66,6 +67,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         str(row.accuracy),
         report.signed(row.difference) if row.difference else "",
         *report.surety(row.calibration),
+        f"{100 * row.validation.mean:.2f}" if row.validation else "-",
         f"{row.parameters:,}",
         *trained,
         f"{1e3 * row.seconds_to_adapt:.2f}",
@@ -132,7 +134,8 @@ def markdown(comparison: Comparison) -> str:
         "paired by episode. NLL is the negative log-likelihood of a query in nats, ECE "
         "the expected calibration error in 15 bins, and at T the same after dividing "
         "logits by a temperature fitted on validation episodes. "
-        f"{tested} was tested. Training is the time of all steps and of compiling. "
+        "Validation is the accuracy in % on validation episodes: choose a method by "
+        f"it. {tested} was tested. Training is the time of all steps and of compiling. "
         "A task's time to adapt is the median of 50 tasks, one at a time.",
         *_open_set(comparison),
         advice(comparison),

@@ -1,6 +1,6 @@
 """Tests that no promise breaks when any file-system call fails or is the last.
 
-`pytest -m slow tests/faults` injects every fault, the default run a few of them.
+`pytest -m slow tests/faults` injects every fault, `make test-long` a few of them.
 """
 
 import collections

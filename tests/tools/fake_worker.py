@@ -4,6 +4,7 @@ quick: ends at once.         fails: ends with an error.
 long: until it is told to.   torn: dies while it says something.
 dies-N: kills itself the first N times, then ends.
 hangs-N: does nothing, likewise.   talks: tells of itself for five seconds.
+stops: gets SIGTERM while it has nothing to save.
 Starts are counted in the run directory. It loads as many seconds as LOADING says, and
 makes a file TORN_DOWN if Python takes the trouble to unload it.
 """
@@ -43,6 +44,9 @@ def work(task: Task, tell) -> Sign:
     if kind == "dies" and started < int(count):
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "hangs" and started < int(count):
+        time.sleep(600)
+    if kind == "stops":
+        os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(600)
     for step in range(100 if kind == "talks" else 0):
         tell(Sign(task.name, "as ever", step=step, total=100))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from leo_tf.configs import rules
 from leo_tf.configs.schema import Config
 from leo_tf.console import Console
+from leo_tf.environment import cores
 from leo_tf.errors import FlagError, LeoError, Stopped
 from leo_tf.experiments.runner import local, machines, worker
 from leo_tf.experiments.runner.tasks import Runner, Task
@@ -78,7 +79,7 @@ class Engine:
             return RayRunner(self.cluster, self.run_cpus, self.run_gpus or 0.0, path)
         gpus = _gpus()
         share = self.run_gpus or (1.0 if gpus else 0.0)
-        jobs = self.jobs or max(1, local.cores() // self.run_cpus)
+        jobs = self.jobs or max(1, cores() // self.run_cpus)
         if gpus and self.jobs is None:
             jobs = min(jobs, _places_on(gpus, share))
         if config.run.strategy != "none":

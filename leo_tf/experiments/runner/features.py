@@ -124,7 +124,7 @@ def _place(mapping: MappedArray) -> dict[str, Any]:
         received = error
     if received != mapping.status:
         expected = f"size, time and inode {mapping.status}, as when it was read"
-        hint = "Load it again."
+        hint = "Load it again, or run the command again."
         raise InputError(path, expected, str(received), hint)
     place = {"file": path, "offset": int(mapping.offset), "shape": shape}
     return {**place, "dtype": mapping.dtype.name, "content": _content(path)}
@@ -141,7 +141,8 @@ def _mapped(place: Mapping[str, Any]) -> MappedArray:
     except OSError as error:
         received = str(error)
     expected = f"size and time {place['content']}, as when the runs began"
-    hint = "All machines need it, unchanged, under this path."
+    hint = "All machines need it, unchanged, under this path. If it is in a cache, "
+    hint += "save the features as float32 in an .npy file that all machines share."
     raise InputError(path, expected, received, hint)
 
 

@@ -39,13 +39,6 @@ _waiting: "list[_Process]" = []
 _READ_SECONDS = 2.0
 
 
-def cores() -> int:
-    """Returns the number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @contextlib.contextmanager
 def started_early(count: int, run_cpus: int) -> Iterator[None]:
     """Starts workers before there is a job, so that they load TensorFlow meanwhile.
@@ -145,7 +138,7 @@ class LocalRunner:
             received = f"{type(found).__name__}: {quoted(str(found))}"
             error = as_dict(WorkerError(task.name, "a worker to train it", received))
             if (process := self._workers.pop(slot, None)) is not None:
-                process.end("")
+                _end_idle(process)
         finally:
             self._free.put(slot)
         self._signs.put(Sign(task.name, has_ended=True, error=error))
@@ -162,8 +155,10 @@ class LocalRunner:
             ended = self._ask(task, slot, log)
             if ended is not None:
                 return ended.error
-            how = self._workers.pop(slot).how_it_ended()
-            if self._stopping.is_set():
+            process = self._workers.pop(slot)
+            how = process.how_it_ended()
+            # All processes of a service get a signal to end, perhaps before this one.
+            if self._stopping.is_set() or process.was_told_to_end:
                 return as_dict(Stopped(signal.SIGTERM))
         return as_dict(gone(task.name, how, str(log)))
 
@@ -258,6 +253,11 @@ class _Process:
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()
+
+    @property
+    def was_told_to_end(self) -> bool:
+        """True if a signal ended it outside training, when there is nothing to save."""
+        return self.ended() == 128 + signal.SIGTERM
 
     def how_it_ended(self) -> str:
         """Returns why a dead worker ended."""

@@ -1,9 +1,9 @@
 """A worker process: trains one run at a time, given on standard input.
 
 `LocalRunner` starts it and writes a line of JSON for each `Task`, or null to stop. It
-answers on standard output, a line for each `Sign`. All other output goes to standard
-error. When standard input ends, the parent process has ended: the worker saves its run
-and ends.
+answers on standard output, a line for each `Sign`. All other output goes to the log of
+the task. When standard input ends, the parent process has ended: the worker saves its
+run and ends.
 """
 
 import contextlib
@@ -188,7 +188,9 @@ def main() -> None:
     """Runs the tasks on standard input until it ends."""
     signal.signal(signal.SIGTERM, _end_at_once)  # before and between runs
     succeeded, loaded = quick_exit(), threading.Event()
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # If the parent process has ended, closing tries in vain to write the rest.
+    with contextlib.suppress(BrokenPipeError), answers:
         os.dup2(2, 1)
         tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         busy, stopping, lock = threading.Event(), threading.Event(), threading.Lock()
@@ -226,14 +228,14 @@ def _read(
     for line in sys.stdin:
         try:
             values = json.loads(line)
-        except ValueError:  # the job was killed while it wrote
+            task = values and Task(*values)
+        except (ValueError, TypeError):  # the job was killed, or is of other code
             break
-        if values is None:
+        if task is None:
             stopping.set()
             _stop(busy)
             continue
         busy.set()
-        task = Task(*values)
         with contextlib.suppress(OSError), open(task.log, "ab") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)

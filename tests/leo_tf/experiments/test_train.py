@@ -341,7 +341,7 @@ def test_it_tells_data_device_shapes_and_how_to_look_at_a_run_of_any_name(
     assert (
         told[4] == "Training episodes: 3-way 1-shot, 3 queries per class, 2 per step."
     )
-    assert told[5].startswith("Training: 1 steps, validated every 5;")
+    assert told[5].startswith("Training: 1 steps, validated every 5 and at the end;")
     assert told[6] == "Episodes of val: 3-way 2-shot, 10 queries per class."
     assert told[7] == "Episodes of test: 3-way 2-shot, 10 queries per class."
     assert told[8].startswith("Nearest centroid on the validation episodes: ")

@@ -135,7 +135,7 @@ def test_without_validation_classes_of_their_own_none_is_the_best():
 
 
 def test_a_terminal_shows_what_methods_reach_and_what_they_cost(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "110")
     show(report.terminal(comparison()))
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
@@ -150,15 +150,15 @@ def test_a_terminal_shows_what_methods_reach_and_what_they_cost(capsys, monkeypa
         "  LEO                 70.00 ± 1.00                    0.750        2.1    1.2",
         "",
         "",
-        "  method             parameters   best step              steps   training   "
-        "ms to adapt",
-        " " + "━" * 87,
-        "  Ridge regression            0           -                  -          -   "
-        "       1.23",
-        "  MAML                    1,234         500   1,500 (diverged)       99 s   "
-        "       4.20",
-        "  LEO                   172,736       2,000              3,000    3.0 min   "
-        "      10.50",
+        "  method             validation   parameters   best step              steps"
+        "   training   ms to adapt",
+        " " + "━" * 100,
+        "  Ridge regression            -            0           -                  -"
+        "          -          1.23",
+        "  MAML                        -        1,234         500   1,500 (diverged)"
+        "       99 s          4.20",
+        "  LEO                         -      172,736       2,000              3,000"
+        "    3.0 min         10.50",
         "",
     ]
 
@@ -169,21 +169,22 @@ def test_markdown_has_all_columns_in_one_table_and_says_what_they_are():
         "# glyphs, test: 5-way 1-shot, 19 queries per class; "
         "± is the 95 % interval over 400 episodes",
         "",
-        "| method | accuracy in % | minus LEO | NLL | ECE in % | at T | parameters "
-        "| best step | steps | training | ms to adapt |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
-        "| Ridge regression | 61.23 ± 1.23 | -8.77 ± 0.51 | 1.250 | 8.8 | - | 0 "
+        "| method | accuracy in % | minus LEO | NLL | ECE in % | at T | validation "
+        "| parameters | best step | steps | training | ms to adapt |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| Ridge regression | 61.23 ± 1.23 | -8.77 ± 0.51 | 1.250 | 8.8 | - | - | 0 "
         "| - | - | - | 1.23 |",
-        "| MAML | 65.00 ± 1.10 | -5.00 ± 0.20 | 2.3e+03 | 31.0 | - | 1,234 "
+        "| MAML | 65.00 ± 1.10 | -5.00 ± 0.20 | 2.3e+03 | 31.0 | - | - | 1,234 "
         "| 500 | 1,500 (diverged) | 99 s | 4.20 |",
-        "| LEO | 70.00 ± 1.00 |  | 0.750 | 2.1 | 1.2 | 172,736 "
+        "| LEO | 70.00 ± 1.00 |  | 0.750 | 2.1 | 1.2 | - | 172,736 "
         "| 2,000 | 3,000 | 3.0 min | 10.50 |",
         "",
         "All methods answered the same episodes. Differences to LEO are paired by "
         "episode. NLL is the negative log-likelihood of a query in nats, ECE the "
         "expected calibration error in 15 bins, and at T the same after dividing "
-        "logits by a temperature fitted on validation episodes. The checkpoint of the "
-        "best step, which has the best validation accuracy, was tested. "
+        "logits by a temperature fitted on validation episodes. Validation is the "
+        "accuracy in % on validation episodes: choose a method by it. The checkpoint "
+        "of the best step, which has the best validation accuracy, was tested. "
         "Training is the time of all steps and of compiling. A task's time to adapt "
         "is the median of 50 tasks, one at a time.",
         "",

@@ -124,6 +124,17 @@ def test_a_signal_to_all_processes_at_once_ends_no_run_unsaved(tmp_path):
     assert (tmp_path / "long" / "saved").exists() and starts(tmp_path / "long") == 1
 
 
+def test_a_signal_while_there_is_nothing_to_save_stops_too_and_starts_nothing(tmp_path):
+    with running(tmp_path, jobs=1) as runner:
+        runner.submit(tasks(tmp_path, "stops")[0])
+        signs = []
+        while not signs or not signs[-1].has_ended:
+            if (sign := runner.watch(1.0)) is not None:
+                signs.append(sign)
+    assert isinstance(signs[-1].outcome, Stopped) and starts(tmp_path / "stops") == 1
+    assert not any(sign.is_warning for sign in signs)
+
+
 def test_output_that_is_no_sign_is_passed_over(tmp_path, monkeypatch):
     code = "print('of a sitecustomize', flush=True); import runpy; "
     code += f"runpy.run_path({fake_worker.__file__!r}, run_name='__main__')"
@@ -250,26 +261,31 @@ while True:
     wait_for_end([int((tmp_path / "long" / "start_0").read_text())])
 
 
+@pytest.mark.parametrize("line", [b'["torn', b'["of", "other code"]\n'])
 @pytest.mark.parametrize("busy", [False, True])
 def test_a_worker_ends_though_its_driver_was_killed_while_it_wrote_to_it(
-    busy, tmp_path
+    busy, line, tmp_path
 ):
     [task] = tasks(tmp_path, "long")
     lines = json.dumps(task._replace(log=os.devnull)).encode() + b"\n" if busy else b""
-    with subprocess.Popen(
-        local.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-    ) as process:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    lines = lines.replace(os.devnull.encode(), str(tmp_path / "log").encode())
+    with subprocess.Popen(local.COMMAND, **pipes) as process:
+        process.stdout.close()
         process.stdin.write(lines)
         process.stdin.flush()
         if busy:
             wait_for(tmp_path / "long" / "ready")
-        process.stdin.write(b'["torn')
+        process.stdin.write(line)
         process.stdin.close()
         try:
             assert process.wait(60) == 0
         finally:
             process.kill()
+        said = process.stderr.read().decode()
     assert (tmp_path / "long" / "saved").exists() == busy
+    said += (tmp_path / "log").read_text() if busy else ""
+    assert "Traceback" not in said and "BrokenPipe" not in said
 
 
 def wait_for_end(pids: list[int]) -> None:
@@ -433,7 +449,7 @@ def test_the_threads_of_a_run_do_not_depend_on_how_many_there_are_at_a_time(
     jobs, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(engines, "_gpus", list)
-    monkeypatch.setattr(local, "cores", lambda: 7)
+    monkeypatch.setattr(engines, "cores", lambda: 7)
     monkeypatch.delenv("TF_XLA_FLAGS", raising=False)
     runner = Engine(jobs, run_cpus=2).start(Config(), tmp_path, Console(quiet=True))
     runner.close()
