@@ -1,6 +1,7 @@
 """Tables of text: one object, printed on a terminal and written as Markdown."""
 
 import dataclasses
+import os
 from collections.abc import Iterable, Sequence
 
 import rich.table
@@ -8,6 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
+
+_FILE_WIDTH = 200  # for output that is no terminal; rich would break titles at 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +52,8 @@ def document(parts: Iterable[str | Table]) -> str:
 def show(parts: Iterable[str | Table]) -> None:
     """Prints texts, without breaking lines, and tables to standard output."""
     console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _FILE_WIDTH
     for part in parts:
         (print if isinstance(part, str) else console.print)(part)
 

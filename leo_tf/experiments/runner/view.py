@@ -110,7 +110,9 @@ class View:
 
     def _place(self, name: str, now: float) -> str:
         steps, silence = self._tasks[name].steps, self._silence(name, now)
-        place = f"{self._steps[name]}/{steps}" if steps else self._texts[name]
+        place = (
+            f"{self._steps[name]}/{steps}" if steps else self._texts[name].rstrip(".")
+        )
         return f"{place} ({silence})" if silence else place
 
     def _silence(self, name: str, now: float) -> str:

@@ -122,7 +122,7 @@ def test_workers_start_before_tensorflow_is_loaded_and_none_outlives_a_refusal(
     found: list[int] = []
     monkeypatch.setattr(command_line, "_job", load)
     monkeypatch.setattr(local, "COMMAND", (sys.executable, fake_worker.__file__))
-    monkeypatch.setattr(local, "cores", lambda: 3)
+    monkeypatch.setattr(command_line, "cores", lambda: 3)
     # More ways than there are classes: the data are loaded before it is refused.
     given = "--mode=compare", f"--workdir={tmp_path}/job", "--way=600", *flags
     assert command_line.main(["run_leo.py", *given]) in (2, 3)
