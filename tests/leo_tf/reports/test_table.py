@@ -74,3 +74,10 @@ def test_texts_and_tables_are_printed_in_their_order_and_long_lines_are_not_brok
 def test_a_table_does_not_change():
     with pytest.raises(dataclasses.FrozenInstanceError):
         TABLE.title = "other"
+
+
+def test_in_a_file_a_wide_table_is_not_cut(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    cells = [f"a title of thirty letters, no. {i}" for i in range(4)]
+    show([Table(tuple("abcd"), [tuple(cells)])])
+    assert "   ".join(cells) in capsys.readouterr().out
