@@ -111,6 +111,8 @@ def installed(wheel, tmp_path_factory) -> pathlib.Path:
     packages = pathlib.Path(run(python, "-c", where).strip())
     # The .pth files in there are not read: that of an editable install is none of ours.
     borrowed = [path for path in sys.path if path.endswith("-packages")]
+    # But for that of setuptools, by which Python 3.12 and later find `distutils`.
+    borrowed = [*borrowed, "import _distutils_hack; _distutils_hack.add_shim()"]
     (packages / "borrowed.pth").write_text("\n".join(borrowed))
     # The running environment's leo-tf is seen by pip too, and left alone.
     pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
