@@ -65,8 +65,8 @@ def write_rows(
 
     Args:
       path, lasts: as for `write_file`.
-      dtype, shape: dtype and shape of the array. If there are fewer rows in the end,
-        the file has only those.
+      dtype, shape: dtype and shape of the array. If there are other numbers of rows in
+        the end, the file says so.
       batches: arrays [some rows, ...], in order.
 
     Raises:
@@ -80,7 +80,7 @@ def write_rows(
         for batch in batches:
             file.write(np.ascontiguousarray(batch, dtype).data)
             rows += len(batch)
-        if rows < shape[0]:
+        if rows != shape[0]:
             # NumPy leaves room for the largest number of rows, so nothing moves.
             file.seek(0)
             fewer = (rows, *shape[1:])

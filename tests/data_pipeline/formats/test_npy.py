@@ -7,8 +7,8 @@ from leo_tf.data_pipeline.formats.npy import write_rows
 from leo_tf.errors import DiskError
 
 
-@pytest.mark.parametrize("rows", [5, 1000, 10**7])
-def test_rows_are_those_of_the_batches_even_if_fewer_than_expected(tmp_path, rows):
+@pytest.mark.parametrize("rows", [3, 5, 1000, 10**7])
+def test_rows_are_those_of_the_batches_whatever_was_expected(tmp_path, rows):
     batches = np.arange(60.0).reshape(5, 3, 4)
     path = tmp_path / "a" / "rows.npy"
     write_rows(path, np.float32, (rows, 3, 4), [batches[:2], batches[2:]])
