@@ -200,8 +200,8 @@ def test_honest_pickles_take_as_much_memory_as_promised(
     times = peak / len(content)
     print(f"{rows} rows, protocol {protocol}: {times:.2f} times the file")
     most = 1.2 if protocol == "2 of Python 2" else _TIMES
-    # Of a few thousand rows, the names and the interpreter's own pieces show.
-    assert ended == "read" and times <= most + (0.5 if rows == 3000 else 0), said
+    # Names, and the interpreter's own pieces: 4 MB on Python 3.11, 5 on 3.13.
+    assert ended == "read" and peak <= most * len(content) + 8e6, said
 
 
 def python_2_pickle(table: np.ndarray, names: list[str]) -> bytes:
