@@ -21,7 +21,7 @@ _LIMITS = {
 _UNFIT_FOR_PATHS = re.compile(
     "[\0-\x1f\x7f-\x9f\ud800-\udfff]|^[A-Za-z][A-Za-z0-9+.-]+:/"
 )
-# Types accepted for each kind. NumPy's scalars are registered with `numbers`.
+# Types accepted for each kind.
 _TAKEN_FOR = {int: numbers.Integral, float: numbers.Real, bool: bool, str: str}
 _MOST_PARAMETER_BYTES = 2**16
 _S = TypeVar("_S", bound="Settings")
@@ -49,6 +49,8 @@ class Rule:
         """
         if value is None and self.optional:
             return None
+        if getattr(value, "shape", None) == ():
+            value = value.item()  # np.True_ is no bool
         if self.ranges and isinstance(value, str):
             return self._checked_range(value, where, error)
         expected = self.expected

@@ -8,13 +8,25 @@ import json
 import math
 import os
 import pathlib
+import secrets
 import stat
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from leo_tf.errors import DiskError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 AnyPath = str | os.PathLike[str]
+# Exceptions of `zipfile` for a damaged zip; RuntimeError for an encrypted one.
+ZIP_DAMAGES = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError),
+    *(NotImplementedError, OSError, RuntimeError, ValueError),
+)
 
 
 def near(path: AnyPath) -> str:
@@ -42,8 +54,9 @@ def write_file(
       DiskError: if that fails; the old file is still there.
     """
     target = pathlib.Path(path)
-    # Named after the process, so that of two writers at once the later one wins.
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    # Of two writers at once the later one wins: of two threads, or of two containers,
+    # where every process may have the same number.
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         make_directory(target.parent)
         with beside.open("wb") as file:
@@ -121,6 +134,27 @@ def read_json(path: pathlib.Path, most_bytes: int) -> Any:
         return json.loads(text[:most_bytes].decode("utf-8"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def read_npz(path: AnyPath) -> "dict[str, np.ndarray]":
+    """Returns the arrays of a file that this package wrote by `np.savez`.
+
+    Files of users are read by `data_pipeline`, which also refuses forged ones.
+
+    Raises:
+      OSError: if it is not there, or may not be read.
+      ValueError: if it is damaged, or another file.
+    """
+    import numpy as np
+
+    with open(path, "rb") as file:
+        try:
+            found = np.load(file, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                raise ValueError("one array without a name")
+            return dict(found)
+        except (*ZIP_DAMAGES, AttributeError, MemoryError) as error:
+            raise ValueError(str(error) or type(error).__name__) from error
 
 
 def _strict(value: Any) -> Any:

@@ -62,6 +62,8 @@ def read_arrow(path: str, dtype: str) -> TextTable:
         if isinstance(error, InputError):
             raise
         raise InputError(path, "an undamaged file", quoted(str(error))) from None
+    if twice := {n for n in table.column_names if table.column_names.count(n) > 1}:
+        raise InputError(path, "every column once", f"{quoted(min(twice))} again")
     labels = [name for name in table.column_names if name in LABELS]
     if len(labels) != 1 or not table.num_rows:
         few = ", ".join(map(quoted, table.column_names[:8]))
@@ -71,7 +73,7 @@ def read_arrow(path: str, dtype: str) -> TextTable:
     found = names_of_classes(table[labels[0]].to_pylist(), f"{path}: `{labels[0]}`")
     classes = _named(found, table.schema, labels[0])
     names = [n for n in table.column_names if n not in (labels[0], _INDEX)]
-    lists = [n for n in names if "list" in str(table.schema.field(n).type)]
+    lists = [n for n in names if _is_list(table.schema.field(n).type)]
     if len(lists) == 1:
         features = _of_lists(table[lists[0]], f"{path}: `{lists[0]}`")
     elif lists or not names:
@@ -82,6 +84,13 @@ def read_arrow(path: str, dtype: str) -> TextTable:
         features = np.stack(columns, axis=1)
     with np.errstate(over="ignore"):  # an overflow is refused with its row
         return TextTable(features.astype(dtype, copy=False), classes)
+
+
+def _is_list(kind: Any) -> bool:
+    from pyarrow import types
+
+    tests = types.is_list, types.is_large_list, types.is_fixed_size_list
+    return any(test(kind) for test in tests)
 
 
 def _tables(path: str) -> Iterator[Any]:

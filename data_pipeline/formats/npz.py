@@ -11,7 +11,6 @@ import os
 import re
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from typing import IO, BinaryIO
 
@@ -20,6 +19,7 @@ import numpy as np
 from leo_tf.data_pipeline import embeddings
 from leo_tf.data_pipeline.formats.conversions import rewrite_advice
 from leo_tf.errors import InputError, quoted
+from leo_tf.files import ZIP_DAMAGES
 
 _SUFFIX = ".npy"
 # Features and their names compress to a third, not to a twentieth; a bomb compresses
@@ -40,11 +40,6 @@ _HEADER = re.compile(
     # Commas between the numbers are required, or a failing match would never end.
     rb"'shape': *\(((?:\d{1,15}L?, *){0,8}(?:\d{1,15}L?)?)\),? *\} *\n?"
 )
-# Exceptions of `zipfile` for a damaged zip; RuntimeError for an encrypted one.
-_DAMAGES = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError),
-    *(NotImplementedError, OSError, RuntimeError, ValueError),
-)
 
 
 class NpzFile:
@@ -61,7 +56,7 @@ class NpzFile:
         try:
             self._zip = zipfile.ZipFile(bounded)
             bounded.most = None  # the directory is read; arrays are bounded one by one
-        except _DAMAGES as error:
+        except ZIP_DAMAGES as error:
             received = quoted(str(error))
             raise InputError(path, "an .npz file, undamaged", received) from None
         self._members: dict[str, zipfile.ZipInfo] = {}
@@ -104,7 +99,7 @@ class NpzFile:
             return flat.reshape(shape, order="F" if fortran else "C")
         except InputError:
             raise
-        except _DAMAGES as error:
+        except ZIP_DAMAGES as error:
             raise InputError(where, "undamaged data", quoted(str(error))) from None
 
     def _begin(self, info: zipfile.ZipInfo) -> int:

@@ -12,6 +12,8 @@ CELLS = 8
 ORIENTATIONS = 10
 NUM_FEATURES = CELLS * CELLS * ORIENTATIONS  # 640, the embedding size of the paper
 
+# Identifies these features where they are kept; to be changed whenever they change.
+VERSION = "54be43681027ddc97830e02d7c7c4d83838aeff150ab9d802603629f11c4385e"
 # Added to a neighbourhood's energy (of gradients of pictures in 0..1): empty paper
 # stays near zero instead of having its noise blown up.
 _ENERGY_FLOOR = 0.1

@@ -96,7 +96,7 @@ class Pictures(NamedTuple):
         if self.images is not None:
             sha.update(np.ascontiguousarray(self.images).data)
             return sha.hexdigest()
-        for item in self.items:
+        for item in () if self.are_texts else self.items:
             content = hashlib.sha256()
             try:
                 with open_input(os.path.join(self.root, item)) as file:

@@ -112,8 +112,8 @@ def _hog(side: int | None) -> Backbone:
 
     import tensorflow as tf
 
-    digest = _digest([pathlib.Path(hog.__file__).read_bytes()])
-    return Backbone(HOG, embed, _HOG_SIDE, digest, "grey by ITU-R BT.601", in_graph)
+    words = "grey by ITU-R BT.601"
+    return Backbone(HOG, embed, _HOG_SIDE, hog.VERSION, words, in_graph)
 
 
 def _grey(pictures: Any) -> Any:
@@ -179,17 +179,23 @@ def _saved(path: str, side: int | None) -> Backbone:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # damage may raise anything
         raise InputError(path, "a Keras model (.keras)", _brief(error)) from error
-    shape = model.input_shape
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] != 3:
-        raise InputError(path, "an input [n, side, side, 3]", str(shape))
-    if len(model.output_shape) != 2:
+    # A Sequential without an input has no shapes; several inputs have a list of them.
+    shape, out = (getattr(model, f"{end}_shape", None) for end in ("input", "output"))
+    side = _side_of(path, shape, side)
+    if not isinstance(out, tuple) or len(out) != 2:
         hint = "End it with a layer such as GlobalAveragePooling2D."
-        raise InputError(path, "an output [n, D]", str(model.output_shape), hint)
-    fixed = shape[1]
-    if fixed and side not in (None, fixed):
-        _refuse("--image_size", f"{fixed}, which {path} takes", side)
-    side = fixed or side or _USUAL_SIDE
+        raise InputError(path, "an output [n, D]", str(out), hint)
     return _of_model(path, model, side, lambda pictures: pictures, "none")
+
+
+def _side_of(path: str, shape: Any, side: int | None) -> int:
+    """Returns S for a model whose input has this shape, and for --image_size."""
+    is_one = isinstance(shape, tuple) and len(shape) == 4 and shape[-1] in (3, None)
+    if not is_one or shape[1] != shape[2]:
+        raise InputError(path, "an input [n, side, side, 3]", str(shape))
+    if shape[1] and side not in (None, shape[1]):
+        _refuse("--image_size", f"{shape[1]}, which {path} takes", side)
+    return shape[1] or side or _USUAL_SIDE
 
 
 def _saved_model(path: str, side: int | None) -> Backbone:
@@ -202,12 +208,11 @@ def _saved_model(path: str, side: int | None) -> Backbone:
         function = loaded.signatures["serving_default"]
         ((key, spec),) = function.structured_input_signature[1].items()
         (out,) = function.structured_outputs
+        shape = None if spec.shape.rank is None else tuple(spec.shape)
     except Exception as error:  # damage may raise anything
         expected = "a SavedModel whose serving_default has one input and one output"
         raise InputError(path, expected, _brief(error)) from error
-    fixed = spec.shape[1]
-    if fixed and side not in (None, fixed):
-        _refuse("--image_size", f"{fixed}, which {path} takes", side)
+    side = _side_of(path, shape or (None, None, None, 3), side)
 
     def in_graph(pictures):
         function = loaded.signatures["serving_default"]  # lives as long as `loaded`
@@ -218,7 +223,7 @@ def _saved_model(path: str, side: int | None) -> Backbone:
 
     files = sorted(file for file in pathlib.Path(path).rglob("*") if file.is_file())
     parts = (file.read_bytes() for file in files)
-    side, words = fixed or side or _USUAL_SIDE, f"none, as {spec.dtype.name}"
+    words = f"none, as {spec.dtype.name}"
     return Backbone(path, embed, side, _digest(parts), words, in_graph, [loaded])
 
 

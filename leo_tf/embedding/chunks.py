@@ -7,10 +7,8 @@ Shapes: n pictures, D numbers per picture.
 
 import contextlib
 import hashlib
-import io
 import os
 import pathlib
-import zipfile
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -22,7 +20,7 @@ from leo_tf.data_pipeline.images.pictures import Pictures
 from leo_tf.embedding.backbones import Backbone, check_features
 from leo_tf.embedding.views import decoded_side, embed_views
 from leo_tf.errors import FlagError, InputError, quoted
-from leo_tf.files import write_file
+from leo_tf.files import read_npz, write_file
 
 _BLOCK_BYTES = 1 << 20
 _BATCH = 64
@@ -148,14 +146,12 @@ def _path(part: pathlib.Path, first: int) -> pathlib.Path:
 
 def _write_chunk(path, batches) -> None:
     indices, features, digests = (list(each) for each in zip(*batches))
-    content = io.BytesIO()
-    np.savez(
-        content,
-        indices=np.concatenate(indices),
-        features=np.concatenate(features),
-        digests=np.array([digest for each in digests for digest in each], "S64"),
-    )
-    write_file(path, content.getbuffer())
+    arrays = {
+        "indices": np.concatenate(indices),
+        "features": np.concatenate(features),
+        "digests": np.array([digest for each in digests for digest in each], "S64"),
+    }
+    write_file(path, lambda file: np.savez(file, **arrays))
 
 
 def chunks(part: pathlib.Path) -> Iterator[dict[str, np.ndarray]]:
@@ -166,9 +162,8 @@ def chunks(part: pathlib.Path) -> Iterator[dict[str, np.ndarray]]:
 
 def _chunk(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        return read_npz(path)
+    except (OSError, ValueError) as error:
         hint = "Remove it; its features are computed again."
         received = quoted(str(error))
         raise InputError(str(path), "features so far", received, hint) from error

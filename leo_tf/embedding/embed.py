@@ -151,6 +151,9 @@ def _unchanged(found, job, pictures, directory, skip_bad) -> dict[str, Any]:
         where = f"{directory}: `left_out`"
         expected = "0 pictures, without --skip_bad_images"
         raise InputError(where, expected, str(found["left_out"]), hint)
+    if not isinstance(found.get("sizes"), dict):
+        where = f"{directory / EMBEDDING_FILE}: `sizes`"
+        raise InputError(where, "the pictures of each split", "none", hint)
     for split in found["sizes"]:
         if not (path := directory / f"{split}.npz").is_file():
             raise InputError(str(path), "the features", "nothing there", hint)
@@ -163,15 +166,19 @@ def _check_sources(pictures: Pictures, directory: pathlib.Path) -> None:
     if pictures.images is not None or pictures.are_texts:  # the items have all content
         return
     then: dict[str, str] = {}
-    with open(directory / SOURCES_FILE, encoding="utf-8") as lines:
-        for line in lines:
-            digest, _, name = line.rstrip("\n").lstrip("\\").partition("  ")
-            then[name] = digest
+    hint = f"Give another --features_dir, or remove {directory}."
+    try:
+        text = (directory / SOURCES_FILE).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        where, received = str(directory / SOURCES_FILE), quoted(str(error))
+        raise InputError(where, "the digests of the files", received, hint) from error
+    for line in text.split("\n"):
+        digest, _, name = line.lstrip("\\").partition("  ")
+        then[name] = digest
     for name, item in zip(pictures.names, pictures.items):
         path = os.path.join(pictures.root, item)
         known = then.get(_escaped(name))
         if known is not None and digest_of(pictures.root, item) != known:
-            hint = f"Give another --features_dir, or remove {directory}."
             raise InputError(path, "the file as it was embedded", "another", hint)
 
 

@@ -25,8 +25,8 @@ from leo_tf.console import SILENT, Console
 from leo_tf.embedding.augmentation import random_views
 from leo_tf.embedding.backbones import BACKBONE_FILE
 from leo_tf.embedding.wide_resnet import features_of, wide_resnet
-from leo_tf.errors import DiskError
-from leo_tf.files import write_file
+from leo_tf.errors import DiskError, InputError, quoted
+from leo_tf.files import read_npz, write_file
 
 _STATE = re.compile(r"state\.([0-9]+)\.npz")
 # The rate falls to a tenth after these shares of all epochs.
@@ -116,21 +116,22 @@ def pretrain(
         model = _compiled(recipe, num_classes, steps, synchronized=replicas > 1)
         done = _restore(model, directory)
     epoch = tf.Variable(done, dtype=tf.int32, trainable=False)
-    follow = _Follow(directory, epoch, recipe, steps, done, console)
-    history = model.fit(
-        _batches(pictures, labels, rows[0], recipe, epoch, steps, replicas),
-        validation_data=_as_they_are(pictures, labels, rows[1], recipe) or None,
-        epochs=recipe.epochs,
-        initial_epoch=done,
-        verbose=0,
-        shuffle=False,  # batches are shuffled already
-        callbacks=[
-            follow,
-            keras.callbacks.TensorBoard(
-                directory, update_freq="epoch", write_graph=False
-            ),
-        ],
-    ).history
+    total = recipe.epochs * steps
+    with console.progress("pre-training", total, done * steps, "steps") as line:
+        history = model.fit(
+            _batches(pictures, labels, rows[0], recipe, epoch, steps, replicas),
+            validation_data=_as_they_are(pictures, labels, rows[1], recipe) or None,
+            epochs=recipe.epochs,
+            initial_epoch=done,
+            verbose=0,
+            shuffle=False,  # batches are shuffled already
+            callbacks=[
+                _Follow(directory, epoch, recipe, line),
+                keras.callbacks.TensorBoard(
+                    directory, update_freq="epoch", write_graph=False
+                ),
+            ],
+        ).history
     trained = _network(recipe, num_classes)
     trained.set_weights(model.get_weights())
     path = directory / BACKBONE_FILE
@@ -230,19 +231,13 @@ class _Follow(keras.callbacks.Callback):
     other: if killed in between, it silently trains an epoch twice.
     """
 
-    def __init__(self, directory, epoch, recipe, steps, done, console):
+    def __init__(self, directory, epoch, recipe, line):
         super().__init__()
         self._directory, self._epoch, self._recipe = directory, epoch, recipe
-        title, total = "pre-training", recipe.epochs * steps
-        self._line = console.progress(title, total, done * steps, "steps")
-        self._details = ""
+        self._line, self._details = line, ""
 
     def on_train_begin(self, logs=None):
-        self._line.__enter__()
         self._began: float | None = time.monotonic()
-
-    def on_train_end(self, logs=None):
-        self._line.__exit__()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch.assign(epoch)
@@ -301,7 +296,13 @@ def _restore(model: keras.Model, directory: pathlib.Path) -> int:
     if not states:
         return 0
     model.optimizer.build(model.trainable_variables)
-    with np.load(states[max(states)]) as values:
+    path = states[max(states)]
+    try:
+        values = read_npz(path)
         for number, variable in enumerate(_variables(model)):
             variable.assign(values[str(number)])
+    except (OSError, ValueError, KeyError) as error:
+        hint = "Remove it; pre-training begins again."
+        expected, received = "the state of a pre-training", quoted(str(error))
+        raise InputError(str(path), expected, received, hint) from error
     return max(states)

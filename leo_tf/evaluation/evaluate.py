@@ -17,7 +17,7 @@ from leo_tf.environment import is_news
 from leo_tf.evaluation.calibration import Bins, add, count_bins, episode_nll
 from leo_tf.evaluation.posterior import Draws, average
 from leo_tf.evaluation.query_scores import ClassRows, query_scores
-from leo_tf.files import AnyPath
+from leo_tf.files import AnyPath, read_npz
 from leo_tf.model.learner import Adapted, AnyLearner, adapt_and_score, loss_parts
 from leo_tf.model.losses import accuracy
 
@@ -126,9 +126,11 @@ def save(scores: EpisodeScores) -> bytes:
 
 
 def load(path: AnyPath) -> EpisodeScores:
-    """Returns the scores in a file whose content is from `save`."""
-    with np.load(path) as file:
-        found: dict[str, Any] = dict(file)
+    """Returns the scores in a file whose content is from `save`.
+
+    OSError or ValueError if it cannot be read.
+    """
+    found: dict[str, Any] = read_npz(path)
     found["loss"] = float(found["loss"])
     for name in {"bins", "scaled_bins"} & found.keys():
         found[name] = Bins(*found[name])

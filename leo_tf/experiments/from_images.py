@@ -93,11 +93,17 @@ def from_images(
     is_trained = backbone is None or shape_of(backbone) is not None
     if backbone is not None and not is_trained:
         _check_unused(backbone, {**training, "recipe": recipe})
+    if is_trained and backbone_weights is not None:
+        expected = "none, because the backbone is trained here"
+        raise FlagError("--backbone_weights", expected, backbone_weights)
     config = PRESETS[EMBEDDED_DATASET].config().replace(**_SETTINGS)
     config = config.replace(**settings)
     data = with_split(find_pictures(images), config.data, console)
     config = dataclasses.replace(config, data=data)
     pictures = split_pictures(images, config.data, console)
+    if is_trained and pictures.are_texts:
+        expected = "module:callable, which gets texts"
+        raise FlagError("--backbone", expected, backbone or "none")
     config = _that_fits(config, pictures, settings)
     common: dict[str, Any] = {
         "data": config.data,

@@ -148,9 +148,9 @@ def _tested(group: RunGroup, name: str, trained_on: str, **settings) -> TestedRu
 
 def _published(config: Config) -> tuple[tuple[Accuracy, ...], str]:
     """Returns the published accuracies to compare with, and a note."""
-    if not config.preset or not PRESETS[config.preset].expected:
+    preset = PRESETS.get(config.preset)
+    if preset is None or not preset.expected:
         return (), "No accuracy was published for this data and these settings."
-    preset = PRESETS[config.preset]
     differences = preset.config().differences(config)
     names = [name for name, _, _ in differences if name not in _NO_MATTER]
     if any(name in _SAME_TASK for name in names):

@@ -214,14 +214,16 @@ class RunGroup:
         """
         paths = {name: self._scores[name] for name in names if name in self._scores}
         deadline = time.monotonic() + _LATE_SECONDS
-        while missing := [n for n, path in paths.items() if not _is_listed(path)]:
-            if time.monotonic() >= deadline:
-                break
+        while not all(map(_is_listed, paths.values())) and time.monotonic() < deadline:
             time.sleep(0.1)
-        for name in missing:
-            text = "its worker's test scores are missing, so it is tested again"
-            self.console.warn(f"{name}: {text}: {paths.pop(name)}")
-        return {name: load(path) for name, path in paths.items()}
+        found = {}
+        for name, path in paths.items():
+            try:
+                found[name] = load(path)
+            except (OSError, ValueError):
+                text = "its worker's test scores are missing, so it is tested again"
+                self.console.warn(f"{name}: {text}: {path}")
+        return found
 
     def checkpoints(self, name: str) -> Checkpoints:
         """Returns the checkpoints of a run."""

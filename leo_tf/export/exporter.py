@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -192,7 +193,7 @@ def whole_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
       FlagError: if `path` exists by then.
       DiskError: if it cannot be written.
     """
-    unfinished = path.with_name(f".unfinished-{path.name}-{os.getpid()}")
+    unfinished = path.with_name(f".unfinished-{path.name}-{secrets.token_hex(4)}")
     try:
         make_directory(unfinished)
         yield unfinished

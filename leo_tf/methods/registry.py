@@ -82,11 +82,12 @@ def method_named(name: str) -> Method:
         raise FlagError("--method", expected, quoted(name), hint)
     try:
         module = importlib.import_module(point.module)
-    except ImportError as error:
+    except Exception as error:  # the user's module may raise anything
         received = f"{type(error).__name__}: {error}"
         hint = f"It was raised by the import of {point.module}."
-        if error.name and f"{point.module}.".startswith(f"{error.name}."):
-            received = f"no module {error.name}"
+        missing = error.name if isinstance(error, ImportError) else None
+        if missing and f"{point.module}.".startswith(f"{missing}."):
+            received = f"no module {missing}"
             hint = "Python also searches the directories of PYTHONPATH."
         expected = f"the importable module {point.module}"
         raise FlagError(where, expected, received, hint) from error

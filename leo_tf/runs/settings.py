@@ -56,7 +56,8 @@ def with_data(
         config = config.replace(class_split=os.path.abspath(os.path.expanduser(split)))
     if not config.data.data_path:
         return config
-    return config.replace(data_path=os.path.abspath(config.data.data_path))
+    path = os.path.abspath(os.path.expanduser(config.data.data_path))
+    return config.replace(data_path=path)
 
 
 def with_choices_of(

@@ -14,9 +14,7 @@ Shapes: S support examples, M queries, N classes, D features, P numbers per clas
 """
 
 import os
-import pathlib
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from leo_tf.errors import refused, without_secrets
+from leo_tf.files import read_npz, write_file
 from leo_tf.serving.closed_forms import ClosedForm
 from leo_tf.serving.inputs import (
     check_feature_names,
@@ -223,14 +222,7 @@ class Classifier:
         arrays: dict[str, Any] = dict(zip(_SAVED, (*fitted, diagnostics)))
         if (names := self._names()) is not None:
             arrays[_NAMES] = names.astype(str)
-        target = pathlib.Path(path)
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            with beside.open("wb") as file:
-                np.savez(file, **arrays)
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_file(path, lambda file: np.savez(file, **arrays))
 
     @classmethod
     def load(
@@ -247,10 +239,10 @@ class Classifier:
         """
         self = cls(source, timeout, headers, **options)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = [file[name] for name in _SAVED]
-                names = file[_NAMES].astype(object) if _NAMES in file else None
-        except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile):
+            file = read_npz(path)
+            arrays = [file[name] for name in _SAVED]
+            names = file[_NAMES].astype(object) if _NAMES in file else None
+        except (ValueError, KeyError):
             arrays, names = None, None
         if arrays is None or not fit_together(arrays, names):
             raise refused(str(path), "a file written by Classifier.save", "another")

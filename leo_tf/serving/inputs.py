@@ -32,7 +32,10 @@ def checked_features(values: ArrayLike, size: int | None = None) -> np.ndarray:
     if hasattr(values, "toarray"):
         received = f"a sparse {type(values).__name__}: `toarray()` makes it dense"
         raise refused("features", "numbers [rows, D]", received)
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise refused("features", "numbers [rows, D]", "ragged rows") from None
     if array.dtype.kind == "O":
         try:
             array = array.astype(np.float64)

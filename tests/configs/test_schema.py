@@ -1,6 +1,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from leo_tf.configs.schema import (
@@ -141,6 +142,15 @@ def test_an_integer_for_a_float_becomes_a_float():
     config = ModelConfig(kl_weight=2, inner_lr_init=1)
     assert type(config.kl_weight) is float and config.kl_weight == 2.0
     assert type(config.inner_lr_init) is float
+
+
+def test_numpys_scalars_are_python_s():
+    config = Config().replace(train_on_val=np.True_, way=np.int64(4))
+    assert config.flat()["train_on_val"] is True
+    config = config.replace(outer_lr=np.float32(0.5))
+    assert config.flat()["way"] == 4 and config.flat()["outer_lr"] == 0.5
+    with pytest.raises(FlagError, match="--way: expected"):
+        Config().replace(way=np.True_)
 
 
 def test_the_error_of_a_number_too_large_says_the_limit():

@@ -254,6 +254,14 @@ def test_what_training_has_settled_cannot_be_changed_by_evaluate(run):
         leo_tf.evaluate(trained.path, unheard_of=8)
 
 
+def test_a_path_may_begin_at_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = config().replace(data_path="~/features.npz", dataset_name="mine")
+    path = str(tmp_path / "features.npz")
+    with pytest.raises(InputError, match=f"^{path}"):
+        leo_tf.train(given, tmp_path / "run")
+
+
 def test_a_run_is_exported_and_the_client_answers(run, tmp_path):
     trained, _ = run
     path = leo_tf.export_model(trained.path, tmp_path / "exported")

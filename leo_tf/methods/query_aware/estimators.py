@@ -144,15 +144,14 @@ def _try(estimator: Any, config: Config, embedding_size: int) -> None:
     """
     episodes, random = config.episodes, np.random.default_rng(0)
     labels = np.repeat(np.arange(episodes.evaluation_way), episodes.evaluation_shot)
-    rows = random.normal(size=[len(labels), embedding_size])
-    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(
-        config.data.dtype
-    )
-    name = type(estimator).__name__
+    rows = random.normal(size=[2, len(labels), embedding_size])
+    rows /= np.linalg.norm(rows, axis=2, keepdims=True)
+    support, queries = rows.astype(config.data.dtype)
+    name, way = type(estimator).__name__, episodes.evaluation_way
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the random features
-            logits = answer_one(estimator, rows, labels, rows, episodes.evaluation_way)
+            logits = answer_one(estimator, support, labels, queries, way)
     except _REFUSALS as error:
         shape = f"{episodes.evaluation_way}-way {episodes.evaluation_shot}-shot"
         expected = f"parameters with which {name} can be fitted to a {shape} support"

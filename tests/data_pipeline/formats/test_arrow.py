@@ -114,6 +114,7 @@ def test_a_folder_of_datasets_is_read_with_the_names_of_its_classes(tmp_path):
         ({"other": [[1.0]] * 6}, "one column of lists, or columns of numbers"),
         ({"kind": "columns", "f1": Y}, "`f1`: expected numbers"),
         ({"x": [[np.nan]] * 6}, "not finite"),
+        ({"x": [{"list": [1.0]}] * 6}, "`x`: expected numbers, received a column of"),
     ],
 )
 def test_a_table_that_makes_no_sense_is_refused_by_its_column(tmp_path, changes, said):
@@ -121,6 +122,14 @@ def test_a_table_that_makes_no_sense_is_refused_by_its_column(tmp_path, changes,
     with pytest.raises(InputError) as caught:
         load(tmp_path / "a.parquet", trust_data_files=True)
     assert said in str(caught.value)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    for names in (["label", "f", "f"], ["label", "label", "f"]):
+        twice = pyarrow.table([Y, [1.0] * 6, [2.0] * 6], names=names)
+        parquet.write_table(twice, tmp_path / "a.parquet")
+        with pytest.raises(InputError, match=r"every column once, received .* again"):
+            load(tmp_path / "a.parquet", trust_data_files=True)
 
 
 def test_what_is_damaged_or_indexed_is_refused(tmp_path):

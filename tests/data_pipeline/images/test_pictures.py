@@ -131,6 +131,14 @@ def test_the_same_text_may_come_twice(tmp_path):
     assert find_pictures(path).items == ("no", "yes", "yes", "yes")
 
 
+def test_the_digest_of_texts_does_not_depend_on_files_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pictures = find_pictures(write(tmp_path, "text,label\nyes,a\nno,b\n"))
+    before = pictures.digest()
+    (tmp_path / "yes").write_text("a file")
+    assert pictures.digest() == before
+
+
 def test_a_file_without_lines_is_not_read_whole(tmp_path):
     path = tmp_path / "disk.img"
     with path.open("wb") as file:

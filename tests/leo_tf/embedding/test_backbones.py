@@ -148,6 +148,18 @@ def _keras_file(path, output):
     return str(path)
 
 
+def _odd_model(kind, path):
+    layers = keras.layers
+    if kind == "UNBUILT":
+        model = keras.Sequential([layers.GlobalAveragePooling2D()])
+    else:
+        pictures = keras.Input((16, 8 if kind == "OBLONG" else 16, 3))
+        out = layers.GlobalAveragePooling2D()(pictures)
+        model = keras.Model(pictures, [out, -out] if kind == "TWO" else out)
+    model.save(path)
+    return str(path)
+
+
 @pytest.mark.parametrize(
     "name, weights, message",
     [
@@ -161,6 +173,14 @@ def _keras_file(path, output):
         ("DIR", None, "expected a SavedModel, received no saved_model.pb"),
         ("TEXT.keras", None, "expected a Keras model"),
         ("FLAT.keras", None, "expected an output [n, D], received (None, 32, 32, 3)"),
+        ("OBLONG.keras", None, "expected an input [n, side, side, 3], received (None,"),
+        ("UNBUILT.keras", None, "expected an input [n, side, side, 3], received None"),
+        (
+            "TWO.keras",
+            None,
+            "expected an output [n, D], received [(None, 3), (None, 3)",
+        ),
+        ("VECTOR", None, "expected an input [n, side, side, 3], received (None,)"),
     ],
 )
 def test_what_is_no_backbone_is_refused_by_name(name, weights, message, tmp_path):
@@ -171,5 +191,11 @@ def test_what_is_no_backbone_is_refused_by_name(name, weights, message, tmp_path
         (tmp_path / "a.keras").write_text("no model")
     elif name == "FLAT.keras":
         name = _keras_file(tmp_path / "a.keras", "pictures")
+    elif name.endswith(".keras") and name[:-6].isupper():
+        name = _odd_model(name[:-6], tmp_path / "a.keras")
+    elif name == "VECTOR":
+        name, module = str(tmp_path), tf.Module()
+        module.f = tf.function(tf.identity, [tf.TensorSpec([None], tf.float32)])
+        tf.saved_model.save(module, name, {"serving_default": module.f})
     with pytest.raises((FlagError, InputError), match=re.escape(message)):
         backbone_named(name, weights, 32 if name == "MobileNet" else None)

@@ -253,6 +253,20 @@ def test_a_finished_directory_without_its_features_is_refused(folder, tmp_path):
         embed_pictures(pictures, _backbone(), out)
 
 
+def test_a_finished_directory_without_its_digests_or_sizes_is_refused(folder, tmp_path):
+    pictures, out = find_pictures(folder), tmp_path / "out"
+    embed_pictures(pictures, _backbone(), out)
+    (out / "sources.sha256").rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"sources\.sha256: expected the digests"):
+        embed_pictures(pictures, _backbone(), out)
+    (tmp_path / "elsewhere").rename(out / "sources.sha256")
+    values = json.loads((out / "embedding.json").read_text())
+    del values["sizes"]
+    (out / "embedding.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"embedding\.json: `sizes`: expected the"):
+        embed_pictures(pictures, _backbone(), out)
+
+
 def test_a_backbone_may_be_named_by_another_path(folder, tmp_path):
     pictures = find_pictures(folder)
     found = embed_pictures(pictures, _backbone(), tmp_path / "out")

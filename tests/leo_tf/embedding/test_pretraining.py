@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from leo_tf.console import ProgressLine
 from leo_tf.embedding import pretraining
 from leo_tf.embedding.pretraining import BACKBONE_FILE, Recipe, held_out, pretrain
+from leo_tf.errors import InputError
 
 pytestmark = pytest.mark.long
 
@@ -94,3 +96,25 @@ def test_mixed_precision_trains_other_weights_of_a_float32_network(
 def test_another_seed_ends_elsewhere(trained, drawn, tmp_path):
     pretrain(*drawn, _RECIPE._replace(seed=1, epochs=1), tmp_path)
     assert not np.allclose(_weights(tmp_path)[0], _weights(trained[1])[0])
+
+
+def test_a_stop_ends_the_progress_line_which_hides_the_cursor(
+    drawn, tmp_path, monkeypatch
+):
+    def stop(self, epoch, logs=None):
+        raise KeyboardInterrupt
+
+    ended = []
+    monkeypatch.setattr(pretraining._Follow, "on_epoch_end", stop)
+    monkeypatch.setattr(ProgressLine, "__exit__", lambda *given: ended.append(given))
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(*drawn, _RECIPE, tmp_path)
+    assert len(ended) == 1
+
+
+def test_a_damaged_state_is_refused_by_its_path(drawn, tmp_path):
+    (tmp_path / "state.1.npz").write_bytes(b"PK\3\4 no zip")
+    with pytest.raises(
+        InputError, match=r"state\.1\.npz: expected the state of a pre-"
+    ):
+        pretrain(*drawn, _RECIPE, tmp_path)

@@ -344,6 +344,10 @@ def test_too_little_is_refused_before_anything_is_trained(
             ["--mode=pretrain", "--images=x", "--workdir=y", "--strategy=multi_worker"],
             "--strategy: expected none or mirrored: a backbone is trained on one",
         ),
+        (
+            ["--images=x", "--backbone_weights=imagenet"],
+            "--backbone_weights: expected none, because the backbone is trained here",
+        ),
         (["--images=x", "--train_on_val"], "--train_on_val: expected no such flag"),
         (["--images=x", "--val_classes=3"], "--val_classes: expected no such flag"),
         (["--images=x", "--embedding_crop=multiview"], "--views chooses the crop"),
@@ -370,6 +374,11 @@ def test_texts_of_a_csv_file_are_embedded_by_a_callable(tmp_path, monkeypatch, c
         assert train["names"][2].endswith(f": aa, {train['labels'][2]} 2")
     assert main(["run_leo.py", *flags[:2], "--features_dir=b", "--backbone=hog"]) == 2
     assert "--backbone: expected module:callable" in capsys.readouterr().err
+    chain = ["run_leo.py", *flags[1:2], flags[-1], "--workdir=c"]
+    for backbone in ([], ["--backbone=wrn_10_1"]):
+        assert main([*chain, *backbone]) == 2
+        assert "--backbone: expected module:callable" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
 
 
 def test_killed_between_any_two_writes_pre_training_ends_the_same(

@@ -137,6 +137,8 @@ def test_published_numbers_stand_beside_runs_of_their_preset_alone():
     preset = PRESETS["mini_1shot"]
     config = preset.config().replace(data_path="/e", seed=3)
     assert reproduce._published(config) == (preset.expected, "")
+    mine = reproduce._published(config.replace(preset="mine"))
+    assert mine[0] == () and "No accuracy was published" in mine[1]
     accuracies, note = reproduce._published(config.replace(outer_lr=0.1))
     assert accuracies == preset.expected and note == "Not as published: --outer_lr."
     for other in (

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 
@@ -223,6 +224,16 @@ def test_an_export_that_fails_leaves_nothing(failing, plain, tmp_path, monkeypat
         monkeypatch.setattr(exporter, "flush_to_disk", fail)
     assert export(plain, out) == DiskError.exit_code
     assert list(out.iterdir()) == []
+
+
+def test_what_a_killed_export_left_is_not_in_the_next(tmp_path):
+    for number in (os.getpid(), 1):
+        left = tmp_path / f".unfinished-1-{number}"
+        left.mkdir()
+        (left / "model.tflite").write_text("old")
+    with exporter.whole_directory(tmp_path / "1") as path:
+        (path / "saved_model.pb").write_text("new")
+    assert [each.name for each in (tmp_path / "1").iterdir()] == ["saved_model.pb"]
 
 
 def test_every_file_is_flushed_before_the_version_has_its_name(tmp_path, monkeypatch):

@@ -181,11 +181,17 @@ def test_what_is_not_there_is_named(module, name, said):
         registry.method_named(name)
 
 
-def test_an_import_that_fails_inside_their_module_is_shown_as_such(module):
-    (module / "their_methods.py").write_text("import a_package_they_lack")
-    with pytest.raises(
-        FlagError, match=r"a_package_they_lack.*import of their_methods"
-    ):
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import a_package_they_lack", "a_package_they_lack"),
+        ("def x(:\n", "SyntaxError: "),
+        ("1 / 0\n", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_an_import_that_fails_inside_their_module_is_shown_as_such(module, code, said):
+    (module / "their_methods.py").write_text(code)
+    with pytest.raises(FlagError, match=f"{said}.*import of their_methods"):
         registry.method_named("their_methods:Means")
 
 

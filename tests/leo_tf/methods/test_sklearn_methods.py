@@ -188,6 +188,12 @@ def test_parameters_that_it_does_not_take_are_refused_before_a_run(parameters, s
         build(config, D)
 
 
+def test_what_cannot_answer_other_queries_than_its_support_is_refused():
+    name = "sklearn:sklearn.neighbors.RadiusNeighborsClassifier"
+    with pytest.raises(FlagError, match="fitted to a 3-way 2-shot support"):
+        build(configure(name, sklearn_parameters='{"radius": 0.01}'), D)
+
+
 def test_what_cannot_be_fitted_to_so_few_examples_is_refused():
     name = "sklearn:sklearn.neighbors.KNeighborsClassifier"
     build(configure(name, sklearn_parameters='{"n_neighbors": 6}'), D)

@@ -85,6 +85,25 @@ def test_names_go_with_the_classifier(fitted, exported, tmp_path):
         Classifier.load(tmp_path / "c.npz", exported)
 
 
+def test_other_files_are_no_saved_classifier(fitted, exported, tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    fitted.save(tmp_path / "c.npz")
+    whole = (tmp_path / "c.npz").read_bytes()
+    for cut in (10, len(whole) // 2, len(whole) - 30):
+        (tmp_path / f"{cut}.npz").write_bytes(whole[:cut])
+    (tmp_path / "c.npz").unlink()
+    for path in tmp_path.iterdir():
+        with pytest.raises(ValueError, match="expected a file written by"):
+            Classifier.load(path, exported)
+    with pytest.raises(FileNotFoundError):
+        Classifier.load(tmp_path / "c.npz", exported)
+
+
+def test_ragged_rows_are_refused(exported):
+    with pytest.raises(ValueError, match=r"features: expected numbers .* ragged rows"):
+        Classifier(exported).fit([[1.0, 2.0, 3.0], [1.0]], [0, 1])
+
+
 def test_names_on_one_side_only_are_warned_of(fitted, exported):
     support, labels = clusters()
     with pytest.warns(UserWarning, match="X does not have valid feature names, but"):
