@@ -17,7 +17,6 @@ from typing import Any
 from absl import flags as absl_flags
 
 import leo_tf
-from leo_tf.cli.flag_files import with_flag_files
 from leo_tf.cli.modes import check_mode
 from leo_tf.cli.options import OPTIONS, REQUIRED, Option
 from leo_tf.configs.presets import PRESETS
@@ -123,9 +122,13 @@ def parse(argv: Sequence[str]) -> RunOptions:
         print(f"leo-tf {leo_tf.__version__}", flush=True)
         sys.exit(0)
     try:
-        rest = flag_values(with_flag_files(arguments))
-    except FlagError:
-        raise
+        read = flag_values.read_flags_from_files(arguments[1:])
+    except (absl_flags.Error, OSError, ValueError) as error:
+        expected = "a file of flags"
+        received = quoted(str(error.__context__ or error))
+        raise FlagError("--flagfile", expected, received) from None
+    try:
+        rest = flag_values([arguments[0], *read])
     except (absl_flags.Error, ValueError) as error:
         raise _as_flag_error(error, flag_values) from None
     if len(rest) > 1:
