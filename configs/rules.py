@@ -23,7 +23,6 @@ _UNFIT_FOR_PATHS = re.compile(
 )
 # Types accepted for each kind.
 _TAKEN_FOR = {int: numbers.Integral, float: numbers.Real, bool: bool, str: str}
-_MOST_PARAMETER_BYTES = 2**16
 _S = TypeVar("_S", bound="Settings")
 
 
@@ -163,7 +162,7 @@ def read_parameters(value: str, where: str) -> str:
     expected = "a JSON file of an object: a field for each parameter"
     try:
         if not value.startswith("{"):
-            found = read_json(pathlib.Path(value), _MOST_PARAMETER_BYTES)
+            found = read_json(pathlib.Path(value))
         else:
             found = json.loads(value)
     except (OSError, ValueError) as error:

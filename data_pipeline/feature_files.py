@@ -35,7 +35,6 @@ from leo_tf.files import AnyPath, read_json, write_file
 _PICKLE_STARTS = (b"\x80", b"}", b"(", b"c")
 _PICKLE_SUFFIXES = (".pkl", ".pickle")
 EMBEDDING_FILE = "embedding.json"  # written beside features by --mode=embed
-_MOST_JSON_BYTES = 1 << 20
 # Its fields that features depend on, besides the items.
 _MADE_BY = ("backbone", "weights", "preprocessing", "views", "side")
 
@@ -110,7 +109,7 @@ def made_by(path: AnyPath) -> dict[str, Any] | None:
     if not path or not file.is_file():
         return None
     try:
-        found = read_json(file, _MOST_JSON_BYTES)
+        found = read_json(file)
         return {name: found[name] for name in _MADE_BY}
     except (OSError, ValueError, KeyError, TypeError) as error:
         hint = "Make the features again, or remove this file if you know their source."

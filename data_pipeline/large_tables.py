@@ -40,7 +40,6 @@ from leo_tf.data_pipeline.glyphs import cache
 from leo_tf.errors import DiskError, InputError
 from leo_tf.files import read_json, to_json, write_file
 
-_MOST_JSON_BYTES = 1 << 20
 _SPARE_BYTES = 1 << 28  # that stay free on the disk
 _ALIGNMENT = 64  # bytes: where the memory of a tensor must begin
 _DAY = 86_400.0  # seconds, longer than any write takes
@@ -121,7 +120,7 @@ def _kept(
 ) -> MappedArray | None:
     """Returns the array if it was finished: its JSON is written last. Else None."""
     try:
-        metadata = read_json(path.with_suffix(".json"), _MOST_JSON_BYTES)
+        metadata = read_json(path.with_suffix(".json"))
         rows = map_npy(path)
         digest = metadata["digest"]
         if rows.shape != shape or rows.dtype != table.dtype:
@@ -180,7 +179,7 @@ def _remove_older(path: pathlib.Path, metadata: dict[str, str]) -> None:
         if other.stem == path.stem:
             continue
         try:
-            same = read_json(other, _MOST_JSON_BYTES)
+            same = read_json(other)
             names = "source", "classes", "dtype"
             if all(same[name] == metadata[name] for name in names):
                 other.unlink()

@@ -112,7 +112,7 @@ def finite(number: float | None) -> float | None:
     return None if number is None or not math.isfinite(number) else number
 
 
-def read_json(path: pathlib.Path, most_bytes: int) -> Any:
+def read_json(path: pathlib.Path, most_bytes: int = 2**20) -> Any:
     """Returns the content of a JSON file.
 
     A larger file than `most_bytes` is refused before it is read: a parser takes some

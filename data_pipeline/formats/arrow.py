@@ -19,7 +19,6 @@ from leo_tf.files import read_json
 
 # Written by `save_to_disk` beside the data.
 STATE_FILE = "state.json"
-_MOST_STATE_BYTES = 1 << 20
 _PARQUET, _ARROW = b"PAR1", b"ARROW1"
 _STREAM = b"\xff\xff\xff\xff"
 _FLAG_HINT = "--trust_data_files, because its C++ parser may be unsafe"
@@ -99,7 +98,7 @@ def _tables(path: str) -> Iterator[Any]:
 
     files = [path]
     if os.path.basename(path) == STATE_FILE:
-        state = read_json(pathlib.Path(path), _MOST_STATE_BYTES)
+        state = read_json(pathlib.Path(path))
         if not isinstance(state, dict) or state.get("_indices_files"):
             hint = "dataset.flatten_indices().save_to_disk(...) writes its rows."
             expected = "a state of `datasets` without indices"

@@ -42,7 +42,6 @@ from leo_tf.files import AnyPath, read_json, to_json, write_file
 
 SOURCES_FILE, LEFT_OUT_FILE = "sources.sha256", "left_out.txt"
 _PART, _JOB = ".part", "job.json"
-_MOST_JSON_BYTES = 1 << 20
 
 
 def embed_pictures(
@@ -116,7 +115,7 @@ def embedding_of(directory: AnyPath) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return dict(read_json(path, _MOST_JSON_BYTES))
+        return dict(read_json(path))
     except (OSError, ValueError, TypeError) as error:
         expected, hint = "a directory of --mode=embed", "Give another --features_dir."
         raise InputError(str(path), expected, quoted(str(error)), hint) from error

@@ -19,7 +19,6 @@ from leo_tf.runs.checkpoints import Checkpoint
 # Raise it if a field that readers rely on changes.
 _FORMAT = 1
 # Hundreds of times the size of results.
-_MOST_RESULTS_BYTES = 2**20
 _OF_TEST = ("episodes", "interval", "test")
 # Origin of the embedded data set's features.
 _EMBEDDED_KIND = (
@@ -101,7 +100,7 @@ def _test_accuracy(
     """
     path = workdir / "results.json"
     try:
-        results = read_json(path, _MOST_RESULTS_BYTES)
+        results = read_json(path)
         if results["step"] != best.step or results["data"] != best.entry("data", dict):
             return None
         tested = Config.from_dict(results["config"], source=str(path))
@@ -125,7 +124,7 @@ def _compared(
     """Returns the accuracy in the comparison's results if it is of this checkpoint."""
     path = workdir.parent / "results.json"
     try:
-        results = read_json(path, _MOST_RESULTS_BYTES)
+        results = read_json(path)
         row = results["methods"][workdir.name]
         if (row["best_step"], results["data"]) != (best.step, best.entry("data", dict)):
             return None

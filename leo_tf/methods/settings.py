@@ -24,7 +24,6 @@ from leo_tf.methods.variants import is_known, variant_named, with_transforms
 SEARCHED = ("leo", "generator", "meta_sgd", "maml")
 _UNTRAINED = "centroid", "ridge", "logistic"
 _TRANSFORMS = "none", "within", "soft", "lda"
-_MOST_BYTES = 2**20
 LINEAR = frozenset(["dropout_rate"])  # drawn uniformly; all others log-uniformly
 # Range of discriminants that METHOD@lda keeps, limited by the classes.
 _DIMS = {"transform_dims": (8.0, 256.0)}
@@ -62,7 +61,7 @@ def read(
     else:
         path = source
         try:
-            found = read_json(pathlib.Path(path), _MOST_BYTES)
+            found = read_json(pathlib.Path(path))
         except (OSError, ValueError) as error:
             expected = "a JSON file of settings for each method"
             raise InputError(path, expected, quoted(str(error))) from error

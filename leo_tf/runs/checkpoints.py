@@ -35,7 +35,6 @@ _TRACES = ("results.json", "learning_curve.png")
 # Undamaged checkpoints that stay, however few are to be kept.
 _KEPT_WHOLE = 2
 # Limit of the pointer to the best one, hundreds of times its usual size.
-_MOST_POINTER_BYTES = 2**16
 
 
 class Checkpoints:
@@ -253,7 +252,7 @@ def _read_pointer(path: pathlib.Path) -> int | None:
     """Returns the step of the best checkpoint; None before the first validation."""
     expected = 'JSON with a "step"'
     try:
-        pointer = read_json(path, _MOST_POINTER_BYTES)
+        pointer = read_json(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -36,7 +36,6 @@ from leo_tf.errors import (
 from leo_tf.files import AnyPath, make_directory, read_json, to_json, write_file
 
 # Thousands of times the size of a configuration.
-_MOST_CONFIG_BYTES = 2**20
 _LOCK = ".lock"
 # Hint of errors about other flags or other data.
 HINT = "Give the same {} to resume it, or another --workdir, or --allow_changes."
@@ -118,7 +117,7 @@ class RunDirectory:
         """
         path = self.path / "config.json"
         try:
-            values = read_json(path, _MOST_CONFIG_BYTES)
+            values = read_json(path)
         except FileNotFoundError:
             job, expected = job_of(self.path), "a run directory with a config.json"
             received = f"that of --mode={job}" if job else "none"
@@ -217,7 +216,7 @@ def job_of(path: pathlib.Path) -> str | None:
     """Returns the mode of the job that has its runs in `path`; None without one."""
     file = path / JOB_FILE
     try:
-        mode = read_json(file, _MOST_CONFIG_BYTES)["mode"]
+        mode = read_json(file)["mode"]
         if not isinstance(mode, str):
             raise TypeError("`mode` is not text")
     except FileNotFoundError:

@@ -12,7 +12,6 @@ from leo_tf.files import read_json
 from leo_tf.methods.ensemble import Mix
 
 CONFIDENCE, ENSEMBLE = "confidence.json", "ensemble.json"
-_MOST_BYTES = 2**20  # tens of times their usual size
 
 
 def read_confidence(directory: pathlib.Path, step: int) -> Confidence | None:
@@ -23,7 +22,7 @@ def read_confidence(directory: pathlib.Path, step: int) -> Confidence | None:
     """
     path = directory / CONFIDENCE
     try:
-        found = Confidence.from_dict(read_json(path, _MOST_BYTES))
+        found = Confidence.from_dict(read_json(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -43,7 +42,7 @@ def read_mix(directory: pathlib.Path, step: int, other: str) -> Mix:
     hint = "The command that trained the run writes it after training."
     expected = f"the ensemble of step {step} with {other}"
     try:
-        found = Mix.from_dict(read_json(path, _MOST_BYTES))
+        found = Mix.from_dict(read_json(path))
     except (OSError, ValueError) as error:
         raise CheckpointError(str(path), expected, quoted(str(error)), hint) from error
     if (found.step, found.other) != (step, other):
