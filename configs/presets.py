@@ -38,7 +38,6 @@ class Preset:
 
     name: str  # value of `--preset`
     description: str  # one line for `--help` and reports
-    source: str  # where the settings come from
     overrides: Mapping[
         str, object
     ]  # settings that differ from the defaults or pin them
@@ -88,7 +87,6 @@ def _published(column: int) -> Preset:
     return Preset(
         name=name,
         description=f"{dataset_name}, 5-way {shot}-shot, as published",
-        source=_README,
         overrides=MappingProxyType({**settings, **tuned}),
         expected=(
             Accuracy(*paper, protocol="train+val", source=_PAPER),
@@ -101,7 +99,6 @@ _ALL = (
     Preset(
         name="glyphs",
         description="embedded characters of many scripts, 5-way 1-shot: minutes",
-        source="chosen for this package",
         overrides=MappingProxyType(
             {
                 "dataset_name": EMBEDDED_DATASET,

@@ -23,7 +23,7 @@ from PIL import Image
 from leo_tf.console import Console
 from leo_tf.data_pipeline.images import worker
 from leo_tf.data_pipeline.images.pictures import Pictures
-from leo_tf.data_pipeline.images.worker import ANSWER, FITS, READY, fitted
+from leo_tf.data_pipeline.images.worker import ANSWER, READY, fitted
 from leo_tf.environment import cores
 from leo_tf.errors import InputError
 
@@ -53,7 +53,6 @@ class _Task(NamedTuple):
 
     root: str
     size: int
-    fit: str
     seconds: float
 
 
@@ -61,7 +60,6 @@ def decode(
     pictures: Pictures,
     size: int,
     *,
-    fit: str = "crop",
     indices: Sequence[int] | np.ndarray | None = None,
     bad: list[InputError] | None = None,
     workers: int | None = None,
@@ -71,15 +69,14 @@ def decode(
 ) -> Iterator[Decoded]:
     """Decodes pictures in order, a few batches ahead, safe from hostile files.
 
-    Each picture is turned as its EXIF data says and resized to S x S pixels of RGB. An
-    animation gives its first frame; transparent parts are white. Fresh worker processes
-    without TensorFlow do this. If a picture kills a worker, it is named and the worker
-    is replaced. The workers end with the iterator.
+    Each picture is turned as its EXIF data says, and its middle square is resized to
+    S x S pixels of RGB. An animation gives its first frame; transparent parts are
+    white. Fresh worker processes without TensorFlow do this. If a picture kills a
+    worker, it is named and the worker is replaced. The workers end with the iterator.
 
     Args:
       pictures: from `find_pictures`.
       size: S.
-      fit: "crop" takes the middle square, "squash" the whole picture.
       indices: [n] which of the pictures, in this order; all unless given.
       bad: a list to which the error of each bad picture is added; it is left out of
         its batch then. Unless given, the first one is raised.
@@ -94,15 +91,13 @@ def decode(
     Raises:
       InputError: if a picture is bad and `bad` is not given; it names the picture.
     """
-    if fit not in FITS:
-        raise InputError("`fit`", f"one of {', '.join(FITS)}", fit)
     chosen = np.arange(len(pictures.items)) if indices is None else np.asarray(indices)
     batches = [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
     if pictures.images is not None:
         for batch in batches:
-            yield _in_memory(pictures.images, batch, size, fit)
+            yield _in_memory(pictures.images, batch, size)
         return
-    task = _Task(pictures.root, size, fit, seconds)
+    task = _Task(pictures.root, size, seconds)
     requests = ([pictures.items[i] for i in batch] for batch in batches)
     count = max(1, min(workers or min(_MOST_WORKERS, cores()), len(batches)))
     with contextlib.closing(_answers(requests, task, count, memory)) as answers:
@@ -139,9 +134,9 @@ def _stacked(good: list[tuple[int, bytes]], size: int) -> Decoded:
     return Decoded(np.array([i for i, _ in good]), pixels, digests)
 
 
-def _in_memory(images: np.ndarray, batch: np.ndarray, size: int, fit: str) -> Decoded:
+def _in_memory(images: np.ndarray, batch: np.ndarray, size: int) -> Decoded:
     """Decodes pictures of our own in memory, in this process."""
-    pixels = [np.asarray(fitted(Image.fromarray(images[i]), size, fit)) for i in batch]
+    pixels = [np.asarray(fitted(Image.fromarray(images[i]), size)) for i in batch]
     digests = tuple(hashlib.sha256(images[i]).hexdigest() for i in batch)
     return Decoded(batch, np.stack(pixels), digests)
 

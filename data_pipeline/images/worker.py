@@ -34,7 +34,6 @@ VERSION = 2
 # Pillow tries these decoders only. One of the others starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 _MAGICS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF8")
-FITS = ("crop", "squash")
 # Pixels after decoding; a JPEG may be decoded at an eighth of its sides.
 _MOST_PIXELS = 1 << 26
 _MOST_BYTES = 1 << 28  # of a file, which is read completely for its digest
@@ -63,14 +62,13 @@ class BadPicture(ValueError):
     """Expected, received and hint for a file that is not a good picture."""
 
 
-def read_picture(root: str, item: str, size: int, fit: str) -> tuple[bytes, bytes]:
+def read_picture(root: str, item: str, size: int) -> tuple[bytes, bytes]:
     """Returns the pixels of a file, and the SHA-256 of its content.
 
     Args:
       root: the folder that it must lie in, without links, or empty for anywhere.
       item: its path below `root`.
       size: S, a side of the result in pixels.
-      fit: see `fitted`.
 
     Returns:
       S * S * 3 bytes, row by row, each pixel red, green, blue; 32 bytes.
@@ -80,13 +78,13 @@ def read_picture(root: str, item: str, size: int, fit: str) -> tuple[bytes, byte
     """
     try:
         content = _content(root, os.path.join(root, item))
-        return decoded(content, size, fit), hashlib.sha256(content).digest()
+        return decoded(content, size), hashlib.sha256(content).digest()
     except MemoryError:
         received = "one that needs more"
         raise BadPicture("a picture that fits the memory", received) from None
 
 
-def decoded(content: bytes, size: int, fit: str) -> bytes:
+def decoded(content: bytes, size: int) -> bytes:
     """Returns the pixels of the content of a file; see `read_picture`."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -97,7 +95,7 @@ def decoded(content: bytes, size: int, fit: str) -> bytes:
                 hint = "Make it smaller; it is resized in any case."
                 raise BadPicture(f"at most {_MOST_PIXELS:,} pixels", received, hint)
             image.load()
-            return fitted(image, size, fit).tobytes()
+            return fitted(image, size).tobytes()
     except (BadPicture, MemoryError):
         raise
     except Image.UnidentifiedImageError:
@@ -112,8 +110,8 @@ def decoded(content: bytes, size: int, fit: str) -> bytes:
         raise BadPicture("an undamaged picture", received) from None
 
 
-def fitted(image: Image.Image, size: int, fit: str) -> Image.Image:
-    """Returns S x S pixels of RGB, as a person would see the picture.
+def fitted(image: Image.Image, size: int) -> Image.Image:
+    """Returns S x S pixels of RGB: the picture's middle, as a person would see it.
 
     The first frame is kept and rotated by its EXIF orientation. Transparent parts are
     white; 16-bit values keep their upper 8 bits. Colour profiles are ignored.
@@ -121,14 +119,12 @@ def fitted(image: Image.Image, size: int, fit: str) -> Image.Image:
     Args:
       image: a loaded picture of any kind and size.
       size: S.
-      fit: "crop" keeps the middle square, so that shapes stay as they are; "squash"
-        keeps everything.
     """
     turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     image = _in_colour(image)
     width, height = image.size
     side = min(width, height)
-    x, y = ((width - side) / 2, (height - side) / 2) if fit == "crop" else (0, 0)
+    x, y = (width - side) / 2, (height - side) / 2
     image = _resized(image, size, (x, y, width - x, height - y))
     if image.mode == "RGBA":
         paper = Image.new("RGBA", image.size, _PAPER)
@@ -213,7 +209,7 @@ def limit(most_bytes: int) -> None:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answers lines of JSON, each [root, items, size, fit, seconds], until the end.
+    """Answers lines of JSON, each [root, items, size, seconds], until the end.
 
     There is one answer per item: `ANSWER`, then digest and pixels, or JSON of a
     `BadPicture`.
@@ -221,12 +217,12 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     answers.write(READY)
     answers.flush()
     for line in iter(requests.readline, b""):
-        root, items, size, fit, seconds = json.loads(line)
+        root, items, size, seconds = json.loads(line)
         for item in items:
             # Its signal ends the process anywhere, because there is no Python handler.
             signal.setitimer(signal.ITIMER_REAL, seconds)
             try:
-                pixels, digest = read_picture(root, item, size, fit)
+                pixels, digest = read_picture(root, item, size)
                 is_good, said = True, digest + pixels
             except BadPicture as error:
                 is_good, said = False, json.dumps(error.args).encode()

@@ -178,7 +178,3 @@ def _do_without_settings_of_others() -> None:
     if found and found.origin:
         own = os.path.join(os.path.dirname(found.origin), "mpl-data", "matplotlibrc")
         os.environ["MATPLOTLIBRC"] = own
-
-
-if __name__ == "__main__":
-    command()

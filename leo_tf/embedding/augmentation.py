@@ -9,7 +9,6 @@ ColorJitter(0.4) do, but that the crop stays square.
 
 import tensorflow as tf
 
-SMALLEST_AREA = 0.35  # of a crop, as a share of the picture
 _JITTER = 0.4  # brightness, contrast and saturation: times 0.6 to 1.4
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _DRAWS = 7  # numbers a picture

@@ -10,6 +10,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -146,7 +147,7 @@ def _path(part: pathlib.Path, first: int) -> pathlib.Path:
 
 def _write_chunk(path, batches) -> None:
     indices, features, digests = (list(each) for each in zip(*batches))
-    arrays = {
+    arrays: dict[str, Any] = {
         "indices": np.concatenate(indices),
         "features": np.concatenate(features),
         "digests": np.array([digest for each in digests for digest in each], "S64"),

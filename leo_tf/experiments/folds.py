@@ -13,14 +13,14 @@ from typing import Any
 
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
-from leo_tf.errors import FlagError, InputError
+from leo_tf.errors import FlagError
 from leo_tf.evaluation.job_results import Comparison, FoldedComparison
 from leo_tf.experiments.compare import compare, concluded, opened, planned
 from leo_tf.experiments.run_group import sorted_out
 from leo_tf.experiments.runner.engines import Engine, train_all
 from leo_tf.files import AnyPath, to_json, write_file
 from leo_tf.reports import folds as report
-from leo_tf.runs.directory import JOB_FILE, RunDirectory, job_of
+from leo_tf.runs.directory import JOB_FILE, RunDirectory, check_job
 from leo_tf.runs.settings import default_workdir
 
 _MODE = "compare over folds"
@@ -56,9 +56,7 @@ def compare_folds(
         received = f"--class_folds={folds} --fold={config.data.fold}"
         raise FlagError("--class_folds", "a number of folds, and no --fold", received)
     path = RunDirectory(workdir or f"{default_workdir(config)}_folds").path
-    if (path / "config.json").exists() or job_of(path) not in (None, _MODE):
-        hint = "Give another --workdir: this one has other results."
-        raise InputError(str(path), f"a directory for --mode={_MODE}", "another", hint)
+    check_job(path, _MODE)
     engine = Engine(jobs, cluster, run_cpus, run_gpus)
     options: Any = {"method_settings": method_settings, "open_set": open_set}
     options |= {"allow_changes": allow_changes, "console": console}

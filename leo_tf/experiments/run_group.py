@@ -20,7 +20,7 @@ from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.sources import Data, write_data
 from leo_tf.environment import code, device, versions
-from leo_tf.errors import DivergedError, FlagError, InputError, LeoError, Stopped
+from leo_tf.errors import DivergedError, FlagError, LeoError, Stopped
 from leo_tf.evaluation.evaluate import EpisodeScores, load, save
 from leo_tf.evaluation.validation_tuning import Fitted
 from leo_tf.experiments.evaluate import score
@@ -32,7 +32,7 @@ from leo_tf.files import AnyPath, make_directory, to_json, write_file
 from leo_tf.methods import transforms
 from leo_tf.methods.registry import method_of
 from leo_tf.runs.checkpoints import Checkpoints
-from leo_tf.runs.directory import JOB_FILE, RunDirectory, job_of
+from leo_tf.runs.directory import JOB_FILE, RunDirectory, check_job
 from leo_tf.runs.run import Run, load_run, open_run
 from leo_tf.runs.settings import default_workdir, with_data
 from leo_tf.runs.training_state import TrainingState
@@ -108,20 +108,6 @@ class RunGroup:
         write_file(self.path / "results.json", to_json({**values, **common}))
         write_file(self.path / "results.md", markdown.encode())
 
-    def train(self, name: str, planned: Planned) -> Run:
-        """Trains, resumes or finds a finished run; raises `Stopped` after a signal."""
-        return train_one(
-            self.config.replace(**planned.settings),
-            self.path / name,
-            self.data[planned.splits],
-            self.replicas,
-            allow_changes=self.allow_changes,
-            console=self.console,
-            to_test=planned.to_test,
-            fitted=planned.fitted,
-            until=planned.until,
-        )
-
     def train_all(
         self, plan: Mapping[str, Planned], later: float = 0.0
     ) -> dict[str, DivergedError | None]:
@@ -140,7 +126,8 @@ class RunGroup:
     ) -> dict[str, LeoError | None]:
         if not self.engine.is_here:
             tasks = {name: self.task(name, each) for name, each in plan.items()}
-            self.runner = self.runner or self.start()
+            if self.runner is None:
+                self.runner = self.engine.start(self.config, self.path, self.console)
             ended = train_all(self.runner, [*tasks.values()], self.console, later)
             return {name: ended[task.name] for name, task in tasks.items()}
         found: dict[str, LeoError | None] = {}
@@ -148,7 +135,17 @@ class RunGroup:
             if planned.said:
                 self.console.say(planned.said)
             try:
-                self.train(name, planned)
+                train_one(
+                    self.config.replace(**planned.settings),
+                    self.path / name,
+                    self.data[planned.splits],
+                    self.replicas,
+                    allow_changes=self.allow_changes,
+                    console=self.console,
+                    to_test=planned.to_test,
+                    fitted=planned.fitted,
+                    until=planned.until,
+                )
                 found[name] = None
             except LeoError as error:
                 if not isinstance(error, DivergedError):
@@ -187,10 +184,6 @@ class RunGroup:
             step_cost=method.step_cost,
             said=planned.said,
         )
-
-    def start(self) -> Runner:
-        """Starts the runner of the runs."""
-        return self.engine.start(self.config, self.path, self.console)
 
     def close(self) -> None:
         """Ends the workers, and removes their shared files."""
@@ -262,11 +255,7 @@ def open_group(
         expected = f"none or mirrored with --mode={mode}"
         raise FlagError("--strategy", expected, config.run.strategy)
     engine.check(config)
-    found, is_run = job_of(path), (path / "config.json").exists()
-    if is_run or found not in (None, mode):
-        received = "that of one run" if is_run else f"that of --mode={found}"
-        hint = "Give another --workdir: this one has other results."
-        raise InputError(str(path), f"a directory for --mode={mode}", received, hint)
+    found = check_job(path, mode)
     with directory.held():
         replicas = start(config, console.say)
         splits = dataset.load(config, data=data, console=console)

@@ -227,6 +227,16 @@ def job_of(path: pathlib.Path) -> str | None:
     return mode
 
 
+def check_job(path: pathlib.Path, mode: str) -> str | None:
+    """Returns `job_of(path)`. InputError if other results than of `mode` are there."""
+    found, is_run = job_of(path), (path / "config.json").exists()
+    if is_run or found not in (None, mode):
+        received = "that of one run" if is_run else f"that of --mode={found}"
+        hint = "Give another --workdir: this one has other results."
+        raise InputError(str(path), f"a directory for --mode={mode}", received, hint)
+    return found
+
+
 def _lock_directory(descriptor: int) -> None:
     """Locks the directory itself, because its lock file may be removed."""
     try:

@@ -14,6 +14,8 @@ Shapes: S support examples, M queries, N classes, D features, P numbers per clas
 """
 
 import os
+import pathlib
+import secrets
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +24,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from leo_tf.errors import refused, without_secrets
-from leo_tf.files import read_npz, write_file
 from leo_tf.serving.closed_forms import ClosedForm
 from leo_tf.serving.inputs import (
     check_feature_names,
@@ -222,7 +223,14 @@ class Classifier:
         arrays: dict[str, Any] = dict(zip(_SAVED, (*fitted, diagnostics)))
         if (names := self._names()) is not None:
             arrays[_NAMES] = names.astype(str)
-        write_file(path, lambda file: np.savez(file, **arrays))
+        target = pathlib.Path(path)
+        beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        try:
+            with beside.open("wb") as file:
+                np.savez(file, **arrays)
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
 
     @classmethod
     def load(
@@ -239,10 +247,12 @@ class Classifier:
         """
         self = cls(source, timeout, headers, **options)
         try:
-            file = read_npz(path)
-            arrays = [file[name] for name in _SAVED]
-            names = file[_NAMES].astype(object) if _NAMES in file else None
-        except (ValueError, KeyError):
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as found:
+                arrays = [found[name] for name in _SAVED]
+                names = found[_NAMES].astype(object) if _NAMES in found else None
+        except (FileNotFoundError, IsADirectoryError, PermissionError):
+            raise
+        except Exception:  # damage may raise anything
             arrays, names = None, None
         if arrays is None or not fit_together(arrays, names):
             raise refused(str(path), "a file written by Classifier.save", "another")

@@ -74,11 +74,8 @@ class View:
             self._first.setdefault(name, self._steps[name])
         self._texts[name] = sign.text or self._texts.get(name, "")
         if sign.is_warning:
-            text = f"{name}: {sign.text}"
-            if self._console.quiet:
-                self._console.warn(text)
-            else:
-                self._bars.console.print(text, markup=False, soft_wrap=True)
+            say = self._console.warn if self._console.quiet else self.say
+            say(f"{name}: {sign.text}")
         if sign.has_ended:
             self._ended.add(name)
             if name in self._rows:

@@ -142,7 +142,7 @@ def fragile(monkeypatch, tmp_path):
         f"sys.path.insert(0, {os.path.dirname(decoding.worker.__file__)!r})\n"
         "import worker\n"
         "read = worker.read_picture\n"
-        "def fragile(root, item, size, fit):\n"
+        "def fragile(root, item, size):\n"
         f"    mark = {str(tmp_path / 'mark')!r}\n"
         "    if 'once' in item and not os.path.exists(mark):\n"
         "        open(mark, 'w').close()\n"
@@ -153,7 +153,7 @@ def fragile(monkeypatch, tmp_path):
         "        os.kill(os.getpid(), signal.SIGSEGV)\n"
         "    if 'hang' in item and 'once' not in item:\n"
         "        time.sleep(600)\n"
-        "    return read(root, item, size, fit)\n"
+        "    return read(root, item, size)\n"
         "worker.read_picture = fragile\n"
         "worker.main(sys.argv[1:])\n"
     )

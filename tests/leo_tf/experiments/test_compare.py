@@ -393,10 +393,10 @@ def test_a_damaged_job_file_is_an_error_of_one_line(compare, tmp_path, content, 
 
 
 def test_a_method_that_diverges_is_named(compare, tmp_path, monkeypatch, capsys):
-    def diverging(self, name, planned):
+    def diverging(*given, **options):
         raise DivergedError("step 7", "few", "many", "Try a lower rate.")
 
-    monkeypatch.setattr(run_group.RunGroup, "train", diverging)
+    monkeypatch.setattr(run_group, "train_one", diverging)
     assert compare(tmp_path / "job", "--methods=maml", "--quiet") == 6
     told = capsys.readouterr().err
     assert told.startswith("error: MAML, step 7: expected few, received many. Leave")
@@ -405,15 +405,15 @@ def test_a_method_that_diverges_is_named(compare, tmp_path, monkeypatch, capsys)
 def test_a_method_that_diverged_after_a_validation_is_tested_at_its_best(
     compare, comparison, tmp_path, monkeypatch
 ):
-    train = run_group.RunGroup.train
+    train = run_group.train_one
 
-    def diverging(self, name, planned):
-        run = train(self, name, planned)
-        if name == "maml":
+    def diverging(config, path, *given, **options):
+        run = train(config, path, *given, **options)
+        if path.name == "maml":
             raise DivergedError("step 17", "few", "many")
         return run
 
-    monkeypatch.setattr(run_group.RunGroup, "train", diverging)
+    monkeypatch.setattr(run_group, "train_one", diverging)
     workdir = pathlib.Path(shutil.copytree(comparison, tmp_path / "copy"))
     assert compare(workdir, "--quiet") == 0
     found, before = results_of(workdir)["methods"], results_of(comparison)["methods"]

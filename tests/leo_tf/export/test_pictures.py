@@ -47,7 +47,7 @@ def as_array(files) -> np.ndarray:
 def features_of(files) -> np.ndarray:
     """Returns features [n, D] as in training, in the embedded set's half precision."""
     pixels = [
-        np.frombuffer(worker.decoded(file, 32, "crop"), np.uint8).reshape(32, 32, 3)
+        np.frombuffer(worker.decoded(file, 32), np.uint8).reshape(32, 32, 3)
         for file in files
     ]
     made = backbone_named("hog").embed(np.stack(pixels))
@@ -317,7 +317,7 @@ def test_each_view_is_that_of_training(views):
 
     backbone = Backbone("means", means, 32, "digest", "none", in_graph)
     side = decoded_side(32, views)
-    pixels = np.frombuffer(worker.decoded(FILES[1], side, "crop"), np.uint8)
+    pixels = np.frombuffer(worker.decoded(FILES[1], side), np.uint8)
     expected = embed_views(means, pixels.reshape(1, side, side, 3), 32, views)
     given = _encoder(backbone, views, np.float32).embed(as_array(FILES[1:2]))
     np.testing.assert_allclose(given, expected, rtol=1e-5)
@@ -337,7 +337,7 @@ def test_a_network_of_keras_is_part_of_the_export(tmp_path):
     limits = Limits(size, size, 5, 8)
     servable = Servable(NearestCentroid(), limits, "float32", encoder=encoder)
     exporter._save(servable, limits, tmp_path)
-    pixels = np.frombuffer(worker.decoded(FILES[1], 37, "crop"), np.uint8)
+    pixels = np.frombuffer(worker.decoded(FILES[1], 37), np.uint8)
     pixels = pixels.reshape(1, 37, 37, 3)
     expected = embed_views(backbone.embed, pixels, 32, "center")
     for model in (LocalModel(tmp_path), CModel(tmp_path)):
