@@ -29,12 +29,19 @@ from leo_tf.configs import rules
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.glyphs.hog import NUM_FEATURES
 from leo_tf.errors import CheckpointError, DiskError, FlagError
+from leo_tf.evaluation.confidence import Confidence
 from leo_tf.export.manifest import manifest
 from leo_tf.export.model_card import model_card
 from leo_tf.export.pictures import Encoder, encoder_of
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable, names_for, nearest_of, shape_of
-from leo_tf.files import AnyPath, flush_to_disk, make_directory, read_json
+from leo_tf.files import (
+    AnyPath,
+    flush_to_disk,
+    make_directory,
+    read_json,
+    to_json,
+)
 from leo_tf.methods.ensemble import Ensemble
 from leo_tf.model.learner import AnyLearner, Learner, uneven_adapt
 from leo_tf.runs.manifest import Checkpoint
@@ -98,7 +105,10 @@ def export_model(
     encoder = None
     if not is_lite:
         encoder = _encoder(run, best, backbone, backbone_weights, console)
-    servable = Servable(run.learner, limits, dtype, not is_lite, fitted, encoder)
+    identity = _identity(run, best, fitted)
+    servable = Servable(
+        run.learner, limits, dtype, not is_lite, fitted, encoder, identity
+    )
     path = version_path(export_dir, version)
     with whole_directory(path) as unfinished:
         if is_lite:
@@ -244,6 +254,14 @@ def _check_exportable(run: Run) -> None:
         expected = "a method that runs in TensorFlow"
         hint = "Save the estimator itself, as scikit-learn's documentation shows."
         raise FlagError("--mode=export", expected, name, hint)
+
+
+def _identity(run: Run, best: Checkpoint, fitted: Confidence | None) -> int:
+    """Returns a number of 48 bits, exact in JSON, of what a classifier depends on."""
+    mix = run.mix(best)
+    parts = [best.manifest, run.config.to_dict()]
+    parts += [fitted and fitted.score, mix and mix.as_dict()]
+    return int(sha256(to_json(parts)).hexdigest()[:12], 16)
 
 
 def _limits(

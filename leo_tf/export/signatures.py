@@ -26,6 +26,7 @@ _FIELDS = {
     "way": ("int64",),
     "support_loss": ("float32",),
     "support_accuracy": ("float32",),
+    "model": ("int64",),
     "probabilities": ("float32", "M", "N"),
     "logits": ("float32", "M", "N"),
     "classes": ("int64", "M"),
@@ -43,13 +44,14 @@ _ANSWERS = ("probabilities", "logits", "classes")
 _FITTED = ("known", "plausible")
 _EXAMPLES = ("support", "labels")
 _HEALTH = ("support_loss", "support_accuracy")
+_ADAPTED = ("classifier", "way", *_HEALTH, "model")
 _SIGNATURES = {
-    "adapt": (_EXAMPLES, ("classifier", "way", *_HEALTH)),
-    "predict": (("classifier", "queries"), _ANSWERS),
+    "adapt": (_EXAMPLES, _ADAPTED),
+    "predict": (("classifier", "queries"), (*_ANSWERS, "model")),
     "classify": ((*_EXAMPLES, "queries"), _ANSWERS),
     "embed": (_EXAMPLES, ("latents_before", "latents_after")),
     "embed_images": (("images",), ("features",)),
-    "adapt_images": (("support_images", "labels"), ("classifier", "way", *_HEALTH)),
+    "adapt_images": (("support_images", "labels"), _ADAPTED),
     "classify_images": (("support_images", "labels", "query_images"), _ANSWERS),
 }
 _WITHOUT_CLASSIFIER = ("classify", "embed_images", "classify_images")
@@ -76,6 +78,8 @@ class Servable(tf.Module):
       checked: checks requests in the graph. TensorFlow Lite drops assertions, so an
         export for it has static shapes instead.
       encoder: encoder of pictures, if the model takes any.
+      identity: the output `model`: models of different ones cannot use each other's
+        classifiers.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Servable(tf.Module):
         checked: bool = True,
         fitted: Confidence | None = None,
         encoder: Encoder | None = None,
+        identity: int = 0,
     ):
         super().__init__(name="servable")
         self._names = names_for(learner, encoder is not None)
@@ -93,7 +98,7 @@ class Servable(tf.Module):
         # The `value` of a Keras variable is a `tf.Variable`.
         self.learned = [v if isinstance(v, tf.Variable) else v.value for v in held]
         self.encoder = list(encoder.held) if encoder else []
-        parts = _Parts(learner, limits, dtype, checked, fitted, encoder)
+        parts = _Parts(learner, limits, dtype, checked, fitted, encoder, identity)
         for name in self._names:
             inputs, _ = _SIGNATURES[name]
             specs = [_spec(field, limits, checked) for field in inputs]
@@ -127,7 +132,7 @@ def described(limits: Limits, names: Sequence[str], is_fitted: bool = False) -> 
         signature: {
             side: {
                 name: words(name)
-                for name in (*fields, *(_FITTED if fields is _ANSWERS else ()))
+                for name in (*fields, *(_FITTED if fields[:3] == _ANSWERS else ()))
                 if is_fitted or name not in _FITTED
             }
             for side, fields in zip(("inputs", "outputs"), _SIGNATURES[signature])
@@ -151,8 +156,9 @@ def _spec(field: str, limits: Limits, checked: bool) -> tf.TensorSpec:
 class _Parts:
     """The functions before tracing, with arguments and results as in `_FIELDS`."""
 
-    def __init__(self, learner, limits, dtype, checked, fitted, encoder):
+    def __init__(self, learner, limits, dtype, checked, fitted, encoder, identity):
         self._learner, self._limits, self._encoder = learner, limits, encoder
+        self._identity = identity
         self._dtype, self._checked, self._fitted = dtype, checked, fitted
         self._nearest = nearest_of(learner, fitted)
         # One function for all signatures, because a smaller export loads faster.
@@ -177,6 +183,7 @@ class _Parts:
             "way": tf.cast(request["way"], tf.int64),
             "support_loss": tf.cast(tf.reduce_mean(losses), tf.float32),
             "support_accuracy": tf.reduce_mean(right),
+            "model": tf.constant(self._identity, tf.int64),
         }
 
     def predict(self, classifier, queries):
@@ -185,7 +192,8 @@ class _Parts:
             request = checks.check_classifier(request, self._limits)
             request = checks.check_queries(request, self._limits)
         classifier = tf.cast(request["classifier"], self._dtype)
-        return self._answer(classifier, self._unit(request["queries"]))
+        answer = self._answer(classifier, self._unit(request["queries"]))
+        return {**answer, "model": tf.constant(self._identity, tf.int64)}
 
     def classify(self, support, labels, queries):
         request = {"support": support, "labels": labels, "queries": queries}

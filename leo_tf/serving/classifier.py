@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from leo_tf.errors import refused, without_secrets
+from leo_tf.errors import RequestError, refused, without_secrets
 from leo_tf.serving.closed_forms import ClosedForm
 from leo_tf.serving.inputs import (
     check_feature_names,
@@ -89,9 +89,10 @@ class Classifier:
       support_loss_, support_accuracy_: loss and accuracy on the examples.
     """
 
-    unknown: Any = None  # default for old pickles
+    unknown: Any = None  # defaults for old pickles
     false_alarms = 0.05
     embedding: Source | None = None
+    _identity: Any = None  # the output `model` of the model that adapted
 
     def __init__(
         self,
@@ -310,15 +311,17 @@ class Classifier:
         features: np.ndarray,
         labels: np.ndarray,
         names: np.ndarray | None,
+        warn: bool = True,
     ) -> "Classifier":
         classes, codes = np.unique(labels, return_inverse=True)
         if self.unknown is not None:
             with_unknown(classes, self.unknown)
-        if isinstance(model, LocalModel) and (beyond := model.beyond_test(codes)):
-            warnings.warn(beyond, stacklevel=3)
         adapted = model("adapt", {"support": features, "labels": codes})
+        beyond = model.beyond_test(codes) if isinstance(model, LocalModel) else ""
+        if beyond and warn:
+            warnings.warn(beyond, stacklevel=3)
         diagnostics = adapted["support_loss"], adapted["support_accuracy"]
-        self._model = model
+        self._model, self._identity = model, adapted.get("model")
         made = adapted["classifier"].astype(np.float32)  # JSON may have whole numbers
         fitted = made, classes, features, labels
         return self._keep(*fitted, diagnostics, names)
@@ -344,23 +347,45 @@ class Classifier:
         return _rows(model, features, self.n_features_in_)
 
     def _answers(self, features: ArrayLike) -> dict[str, np.ndarray]:
+        """Returns the answers of the model that the classifier was adapted by.
+
+        If `source` has another one by now, adapts to the examples again, by that.
+        """
         self._check_fitted()
         if not hasattr(self, "_model"):
-            self._model = self._newest()
+            self._adapt_again()
         features = self._checked(self._model, features)
+        try:
+            found = self._asked(features)
+            is_same = np.array_equal(found["model"], self._identity)
+        except RequestError as error:
+            if not str(error).startswith("classifier: "):
+                raise
+            is_same = False
+        if not is_same:
+            self._adapt_again()
+            found = self._asked(features)
+        return found
+
+    def _adapt_again(self) -> None:
+        given = self.support_, self.support_labels_, self._names()
+        self._adapt(self._newest(), *given, warn=False)
+
+    def _asked(self, features: np.ndarray) -> dict[str, np.ndarray]:
         size = max(1, _NUMBERS_PER_REQUEST // self.n_features_in_)
         rows = np.zeros([0, len(self.classes_)], np.float32)
         # For no queries, because an empty list in JSON has no columns.
         none: dict[str, np.ndarray] = {"probabilities": rows, "logits": rows}
         none["classes"] = np.zeros(0, np.int64)
-        answers = [none]
+        answers = [{**none, "model": self._identity}]
         for start in range(0, len(features), size):
             queries = features[start : start + size]
             request = {"classifier": self.classifier_, "queries": queries}
             answers.append(self._model("predict", request))
         several = answers[1:] or answers
         names = [name for name in (*none, *_FITTED) if name in several[0]]
-        return {n: np.concatenate([each[n] for each in several]) for n in names}
+        found = {n: np.concatenate([each[n] for each in several]) for n in names}
+        return {**found, "model": several[-1].get("model")}
 
     def _fitted(self, answers: Mapping[str, np.ndarray], name: str) -> np.ndarray:
         """Returns an output that was fitted on validation episodes."""

@@ -45,7 +45,9 @@ def connect(
         return RestModel(source, timeout, headers)
     if isinstance(source, str) and source in CLOSED_FORMS and not os.path.isdir(source):
         return ClosedForm(source)
-    return _loaded(str(newest(source).resolve()))
+    path = newest(source).resolve()
+    status = (path / "saved_model.pb").stat()
+    return _loaded(str(path), (status.st_ino, status.st_mtime_ns))
 
 
 def newest(source: Source) -> pathlib.Path:
@@ -180,7 +182,9 @@ def _tested(metadata: Mapping[str, Any]) -> tuple[int, int] | None:
     return None
 
 
-_loaded = functools.lru_cache(maxsize=4)(LocalModel)  # shared by classifiers
+@functools.lru_cache(maxsize=4)  # shared by classifiers
+def _loaded(path: str, unused_status: tuple[int, int]) -> LocalModel:
+    return LocalModel(path)
 
 
 def _shown_shape(sizes: Iterable[int | None]) -> str:

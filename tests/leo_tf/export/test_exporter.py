@@ -144,8 +144,9 @@ def test_likeness_may_be_the_cosine_with_a_class_mean(trained_copy, tmp_path):
     metadata = json.loads((tmp_path / "1" / "export.json").read_text())
     assert metadata["parameters_per_class"] == adapted.shape[1] == own + means.shape[1]
     later = {"classifier": adapted, "queries": request["queries"]}
-    for name, value in ask["predict"](**tensors(later)).items():
-        np.testing.assert_array_equal(value, once[name])
+    answer = ask["predict"](**tensors(later))
+    for name, value in once.items():
+        np.testing.assert_array_equal(answer[name], value)
 
 
 def test_what_nothing_was_fitted_to_is_exported_without(trained_copy, tmp_path):
@@ -160,6 +161,23 @@ def test_what_nothing_was_fitted_to_is_exported_without(trained_copy, tmp_path):
     metadata = json.loads((tmp_path / "1" / "export.json").read_text())
     assert metadata["fitted_on_validation"] is None
     assert "known" not in metadata["signatures"]["classify"]["outputs"]
+
+
+def test_adapt_and_predict_tell_which_model_they_are(trained_copy, tmp_path):
+    request, found = make_request(), []
+    for kl_weight in (None, None, 0.5):
+        if kl_weight:
+            path = trained_copy / "config.json"
+            text = path.read_text().replace('"kl_weight": 0.001', '"kl_weight": 0.5')
+            path.write_text(text)
+        assert export(trained_copy, tmp_path / "out") == 0
+        version = str(len(found) + 1)
+        ask = tf.saved_model.load(str(tmp_path / "out" / version)).signatures
+        adapted = ask["adapt"](**tensors(part(request, *SUPPORT)))
+        later = {"classifier": adapted["classifier"], "queries": request["queries"]}
+        assert ask["predict"](**tensors(later))["model"] == adapted["model"]
+        found.append(int(adapted["model"]))
+    assert found[0] == found[1] != found[2] and max(found) < 2**48
 
 
 def test_adapt_tells_loss_and_accuracy_on_the_support_afterwards(ask):

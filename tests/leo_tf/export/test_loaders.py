@@ -238,7 +238,9 @@ def test_the_c_interface_loads_it_as_tensorflow_serving_does(model, expected):
     request = REQUESTS[1]
     adapted = model("adapt", part(request, "support", "labels"))
     later = {"classifier": adapted["classifier"], "queries": request["queries"]}
-    assert_equal(model("predict", later), expected["classify", 1])
+    answer = model("predict", later)
+    assert answer.pop("model") == adapted["model"] > 0
+    assert_equal(answer, expected["classify", 1])
 
 
 def test_the_c_interface_refuses_bad_requests_and_goes_on(model, expected):

@@ -1,11 +1,15 @@
 """The client: labels of any kind, added and removed examples, by path and by URL."""
 
+import pickle
+import shutil
 import zipfile
 
 import numpy as np
 import pytest
 from served_models import MAX_CLASSES, clusters, numpy_answers, write_model
 
+from leo_tf.errors import RequestError
+from leo_tf.serving import classifier as classifier_module
 from leo_tf.serving.classifier import Classifier, NotFittedError
 
 
@@ -222,3 +226,77 @@ def test_a_file_that_is_no_saved_classifier_is_refused(exported, tmp_path):
         "support_health": arrays["support_health"][:1],
     }.items():
         refused(lambda n=name, v=value: np.savez(path, **{**arrays, n: v}))
+
+
+class Model:
+    """Nearest centroid whose classifier is turned, so that only it can use it."""
+
+    def __init__(self, identity, parameters=0):
+        self.identity, self.parameters = identity, parameters
+
+    def __call__(self, signature, inputs):
+        turn = np.roll(np.eye(3, dtype=np.float32), self.identity or 0, axis=0)
+        pad = np.zeros([1, self.parameters], np.float32)
+        known = {} if self.identity is None else {"model": np.int64(self.identity)}
+        if signature == "adapt":
+            ways = [inputs["support"][inputs["labels"] == i] for i in range(3)]
+            mean = np.stack([rows.mean(axis=0) for rows in ways]) @ turn
+            mean = np.concatenate([mean, pad.repeat(3, axis=0)], axis=1)
+            health = {"support_loss": 0.0, "support_accuracy": 1.0}
+            return {"classifier": mean, **health, **known}
+        classifier = inputs["classifier"]
+        if classifier.shape[1] != 3 + self.parameters:
+            raise RequestError("classifier: expected shape [N, P], received another.")
+        logits = inputs["queries"] @ (classifier[:, :3] @ turn.T).T
+        likely = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        answers = {"logits": logits, "probabilities": likely}
+        return {**answers, "classes": logits.argmax(axis=1), **known}
+
+
+@pytest.mark.parametrize("parameters", [0, 2])
+def test_of_another_model_it_answers_by_the_examples_adapted_again(
+    monkeypatch, tmp_path, parameters
+):
+    model = Model(1)
+    monkeypatch.setattr(classifier_module, "connect", lambda *unused: model)
+    support, labels = np.eye(3, dtype=np.float32), ["a", "b", "c"]
+    first = Classifier("http://a").fit(support, labels)
+    first.save(tmp_path / "c.npz")
+    kept = pickle.dumps(first)
+    assert first.predict(support).tolist() == labels
+    # A server changes its model; a process begins when it has another.
+    model.identity, model.parameters = 2, parameters
+    loaded = Classifier.load(tmp_path / "c.npz", "http://a")
+    assert loaded.predict(support).tolist() == labels
+    assert pickle.loads(kept).predict(support).tolist() == labels
+    assert first.predict(support[:0]).tolist() == []
+    assert first.predict(support).tolist() == labels
+    fitted = Classifier("http://a").fit(support, labels).classifier_
+    np.testing.assert_array_equal(first.classifier_, fitted)
+    with pytest.raises(ValueError, match="features: expected"):
+        first.predict(np.zeros([1, 4]))
+
+
+def test_models_that_do_not_say_which_they_are_answer_as_before(monkeypatch):
+    model = Model(None)
+    monkeypatch.setattr(classifier_module, "connect", lambda *unused: model)
+    support, labels = np.eye(3, dtype=np.float32), ["a", "b", "c"]
+    assert Classifier("x").fit(support, labels).predict(support).tolist() == labels
+
+
+def test_a_saved_closed_form_is_taken_by_another(tmp_path):
+    support, labels = clusters(3, 4)
+    Classifier("lda").fit(support, labels).save(tmp_path / "c.npz")
+    found = Classifier.load(tmp_path / "c.npz", "ridge").predict_proba(support)
+    mine = Classifier("ridge").fit(support, labels).predict_proba(support)
+    np.testing.assert_array_equal(found, mine)
+
+
+def test_a_model_written_anew_in_its_place_is_the_one_that_answers(tmp_path):
+    support, labels = clusters(3, 4)
+    write_model(tmp_path / "1")
+    before = Classifier(tmp_path).fit(support, labels).decision_function(support)
+    shutil.rmtree(tmp_path / "1")
+    write_model(tmp_path / "1", scale=3.0)
+    after = Classifier(tmp_path).fit(support, labels).decision_function(support)
+    np.testing.assert_allclose(after, 3 * before, rtol=1e-4)
