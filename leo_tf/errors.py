@@ -134,7 +134,7 @@ class ForkError(LeoError):
     """TensorFlow cannot compute in this forked process, and would hang."""
 
 
-class Stopped(Exception):
+class Stopped(KeyboardInterrupt):
     """A signal asked the process to stop; everything is saved."""
 
     def __init__(self, signal: int):

@@ -13,7 +13,6 @@ from leo_tf.cli.flags import RunOptions
 from leo_tf.console import Console
 from leo_tf.data_pipeline.images.class_splits import ALL
 from leo_tf.environment import program, python
-from leo_tf.errors import Stopped
 from leo_tf.experiments.compare import compare
 from leo_tf.experiments.embed import embed, pretrain
 from leo_tf.experiments.evaluate import evaluate
@@ -51,8 +50,6 @@ def _train(options: RunOptions, console: Console) -> None:
     run = train(
         options.config, options.workdir or None, console=console, **options.arguments
     )
-    if run.stopped_by is not None:
-        raise Stopped(run.stopped_by)
     if run.results is None:
         return  # only the chief worker prints
     show(results.terminal(run.results))

@@ -13,7 +13,7 @@ from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.pipeline import EpisodesByRow
 from leo_tf.data_pipeline.sources import Data
 from leo_tf.environment import device
-from leo_tf.errors import CheckpointError, DivergedError, FlagError
+from leo_tf.errors import CheckpointError, DivergedError, FlagError, Stopped
 from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.results import BASELINE
@@ -61,8 +61,7 @@ def train(
 ) -> Run:
     """Trains or resumes in a run directory, then tests the best checkpoint.
 
-    Another call with the same arguments resumes the run, or finds it finished. SIGINT
-    and SIGTERM save the run and end it. Then `stopped_by` of the run is set.
+    Another call with the same arguments resumes the run, or finds it finished.
 
     Args:
       config: configuration of the run.
@@ -79,6 +78,7 @@ def train(
       The run, with `learner`, `history` and `results`.
 
     Raises:
+      Stopped: a KeyboardInterrupt, after SIGINT or SIGTERM. Training so far is saved.
       LeoError: for any error that the user can fix.
     """
     _check_trained(config, profile_steps)
@@ -90,18 +90,20 @@ def train(
             run = Run(RunDirectory(workdir or default_workdir(config)), config)
             run.learner = worker_loop(config, replicas, data)
             run.stopped_by = int(workers.from_chief(0)) or None  # waits for the test
-            return run
-        options: Any = {"allow_changes": allow_changes, "console": console}
-        with open_run(config, workdir, data=data, **options) as run:
-            splits = dataset.load(run.config, data=data, console=console)
-            describe(run.config, splits, console)
-            with fitting_confidence(run, splits["val"]):
-                train_run(run, splits, replicas, callbacks, profile_steps)
-            if run.stopped_by is None:
-                test_run(run, splits["test"])
-            call_all(callbacks, "on_end", run)
-        workers.from_chief(run.stopped_by or 0)
-        return run
+        else:
+            options: Any = {"allow_changes": allow_changes, "console": console}
+            with open_run(config, workdir, data=data, **options) as run:
+                splits = dataset.load(run.config, data=data, console=console)
+                describe(run.config, splits, console)
+                with fitting_confidence(run, splits["val"]):
+                    train_run(run, splits, replicas, callbacks, profile_steps)
+                if run.stopped_by is None:
+                    test_run(run, splits["test"])
+                call_all(callbacks, "on_end", run)
+            workers.from_chief(run.stopped_by or 0)
+    if run.stopped_by is not None:
+        raise Stopped(run.stopped_by)
+    return run
 
 
 @contextlib.contextmanager

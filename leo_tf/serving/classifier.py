@@ -230,6 +230,8 @@ class Classifier:
             with beside.open("wb") as file:
                 np.savez(file, **arrays)
             beside.replace(target)
+        except OSError as error:  # names the file that the user named
+            raise OSError(error.errno, error.strerror, str(path)) from error
         finally:
             beside.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ import csv
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import traceback
@@ -15,7 +16,7 @@ from forks import in_fork
 from saved_runs import listing, results_of, values_of
 
 import leo_tf
-from leo_tf.errors import CallbackError, FlagError, InputError, LeoError
+from leo_tf.errors import CallbackError, FlagError, InputError, LeoError, Stopped
 
 pytestmark = pytest.mark.usefixtures("quick_jobs")
 SETTINGS = {
@@ -109,12 +110,10 @@ def test_misspelt_names_get_a_suggestion():
         _ = leo_tf.PRESETS["glyph"]
 
 
-@pytest.mark.parametrize("module", ["leo_tf", "leo_tf.cli.main"])
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # it is loaded already
-def test_python_m_leo_tf_is_the_command(monkeypatch, capsys, module):
+def test_python_m_leo_tf_is_the_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["leo_tf", "--version"])
     with pytest.raises(SystemExit, match="0"):
-        runpy.run_module(module, run_name="__main__")
+        runpy.run_module("leo_tf", run_name="__main__")
     assert capsys.readouterr().out.startswith("leo-tf ")
 
 
@@ -176,6 +175,21 @@ def test_a_callback_ends_training_and_the_best_is_tested(tmp_path):
     assert tracker.told[-1] == ("end", True, None)
     again = leo_tf.train(config(), tmp_path / "run", data=data)
     assert again.state.step == 6, "without the callback it goes on"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_function_after_saving(tmp_path, number):
+    class Stop(Tracker):
+        def on_validation(self, step, metrics):
+            os.kill(os.getpid(), number)
+
+    data, tracker = leo_tf.load_data(arrays()), Stop()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        leo_tf.train(config(), tmp_path / "run", data=data, callbacks=[tracker])
+    assert isinstance(caught.value, Stopped) and caught.value.signal == number
+    assert tracker.told[-1] == ("end", False, number)
+    again = leo_tf.train(config(), tmp_path / "run", data=data)
+    assert again.results is not None and again.stopped_by is None
 
 
 def test_a_callback_that_fails_is_named_and_the_checkpoint_stays(tmp_path):

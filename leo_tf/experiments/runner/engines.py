@@ -123,9 +123,10 @@ def train_all(
                     stopped.append(outcome.signal)
                     outcome = None
                 outcomes[sign.name] = outcome
-    if request.signal is not None:
-        raise Stopped(request.signal)
-    if stopped:  # a worker received a signal
+    if request.signal is not None:  # a worker may have received one, too
+        stopped.insert(0, request.signal)
+    if stopped:
+        console.say("Stopped. The same command resumes.")
         raise Stopped(stopped[0])
     return outcomes
 

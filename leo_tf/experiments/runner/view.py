@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from leo_tf.console import LINE_SECONDS, STDERR, Console, clock
+from leo_tf.errors import Stopped
 from leo_tf.experiments.runner.tasks import Sign, Task
 
 # A run without a sign of life for this many seconds is reported.
@@ -78,10 +79,13 @@ class View:
             say(f"{name}: {sign.text}")
         if sign.has_ended:
             self._ended.add(name)
-            if name in self._rows:
-                self._bars.remove_task(self._rows.pop(name))
-            if sign.outcome is not None:
-                self.say(f"{name}: {sign.outcome}")
+            row, outcome = self._rows.pop(name, None), sign.outcome
+            if row is not None:
+                self._bars.remove_task(row)
+            if not isinstance(outcome, Stopped | None):
+                self.say(f"{name}: {outcome}")
+            elif outcome is not None and row is not None:
+                self.say(f"{name}: stopped and saved")
         elif name not in self._rows:
             task = self._tasks[name]
             self._rows[name] = self._bars.add_task(name, total=task.steps, details="")

@@ -300,3 +300,12 @@ def test_a_model_written_anew_in_its_place_is_the_one_that_answers(tmp_path):
     write_model(tmp_path / "1", scale=3.0)
     after = Classifier(tmp_path).fit(support, labels).decision_function(support)
     np.testing.assert_allclose(after, 3 * before, rtol=1e-4)
+
+
+def test_where_it_cannot_be_saved_the_path_is_named(exported, tmp_path):
+    fitted = Classifier(exported).fit(*clusters(2, 1))
+    with pytest.raises(IsADirectoryError, match=f"'{tmp_path}'"):
+        fitted.save(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"/none/c\.npz'"):
+        fitted.save(tmp_path / "none" / "c.npz")
+    assert not list(tmp_path.parent.glob(".*"))
