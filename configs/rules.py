@@ -12,10 +12,10 @@ from leo_tf.errors import FlagError, InputError, LeoError, quoted
 from leo_tf.files import read_json
 
 LARGEST_INTEGER = 2**31 - 1  # int32: steps and counts go through TensorFlow
-# Larger numbers are refused by every rule: a larger float is infinite as a float32.
+# Other numbers are refused by every rule: as a float32 they are infinite or zero.
 _LIMITS = {
-    int: (LARGEST_INTEGER, "below 2^31"),
-    float: (3.4e38, "finite as a float32"),
+    int: (1, LARGEST_INTEGER, "below 2^31"),
+    float: (1.2e-38, 3.4e38, "of a size from 1.2e-38 to 3.4e38"),
 }
 # Control characters; surrogates, which stand for bytes that are not UTF-8; URLs.
 _UNFIT_FOR_PATHS = re.compile(
@@ -56,8 +56,8 @@ class Rule:
         is_other = isinstance(value, bool) and self.kind is not bool
         right = isinstance(value, _TAKEN_FOR[self.kind]) and not is_other
         if right and self.kind in _LIMITS:
-            largest, words = _LIMITS[self.kind]
-            right = abs(value) <= largest  # False for NaN
+            least, largest, words = _LIMITS[self.kind]
+            right = value == 0 or least <= abs(value) <= largest  # False for NaN
             expected = expected if right else f"{expected}, {words}"
         if not right or not self.accepts(self.kind(value)):
             raise error(where, expected, _described(value))

@@ -23,7 +23,8 @@ from leo_tf.experiments.search import SETTINGS_FILE, search
 from leo_tf.experiments.train import train
 from leo_tf.export.exporter import export_model
 from leo_tf.files import near
-from leo_tf.methods.registry import method_of
+from leo_tf.methods.registry import method_of, unused
+from leo_tf.methods.variants import variant_named
 from leo_tf.reports import comparison, folds, reproduction, results
 from leo_tf.reports import search as search_report
 from leo_tf.reports.table import show
@@ -46,7 +47,17 @@ def _with_features(job: Callable[[RunOptions, Console], None]) -> Callable:
     return do
 
 
+def _warn_unused(options: RunOptions, console: Console) -> None:
+    """Names flags without any effect: most likely another was meant."""
+    names = options.arguments.get("methods", [options.config.methods.method])
+    methods = {variant_named(name).method for name in names or ()}
+    if idle := methods and unused(options.config, options.explicit, methods):
+        flags = ", ".join(f"--{name}" for name in idle)
+        console.say(f"{' and '.join(sorted(methods))}: no effect of {flags}.")
+
+
 def _train(options: RunOptions, console: Console) -> None:
+    _warn_unused(options, console)
     run = train(
         options.config, options.workdir or None, console=console, **options.arguments
     )
@@ -69,6 +80,7 @@ def _group_job(job: Callable, report: Callable, last_line: str) -> Callable:
     """Returns a job of several runs that prints its table, then `last_line`."""
 
     def do(options: RunOptions, console: Console) -> None:
+        _warn_unused(options, console)
         workdir = options.workdir or None
         found = job(
             options.config, workdir=workdir, console=console, **options.arguments

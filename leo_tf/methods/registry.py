@@ -6,12 +6,12 @@ loaded. A method is imported when it is built.
 
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from leo_tf.configs.rules import is_method_name
-from leo_tf.configs.schema import Config
+from leo_tf.configs.schema import GROUP_OF, Config
 from leo_tf.errors import FlagError, check_not_forked, quoted
 from leo_tf.methods.built_in import BUILT_IN
 from leo_tf.methods.method import Method, as_method
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _GROUP = "leo_tf.methods"  # group of entry points
 _SKLEARN = "sklearn:"
+_OF_TRAINING = {"num_steps", "validate_every", "patience", "log_every"}
+_OF_TRAINING |= {name for name, group in GROUP_OF.items() if group == "optimizer"}
 _methods = dict(BUILT_IN)
 METHODS: Mapping[str, Method] = MappingProxyType(_methods)
 
@@ -113,6 +115,21 @@ def with_transform(config: Config) -> Config:
         expected = f"{own}, which is part of {config.methods.method}"
         raise FlagError("--feature_transform", expected, given, hint)
     return config.replace(feature_transform=own)
+
+
+def unused(config: Config, given: Iterable[str], methods: Iterable[str]) -> list[str]:
+    """Returns those of the `given` settings that have no effect on these methods.
+
+    They may be settings of methods and of training. Methods of users may read any.
+    """
+    used = {"method", "ensemble", "ensemble_share"}
+    for name in {*methods, config.methods.ensemble} - {"none"}:
+        if (method := METHODS.get(name)) not in BUILT_IN.values():
+            return []
+        used |= {*method.settings, *method.chosen}
+        used |= _OF_TRAINING if method.is_trained else set()
+    of_methods = {n for n, group in GROUP_OF.items() if group in ("model", "methods")}
+    return [name for name in given if name in (of_methods | _OF_TRAINING) - used]
 
 
 def is_known(name: str) -> bool:

@@ -184,7 +184,16 @@ class Checkpoints:
             where, expected = str(self.best_pointer), "a run that has been validated"
             hint = "Train first: --mode=train with this --workdir."
             raise CheckpointError(where, expected, "none", hint)
-        return self.load(step)
+        try:
+            return self.load(step)
+        except CheckpointError:
+            if not self.was_replaced(step):
+                raise
+            return self.best()
+
+    def was_replaced(self, step: int) -> bool:
+        """Tells whether another is the best by now; then `step` may be removed."""
+        return _read_pointer(self.best_pointer) != step
 
     def prune(self) -> None:
         """Removes all checkpoints but the newest `keep` and the best.

@@ -254,7 +254,12 @@ class Run:
             size = best.entry("embedding_size", int)
             self.learner = build(self.config, size, self.transform)
         mine = {v.path: v.value for v in self.learner.trainable_variables}
-        restore_variables(best.path, mine)
+        try:
+            restore_variables(best.path, mine)
+        except CheckpointError:
+            if not self.checkpoints.was_replaced(best.step):
+                raise
+            return self.restore_best(alone)
         found = None if alone else self.mix(best)
         self.learner = without_other(self.learner)
         if found is not None:

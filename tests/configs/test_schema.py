@@ -245,3 +245,11 @@ def test_differences_name_each_setting_that_differs_with_both_values():
     expected = [("way", 5, 3), ("kl_weight", 1e-3, 0.5), ("preset", "", "q")]
     assert mine.differences(theirs) == expected
     assert mine.differences(Config()) == []
+
+
+def test_a_number_that_float32_would_make_zero_is_refused():
+    with pytest.raises(
+        FlagError, match=r"size from 1\.2e-38 to 3\.4e38, received 1e-50"
+    ):
+        Config().replace(outer_lr=1e-50)
+    assert Config().replace(kl_weight=0.0).model.kl_weight == 0.0

@@ -14,7 +14,7 @@ def _values(rule):
     strategies = {
         bool: st.booleans(),
         int: st.integers(0, 2**31 - 1),
-        float: st.floats(0, 3e38) | st.floats(0, 1),
+        float: st.floats(2e-38, 3e38) | st.floats(2e-38, 1) | st.just(0.0),
         str: st.sampled_from(["glyphs", "center", "auto", "float64"]) | st.text(),
     }
     values = strategies[rule.kind].filter(rule.accepts)

@@ -180,3 +180,12 @@ def test_help_shows_every_flag_under_headings_without_tensorflow(flag):
 def test_a_flag_error_comes_without_tensorflow():
     done = run("--way=nonsense")
     assert done.stdout == "[]\n" and "FlagError: --way: expected" in done.stderr
+
+
+def test_a_seed_of_a_split_that_is_not_drawn_is_refused(refusal):
+    error = refusal("--data_path=a.npz", "--split_seed=3")
+    assert error.where == "--split_seed" and "--class_split or --class_folds" in str(
+        error
+    )
+    parse(["run_leo.py", "--data_path=a.npz", "--split_seed=3", "--class_folds=3"])
+    parse(["run_leo.py", "--images=a", "--split_seed=3"])

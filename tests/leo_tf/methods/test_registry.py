@@ -277,3 +277,23 @@ def test_there_are_no_draws_to_average_of_what_is_deterministic():
     methods.check(config)
     with pytest.raises(FlagError, match=r"--test_samples.*without --deterministic"):
         methods.check(config.replace(deterministic=True))
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "idle"),
+    [
+        (["leo"], {"ridge_strength": 3.0, "num_latents": 7}, ["ridge_strength"]),
+        (["leo"], {"adaptation_steps": 9, "way": 3}, ["adaptation_steps"]),
+        (["leo", "maml"], {"adaptation_steps": 9, "num_latents": 7}, []),
+        (["leo"], {"ensemble": "ridge", "ridge_strength": 3.0}, []),
+        (
+            ["ridge"],
+            {"outer_lr": 3.0, "patience": 3, "seed": 4},
+            ["outer_lr", "patience"],
+        ),
+        (["generator"], {"inner_lr_init": 3.0}, ["inner_lr_init"]),
+        (["their:Method"], {"num_latents": 7}, []),
+    ],
+)
+def test_settings_without_effect_are_told(names, settings, idle):
+    assert methods.unused(Config().replace(**settings), settings, names) == idle

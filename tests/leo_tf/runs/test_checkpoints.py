@@ -14,7 +14,9 @@ from saved_runs import listing
 
 from leo_tf.errors import CheckpointError, DiskError
 from leo_tf.runs import manifest as checkpoint_manifest
+from leo_tf.runs import run as run_module
 from leo_tf.runs.checkpoints import Checkpoints
+from leo_tf.runs.run import load_run
 from leo_tf.runs.variables import restore_variables
 
 FACTS = {"config": {"seed": 7}}
@@ -364,6 +366,46 @@ def test_a_damaged_best_is_an_error_and_not_quietly_another_one(checkpoints):
     _flip_a_bit(_data(checkpoints.directory / "step-00000010"))
     with pytest.raises(CheckpointError, match="step-00000010"):
         checkpoints.best()
+
+
+def test_a_best_that_a_training_removes_meanwhile_is_followed_by_the_next(
+    checkpoints, monkeypatch
+):
+    checkpoints.mark_best(10)
+    load = checkpoints.load
+
+    def late(step):
+        if step == 10:
+            checkpoints.mark_best(20)
+            shutil.rmtree(checkpoints.directory / "step-00000010", ignore_errors=True)
+        return load(step)
+
+    monkeypatch.setattr(checkpoints, "load", late)
+    assert checkpoints.best().step == 20
+    assert not checkpoints.was_replaced(20)
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_a_run_whose_best_is_removed_while_it_is_read_has_the_next(
+    trained_copy, monkeypatch, is_replaced
+):
+    run, restore = load_run(trained_copy), run_module.restore_variables
+    steps = sorted(int(p.name[5:]) for p in run.checkpoints.directory.glob("step-*"))
+    run.checkpoints.mark_best(steps[0])
+
+    def late(path, variables):
+        if path.name.endswith(f"{steps[0]}"):
+            shutil.rmtree(path, ignore_errors=True)
+            if is_replaced:
+                run.checkpoints.mark_best(steps[-1])
+        restore(path, variables)
+
+    monkeypatch.setattr(run_module, "restore_variables", late)
+    if is_replaced:
+        assert run.restore_best().step == steps[-1] > steps[0]
+    else:
+        with pytest.raises(CheckpointError):
+            run.restore_best()
 
 
 @pytest.mark.parametrize("name", ["step-0000000020", "step-٠٠٠٠٠٠٢٠", "step-20"])
