@@ -124,7 +124,8 @@ def path() -> Rule:
     TensorFlow accepts paths in UTF-8 only, and terminals obey control characters. A URL
     would become a directory of that name here.
     """
-    expected = "a path on this machine, in UTF-8: a bucket must be mounted"
+    expected = "a path on this machine, in UTF-8, without control characters: a bucket "
+    expected += "must be mounted"
     return Rule(str, expected, lambda value: not _UNFIT_FOR_PATHS.search(value))
 
 

@@ -326,7 +326,8 @@ def _check_classes(
         expected = f"at least way = {way}"
         flag = "way" if split == "train" else "test_way"
         hint = f"--{flag}={classes} fits." if classes > 1 else ""
-        raise InputError(f"{table.source}: classes", expected, str(classes), hint)
+        where = f"{table.source}: classes for {split}"
+        raise InputError(where, expected, str(classes), hint)
     small = np.flatnonzero(table.class_sizes < shot + num_query)
     if small.size:
         few = ", ".join(

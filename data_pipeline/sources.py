@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from leo_tf.configs import rules
-from leo_tf.configs.rules import shares_in
 from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.arrays import table_of, tables_of
@@ -103,7 +102,7 @@ def load_data(
         named = dataclasses.replace(named, trust_data_files=trust_data_files)
     if dataset_name is not None:
         named = dataclasses.replace(named, dataset_name=dataset_name)
-    if isinstance(class_split, str) and class_split and shares_in(class_split) is None:
+    if isinstance(class_split, str) and class_split.lower().endswith(".json"):
         class_split = _absolute(class_split)
     splitting = dataclasses.replace(
         named,

@@ -152,6 +152,8 @@ def _embed(options: RunOptions, console: Console) -> None:
     given = {"data_path": near(pathlib.Path(found.data()["data_path"]))}
     if metadata["sizes"].keys() == {ALL}:  # its classes are split by these flags
         given |= {n: options.explicit[n] for n in _SPLITTING if n in options.explicit}
+    if "class_folds" in given and "fold" not in given:
+        given["mode"] = "compare"  # of all folds; a training needs one
     flags = shlex.join(f"--{name}={value}" for name, value in given.items())
     print(f"To train on them:  {program()} {flags}")
 

@@ -93,7 +93,7 @@ def embed_pictures(
     say_bad(bad, wanted, console)
     if left_out:
         _list_left_out(directory / LEFT_OUT_FILE, pictures, part, bad)
-        console.say(f"All {left_out} pictures left out: {directory / LEFT_OUT_FILE}")
+        console.say(f"Their list ({left_out}): {directory / LEFT_OUT_FILE}")
     sources = _sources(pictures, part)
     write_file(directory / SOURCES_FILE, sources)
     result = {

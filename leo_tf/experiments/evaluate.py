@@ -147,7 +147,13 @@ def score(
     with console.progress(title, count, unit="episodes") as line:
         options: Any = {"calibrated": True, "draws": draws}
         options["temperatures"] = temperatures
-        return evaluate_methods(learners, episodes, line.advance, **options)
+        found = evaluate_methods(learners, episodes, line.advance, **options)
+    for name, scores in found.items():
+        nll: Any = scores.nll
+        if bad := np.count_nonzero(~np.isfinite(nll)):
+            text = f"scores are NaN or infinite in {bad} of {count} test episodes"
+            console.warn(f"{name}: {text}, whose answers are wrong")
+    return found
 
 
 def calibration(scores: EpisodeScores, fitted: Confidence | None) -> Calibration:

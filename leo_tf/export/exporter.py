@@ -101,6 +101,7 @@ def export_model(
         check_convertible(run.learner)
     fitted, dtype = run.confidence(best), run.config.data.dtype
     limits = _limits(run, best, caps, nearest_of(run.learner, fitted))
+    path = version_path(export_dir, version)
     _check_one_format(export_dir, is_lite)
     encoder = None
     if not is_lite:
@@ -109,7 +110,6 @@ def export_model(
     servable = Servable(
         run.learner, limits, dtype, not is_lite, fitted, encoder, identity
     )
-    path = version_path(export_dir, version)
     with whole_directory(path) as unfinished:
         if is_lite:
             (unfinished / "model.tflite").write_bytes(to_tflite(servable))
@@ -168,6 +168,9 @@ def _newest(export_dir: AnyPath) -> int:
         names = os.listdir(export_dir)
     except FileNotFoundError:
         names = []
+    except NotADirectoryError:
+        expected = "a directory, or none yet"
+        raise FlagError("--export_dir", expected, f"{export_dir}, a file") from None
     except OSError as error:
         raise DiskError(str(export_dir), "to read it", str(error)) from error
     return max((int(n) for n in names if re.fullmatch("[0-9]+", n)), default=0)
@@ -259,7 +262,7 @@ def _check_exportable(run: Run) -> None:
 def _identity(run: Run, best: Checkpoint, fitted: Confidence | None) -> int:
     """Returns a number of 48 bits, exact in JSON, of what a classifier depends on."""
     mix = run.mix(best)
-    parts = [best.manifest, run.config.to_dict()]
+    parts: list[Any] = [best.manifest, run.config.to_dict()]
     parts += [fitted and fitted.score, mix and mix.as_dict()]
     return int(sha256(to_json(parts)).hexdigest()[:12], 16)
 

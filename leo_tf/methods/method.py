@@ -68,4 +68,7 @@ def as_method(found: Any, where: str) -> Method:
         # A property is computed per object, so it is no value of the class.
         if not isinstance(own := getattr(found, field.name, None), property | None):
             known[field.name] = own
+    for name in ("title", "description"):
+        if not isinstance(known[name], str):
+            raise FlagError(f"{where}: `{name}`", "text", quoted(known[name]))
     return Method(**{**known, "make": found})

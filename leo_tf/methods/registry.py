@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from leo_tf.configs.rules import is_method_name
 from leo_tf.configs.schema import GROUP_OF, Config
-from leo_tf.errors import FlagError, check_not_forked, quoted
+from leo_tf.errors import FlagError, LeoError, check_not_forked, quoted
 from leo_tf.methods.built_in import BUILT_IN
 from leo_tf.methods.method import Method, as_method
 
@@ -124,7 +124,7 @@ def unused(config: Config, given: Iterable[str], methods: Iterable[str]) -> list
     """
     used = {"method", "ensemble", "ensemble_share"}
     for name in {*methods, config.methods.ensemble} - {"none"}:
-        if (method := METHODS.get(name)) not in BUILT_IN.values():
+        if (method := METHODS.get(name)) is None or method not in BUILT_IN.values():
             return []
         used |= {*method.settings, *method.chosen}
         used |= _OF_TRAINING if method.is_trained else set()
@@ -225,9 +225,17 @@ def ensemble(
 def _made(method: Method, config: Config, embedding_size: int, *classes) -> "Learner":
     check_not_forked()
     classes = classes if method.knows_classes else ()
-    learner: Any = method.make(config, embedding_size, *classes)
-    if not getattr(learner, "built", True):  # a Keras layer
-        learner.build([None, None, None, embedding_size])
+    try:
+        learner: Any = method.make(config, embedding_size, *classes)
+        if not getattr(learner, "built", True):  # a Keras layer
+            learner.build([None, None, None, embedding_size])
+    except Exception as error:  # the user's class may raise anything
+        if method in BUILT_IN.values() or isinstance(error, LeoError):
+            raise
+        received, hint = f"{type(error).__name__}: {error}", "--debug shows where."
+        expected = "a learner, when called with a configuration and the features' size"
+        where = f"method {method.title}"
+        raise FlagError(where, expected, quoted(received), hint) from error
     return learner
 
 

@@ -100,6 +100,9 @@ class RunDirectory:
             try:
                 make_directory(self.path)
                 lock, place = self._open_lock(held)
+            except (FileExistsError, NotADirectoryError):
+                expected = "a directory, or none yet"
+                raise InputError(str(self.path), expected, "a file") from None
             except OSError as error:
                 raise DiskError(str(self.path), "to write here", str(error)) from error
             self._lock(lock, place)

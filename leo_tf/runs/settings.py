@@ -2,7 +2,6 @@
 
 import os
 
-from leo_tf.configs.rules import shares_in
 from leo_tf.configs.schema import Config, DataConfig
 from leo_tf.data_pipeline.sources import SPLITTING, Data
 from leo_tf.errors import FlagError, InputError, quoted
@@ -52,7 +51,7 @@ def with_data(
             place = RunDirectory(workdir or default_workdir(config)).path / DATA
             config = config.replace(data_path=str(place))
     split = config.data.class_split
-    if split and shares_in(split) is None:
+    if split.lower().endswith(".json"):
         config = config.replace(class_split=os.path.abspath(os.path.expanduser(split)))
     if not config.data.data_path:
         return config

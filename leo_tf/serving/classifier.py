@@ -149,7 +149,7 @@ class Classifier:
             known = checked_labels(classes, len(classes), labels)
             unknown = np.setdiff1d(labels, known).tolist()
             if unknown:
-                raise refused("labels", "only labels among `classes`", unknown[0])
+                raise refused("labels", "only labels among `classes`", repr(unknown[0]))
         return self._adapt(model, features, labels, names)
 
     def remove_class(self, label: Any) -> "Classifier":
@@ -386,7 +386,9 @@ class Classifier:
             answers.append(self._model("predict", request))
         several = answers[1:] or answers
         names = [name for name in (*none, *_FITTED) if name in several[0]]
-        found = {n: np.concatenate([each[n] for each in several]) for n in names}
+        found: dict[str, Any] = {
+            n: np.concatenate([each[n] for each in several]) for n in names
+        }
         return {**found, "model": several[-1].get("model")}
 
     def _fitted(self, answers: Mapping[str, np.ndarray], name: str) -> np.ndarray:

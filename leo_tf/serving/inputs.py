@@ -177,7 +177,7 @@ def with_unknown(classes: np.ndarray, unknown: Any) -> np.ndarray:
         is_kept = False
     if not is_kept or every[-1] in every[:-1]:
         expected = "a label of no class that fits in an array with the classes"
-        raise refused("unknown", expected, repr(unknown))
+        raise refused("unknown", expected, repr(last[0].item()))
     return every
 
 

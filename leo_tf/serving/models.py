@@ -46,8 +46,10 @@ def connect(
     if isinstance(source, str) and source in CLOSED_FORMS and not os.path.isdir(source):
         return ClosedForm(source)
     path = newest(source).resolve()
-    status = (path / "saved_model.pb").stat()
-    return _loaded(str(path), (status.st_ino, status.st_mtime_ns))
+    with contextlib.suppress(OSError):  # `LocalModel` says what is wrong
+        status = (path / "saved_model.pb").stat()
+        return _loaded(str(path), (status.st_ino, status.st_mtime_ns))
+    return LocalModel(path)
 
 
 def newest(source: Source) -> pathlib.Path:
@@ -90,6 +92,9 @@ class LocalModel:
 
     def __init__(self, path: Source):
         check_not_forked()
+        if pathlib.Path(path, "model.tflite").is_file():
+            received = "one of TensorFlow Lite"
+            raise refused(str(path), "an export as a SavedModel", received)
         import tensorflow as tf
 
         self._tf = tf

@@ -6,6 +6,7 @@ is TensorFlow Serving's, so a larger framework would not help. Both are in the e
 """
 
 import contextlib
+import errno
 import importlib.util
 import os
 import signal
@@ -133,7 +134,10 @@ def bound(host: str, port: int) -> socket.socket:
         listening.close()
         reason = getattr(error, "strerror", None) or str(error)
         expected = "an address to listen on"
-        received, hint = f"{host}:{port}: {reason}", "--port=0 takes any free port."
+        received = f"{host}:{port}: {reason}"
+        taken = errno.EADDRINUSE, errno.EACCES
+        is_taken = getattr(error, "errno", None) in taken
+        hint = "--port=0 takes any free port." if is_taken else ""
         raise FlagError("--host, --port", expected, received, hint) from None
 
 

@@ -73,8 +73,8 @@ def test_trained_on_val_the_training_split_holds_the_validation_classes_too(tiny
 @pytest.mark.parametrize(
     ("settings", "file", "complaint"),
     [
-        ({"way": 9}, "train", "classes: expected at least way = 9"),
-        ({"test_way": 7}, "val", "classes: expected at least way = 7"),
+        ({"way": 9}, "train", "classes for train: expected at least way = 9"),
+        ({"test_way": 7}, "val", "classes for val: expected at least way = 7"),
         ({"num_query": 12}, "train", "`labels`: expected shot + num_query = 1 + 12"),
         ({"shot": 9}, "train", "`labels`: expected shot + num_query = 9 + 4"),
         ({"test_shot": 12}, "val", "`labels`: expected shot + num_query = 12 + 1"),

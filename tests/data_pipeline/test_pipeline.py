@@ -127,7 +127,7 @@ def test_shapes_are_static_if_the_batch_size_divides(num_episodes):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"way": 5}, "classes: expected at least way = 5, received 4"),
+        ({"way": 5}, "classes for val: expected at least way = 5, received 4"),
         ({"num_query": 6}, r"shot \+ num_query = 2 \+ 6 or more rows .*: 'a' \(7\)"),
         ({"batch_size": 0}, "`batch_size`: expected an integer of 1 or more"),
         ({"start": -1}, "`start`: expected an integer of 0 or more, received -1"),

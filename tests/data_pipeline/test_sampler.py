@@ -208,7 +208,7 @@ def test_every_ordered_choice_of_rows_is_equally_likely(label, most_keys):
 @pytest.mark.parametrize(
     "sizes, options, message",
     [
-        (SIZES, {"way": 5}, "some.npz: classes: expected at least way = 5, received 4"),
+        (SIZES, {"way": 5}, "some.npz: classes for train: expected at least way = 5"),
         (
             (9, 4, 5, 3),
             {"shot": 2, "num_query": 3},

@@ -83,10 +83,11 @@ def test_a_directory_without_a_best_checkpoint_is_status_4(
     assert captured.startswith(f"error: {trained_copy / 'best' / 'checkpoint.json'}")
 
 
-def test_a_workdir_that_cannot_be_made_is_status_5(train, tmp_path, capsys):
+def test_a_workdir_below_a_file_is_status_3(train, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert train(tmp_path / "file" / "run") == 5
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'file' / 'run'}")
+    assert train(tmp_path / "file" / "run") == 3
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'file' / 'run'}: expected a directory")
 
 
 @pytest.mark.usefixtures("quick_job")

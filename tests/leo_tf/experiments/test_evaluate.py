@@ -9,9 +9,12 @@ import pytest
 from saved_runs import listing, results_of, values_of
 
 from leo_tf.cli.flags import parse
+from leo_tf.console import Console
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.errors import CheckpointError, FlagError, InputError
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
+from leo_tf.experiments.evaluate import score
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import build
 from leo_tf.runs.checkpoints import Checkpoints
 
@@ -234,3 +237,18 @@ def test_a_manifest_that_lacks_what_a_test_needs_is_refused_in_a_line(
     with pytest.raises((CheckpointError, InputError)) as caught:
         evaluated(trained_copy)
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("logits", [np.nan, 1.0])
+def test_scores_that_are_not_finite_are_warned_of(tiny_data, capsys, logits):
+    class Broken(NearestCentroid):
+        def logits(self, classifier, inputs):
+            return super().logits(classifier, inputs) * logits
+
+    config = parse(["run_leo.py", f"--data_path={tiny_data}"]).config
+    config = config.replace(dataset_name="tiny", way=3, num_query=2)
+    config = config.replace(num_test_episodes=4)
+    split = datasets.load(config, ["test"])["test"]
+    score({"mine": Broken()}, config, split, Console(quiet=True))
+    said = capsys.readouterr().err
+    assert ("mine: scores are NaN or infinite in 4 of 4 test" in said) == (logits != 1)

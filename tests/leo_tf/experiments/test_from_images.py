@@ -153,8 +153,9 @@ def test_the_command_that_embedding_prints_trains_on_the_features(
     given = command[
         command.index("--data_path=out" + "/all.npz" * ("folds" in split)) :
     ]
-    fold = ["--fold=0"] if "folds" in split else []
-    run = ["--workdir=run", "--method=centroid", *_SMALL, *fold]
+    assert ("--mode=compare" in given) == ("folds" in split)
+    method = "--methods=centroid" if "folds" in split else "--method=centroid"
+    run = ["--workdir=run", method, *_SMALL]
     assert main(["run_leo.py", *given, *run]) == 0
 
 

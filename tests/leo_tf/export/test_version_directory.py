@@ -253,9 +253,10 @@ def test_every_file_is_flushed_before_the_version_has_its_name(tmp_path, monkeyp
     assert flushed[-1] == (tmp_path.name, True)
 
 
-def test_a_file_in_the_place_of_the_directory_is_a_disk_error(plain, tmp_path):
+def test_a_file_in_the_place_of_the_directory_is_refused(plain, tmp_path, capsys):
     (tmp_path / "file").touch()
-    assert export(plain, tmp_path / "file") == DiskError.exit_code
+    assert export(plain, tmp_path / "file") == FlagError.exit_code
+    assert "--export_dir: expected a directory, or none yet" in capsys.readouterr().err
 
 
 def test_a_run_that_was_never_validated_is_refused(plain_copy, tmp_path, capsys):

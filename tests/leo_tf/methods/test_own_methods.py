@@ -291,3 +291,19 @@ def test_looking_a_method_up_loads_no_tensorflow():
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("    def __init__(self):\n        pass\n", "TypeError"),
+        ("    def __init__(self, *_):\n        1 / 0\n", "ZeroDivisionError"),
+        ("    title = 3\n", "`title`: expected text, received 3"),
+    ],
+)
+def test_a_class_that_cannot_be_made_is_refused_in_a_line(module, code, said):
+    with open(module / "their_methods.py", "a") as file:
+        file.write(f"\nclass Broken(Means):\n{code}")
+    with pytest.raises(FlagError, match=said) as caught:
+        registry.build(config("their_methods:Broken"), D)
+    assert "\n" not in str(caught.value)

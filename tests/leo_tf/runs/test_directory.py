@@ -346,10 +346,12 @@ def test_no_run_is_an_error_that_names_the_directory(tmp_path):
     assert str(tmp_path / "file") in caught.value.where
 
 
-def test_a_file_in_the_way_is_a_disk_error(tmp_path):
+def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
     with (
-        pytest.raises(DiskError) as caught,
+        pytest.raises(
+            InputError, match="a directory, or none yet, received a file"
+        ) as caught,
         RunDirectory(tmp_path / "run").for_training(CONFIG),
     ):
         pytest.fail("it should have been refused")

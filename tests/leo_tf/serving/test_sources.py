@@ -208,3 +208,10 @@ def test_a_real_export_answers_alike_by_path_and_by_url(trained_export):
                 classifier.partial_fit(support * 0, names)
             with pytest.raises(ValueError, match=r"^labels: expected at least 2 class"):
                 classifier.fit(support, ["a"] * len(names))
+
+
+def test_an_export_of_tensorflow_lite_is_named_as_one(tmp_path):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "model.tflite").write_bytes(b"TFL3")
+    with pytest.raises(ValueError, match="SavedModel, received one of TensorFlow"):
+        serving.Classifier(tmp_path).fit([[1.0], [2.0]], [0, 1])
