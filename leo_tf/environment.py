@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import functools
 import hashlib
+import importlib
 import importlib.metadata
 import logging
 import os
@@ -164,3 +165,10 @@ def device() -> str:
 
     gpus = len(tf.config.list_logical_devices("GPU"))
     return f"{gpus} GPU{'s' * (gpus > 1)}" if gpus else f"CPU, {os.cpu_count()} cores"
+
+
+def import_users(module: str) -> Any:
+    """Imports a user's module, which may lie in the current directory."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    return importlib.import_module(module)

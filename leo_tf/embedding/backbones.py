@@ -11,7 +11,6 @@ Shapes: n pictures, S pixels a side, D numbers a picture.
 
 import contextlib
 import hashlib
-import importlib
 import inspect
 import json
 import os
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from leo_tf.embedding.wide_resnet import shape_of
+from leo_tf.environment import import_users
 from leo_tf.errors import FlagError, InputError, quoted
 
 HOG = "hog"
@@ -278,10 +278,8 @@ def _config_of(model: Any) -> bytes:
 def _callable(name: str, side: int | None) -> Backbone:
     """Loads a function of a user's module, which may lie in this directory."""
     module_name, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
-        function = getattr(importlib.import_module(module_name), attribute)
+        function = getattr(import_users(module_name), attribute)
     except Exception as error:  # the user's module may raise anything
         raise InputError(
             f"--backbone={name}", "module:callable", _brief(error)

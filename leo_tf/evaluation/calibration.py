@@ -31,6 +31,9 @@ class Bins(NamedTuple):
     confidence: np.ndarray | tf.Tensor
     right: np.ndarray | tf.Tensor
 
+    def __repr__(self) -> str:
+        return f"Bins of {float(np.sum(self.count)):.0f} queries"
+
 
 class Reliability(NamedTuple):
     """Data of a reliability diagram, one entry per non-empty bin."""

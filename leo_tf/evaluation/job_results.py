@@ -13,6 +13,7 @@ from leo_tf.evaluation.confidence import OpenSet
 from leo_tf.evaluation.evaluate import EpisodeScores
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.results import Calibration, remark
+from leo_tf.files import near
 from leo_tf.methods.variants import variant_named
 
 
@@ -108,6 +109,15 @@ class Comparison(NamedTuple):
     selects: bool  # checkpoints were selected by validation accuracy
     directory: pathlib.Path
     lead: Interval | None = None  # lead of `best`, paired by validation episode
+
+    def __repr__(self) -> str:
+        head = f"Comparison in {near(self.directory)}, {self.episodes} test episodes"
+        best = {self.best.name: ", best on validation"} if self.best else {}
+        lines = [
+            f"  {row.name}: {row.accuracy} %{best.get(row.name, '')}"
+            for row in self.rows
+        ]
+        return "\n".join([f"{head}:", *lines])
 
     @property
     def reference_title(self) -> str:

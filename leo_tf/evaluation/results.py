@@ -69,6 +69,10 @@ class Results(NamedTuple):
     share_not_finite: float = 0.0  # share of training steps
     open_set: OpenSet | None = None  # of the tested method, if requested
 
+    def __repr__(self) -> str:
+        found = ", ".join(f"{name} {each} %" for name, each in self.methods.items())
+        return f"Results({self.title}; {self.episodes} episodes: {found})"
+
     @property
     def method(self) -> str:
         """Name of the tested method."""

@@ -5,13 +5,13 @@ loaded. A method is imported when it is built.
 """
 
 import functools
-import importlib
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from leo_tf.configs.rules import is_method_name
 from leo_tf.configs.schema import GROUP_OF, Config
+from leo_tf.environment import import_users
 from leo_tf.errors import FlagError, LeoError, check_not_forked, quoted
 from leo_tf.methods.built_in import BUILT_IN
 from leo_tf.methods.method import Method, as_method
@@ -83,14 +83,14 @@ def method_named(name: str) -> Method:
         hint += "processes, name the class, or use jobs=0."
         raise FlagError("--method", expected, quoted(name), hint)
     try:
-        module = importlib.import_module(point.module)
+        module = import_users(point.module)
     except Exception as error:  # the user's module may raise anything
         received = f"{type(error).__name__}: {error}"
         hint = f"It was raised by the import of {point.module}."
         missing = error.name if isinstance(error, ImportError) else None
         if missing and f"{point.module}.".startswith(f"{missing}."):
             received = f"no module {missing}"
-            hint = "Python also searches the directories of PYTHONPATH."
+            hint = "Python searches this directory, and those of PYTHONPATH."
         expected = f"the importable module {point.module}"
         raise FlagError(where, expected, received, hint) from error
     try:

@@ -2,12 +2,15 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import rich.table
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.text import Text
 
 _FILE_WIDTH = 200  # for output that is no terminal; rich would break titles at 80
@@ -23,16 +26,37 @@ class Table:
     title: str = ""
     sections: tuple[int, ...] = ()  # rows that begin a section, not in Markdown
 
-    def __rich__(self) -> rich.table.Table:
-        """Returns the table for `rich` to print."""
-        drawn = rich.table.Table(box=box.SIMPLE_HEAVY, title=escape(self.title) or None)
-        for column in self.columns:
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[rich.table.Table]:
+        """Yields the table for `rich` to print, a narrower one if it is too wide."""
+        wide = self._drawn()
+        widest = options.update(max_width=_FILE_WIDTH)
+        fits = Measurement.get(console, widest, wide).maximum <= options.max_width
+        yield wide if fits else self._drawn(narrow=True)
+
+    def _drawn(self, narrow: bool = False) -> rich.table.Table:
+        drawn = rich.table.Table(
+            box=box.SIMPLE_HEAVY,
+            title=escape(self.title) or None,
+            pad_edge=not narrow,
+            collapse_padding=narrow,
+        )
+        for number, column in enumerate(self.columns):
             is_left = column in self.left
-            drawn.add_column(Text(column), justify="left" if is_left else "right")
+            if narrow and not is_left:
+                # As narrow as its numbers, so that the text beside has room.
+                cells = [_broken(row[number]) for row in self.rows if number < len(row)]
+                lines = [*"\n".join(cells).split("\n"), *column.split()]
+                column = "\n".join(textwrap.wrap(column, max(map(len, lines))))
+            justify: Any = "left" if is_left else "right"
+            drawn.add_column(
+                Text(column), justify=justify, overflow="fold", no_wrap=not is_left
+            )
         for number, row in enumerate(self.rows):
             if number in self.sections:
                 drawn.add_section()
-            drawn.add_row(*map(Text, row))
+            drawn.add_row(*(Text(_broken(cell) if narrow else cell) for cell in row))
         return drawn
 
     def markdown(self) -> str:
@@ -56,6 +80,11 @@ def show(parts: Iterable[str | Table]) -> None:
         console.width = _FILE_WIDTH
     for part in parts:
         (print if isinstance(part, str) else console.print)(part)
+
+
+def _broken(cell: str) -> str:
+    """Returns a cell with its remark on the next line."""
+    return cell.replace(" (", "\n(")
 
 
 def _line(cells: Iterable[str]) -> str:

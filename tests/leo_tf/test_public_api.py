@@ -137,6 +137,13 @@ def test_a_run_gives_results_history_and_the_trained_method(run):
     assert str(trained.results.accuracy) in repr(trained)
 
 
+def test_results_are_short_where_python_shows_them(run):
+    results = run[0].results
+    shown = repr(results)
+    assert shown.startswith("Results(") and f"{results.accuracy} %" in shown
+    assert len(shown) < 200
+
+
 def test_the_learner_of_a_run_has_the_variables_of_its_best_checkpoint(run):
     trained, _ = run
     best = values_of(trained.path, trained.state.best_step)
@@ -317,6 +324,11 @@ def test_methods_are_compared_and_the_comparison_says_where_it_is(tmp_path):
     assert [row.name for row in found.rows] == ["centroid", "leo"]
     assert found.directory == tmp_path / "c"
     assert found.rows[0].difference is not None and found.rows[1].difference is None
+    lines = repr(found).splitlines()
+    assert lines[0] == f"Comparison in {tmp_path / 'c'}, 8 test episodes:"
+    assert [line.split(":")[0] for line in lines[1:]] == ["  centroid", "  leo"]
+    assert sum("best on validation" in line for line in lines) == 1
+    assert max(len(repr(row)) for row in found.rows) < 1000
 
 
 def test_what_a_search_found_is_what_compare_takes(tmp_path):

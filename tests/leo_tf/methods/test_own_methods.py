@@ -181,6 +181,13 @@ def test_what_is_not_there_is_named(module, name, said):
         registry.method_named(name)
 
 
+def test_a_module_is_found_in_this_directory(tmp_path, monkeypatch):
+    (tmp_path / "methods_here.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert registry.method_named("methods_here:Means").title == "Means"
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [

@@ -81,3 +81,15 @@ def test_in_a_file_a_wide_table_is_not_cut(capsys, monkeypatch):
     cells = [f"a title of thirty letters, no. {i}" for i in range(4)]
     show([Table(tuple("abcd"), [tuple(cells)])])
     assert "   ".join(cells) in capsys.readouterr().out
+
+
+def test_on_a_narrow_terminal_no_word_is_cut(monkeypatch, capsys):
+    columns = "method", "validation", "parameters", "best step", "steps", "ms to adapt"
+    row = "Conditional generator + tuning, lda", "92.52", "409,601", "12,500"
+    table = Table(columns, [(*row, "100,000 (diverged)", "35.72")] * 2, ("method",))
+    monkeypatch.setenv("COLUMNS", "64")
+    show([table])
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 64 and "…" not in printed
+    words = " ".join([*columns, *row, "100,000 (diverged)", "35.72"]).split()
+    assert {*words} <= {*printed.split()}
