@@ -121,7 +121,8 @@ class LocalModel:
         more += [f"{examples} examples of a class"] if examples > shot else []
         if not more:
             return ""
-        tested = f"the model was measured on {way}-way {shot}-shot episodes"
+        tested = f"the model was measured on {way}-way {shot}-shot episodes, and so "
+        tested += "were `unknown` and `predict_set`"
         flags = f"--mode=evaluate --test_way={classes} --test_shot={examples}"
         return f"{' and '.join(more)}; {tested}. `{flags}` measures the accuracy."
 
