@@ -48,7 +48,7 @@ class Rule:
         """
         if value is None and self.optional:
             return None
-        if getattr(value, "shape", None) == ():
+        if getattr(value, "shape", None) == () and hasattr(value, "item"):
             value = value.item()  # np.True_ is no bool
         if self.ranges and isinstance(value, str):
             return self._checked_range(value, where, error)

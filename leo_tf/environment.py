@@ -170,5 +170,5 @@ def device() -> str:
 def import_users(module: str) -> Any:
     """Imports a user's module, which may lie in the current directory."""
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+        sys.path.insert(0, os.getcwd())
     return importlib.import_module(module)

@@ -141,6 +141,9 @@ class Stopped(KeyboardInterrupt):
         super().__init__(f"stopped by signal {signal}")
         self.signal = signal
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.signal,)
+
 
 def check_not_forked() -> None:
     """Raises a ForkError in a fork of a process where TensorFlow has computed.

@@ -4,6 +4,7 @@ JSON is strict when written, so that others read it too, and bounded when read.
 """
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -147,14 +148,16 @@ def read_npz(path: AnyPath) -> "dict[str, np.ndarray]":
     """
     import numpy as np
 
-    with open(path, "rb") as file:
-        try:
-            found = np.load(file, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                raise ValueError("one array without a name")
-            return dict(found)
-        except (*ZIP_DAMAGES, AttributeError, MemoryError) as error:
-            raise ValueError(str(error) or type(error).__name__) from error
+    content = io.BytesIO(
+        pathlib.Path(path).read_bytes()
+    )  # of this, all errors are damage
+    try:
+        found = np.load(content, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise ValueError("one array without a name")
+        return dict(found)
+    except (*ZIP_DAMAGES, AttributeError) as error:
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def _strict(value: Any) -> Any:

@@ -96,16 +96,23 @@ class Pictures(NamedTuple):
         if self.images is not None:
             sha.update(np.ascontiguousarray(self.images).data)
             return sha.hexdigest()
-        for item in () if self.are_texts else self.items:
-            content = hashlib.sha256()
-            try:
-                with open_input(os.path.join(self.root, item)) as file:
-                    while block := file.read(1 << 20):
-                        content.update(block)
-            except InputError:
-                content = hashlib.sha256()
-            sha.update(content.digest())
+        for item in self.items:
+            path = None if self.are_texts else os.path.join(self.root, item)
+            sha.update(_content_digest(path))
         return sha.hexdigest()
+
+
+def _content_digest(path: str | None) -> bytes:
+    """Returns the SHA-256 of a file's content; of nothing if it cannot be read."""
+    content = hashlib.sha256()
+    try:
+        if path is not None:
+            with open_input(path) as file:
+                while block := file.read(1 << 20):
+                    content.update(block)
+    except InputError:
+        content = hashlib.sha256()
+    return content.digest()
 
 
 def find_pictures(path: AnyPath, console: Console = SILENT) -> Pictures:

@@ -37,6 +37,7 @@ def _with_features(job: Callable[[RunOptions, Console], None]) -> Callable:
     """Returns a job that first embeds pictures, if any are given."""
 
     def do(options: RunOptions, console: Console) -> None:
+        _say_unused(options, console)
         config = options.config
         if options.pictures:
             found = embed(data=config.data, console=console, **options.pictures)
@@ -47,7 +48,7 @@ def _with_features(job: Callable[[RunOptions, Console], None]) -> Callable:
     return do
 
 
-def _warn_unused(options: RunOptions, console: Console) -> None:
+def _say_unused(options: RunOptions, console: Console) -> None:
     """Names flags without any effect: most likely another was meant."""
     names = options.arguments.get("methods", [options.config.methods.method])
     methods = {variant_named(name).method for name in names or ()}
@@ -57,7 +58,6 @@ def _warn_unused(options: RunOptions, console: Console) -> None:
 
 
 def _train(options: RunOptions, console: Console) -> None:
-    _warn_unused(options, console)
     run = train(
         options.config, options.workdir or None, console=console, **options.arguments
     )
@@ -80,7 +80,6 @@ def _group_job(job: Callable, report: Callable, last_line: str) -> Callable:
     """Returns a job of several runs that prints its table, then `last_line`."""
 
     def do(options: RunOptions, console: Console) -> None:
-        _warn_unused(options, console)
         workdir = options.workdir or None
         found = job(
             options.config, workdir=workdir, console=console, **options.arguments

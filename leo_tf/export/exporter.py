@@ -16,6 +16,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any
@@ -51,6 +52,7 @@ from leo_tf.runs.run import Run, load_run
 _DEFAULT_SIGNATURE = "classify"
 FORMATS = ("saved_model", "tflite")
 _MOST_METADATA_BYTES = 1 << 24
+_DAY = 86_400.0  # seconds, longer than any export takes
 
 
 def export_model(
@@ -207,6 +209,10 @@ def whole_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
       DiskError: if it cannot be written.
     """
     unfinished = path.with_name(f".unfinished-{path.name}-{secrets.token_hex(4)}")
+    for left in path.parent.glob(".unfinished-*"):  # by killed exports
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _DAY:
+                shutil.rmtree(left, ignore_errors=True)
     try:
         make_directory(unfinished)
         yield unfinished

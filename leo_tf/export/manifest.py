@@ -18,7 +18,6 @@ from leo_tf.runs.checkpoints import Checkpoint
 
 # Raise it if a field that readers rely on changes.
 _FORMAT = 1
-# Hundreds of times the size of results.
 _OF_TEST = ("episodes", "interval", "test")
 # Origin of the embedded data set's features.
 _EMBEDDED_KIND = (

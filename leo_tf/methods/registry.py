@@ -127,6 +127,7 @@ def unused(config: Config, given: Iterable[str], methods: Iterable[str]) -> list
         if (method := METHODS.get(name)) is None or method not in BUILT_IN.values():
             return []
         used |= {*method.settings, *method.chosen}
+        used |= {"deterministic", "random_prior"} if method.family == "leo" else set()
         used |= _OF_TRAINING if method.is_trained else set()
     of_methods = {n for n, group in GROUP_OF.items() if group in ("model", "methods")}
     return [name for name in given if name in (of_methods | _OF_TRAINING) - used]

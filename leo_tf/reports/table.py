@@ -29,11 +29,12 @@ class Table:
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[rich.table.Table]:
-        """Yields the table for `rich` to print, a narrower one if it is too wide."""
-        wide = self._drawn()
-        widest = options.update(max_width=_FILE_WIDTH)
-        fits = Measurement.get(console, widest, wide).maximum <= options.max_width
-        yield wide if fits else self._drawn(narrow=True)
+        """Yields the table for `rich` to print, a narrower one if that fits better."""
+        wide, narrow = self._drawn(), self._drawn(narrow=True)
+        anything = options.update(max_width=_FILE_WIDTH)
+        fits = Measurement.get(console, anything, wide).maximum <= options.max_width
+        least = Measurement.get(console, anything, narrow).minimum
+        yield wide if fits or least > options.max_width else narrow
 
     def _drawn(self, narrow: bool = False) -> rich.table.Table:
         drawn = rich.table.Table(
@@ -50,9 +51,8 @@ class Table:
                 lines = [*"\n".join(cells).split("\n"), *column.split()]
                 column = "\n".join(textwrap.wrap(column, max(map(len, lines))))
             justify: Any = "left" if is_left else "right"
-            drawn.add_column(
-                Text(column), justify=justify, overflow="fold", no_wrap=not is_left
-            )
+            alone = narrow and not is_left
+            drawn.add_column(Text(column), justify=justify, no_wrap=alone)
         for number, row in enumerate(self.rows):
             if number in self.sections:
                 drawn.add_section()

@@ -34,7 +34,6 @@ _UNUSABLE = "unusable-"
 _TRACES = ("results.json", "learning_curve.png")
 # Undamaged checkpoints that stay, however few are to be kept.
 _KEPT_WHOLE = 2
-# Limit of the pointer to the best one, hundreds of times its usual size.
 
 
 class Checkpoints:

@@ -35,7 +35,6 @@ from leo_tf.errors import (
 )
 from leo_tf.files import AnyPath, make_directory, read_json, to_json, write_file
 
-# Thousands of times the size of a configuration.
 _LOCK = ".lock"
 # Hint of errors about other flags or other data.
 HINT = "Give the same {} to resume it, or another --workdir, or --allow_changes."

@@ -13,6 +13,7 @@ need NumPy only. The training code is never needed.
 Shapes: S support examples, M queries, N classes, D features, P numbers per class.
 """
 
+import io
 import os
 import pathlib
 import secrets
@@ -40,12 +41,15 @@ from leo_tf.serving.pictures import are_pictures, embedded
 
 # Limit of one request, 10 MB of JSON. More queries are sent in several requests.
 _NUMBERS_PER_REQUEST = 2**19
+_OF_MODEL = frozenset(["source", "timeout", "headers", "embedding"])
 _PARAMETERS = "source", "timeout", "headers", "unknown", "false_alarms", "embedding"
 # Outputs of an export that was fitted on validation episodes: the share of queries less
 # like any class, and for each class one minus the least coverage that includes it.
 _FITTED = "known", "plausible"
 _STEPS, _ROUNDING = 200, 1e-6
 _NAMES = "feature_names"  # saved only if `fit` saw names
+_ORIGIN = "model"  # `model` of the adapting model or -1, and whether of pictures
+_ATTEMPTS = 3
 _SAVED = ("classifier", "classes", "support", "support_labels", "support_health")
 
 
@@ -92,7 +96,8 @@ class Classifier:
     unknown: Any = None  # defaults for old pickles
     false_alarms = 0.05
     embedding: Source | None = None
-    _identity: Any = None  # the output `model` of the model that adapted
+    _identity: int | None = None  # the output `model` of the model that adapted
+    _of_pictures = False  # the model embedded the examples
 
     def __init__(
         self,
@@ -121,9 +126,10 @@ class Classifier:
             number of examples.
         """
         model, names = self._newest(), feature_names(features)
+        of_pictures = are_pictures(features)
         features = _rows(model, features)
         labels = checked_labels(labels, len(features))
-        return self._adapt(model, features, labels, names)
+        return self._adapt(model, features, labels, names, of_pictures)
 
     def partial_fit(
         self,
@@ -136,8 +142,9 @@ class Classifier:
         If `classes` are given, other labels are refused. A class is known once it has
         an example. Features and labels are as for `fit`.
         """
-        model = self._newest()
-        if not hasattr(self, "support_"):
+        model, is_first = self._newest(), not hasattr(self, "support_")
+        of_pictures = self._of_pictures or are_pictures(features)
+        if is_first:
             names, features = feature_names(features), _rows(model, features)
             labels = checked_labels(labels, len(features))
         else:
@@ -150,7 +157,7 @@ class Classifier:
             unknown = np.setdiff1d(labels, known).tolist()
             if unknown:
                 raise refused("labels", "only labels among `classes`", repr(unknown[0]))
-        return self._adapt(model, features, labels, names)
+        return self._adapt(model, features, labels, names, of_pictures, is_first)
 
     def remove_class(self, label: Any) -> "Classifier":
         """Forgets a class. At least two others must remain."""
@@ -160,8 +167,9 @@ class Classifier:
         if np.all(keep):
             expected = f"one of {', '.join(map(repr, self.classes_.tolist()))}"
             raise refused("label", expected, repr(label))
-        support, labels = self.support_[keep], self.support_labels_[keep]
-        return self._adapt(self._newest(), support, labels, self._names())
+        given = self.support_[keep], self.support_labels_[keep], self._names()
+        model = self._newest()
+        return self._adapt(model, *given, self._of_pictures, is_first=False)
 
     def predict(self, features: ArrayLike) -> np.ndarray:
         """Returns [M] labels of the rows of features [M, D], or `unknown`."""
@@ -222,6 +230,8 @@ class Classifier:
         diagnostics = np.array([self.support_loss_, self.support_accuracy_])
         fitted = self.classifier_, self.classes_, self.support_, self.support_labels_
         arrays: dict[str, Any] = dict(zip(_SAVED, (*fitted, diagnostics)))
+        origin = -1 if self._identity is None else self._identity
+        arrays[_ORIGIN] = np.array([origin, self._of_pictures], np.int64)
         if (names := self._names()) is not None:
             arrays[_NAMES] = names.astype(str)
         target = pathlib.Path(path)
@@ -249,16 +259,19 @@ class Classifier:
         Other arguments are those of the constructor.
         """
         self = cls(source, timeout, headers, **options)
+        content = io.BytesIO(pathlib.Path(path).read_bytes())
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as found:
+            with np.load(content, allow_pickle=False) as found:
                 arrays = [found[name] for name in _SAVED]
                 names = found[_NAMES].astype(object) if _NAMES in found else None
-        except (FileNotFoundError, IsADirectoryError, PermissionError):
-            raise
+                origin = found[_ORIGIN].tolist() if _ORIGIN in found else [-1, 0]
+            identity, of_pictures = map(int, origin)
         except Exception:  # damage may raise anything
             arrays, names = None, None
         if arrays is None or not fit_together(arrays, names):
             raise refused(str(path), "a file written by Classifier.save", "another")
+        self._identity = None if identity < 0 else identity
+        self._of_pictures = bool(of_pictures)
         return self._keep(*arrays, names)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -271,7 +284,8 @@ class Classifier:
             if name not in _PARAMETERS:
                 raise refused("params", f"one of {', '.join(_PARAMETERS)}", repr(name))
             setattr(self, name, value)
-        self.__dict__.pop("_model", None)
+        if not _OF_MODEL.isdisjoint(params):
+            self.__dict__.pop("_adapted", None)
         return self
 
     def __repr__(self) -> str:
@@ -288,7 +302,7 @@ class Classifier:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the loaded model, which `source` can restore."""
-        return {name: each for name, each in vars(self).items() if name != "_model"}
+        return {name: each for name, each in vars(self).items() if name != "_adapted"}
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "classes_")
@@ -313,20 +327,27 @@ class Classifier:
         features: np.ndarray,
         labels: np.ndarray,
         names: np.ndarray | None,
-        warn: bool = True,
+        of_pictures: bool,
+        is_first: bool = True,
     ) -> "Classifier":
+        """Adapts to examples: to those of a fitted classifier if not `is_first`."""
         classes, codes = np.unique(labels, return_inverse=True)
         if self.unknown is not None:
             with_unknown(classes, self.unknown)
         adapted = model("adapt", {"support": features, "labels": codes})
+        identity = _identity(adapted)
+        if of_pictures and not is_first and identity != self._identity:
+            received = "another, which embeds them otherwise: give them to `fit` again"
+            raise refused("source", "the model that embedded the pictures", received)
         beyond = model.beyond_test(codes) if isinstance(model, LocalModel) else ""
-        if beyond and warn:
+        if beyond:
             warnings.warn(beyond, stacklevel=3)
         diagnostics = adapted["support_loss"], adapted["support_accuracy"]
-        self._model, self._identity = model, adapted.get("model")
         made = adapted["classifier"].astype(np.float32)  # JSON may have whole numbers
-        fitted = made, classes, features, labels
-        return self._keep(*fitted, diagnostics, names)
+        self._keep(made, classes, features, labels, diagnostics, names)
+        self._identity, self._of_pictures = identity, of_pictures
+        self._adapted = model, made, identity  # at once, since other threads may ask
+        return self
 
     def _keep(self, *arrays: Any) -> "Classifier":
         """Stores arrays in the order of `_SAVED`, then names of features or None."""
@@ -352,44 +373,34 @@ class Classifier:
         """Returns the answers of the model that the classifier was adapted by.
 
         If `source` has another one by now, adapts to the examples again, by that.
+
+        Raises:
+          ConnectionError: if its answers are of several models, as while the replicas
+            of a server change one after the other.
         """
         self._check_fitted()
-        if not hasattr(self, "_model"):
+        for _ in range(_ATTEMPTS):
+            model, classifier, identity = self._current()
+            rows = self._checked(model, features)
+            found = _asked(model, classifier, identity, rows)
+            if found is not None:
+                return found
             self._adapt_again()
-        features = self._checked(self._model, features)
-        try:
-            found = self._asked(features)
-            is_same = np.array_equal(found["model"], self._identity)
-        except RequestError as error:
-            if not str(error).startswith("classifier: "):
-                raise
-            is_same = False
-        if not is_same:
-            self._adapt_again()
-            found = self._asked(features)
-        return found
+        expected, received = "answers of one model", "those of several"
+        raise ConnectionError(f"source: expected {expected}, received {received}.")
+
+    def _current(self) -> tuple[Model, np.ndarray, int | None]:
+        """Returns the model, the classifier, and the `model` that it belongs to."""
+        if "_adapted" not in vars(self):  # after `load`, in a pickle
+            if self._identity is None:
+                self._adapt_again()
+            else:
+                self._adapted = self._newest(), self.classifier_, self._identity
+        return self._adapted
 
     def _adapt_again(self) -> None:
         given = self.support_, self.support_labels_, self._names()
-        self._adapt(self._newest(), *given, warn=False)
-
-    def _asked(self, features: np.ndarray) -> dict[str, np.ndarray]:
-        size = max(1, _NUMBERS_PER_REQUEST // self.n_features_in_)
-        rows = np.zeros([0, len(self.classes_)], np.float32)
-        # For no queries, because an empty list in JSON has no columns.
-        none: dict[str, np.ndarray] = {"probabilities": rows, "logits": rows}
-        none["classes"] = np.zeros(0, np.int64)
-        answers = [{**none, "model": self._identity}]
-        for start in range(0, len(features), size):
-            queries = features[start : start + size]
-            request = {"classifier": self.classifier_, "queries": queries}
-            answers.append(self._model("predict", request))
-        several = answers[1:] or answers
-        names = [name for name in (*none, *_FITTED) if name in several[0]]
-        found: dict[str, Any] = {
-            n: np.concatenate([each[n] for each in several]) for n in names
-        }
-        return {**found, "model": several[-1].get("model")}
+        self._adapt(self._newest(), *given, self._of_pictures, is_first=False)
 
     def _fitted(self, answers: Mapping[str, np.ndarray], name: str) -> np.ndarray:
         """Returns an output that was fitted on validation episodes."""
@@ -413,3 +424,35 @@ def _rows(model: Model, values: ArrayLike, size: int | None = None) -> np.ndarra
     return checked_features(
         embedded(model, pictures) if are_pictures(values) else values, size
     )
+
+
+def _identity(answer: Mapping[str, Any]) -> int | None:
+    """Returns the output `model`; older exports have none."""
+    found = answer.get("model")
+    return None if found is None else int(found)
+
+
+def _asked(
+    model: Model, classifier: np.ndarray, identity: int | None, features: np.ndarray
+) -> dict[str, np.ndarray] | None:
+    """Returns the model's answers; None if another model answers than `identity`."""
+    size = max(1, _NUMBERS_PER_REQUEST // features.shape[1])
+    rows = np.zeros([0, len(classifier)], np.float32)
+    # For no queries, because an empty list in JSON has no columns.
+    none: dict[str, np.ndarray] = {"probabilities": rows, "logits": rows}
+    none["classes"] = np.zeros(0, np.int64)
+    answers = []
+    for start in range(0, len(features), size):
+        queries = features[start : start + size]
+        try:
+            found = model("predict", {"classifier": classifier, "queries": queries})
+        except RequestError as error:
+            if str(error).startswith("classifier: expected shape"):
+                return None
+            raise
+        if _identity(found) != identity:
+            return None
+        answers.append(found)
+    several = answers or [none]
+    names = [name for name in (*none, *_FITTED) if name in several[0]]
+    return {n: np.concatenate([each[n] for each in several]) for n in names}

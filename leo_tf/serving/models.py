@@ -46,10 +46,11 @@ def connect(
     if isinstance(source, str) and source in CLOSED_FORMS and not os.path.isdir(source):
         return ClosedForm(source)
     path = newest(source).resolve()
-    with contextlib.suppress(OSError):  # `LocalModel` says what is wrong
+    try:
         status = (path / "saved_model.pb").stat()
-        return _loaded(str(path), (status.st_ino, status.st_mtime_ns))
-    return LocalModel(path)
+    except OSError:
+        return LocalModel(path)  # says what is wrong
+    return _loaded(str(path), (status.st_ino, status.st_mtime_ns))
 
 
 def newest(source: Source) -> pathlib.Path:
@@ -61,7 +62,7 @@ def newest(source: Source) -> pathlib.Path:
     if not isinstance(source, (str, os.PathLike)):
         raise refused("source", "a path or a URL of a server", repr(source))
     path = pathlib.Path(source)
-    if (path / "saved_model.pb").is_file():
+    if any((path / name).is_file() for name in ("saved_model.pb", "model.tflite")):
         return path
     found = versions(path)
     if not found:

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from leo_tf.data_pipeline.glyphs.hog import CELLS, NUM_FEATURES, ORIENTATIONS, hog
+from leo_tf.data_pipeline.glyphs.hog import (
+    CELLS,
+    NUM_FEATURES,
+    ORIENTATIONS,
+    VERSION,
+    hog,
+)
 
 
 def naive_hog(image):
@@ -72,3 +78,13 @@ def test_contrast_hardly_matters():
     image[0, 8:24, 8:24] = 250
     faint, strong = hog(image // 2), hog(image)
     np.testing.assert_allclose(faint, strong, atol=0.05)
+
+
+def test_these_features_belong_to_this_version():
+    """Features that are kept under a version must be those that it computes."""
+    noise = np.random.default_rng(7).integers(0, 256, (1, 64, 64), dtype=np.uint8)
+    [found] = hog(noise)
+    known = [0.16177635, 0.10241525, 0.15341912, 71.54438999, 22863.67258330]
+    sums = found.sum(), found @ np.arange(NUM_FEATURES)
+    np.testing.assert_allclose([*found[[0, 100, 639]], *sums], known, rtol=1e-7)
+    assert VERSION.startswith("54be4368"), "new features need a new version"

@@ -231,9 +231,12 @@ def test_what_a_killed_export_left_is_not_in_the_next(tmp_path):
         left = tmp_path / f".unfinished-1-{number}"
         left.mkdir()
         (left / "model.tflite").write_text("old")
+    os.utime(left, (0, 0))  # the other may be of an export that runs
     with exporter.whole_directory(tmp_path / "1") as path:
         (path / "saved_model.pb").write_text("new")
     assert [each.name for each in (tmp_path / "1").iterdir()] == ["saved_model.pb"]
+    names = {"1", f".unfinished-1-{os.getpid()}"}
+    assert {each.name for each in tmp_path.iterdir()} == names
 
 
 def test_every_file_is_flushed_before_the_version_has_its_name(tmp_path, monkeypatch):

@@ -292,6 +292,8 @@ def test_there_are_no_draws_to_average_of_what_is_deterministic():
             ["outer_lr", "patience"],
         ),
         (["generator"], {"inner_lr_init": 3.0}, ["inner_lr_init"]),
+        (["leo"], {"deterministic": True, "random_prior": True}, []),
+        (["maml"], {"deterministic": True}, ["deterministic"]),
         (["their:Method"], {"num_latents": 7}, []),
     ],
 )

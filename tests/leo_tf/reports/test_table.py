@@ -93,3 +93,15 @@ def test_on_a_narrow_terminal_no_word_is_cut(monkeypatch, capsys):
     assert max(map(len, printed.splitlines())) <= 64 and "…" not in printed
     words = " ".join([*columns, *row, "100,000 (diverged)", "35.72"]).split()
     assert {*words} <= {*printed.split()}
+
+
+@pytest.mark.parametrize("width", ["30", "40", "50"])
+def test_where_nothing_fits_a_cut_is_marked(monkeypatch, capsys, width):
+    columns = "method", "validation", "accuracy", "best step", "steps", "ms to adapt"
+    row = "ridge", "92.52", "92.52 ± 0.12", "12,500", "9", "35.72"
+    monkeypatch.setenv("COLUMNS", width)
+    show([Table(columns, [row], ("method",))])
+    words = capsys.readouterr().out.split()
+    whole = {word for cell in (*columns, *row) for word in cell.split()}
+    cut = {word for word in words if word not in whole and "━" not in word}
+    assert cut and all(word.endswith("…") for word in cut)

@@ -277,6 +277,93 @@ def test_of_another_model_it_answers_by_the_examples_adapted_again(
         first.predict(np.zeros([1, 4]))
 
 
+def test_answers_of_several_models_are_never_mixed_and_an_endless_change_is_an_error(
+    monkeypatch,
+):
+    model = Model(1)
+    monkeypatch.setattr(classifier_module, "connect", lambda *unused: model)
+    monkeypatch.setattr(classifier_module, "_NUMBERS_PER_REQUEST", 6)
+    support, labels = np.eye(3, dtype=np.float32), ["a", "b", "c"]
+    fitted, asked = Classifier("http://a").fit(support, labels), []
+
+    class Replicas(Model):
+        """Answers a request as one of two models, in turn or as told."""
+
+        def __call__(self, signature, inputs):
+            self.identity = self.turns.pop(0) if self.turns else 3 - self.identity
+            asked.append(signature)
+            return super().__call__(signature, inputs)
+
+    model = Replicas(1)
+    fitted.set_params(timeout=9.0)
+    # The first part is of model 2; then all of 1, which adapted.
+    model.turns = [2, 1, 1, 1]
+    assert fitted.predict(support).tolist() == labels
+    assert asked == ["predict", "adapt", "predict", "predict"]
+    model.turns = []
+    with pytest.raises(
+        ConnectionError, match="answers of one model, received those of"
+    ):
+        fitted.predict(support)
+
+
+def test_threads_that_share_a_classifier_get_right_answers_while_a_server_changes(
+    monkeypatch,
+):
+    model, support = Model(1), np.eye(3, dtype=np.float32)
+    monkeypatch.setattr(classifier_module, "connect", lambda *unused: model)
+    fitted = Classifier("http://a").fit(support, ["a", "b", "c"])
+    call = Model.__call__
+
+    def changing(self, signature, inputs):
+        if signature == "predict":
+            # Between question and answer the server changes, and another thread adapts.
+            monkeypatch.setattr(Model, "__call__", call)
+            model.identity = 2
+            fitted._adapt_again()
+        return call(self, signature, inputs)
+
+    monkeypatch.setattr(Model, "__call__", changing)
+    assert fitted.predict(support).tolist() == ["a", "b", "c"]
+
+
+def test_of_the_same_model_nothing_is_adapted_again(monkeypatch, tmp_path):
+    model, support = Model(1), np.eye(3, dtype=np.float32)
+    monkeypatch.setattr(classifier_module, "connect", lambda *unused: model)
+    fitted = Classifier("http://a").fit(support, ["a", "b", "c"])
+    fitted.save(tmp_path / "c.npz")
+    others = (
+        Classifier.load(tmp_path / "c.npz", "b"),
+        pickle.loads(pickle.dumps(fitted)),
+    )
+    fitted.set_params(false_alarms=0.1)
+    monkeypatch.setattr(Classifier, "_adapt", lambda *unused: pytest.fail("adapted"))
+    for each in (fitted, *others):
+        assert each.predict(support).tolist() == ["a", "b", "c"]
+
+
+def test_pictures_of_another_model_must_be_given_again(monkeypatch, tmp_path):
+    model = Model(1)
+    monkeypatch.setattr(classifier_module, "connect", lambda *unused: model)
+    monkeypatch.setattr(
+        classifier_module,
+        "embedded",
+        lambda model, values: np.eye(3, dtype=np.float32)[[int(v) for v in values]],
+    )
+    pictures = [b"0", b"1", b"2"]
+    fitted = Classifier("http://a").fit(pictures, ["a", "b", "c"])
+    assert fitted.predict(pictures).tolist() == ["a", "b", "c"]
+    fitted.save(tmp_path / "c.npz")
+    model.identity = 2
+    for each in (fitted, Classifier.load(tmp_path / "c.npz", "http://a")):
+        for call in (each.predict, lambda x, each=each: each.partial_fit(x, ["a"] * 3)):
+            with pytest.raises(
+                ValueError, match="source: expected the model that embed"
+            ):
+                call(pictures)
+    assert fitted.fit(pictures, ["a", "b", "c"]).predict(pictures).tolist()[2] == "c"
+
+
 def test_models_that_do_not_say_which_they_are_answer_as_before(monkeypatch):
     model = Model(None)
     monkeypatch.setattr(classifier_module, "connect", lambda *unused: model)

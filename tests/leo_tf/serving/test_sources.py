@@ -40,13 +40,13 @@ def test_many_queries_go_in_several_requests(source, monkeypatch):
     classifier = Classifier(source).fit(support, labels)
     at_once = classifier.predict_proba(support)
     monkeypatch.setattr(serving, "_NUMBERS_PER_REQUEST", 5 * support.shape[1])
-    model, sizes = classifier._model, []
+    (model, *rest), sizes = classifier._adapted, []
 
     def counted(signature, inputs):
         sizes.append(len(inputs["queries"]))
         return model(signature, inputs)
 
-    classifier._model = counted
+    classifier._adapted = counted, *rest
     np.testing.assert_allclose(classifier.predict_proba(support), at_once, atol=1e-6)
     assert sizes == [5, 5, 2]
     assert classifier.predict(support[:0]).shape == (0,)
@@ -213,5 +213,6 @@ def test_a_real_export_answers_alike_by_path_and_by_url(trained_export):
 def test_an_export_of_tensorflow_lite_is_named_as_one(tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "model.tflite").write_bytes(b"TFL3")
-    with pytest.raises(ValueError, match="SavedModel, received one of TensorFlow"):
-        serving.Classifier(tmp_path).fit([[1.0], [2.0]], [0, 1])
+    for source in (tmp_path, tmp_path / "1"):
+        with pytest.raises(ValueError, match="SavedModel, received one of TensorFlow"):
+            Classifier(source).fit([[1.0], [2.0]], [0, 1])
