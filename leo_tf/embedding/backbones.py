@@ -179,8 +179,10 @@ def _saved(path: str, side: int | None) -> Backbone:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # damage may raise anything
         raise InputError(path, "a Keras model (.keras)", _brief(error)) from error
-    # A Sequential without an input has no shapes; several inputs have a list of them.
-    shape, out = (getattr(model, f"{end}_shape", None) for end in ("input", "output"))
+    try:  # several inputs or outputs have a list of shapes
+        shape, out = model.input_shape, model.output_shape
+    except (AttributeError, ValueError):  # of a Sequential without an input
+        shape = out = None
     side = _side_of(path, shape, side)
     if not isinstance(out, tuple) or len(out) != 2:
         hint = "End it with a layer such as GlobalAveragePooling2D."
