@@ -11,6 +11,7 @@ which are ours.
 """
 
 import contextlib
+import io
 import os
 import pathlib
 import re
@@ -264,7 +265,9 @@ class _Follow(keras.callbacks.Callback):
         path = self._directory / f"state.{epoch + 1}.npz"
         # Not Keras's HDF5, which on a full disk ends the process.
         values = {str(i): v.numpy() for i, v in enumerate(_variables(self.model))}
-        write_file(path, lambda file: np.savez(file, **values))
+        content = io.BytesIO()  # Python 3.10 complains of a zip on a full disk at exit
+        np.savez(content, **values)
+        write_file(path, content.getbuffer())
         remove_states(self._directory, but=path)
 
 
