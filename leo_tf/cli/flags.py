@@ -122,6 +122,8 @@ def parse(argv: Sequence[str]) -> RunOptions:
         print(f"leo-tf {leo_tf.__version__}", flush=True)
         sys.exit(0)
     try:
+        if not {"--flagfile=", "-flagfile="}.isdisjoint(arguments):
+            raise ValueError("no name")  # absl would ignore it
         read = flag_values.read_flags_from_files(arguments[1:])
     except (absl_flags.Error, OSError, ValueError) as error:
         expected = "a file of flags"

@@ -36,13 +36,7 @@ from leo_tf.export.model_card import model_card
 from leo_tf.export.pictures import Encoder, encoder_of
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable, names_for, nearest_of, shape_of
-from leo_tf.files import (
-    AnyPath,
-    flush_to_disk,
-    make_directory,
-    read_json,
-    to_json,
-)
+from leo_tf.files import AnyPath, flush_to_disk, make_directory, read_json, to_json
 from leo_tf.methods.ensemble import Ensemble
 from leo_tf.model.learner import AnyLearner, Learner, uneven_adapt
 from leo_tf.runs.manifest import Checkpoint

@@ -84,7 +84,8 @@ def test_flags_are_read_from_a_file_and_a_bad_file_is_refused(tmp_path, refusal)
     bad.write_bytes(b"\xff\xfe--way")
     for path in (bad, tmp_path / "none", tmp_path, "a\0b"):
         assert refusal(f"--flagfile={path}").where == "--flagfile"
-    assert refusal("--flagfile").where == "--flagfile"
+    for nothing in ("--flagfile", "--flagfile=", "-flagfile="):
+        assert refusal(nothing).where == "--flagfile"
 
 
 def test_a_url_is_no_path_and_the_cure_is_named(refusal):
