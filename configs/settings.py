@@ -470,7 +470,8 @@ class RunConfig(Settings):
     log_every: int = setting(100, "Steps between scalars in TensorBoard.", _COUNT)
     non_finite_limit: int = setting(
         200,
-        "End the run once non-finite steps outnumber finite ones by more than this.",
+        "End the run once a counter exceeds this: each non-finite step adds 1, each "
+        "finite step takes 1 away, never below 0.",
         _COUNT_OR_ZERO,
     )
     keep_checkpoints: int = setting(

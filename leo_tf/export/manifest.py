@@ -70,6 +70,7 @@ def manifest(
             "source": data.data_path or "embedded",
             "train_on_val": data.train_on_val,
             "digests": best.entry("data", dict),
+            "classes": best.manifest.get("classes", {}),  # older runs lack it
         },
         "step": best.step,
         "test_accuracy": _test_accuracy(workdir, config, best),
@@ -105,10 +106,8 @@ def _test_accuracy(
         tested = Config.from_dict(results["config"], source=str(path))
         if _trained(tested) != _trained(config):
             return None
-        accuracy = results["accuracy"][config.methods.method]
-        found = {name: accuracy[name] for name in ("mean", "half_width_95")}
-        found |= {name: results[name] for name in _OF_TEST}
-        return found | {"test_samples": tested.run.test_samples}
+        found = results["accuracy"][config.methods.method]
+        return _tested(results, found, found, tested.run.test_samples)
     except FileNotFoundError:
         return _compared(workdir, config, best)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -131,13 +130,21 @@ def _compared(
         tested = Config.from_dict(results["config"], str(path)).replace(**own)
         if _others(with_transform(tested), config, row["chosen_on_validation"]):
             return None
-        found = {name: row["accuracy"][name] for name in ("mean", "half_width_95")}
-        found |= {name: results[name] for name in _OF_TEST}
         samples = tested.run.test_samples if draws(config) else 0
-        return found | {"test_samples": samples}
+        return _tested(results, row["accuracy"], row, samples)
     # Not tested: training is running, or was stopped. Or it is of another program.
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _tested(
+    results: dict, accuracy: dict, calibration: dict, test_samples: int
+) -> dict[str, Any]:
+    """Returns accuracy and calibration of a method, and how it was tested."""
+    found = {name: accuracy[name] for name in ("mean", "half_width_95")}
+    found |= {n: calibration[n] for n in ("ece", "ece_scaled") if n in calibration}
+    found |= {name: results[name] for name in _OF_TEST}
+    return found | {"test_samples": test_samples}
 
 
 def _others(tested: Config, config: Config, chosen: Mapping[str, Any]) -> list[str]:

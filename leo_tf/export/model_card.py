@@ -18,7 +18,7 @@ tags: [few-shot-learning, meta-learning, tensorflow]
 
 A few-shot classifier of feature vectors of {size} numbers. It gets labelled examples
 of new classes, and classifies queries. Made by leo-tf {version} with the method
-`{method}`, from step {step}, which had the best validation accuracy.
+`{method}`, {step}.
 
 ## Use
 
@@ -78,16 +78,23 @@ def model_card(metadata: dict[str, Any]) -> str:
         size=metadata["embedding_size"],
         version=metadata["versions"]["leo-tf"],
         method=method,
-        step=metadata["step"],
+        step=_step(metadata),
         how=_how(metadata),
         data=_data(metadata, name),
         accuracy=_accuracy(tested),
-        confidence=_confidence(fitted),
+        confidence=_confidence(fitted, tested or {}),
         use=_use(metadata),
         max_classes=metadata["max_classes"],
         max_support=metadata["max_support"],
         unknown=unknown,
     )
+
+
+def _step(metadata: dict[str, Any]) -> str:
+    if not (step := metadata["step"]):
+        return "without training"
+    how = ", the best on validation episodes"
+    return f"from step {step}{'' if metadata['trained_on']['train_on_val'] else how}"
 
 
 def _how(metadata: dict[str, Any]) -> str:
@@ -120,10 +127,16 @@ def _data(metadata: dict[str, Any], name: str) -> str:
     trained, made = metadata["trained_on"], metadata["embedding"]
     splits = "training and validation" if trained["train_on_val"] else "training"
     lines = [f"Trained on the {splits} classes of `{name}`."]
+    if not metadata["step"]:
+        lines = [f"Made from `{name}`, without training."]
     if made:
         how = made if isinstance(made, str) else json.dumps(made)
         lines.append(f"Features: `{one_line(how)}`.")
-    digests = [f"- SHA-256 of {s}: `{d}`" for s, d in trained["digests"].items()]
+    counts = {s: f"{n} classes, " for s, n in trained.get("classes", {}).items()}
+    digests = [
+        f"- {split}: {counts.get(split, '')}SHA-256 `{digest}`"
+        for split, digest in trained["digests"].items()
+    ]
     return "\n".join([*lines, *([""] if digests else []), *digests])
 
 
@@ -142,9 +155,15 @@ def _accuracy(tested: dict[str, Any] | None) -> str:
     )
 
 
-def _confidence(fitted: dict[str, Any] | None) -> str:
+def _confidence(fitted: dict[str, Any] | None, tested: dict[str, Any]) -> str:
+    error = ""
+    if "ece" in tested:
+        error = f" On test episodes its calibration error is {100 * tested['ece']:.1f} %"
+        if "ece_scaled" in tested:
+            error += f" without it, {100 * tested['ece_scaled']:.1f} % with it"
+        error += " (ECE)."
     if not fitted:
-        return _NOT_CALIBRATED
+        return _NOT_CALIBRATED + error
     task = f"{fitted['way']}-way {fitted['shot']}-shot"
     text = (
         f"Logits are divided by a temperature of {fitted['temperature']:.3g}, fitted "
@@ -152,8 +171,8 @@ def _confidence(fitted: dict[str, Any] | None) -> str:
     )
     if fitted["auroc"]:
         best = 100 * fitted["auroc"][fitted["score"]]
-        text += f" Unknown classes are recognised there with an AUROC of {best:.1f} %."
-    return text
+        text += f" Unknown classes are detected there with an AUROC of {best:.1f} %."
+    return text + error
 
 
 def _use(metadata: dict[str, Any]) -> str:

@@ -154,6 +154,7 @@ class Run:
         self.metadata = {
             "config": self.config.to_dict(),
             "data": {name: split.digest for name, split in splits.items()},
+            "classes": {name: len(each.class_names) for name, each in splits.items()},
             "embedding_size": next(iter(splits.values())).embedding_size,
             "jit": self.jit,
             "device": device(),

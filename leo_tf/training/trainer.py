@@ -272,8 +272,8 @@ class Trainer:
             self.shown.show(state)
             raise DivergedError(
                 f"step {state.step}",
-                f"at most {limit} more non-finite than finite steps",
-                f"{state.non_finite_surplus} more ({state.non_finite} in all)",
+                f"a surplus of at most {limit} recent non-finite steps",
+                f"{state.non_finite_surplus} ({state.non_finite} non-finite in all)",
                 state.advice(self.config),
             )
 

@@ -30,11 +30,14 @@ METADATA = {
         "source": "/home/me/birds",
         "train_on_val": False,
         "digests": {"train": "abc", "test": "def"},
+        "classes": {"train": 64, "test": 20},
     },
     "step": 300,
     "test_accuracy": {
         "mean": 0.91662,
         "half_width_95": 0.0029,
+        "ece": 0.17,
+        "ece_scaled": 0.0086,
         "episodes": 2000,
         "test": {"way": 5, "shot": 1, "num_query": 19},
         "test_samples": 0,
@@ -61,7 +64,9 @@ def test_the_card_tells_data_accuracy_confidence_and_limits(metadata):
         "# leo on birds",
         "feature vectors of 7 numbers",
         "training classes of `birds`",
-        "\n- SHA-256 of test: `def`",
+        "from step 300, the best on validation episodes",
+        "\n- train: 64 classes, SHA-256 `abc`",
+        "calibration error is 17.0 % without it, 0.9 % with it",
         "91.66 ± 0.29 % in 5-way 1-shot episodes",
         "95 % interval over 2000\nepisodes",
         "temperature of 0.812",
@@ -94,6 +99,16 @@ def test_what_is_unknown_is_said_to_be(metadata):
     card = model_card(metadata)
     assert "not tested" in card and "not calibrated" in card
     assert "model-index" not in card and "unknown=" not in card and "None" not in card
+
+
+def test_the_card_claims_no_choice_and_no_training_that_was_not(metadata):
+    metadata["trained_on"] |= {"train_on_val": True, "classes": {}}
+    last = " ".join(model_card(metadata).split())
+    assert "`leo`, from step 300." in last, "the newest, not the best on validation"
+    assert "training and validation classes" in last and "- train: SHA-256" in last
+    untrained = model_card(metadata | {"method": "ridge", "step": 0})
+    assert "`ridge`, without training." in untrained
+    assert "best on validation" not in untrained and "Trained on" not in untrained
 
 
 def test_the_card_advises_only_what_works_with_the_export(metadata):

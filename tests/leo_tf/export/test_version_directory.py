@@ -78,12 +78,13 @@ def test_the_manifest_says_what_the_model_is_takes_and_scored(out, trained):
     }
     assert expected.items() <= metadata.items()
     assert metadata["test_accuracy"]["mean"] == results["accuracy"]["leo"]["mean"]
-    interval = results["accuracy"]["leo"]["half_width_95"]
-    assert metadata["test_accuracy"]["half_width_95"] == interval
+    for name in ("half_width_95", "ece", "ece_scaled"):
+        assert metadata["test_accuracy"][name] == results["accuracy"]["leo"][name]
     assert metadata["test_accuracy"]["test"]["way"] == 3
     assert metadata["test_accuracy"]["test_samples"] == 0
     assert metadata["trained_on"]["dataset_name"] == "tiny"
     assert metadata["trained_on"]["digests"] == results["data"]
+    assert metadata["trained_on"]["classes"] == {"train": 8, "val": 6, "test": 7}
     assert metadata["versions"]["tensorflow"] == tf.__version__
     assert metadata["versions"]["leo-tf"] == leo_tf.__version__
     assert metadata["created"].endswith("+00:00")
