@@ -46,7 +46,7 @@ test-oldest:  ## tests, site and a cluster job with the oldest packages that set
 	PIP_CONSTRAINT=$(CURDIR)/tests/oldest.txt $(MAKE) test test-long docs .venv-oldest/installed-cluster VENV=.venv-oldest PYTHON=python3.10
 	TF_CPP_MIN_LOG_LEVEL=2 .venv-oldest/bin/python -m pytest -m slow tests/leo_tf/experiments/runner -k cluster
 
-bench: install-test  ## every benchmark of speed, one after the other: half an hour on two cores
+bench: install-test  ## six benchmarks of speed, one after the other: half an hour on two cores
 	$(VENV)/bin/python benchmarks/meta_step.py
 	$(VENV)/bin/python benchmarks/episode_supply.py
 	$(VENV)/bin/python benchmarks/evaluation_speed.py
@@ -54,8 +54,8 @@ bench: install-test  ## every benchmark of speed, one after the other: half an h
 	$(VENV)/bin/python benchmarks/growth.py
 	$(VENV)/bin/python benchmarks/peers_speed.py
 
-lint: install-test  ## ruff: style and form
-	$(PIP) ruff
+lint: $(VENV)/bin/python  ## ruff: style and form
+	$(PIP) ruff==0.17.6
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 

@@ -25,8 +25,8 @@ RECIPES = [
 # Optuna draws the trials of --mode=search, and scipy those of --sampler=qmc.
 SEARCH = ["optuna>=4.0", "scipy>=1.12"]
 # psutil sees what worker processes have open.
-# scikit-learn is what the baselines are compared with, and by whose checks the client
-# goes, with data of pandas; xdist runs tests side by side;
+# Baselines are compared with scikit-learn's, and the client passes its checks, also
+# with data of pandas; xdist runs tests side by side;
 # nbclient runs the notebook; a test builds the wheel, with nothing from the network.
 TEST = [
     *("pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6.100", "mypy>=1.10"),
@@ -38,8 +38,14 @@ TEST = [
 setuptools.setup(
     name="leo-tf",
     version=VERSION,
-    description="Meta-Learning with Latent Embedding Optimization in TensorFlow 2",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    description="Few-shot classification by LEO (Meta-Learning with Latent Embedding "
+    "Optimization), in TensorFlow 2",
+    # Links to files of the checkout lead nowhere from the package index.
+    long_description=re.sub(
+        r"!?\[([^]]*)\]\((?!http)[^)]*\)",
+        r"\1",
+        (HERE / "README.md").read_text(encoding="utf-8"),
+    ),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     keywords="few-shot learning, meta-learning, LEO, TensorFlow, Keras",
@@ -91,7 +97,7 @@ setuptools.setup(
         "recipes": RECIPES,  # for the recipes of docs/pictures.md
         "test": TEST,
         "docs": DOCS,
-        "dev": [*TEST, *DOCS, "ruff", "schemathesis", "build", "pre-commit"],
+        "dev": [*TEST, *DOCS, "ruff==0.17.6", "schemathesis", "build", "pre-commit"],
         # What benchmarks/peers_speed.py compares with.
         "peers": ["jax>=0.6", "optax>=0.2.3", "torch>=2.4"],
     },

@@ -41,6 +41,20 @@ def test_oldest_versions_are_the_lower_bounds_of_setup_py(package):
         assert re.fullmatch(rf"{re.escape(bounds[name])}(\.0)*", version), name
 
 
+def test_the_description_has_no_link_that_leads_nowhere_from_the_index(package):
+    text = package["long_description"]
+    assert re.findall(r"\]\((?!https?:)[^)]*\)", text) == []
+    assert "https://arxiv.org/abs/1807.05960" in text and "docs/results.md" in text
+
+
+def test_the_linter_has_one_version_wherever_it_is_named(package):
+    files = (ROOT / "Makefile", ROOT / ".pre-commit-config.yaml")
+    named = [*package["extras_require"]["dev"], *(f.read_text() for f in files)]
+    pattern = r"ruff==([\d.]+)|ruff-pre-commit\s+rev: v([\d.]+)"
+    found = [a or b for text in named for a, b in re.findall(pattern, text)]
+    assert len(found) == 3 and len(set(found)) == 1, found
+
+
 def test_the_citation_has_the_version_of_the_package(package):
     citation = (ROOT / "CITATION.cff").read_text()
     assert f"version: {leo_tf.__version__}\n" in citation

@@ -96,7 +96,7 @@ class Recorder:
 
 
 @pytest.mark.usefixtures("quick_job")
-def test_the_first_python_trains_exports_and_classifies_drawings(
+def test_the_first_python_trains_exports_and_classifies_also_drawings(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -107,8 +107,13 @@ def test_the_first_python_trains_exports_and_classifies_drawings(
         drawing.save(f"{name}.png")
     few = "num_steps=4, num_val_episodes=9, num_test_episodes=9, jit='off'"
     few += ", inner_unroll_length=1, finetuning_unroll_length=1"
-    exec(SNIPPETS[0].replace("num_steps=1000", few), {})
-    assert capsys.readouterr().out.splitlines()[-1] == "['a']"
+    names = {}
+    exec(SNIPPETS[0].replace("num_steps=1000", few), names)
+    answers = capsys.readouterr().out.splitlines()[-1]
+    answered = re.findall(r"'(\w+)'", answers)
+    assert len(answered) == 3 and set(answered) <= {"ban", "gan", "don"}
+    classifier = names["classifier"].fit(["a1.png", "b1.png"], ["a", "b"])
+    assert classifier.predict(["a2.png"]).tolist() == ["a"]
 
 
 @pytest.mark.usefixtures("quick_job")

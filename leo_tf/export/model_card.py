@@ -158,9 +158,9 @@ def _accuracy(tested: dict[str, Any] | None) -> str:
 def _confidence(fitted: dict[str, Any] | None, tested: dict[str, Any]) -> str:
     error = ""
     if "ece" in tested:
-        error = f" On test episodes its calibration error is {100 * tested['ece']:.1f} %"
+        error = f" Its calibration error on test episodes is {_percent(tested['ece'])}"
         if "ece_scaled" in tested:
-            error += f" without it, {100 * tested['ece_scaled']:.1f} % with it"
+            error += f" without it, {_percent(tested['ece_scaled'])} with it"
         error += " (ECE)."
     if not fitted:
         return _NOT_CALIBRATED + error
@@ -170,9 +170,13 @@ def _confidence(fitted: dict[str, Any] | None, tested: dict[str, Any]) -> str:
         f"on {fitted['episodes']} {task} episodes of validation classes."
     )
     if fitted["auroc"]:
-        best = 100 * fitted["auroc"][fitted["score"]]
-        text += f" Unknown classes are detected there with an AUROC of {best:.1f} %."
+        best = _percent(fitted["auroc"][fitted["score"]])
+        text += f" Unknown classes are detected there with an AUROC of {best}."
     return text + error
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _use(metadata: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ import csv
 import errno
 import os
 import pathlib
+import re
 import runpy
 import shutil
 import signal
@@ -379,7 +380,10 @@ def test_from_the_shell_quiet_is_silent_and_an_ended_run_saved_what_another_come
     process = program(*endless, f"--workdir={ended}", cwd=tmp_path)
     wait_for(ended / "checkpoints" / "step-00000010", process)
     process.send_signal(end)
-    assert process.communicate() == ("", "") and process.returncode == status
+    out, errors = process.communicate()
+    if tf.__version__ < "2.19":  # prints notes of XLA, whatever it is told
+        errors = re.sub(r"(?m)^(WARNING: All log messages|I0000 ).*\n", "", errors)
+    assert (out, errors, process.returncode) == ("", "", status)
     step = newest_step(ended)
     if end is signal.SIGTERM:
         assert events_reach(ended) >= step - 1, "a stop loses no event"
