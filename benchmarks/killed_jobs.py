@@ -86,7 +86,7 @@ def has_ended(process: subprocess.Popen, seconds: float) -> bool:
 
 
 class Disturbed:
-    """A job that is killed again and again, and goes on until it is done."""
+    """A job that is killed again and again, and resumes until it is done."""
 
     def __init__(self, workdir, flags, rng, cluster=None):
         self.workdir, self.flags, self.rng, self.cluster = workdir, flags, rng, cluster

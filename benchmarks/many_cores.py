@@ -36,8 +36,8 @@ class Shape(NamedTuple):
     test: float  # seconds of the test of one run, on one core
 
 
-# One core: 10.4 ms a step and 1.0 CPU-ms an episode of 599 queries per class at 1 shot;
-# 41 ms and 2.0 at 5 shots.
+# One core: 10.4 ms per step and 1.0 CPU-ms per episode of 599 queries per class at 1
+# shot; 41 ms and 2.0 at 5 shots.
 SHAPES = (
     Shape("glyphs 1-shot", 4_000, 0.0104, 500, 0.15, 0.5),
     Shape("mini 1-shot", 100_000, 0.0104, 1_000, 2.0, 10.0),
@@ -85,7 +85,7 @@ def search(shape: Shape, cores: int, methods: int = 1, rungs: int = _RUNGS) -> f
 
 
 def clock(seconds: float) -> str:
-    """A time as one would say it."""
+    """Returns a duration in words."""
     if seconds >= 5400:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 60:.1f} min"

@@ -4,7 +4,7 @@
 
 5-way, 15 queries, 640 dimensions, 64 latents, 12 tasks, the published settings. Every
 figure is the median over rounds, in which all measurements take turns, with the
-smallest and the largest. CPU-ms is the CPU time of the process a step.
+smallest and the largest. CPU-ms is the CPU time of the process per step.
 
 - "step, data": many steps in one call, episodes from the pipeline, as training runs.
 - "step, bare": the same on one episode that never changes.

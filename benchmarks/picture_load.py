@@ -1,11 +1,11 @@
-"""Clients at once send pictures to `--mode=serve`: is every answer there, and right?
+"""Sends pictures from several clients at once and checks the answers.
 
     python run_leo.py --mode=export --workdir=runs/mine --export_dir=exported
     python benchmarks/picture_load.py --export_dir=exported
 
-As `serving_load.py`, of pictures: PNG and JPEG files of several sizes, one or a few a
-request, every tenth request with one that is none. Features must be those of the
-model in this process.
+Starts `--mode=serve` as `serving_load.py` does. Requests have one or two PNG or JPEG
+files of several sizes; every tenth request has a damaged picture or another file.
+Features must be those of the model in this process.
 """
 
 import argparse

@@ -67,7 +67,7 @@ def measured(data, config, methods, file: pathlib.Path) -> dict:
 
 
 def table_of(name: str, found: dict[int, dict], methods: list[str]) -> str:
-    """A table in Markdown: a row a method, a column a number of classes."""
+    """A table in Markdown: a row per method, a column per number of classes."""
     lines = [f"| {name}, training classes | {' | '.join(map(str, found))} |"]
     lines.append(f"|---|{'---:|' * len(found)}")
     *others, last = methods

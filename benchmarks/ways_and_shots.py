@@ -5,7 +5,7 @@
 LEO is trained at several ways and on mixed episodes, closed forms stand beside, and all
 answer the same test episodes of every way and shot that the split has classes and rows
 for. What is trained is a run directory below --workdir, and every cell that is measured
-is kept in cells.json there: the same command goes on where it was stopped. It writes
+is kept in cells.json there: the same command resumes where it stopped. It writes
 table.md and plot.png there.
 """
 
@@ -49,7 +49,7 @@ METHODS = {
     "centroid, lda": {"method": "centroid", "feature_transform": "lda"},
     "centroid, soft": {"method": "centroid", "feature_transform": "soft"},
 }
-# Lightly tuned, as of the embedded set; what is chosen is chosen at 10-way 5-shot.
+# Lightly tuned, as for the embedded set; what is chosen is chosen at 10-way 5-shot.
 _COMMON = {
     **{"outer_lr": 1e-3, "dropout_rate": 0.3, "kl_weight": 1e-3, "num_query": 5},
     **{"test_way": 10, "test_shot": 5, "test_num_query": 5, "num_test_episodes": 1},

@@ -1,7 +1,7 @@
 """The groups of settings: each setting with its default, help and rule.
 
-Defaults are those of the original release (`config.py`, `runner.py`), so that its
-commands mean here what they meant there. Symbols are those of the paper,
+Settings that the original release has (`config.py`, `runner.py`) keep its defaults, so
+that its commands mean here what they meant there. Symbols are those of the paper,
 arXiv:1807.05960. The flags of the command line are derived from this file.
 """
 
@@ -199,12 +199,12 @@ class EpisodeConfig(Settings):
     )
     shot: int | str = setting(
         1,
-        "Support examples of a class. A range is drawn from as for --way.",
+        "Support examples per class. For ranges, see --way.",
         _EXAMPLES_DRAWN,
         "K",
     )
-    num_query: int = setting(15, "Query examples of a class while training.", _EXAMPLES)
-    meta_batch_size: int = setting(12, "Episodes of one training step.", _EXAMPLES)
+    num_query: int = setting(15, "Query examples per class in training.", _EXAMPLES)
+    meta_batch_size: int = setting(12, "Episodes per training step.", _EXAMPLES)
     test_way: int | None = setting(
         None,
         "Classes of a validation or test episode. Defaults to --way, or to the "
@@ -213,13 +213,13 @@ class EpisodeConfig(Settings):
     )
     test_shot: int | None = setting(
         None,
-        "Support examples of a class in a validation or test episode. Defaults to "
+        "Support examples per class in a validation or test episode. Defaults to "
         "--shot, or to the geometric mean of its range.",
         rules.integer(1, _MOST_EXAMPLES, optional=True),
     )
     test_num_query: int | None = setting(
         None,
-        "Query examples of a class in a validation or test episode. By default all "
+        "Query examples per class in a validation or test episode. By default all "
         "that the smallest class has left, at most 600 including the support.",
         rules.integer(1, _MOST_EXAMPLES, optional=True),
     )
@@ -238,7 +238,7 @@ class EpisodeConfig(Settings):
 
     @property
     def evaluation_shot(self) -> int:
-        """Number K of examples of a class in a validation or test episode."""
+        """Number K of examples per class in a validation or test episode."""
         return _middle(self.shot) if self.test_shot is None else self.test_shot
 
     @property

@@ -213,7 +213,7 @@ def _without_small_classes(
         unbalanced = shape.num_query if shape.query_dirichlet else 1
         least = shape.evaluation_shot + (shape.test_num_query or unbalanced)
     sizes, kept = table.class_sizes, table.class_sizes >= least
-    if kept.all() or not kept.any():  # if none is left, the sampler's error has sizes
+    if kept.all() or not kept.any():  # if none is kept, the sampler says the sizes
         return table
     small = [f"{quoted(table.class_names[c])} ({sizes[c]})" for c in np.where(~kept)[0]]
     few = f"{len(small)} of {len(sizes)} classes with fewer than {least} rows"

@@ -140,7 +140,10 @@ class EmbeddingTable:
 
     @staticmethod
     def scales(block: np.ndarray) -> np.ndarray:
-        """Returns [n, 2] of rows [n, D]: dividing a row by both gives `unit` of it."""
+        """Returns the two divisors of each row [n, D]: [n, 2].
+
+        A row divided by both has length 1, as from `unit`.
+        """
         largest = np.abs(block).max(axis=1, keepdims=True)
         length = np.linalg.norm(block / largest, axis=1, keepdims=True)
         return np.concatenate([largest, length], axis=1)
@@ -173,7 +176,7 @@ class EmbeddingTable:
         return array
 
     def check_rows(self, block: np.ndarray, first: int) -> None:
-        """Refuses rows that are not finite, or zero; `first` is the row of the first.
+        """Refuses rows that are non-finite or zero; `first` is the number of the first.
 
         Raises:
           InputError: naming some of them.
@@ -182,9 +185,7 @@ class EmbeddingTable:
         with np.errstate(over="ignore", invalid="ignore"):
             finite = np.isfinite(block.sum(dtype=np.float64))
         bad = () if finite else ~np.isfinite(block).all(axis=1)
-        self._refuse_rows(
-            bad, first, "finite numbers", "not finite, with NaN or infinity"
-        )
+        self._refuse_rows(bad, first, "finite numbers", "non-finite (NaN or infinity)")
         zeros = ~block.any(axis=1)
         self._refuse_rows(zeros, first, "no row of zeros", "all zeros")
 

@@ -56,7 +56,7 @@ def _named(layout: str, split: str, data: DataConfig) -> str:
 def check_exists(path: str) -> None:
     """Raises an InputError if nothing exists at a path."""
     if not os.path.exists(path):
-        raise InputError(path, "a directory of features or an .npz file", "none")
+        raise InputError(path, "a directory or file of features", "nothing there")
 
 
 def find_files(
@@ -78,7 +78,7 @@ def find_files(
             # Half a data set is a mistake, so no other layout is tried.
             hint = HOLD_OUT_HINT if missing == [files.get("val")] else ""
             expected = "a file, as for the other splits"
-            raise InputError(missing[0], expected, "none", hint)
+            raise InputError(missing[0], expected, "nothing there", hint)
         if not missing:
             return files, not ("{split}" in layout or "{long}" in layout)
     tried = ", ".join(_named(layout, "SPLIT", data) for layout in _LAYOUTS)

@@ -20,9 +20,9 @@ SPLITS = {"train": 0, "val": 1, "test": 2}
 RELEASE_EXAMPLES_PER_CLASS = 600
 Count: TypeAlias = int | tf.Tensor  # of a Python loop, or [] in a graph
 _PHILOX = 1  # `alg` of the raw random ops
-_WORDS_PER_COUNTER = 4  # Philox-4x32 yields four 32-bit words a count
+_WORDS_PER_COUNTER = 4  # Philox-4x32 yields four 32-bit words per count
 _OFFENDERS_SHOWN = 3
-# Of more classes, or rows of a class, than this a key for each would take too long.
+# With more classes, or rows of a class, a key for each would take too long.
 # Changing it would change the episodes of larger tables.
 _MOST_KEYS = 2**13
 _MOST_DRAWN = 2**10  # of so many at most, far fewer than half are drawn twice
@@ -53,7 +53,7 @@ class RowSampler:
     """Draws N classes and K + Q examples of each, all without replacement.
 
     Every class is equally likely, whatever its size, and so is every row of a class.
-    An episode is made of random 32-bit keys, one a class, then M for each chosen
+    An episode is made of random 32-bit keys, one per class, then M for each chosen
     class: the largest keys win. (Two equal keys, odds 2^-32, prefer the earlier row;
     no row is ever taken twice.) The keys are words of one Philox-4x32 stream: `seed`
     is its key, the split the upper and the position the lower half of its counter,

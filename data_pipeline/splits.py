@@ -96,7 +96,7 @@ def split_classes(
 
     Raises:
       FlagError: if there are too few classes, or settings contradict each other.
-      InputError: if a file of names is none, or names a class that is not there.
+      InputError: if the file of names is malformed or names an unknown class.
     """
     if settings.class_split and settings.class_folds:
         both = f"--class_folds={settings.class_folds} too"
@@ -182,8 +182,9 @@ def _by_file(
     except (OSError, ValueError) as error:
         raise InputError(path, f"a JSON file: {expected}", quoted(str(error))) from None
     if not isinstance(found, dict) or set(found) != set(SPLITS):
-        fields = ", ".join(map(quoted, found)) if isinstance(found, dict) else "another"
-        raise InputError(path, expected, fields)
+        has_names = isinstance(found, dict) and found
+        received = ", ".join(map(quoted, found)) if has_names else quoted(found)
+        raise InputError(path, expected, received)
     split_of: dict[str, str] = {}
     for split, names in found.items():
         where = f"{path}: `{split}`"

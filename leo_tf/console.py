@@ -19,7 +19,7 @@ LINE_SECONDS = 10.0
 _FIRST_SECONDS = 1.0
 # Width of the numbers beside the bar, which matter more than the bar.
 _DETAILS_WIDTH = 76
-# Wide enough for the first digits of a digest, and for a path cut by `shown`.
+# Wide enough for the first digits of a digest, and for a path cut by `quoted`.
 _TABLE_WIDTH = 200
 
 

@@ -146,11 +146,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def check_not_forked() -> None:
-    """Raises a ForkError in a fork of a process where TensorFlow has computed.
-
-    Raises:
-      ForkError: if TensorFlow had computed anything before this process was forked.
-    """
+    """Raises a ForkError if TensorFlow had computed before this process was forked."""
     if _is_broken_fork:
         raise ForkError(
             "TensorFlow",

@@ -71,7 +71,7 @@ def leo_tf(config: Config) -> Run:
 
 
 def leo_tf_with_data(config: Config) -> Run:
-    """Runs steps as the trainer does: new episodes each step, many steps a call."""
+    """Runs steps as the trainer does: new episodes each step, many steps per call."""
     import tensorflow as tf
 
     from leo_tf.data_pipeline.embeddings import EmbeddingTable

@@ -162,7 +162,7 @@ def meta_loss(params: dict, batch: Task, draws: Draws, config: ModelConfig):
 
 
 def replace_and_clip(gradients: dict, loss, params: dict, config: Config) -> dict:
-    """Gradients with the release's rule for a step that is not finite, clipped."""
+    """Clipped gradients, by the release's rule if the step is non-finite."""
     parts = loss, *gradients.values()
     finite = jnp.stack([jnp.isfinite(part).all() for part in parts]).all()
     value = config.optimizer.gradient_threshold

@@ -170,7 +170,7 @@ def meta_loss(params: dict, batch: Task, draws: Draws, config: ModelConfig):
 def replace_and_clip(
     gradients: dict, loss: Tensor, params: dict, config: Config
 ) -> dict:
-    """Gradients with the release's rule for a step that is not finite, clipped."""
+    """Clipped gradients, by the release's rule if the step is non-finite."""
     parts = loss, *gradients.values()
     finite = torch.stack([part.isfinite().all() for part in parts]).all()
     value = config.optimizer.gradient_threshold

@@ -93,10 +93,10 @@ def labels_beside(path: str) -> str:
     """Returns the path of the labels that belong to an .npy file.
 
     For X.npy it is X_labels, X_y, y, or labels: one of them, as .npy, or as .csv or
-    .txt with a label a line.
+    .txt with one label per line.
 
     Raises:
-      InputError: if none of them is there, or several.
+      InputError: if none of these files exists, or several do.
     """
     folder, stem = os.path.split(os.path.splitext(path)[0])
     stems = [f"{stem}_labels", f"{stem}_y"]

@@ -199,7 +199,9 @@ def _expected(kinds: str) -> str:
 def map_large(
     file: BinaryIO, begin: int, dtype: np.dtype, shape: tuple[int, ...]
 ) -> np.ndarray | None:
-    """Maps a large array [rows, D] of floats that lies in a file as in memory, or None.
+    """Maps a large array [rows, D] of floats, if the file stores it as memory does.
+
+    Otherwise returns None.
 
     Raises:
       ValueError: if the file ends before the array.

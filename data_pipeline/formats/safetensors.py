@@ -33,7 +33,7 @@ class SafetensorsFile:
     """The arrays of one open safetensors file. The caller closes the file.
 
     Raises:
-      InputError: beginning with `path`, if it is not such a file.
+      InputError: beginning with `path`, if it is not a safetensors file.
     """
 
     def __init__(self, file: BinaryIO, path: str):

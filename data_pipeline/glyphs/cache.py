@@ -1,7 +1,7 @@
 """Arrays that were costly to make, kept in the user's cache directory.
 
-A cached file is an npz archive with the SHA-256 of it behind: `numpy.load` reads it,
-and a file that was damaged or cut short is never taken for a good one.
+A cached file is an npz archive, followed by its SHA-256: `numpy.load` reads it, and a
+file that was damaged or cut short is never taken for a good one.
 """
 
 import hashlib

@@ -15,7 +15,7 @@ from leo_tf.data_pipeline.glyphs.hog import (
 
 
 def hog_in_graph(pictures: tf.Tensor) -> tf.Tensor:
-    """Returns what `hog` does of pictures [n, S, S] uint8: [n, C * C * O] float64."""
+    """Returns the `hog` features [n, C * C * O] float64 of pictures [n, S, S] uint8."""
     pooling = tf.constant(_pooling(pictures.shape[-1]))  # [C, S]
     cells = tf.einsum("cy,nyxo,dx->ncdo", pooling, _orientation_maps(pictures), pooling)
     energy = tf.reduce_sum(cells**2, axis=-1)

@@ -21,7 +21,7 @@ from leo_tf.errors import InputError, quoted
 from leo_tf.files import AnyPath
 
 # By these names a file is a picture. Those that we do not read are refused when they
-# are decoded, rather than passed over.
+# are decoded, rather than skipped.
 _SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif"),
     *(".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm"),
@@ -121,8 +121,8 @@ def find_pictures(path: AnyPath, console: Console = SILENT) -> Pictures:
     Args:
       path: a folder with a folder per class, `DIR/cat/1.jpg`, or with train, val
         and test of those; a CSV file whose first line names columns path and label,
-        and perhaps split, paths below its own folder, or text in place of path, for
-        what is no file; or "glyphs", the embedded set.
+        and perhaps split, with paths below its own folder, or with a column text
+        instead of path, for items that are not files; or "glyphs", the embedded set.
       console: reports skipped files.
 
     Raises:

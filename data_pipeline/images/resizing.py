@@ -7,7 +7,7 @@ with the same weights in the same fixed point.
 Shape letters: H x W pixels, C channels, S pixels a side of the result.
 
 Source: Pillow, src/libImaging/Resample.c, Reduce.c, Convert.c, AlphaComposite.c and
-Image.resize of src/PIL/Image.py, as of versions 7 (of transparent ones: 12) to 13.
+Image.resize of src/PIL/Image.py, in versions 7 to 13 (with transparency: 12, 13).
 """
 
 import tensorflow as tf
@@ -27,12 +27,14 @@ def middle_square(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
 
 
 def resize(pixels: tf.Tensor, size: int, box: tf.Tensor) -> tf.Tensor:
-    """Returns part of a picture as Image.resize(..., BILINEAR, box, GAP) has it.
+    """Crops to `box` and resizes, with the result of Image.resize(..., BILINEAR).
+
+    Pillow's arguments `box` and `reducing_gap` are `box` and `GAP`.
 
     Args:
       pixels: [H, W, C] uint8.
       size: S.
-      box: [4] float64, as of `middle_square`; it may end within pixels.
+      box: [4] float64, as from `middle_square`; it may end within pixels.
 
     Returns:
       [S, S, C] uint8.
@@ -43,7 +45,7 @@ def resize(pixels: tf.Tensor, size: int, box: tf.Tensor) -> tf.Tensor:
     across = _weights(box[0], box[2], shape[1], size)  # [W, S]
     down = _weights(box[1], box[3], shape[0], size)  # [H, S]
 
-    def channel(plane):  # one after the other: in 8 bytes a pixel
+    def channel(plane):  # one after the other: in 8 bytes per pixel
         rows = _rounded(tf.cast(plane, tf.float64) @ across)  # [H, S]
         return _rounded(tf.matmul(down, rows, transpose_a=True))  # [S, S]
 

@@ -41,13 +41,18 @@ _NEED_PICTURES = (
     *("features_dir", "backbone", "backbone_weights", "image_size", "views"),
     "skip_bad_images",
 )
-# Data settings that do not apply to pictures.
+# Data settings that do not apply to pictures, and why.
 _NOT_OF_PICTURES = {
-    "data_path": "the pictures are the data",
-    "embedding_crop": "--views chooses the crop",
-    "val_classes": "--class_split divides the classes",
-    "trust_data_files": "pictures need no trust",
+    "data_path": "The pictures are the data.",
+    "embedding_crop": "--views chooses the crop.",
+    "val_classes": "--class_split divides the classes.",
+    "trust_data_files": "Pictures need no trust.",
 }
+# --dataset_name is miniImageNet in the release.
+_DEFAULTS = (
+    "Settings that the original release has keep its defaults, except for",
+    "--dataset_name. Presets override them. Without flags the preset is glyphs.",
+)
 _ON_FEATURES = ("train", "search", "compare", "reproduce")
 _EXAMPLES = (
     ("", "Train and test on the embedded characters."),
@@ -200,11 +205,11 @@ def _check_pictures(pictures, given, arguments) -> None:
     """Refuses flags for features with --images, and flags for pictures without it."""
     for name, reason in _NOT_OF_PICTURES.items():
         if pictures is not None and name in given:
-            expected = f"no such flag with --images: {reason}"
-            raise FlagError(f"--{name}", expected, "one")
+            expected, received = f"no --{name} with --images", quoted(given[name])
+            raise FlagError(f"--{name}", expected, received, reason)
     for name in _NEED_PICTURES:
         if pictures is None and arguments.get(name):
-            raise FlagError(f"--{name}", "--images too", "none")
+            raise FlagError(f"--{name}", "--images too", "no --images")
 
 
 def _config(given, pictures) -> Config:
@@ -267,8 +272,7 @@ def help_text(program: str) -> str:
     width = max(map(len, PRESETS))
     for preset in PRESETS.values():
         lines.append(f"  {preset.name:{width}}  {preset.description}")
-    lines += ["", "Defaults below are those of the original release. Presets override"]
-    lines += ["them. Without flags the preset is glyphs."]
+    lines += ["", *_DEFAULTS]
     for group in dict.fromkeys(o.group for o in OPTIONS.values() if o.group):
         lines += ["", f"{group}:"]
         for option in OPTIONS.values():

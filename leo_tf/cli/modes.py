@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leo_tf.cli.options import OPTIONS
-from leo_tf.errors import FlagError
+from leo_tf.errors import FlagError, quoted
 
 # Required directories and pictures of a mode.
 _NEEDED = {
@@ -25,20 +25,22 @@ _NEEDED = {
     "from_images": {"images": "the pictures"},
 }
 _METHODS = {
-    "method": "use --methods",
-    "deterministic": "use --methods=leo_deterministic",
-    "random_prior": "use --methods=leo_random_prior",
+    "method": "Use --methods.",
+    "deterministic": "Use --methods=leo_deterministic.",
+    "random_prior": "Use --methods=leo_random_prior.",
 }
-# Settings that these modes set for their runs.
+# Settings that these modes set for their runs, and what to do instead or why.
 _MAKES_ITS_OWN = {
     "compare": _METHODS,
     "from_images": {
         **_METHODS,
-        "preset": "it has its own settings, which other flags override",
-        "train_on_val": "it selects on the validation classes",
+        "preset": "It has its own settings, which other flags override.",
+        "train_on_val": "It selects on the validation classes.",
     },
-    "search": {**_METHODS, "train_on_val": "it selects on the validation classes"},
-    "reproduce": {"train_on_val": "it trains without, then with it"},
+    "search": {**_METHODS, "train_on_val": "It selects on the validation classes."},
+    "reproduce": {
+        "train_on_val": "It trains without the validation classes, then with them.",
+    },
 }
 # Settings that modes for pictures accept.
 _OF_PICTURES = {
@@ -73,7 +75,7 @@ def check_mode(mode: str, workdir: str, given: Mapping[str, Any]) -> None:
         if not directories.get(name):
             raise FlagError(f"--{name}", expected, "nothing")
     reasons = _MAKES_ITS_OWN.get(mode, {})
-    too_many = {n: f"no such flag with --mode={mode}: {r}" for n, r in reasons.items()}
+    too_many = {name: f"no --{name} with --mode={mode}" for name in reasons}
     if mode in _NO_SETTINGS:
         settings = [name for name in given if not OPTIONS[name].modes]
         known = _OF_PICTURES.get(mode, ())
@@ -83,4 +85,5 @@ def check_mode(mode: str, workdir: str, given: Mapping[str, Any]) -> None:
         too_many = dict.fromkeys(settings, _NO_SETTINGS[mode])
     for name in ("workdir", *given):
         if name in too_many:
-            raise FlagError(f"--{name}", too_many[name], "one")
+            received, hint = quoted(directories[name]), reasons.get(name, "")
+            raise FlagError(f"--{name}", too_many[name], received, hint)

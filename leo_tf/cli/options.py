@@ -85,7 +85,12 @@ class Option:
 
     @property
     def accepted(self) -> str:
-        """The values that `--help` says it accepts. A note at the end is on paths."""
+        """The values that `--help` says it accepts.
+
+        A note at its end is on paths, and one list of methods serves two flags.
+        """
+        if self.rule is _METHOD:
+            return "one of the methods listed at --methods"
         return "a path" if self.rule is _PATH else self.rule.expected
 
     def value(self, argument: Any) -> Any:
@@ -195,7 +200,7 @@ _WHAT_TO_DO = [
     Option("workdir", _PATH).meaning(
         "Run directory, with checkpoints, results and figures. Training resumes in it."
     ),
-    Option("allow_changes", boolean(), _JOBS, default=False, notes=()).meaning(
+    Option("allow_changes", boolean(), _JOBS, default=False).meaning(
         "Resume even if settings or data differ from the original run's."
     ),
     Option(
@@ -218,7 +223,7 @@ _WHAT_TO_DO = [
         "override flags, which apply to all methods."
     ),
     Option("open_set", boolean(), ("evaluate", "compare"), default=False).meaning(
-        "Also test how well queries of other classes are recognised, and how often "
+        "Also test how well queries of unknown classes are detected, and how often "
         "prediction sets contain the right class."
     ),
     Option("trials", integer(1), ("search",), default=16).meaning(
@@ -233,8 +238,8 @@ _WHAT_TO_DO = [
         "method train three times as long in the next; 1 trains all to --num_steps."
     ),
     Option("seeds", integer(1), ("reproduce",), default=5).meaning(
-        "Number of runs to train for the best number of steps, with seeds counted "
-        "from --seed."
+        "Number of seeds, counted from --seed. Each trains for the number of steps "
+        "that validation selected."
     ),
     Option(
         "profile_steps",
@@ -259,8 +264,10 @@ _WHAT_TO_DO = [
         *("run_gpus", rules.above_zero(), _MANY_RUNS, None),
         notes=("default: 1 if there are any; none with --cluster",),
     ).meaning("GPUs per run; at 0.25, four runs share one."),
-    Option("debug", boolean()).meaning("Show the traceback of an error."),
-    Option("quiet", boolean()).meaning("Print the results only."),
+    Option("debug", boolean(), default=False).meaning(
+        "Show the traceback of an error."
+    ),
+    Option("quiet", boolean(), default=False).meaning("Print the results only."),
 ]
 _PICTURES = [
     Option("images", _PATH, _WITH_PICTURES, None).meaning(
@@ -277,7 +284,7 @@ _PICTURES = [
     ),
     Option(
         *("backbone", _BACKBONE, _WITH_PICTURES + _EXPORT, None),
-        notes=("default: hog; when pre-training, the one of the recipe",),
+        notes=("default: hog; when pre-training, that of the recipe",),
     ).meaning(
         "Network or function that turns pictures into features. When exporting, the "
         "new place of the backbone that made the run's features."
@@ -286,24 +293,35 @@ _PICTURES = [
         "Weights of a model of keras.applications: imagenet (downloaded), none "
         "(random) or a file."
     ),
-    Option("image_size", integer(8, 2048), _WITH_PICTURES, None).meaning(
+    Option(
+        *("image_size", integer(8, 2048), _WITH_PICTURES, None),
+        notes=("default: the backbone's; when pre-training, that of the recipe",),
+    ).meaning(
         "Side in pixels of the pictures given to the backbone, if it accepts any size."
     ),
-    Option("views", rules.choice(*VIEWS), _WITH_FEATURES, None).meaning(
+    Option(
+        *("views", rules.choice(*VIEWS), _WITH_FEATURES, None),
+        notes=("default: whole with hog, else center",),
+    ).meaning(
         "Part of a picture to embed: all of it, its center, or ten crops, averaged."
     ),
     Option("recipe", rules.choice("paper", "small"), _WITH_BACKBONE, "small").meaning(
         "Settings of pre-training: paper is wrn_28_10 on 80 x 80 pixels for 90 epochs, "
         "small is wrn_10_2 on 32 x 32 for 30."
     ),
-    Option("pretrain_epochs", integer(1), _WITH_BACKBONE, None, "epochs").meaning(
-        "Epochs of pre-training."
-    ),
     Option(
-        "pretrain_lr", rules.above_zero(), _WITH_BACKBONE, None, "learning_rate"
+        *("pretrain_epochs", integer(1), _WITH_BACKBONE, None, "epochs"),
+        notes=("default: those of the recipe",),
+    ).meaning("Epochs of pre-training."),
+    Option(
+        *("pretrain_lr", rules.above_zero(), _WITH_BACKBONE, None, "learning_rate"),
+        notes=("default: 0.1",),
     ).meaning("Initial learning rate of pre-training."),
-    Option("flip", boolean(), _WITH_BACKBONE, None).meaning(
-        "Mirror half of the pictures while pre-training. Not for pictures of writing."
+    Option(
+        *("flip", boolean(), _WITH_BACKBONE, None),
+        notes=("default: true, except for glyphs",),
+    ).meaning(
+        "Mirror half of the pictures during pre-training. Use --noflip for writing."
     ),
 ]
 _EXPORTING = [

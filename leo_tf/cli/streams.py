@@ -77,7 +77,7 @@ def without_start_up_messages() -> Iterator[None]:
 
 
 def _scratch_file() -> IO[str]:
-    """Returns an open text file without a name; OSError if there is no room."""
+    """Returns an open text file without a name. Raises an OSError without room."""
     if hasattr(os, "memfd_create"):  # needs no writable directory
         return os.fdopen(os.memfd_create("messages"), "w+", errors="replace")
     return tempfile.TemporaryFile("w+", errors="replace")

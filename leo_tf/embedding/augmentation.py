@@ -11,7 +11,7 @@ import tensorflow as tf
 
 _JITTER = 0.4  # brightness, contrast and saturation: times 0.6 to 1.4
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
-_DRAWS = 7  # numbers a picture
+_DRAWS = 7  # numbers per picture
 
 
 def random_views(

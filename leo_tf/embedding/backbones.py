@@ -6,7 +6,7 @@ FILE.keras           a Keras model, ours from `--mode=pretrain` included
 DIRECTORY            of a pre-training, or a SavedModel
 module:callable      any function of a list of items: [n, D]
 
-Shapes: n pictures, S pixels a side, D numbers a picture.
+Shapes: n pictures, S pixels a side, D numbers per picture.
 """
 
 import contextlib
@@ -38,8 +38,8 @@ _SIDES |= {f"EfficientNetB{i}": s for i, s in enumerate((380, 456, 528, 600), 4)
 _SIDES |= {f"EfficientNetV2B{i}": s for i, s in enumerate((224, 240, 260, 300))}
 _SIDES |= {"EfficientNetV2S": 384, "EfficientNetV2M": 480, "EfficientNetV2L": 480}
 _WEIGHTS = "--backbone_weights"
-# Fields of a Keras config that name layers. Keras numbers names it makes up, and goes
-# on counting from model to model.
+# Fields of a Keras config that name layers. Keras numbers the names that it makes up,
+# and keeps counting from model to model.
 _NAMING = ("name", "keras_history", "input_layers", "output_layers")
 _NUMBER = re.compile(r"_[0-9]+\Z")
 
@@ -149,7 +149,7 @@ def _application(name: str, weights: str, side: int | None) -> Backbone:
 
     module, side = _applications()[name], side or _SIDES.get(name, _USUAL_SIDE)
     if weights not in ("imagenet", "none") and not os.path.isfile(weights):
-        raise InputError(f"{_WEIGHTS}={weights}", "imagenet, none or a file", "none")
+        raise InputError(f"{_WEIGHTS}={weights}", "imagenet, none or a file", "no file")
     if weights == "none":
         keras.utils.set_random_seed(0)
     options: dict[str, Any] = {"include_top": False, "pooling": "avg"}
@@ -320,7 +320,7 @@ def check_features(features: Any, count: int, where: str) -> np.ndarray:
     """Returns features [n, D] of `count` items as float32.
 
     Raises:
-      InputError: if they are not finite numbers of this shape.
+      InputError: if they are of another shape, or not numbers, or non-finite.
     """
     array = np.asarray(features)
     if array.dtype.kind not in "biuf" or array.ndim != 2 or len(array) != count:
@@ -328,7 +328,8 @@ def check_features(features: Any, count: int, where: str) -> np.ndarray:
         raise InputError(f"features of {where}", f"numbers [{count}, D]", received)
     array = array.astype(np.float32)
     if not np.isfinite(array).all():
-        received = f"others, in item {int(np.argmin(np.isfinite(array).all(axis=1)))}"
+        item = int(np.argmin(np.isfinite(array).all(axis=1)))
+        received = f"NaN or infinity in item {item}"
         raise InputError(f"features of {where}", "finite numbers", received)
     return array
 

@@ -130,7 +130,10 @@ def _text_digest(unused_root: str, text: str) -> str:
 
 
 def digest_of(root: str, item: str) -> str:
-    """Returns the digest of a file. InputError if it is not one below `root`."""
+    """Returns the digest of a file.
+
+    Raises an InputError if the file is not below `root`.
+    """
     path, sha = os.path.join(root, item), hashlib.sha256()
     if root and os.path.commonpath([root, os.path.realpath(path)]) != root:
         hint = "Copy the file it links to, or give a folder that holds both."

@@ -1,10 +1,10 @@
 """Turns pictures into files of features, for `--data_path`.
 
 train.npz, val.npz, test.npz   features, classes and names; or all.npz
-embedding.json                 by which backbone, of what; written last
+embedding.json                 backbone and source; written last
 sources.sha256                 digest of every file, as `sha256sum -c` reads it
 left_out.txt                   pictures that were left out, if any, and why
-.part/                         what is done so far, until it is
+.part/                         unfinished work, removed at the end
 
 Shapes: n pictures, D numbers per picture.
 """
@@ -178,7 +178,7 @@ def _check_sources(pictures: Pictures, directory: pathlib.Path) -> None:
         path = os.path.join(pictures.root, item)
         known = then.get(_escaped(name))
         if known is not None and digest_of(pictures.root, item) != known:
-            raise InputError(path, "the file as it was embedded", "another", hint)
+            raise InputError(path, "the file as it was embedded", "other content", hint)
 
 
 def _begin(part: pathlib.Path, job: dict[str, Any], skip_bad: bool) -> None:

@@ -25,9 +25,9 @@ _SIDE = 1024  # of the matrices
 _SAMPLE = 64  # pictures
 _CONVOLUTIONS = 0.4  # of the rate of large products, as measured with wrn_10_2
 _BACKWARD = 3.0  # a training step in forward passes
-# Seconds of a training step a task, class and support example, and a query; and of
-# an episode that is tested, in training steps of one task. Of 640 dimensions, with
-# products of 100 thousand million operations a second.
+# Seconds of a training step per task, class and support example, and per query; and the
+# cost of a tested episode, in training steps of one task. Both for 640 dimensions and a
+# machine whose matrix products make 100 thousand million operations per second.
 _SUPPORT_SECONDS, _QUERY_SECONDS, _RATE = 1.1e-4, 2.8e-6, 1e11
 _TESTED = 0.5
 _USUAL_SIZE = 640

@@ -3,10 +3,10 @@
 Shapes: n pictures, S pixels a side.
 
 Source: Zagoruyko and Komodakis, 2016 (arXiv:1605.07146), blocks of batch normalisation,
-ReLU and 3 x 3 convolution, twice, with dropout between. Of the LEO paper
+ReLU and 3 x 3 convolution, twice, with dropout between. From the LEO paper
 (arXiv:1807.05960, on pre-training): depth 28, width 10, strides of 2 in each group, and
 features from layer 21, averaged over space. Counting the first convolution as layer 1
-and two layers a block, that is the end of the third group's second block. The paper
+and two layers per block, that is the end of the third group's second block. The paper
 does not say whether its features are taken before or after the next normalisation and
 ReLU: here it is after, so that none is negative.
 """
@@ -26,7 +26,7 @@ _NAME = re.compile(r"wrn_([1-9][0-9]{0,2})_([1-9][0-9]?)")
 def shape_of(name: str) -> tuple[int, int] | None:
     """Returns depth and width of a name wrn_DEPTH_WIDTH; None for other names.
 
-    The depth is 6 a block and 4: 10, 16, 22, 28 and so on.
+    The depth is 6 per block, plus 4: 10, 16, 22, 28 and so on.
     """
     found = _NAME.fullmatch(name)
     if found is None or (int(found[1]) - 4) % 6 or int(found[1]) < 10:
@@ -104,7 +104,7 @@ def wide_resnet(
 
 
 def multiplications(depth: int, width: int, side: int) -> int:
-    """Returns the multiplications of the convolutions of one forward pass a picture."""
+    """Returns the multiplications of the convolutions of a forward pass per picture."""
     total, channels = side**2 * 9 * 3 * _STEM, _STEM
     for group in _GROUPS:
         side, wide = (side + 1) // 2, group * width

@@ -21,8 +21,8 @@ from leo_tf.model.learner import AnyLearner
 
 # Shares of queries for which the tables of a `Confidence` have a number.
 LEVELS = np.arange(201) / 200
-# How much a query looks as if it were of a class of the episode. The last does not come
-# from logits: the largest cosine of the query with a class mean.
+# Measures of how much a query looks as if it were of a class of the episode. The last
+# does not come from logits: it is the largest cosine of the query with a class mean.
 SCORES = "probability", "logit", "energy", "cosine"
 _USUAL_SCORE = "logit"  # if there are no classes outside to choose it by
 FALSE_ALARMS, COVERAGE = 0.05, 0.9  # tests report the shares reached
@@ -52,7 +52,7 @@ class Confidence(NamedTuple):
         """Restores a `Confidence` from the output of `as_dict`.
 
         Raises:
-          ValueError: if it did not.
+          ValueError: if `values` is not such an output.
         """
         try:
             found = cls(**values)
@@ -108,9 +108,9 @@ class OpenSet(NamedTuple):
 def fit(
     learner: AnyLearner, config: Config, split: Split, step: int, basis: str = ""
 ) -> Confidence | None:
-    """Fits `Confidence` to a method on validation episodes; None if not finite.
+    """Fits `Confidence` to a method on validation episodes.
 
-    `step` and `basis` are as in `Confidence`.
+    Returns None if a score is non-finite. `step` and `basis` are as in `Confidence`.
     """
     count, shape = min(_FITTED_ON, config.run.num_val_episodes), config.episodes
     episodes = open_episodes(config, split, count)

@@ -128,7 +128,8 @@ def save(scores: EpisodeScores) -> bytes:
 def load(path: AnyPath) -> EpisodeScores:
     """Returns the scores in a file whose content is from `save`.
 
-    OSError or ValueError if it cannot be read.
+    Raises:
+      OSError, ValueError: if the file cannot be read.
     """
     found: dict[str, Any] = read_npz(path)
     found["loss"] = float(found["loss"])

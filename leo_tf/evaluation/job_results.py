@@ -136,9 +136,9 @@ class Comparison(NamedTuple):
 
     @property
     def best(self) -> Row | None:
-        """Inductive row that validated best; None if validation cannot decide.
+        """Inductive row that validated best.
 
-        None if the validation classes were trained on.
+        None if no row was validated, or the validation classes were trained on.
         """
         return next(iter(self.ranked(self.inductive)), None)
 
@@ -209,7 +209,7 @@ class Reproduction(NamedTuple):
 
     title: str  # what was tested, in a line
     selection: TestedRun  # trained on the training classes alone
-    runs: list[TestedRun]  # trained on the validation classes too, one a seed
+    runs: list[TestedRun]  # trained on the validation classes too, one per seed
     published: tuple[Accuracy, ...]  # to compare with
     note: str  # what to know when comparing; may be empty
     given: Mapping[str, object]  # settings that the user typed
@@ -236,11 +236,11 @@ class Trial(NamedTuple):
     """A run of a search with settings of its own."""
 
     settings: dict[str, float]  # by name; empty for those that were given
-    accuracy: Interval | None  # of its best validation; None if there was none
+    accuracy: Interval | None  # of its best validation; None without a validation
     best_step: int | None  # meta-steps until then
     steps: int  # meta-steps until the last checkpoint
     seconds: float  # they took
-    diverged: bool  # whether it ended because too many steps were not finite
+    diverged: bool  # whether it ended because too many steps were non-finite
     share_not_finite: float = 0.0  # of all steps
     rungs: tuple[float, ...] = ()  # best accuracy up to each rung it has reached
 

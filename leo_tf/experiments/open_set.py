@@ -1,4 +1,4 @@
-"""Tests how well queries of other classes are recognised: `--open_set`."""
+"""Tests how well queries of unknown classes are detected: `--open_set`."""
 
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -44,7 +44,8 @@ def check_open_set(config: Config, split: Split) -> None:
     """Checks that "none of these" can be tested on the test data.
 
     Raises:
-      FlagError: if no class is left outside an episode, or none to fit it to.
+      FlagError: if no class is left outside an episode, or the validation classes were
+        trained on.
     """
     if config.data.train_on_val:
         received = "--train_on_val"

@@ -93,7 +93,8 @@ class Journal:
 def importances(name: str, trials: Sequence[Trial]) -> dict[str, float]:
     """Returns setting -> its share in the differences of first-rung accuracies.
 
-    By PED-ANOVA (Watanabe et al., 2023, arXiv:2304.10255); empty with few trials.
+    They are from PED-ANOVA (Watanabe et al., 2023, arXiv:2304.10255). With few trials
+    there are none.
     """
     import optuna
 

@@ -251,7 +251,7 @@ def _check_one_format(export_dir: AnyPath, is_lite: bool) -> None:
 
 
 def _check_exportable(run: Run) -> None:
-    """Refuses a method that does not run in TensorFlow: FlagError."""
+    """Raises a FlagError if a method does not run in TensorFlow."""
     if not getattr(run.learner, "is_exportable", True):
         name = run.config.methods.method
         expected = "a method that runs in TensorFlow"
@@ -321,7 +321,7 @@ def _write_shapes(limits: Limits, path: pathlib.Path) -> None:
 
 
 def check_convertible(learner: AnyLearner) -> None:
-    """Refuses methods that need operators TensorFlow Lite lacks: FlagError.
+    """Raises a FlagError if the method needs operators that TensorFlow Lite lacks.
 
     It lacks factorisations of matrices, and gradients of element-wise products of
     unknown shapes, as in MAML's inner loop. LEO's inner loop avoids them.

@@ -45,7 +45,7 @@ class Mix(NamedTuple):
         """Restores a `Mix` from the output of `as_dict`.
 
         Raises:
-          ValueError: if it did not.
+          ValueError: if `values` is not such an output.
         """
         try:
             found = cls(**values)

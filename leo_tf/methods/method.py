@@ -16,7 +16,7 @@ class Method:
     """A registered method.
 
     Raises:
-      FlagError: if one of the settings is none.
+      FlagError: if `chosen`, `settings` or `ranges` names an unknown setting.
     """
 
     title: str  # name in tables, as in table 2 of the paper
@@ -54,7 +54,7 @@ def as_method(found: Any, where: str) -> Method:
     """Returns the entry of a user's method; see `registry.register_method`.
 
     Raises:
-      FlagError: beginning with `where`, if it is no such thing.
+      FlagError: beginning with `where`, if `found` is not a method.
     """
     if isinstance(found, Method):
         return found

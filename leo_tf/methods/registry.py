@@ -51,7 +51,7 @@ def register_method(
     """
     where = f"method {quoted(name)}"
     if not isinstance(name, str) or not name.isidentifier():
-        raise FlagError(where, "a name of letters, digits and _", "another")
+        raise FlagError(where, "a name of letters, digits and _", quoted(name))
     if name in BUILT_IN or (name in _methods and not replace):
         hint = "Choose another, or replace a registered one with `replace=True`."
         raise FlagError(where, "a name that is not taken", "one of `METHODS`", hint)
@@ -67,7 +67,7 @@ def method_named(name: str) -> Method:
     classifier with scikit-learn's conventions.
 
     Raises:
-      FlagError: if there is none.
+      FlagError: if there is no method of this name.
     """
     if name in METHODS:
         return METHODS[name]
@@ -105,7 +105,7 @@ def method_named(name: str) -> Method:
 def with_transform(config: Config) -> Config:
     """Returns `config` with the feature transform that its method requires.
 
-    FlagError if another is asked for: then it would be another method.
+    Raises a FlagError if the configuration has another one: the method would differ.
     """
     own, given = method_of(config).feature_transform, config.features.feature_transform
     if not own:

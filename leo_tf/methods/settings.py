@@ -1,6 +1,6 @@
 """Settings of single methods: read from a file; and their ranges in a search.
 
-The file is a JSON object, a field a method:
+The file is a JSON object, with a field per method:
 
     {"leo": {"outer_lr": 3e-4, "dropout_rate": 0.5}, "maml": {"outer_lr": 1e-3}}
 

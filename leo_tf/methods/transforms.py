@@ -87,7 +87,7 @@ def load(path: pathlib.Path, digest: str) -> Transform:
     """Restores a transform from the output of `save`, of the digest in a checkpoint.
 
     Raises:
-      CheckpointError: if it cannot be read, or is another.
+      CheckpointError: if it cannot be read, or has another digest.
     """
     try:
         with path.open("rb") as file:

@@ -29,7 +29,7 @@ def gradient_descent(
       start: initial parameters, [B, ...].
       learning_rate: scalar, or any shape that broadcasts against `start`.
       num_steps: number of steps, a Python int: the loop is unrolled into the graph.
-      first_order: take the steps' gradients for constants: an outer tape does not see
+      first_order: treat the steps' gradients as constants: an outer tape does not see
         how they depend on `start`. Cheaper, and no longer the true gradient.
 
     Returns:

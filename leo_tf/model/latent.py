@@ -40,7 +40,7 @@ def split_normal(parameters: tf.Tensor, offset: float = 0.0) -> Normal:
 
 
 def sample_or_mean(distribution: Normal, noise: tf.Tensor | None) -> tf.Tensor:
-    """A sample from given standard-normal noise; the mean if there is none."""
+    """A sample from given standard-normal noise; the mean without noise."""
     if noise is None:
         return distribution.mean()
     return distribution.loc + distribution.scale * noise

@@ -26,7 +26,7 @@ class Adapted(NamedTuple):
         cross-entropy.
       diagnostics: name -> [] numbers for TensorBoard; they change nothing.
         "grew/SETTING" is 1 if the support's loss grew in the loop that begins with that
-        rate: what to lower if steps are not finite.
+        rate: the rate to lower if steps are non-finite.
     """
 
     classifier: tf.Tensor

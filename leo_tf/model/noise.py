@@ -6,9 +6,9 @@ fresh one.
 
 A step draws up to three million masks and a million normals. TensorFlow's Philox gives
 every tensor of them a key; from there a counter is hashed with the key, which XLA
-turns into a few vector instructions a number, without a second pass to make masks or
-normals of the words. docs/performance.md has what this brings, and
-tests/leo_tf/model/test_noise.py what the draws stand up to.
+turns into a few vector instructions per number, without a second pass to make masks or
+normals of the words. docs/performance.md has the gain in speed, and
+tests/leo_tf/model/test_noise.py the statistical tests that the draws pass.
 
 Shapes: B tasks in the meta-batch, N way, K shot, Q queries per class, D embedding
 size, Z latent size, U latent steps, F fine-tuning steps.

@@ -19,7 +19,7 @@ from leo_tf.model.learner import UnevenAdapted
 if TYPE_CHECKING:
     from leo_tf.model.leo import LEO
 
-# The relation network looks at so many pairs at once: at Z = 64, 64 MiB a layer. All
+# The relation network looks at so many pairs at once: at Z = 64, 64 MiB per layer. All
 # pairs of 1000 examples would take 512.
 _PAIRS_AT_ONCE = 2**17
 
@@ -32,10 +32,10 @@ def adapt_leo(
     The release repeats a class's latent K times, adapts the copies and averages their
     classifiers. Without sampling the K copies are equal and stay equal, and each
     receives 1/K of the gradient of the class's classifier, whose loss is summed over K
-    examples. So one latent a class, whose loss is the *mean* over the class's examples,
-    is the release's answer exactly. That is the definition for uneven support, too:
-    inner losses are averaged over the examples of a class and summed over the classes,
-    so a class weighs the same however many examples it has.
+    examples. So one latent per class, whose loss is the *mean* over the class's
+    examples, is the release's answer exactly. That is the definition for uneven
+    support, too: inner losses are averaged over the examples of a class and summed over
+    the classes, so a class weighs the same however many examples it has.
 
     Args:
       support: [S, D] of length 1, in the dtype of `leo`.
@@ -58,7 +58,7 @@ def adapt_leo(
         # an element-wise product of unknown shapes.
         return -tf.tensordot(shares[tf.newaxis], log_shares, axes=3)  # []
 
-    # One task, and one latent a class.
+    # One task, and one latent per class.
     start = _first_latents(leo, support, members, shots)[tf.newaxis, :, tf.newaxis]
     rates = leo.inner_lr, leo.finetuning_lr
     loops = run_inner_loops(start, decode, support_loss, rates, leo.test_steps)

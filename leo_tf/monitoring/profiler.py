@@ -23,7 +23,7 @@ class Profile(contextlib.AbstractContextManager):
         self._is_running = False
 
     def check(self, done: int, num_steps: int) -> None:
-        """Checks that the steps are still to be made; FlagError if not."""
+        """Raises a FlagError unless the steps are still to be made."""
         if self.steps and not done < self.steps[0] <= self.steps[1] <= num_steps:
             first, last = self.steps
             expected = f"steps from {done + 1} to {num_steps}, which are not done yet"

@@ -47,7 +47,7 @@ def new_panels(
 
 
 def save(path: pathlib.Path, figure: "Figure") -> None:
-    """Writes a figure as PNG; DiskError if it cannot be written."""
+    """Writes a figure as PNG. Raises a DiskError if that fails."""
     from matplotlib.image import imsave
 
     drawn = pixels(figure)

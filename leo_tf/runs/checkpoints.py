@@ -144,7 +144,10 @@ class Checkpoints:
         return None
 
     def load(self, step: int) -> Checkpoint:
-        """Returns a step's checkpoint; CheckpointError if it is missing or damaged."""
+        """Returns a step's checkpoint.
+
+        Raises a CheckpointError if it is missing or damaged.
+        """
         return checkpoint_manifest.read(self._path(step), step)
 
     def set_aside(self, step: int) -> None:

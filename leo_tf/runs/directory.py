@@ -230,7 +230,7 @@ def job_of(path: pathlib.Path) -> str | None:
 
 
 def check_job(path: pathlib.Path, mode: str) -> str | None:
-    """Returns `job_of(path)`. InputError if other results than of `mode` are there."""
+    """Returns `job_of(path)`. Raises an InputError if `path` has other results."""
     found, is_run = job_of(path), (path / "config.json").exists()
     if is_run or found not in (None, mode):
         received = "that of one run" if is_run else f"that of --mode={found}"

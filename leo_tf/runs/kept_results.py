@@ -41,7 +41,7 @@ def read_kept(
     data: Mapping[str, str],
     methods: Mapping[str, Mapping[str, object]],
 ) -> Kept | None:
-    """Returns what results.json of a comparison holds; None if it is of another.
+    """Returns what results.json of a comparison holds; None if it is of another job.
 
     Args:
       config: settings of all methods. Another path of the same data is no difference.

@@ -60,7 +60,10 @@ def make(directory: pathlib.Path, step: int, metadata: dict) -> bytes:
 
 
 def changed(manifest: dict, metadata: dict) -> bytes:
-    """Returns a manifest of the same files with new metadata; OSError if too large."""
+    """Returns a manifest of the same files with new metadata.
+
+    Raises an OSError if it is too large.
+    """
     kept = {field: manifest[field] for field in ("format", "step", "files")}
     return _encoded({**metadata, **kept})
 

@@ -80,5 +80,5 @@ def with_choices_of(
     if allow_changes and config.features != begun.features:
         hint = "Train it in another --workdir."
         expected = "the feature transform that the run began with"
-        raise InputError(str(directory.path), expected, "another", hint)
+        raise InputError(str(directory.path), expected, "another one", hint)
     return config

@@ -16,7 +16,7 @@ _PATTERNS = frozenset("*?[]{}\\")
 def save_variables(
     directory: pathlib.Path, variables: Mapping[str, tf.Variable]
 ) -> None:
-    """Writes the files of a checkpoint; `tf.errors.OpError` if the disk fails."""
+    """Writes a checkpoint's files. Raises a `tf.errors.OpError` if the disk fails."""
     tf.train.Checkpoint(variables=dict(variables)).write(str(directory / _PREFIX))
 
 

@@ -269,7 +269,8 @@ class Classifier:
         except Exception:  # damage may raise anything
             arrays, names = None, None
         if arrays is None or not fit_together(arrays, names):
-            raise refused(str(path), "a file written by Classifier.save", "another")
+            expected = "a file written by Classifier.save"
+            raise refused(str(path), expected, "another file")
         self._identity = None if identity < 0 else identity
         self._of_pictures = bool(of_pictures)
         return self._keep(*arrays, names)
@@ -372,11 +373,11 @@ class Classifier:
     def _answers(self, features: ArrayLike) -> dict[str, np.ndarray]:
         """Returns the answers of the model that the classifier was adapted by.
 
-        If `source` has another one by now, adapts to the examples again, by that.
+        If `source` has another model by now, adapts to the examples again, by that.
 
         Raises:
-          ConnectionError: if its answers are of several models, as while the replicas
-            of a server change one after the other.
+          ConnectionError: if its answers come from several models, as while the
+            replicas of a server change one after the other.
         """
         self._check_fitted()
         for _ in range(_ATTEMPTS):
@@ -386,7 +387,7 @@ class Classifier:
             if found is not None:
                 return found
             self._adapt_again()
-        expected, received = "answers of one model", "those of several"
+        expected, received = "answers from one model", "answers from several"
         raise ConnectionError(f"source: expected {expected}, received {received}.")
 
     def _current(self) -> tuple[Model, np.ndarray, int | None]:

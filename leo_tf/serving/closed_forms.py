@@ -97,7 +97,7 @@ class ClosedForm:
         """Returns the outputs of "adapt" or "predict", like an export.
 
         Raises:
-          RequestError: if there is one class only, or a row is zero or not finite.
+          RequestError: if there is one class only, or a row is zero or non-finite.
         """
         if signature == "predict":
             queries = _checked(inputs, "queries")

@@ -111,9 +111,10 @@ def check_feature_names(given: np.ndarray | None, fitted: np.ndarray | None) -> 
 def checked_labels(
     values: ArrayLike, rows: int, like: np.ndarray | None = None, name: str = "labels"
 ) -> np.ndarray:
-    """Returns [rows] labels of one kind as a plain array; ValueError otherwise.
+    """Returns [rows] labels of one kind as a plain array.
 
-    If `like` is given, their kind must be that of these labels.
+    If `like` is given, their kind must be that of these labels. Raises a RequestError
+    for other labels.
     """
     # NumPy would silently turn the 1 of [1, "a"] into a string.
     array = values if isinstance(values, np.ndarray) else np.asarray(values, object)
@@ -182,7 +183,7 @@ def with_unknown(classes: np.ndarray, unknown: Any) -> np.ndarray:
 
 
 def checked_share(name: str, share: Any) -> float:
-    """Returns a number from 0 to 1; ValueError otherwise."""
+    """Returns a number from 0 to 1. Raises a RequestError for anything else."""
     if not isinstance(share, numbers.Real) or not 0 <= float(share) <= 1:
         raise refused(name, "a number from 0 to 1", repr(share))
     return float(share)

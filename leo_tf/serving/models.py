@@ -57,7 +57,7 @@ def newest(source: Source) -> pathlib.Path:
     """Returns the directory of the model at `source`: itself, or its newest version.
 
     Raises:
-      ValueError: if there is none.
+      ValueError: if there is no model.
     """
     if not isinstance(source, (str, os.PathLike)):
         raise refused("source", "a path or a URL of a server", repr(source))
@@ -83,7 +83,9 @@ def versions(directory: Source) -> dict[int, pathlib.Path]:
 
 
 class LocalModel:
-    """An exported model in this process; OSError if `path`, a version, is not one.
+    """An exported model in this process.
+
+    Raises an OSError if `path`, a version, is not an exported model.
 
     Attributes:
       signatures: name -> function.

@@ -17,7 +17,7 @@ _KNOWN = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 _MOST_BYTES = 2**28  # read of a file
 # Limits of one request. Base64 adds a third.
 _BYTES_PER_REQUEST, _PICTURES_PER_REQUEST = 2**23, 100
-# Of images of Pillow's, as PNG files; four bytes a pixel are less than models take.
+# Of images of Pillow's, as PNG files; four bytes per pixel are less than models take.
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 _REDUCED_MODES, _SEE_THROUGH = ("L", "LA", "RGB", "RGBA"), ("P", "PA", "RGBa")
 _MOST_PIXELS = 4_000_000

@@ -89,7 +89,7 @@ class RestModel:
         """Returns what the server records of the model's features; None if nothing.
 
         Raises:
-          ConnectionError: if the server does not tell, as others than ours do not.
+          ConnectionError: if the server does not tell. Only ours does.
         """
         url = urllib.parse.urljoin(self._url, _ABOUT)
         request = urllib.request.Request(url, headers=self._headers)
@@ -164,11 +164,11 @@ def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
         if not isinstance(name, str) or not re.fullmatch(
             r"[\w!#$%&'*+.^`|~-]+", name, re.A
         ):
-            raise refused("headers", "names of letters, digits and -", "another")
+            raise refused("headers", "names of letters, digits and -", "another name")
         if not isinstance(value, str):
             raise refused(f"headers: {name}", "text", type(value).__name__)
         if not re.fullmatch(r"[\t\x20-\x7e\xa0-\xff]*", value):
-            received = "others, or a line break: `.strip()` removes one at the end"
+            received = "other text, or a line break: `.strip()` removes one at the end"
             raise refused(f"headers: {name}", "Latin characters in one line", received)
     return dict(headers)
 

@@ -42,7 +42,7 @@ def _with(row, value, dtype=np.float32):
         (
             {"embeddings": _with(2, [1, np.nan])},
             "embeddings",
-            "row 2 is not finite",
+            "row 2 is non-finite",
         ),
         ({"embeddings": _with(1, [np.inf, 1])}, "embeddings", "row 1 is"),
         ({"embeddings": _with(0, [np.inf, -np.inf])}, "embeddings", "row 0 is"),
@@ -91,7 +91,7 @@ def test_the_first_offenders_are_named_wherever_they_are(rows, told):
     features[rows, 3] = np.nan
     with pytest.raises(InputError) as caught:
         EmbeddingTable(features, np.zeros(5000, int), ("a",))
-    assert caught.value.received == f"{told} not finite, with NaN or infinity"
+    assert caught.value.received == f"{told} non-finite (NaN or infinity)"
 
 
 def test_finite_rows_whose_sum_overflows_are_accepted():

@@ -268,7 +268,7 @@ def test_another_content_makes_another_copy_and_the_older_one_goes(tmp_path, fea
 
 
 @pytest.mark.parametrize(
-    ("value", "message"), [(np.nan, "row 41 is not finite"), (0.0, "row 41 is all zer")]
+    ("value", "message"), [(np.nan, "row 41 is non-finite"), (0.0, "row 41 is all zer")]
 )
 def test_a_bad_row_is_named_and_nothing_is_kept(tmp_path, features, value, message):
     features[41] = value

@@ -174,13 +174,13 @@ class Sparse:
         (Frame([["a", 2.0]] * 4, object), "could not convert string to float", ""),
         (
             np.array([[1, None]] * 4),
-            "rows 0, 1, 2 and 1 or more others are not finite",
+            "rows 0, 1, 2 and 1 or more others are non-finite",
             "keep = ",
         ),
         (np.ma.masked_equal(WHOLE, 3), "masked ones", ""),
         (Sparse(), "a sparse Sparse", "x.toarray()"),
-        (np.where(WHOLE == 7, np.nan, WHOLE), "row 1 is not finite", "keep = "),
-        (np.where(WHOLE == 7, 1e300, WHOLE), "row 1 is not finite", "keep = "),
+        (np.where(WHOLE == 7, np.nan, WHOLE), "row 1 is non-finite", "keep = "),
+        (np.where(WHOLE == 7, 1e300, WHOLE), "row 1 is non-finite", "keep = "),
         (np.where(WHOLE > 15, 0, WHOLE), "row 3 is all zeros", "keep = "),
         (np.ones((0, 5)), "(0, 5)", ""),
         (np.ones((4, 0)), "(4, 0)", ""),
@@ -338,7 +338,8 @@ def test_a_data_set_without_a_name_has_that_of_its_file(tmp_path, monkeypatch, p
 
 
 def test_a_path_without_data_is_refused_by_its_name(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere: expected a directory of features"):
+    message = "nowhere: expected a directory or file of features"
+    with pytest.raises(InputError, match=message):
         load_data(tmp_path / "nowhere")
 
 

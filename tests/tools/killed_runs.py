@@ -1,4 +1,4 @@
-"""Trains, is killed at random again and again, goes on; and trains without, to compare.
+"""Trains, is killed at random and resumes, again and again; and trains undisturbed.
 
     python killed_runs.py DIRECTORY SEED KILLS FLAG...
 

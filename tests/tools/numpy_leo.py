@@ -27,7 +27,7 @@ def relation_network(codes, kernels):
 
 
 def orthogonality_penalty(kernel):
-    """[] of kernel [Z, P]."""
+    """Returns the penalty [] of a kernel [Z, P]."""
     size, total = len(kernel), 0.0
     for i in range(size):
         for j in range(size):
@@ -37,7 +37,7 @@ def orthogonality_penalty(kernel):
 
 
 def cross_entropy(scores, label):
-    """[] of the scores [N] of one example."""
+    """Returns the loss [] of the scores [N] of one example."""
     return math.log(sum(math.exp(score - scores[label]) for score in scores))
 
 

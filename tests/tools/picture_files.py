@@ -1,4 +1,4 @@
-"""Pictures, and files that pretend to be some, as bytes."""
+"""Pictures, and files that pretend to be pictures, as bytes."""
 
 import io
 import struct
@@ -24,7 +24,7 @@ def content_of(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def png_bomb(side: int) -> bytes:
-    """A PNG of side x side pixels of RGBA, all zeros: some thousandth of them."""
+    """A PNG of side x side RGBA pixels, all zeros: a thousandth of their size."""
 
     def chunk(kind, data):
         body = kind + data

@@ -44,7 +44,7 @@ NUMBERS = np.array([[0.0, -0.0, np.nan], [1e-300, -np.inf, 0.1]])
 
 
 def train_steps(replicas: Replicas, dtype, method, jit) -> dict[str, np.ndarray]:
-    """All variables and metrics after five steps; one is not finite for one task."""
+    """All variables and metrics after five steps; one is non-finite for one task."""
     with replicas.scope():
         learner = make_leo(dtype, inner_unroll_length=int(method == "leo"))
         if method == "maml":
@@ -65,7 +65,7 @@ def train_steps(replicas: Replicas, dtype, method, jit) -> dict[str, np.ndarray]
             values[f"{name} of step {step}"] = metric.numpy()
     for variable in [*learner.trainable_variables, *optimizer.variables]:
         values[variable.path] = variable.numpy()
-        for copy in getattr(variable.value, "values", ()):  # one a replica
+        for copy in getattr(variable.value, "values", ()):  # one per replica
             np.testing.assert_array_equal(copy.numpy(), variable.numpy())
     return values
 
@@ -153,7 +153,7 @@ def as_worker(directory: pathlib.Path, flags: list[str]):
 def train(directory: pathlib.Path, run: str, flags: list[str], expected: int = 0):
     """Runs the program and notes its status.
 
-    With one that is not expected the job ends, so that the other worker does not wait.
+    An unexpected status ends the job, so that the other worker does not wait.
     """
     where = f"--workdir={directory / run}"
     status = command_line.main(["run_leo.py", *flags, where, "--quiet"])

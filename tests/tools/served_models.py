@@ -1,6 +1,6 @@
-"""Exported models small enough for tests: nearest centroid with the checks of one.
+"""Exported models small enough for tests: nearest centroid with an export's checks.
 
-write_model(directory / "1")                  # 3 numbers a feature
+write_model(directory / "1")                  # features of 3 numbers
 write_model(directory / "2", scale=-1.0)      # one that answers otherwise
 """
 
@@ -142,7 +142,7 @@ def write_model(
 
 
 def clusters(way=3, rows=4, size=SIZE, seed=0):
-    """Rows [way * rows, size] around one centre a class, and their class numbers."""
+    """Rows [way * rows, size] around one centre per class, and their class numbers."""
     random = np.random.default_rng(seed)
     centres = np.repeat(random.normal(size=(way, size)) * 3, rows, axis=0)
     features = np.float32(centres + random.normal(size=centres.shape) * 0.3)

@@ -40,7 +40,7 @@ return found;
 
 
 def solid(text: str) -> str:
-    """Without blanks: a name may be in two elements, such as a tag and its group."""
+    """Removes blanks: a name may be in two elements, such as a tag and its group."""
     return re.sub(r"\s", "", text)
 
 

@@ -99,7 +99,7 @@ def make_trainer(
     Args:
       workdir: its run directory.
       accuracies: what its validations find, in turn; if none, what the kernel says.
-      broken_steps: steps that are not finite.
+      broken_steps: steps that are non-finite.
       validating: called with the step while it is validated.
       settings: of the configuration, instead of the defaults; way and shot count if
         they are ranges.

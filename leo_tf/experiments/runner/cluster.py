@@ -124,7 +124,7 @@ class RayRunner:
         self._running[reference] = _Submitted(task, self._number, start)
 
     def _again(self, lost: _Submitted, how: str) -> None:
-        """Restarts a run that was lost, unless it was too often."""
+        """Restarts a run that was lost, unless it was lost too often."""
         name = lost.task.name
         if self._is_stopping:
             self._note_stop(name)

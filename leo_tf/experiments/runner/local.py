@@ -221,10 +221,10 @@ class _Process:
             yield sign
 
     def stop(self) -> None:
-        """Asks it to save its run and stop. Repeated calls do nothing.
+        """Asks the worker to save its run and stop. Repeated calls do nothing.
 
-        Not by a signal: it may have had one, as all processes of a service get it, and
-        the second one would end it unsaved.
+        Sends no signal: the worker may have received one, as all processes of a service
+        do, and a second would end it unsaved.
         """
         self._write(None)
 
@@ -237,17 +237,17 @@ class _Process:
         return True
 
     def end(self, reason: str) -> None:
-        """Kills it."""
+        """Kills the worker."""
         self._reason = reason
         self._process.kill()
 
     def close(self) -> None:
-        """Lets it save its run and end."""
+        """Lets the worker save its run and end."""
         with contextlib.suppress(OSError):
             self._process.stdin.close()
 
     def ended(self, seconds: float = LAST_SECONDS) -> int:
-        """Returns its exit status, and kills it if it does not end in time."""
+        """Returns the exit status. Kills the worker if it does not end in time."""
         try:
             return self._process.wait(max(0.0, seconds))
         except subprocess.TimeoutExpired:

@@ -23,7 +23,7 @@ _LOOPBACK = "127.0.0.1", "localhost"
 
 
 def check_installed() -> None:
-    """Refuses a cluster without Ray: FlagError."""
+    """Raises a FlagError if Ray is not installed."""
     if importlib.util.find_spec("ray") is None:
         hint = "On all machines: pip install 'leo-tf[cluster]'."
         raise FlagError("--cluster", "the package ray", "none", hint)
@@ -54,7 +54,7 @@ def connect(address: str) -> tuple[Any, bool]:
 
 
 def check_room(ray: Any, needed: dict[str, float]) -> None:
-    """Refuses runs that are too large for every machine of the cluster: FlagError."""
+    """Raises a FlagError if a run is too large for every machine of the cluster."""
     for kind, amount in needed.items():
         most = max(
             (n["Resources"].get(kind, 0.0) for n in ray.nodes() if n["Alive"]),
@@ -76,7 +76,7 @@ def check_machines(ray: Any, path: pathlib.Path, environment: dict[str, str]) ->
     it gets a run.
 
     Raises:
-      InputError: if one does not.
+      InputError: if a machine has another directory or other code.
     """
     token, mine = secrets.token_hex(8), code()
     affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy

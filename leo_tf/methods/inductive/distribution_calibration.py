@@ -40,8 +40,8 @@ class DistributionCalibration(LinearRegression):
 
     Source: Yang et al., 2021 (arXiv:2101.06395), equations 4 to 8. Alpha is added to
     variances alone, in units of their mean: the authors' code adds it to every entry of
-    a covariance, which depends on how the features happen to be turned. Their power,
-    of new classes alone, is `--feature_power` here, of all classes.
+    a covariance, which depends on how the features happen to be turned. Their power
+    transform applies to new classes only; `--feature_power` applies to all.
     """
 
     takes_memory = True

@@ -99,7 +99,7 @@ def logistic(inputs: tf.Tensor, targets: tf.Tensor, strength: Number) -> tf.Tens
 
     Minimises the sum of the examples' softmax cross-entropies + strength / 2 * |W|^2;
     the bias is free, and sums to 0 over the classes. scikit-learn's C is 1 / strength.
-    Arguments and result are as of `ridge`.
+    Arguments and result are as for `ridge`.
     """
     # Weights at the minimum are sums of examples: R coordinates are enough for them.
     examples, size = inputs.shape[1:]

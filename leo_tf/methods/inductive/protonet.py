@@ -7,7 +7,7 @@ embedding size, P = D + 1 weights and bias of a class.
 from collections.abc import Sequence
 from typing import Any
 
-import leo_tf.model  # noqa: F401, first: it sees to it that Keras is upon TensorFlow
+import leo_tf.model  # noqa: F401, first: it makes Keras use TensorFlow
 
 # isort: split
 import keras

@@ -7,7 +7,7 @@ embedding size, P = D + 1 weights and bias of a class.
 from collections.abc import Sequence
 from typing import Any
 
-import leo_tf.model  # noqa: F401, first: it sees to it that Keras is upon TensorFlow
+import leo_tf.model  # noqa: F401, first: it makes Keras use TensorFlow
 
 # isort: split
 import keras
@@ -22,13 +22,13 @@ _FIRST_SCALE = 10.0
 class R2D2(keras.layers.Layer, Learner):
     """Ridge regression on the support, through which the outer loop's gradients pass.
 
-    Learned are the logarithm of the penalty's weight, which begins at 1, and that of
+    It learns the logarithm of the penalty's weight, which begins at 1, and that of
     the scores' factor. The network that the paper learns with them is the embedding's,
     made beforehand; its offset of the scores adds the same to all classes, and the
     softmax takes that out again.
 
     Source: Bertinetto et al., 2019 (arXiv:1805.08136), section 3.2; the bias of the
-    regression is free here, as of `linear.ridge`.
+    regression is free here, as in `linear.ridge`.
     """
 
     def build(self, support_shape: Sequence[Any]) -> None:

@@ -28,8 +28,8 @@ def method_for(name: str, where: str) -> Method:
     """Returns the method of a class such as sklearn.svm.SVC.
 
     Raises:
-      FlagError: beginning with `where`, if there is no such class, it is no classifier,
-        or scikit-learn is not installed.
+      FlagError: beginning with `where`, if there is no such class, it is not a
+        classifier, or scikit-learn is not installed.
     """
     kind = _class_of(name, where)
 
@@ -115,7 +115,7 @@ def _class_of(name: str, where: str) -> Any:
     is_one = isinstance(found, type) and hasattr(found, "fit")
     if not is_one or not any(hasattr(found, each) for each in scores):
         expected = "a classifier with `fit`, and `predict_proba` or `decision_function`"
-        raise FlagError(where, expected, f"{attribute}, which is none")
+        raise FlagError(where, expected, f"{attribute}, which is not a classifier")
     return found
 
 
@@ -140,7 +140,7 @@ def _estimator(kind: Any, config: Config) -> Any:
 def _try(estimator: Any, config: Config, embedding_size: int) -> None:
     """Fits the estimator to random features, to see that it works.
 
-    FlagError if not: then a run would fail in its midst.
+    Raises a FlagError if it does not: a run would fail midway.
     """
     episodes, random = config.episodes, np.random.default_rng(0)
     labels = np.repeat(np.arange(episodes.evaluation_way), episodes.evaluation_shot)

@@ -91,17 +91,17 @@ class BDCSPN(QueryAware):
 class LaplacianShot(QueryAware):
     """Assignments close to class means, and alike for neighbouring queries.
 
-    Means are rectified first: queries are shifted to the support's mean, and every
-    example counts, for the class that nearest centroid takes it for, by its
-    softmax(10 * cosine) over the classes.
+    Means are rectified first: queries are shifted to the support's mean, and each
+    example is weighted by its softmax(10 * cosine) for the class that nearest centroid
+    assigns it to.
 
     Args:
       weight: weight of the neighbours, lambda.
       scale: factor of all scores; changes confidence, not answers.
 
     Source: Ziko et al., 2020 (arXiv:2006.15486), equation 12, and `proto_rect` of the
-    release. There the 20 steps end early where the energy has settled; and a class that
-    no example is taken for is lost, while here it keeps its mean.
+    release. There the 20 steps end early where the energy has settled; and a class to
+    which no example is assigned is lost, while here it keeps its mean.
     """
 
     def __init__(self, weight: float, scale: float = 1.0):

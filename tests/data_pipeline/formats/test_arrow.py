@@ -113,7 +113,7 @@ def test_a_folder_of_datasets_is_read_with_the_names_of_its_classes(tmp_path):
         ({"x": [["a"]] * 6}, "`x`: expected numbers, received a column of string"),
         ({"other": [[1.0]] * 6}, "one column of lists, or columns of numbers"),
         ({"kind": "columns", "f1": Y}, "`f1`: expected numbers"),
-        ({"x": [[np.nan]] * 6}, "not finite"),
+        ({"x": [[np.nan]] * 6}, "non-finite"),
         ({"x": [{"list": [1.0]}] * 6}, "`x`: expected numbers, received a column of"),
     ],
 )

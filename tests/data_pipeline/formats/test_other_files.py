@@ -150,7 +150,7 @@ def test_row_numbers_without_a_name_are_no_feature(tmp_path):
         ("label,\na,1\n", "columns of numbers"),
         ("f,label\n", "expected rows of numbers and a class, received no row"),
         ("1,2,0.5\n1,3,2\n", "'0.5' in column 3. Is the class in another column?"),
-        ("1,2,a\nnan,3,a\n", "row 1 is not finite"),
+        ("1,2,a\nnan,3,a\n", "row 1 is non-finite"),
         ("1,2,a\n0,0,a\n", "row 1 is all zeros"),
         ("1,2,a\n" + "1," * 300_000, "line 2: expected less than 524288 bytes"),
         ('1,2,a\n1,2,"' + "x\n" * 90_000, "a table in UTF-8, received 'field larger"),

@@ -175,6 +175,7 @@ def test_help_shows_every_flag_under_headings_without_tensorflow(flag):
         assert preset.description in text
     fact = "as 5-20; default: 5; N in the paper; --num_classes in the original"
     assert fact in text and "--metavalid_batch_size * 10 in" in text
+    assert text.count("leo_no_finetuning, ") == 1  # the list of methods stands once
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 

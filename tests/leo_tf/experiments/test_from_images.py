@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from leo_tf.cli.main import main
+from leo_tf.cli.options import OPTIONS
 from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.settings import DataConfig
 from leo_tf.console import Console
@@ -323,20 +324,27 @@ def test_too_little_is_refused_before_anything_is_trained(
     assert not (tmp_path / "run").exists()
 
 
+def test_help_says_the_defaults_of_the_recipes():
+    rates = {recipe.learning_rate for recipe in RECIPES.values()}
+    assert OPTIONS["pretrain_lr"].notes == tuple(f"default: {rate}" for rate in rates)
+    assert all(recipe.flip for recipe in RECIPES.values())
+    assert OPTIONS["flip"].notes == ("default: true, except for glyphs",)
+
+
 @pytest.mark.parametrize(
     "flags, error",
     [
         (["--backbone=hog"], "--backbone: expected --images too"),
         (
             ["--mode=train", "--images=x", "--data_path=y"],
-            "--data_path: expected no such flag with --images",
+            "--data_path: expected no --data_path with --images, received 'y'.",
         ),
         (["--mode=embed", "--images=x"], "--features_dir: expected a directory"),
         (["--mode=pretrain", "--images=x"], "--workdir: expected a directory for the"),
         (["--mode=embed", "--images=x", "--features_dir=y", "--way=3"], "--way: exp"),
         (["--mode=pretrain", "--images=x", "--workdir=y", "--backbone=hog"], "wrn_"),
         (["--images=/no/such"], "error: /no/such"),
-        (["--images=x", "--preset=mini_1shot"], "--preset: expected no such flag"),
+        (["--images=x", "--preset=mini_1shot"], "--preset: expected no --preset"),
         (["--images=x", "--backbone=hog", "--pretrain_epochs=3"], "--pretrain_epochs"),
         (["--images=x", "--backbone=hog", "--noflip"], "--flip: expected none with"),
         (["--images=x", "--backbone=hog", "--recipe=paper"], "--recipe: expected none"),
@@ -349,8 +357,8 @@ def test_too_little_is_refused_before_anything_is_trained(
             ["--images=x", "--backbone_weights=imagenet"],
             "--backbone_weights: expected none, because the backbone is trained here",
         ),
-        (["--images=x", "--train_on_val"], "--train_on_val: expected no such flag"),
-        (["--images=x", "--val_classes=3"], "--val_classes: expected no such flag"),
+        (["--images=x", "--train_on_val"], "expected no --train_on_val with --mode"),
+        (["--images=x", "--val_classes=3"], "expected no --val_classes with --images"),
         (["--images=x", "--embedding_crop=multiview"], "--views chooses the crop"),
     ],
 )

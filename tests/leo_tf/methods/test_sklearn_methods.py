@@ -158,7 +158,7 @@ def test_what_is_known_of_it():
         ("sklearn:sklearn.nowhere.SVC", "No module named 'sklearn.nowhere'"),
         ("sklearn:SVC", "expected a class to import, such as sklearn:sklearn.svm.SVC"),
         ("sklearn:sklearn.svm.SVR", "expected a classifier with `fit`"),
-        ("sklearn:sklearn.base.clone", "received clone, which is none"),
+        ("sklearn:sklearn.base.clone", "received clone, which is not a"),
     ],
 )
 def test_what_is_no_classifier_is_refused_in_a_line(name, said):

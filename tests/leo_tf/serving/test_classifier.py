@@ -302,7 +302,7 @@ def test_answers_of_several_models_are_never_mixed_and_an_endless_change_is_an_e
     assert asked == ["predict", "adapt", "predict", "predict"]
     model.turns = []
     with pytest.raises(
-        ConnectionError, match="answers of one model, received those of"
+        ConnectionError, match="answers from one model, received answers from"
     ):
         fitted.predict(support)
 
