@@ -206,14 +206,29 @@ def batch_size_for(
 def _without_small_classes(
     config: Config, name: str, table: EmbeddingTable, console: Console
 ) -> EmbeddingTable:
-    """Returns the table without classes too small for the split's episodes."""
+    """Returns the table without classes too small for the split's episodes.
+
+    Raises:
+      InputError: if fewer than `way` classes are large enough.
+    """
     shape = config.episodes
-    least = shape.shapes[-1][1] + shape.num_query
+    way, shot = shape.shapes[-1]
+    queries, test = shape.num_query, ""
     if name != "train":
+        way, shot, test = shape.evaluation_way, shape.evaluation_shot, "test_"
         unbalanced = shape.num_query if shape.query_dirichlet else 1
-        least = shape.evaluation_shot + (shape.test_num_query or unbalanced)
+        queries = shape.test_num_query or unbalanced
+    least = shot + queries
     sizes, kept = table.class_sizes, table.class_sizes >= least
-    if kept.all() or not kept.any():  # if none is kept, the sampler says the sizes
+    if np.sum(kept) < way:
+        where = f"{table.source}: classes for {name}"
+        expected = (
+            f"at least way = {way} with shot + num_query = {shot} + {queries} rows"
+        )
+        fewer = f" or --{test}num_query" if queries > 1 else ""
+        hint = f"Smaller classes are dropped. Lower --{test}way or --{test}shot{fewer}."
+        raise InputError(where, expected, f"{np.sum(kept)} of {len(sizes)}", hint)
+    if kept.all():
         return table
     small = [f"{quoted(table.class_names[c])} ({sizes[c]})" for c in np.where(~kept)[0]]
     few = f"{len(small)} of {len(sizes)} classes with fewer than {least} rows"

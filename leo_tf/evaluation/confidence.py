@@ -16,7 +16,7 @@ from leo_tf.configs.schema import Config
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.evaluation.calibration import best_temperature, log_sum, of_right
 from leo_tf.evaluation.intervals import Interval, interval
-from leo_tf.evaluation.open_episodes import Answers, answers, open_episodes
+from leo_tf.evaluation.open_episodes import Answers, answers_as_tested
 from leo_tf.model.learner import AnyLearner
 
 # Shares of queries for which the tables of a `Confidence` have a number.
@@ -78,8 +78,8 @@ class Confidence(NamedTuple):
 class OpenSet(NamedTuple):
     """Test results of "none of these" and of prediction sets, with 95 % intervals.
 
-    Shares are of an episode's queries of its own classes, or of other classes. Queries
-    are balanced, and methods that draw use means.
+    Shares are of an episode's queries of its own classes, or of other classes. Only the
+    queries of sets may be unbalanced. Methods that draw use means.
     """
 
     auroc: dict[str, Interval]  # of each of `SCORES`
@@ -113,8 +113,7 @@ def fit(
     Returns None if a score is non-finite. `step` and `basis` are as in `Confidence`.
     """
     count, shape = min(_FITTED_ON, config.run.num_val_episodes), config.episodes
-    episodes = open_episodes(config, split, count)
-    found = answers({"": learner}, episodes, shape.evaluation_way)[""]
+    found = answers_as_tested(learner, config, split, count)
     if not all(np.isfinite(each).all() for each in found):
         return None
     episodes_are = shape.evaluation_way, shape.evaluation_shot, len(found.inside)
@@ -136,7 +135,8 @@ def fit_to(found: Answers) -> dict[str, Any]:
     if found.outside.size:
         sides = {name: _sides(found, name, temperature) for name in SCORES}
         auroc = {name: float(_auroc(*pair).mean()) for name, pair in sides.items()}
-        score = max(SCORES, key=lambda name: auroc[name])
+        # On a tie the logit: it says more than a probability that is rounded to 1.
+        score = max(SCORES, key=lambda name: (auroc[name], name == _USUAL_SCORE))
     # It is meant for requests with queries of other classes.
     mixed, _ = _sides(found, score, temperature)
     shares = np.sort(of_right(_softmax(found.inside / temperature)), axis=None)

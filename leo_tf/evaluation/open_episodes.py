@@ -55,6 +55,40 @@ def open_episodes(
     return dataset.evaluation_episodes(wide, split, count, together=True)
 
 
+def answers_as_tested(
+    learner: AnyLearner, config: Config, split: Split, count: int
+) -> Answers:
+    """Scores up to `count` open episodes with one method.
+
+    If tests have unbalanced queries, so have the inside ones, which are then ordered as
+    if there were Q of each class.
+    """
+    way = config.episodes.evaluation_way
+    found = answers({"": learner}, open_episodes(config, split, count), way)[""]
+    if config.episodes.query_dirichlet is None:
+        return found
+    count, queries = len(found.inside), found.inside.shape[2]
+    alike = config.replace(test_num_query=queries)
+    parts = [
+        _right_first(adapt_and_score(learner, each)[1].numpy(), each.query_labels)
+        for each in dataset.evaluation_episodes(alike, split, count, together=True)
+    ]
+    return found._replace(inside=np.concatenate(parts).astype(np.float64))
+
+
+def _right_first(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Swaps logits [B, N, Q, N] so that query [b, n, q] has its right class at n."""
+    labels = np.asarray(labels)[..., np.newaxis]
+    place = np.broadcast_to(
+        np.arange(logits.shape[1])[:, np.newaxis, np.newaxis], labels.shape
+    )
+    right, other = (np.take_along_axis(logits, at, axis=-1) for at in (labels, place))
+    swapped = logits.copy()
+    np.put_along_axis(swapped, labels, other, axis=-1)
+    np.put_along_axis(swapped, place, right, axis=-1)
+    return swapped
+
+
 def answers(
     learners: Mapping[str, AnyLearner], episodes: EpisodesByRow, way: int
 ) -> dict[str, Answers]:

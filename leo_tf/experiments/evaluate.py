@@ -91,7 +91,7 @@ def evaluate(
             hint = "For an older run, repeat the command that trained it."
             expected = "a run that was fitted to validation episodes"
             raise FlagError("--open_set", expected, "one that was not", hint)
-    _say_fitted_to_others(run, best)
+    _say_fitted_to_others(run, best, trained)
     return _test(run, split, best, TrainingState.of(best).share_not_finite, open_set)
 
 
@@ -221,28 +221,31 @@ def _say_choices_are_others(run: Run, trained: Config) -> None:
         way, shot, dirichlet = theirs
         episodes = f"{way}-way {shot}-shot"
         if mine[2] != dirichlet:
-            kind = "balanced" if dirichlet is None else f"Dirichlet {dirichlet:g}"
-            episodes += f", {kind}"
+            episodes += f", {_kind(dirichlet)}"
         text = f"{names}: as chosen for {episodes}; --mode=compare chooses "
         run.console.say(f"{text}again for other episodes.")
 
 
-def _say_fitted_to_others(run: Run, best: Checkpoint) -> None:
+def _kind(dirichlet: float | None) -> str:
+    return "balanced" if dirichlet is None else f"Dirichlet {dirichlet:g}"
+
+
+def _say_fitted_to_others(run: Run, best: Checkpoint, trained: Config) -> None:
     """Tells the user that the confidence was fitted to other episodes."""
     known, shape = run.confidence(best), run.config.episodes
     # Each query alone, its class's share makes next to no difference.
     transductive = method_of(run.config).transductive
-    dirichlet = shape.query_dirichlet if transductive else None
-    asked = shape.evaluation_way, shape.evaluation_shot, dirichlet
-    if known is not None and (known.way, known.shot, None) != asked:
+    dirichlet = trained.episodes.query_dirichlet
+    differs = transductive and shape.query_dirichlet != dirichlet
+    sizes = shape.evaluation_way, shape.evaluation_shot
+    if known is not None and (differs or (known.way, known.shot) != sizes):
         parts = "Temperature, thresholds and sets"
         if run.config.methods.ensemble != "none":
             parts += " and the ensemble's share"
         episodes = f"{known.way}-way {known.shot}-shot"
-        balanced = "" if dirichlet is None else "balanced "
-        run.console.say(
-            f"{parts}: as fitted to {episodes} {balanced}validation episodes."
-        )
+        if differs:
+            episodes += f" {_kind(dirichlet)}"
+        run.console.say(f"{parts}: as fitted to {episodes} validation episodes.")
 
 
 def _check_shapes(run: Run, best: Checkpoint) -> None:

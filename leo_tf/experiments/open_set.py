@@ -8,7 +8,7 @@ from leo_tf.console import Console
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.errors import FlagError
 from leo_tf.evaluation.confidence import Confidence, OpenSet, tested
-from leo_tf.evaluation.open_episodes import answers, open_episodes, outside_of
+from leo_tf.evaluation.open_episodes import answers_as_tested, outside_of
 from leo_tf.model.learner import AnyLearner
 
 Fitted: TypeAlias = Mapping[str, Confidence | None]  # by method
@@ -29,12 +29,11 @@ def score_open(
     if not wanted:
         return {}
     found = {}
-    way, count = config.episodes.evaluation_way, config.run.num_test_episodes
-    episodes = open_episodes(config, split, count)
+    count = config.run.num_test_episodes
     with console.progress("other classes", len(learners), unit="methods") as line:
         for name, learner in learners.items():
             if (known := fitted[name]) is not None:
-                mine = answers({name: learner}, episodes, way)[name]
+                mine = answers_as_tested(learner, config, split, count)
                 found[name] = tested(mine, known)
             line.advance(1)
     return found

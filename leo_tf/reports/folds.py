@@ -2,6 +2,7 @@
 
 import statistics
 
+from leo_tf.evaluation.confidence import OpenSet
 from leo_tf.evaluation.job_results import FoldedComparison
 from leo_tf.reports import results as report
 from leo_tf.reports.table import Table, document
@@ -14,10 +15,13 @@ def as_dict(found: FoldedComparison) -> dict:
         values = _accuracies(found, name)
         methods[name] = {
             "title": found.rows(name)[0].plain_title,
+            "transductive": found.rows(name)[0].is_transductive,
             "mean_over_folds": statistics.fmean(values),
             "standard_deviation_over_folds": statistics.stdev(values),
             "folds": [row.accuracy.as_dict() for row in found.rows(name)],
         }
+        if tested := _open_sets(found, name):
+            methods[name]["open_set"] = [each.as_dict() for each in tested]
     return {
         "best_on_validation": found.best,
         "methods": methods,
@@ -35,6 +39,7 @@ def terminal(found: FoldedComparison) -> list[str | Table]:
         f"\n{_title(found)}",
         Table(whole.columns[reached], kept, whole.left),
         Table((whole.columns[0], *whole.columns[3:]), each, whole.left),
+        *_unknown(found),
     ]
     return [*parts, *([f"{said}\n"] if (said := _advice(found)) else [])]
 
@@ -50,7 +55,10 @@ def markdown(found: FoldedComparison) -> str:
     typed = {k: v for k, v in found.folds[0].given.items() if k != "fold"}
     given = f"Given: `{report.flags(typed)}`"
     return document(
-        [f"# {_title(found)}", _table(found), meaning, _advice(found), given]
+        [
+            *(f"# {_title(found)}", _table(found), meaning),
+            *(*_unknown(found), _advice(found), given),
+        ]
     )
 
 
@@ -71,8 +79,36 @@ def _table(found: FoldedComparison) -> Table:
         gains = [mine - theirs for mine, theirs in zip(values, own)]
         minus = "" if name == reference else _spread(gains, "+")
         each = (f"{100 * value:.2f}" for value in values)
-        rows.append((found.rows(name)[0].plain_title, _spread(values), minus, *each))
+        rows.append((_method(found, name), _spread(values), minus, *each))
     return Table(columns, rows, left=columns[:1])
+
+
+def _method(found: FoldedComparison, name: str) -> str:
+    row = found.rows(name)[0]
+    return row.plain_title + " (sees all queries)" * row.is_transductive
+
+
+def _unknown(found: FoldedComparison) -> list[str | Table]:
+    """Returns a table of how well other classes were detected, if requested."""
+    rows = []
+    for name in found.names:
+        if tested := _open_sets(found, name):
+            areas = [each.auroc[each.score].mean for each in tested]
+            shares = ("false_alarms", "found", "coverage")
+            rates = [[getattr(each, s).mean for each in tested] for s in shares]
+            sizes = [each.size.mean for each in tested]
+            size = f"{statistics.fmean(sizes):.2f} ± {statistics.stdev(sizes):.2f}"
+            cells = (_spread(values) for values in (areas, *rates))
+            rows.append((_method(found, name), *cells, size))
+    columns = ("method", "AUROC", "false alarms", "found", "coverage", "size")
+    said = "Queries of other classes, in %, by the score that was best on validation:"
+    return [said, Table(columns, rows, ("method",))] if rows else []
+
+
+def _open_sets(found: FoldedComparison, name: str) -> list[OpenSet]:
+    """Returns the results of a method on queries of other classes, if in all folds."""
+    tested = [row.open_set for row in found.rows(name) if row.open_set]
+    return tested if len(tested) == len(found.folds) else []
 
 
 def _accuracies(found: FoldedComparison, name: str) -> list[float]:

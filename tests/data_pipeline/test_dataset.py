@@ -135,8 +135,12 @@ def test_small_classes_are_dropped_where_that_is_asked_for_and_said(
         "val: dropped 1 of 6 classes with fewer than 4 rows: 'val 1' (2)",
         "test: dropped 1 of 6 classes with fewer than 4 rows: 'test 1' (2)",
     ]
-    with pytest.raises(InputError, match="6 of 6 classes with fewer"):
+    few = r"way = \d with shot \+ num_query = {} rows, received {} of 6.*Lower {}"
+    with pytest.raises(InputError, match=few.format(r"1 \+ 12", 0, "--way")):
         datasets.load(settings.replace(num_query=12))
+    with pytest.raises(InputError, match=few.format(r"9 \+ 2", 4, "--test_way")):
+        changed = settings.replace(test_way=5, test_shot=9, test_num_query=2)
+        datasets.load(changed, ["test"])
 
 
 @pytest.mark.parametrize(

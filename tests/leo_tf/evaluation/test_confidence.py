@@ -16,12 +16,17 @@ from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.episode import Episode
 from leo_tf.errors import FlagError, InputError
 from leo_tf.evaluation import confidence
-from leo_tf.evaluation.calibration import best_temperature
+from leo_tf.evaluation.calibration import best_temperature, of_right
 from leo_tf.evaluation.confidence import LEVELS, Confidence
-from leo_tf.evaluation.open_episodes import Answers, answers, open_episodes
+from leo_tf.evaluation.open_episodes import (
+    Answers,
+    answers,
+    answers_as_tested,
+    open_episodes,
+)
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
 from leo_tf.methods.inductive.linear import LinearRegression, ridge
-from leo_tf.methods.query_aware.transductive import BDCSPN
+from leo_tf.methods.query_aware.transductive import BDCSPN, PTMAP
 from leo_tf.model.learner import adapt_and_score
 from leo_tf.runs.run import load_run
 
@@ -182,6 +187,42 @@ def test_a_set_that_must_hold_the_right_class_holds_all():
     few = fit(make_answers(4)).least
     assert few[LEVELS.tolist().index(0.9)] == 0.0 < few[LEVELS.tolist().index(0.5)]
     assert np.all(np.diff(few) <= 0)
+
+
+def test_on_a_tie_the_logit_tells_who_is_known_not_the_probability():
+    found = make_answers(9)
+    tied = found._replace(outside=found.outside - 1e3, mixed=found.mixed + 1e3)
+    apart = np.where(np.arange(N) == 0, 60.0, 0.0)  # as sure as can be
+    tied = tied._replace(mixed=tied.mixed + apart, outside=0 * tied.outside - 1e3)
+    fitted = fit(tied._replace(cosine_inside=1 + found.cosine_inside))
+    assert set(fitted.auroc.values()) == {1.0} and fitted.score == "logit"
+
+
+def test_temperature_and_sets_are_fitted_to_queries_unbalanced_as_in_tests(tiny_data):
+    changes = {"query_dirichlet": 0.3, "num_query": 3, "test_num_query": 3}
+    config = config_of(tiny_data, num_val_episodes=40, **changes)
+    split, learner = dataset.load(config, ["val"])["val"], PTMAP(scale=3.0)
+    [episode] = dataset.evaluation_episodes(config, split, 40, together=True)
+    labels = np.asarray(episode.query_labels)
+    balanced = np.broadcast_to(np.arange(3)[:, np.newaxis], labels[0].shape)
+    assert (labels != balanced).mean() > 0.3
+    logits = adapt_and_score(learner, episode)[1].numpy()
+    found = answers_as_tested(learner, config, split, 40)
+    right = np.take_along_axis(logits, labels[..., np.newaxis], axis=-1)[..., 0]
+    np.testing.assert_allclose(of_right(found.inside), right, rtol=1e-6)
+    np.testing.assert_allclose(np.sort(found.inside), np.sort(logits), rtol=1e-6)
+    alike = answers_as_tested(learner, config.replace(query_dirichlet=None), split, 40)
+    np.testing.assert_array_equal(found.mixed, alike.mixed)
+    fitted = confidence.fit(learner, config, split, 7)
+
+    def nll(temperature):
+        scaled = logits / temperature
+        return np.mean(np.log(np.exp(scaled).sum(-1)) - right / temperature)
+
+    best = min(np.geomspace(0.01, 100, 2001), key=nll)
+    assert fitted.temperature == pytest.approx(best, rel=0.05)
+    wrong = confidence.fit_to(alike)["temperature"]
+    assert abs(np.log(wrong / best)) > 0.3, "balanced queries would mislead"
 
 
 def config_of(tiny_data, **changes):

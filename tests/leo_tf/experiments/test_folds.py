@@ -1,6 +1,7 @@
 """Comparing over folds of the classes: each is tested once, and the spread shown."""
 
 import json
+import re
 import statistics
 
 import numpy as np
@@ -21,7 +22,8 @@ def compare(small_flags, all_classes, quick_jobs):
     """Returns a function that compares two methods on data without splits."""
 
     def compare(workdir, *flags) -> int:
-        mode = "--mode=compare", "--methods=centroid,ridge", f"--workdir={workdir}"
+        methods = "--methods=centroid,ridge,soft_kmeans", "--open_set"
+        mode = "--mode=compare", *methods, f"--workdir={workdir}"
         data = f"--data_path={all_classes}", "--class_folds=3", "--jobs=0"
         return command_line.main(["run_leo.py", *small_flags, *data, *mode, *flags])
 
@@ -61,17 +63,28 @@ def test_each_class_is_tested_in_one_fold(job):
 def test_the_table_has_means_and_spread_of_the_folds(job):
     found = results_of(job)
     folds = [results_of(job / f"fold_{fold}")["methods"] for fold in range(3)]
-    for name in ("centroid", "ridge"):
+    for name in ("centroid", "ridge", "soft_kmeans"):
         values = [fold[name]["accuracy"]["mean"] for fold in folds]
         method = found["methods"][name]
         assert method["mean_over_folds"] == pytest.approx(statistics.fmean(values))
         spread = method["standard_deviation_over_folds"]
         assert spread == pytest.approx(statistics.stdev(values)) and spread > 0
+        assert method["transductive"] == (name == "soft_kmeans")
+        assert method["open_set"] == [fold[name]["open_set"] for fold in folds]
     text = (job / "results.md").read_text()
     assert "standard deviation over 3 folds" in text and "| fold 2 |" in text
     assert "--class_folds=3" in text and "--fold=" not in text
-    best = max(folds[0], key=lambda n: sum(f[n]["validation"]["mean"] for f in folds))
+    inductive = [name for name in folds[0] if name != "soft_kmeans"]
+    best = max(inductive, key=lambda n: sum(f[n]["validation"]["mean"] for f in folds))
     assert found["best_on_validation"] == best
+    assert (
+        "| Soft k-means (sees all queries) |" in text and "| Ridge regression |" in text
+    )
+    falses = [100 * each["false_alarms"]["mean"] for each in method["open_set"]]
+    spread = f"{statistics.fmean(falses):.2f} ± {statistics.stdev(falses):.2f}"
+    assert re.search(
+        rf"\| Soft k-means \(sees all queries\) \| [^|]+ \| {spread} \|", text
+    )
 
 
 def test_the_run_of_a_fold_is_tested_on_its_own_classes_only(job, evaluate, capsys):
