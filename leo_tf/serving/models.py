@@ -137,7 +137,10 @@ class LocalModel:
         """
         if signature not in self.signatures:
             expected = f"one of {', '.join(sorted(self.signatures))}"
-            raise refused("signature_name", expected, repr(signature[:80]))
+            received = repr(signature[:80])
+            if signature == "adapt":
+                received += ", which transductive methods lack"
+            raise refused("signature_name", expected, received)
         return self.signatures[signature].structured_input_signature[1]
 
     def __call__(

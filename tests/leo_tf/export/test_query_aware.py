@@ -92,7 +92,7 @@ def test_pt_map_is_exported_too_whose_loops_are_of_any_size(
 
 def test_the_client_says_which_signatures_there_are(out):
     features, labels = np.eye(D, dtype=np.float32)[:4], [0, 0, 1, 1]
-    said = "signature_name: expected one of classify, serving_default, received 'adapt'"
+    said = "signature_name: expected one of classify, serv.*'adapt', which transductive"
     with pytest.raises(RequestError, match=said):
         Classifier(out).fit(features, labels)
 
