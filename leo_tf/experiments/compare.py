@@ -28,7 +28,7 @@ from leo_tf.experiments.run_group import Planned, RunGroup, open_group
 from leo_tf.experiments.runner.engines import Engine
 from leo_tf.files import AnyPath
 from leo_tf.methods.registry import check, check_is_config, is_fitted, with_transform
-from leo_tf.methods.settings import compared, of, read, with_shared
+from leo_tf.methods.settings import at_any_way, compared, of, read, with_shared
 from leo_tf.methods.transform_fitting import check_can_fit
 from leo_tf.methods.variants import in_running_order, in_table_order, variant_named
 from leo_tf.model.learner import AnyLearner, is_exportable, takes_memory
@@ -117,7 +117,9 @@ def opened(
     """
     check_is_config(config)
     shared = config.features.feature_transform
-    names = compared(shared) if methods is None else methods
+    names = methods
+    if names is None:
+        names = at_any_way(config, compared(shared), options["console"])
     settings = _settings(config, names, method_settings)
     with open_group("compare", config, workdir, **options) as group:
         if open_set:

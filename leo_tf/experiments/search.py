@@ -31,7 +31,7 @@ from leo_tf.experiments.study import Journal, importances
 from leo_tf.files import AnyPath, read_json, to_json, write_file
 from leo_tf.methods.drawing import BATCH, SAMPLERS, check_installed, draw
 from leo_tf.methods.registry import check, check_is_config
-from leo_tf.methods.settings import SEARCHED, ranges, read, with_shared
+from leo_tf.methods.settings import SEARCHED, at_any_way, ranges, read, with_shared
 from leo_tf.methods.variants import in_table_order, variant_named
 from leo_tf.reports import search as report
 from leo_tf.reports.figures import save
@@ -100,7 +100,10 @@ def search(
     rungs = rules.integer(1).checked(rungs, "--rungs")
     rules.choice(*SAMPLERS).checked(sampler, "--sampler")
     check_installed(sampler)
-    own = _settings(config, SEARCHED if methods is None else methods)
+    check_is_config(config)
+    if methods is None:
+        methods = at_any_way(config, SEARCHED, console)
+    own = _settings(config, methods)
     engine = Engine(jobs, cluster, run_cpus, run_gpus)
     options: Any = {"console": console, "engine": engine}
     with open_group("search", config, workdir, data, allow_changes, **options) as group:
@@ -246,7 +249,6 @@ def _possible(drawn: dict[str, float], group: RunGroup) -> dict[str, float]:
 
 def _settings(config: Config, asked: Sequence[str]) -> dict[str, dict]:
     """Returns the checked settings shared by all trials of each trained method."""
-    check_is_config(config)
     if config.methods.ensemble != "none":
         expected = "none with --mode=search, which ranks plain methods"
         raise FlagError("--ensemble", expected, config.methods.ensemble)

@@ -10,18 +10,19 @@ field of their own. Likewise a method's settings apply to METHOD@TRANSFORM.
 
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leo_tf.configs.rules import check_object
 from leo_tf.configs.schema import GROUP_OF, Config
+from leo_tf.console import Console
 from leo_tf.errors import FlagError, InputError, LeoError, quoted
 from leo_tf.files import read_json
 from leo_tf.methods.registry import METHODS
 from leo_tf.methods.variants import is_known, variant_named, with_transforms
 
 # Default methods of a search; a comparison runs them after those without training.
-SEARCHED = ("leo", "generator", "meta_sgd", "maml")
+SEARCHED = ("leo", "protonet", "generator", "meta_sgd", "maml")
 _UNTRAINED = "centroid", "ridge", "logistic"
 _TRANSFORMS = "none", "within", "soft", "lda"
 LINEAR = frozenset(["dropout_rate"])  # drawn uniformly; all others log-uniformly
@@ -38,9 +39,23 @@ def compared(shared: str) -> list[str]:
     names = []
     for method in _UNTRAINED:
         names += with_transforms(method, _TRANSFORMS, shared)
-    leo, *others = SEARCHED
-    for_leo = "none" if shared == "lda" else "lda"
-    return [*names, "simpleshot", *with_transforms(leo, [for_leo], shared), *others]
+    leo, protonet, *others = SEARCHED
+    also = ["none" if shared == "lda" else "lda"]
+    trained = *with_transforms(leo, also, shared), f"{protonet}@{also[0]}"
+    return [*names, "simpleshot", *trained, *others]
+
+
+def at_any_way(config: Config, names: Sequence[str], console: Console) -> list[str]:
+    """Returns default methods without those that a fixed way rules out, and says so."""
+    episodes = config.episodes
+    if episodes.evaluation_way == episodes.way:
+        return [*names]
+    kept = [name for name in names if not variant_named(name).entry.keeps_way]
+    others = [variant_named(name).title for name in names if name not in kept]
+    if others:
+        said = "left out, because they test only at the number of --way"
+        console.warn(f"{' and '.join(others)}: {said}.")
+    return kept
 
 
 def read(

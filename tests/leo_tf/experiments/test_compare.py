@@ -588,8 +588,23 @@ def test_without_names_it_compares_what_helps_most_the_untrained_first(
         *("centroid", "centroid@within", "centroid@soft", "centroid@lda"),
         *("ridge", "ridge@within", "ridge@soft", "ridge@lda"),
         *("logistic", "logistic@within", "logistic@soft", "logistic@lda"),
-        *("simpleshot", "leo", "leo@lda", "generator", "meta_sgd", "maml"),
+        *("simpleshot", "leo", "leo@lda", "protonet@lda"),
+        *("generator", "meta_sgd", "maml"),
     ]
+
+
+@pytest.mark.parametrize("flag", ["--test_way=2", "--way=2-4", "--test_way=3"])
+def test_a_default_that_keeps_its_way_is_left_out_at_another_and_told(
+    small_flags, tmp_path, caplog, flag
+):
+    names = would_train(small_flags, flag, f"--workdir={tmp_path}")
+    told = [record.getMessage() for record in caplog.records]
+    if flag == "--test_way=3":  # that of training
+        assert names[-2:] == ["meta_sgd", "maml"] and not told
+    else:
+        assert names[-4:] == ["leo", "leo@lda", "protonet@lda", "generator"]
+        [line] = [line for line in told if "left out" in line]
+        assert line.startswith("Meta-SGD and MAML: left out") and "--way" in line
 
 
 def test_a_default_that_the_data_does_not_allow_is_left_out_and_told(
@@ -598,9 +613,10 @@ def test_a_default_that_the_data_does_not_allow_is_left_out_and_told(
     names = would_train(small_flags, *two_classes, f"--workdir={tmp_path / 'job'}")
     within = ("centroid", "ridge", "logistic")  # two classes are enough for it
     untrained = [name for each in within for name in (each, f"{each}@within")]
-    assert names == [*untrained, "simpleshot", "leo", "generator", "meta_sgd", "maml"]
+    others = "generator", "meta_sgd", "maml"
+    assert names == [*untrained, "simpleshot", "leo", *others]
     told = [record.getMessage() for record in caplog.records]
-    assert sum("is left out: " in line for line in told) == 7
+    assert sum("is left out: " in line for line in told) == 8
     line = next(line for line in told if "Ridge regression, soft" in line)
     assert (
         "classes: expected 3 or more for --feature_transform=soft, received 2" in line

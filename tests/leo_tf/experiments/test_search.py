@@ -11,13 +11,15 @@ import pytest
 from saved_runs import listing, results_of
 
 from leo_tf.cli import main as command_line
+from leo_tf.cli.flags import parse
 from leo_tf.configs.schema import Config
 from leo_tf.console import ProgressLine
-from leo_tf.errors import DivergedError
+from leo_tf.errors import DivergedError, FlagError
 from leo_tf.experiments import run_group
 from leo_tf.experiments import search as search_job
 from leo_tf.methods import settings as method_settings
 from leo_tf.methods.drawing import draw
+from leo_tf.methods.settings import SEARCHED
 from leo_tf.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.long
@@ -276,6 +278,24 @@ def test_what_cannot_be_searched_is_refused(search, tmp_path, capsys, flags, whe
     assert search(tmp_path / "job", *flags) == 2
     assert f"{where}: " in capsys.readouterr().err
     assert not (tmp_path / "job").exists()
+
+
+def test_by_default_methods_that_keep_their_way_are_left_out_at_another(
+    small_flags, tmp_path, monkeypatch, caplog
+):
+    asked = []
+
+    def instead(config, names):
+        asked.extend(names)
+        raise FlagError("--methods", "no more", "enough")
+
+    monkeypatch.setattr(search_job, "_settings", instead)
+    for flags in ([], ["--test_way=2"]):
+        options = parse(["run_leo.py", "--mode=search", *small_flags, *flags])
+        with pytest.raises(FlagError):
+            search_job.search(options.config, workdir=tmp_path / "job")
+    assert asked == [*SEARCHED, "leo", "protonet", "generator"]
+    assert "MAML" in caplog.text
 
 
 def test_searching_for_another_method_keeps_what_was_found(search, searched, tmp_path):
