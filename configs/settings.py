@@ -322,7 +322,7 @@ class MethodConfig(Settings):
         rules.integer(1, _MOST_INNER_STEPS),
     )
     adaptation_lr_init: float = setting(
-        10.0,
+        3.0,
         "Rate of MAML's steps, and initial value of Meta-SGD's learned rates.",
         rules.above_zero(),
         "alpha",

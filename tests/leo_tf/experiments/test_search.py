@@ -194,7 +194,7 @@ def test_the_settings_given_are_written_out_where_they_were_best(
     workdir = tmp_path / "job"
     assert search(workdir, "--trials=1", "--methods=maml", "--quiet") == 0
     settings = json.loads((workdir / "settings.json").read_text())
-    assert settings == {"maml": {"outer_lr": 0.02, "adaptation_lr_init": 10.0}}
+    assert settings == {"maml": {"outer_lr": 0.02, "adaptation_lr_init": 3.0}}
 
 
 # Rates that make the first steps overflow.
