@@ -176,7 +176,7 @@ class EmbeddingTable:
         return array
 
     def check_rows(self, block: np.ndarray, first: int) -> None:
-        """Refuses rows that are non-finite or zero; `first` is the number of the first.
+        """Refuses rows that are non-finite or zero; `first` is the number of row 0.
 
         Raises:
           InputError: naming some of them.

@@ -106,7 +106,8 @@ def test_commands_of_a_page_are_command_lines(page, tmp_path, monkeypatch):
 def test_other_commands_say_why_they_are_not_run(page):
     text, others = page.read_text("utf-8"), "python -m|python benchmarks|TF_CONFIG=|#!"
     programs = "pip|docker|curl|export|saved_model_cli|make|kubectl|ray|sh"
-    for command in re.findall(r"(?:^|\n\n)    ([#a-zA-Z].*)", text):
+    for found in re.finditer(r"(?:^|\n\n)    ([#a-zA-Z].*)", text):
+        command = found[1]
         if re.match(f"({programs}) |{others}", command):
-            before = text[: text.index(f"    {command}")].rstrip().splitlines()[-1]
+            before = text[: found.start(1)].rstrip().splitlines()[-1]
             assert before.startswith("<!-- not run: "), f"{page.name}: {command}"

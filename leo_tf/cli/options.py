@@ -87,7 +87,7 @@ class Option:
     def accepted(self) -> str:
         """The values that `--help` says it accepts.
 
-        A note at its end is on paths, and one list of methods serves two flags.
+        The methods are listed once, at --methods.
         """
         if self.rule is _METHOD:
             return "one of the methods listed at --methods"

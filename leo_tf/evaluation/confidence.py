@@ -1,7 +1,7 @@
 """Fits confidence: the temperature, "none of these", and sets of classes.
 
 All three are fitted to one checkpoint on validation episodes, with added queries of
-other classes, which are to be recognised as "none of these". A test measures all three
+other classes, which are to be detected as "none of these". A test measures all three
 on test classes.
 
 Shapes: E episodes, N way, Q queries per class, U classes outside an episode, L levels
@@ -38,7 +38,7 @@ class Confidence(NamedTuple):
     shot: int
     episodes: int
     temperature: float  # logits are divided by it
-    score: str  # the one of `SCORES` that recognises classes outside best
+    score: str  # the one of `SCORES` that detects classes outside best
     auroc: dict[str, float]  # of each of `SCORES` there; empty without other classes
     known: tuple[float, ...]  # [L] quantiles of that score, of `mixed`
     least: tuple[float, ...]  # [L] least probability of a class in the set

@@ -60,8 +60,8 @@ def answers_as_tested(
 ) -> Answers:
     """Scores up to `count` open episodes with one method.
 
-    If tests have unbalanced queries, so have the inside ones, which are then ordered as
-    if there were Q of each class.
+    If tests have unbalanced queries, so have the inside ones. Their logits are then
+    swapped so that query [n, q] has its right class at n, whatever class it is of.
     """
     way = config.episodes.evaluation_way
     found = answers({"": learner}, open_episodes(config, split, count), way)[""]
@@ -70,13 +70,13 @@ def answers_as_tested(
     count, queries = len(found.inside), found.inside.shape[2]
     alike = config.replace(test_num_query=queries)
     parts = [
-        _right_first(adapt_and_score(learner, each)[1].numpy(), each.query_labels)
+        _right_in_place(adapt_and_score(learner, each)[1].numpy(), each.query_labels)
         for each in dataset.evaluation_episodes(alike, split, count, together=True)
     ]
     return found._replace(inside=np.concatenate(parts).astype(np.float64))
 
 
-def _right_first(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _right_in_place(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Swaps logits [B, N, Q, N] so that query [b, n, q] has its right class at n."""
     labels = np.asarray(labels)[..., np.newaxis]
     place = np.broadcast_to(

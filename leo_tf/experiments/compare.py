@@ -69,7 +69,7 @@ def compare(
         transform. Differences are relative to LEO, or without it to the last inductive
         method. Defaults to those of `compared` whose transforms the data allows.
       method_settings: name -> settings of this method, or the path of such a file.
-      open_set: also test how well each method recognises queries of other classes, and
+      open_set: also test how well each method detects queries of other classes, and
         its prediction sets.
       keep: return the results of a finished comparison of the same settings and data,
         instead of testing again.

@@ -61,7 +61,7 @@ def evaluate(
 
     Args:
       workdir, console: as for `train`.
-      open_set: also test how well it recognises queries of other classes, and its
+      open_set: also test how well it detects queries of other classes, and its
         prediction sets.
       data: other test data, from `load_data`; None for the run's own.
       changes: changed settings of the test: its data, `test_way`, `test_shot`,
@@ -239,7 +239,9 @@ def _say_fitted_to_others(run: Run, best: Checkpoint, trained: Config) -> None:
     differs = transductive and shape.query_dirichlet != dirichlet
     sizes = shape.evaluation_way, shape.evaluation_shot
     if known is not None and (differs or (known.way, known.shot) != sizes):
-        parts = "Temperature, thresholds and sets"
+        parts = (
+            "Temperature and sets" if differs else "Temperature, thresholds and sets"
+        )
         if run.config.methods.ensemble != "none":
             parts += " and the ensemble's share"
         episodes = f"{known.way}-way {known.shot}-shot"

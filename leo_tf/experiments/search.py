@@ -84,7 +84,7 @@ def search(
     Args:
       config: settings of the first trial; the others change some of them.
       methods: names, METHOD or METHOD@TRANSFORM. Untrained methods are skipped.
-        Defaults to `SEARCHED`.
+        Defaults to `SEARCHED`, without those of a fixed way if tests have another.
       trials: number of trials per method.
       sampler: sampler of their settings: "random", "tpe" or "qmc".
       rungs: number of stages. All trials train to the first rung, and the best third

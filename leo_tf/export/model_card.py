@@ -158,10 +158,13 @@ def _accuracy(tested: dict[str, Any] | None) -> str:
 def _confidence(fitted: dict[str, Any] | None, tested: dict[str, Any]) -> str:
     error = ""
     if "ece" in tested:
-        error = f" Its calibration error on test episodes is {_percent(tested['ece'])}"
+        error = " The expected calibration error on test episodes is "
+        error += _percent(tested["ece"])
         if "ece_scaled" in tested:
-            error += f" without it, {_percent(tested['ece_scaled'])} with it"
-        error += " (ECE)."
+            error += (
+                f" without the temperature, {_percent(tested['ece_scaled'])} with it"
+            )
+        error += "."
     if not fitted:
         return _NOT_CALIBRATED + error
     task = f"{fitted['way']}-way {fitted['shot']}-shot"

@@ -22,7 +22,7 @@ _LEO_RANGES = {
     "encoder_penalty_weight": (1e-9, 1e-3),
 }
 # MAML and Meta-SGD have no penalties, but a first inner rate that matters.
-_GRADIENT_RANGES = {"outer_lr": (1e-4, 3e-2), "adaptation_lr_init": (1.0, 100.0)}
+_GRADIENT_RANGES = {"outer_lr": (1e-4, 3e-2), "adaptation_lr_init": (0.3, 30.0)}
 _untrained = functools.partial(Method, is_trained=False, ranges={})
 # Settings that turn LEO into another method are not settings of LEO.
 _OTHER_METHODS = ("deterministic", "random_prior")

@@ -41,7 +41,8 @@ def compared(shared: str) -> list[str]:
         names += with_transforms(method, _TRANSFORMS, shared)
     leo, protonet, *others = SEARCHED
     also = ["none" if shared == "lda" else "lda"]
-    trained = *with_transforms(leo, also, shared), f"{protonet}@{also[0]}"
+    network = protonet if shared == "lda" else f"{protonet}@lda"
+    trained = *with_transforms(leo, also, shared), network
     return [*names, "simpleshot", *trained, *others]
 
 

@@ -101,7 +101,10 @@ def _unknown(found: FoldedComparison) -> list[str | Table]:
             cells = (_spread(values) for values in (areas, *rates))
             rows.append((_method(found, name), *cells, size))
     columns = ("method", "AUROC", "false alarms", "found", "coverage", "size")
-    said = "Queries of other classes, in %, by the score that was best on validation:"
+    said = (
+        "Unknown classes, by the score that was best on validation; in % but for size, "
+    )
+    said += "± the standard deviation over folds:"
     return [said, Table(columns, rows, ("method",))] if rows else []
 
 

@@ -125,7 +125,7 @@ def surety(calibration: Calibration) -> tuple[str, str, str]:
 
 
 def open_set(found: Mapping[str, OpenSet]) -> list[str | Table]:
-    """Returns tables of how well methods recognise other classes, by title."""
+    """Returns tables of how well methods detect other classes, by title."""
     areas = [
         (method, *(str(each.auroc[score]) for score in SCORES))
         for method, each in found.items()
@@ -136,10 +136,10 @@ def open_set(found: Mapping[str, OpenSet]) -> list[str | Table]:
         size = f"{each.size.mean:.2f} ± {each.size.half_width:.2f}"
         rates.append((method, each.score, *map(str, shares), size))
     one = next(iter(found.values()))
-    asked = f"{one.episodes} episodes, {one.num_query} queries of a class, balanced; "
+    asked = f"{one.episodes} episodes, {one.num_query} queries of a class; "
     return [
         f"Queries of {one.outside} classes outside each episode. {asked}"
-        "AUROC in % of recognising them, by score:",
+        "AUROC in % of detecting them, by score:",
         Table(("method", *SCORES), areas, ("method",)),
         "In %, by the score that was best on validation episodes:",
         Table(_RATES, rates, ("method", "by")),

@@ -12,6 +12,7 @@ from saved_runs import results_of
 from tiny_cases import make_leo
 
 from leo_tf.configs.schema import Config
+from leo_tf.console import SILENT
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.episode import Episode
 from leo_tf.errors import FlagError, InputError
@@ -25,6 +26,7 @@ from leo_tf.evaluation.open_episodes import (
     open_episodes,
 )
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
+from leo_tf.experiments.open_set import score_open
 from leo_tf.methods.inductive.linear import LinearRegression, ridge
 from leo_tf.methods.query_aware.transductive import BDCSPN, PTMAP
 from leo_tf.model.learner import adapt_and_score
@@ -221,6 +223,11 @@ def test_temperature_and_sets_are_fitted_to_queries_unbalanced_as_in_tests(tiny_
 
     best = min(np.geomspace(0.01, 100, 2001), key=nll)
     assert fitted.temperature == pytest.approx(best, rel=0.05)
+    measured = confidence.tested(found, fitted)
+    given = {"": learner}, config.replace(num_test_episodes=40), split, SILENT
+    [whole] = score_open(*given, {"": fitted}, True).values()
+    assert whole.coverage == measured.coverage
+    assert whole.coverage != confidence.tested(alike, fitted).coverage
     wrong = confidence.fit_to(alike)["temperature"]
     assert abs(np.log(wrong / best)) > 0.3, "balanced queries would mislead"
 

@@ -66,7 +66,7 @@ def test_the_card_tells_data_accuracy_confidence_and_limits(metadata):
         "training classes of `birds`",
         "from step 300, the best on validation episodes",
         "\n- train: 64 classes, SHA-256 `abc`",
-        "calibration error on test episodes is 17.0 % without it, 0.9 % with it",
+        "error on test episodes is 17.0 % without the temperature, 0.9 % with it",
         "91.66 ± 0.29 % in 5-way 1-shot episodes",
         "95 % interval over 2000\nepisodes",
         "temperature of 0.812",

@@ -212,9 +212,16 @@ def flat(text: str) -> str:
 
 
 def test_what_is_fitted_to_balanced_episodes_is_told_of_a_transductive_method(
-    runs, evaluate, capsys
+    runs, evaluate, train, tmp_path, capsys
 ):
     fitted = "sets: as fitted to 3-way 1-shot balanced validation episodes"
+    unbalanced = "--method=soft_kmeans", "--query_dirichlet=2"
+    assert train(tmp_path / "run", *unbalanced) == 0
+    said = "Temperature and sets: as fitted to 3-way 1-shot Dirichlet 2 validation"
+    for flags, is_told in ([], False), (["--query_dirichlet=5"], True):
+        capsys.readouterr()
+        assert evaluate(tmp_path / "run", *flags) == 0
+        assert (said in flat(capsys.readouterr().err)) == is_told
     for method, flags, is_told in (
         ("soft_kmeans", ["--query_dirichlet=2"], True),
         ("soft_kmeans", [], False),

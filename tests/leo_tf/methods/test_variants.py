@@ -61,7 +61,7 @@ def test_by_default_the_untrained_stand_on_each_transform_once(shared, others):
         mine = [name for name in names if named(name).method == method]
         assert mine == [method, *(f"{method}@{other}" for other in others.split())]
     leo = ["leo", "leo@none" if shared == "lda" else "leo@lda"]
-    protonet = leo[1].replace("leo", "protonet")
+    protonet = "protonet" if shared == "lda" else "protonet@lda"
     others = "generator", "meta_sgd", "maml"
     assert names[-7:] == ["simpleshot", *leo, protonet, *others]
     assert in_running_order(names) == names
