@@ -157,10 +157,10 @@ def _accuracy(tested: dict[str, Any] | None) -> str:
 
 def _confidence(fitted: dict[str, Any] | None, tested: dict[str, Any]) -> str:
     error = ""
-    if "ece" in tested:
+    if tested.get("ece") is not None:  # null if it was non-finite
         error = " The expected calibration error on test episodes is "
         error += _percent(tested["ece"])
-        if "ece_scaled" in tested:
+        if tested.get("ece_scaled") is not None:
             error += (
                 f" without the temperature, {_percent(tested['ece_scaled'])} with it"
             )

@@ -111,6 +111,15 @@ def test_the_card_claims_no_choice_and_no_training_that_was_not(metadata):
     assert "best on validation" not in untrained and "Trained on" not in untrained
 
 
+@pytest.mark.parametrize("known", ["ece", None])
+def test_a_calibration_error_that_is_not_finite_is_left_out(metadata, known):
+    missing = {"ece", "ece_scaled"} - {known}
+    metadata["test_accuracy"] |= dict.fromkeys(missing)
+    card = " ".join(model_card(metadata).split())
+    assert ("error on test episodes is 17.0 %." in card) == (known is not None)
+    assert "None" not in card
+
+
 def test_the_card_advises_only_what_works_with_the_export(metadata):
     assert "Classifier(" in model_card(metadata)
     lite = model_card(metadata | {"export_format": "tflite"})
