@@ -117,10 +117,12 @@ def with_shared(
 ) -> dict[str, dict[str, Any]]:
     """Returns name -> settings that turn the shared configuration into its own.
 
-    Shared settings of features that its transform does not use are left out. If no
-    transform uses one, it stays and is refused.
+    Shared settings that only others of these methods can have are left out, as are
+    those of features that its transform does not use. If none can have one, it stays
+    and is refused.
     """
     shared, usual = config.flat(), Config().flat()
+    entries = [variant_named(name).entry for name in settings]
     unused: dict[str, set[str]] = {
         name: {*config.replace(**own).features.unused} - own.keys()
         for name, own in settings.items()
@@ -129,8 +131,11 @@ def with_shared(
     found = {}
     for name, own in settings.items():
         others: set[str] = unused[name] - unused_by_all
-        if not variant_named(name).entry.is_trained:
+        entry = variant_named(name).entry
+        if not entry.is_trained:
             others |= {"ensemble", "ensemble_share"} - own.keys()
+        if not entry.mixed_precision and any(each.mixed_precision for each in entries):
+            others |= {"mixed_precision"} - own.keys()
         reset = {n: usual[n] for n in sorted(others) if shared[n] != usual[n]}
         found[name] = {**reset, **own}
     return found

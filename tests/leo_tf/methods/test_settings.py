@@ -84,6 +84,21 @@ def test_what_all_share_is_for_those_that_can_use_it():
         check(config.replace(**own))
 
 
+def test_mixed_precision_is_for_those_that_have_it_and_refused_if_none_has():
+    config = Config().replace(mixed_precision=True)
+    variants = {n: variant_named(n).settings for n in ("centroid", "maml", "leo")}
+    found = method_settings.with_shared(config, variants)
+    own = {n: config.replace(**each) for n, each in found.items()}
+    used = {n: each.run.mixed_precision for n, each in own.items()}
+    assert used == {"centroid": False, "maml": False, "leo": True}
+    for each in own.values():
+        check(each)
+    del variants["leo"]
+    for settings in method_settings.with_shared(config, variants).values():
+        with pytest.raises(FlagError, match="--mixed_precision: expected LEO or one"):
+            check(config.replace(**settings))
+
+
 def test_what_no_method_can_use_is_refused_naming_one():
     config = Config().replace(transform_dims=3)
     for name in ("ridge", "ridge@soft"):
