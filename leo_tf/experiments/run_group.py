@@ -243,10 +243,12 @@ def open_group(
     allow_changes: bool = False,
     console: Console = SILENT,
     engine: Engine = IN_THIS_PROCESS,
+    is_trained: bool = True,
 ) -> Iterator[RunGroup]:
     """Loads the data of a job of several runs, and locks its directory.
 
-    Arguments are those of `train`, and the kind of job, which also names the directory.
+    Arguments are those of `train`, the kind of job, which also names the directory,
+    and whether any of its runs is trained.
     """
     directory = RunDirectory(workdir or f"{default_workdir(config)}_{_ENDINGS[mode]}")
     path = directory.path
@@ -259,7 +261,7 @@ def open_group(
     with directory.held():
         replicas = start(config, console.say)
         splits = dataset.load(config, data=data, console=console)
-        describe(config, splits, console)
+        describe(config, splits, is_trained, console)
         if found is None:
             write_file(path / JOB_FILE, to_json({"mode": mode}))
         if data is not None and data.in_memory:

@@ -94,7 +94,8 @@ def train(
             options: Any = {"allow_changes": allow_changes, "console": console}
             with open_run(config, workdir, data=data, **options) as run:
                 splits = dataset.load(run.config, data=data, console=console)
-                describe(run.config, splits, console)
+                is_trained = method_of(run.config).is_trained
+                describe(run.config, splits, is_trained, console)
                 with fitting_confidence(run, splits["val"]):
                     train_run(run, splits, replicas, callbacks, profile_steps)
                 if run.stopped_by is None:
@@ -301,20 +302,22 @@ def _validation_episodes(config: Config, split: Split):
     return dataset.evaluation_episodes(config, split, count, together)
 
 
-def describe(config: Config, splits: Mapping[str, Split], console: Console) -> None:
-    """Prints data, device and episodes of a run."""
+def describe(
+    config: Config, splits: Mapping[str, Split], is_trained: bool, console: Console
+) -> None:
+    """Prints data, device and episodes of a run, or of runs if any is trained."""
     for split in splits.values():
         console.say(str(split))
     console.say(f"Device: {device()}.")
-    training = dataclasses.asdict(config.episodes)
-    queries = "{way}-way {shot}-shot, {num_query} queries per class"
-    size = config.episodes.meta_batch_size
-    console.say(f"Training episodes: {queries.format(**training)}, {size} per step.")
-    shapes = config.episodes.shapes
-    if len(shapes) > 1:
-        drawn = ", ".join(f"{way}-way {shot}-shot" for way, shot in shapes)
-        console.say(f"Drawn for each step, for all its episodes: {drawn}.")
-    if method_of(config).is_trained:
+    if is_trained:
+        each = dataclasses.asdict(config.episodes)
+        said = "{way}-way {shot}-shot, {num_query} queries per class".format(**each)
+        size = config.episodes.meta_batch_size
+        console.say(f"Training episodes: {said}, {size} per step.")
+        shapes = config.episodes.shapes
+        if len(shapes) > 1:
+            drawn = ", ".join(f"{way}-way {shot}-shot" for way, shot in shapes)
+            console.say(f"Drawn for each step, for all its episodes: {drawn}.")
         every = "{num_steps:,} steps, validated every {validate_every:,} and at the end"
         every = every.format(**dataclasses.asdict(config.run))
         console.say(f"Training: {every}; --num_steps and --patience shorten it.")

@@ -549,6 +549,9 @@ def test_what_needs_no_training_runs_first_and_is_told_so(compare, tmp_path, cap
         "Ridge regression (2 of 3)",
         "MAML (3 of 3)",
     ]
+    assert "\nTraining: 2 steps, validated every " in told
+    assert compare(tmp_path / "untrained", "--methods=ridge") == 0
+    assert "Training" not in capsys.readouterr().err
 
 
 @pytest.fixture
