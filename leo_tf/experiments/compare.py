@@ -173,12 +173,9 @@ def _settings(
     """Returns name -> settings of its run, checked before any training."""
     variants = {name: variant_named(name) for name in in_table_order(asked)}
     own = read(own, config)
-    drawing = [name for name, each in variants.items() if each.entry.draws]
-    settings: dict[str, dict] = {}
-    for name, variant in variants.items():
-        settings[name] = {**of(own, name), **variant.settings}
-        if drawing and name not in drawing:  # has no draws to average
-            settings[name]["test_samples"] = 0
+    settings: dict[str, dict] = {
+        name: {**of(own, name), **each.settings} for name, each in variants.items()
+    }
     settings = with_shared(config, settings)
     for each in settings.values():
         check(config.replace(**each))

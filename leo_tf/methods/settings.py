@@ -136,6 +136,8 @@ def with_shared(
             others |= {"ensemble", "ensemble_share"} - own.keys()
         if not entry.mixed_precision and any(each.mixed_precision for each in entries):
             others |= {"mixed_precision"} - own.keys()
+        if not entry.draws and any(each.draws for each in entries):
+            others |= {"test_samples"} - own.keys()
         reset = {n: usual[n] for n in sorted(others) if shared[n] != usual[n]}
         found[name] = {**reset, **own}
     return found

@@ -84,18 +84,28 @@ def test_what_all_share_is_for_those_that_can_use_it():
         check(config.replace(**own))
 
 
-def test_mixed_precision_is_for_those_that_have_it_and_refused_if_none_has():
-    config = Config().replace(mixed_precision=True)
+@pytest.mark.parametrize(
+    "name, value, refusal",
+    [
+        ("mixed_precision", True, "expected LEO or one of its ablations"),
+        ("test_samples", 2, "expected a method that draws"),
+    ],
+)
+def test_what_only_some_can_have_is_for_these_and_refused_if_none_can(
+    name, value, refusal
+):
+    config = Config().replace(**{name: value})
     variants = {n: variant_named(n).settings for n in ("centroid", "maml", "leo")}
     found = method_settings.with_shared(config, variants)
     own = {n: config.replace(**each) for n, each in found.items()}
-    used = {n: each.run.mixed_precision for n, each in own.items()}
-    assert used == {"centroid": False, "maml": False, "leo": True}
+    usual = Config().flat()[name]
+    used = {n: each.flat()[name] for n, each in own.items()}
+    assert used == {"centroid": usual, "maml": usual, "leo": value}
     for each in own.values():
         check(each)
     del variants["leo"]
     for settings in method_settings.with_shared(config, variants).values():
-        with pytest.raises(FlagError, match="--mixed_precision: expected LEO or one"):
+        with pytest.raises(FlagError, match=f"--{name}: {refusal}"):
             check(config.replace(**settings))
 
 
