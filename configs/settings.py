@@ -458,8 +458,8 @@ class RunConfig(Settings):
     mixed_precision: bool = setting(
         False,
         "Compute matrix products of LEO and its ablations, and convolutions of "
-        "pre-training, in bfloat16, for hardware that supports it. Everything else "
-        "stays in float32.",
+        "backbones in training, in bfloat16, for hardware that supports it. Everything "
+        "else stays in float32.",
         rules.boolean(),
     )
     strategy: str = setting(
