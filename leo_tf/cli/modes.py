@@ -37,7 +37,11 @@ _MAKES_ITS_OWN = {
         "preset": "It has its own settings, which other flags override.",
         "train_on_val": "It selects on the validation classes.",
     },
-    "search": {**_METHODS, "train_on_val": "It selects on the validation classes."},
+    "search": {
+        **_METHODS,
+        "train_on_val": "It selects on the validation classes.",
+        "test_samples": "It tests nothing.",
+    },
     "reproduce": {
         "train_on_val": "It trains without the validation classes, then with them.",
     },

@@ -121,8 +121,7 @@ def opened(
     if names is None:
         names = at_any_way(config, compared(shared), options["console"])
     settings = _settings(config, names, method_settings)
-    is_trained = any(variant_named(name).entry.is_trained for name in settings)
-    options["is_trained"] = is_trained
+    options["is_trained"] = any(variant_named(n).entry.is_trained for n in settings)
     with open_group("compare", config, workdir, **options) as group:
         if open_set:
             check_open_set(group.config, group.splits["test"])

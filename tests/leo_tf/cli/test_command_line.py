@@ -184,6 +184,11 @@ def test_a_flag_error_comes_without_tensorflow():
     assert done.stdout == "[]\n" and "FlagError: --way: expected" in done.stderr
 
 
+def test_draws_to_test_with_are_refused_because_a_search_tests_nothing(refusal):
+    error = refusal("--mode=search", "--test_samples=2")
+    assert error.where == "--test_samples" and error.hint == "It tests nothing."
+
+
 def test_a_seed_of_a_split_that_is_not_drawn_is_refused(refusal):
     error = refusal("--data_path=a.npz", "--split_seed=3")
     assert error.where == "--split_seed" and "--class_split or --class_folds" in str(
