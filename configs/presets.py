@@ -135,7 +135,7 @@ def given(config: Config) -> dict[str, object]:
     """Returns the settings that make `config`: its preset, and what differs from it.
 
     Without a preset, returns the differences from the defaults. Given as flags, they
-    result in `config` again.
+    result in `config` again, unless a setting of the preset was reset to None.
     """
     preset = PRESETS.get(config.preset)
     usual = (preset.config() if preset else Config()).flat()

@@ -46,21 +46,26 @@ def is_news(record: logging.LogRecord) -> bool:
 def versions() -> dict[str, str]:
     """Returns the versions of packages and Python, and the kind of machine."""
     found = {"leo-tf": leo_tf.__version__}
-    found |= {name: importlib.metadata.version(name) for name in _PACKAGES}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # e.g. tensorflow-cpu
+            found[name] = "unknown"
     return {**found, "python": platform.python_version(), "machine": platform.machine()}
 
 
 @functools.cache
 def code() -> dict[str, str]:
     """Returns `versions`, and a digest of all modules of leo_tf as they are."""
-    sha = hashlib.sha256()
-    for place in leo_tf.__path__:
-        for name in ("leo_tf", "configs", "data_pipeline"):
-            root = pathlib.Path(place)
-            root = root if name == "leo_tf" == root.name else root / name
-            for file in sorted(root.rglob("*.py")):
-                sha.update(str(file.relative_to(root)).encode())
-                sha.update(file.read_bytes())
+    sha, files = hashlib.sha256(), dict[str, pathlib.Path]()
+    for name in (".", "configs", "data_pipeline"):
+        places = (pathlib.Path(place, name) for place in leo_tf.__path__)
+        root = next(filter(pathlib.Path.is_dir, places))
+        found = {file.relative_to(root): file for file in root.rglob("*.py")}
+        files |= {str(name / path): file for path, file in found.items()}
+    for path, file in sorted(files.items()):
+        sha.update(path.encode())
+        sha.update(file.read_bytes())
     return {**versions(), "modules": sha.hexdigest()}
 
 
@@ -164,7 +169,7 @@ def device() -> str:
     import tensorflow as tf
 
     gpus = len(tf.config.list_logical_devices("GPU"))
-    return f"{gpus} GPU{'s' * (gpus > 1)}" if gpus else f"CPU, {os.cpu_count()} cores"
+    return f"{gpus} GPU{'s' * (gpus > 1)}" if gpus else f"CPU, {cores()} cores"
 
 
 def import_users(module: str) -> Any:

@@ -171,6 +171,10 @@ def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
         if pictures is None:
             embedded = {}
             _check_data(config, given)
+        elif mode != "compare" and config.data.class_folds and config.data.fold is None:
+            expected = f"a number from 0 to {config.data.class_folds - 1}"
+            hint = "--mode=compare tests all folds."
+            raise FlagError("--fold", expected, "nothing", hint)
     explicit = MappingProxyType(given)
     return RunOptions(
         mode, workdir, config, explicit, debug, quiet, arguments, embedded
@@ -189,7 +193,7 @@ def _given(flag_values: absl_flags.FlagValues) -> dict[str, Any]:
         if option.name == "checkpoint_steps" and value == 0:
             zero_steps = True  # the release's evaluation requires it
             continue
-        target, value = option.target, option.convert(value)
+        target, value = option.target, _converted(option, value)
         if target in given and given[target] != value:
             where = f"--{option.name} and --{typed[target]}"
             received = f"{quoted(value)} and {quoted(given[target])}"
@@ -199,6 +203,16 @@ def _given(flag_values: absl_flags.FlagValues) -> dict[str, Any]:
         hint = "0 is for --evaluation_mode, as in the release."
         raise FlagError("--checkpoint_steps", "1 or more to train", "0", hint)
     return given
+
+
+def _converted(option: Option, value: Any) -> Any:
+    """Returns the value of a typed flag, whose name its errors begin with."""
+    try:
+        return option.convert(value)
+    except FlagError as error:
+        where = f"--{option.name}: {error.where}"
+        parts = where, error.expected, error.received, error.hint
+        raise FlagError(*parts) from None
 
 
 def _check_pictures(pictures, given, arguments) -> None:

@@ -107,7 +107,8 @@ def _export(options: RunOptions, console: Console) -> None:
 def _from_images(options: RunOptions, console: Console) -> None:
     explicit, arguments = dict(options.explicit), dict(options.arguments)
     images = arguments["images"]
-    workdir = options.workdir or f"runs/{pathlib.Path(images).name or 'pictures'}"
+    name = pathlib.Path(images).resolve().name or "pictures"
+    workdir = options.workdir or f"runs/{name}"
     found = from_images(
         workdir=workdir, settings=explicit, console=console, **arguments
     )

@@ -29,11 +29,14 @@ _METHODS = {
     "deterministic": "Use --methods=leo_deterministic.",
     "random_prior": "Use --methods=leo_random_prior.",
 }
+_NOT_ITS_METHODS = (
+    "It compares methods of its own. For others run --mode=embed, then --mode=compare."
+)
 # Settings that these modes set for their runs, and what to do instead or why.
 _MAKES_ITS_OWN = {
     "compare": _METHODS,
     "from_images": {
-        **_METHODS,
+        **dict.fromkeys(_METHODS, _NOT_ITS_METHODS),
         "preset": "It has its own settings, which other flags override.",
         "train_on_val": "It selects on the validation classes.",
     },

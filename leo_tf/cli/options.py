@@ -216,7 +216,8 @@ _WHAT_TO_DO = [
     ).meaning(
         "Methods to search settings for, or to train and test on the same episodes. "
         "Each uses --feature_transform, or its own transform, as in ridge@soft. "
-        "Differences are relative to LEO, or without LEO to the last method."
+        "Differences are relative to LEO, or without LEO to the last method of the "
+        "table that scores each query by itself."
     ),
     Option("method_settings", _PATH, ("compare",), default="").meaning(
         "File of settings for single methods, such as --mode=search writes. They "
@@ -258,7 +259,7 @@ _WHAT_TO_DO = [
         *("cluster", Rule(str, "an address, or auto", str.isprintable), _MANY_RUNS, ""),
     ).meaning("Ray cluster to train the runs on; auto for the one on this machine."),
     Option("run_cpus", integer(1), _MANY_RUNS, default=1).meaning(
-        "Cores per run. The last digits of results depend on it, but not on --jobs."
+        "Cores per run; all with --jobs=0. The last digits of results depend on it."
     ),
     Option(
         *("run_gpus", rules.above_zero(), _MANY_RUNS, None),

@@ -67,12 +67,14 @@ def compare(
       config: settings of all methods.
       methods: names of methods, or METHOD@TRANSFORM for one with its own feature
         transform. Differences are relative to LEO, or without it to the last inductive
-        method. Defaults to those of `compared` whose transforms the data allows.
+        method of the table. Defaults to those of `compared` whose transforms the data
+        allows.
       method_settings: name -> settings of this method, or the path of such a file.
       open_set: also test how well each method detects queries of other classes, and
         its prediction sets.
-      keep: return the results of a finished comparison of the same settings and data,
-        instead of testing again.
+      keep: the methods are a choice of the caller, not the user's: leave out those
+        whose transforms the data forbids, and return the results of a finished
+        comparison of the same settings and data, instead of testing again.
       workdir, data, allow_changes, console: as for `train`.
       jobs, cluster, run_cpus, run_gpus: as in `Engine`.
 
@@ -85,7 +87,8 @@ def compare(
     engine = Engine(jobs, cluster, run_cpus, run_gpus)
     options: Any = {"data": data, "engine": engine, "console": console}
     options |= {"method_settings": method_settings, "allow_changes": allow_changes}
-    with opened(config, methods, workdir, open_set=open_set, **options) as job:
+    options |= {"open_set": open_set, "was_asked": methods is not None and not keep}
+    with opened(config, methods, workdir, **options) as job:
         found = _kept(job) if keep and not open_set else None
         if found is not None:
             console.say("The comparison is finished already; nothing has changed.")
@@ -109,11 +112,13 @@ def opened(
     *,
     method_settings: Mapping[str, Mapping[str, object]] | str,
     open_set: bool,
+    was_asked: bool,
     **options: Any,
 ) -> Iterator[Opened]:
     """Checks the methods to compare, and opens the directory; see `compare`.
 
-    `options` are those of `open_group`.
+    Methods that the data forbids are refused if `was_asked` for, else
+    left out. `options` are those of `open_group`.
     """
     check_is_config(config)
     shared = config.features.feature_transform
@@ -125,7 +130,6 @@ def opened(
     with open_group("compare", config, workdir, **options) as group:
         if open_set:
             check_open_set(group.config, group.splits["test"])
-        was_asked = methods is not None
         yield Opened(group, _that_fit(group, settings, was_asked=was_asked))
 
 

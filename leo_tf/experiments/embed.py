@@ -97,7 +97,7 @@ def embed(
     _check_not_seen(backbone, pictures)
     found = backbone_named(backbone, backbone_weights, image_size)
     views = views or ("whole" if backbone == HOG else "center")
-    name = pathlib.Path(images).name or "pictures"
+    name = pathlib.Path(images).resolve().name.replace("..", "_") or "pictures"
     if features_dir is None:
         features_dir = _cached(name, pictures, found, views)
     console.say(
@@ -227,9 +227,7 @@ def _begun(path: pathlib.Path, job: dict[str, Any]) -> dict[str, Any]:
 
 def _flat(job: dict[str, Any]) -> dict[str, Any]:
     """Returns a job with its recipe's fields beside the others."""
-    # Recipes of earlier versions do not have `mixed_precision`.
-    recipe = {"mixed_precision": False, **job.get("recipe", {})}
-    return {**job, **recipe, "recipe": None}
+    return {**job, **job.get("recipe", {}), "recipe": None}
 
 
 def _classes_of(pictures: Pictures, *splits: str) -> list[str]:

@@ -88,7 +88,7 @@ def evaluate(
     if open_set:
         check_open_set(run.config, split)
         if run.confidence(best) is None:
-            hint = "For an older run, repeat the command that trained it."
+            hint = "Repeat the command that trained it."
             expected = "a run that was fitted to validation episodes"
             raise FlagError("--open_set", expected, "one that was not", hint)
     _say_fitted_to_others(run, best, trained)
@@ -307,6 +307,6 @@ def _evaluation_config(trained: Config, changes) -> Config:
             value = Config().replace(sklearn_parameters=value).flat()[field]
         if have[field] != value:
             hint = "Only the test can be changed: its data, episodes and shape."
-            expected = f"{have[field]}, as trained"
-            raise FlagError(f"--{field}", expected, str(value), hint)
+            expected = f"{quoted(have[field])}, as trained"
+            raise FlagError(f"--{field}", expected, quoted(value), hint)
     return config

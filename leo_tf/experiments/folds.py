@@ -21,9 +21,9 @@ from leo_tf.experiments.runner.engines import Engine, train_all
 from leo_tf.files import AnyPath, to_json, write_file
 from leo_tf.reports import folds as report
 from leo_tf.runs.directory import JOB_FILE, RunDirectory, check_job
-from leo_tf.runs.settings import default_workdir
+from leo_tf.runs.settings import default_workdir, with_data
 
-_MODE = "compare over folds"
+_MODE = "compare --class_folds"
 
 
 def compare_folds(
@@ -55,6 +55,7 @@ def compare_folds(
     if not folds or config.data.fold is not None:
         received = f"--class_folds={folds} --fold={config.data.fold}"
         raise FlagError("--class_folds", "a number of folds, and no --fold", received)
+    config = with_data(config, None)
     path = RunDirectory(workdir or f"{default_workdir(config)}_folds").path
     check_job(path, _MODE)
     engine = Engine(jobs, cluster, run_cpus, run_gpus)
@@ -105,9 +106,10 @@ def _together(
     """Trains the runs of all folds together, then tests one fold at a time."""
     with contextlib.ExitStack() as held:
         jobs, options = [], {**options, "console": console, "engine": engine}
+        options |= {"open_set": open_set, "was_asked": methods is not None}
         for fold, config in enumerate(configs):
             place = path / f"fold_{fold}"
-            opening = opened(config, methods, place, open_set=open_set, **options)
+            opening = opened(config, methods, place, **options)
             try:
                 jobs.append(held.enter_context(opening))
             finally:

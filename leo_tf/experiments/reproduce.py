@@ -33,10 +33,11 @@ DEFAULT_SEEDS = 5
 _SELECTION = "selection"
 _SELECTING = "Selecting the number of steps on the validation classes."
 # Settings that must agree to compare a run with a published number.
-_SAME_TASK = ("dataset_name", "method", "way", "shot", "test_way", "test_shot")
+_SAME_TASK = ("dataset_name", "method", "way", "shot", "query_dirichlet")
 # Settings that change no accuracy, or are set by the reproduction.
 _NO_MATTER = (
     *("data_path", "train_on_val", "seed", "preset", "strategy", "jit"),
+    *("test_way", "test_shot"),  # compared as they are resolved
     *("keep_checkpoints", "log_every", "non_finite_limit"),
 )
 
@@ -153,7 +154,9 @@ def _published(config: Config) -> tuple[tuple[Accuracy, ...], str]:
         return (), "No accuracy was published for this data and these settings."
     differences = preset.config().differences(config)
     names = [name for name, _, _ in differences if name not in _NO_MATTER]
-    if any(name in _SAME_TASK for name in names):
+    episodes = config.episodes, preset.config().episodes
+    mine, theirs = [(each.evaluation_way, each.evaluation_shot) for each in episodes]
+    if mine != theirs or any(name in _SAME_TASK for name in names):
         return (), f"Numbers published for {preset.name} have other episodes or data."
     if not names:
         return preset.expected, ""

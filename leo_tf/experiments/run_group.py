@@ -18,9 +18,9 @@ from leo_tf.configs.settings import FeatureConfig
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
-from leo_tf.data_pipeline.sources import Data, write_data
+from leo_tf.data_pipeline.sources import Data, load_data, write_data
 from leo_tf.environment import code, device, versions
-from leo_tf.errors import DivergedError, FlagError, LeoError, Stopped
+from leo_tf.errors import DivergedError, FlagError, InputError, LeoError, Stopped
 from leo_tf.evaluation.evaluate import EpisodeScores, load, save
 from leo_tf.evaluation.validation_tuning import Fitted
 from leo_tf.experiments.evaluate import score
@@ -32,9 +32,9 @@ from leo_tf.files import AnyPath, make_directory, to_json, write_file
 from leo_tf.methods import transforms
 from leo_tf.methods.registry import method_of
 from leo_tf.runs.checkpoints import Checkpoints
-from leo_tf.runs.directory import JOB_FILE, RunDirectory, check_job
+from leo_tf.runs.directory import HINT, JOB_FILE, RunDirectory, check_job
 from leo_tf.runs.run import Run, load_run, open_run
-from leo_tf.runs.settings import default_workdir, with_data
+from leo_tf.runs.settings import DATA, default_workdir, with_data
 from leo_tf.runs.training_state import TrainingState
 from leo_tf.training.replicas import Replicas, start
 
@@ -250,9 +250,11 @@ def open_group(
     Arguments are those of `train`, the kind of job, which also names the directory,
     and whether any of its runs is trained.
     """
+    config = with_data(config, data)
     directory = RunDirectory(workdir or f"{default_workdir(config)}_{_ENDINGS[mode]}")
     path = directory.path
-    config = with_data(config, data, path)
+    if data is not None and data.in_memory:
+        config = config.replace(data_path=str(path / DATA))
     if config.run.strategy == "multi_worker":
         expected = f"none or mirrored with --mode={mode}"
         raise FlagError("--strategy", expected, config.run.strategy)
@@ -265,7 +267,7 @@ def open_group(
         if found is None:
             write_file(path / JOB_FILE, to_json({"mode": mode}))
         if data is not None and data.in_memory:
-            write_data(data, path / "data")
+            _keep(data, path / DATA, allow_changes)
         options: Any = {"allow_changes": allow_changes, "console": console}
         group = RunGroup(path, config, {"alone": splits}, replicas, engine, **options)
         del splits  # the group may map them from a file instead
@@ -273,6 +275,17 @@ def open_group(
             yield group
         finally:
             group.close()
+
+
+def _keep(data: Data, place: pathlib.Path, allow_changes: bool) -> None:
+    """Writes the arrays that a job began with; refuses others, unless allowed."""
+    if allow_changes or not all((place / f"{name}.npz").is_file() for name in data):
+        write_data(data, place)
+        return
+    kept = load_data(place, dtype=data.source.dtype)
+    if any(kept[name].digest != data[name].digest for name in data):
+        expected, hint = "the arrays that this job began with", HINT.format("data")
+        raise InputError(str(place), expected, "others", hint)
 
 
 def train_one(

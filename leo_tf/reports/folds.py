@@ -1,6 +1,7 @@
 """Report of a comparison over folds of the classes: JSON, Markdown and terminal."""
 
 import statistics
+from typing import Any
 
 from leo_tf.evaluation.confidence import OpenSet
 from leo_tf.evaluation.job_results import FoldedComparison
@@ -64,7 +65,11 @@ def markdown(found: FoldedComparison) -> str:
 
 def _title(found: FoldedComparison) -> str:
     first = found.folds[0]
-    tested = report.title(first.dataset, first.shape, first.samples)
+    each: list[Any] = [fold.shape["num_query"] for fold in found.folds]
+    shape = first.shape
+    if len(set(each)) > 1:  # as many as the smallest class of each fold leaves
+        shape = {**shape, "num_query": f"{min(each)} to {max(each)}"}
+    tested = report.title(first.dataset, shape, first.samples)
     return f"{tested}; ± is the standard deviation over {len(found.folds)} folds"
 
 

@@ -5,9 +5,13 @@ checkpoints/        step-NNNNNNNN, see `checkpoints.py`
 best/               name of the checkpoint that validated best
 ensemble.json       its mix with a closed form, if configured
 confidence.json     its calibration, see `evaluation/confidence.py`
+transform.npz       its feature transform, if it has one
+data/               arrays it was given from Python
+history.csv         numbers of the learning curve
 events/             for TensorBoard
 results.json        test accuracy, written at the end
 learning_curve.png, episode.png
+.lock               held by the process that writes
 """
 
 import contextlib
@@ -38,10 +42,12 @@ from leo_tf.files import AnyPath, make_directory, read_json, to_json, write_file
 _LOCK = ".lock"
 # Hint of errors about other flags or other data.
 HINT = "Give the same {} to resume it, or another --workdir, or --allow_changes."
+_OF_ONE_RUN = "a directory for one run"
 # Marks a directory as the parent of several runs.
 JOB_FILE = "job.json"
 
-# Settings that may change when a run resumes, because they do not affect training.
+# Settings that may change when a run resumes: they decide how many steps there are,
+# but change none.
 _CHANGEABLE = (
     *("data_path", "keep_checkpoints", "log_every", "non_finite_limit", "num_steps"),
     *("num_test_episodes", "patience", "preset", "test_samples"),
@@ -198,7 +204,9 @@ class RunDirectory:
             return
         if not self._found("config.json"):
             if JOB_FILE in found:
-                self.config()  # raises an error that names the job
+                received = f"that of --mode={job_of(self.path)}"
+                hint = "Give another --workdir: this one has other results."
+                raise InputError(str(self.path), _OF_ONE_RUN, received, hint)
             received = f"{', '.join(found)} without config.json"
             raise InputError(str(self.path), "a whole run directory", received)
         changes = [

@@ -2,7 +2,8 @@
 
 import os
 
-from leo_tf.configs.schema import Config, DataConfig
+from leo_tf.configs.schema import EMBEDDED_DATASET, Config, DataConfig
+from leo_tf.data_pipeline.release_layout import dataset_of
 from leo_tf.data_pipeline.sources import SPLITTING, Data
 from leo_tf.errors import FlagError, InputError, quoted
 from leo_tf.files import AnyPath
@@ -35,7 +36,7 @@ def with_data(
 ) -> Config:
     """Returns `config` with an absolute path and the settings that reload `data`.
 
-    Arrays are kept in the run directory.
+    Arrays are kept in the run directory. Data of a path has its name by default.
     """
     if not isinstance(data, Data | None):
         expected, hint = "a result of `load_data`", "leo_tf.load_data(...) returns one."
@@ -56,7 +57,11 @@ def with_data(
     if not config.data.data_path:
         return config
     path = os.path.abspath(os.path.expanduser(config.data.data_path))
-    return config.replace(data_path=path)
+    config, name = config.replace(data_path=path), config.data.dataset_name
+    is_default = data is None and name == EMBEDDED_DATASET
+    if is_default and not os.path.isdir(os.path.join(path, name)):
+        config = config.replace(dataset_name=dataset_of(config.data))
+    return config
 
 
 def with_choices_of(
@@ -74,8 +79,6 @@ def with_choices_of(
     names = (*config.features.chosen, *method_named(mine).chosen)
     given = config.flat()
     chosen = {name: begun.flat()[name] for name in names if given[name] is None}
-    if given["inner_lr_init"] is None and begun.model.inner_lr_init == 1:
-        chosen["inner_lr_init"] = 1.0  # the former default for all sizes
     config = config.replace(**chosen)
     if allow_changes and config.features != begun.features:
         hint = "Train it in another --workdir."

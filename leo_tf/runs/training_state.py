@@ -174,8 +174,8 @@ class TrainingState:
             for name in ("step", "best_step", "non_finite", "non_finite_surplus"):
                 if name != "best_step" or fields[name] is not None:
                     fields[name] = _integer(fields[name])
-            astray = dict(fields.get("astray", {}))  # missing before version 0.3
-            fields["astray"] = {str(n): _integer(v) for n, v in astray.items()}
+            astray = dict(fields["astray"]).items()
+            fields["astray"] = {str(name): _integer(value) for name, value in astray}
             for name in ("best_accuracy", "seconds"):
                 fields[name] = _number(fields[name])
             fields["history"] = [_checked(record) for record in fields["history"]]

@@ -13,6 +13,7 @@ import keras
 import pytest
 import tensorflow as tf
 
+import leo_tf
 from leo_tf import environment
 from leo_tf.environment import device, import_keras, import_matplotlib, versions
 from leo_tf.errors import FlagError
@@ -23,6 +24,35 @@ def test_versions_name_what_computed_the_result():
     assert found["tensorflow"] == tf.__version__
     assert found["keras"] == keras.__version__
     assert found["python"].startswith("3.") and found["machine"]
+
+
+def test_a_package_of_another_name_has_an_unknown_version(monkeypatch):
+    monkeypatch.setattr(environment, "_PACKAGES", ("numpy", "no-such-package"))
+    assert versions()["no-such-package"] == "unknown"
+
+
+def test_the_digest_of_the_code_is_that_of_our_modules_wherever_they_lie(
+    tmp_path, monkeypatch
+):
+    def digest(*places):
+        monkeypatch.setattr(leo_tf, "__path__", [str(place) for place in places])
+        return environment.code.__wrapped__()["modules"]
+
+    def write(*paths):
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"name = '{path.name}'")
+
+    checkout, installed = tmp_path / "leo_tf", tmp_path / "site" / "leo_tf"
+    write(checkout / "leo_tf" / "a.py", checkout / "configs" / "b.py")
+    write(checkout / "data_pipeline" / "c.py", installed / "data_pipeline" / "c.py")
+    write(installed / "a.py", installed / "configs" / "b.py")
+    found = digest(checkout / "leo_tf", checkout)
+    assert found == digest(installed)
+    write(checkout / ".venv" / "other.py")
+    assert found == digest(checkout / "leo_tf", checkout)
+    write(installed / "configs" / "d.py")
+    assert found != digest(installed)
 
 
 def test_tensorflow_warns_of_functions_that_are_traced_again_if_they_are_the_users(

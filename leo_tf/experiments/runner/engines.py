@@ -24,7 +24,8 @@ _CACHE_FLAG = "--tf_xla_persistent_cache_directory"
 class Engine:
     """Place to train the runs of a job, and resources of each run.
 
-    The last digits of a run's results depend on `run_cpus`, but on no other attribute.
+    The last digits of a run's results depend on `run_cpus`. With 0 `jobs` they are
+    those of as many cores as there are. They depend on no other attribute.
 
     Attributes:
       jobs: number of runs at a time, in worker processes; None for as many as fit the
@@ -52,6 +53,11 @@ class Engine:
         if self.cluster and self.jobs:
             expected = "none with --cluster, where --run_cpus and --run_gpus decide"
             raise FlagError("--jobs", expected, str(self.jobs))
+        usual = {"run_cpus": 1, "run_gpus": None}
+        for name, value in usual.items():
+            if self.is_here and getattr(self, name) != value:
+                expected = "none with --jobs=0, where a run has the whole machine"
+                raise FlagError(f"--{name}", expected, f"{getattr(self, name):g}")
 
     @property
     def is_here(self) -> bool:

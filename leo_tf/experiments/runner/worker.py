@@ -80,7 +80,7 @@ def _train(task: Task, console: Console) -> None:
     from leo_tf.training.replicas import start
 
     config = Config.from_dict(task.config, task.name)
-    splits = _splits(task.features, task.splits)
+    splits = _splits(task.features, task.splits, task.digest)
     replicas = start(config, console.say)
     train = functools.partial(
         train_one,
@@ -131,7 +131,8 @@ def _giving_signs(name: str, send: Callable[[Sign], None]) -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=4)
-def _splits(directory: str, name: str) -> "Mapping[str, Split]":
+def _splits(directory: str, name: str, digest: str) -> "Mapping[str, Split]":
+    """Returns splits; `digest` keeps those of changed data in the same place apart."""
     from leo_tf.experiments.runner import features
 
     return features.read(pathlib.Path(directory), name)

@@ -189,6 +189,27 @@ def test_draws_to_test_with_are_refused_because_a_search_tests_nothing(refusal):
     assert error.where == "--test_samples" and error.hint == "It tests nothing."
 
 
+def test_advice_about_the_methods_of_pictures_can_be_followed(refusal):
+    for flag in ("--method=maml", "--deterministic"):
+        error = refusal("--images=a", flag)
+        assert "--methods" not in error.hint and "--mode=compare" in error.hint
+
+
+@pytest.mark.parametrize("mode", ["train", "search", "reproduce"])
+def test_folds_of_pictures_without_a_fold_are_refused_before_they_are_embedded(
+    refusal, mode
+):
+    error = refusal(f"--mode={mode}", "--images=a", "--class_folds=3")
+    assert error.where == "--fold" and error.expected == "a number from 0 to 2"
+    parse(["run_leo.py", "--mode=compare", "--images=a", "--class_folds=3"])
+
+
+def test_an_error_in_a_list_of_methods_names_the_flag(refusal):
+    assert refusal("--methods=ridge@foo", "--mode=compare").where.startswith(
+        "--methods:"
+    )
+
+
 def test_a_seed_of_a_split_that_is_not_drawn_is_refused(refusal):
     error = refusal("--data_path=a.npz", "--split_seed=3")
     assert error.where == "--split_seed" and "--class_split or --class_folds" in str(

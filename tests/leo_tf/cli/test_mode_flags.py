@@ -154,7 +154,7 @@ def test_a_transform_that_a_method_cannot_stand_on_is_refused_by_its_name(
     name, said, refusal
 ):
     error = refusal("--mode=compare", f"--methods=leo,{name}")
-    assert error.where == name and said in str(error)
+    assert error.where == f"--methods: {name}" and said in str(error)
 
 
 def test_a_reproduction_has_five_seeds_unless_told(refusal):

@@ -17,6 +17,7 @@ from leo_tf.embedding.backbones import Backbone
 from leo_tf.embedding.embed import embed_pictures
 from leo_tf.embedding.views import decoded_side, embed_views
 from leo_tf.errors import InputError
+from leo_tf.experiments import embed as job
 
 
 def _mean_colours(pictures):
@@ -66,6 +67,14 @@ def test_what_it_says_of_itself_is_true(folder, tmp_path):
     digest, name = lines[7].split("  ")
     content = (folder / name).read_bytes()
     assert digest == hashlib.sha256(content).hexdigest()
+
+
+def test_a_folder_of_any_name_can_be_embedded(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "backbone_named", lambda *_: _backbone())
+    place = folder.rename(tmp_path / "c..d")
+    assert job.embed(place, tmp_path / "one").name == "c_d"
+    monkeypatch.chdir(place / "train")
+    assert job.embed("..", tmp_path / "two").name == "c_d"
 
 
 def test_names_of_files_are_escaped_as_sha256sum_does(folder, tmp_path):

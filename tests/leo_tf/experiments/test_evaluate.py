@@ -135,7 +135,8 @@ def test_features_of_another_size_are_refused(
         ("--dropout_rate=0.1", "0.5", "0.1"),
         ("--num_steps=13", "12", "13"),
         ("--seed=1", "0", "1"),
-        ("--dtype=float64", "float32", "float64"),
+        ("--dtype=float64", "'float32'", "'float64'"),
+        ("--preset=glyphs", "''", "'glyphs'"),
         ("--train_on_val", "False", "True"),
     ],
 )

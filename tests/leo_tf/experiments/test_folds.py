@@ -3,6 +3,7 @@
 import json
 import re
 import statistics
+import types
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from saved_runs import config_of, results_of
 from leo_tf.cli import main as command_line
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.experiments import compare as compare_job
+from leo_tf.reports import folds as report
 from leo_tf.runs.directory import JOB_FILE
 
 pytestmark = pytest.mark.usefixtures("quick_jobs")
@@ -98,9 +100,21 @@ def test_given_again_it_goes_on_and_is_no_place_for_one_comparison(
     job, compare, capsys
 ):
     before = (job / "fold_1" / "ridge" / "history.csv").read_bytes()
-    assert json.loads((job / JOB_FILE).read_text())["mode"] == "compare over folds"
+    assert json.loads((job / JOB_FILE).read_text())["mode"] == "compare --class_folds"
     assert compare(job, "--fold=1") == 3
     assert "a directory for --mode=compare" in capsys.readouterr().err
     assert compare(job / "fold_1") == 3
-    assert "a directory for --mode=compare over folds" in capsys.readouterr().err
+    assert "a directory for --mode=compare --class_folds" in capsys.readouterr().err
     assert (job / "fold_1" / "ridge" / "history.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("queries", "said"), [((5, 5), "5 queries"), ((8, 5), "5 to 8")]
+)
+def test_the_title_has_the_queries_of_all_folds(queries, said):
+    def fold(num_query):
+        shape = {"way": 3, "shot": 1, "num_query": num_query}
+        return types.SimpleNamespace(dataset="mine", shape=shape, samples=0)
+
+    found = types.SimpleNamespace(folds=[fold(number) for number in queries])
+    assert f"3-way 1-shot, {said}" in report._title(found)

@@ -13,6 +13,7 @@ from PIL import Image
 from leo_tf.cli.main import main
 from leo_tf.cli.options import OPTIONS
 from leo_tf.configs.presets import PRESETS
+from leo_tf.configs.schema import Config
 from leo_tf.configs.settings import DataConfig
 from leo_tf.console import Console
 from leo_tf.data_pipeline.images.class_splits import split_pictures
@@ -23,6 +24,7 @@ from leo_tf.errors import FlagError, HeldError, InputError
 from leo_tf.experiments import embed as embedding
 from leo_tf.experiments import from_images as module
 from leo_tf.experiments.from_images import from_images
+from leo_tf.methods.variants import variant_named
 from leo_tf.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.long
@@ -57,8 +59,8 @@ def test_the_commands_of_the_readme_make_an_export_of_pictures(
     train, serve = (shlex.split(line)[1:] for line in lines)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pictures").symlink_to(folder)
-    assert {"ridge@soft", "leo", "leo@lda"} <= {*module._methods()}
-    monkeypatch.setattr(module, "_methods", lambda: ["centroid", "leo@soft"])
+    assert {"ridge@soft", "leo", "leo@lda"} <= {*module._methods(Config())}
+    monkeypatch.setattr(module, "_methods", lambda _: ["centroid", "leo@soft"])
     flags = [*_SMALL, "--pretrain_epochs=1", "--image_size=16"]
     command = [*train, *flags, "--class_split=0.6,0.2,0.2"]
     assert main(command) == 0
@@ -97,7 +99,7 @@ def test_the_export_of_a_chain_takes_pictures_by_weights_of_a_file(
     given = {"input_shape": (32, 32, 3), "include_top": False, "pooling": "avg"}
     model = keras.applications.MobileNet(**given, weights=None)
     model.save_weights(tmp_path / "a.weights.h5")
-    monkeypatch.setattr(module, "_methods", lambda: ["centroid"])
+    monkeypatch.setattr(module, "_methods", lambda _: ["centroid"])
     monkeypatch.setattr(module, "stage_seconds", lambda *given, **named: {})
     settings = {"way": 2, "shot": 1, "num_query": 2, "class_split": "0.6,0.2,0.2"}
     settings |= {"num_val_episodes": 4, "num_test_episodes": 4}
@@ -160,6 +162,17 @@ def test_the_command_that_embedding_prints_trains_on_the_features(
     assert main(["run_leo.py", *given, *run]) == 0
 
 
+def test_methods_are_different_whatever_the_transform_that_all_share():
+    for shared in ("none", "lda", "soft"):
+        config = Config().replace(feature_transform=shared)
+        names = module._methods(config)
+        settings = [config.replace(**variant_named(name).settings) for name in names]
+        assert len({json.dumps(each.to_dict()) for each in settings}) == len(names) > 5
+        learned = [each for each in settings if each.methods.method == "leo"]
+        kinds = {each.features.feature_transform for each in learned}
+        assert len(kinds) == 2 and shared in kinds
+
+
 def test_pretraining_that_has_not_begun_takes_back_what_stopped_it(folder, tmp_path):
     pictures = tmp_path / "pictures"
     shutil.copytree(folder, pictures)
@@ -178,10 +191,6 @@ def test_pretraining_that_has_not_begun_takes_back_what_stopped_it(folder, tmp_p
     options["skip_bad_images"] = True
     with pytest.raises(InputError, match="`epochs`: expected 1, received 2"):
         embedding.pretrain(pictures, tmp_path / "run", **{**options, "epochs": 2})
-    path = tmp_path / "run" / "pretraining.json"
-    del (older := json.loads(path.read_text()))["recipe"]["mixed_precision"]
-    path.write_text(json.dumps(older))
-    assert embedding.pretrain(pictures, tmp_path / "run", **options) == older
     with pytest.raises(InputError, match="`mixed_precision`: expected False"):
         embedding.pretrain(pictures, tmp_path / "run", mixed_precision=True, **options)
 

@@ -141,6 +141,8 @@ def test_published_numbers_stand_beside_runs_of_their_preset_alone():
     assert mine[0] == () and "No accuracy was published" in mine[1]
     accuracies, note = reproduce._published(config.replace(outer_lr=0.1))
     assert accuracies == preset.expected and note == "Not as published: --outer_lr."
+    same = config.replace(test_way=5, test_shot=1)
+    assert reproduce._published(same) == (preset.expected, "")
     for other in (
         {"dataset_name": "mine"},
         {"way": 3},
@@ -148,6 +150,7 @@ def test_published_numbers_stand_beside_runs_of_their_preset_alone():
         {"test_way": 3},
         {"test_shot": 5},
         {"method": "maml"},
+        {"query_dirichlet": 2.0},
     ):
         accuracies, note = reproduce._published(config.replace(**other))
         assert accuracies == () and "mini_1shot have other" in note

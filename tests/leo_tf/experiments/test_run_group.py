@@ -1,13 +1,21 @@
-"""Test scores of workers are found, even where new files are seen late."""
+"""A job of several runs: its data, its name, and the test scores of its workers."""
+
+import os
 
 import numpy as np
 import pytest
 
 from leo_tf.configs.schema import Config
 from leo_tf.console import Console
+from leo_tf.data_pipeline.sources import load_data
+from leo_tf.errors import InputError
 from leo_tf.evaluation.evaluate import EpisodeScores, save
 from leo_tf.experiments import run_group
+from leo_tf.experiments.compare import compare
+from leo_tf.experiments.folds import compare_folds
 from leo_tf.experiments.run_group import RunGroup
+from leo_tf.experiments.runner import features, worker
+from leo_tf.runs.settings import default_workdir, with_data
 from leo_tf.training.replicas import start
 
 _SCORES = EpisodeScores(np.array([0.25, 0.5]), 1.5)
@@ -45,3 +53,65 @@ def test_scores_that_do_not_come_are_told_of(group, monkeypatch, capsys):
     assert line.startswith("maml: its worker's test scores are missing, so it is")
     assert str(group._scores["maml"]) in line
     assert group.tested([]) == {}, "no worker was to test it"
+
+
+_TINY = {"way": 2, "num_query": 2, "num_val_episodes": 2, "num_test_episodes": 4}
+
+
+def arrays(seed, classes=3):
+    random = np.random.default_rng(seed)
+
+    def split(name):
+        labels = np.repeat([f"{name}{i}" for i in range(classes)], 5)
+        return random.normal(size=(5 * classes, 6)), labels
+
+    return load_data({name: split(name) for name in ("train", "val", "test")})
+
+
+def test_the_arrays_of_a_job_are_kept_when_it_refuses_others(tmp_path):
+    config, first, other = Config().replace(**_TINY), arrays(0), arrays(1)
+    found = compare(config, ["centroid"], tmp_path, data=first)
+    for methods in (["centroid"], ["ridge"]):
+        with pytest.raises(InputError, match="the arrays that this job began with"):
+            compare(config, methods, tmp_path, data=other)
+    kept = load_data(tmp_path / "data")
+    assert all(kept[name].digest == first[name].digest for name in first)
+    again = compare(config, ["centroid"], tmp_path, data=first)
+    assert again.rows[0].accuracy == found.rows[0].accuracy
+
+
+def test_a_transform_that_the_data_forbids_is_refused_only_if_it_was_asked_for(
+    tmp_path, capsys
+):
+    config, data = Config().replace(**_TINY), arrays(0, classes=2)
+    methods = ["centroid", "centroid@soft"]
+    with pytest.raises(InputError, match="expected 3 or more"):
+        compare(config, methods, tmp_path / "asked", data=data)
+    options = {"data": data, "keep": True, "console": Console()}
+    found = compare(config, methods, tmp_path / "chosen", **options)
+    assert [row.name for row in found.rows] == ["centroid"]
+    assert "is left out" in capsys.readouterr().err
+
+
+def test_data_of_a_path_has_its_name_from_python_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows, labels = np.random.default_rng(0).normal(size=(45, 6)), np.repeat(range(9), 5)
+    np.savez("mine.npz", embeddings=rows, labels=labels)
+    config = Config().replace(data_path="mine.npz", class_folds=3, **_TINY)
+    assert with_data(config, None).data.dataset_name == "mine"
+    found = compare_folds(config, ["centroid"])
+    assert found.directory.name == "mine_2way_1shot_folds"
+    assert {fold.dataset for fold in found.folds} == {"mine"}
+    os.makedirs("below/glyphs")
+    below = with_data(config.replace(data_path="below"), None)
+    assert below.data.dataset_name == "glyphs"  # the directory of that name
+    assert default_workdir(with_data(Config(), None)) == "runs/glyphs_5way_1shot"
+
+
+def test_a_worker_reads_data_that_changed_in_the_same_place_again(monkeypatch):
+    read = []
+    monkeypatch.setattr(features, "read", lambda *place: read.append(place) or read[:])
+    first, again = worker._splits("a", "alone", "1"), worker._splits("a", "alone", "1")
+    assert first is again and len(read) == 1
+    assert worker._splits("a", "alone", "2") is not first and len(read) == 2
+    worker._splits.cache_clear()

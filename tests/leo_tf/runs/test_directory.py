@@ -330,6 +330,15 @@ def test_results_without_a_config_are_no_fresh_directory(tmp_path, name):
     assert refused(tmp_path).received == f"{name} without config.json"
 
 
+def test_a_run_in_the_directory_of_a_job_is_told_to_go_elsewhere(tmp_path):
+    (tmp_path / "job.json").write_text('{"mode": "compare"}')
+    error = refused(tmp_path)
+    assert error.expected == "a directory for one run"
+    assert (
+        error.received == "that of --mode=compare" and "another --workdir" in error.hint
+    )
+
+
 def test_other_files_of_the_user_are_no_obstacle(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     begin(tmp_path)

@@ -414,6 +414,8 @@ def test_each_worker_has_its_gpus(gpus, share, expected):
         ({"run_gpus": 0.0}, "--run_gpus"),
         ({"run_gpus": 1.5}, "--run_gpus"),
         ({"jobs": 2, "cluster": "auto"}, "--jobs"),
+        ({"jobs": 0, "run_cpus": 2}, "--run_cpus: expected none with --jobs=0"),
+        ({"jobs": 0, "run_gpus": 1.0}, "--run_gpus: expected none with --jobs=0"),
     ],
 )
 def test_what_makes_no_sense_of_an_engine_is_refused(settings, where):
