@@ -16,6 +16,9 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from leo_tf.configs.schema import Config
+from leo_tf.experiments.search import steps_of
+
 CORES = 1, 2, 4, 16, 64
 # Seconds until a worker begins, of the first four and of others, which load TensorFlow
 # for their first run; and seconds per run to trace, compile, fit and draw.
@@ -73,12 +76,19 @@ def comparison(shape: Shape, cores: int, trained: int = 6) -> float:
     return makespan([run] * trained, cores)
 
 
-def search(shape: Shape, cores: int, methods: int = 1, rungs: int = _RUNGS) -> float:
+def rungs_of(shape: Shape, rungs: int) -> list[int]:
+    """Returns the steps of the rungs of a search of this shape."""
+    every = shape.validate_every
+    return steps_of(
+        Config().replace(num_steps=shape.steps, validate_every=every), rungs
+    )
+
+
+def search(shape: Shape, cores: int, rungs: int = _RUNGS) -> float:
     """A search: rungs one after the other, the trials of each side by side."""
     total, before = 0.0, 0
-    for rung in range(rungs):
-        until = shape.steps // _FACTOR ** (rungs - 1 - rung)
-        trials = methods * -(-_TRIALS // _FACTOR**rung)
+    for rung, until in enumerate(rungs_of(shape, rungs)):
+        trials = -(-_TRIALS // _FACTOR**rung)
         total += makespan([seconds_of(shape, before, until)] * trials, cores)
         before = until
     return total
@@ -118,7 +128,7 @@ def main() -> None:
         for what, job in (
             ("reproduce, 5 seeds", reproduction),
             ("compare, 6 trained", comparison),
-            (f"search, {_TRIALS} trials, {_RUNGS} rungs", search),
+            (f"search, {_TRIALS} trials, {len(rungs_of(shape, _RUNGS))} rungs", search),
             (f"search, {_TRIALS} trials, 1 rung", lambda *a: search(*a, rungs=1)),
         ):
             cells = [clock(job(shape, cores)) for cores in CORES]

@@ -3,6 +3,7 @@
 import pathlib
 import re
 import shlex
+import sys
 
 import pytest
 from PIL import Image, ImageDraw
@@ -123,7 +124,10 @@ def test_the_python_of_the_documents_runs_trackers_included(tmp_path, monkeypatc
     first, *callbacks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     few = "num_steps=4, num_val_episodes=9, num_test_episodes=9, jit='off', log_every=2"
     few += ", inner_unroll_length=1, finetuning_unroll_length=1"
-    names = {"wandb": Recorder(), "mlflow": Recorder()}
+    names: dict = {}
+    recorders = {"wandb": Recorder(), "mlflow": Recorder()}
+    for name, recorder in recorders.items():
+        monkeypatch.setitem(sys.modules, name, recorder)
     exec(first.replace("num_steps=1000", few), names)
     assert (tmp_path / "exported" / "1").is_dir()
     leo_tf, config, data = (names[name] for name in ("leo_tf", "config", "data"))
@@ -132,9 +136,9 @@ def test_the_python_of_the_documents_runs_trackers_included(tmp_path, monkeypatc
     trackers = [names["WandbCallback"](), names["MlflowCallback"]()]
     leo_tf.train(config, "runs/second", data=data, callbacks=trackers)
     for tracker, wanted in (("wandb", "log"), ("mlflow", "log_metrics")):
-        steps = [o["step"] for n, _, o in names[tracker].calls if n == wanted]
+        steps = [o["step"] for n, _, o in recorders[tracker].calls if n == wanted]
         assert steps == [2, 4, 4], "logs and a validation"
-        assert names[tracker].calls[-1][0] in ("finish", "end_run")
+        assert recorders[tracker].calls[-1][0] in ("finish", "end_run")
 
 
 def test_the_method_of_the_documents_is_one(monkeypatch):
