@@ -4,9 +4,9 @@
 
 Pictures a second of `--mode=embed` (decoding in processes of its own, digests and files
 included) and of what Keras offers for the same: `image_dataset_from_directory` and
-`predict`. Same JPEG files, same network, in turn, each in a process of its own; the
-time is that after the network was loaded. Then the most memory of `--mode=embed`, its
-decoders included, for more and more pictures.
+`predict`. Same JPEG files, same network, in turn, each in a process of its own, with
+TensorFlow warm; the time includes loading the network. Then the most memory of
+`--mode=embed`, its decoders included, for more and more pictures.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def write_backbone(path: pathlib.Path, depth: int, width: int, side: int) -> Non
 
 
 def measure(job: str, root: str, backbone: str) -> None:
-    """Prints pictures a second, the network loaded and TensorFlow warm."""
+    """Prints pictures a second, loading the network included, TensorFlow warm."""
     import keras
     import numpy as np
 

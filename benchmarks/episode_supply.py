@@ -18,13 +18,12 @@ from typing import NamedTuple
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-import numpy as np
 import tensorflow as tf
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from benchmarks.synthetic import feature_table
 from leo_tf.data_pipeline.pipeline import FeatureTable, episodes
 from leo_tf.data_pipeline.sampler import RowSampler
 
@@ -53,19 +52,6 @@ SETUPS = (
 )
 
 
-def synthetic_table(setup: Setup) -> FeatureTable:
-    rng = np.random.default_rng(_SEED)
-    shape = setup.classes * setup.rows_per_class, setup.embedding_size
-    return FeatureTable.from_embeddings(
-        EmbeddingTable(
-            embeddings=rng.random(shape, dtype=np.float32),
-            labels=np.repeat(np.arange(setup.classes), setup.rows_per_class),
-            class_names=tuple(str(c) for c in range(setup.classes)),
-            source="synthetic",
-        )
-    )
-
-
 def rows_only(table: FeatureTable, setup: Setup, options: dict) -> tf.data.Dataset:
     sampler = RowSampler(table.index, **options)
     size = setup.batch_size
@@ -91,7 +77,7 @@ def time_supply(
 
 def measure(setup: Setup, seconds: float) -> list[str]:
     """The three measured cells of a row."""
-    table = synthetic_table(setup)
+    table = feature_table(setup.classes, setup.rows_per_class, setup.embedding_size)
     options = dict(
         way=setup.way,
         shot=setup.shot,

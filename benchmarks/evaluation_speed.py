@@ -14,25 +14,22 @@ episode: it must not grow with the number of episodes.
 import argparse
 import os
 import pathlib
-import resource
 import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-import numpy as np
 import tensorflow as tf
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.meta_step import MULTIPLY_FLOPS, multiply, product_flops
+from benchmarks.synthetic import feature_table, peak_mebibytes
 from leo_tf.configs.presets import PRESETS
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.data_pipeline.dataset import Split
-from leo_tf.data_pipeline.embeddings import EmbeddingTable
-from leo_tf.data_pipeline.pipeline import FeatureTable
 from leo_tf.evaluation.evaluate import collect, make_scorer
 from leo_tf.model.leo import LEO
 
@@ -41,19 +38,8 @@ _MULTIPLICATIONS = 20
 
 
 def synthetic_split() -> Split:
-    rng = np.random.default_rng(0)
-    table = EmbeddingTable(
-        embeddings=rng.random([_CLASSES * _ROWS, _SIZE], dtype=np.float32),
-        labels=np.repeat(np.arange(_CLASSES), _ROWS),
-        class_names=tuple(map(str, range(_CLASSES))),
-        source="synthetic",
-    )
-    features = FeatureTable.from_embeddings(table)
-    return Split("test", features, table.class_names, None, "", "synthetic")
-
-
-def peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    features = feature_table(_CLASSES, _ROWS, _SIZE)
+    return Split("test", features, features.index.class_names, None, "", "synthetic")
 
 
 def floor_of(leo, config) -> float:
@@ -78,11 +64,11 @@ def measured(config, split, count) -> dict[str, float]:
     scorer = make_scorer({"LEO": leo}, split.table)
     warm = datasets.evaluation_episodes(config, split, count).rows.take(1)
     collect(scorer, warm)
-    before, cpu, start = peak_megabytes(), time.process_time(), time.perf_counter()
+    before, cpu, start = peak_mebibytes(), time.process_time(), time.perf_counter()
     collect(scorer, datasets.evaluation_episodes(config, split, count).rows)
     whole = time.perf_counter() - start
     cpu = time.process_time() - cpu
-    grown = peak_megabytes() - before
+    grown = peak_mebibytes() - before
     start = time.perf_counter()
     for _ in datasets.evaluation_episodes(config, split, count).rows:
         pass

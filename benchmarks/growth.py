@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import time
@@ -36,15 +35,12 @@ _LARGEST = {"way": 20, "shot": 20}
 _SECONDS = 2.0
 
 
-def peak_mebibytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def measure(tasks: int, way: int, shot: int, size: int) -> dict[str, float]:
     """Returns milliseconds of a step, seconds of the first one, and MiB of memory."""
     import numpy as np
     import tensorflow as tf
 
+    from benchmarks.synthetic import peak_mebibytes
     from leo_tf.configs.schema import ModelConfig
     from leo_tf.data_pipeline.episode import Episode
     from leo_tf.model.leo import LEO

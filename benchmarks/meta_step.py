@@ -32,12 +32,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.synthetic import feature_table
 from leo_tf.configs.presets import PRESETS
-from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.pipeline import FeatureTable, episodes
 from leo_tf.model.leo import LEO
-from leo_tf.training.meta_step import adam, make_meta_step, meta_gradients
-from leo_tf.training.step_loop import make_run_steps
+from leo_tf.training.meta_step import adam, meta_gradients
+from leo_tf.training.replicas import Replicas, make_steps
 
 _CLASSES, _ROWS, _SIZE = 64, 600, 640
 _MATRIX = 1024
@@ -46,18 +46,6 @@ _DOT = re.compile(
     r"= \w+\[([\d,]*)\]\S* dot\(%?([\w.\-]+), .*lhs_contracting_dims=\{(\d+)\}"
 )
 _SHAPE = re.compile(r"%?([\w.\-]+) = \w+\[([\d,]*)\]")
-
-
-def synthetic_table() -> FeatureTable:
-    rng = np.random.default_rng(0)
-    return FeatureTable.from_embeddings(
-        EmbeddingTable(
-            embeddings=rng.random([_CLASSES * _ROWS, _SIZE], dtype=np.float32),
-            labels=np.repeat(np.arange(_CLASSES), _ROWS),
-            class_names=tuple(map(str, range(_CLASSES))),
-            source="synthetic",
-        )
-    )
 
 
 class Contest:
@@ -70,14 +58,8 @@ class Contest:
         shape = {"way": 5, "shot": shot, "num_query": 15, "batch_size": 12}
         self.supply = episodes(table, **shape, seed=0, split="train")
         self.episode = next(iter(self.supply))
-        meta_step = make_meta_step(
-            self.leo,
-            adam(config.optimizer.outer_lr),
-            gradient_threshold=config.optimizer.gradient_threshold,
-            gradient_norm_threshold=config.optimizer.gradient_norm_threshold,
-            jit=jit,
-        )
-        self.run_steps = make_run_steps(meta_step, seed=0)
+        optimizer = adam(config.optimizer.outer_lr)
+        self.run_steps = make_steps(Replicas(), self.leo, optimizer, config, jit)
         self.iterators = {
             "step, data": iter(self.supply),
             "step, bare": iter(tf.data.Dataset.from_tensors(self.episode).repeat()),
@@ -169,7 +151,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=1.0, help="of a measurement")
     parser.add_argument("--nojit", action="store_true")
     arguments = parser.parse_args()
-    features = synthetic_table()
+    features = feature_table(_CLASSES, _ROWS, _SIZE)
     table = Table(box=box.SIMPLE)
     for column in ("shot", "", "CPU-ms", "ms", "steps/s", "Gflop", "floor", "ratio"):
         table.add_column(column, justify="left" if not column else "right")

@@ -60,18 +60,12 @@ def _step_function(config, split, jit):
 
     from leo_tf.data_pipeline import dataset as datasets
     from leo_tf.methods import registry as methods
-    from leo_tf.training.meta_step import adam, make_meta_step
-    from leo_tf.training.step_loop import make_run_steps
+    from leo_tf.training.meta_step import adam
+    from leo_tf.training.replicas import Replicas, make_steps
 
     learner = methods.build(config, split.embedding_size)
-    meta_step = make_meta_step(
-        learner,
-        adam(config.optimizer.outer_lr),
-        gradient_threshold=config.optimizer.gradient_threshold,
-        gradient_norm_threshold=config.optimizer.gradient_norm_threshold,
-        jit=jit == "on",
-    )
-    run_steps = make_run_steps(meta_step, seed=0)
+    optimizer = adam(config.optimizer.outer_lr)
+    run_steps = make_steps(Replicas(), learner, optimizer, config, jit == "on")
     iterator = iter(datasets.training_episodes(config, split, 0))
 
     def step() -> float:

@@ -118,6 +118,8 @@ def main():
     config = leo_tf.PRESETS["glyphs"].config().replace(**settings)
     found: dict[str, dict] = {}
     methods = given.methods.split(",")
+    if not methods[-1].startswith("leo"):
+        parser.error("--methods: the last must be LEO, to compare with")
     for source in given.data or ["glyphs"]:
         path = pathlib.Path(source)
         place = {"source": path.parent, "dataset_name": path.stem}

@@ -18,6 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import numpy as np
 
 import leo_tf
+from leo_tf.evaluation.intervals import interval
 from leo_tf.serving import Classifier
 
 FORMS = "centroid", "ridge", "lda"
@@ -51,10 +52,8 @@ def main() -> None:
         given = {"dataset_name": dataset} if path else {}
         table = leo_tf.load_data(path or None, **given)["test"]
         for way, shot in SHAPES:
-            cells = []
-            for found in accuracies(table, way, shot, EPISODES).values():
-                half = 1.96 * found.std(ddof=1) / len(found) ** 0.5
-                cells.append(f"{100 * found.mean():.1f} ± {100 * half:.1f}")
+            every = accuracies(table, way, shot, EPISODES).values()
+            cells = [str(interval(found)) for found in every]
             print(f"| {dataset}, {way} classes of {shot} | {' | '.join(cells)} |")
 
 

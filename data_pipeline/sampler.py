@@ -59,7 +59,8 @@ class RowSampler:
     is its key, the split the upper and the position the lower half of its counter,
     and episode i owns the i-th block of the positions. Philox finds any position at
     once, so a batch of neighbouring episodes costs a single draw, no two episodes of
-    any seed or split share a word, and neither batch size nor start matters.
+    a sampler share a word, nor do two seeds or splits (samplers of other ways and
+    shots may), and neither batch size nor start matters.
 
     From more than `_MOST_KEYS` classes or rows of a class, indices are drawn instead,
     and the first different ones win: so an episode takes as long from any table.

@@ -74,20 +74,13 @@ def leo_tf_with_data(config: Config) -> Run:
     """Runs steps as the trainer does: new episodes each step, many steps per call."""
     import tensorflow as tf
 
-    from leo_tf.data_pipeline.embeddings import EmbeddingTable
-    from leo_tf.data_pipeline.pipeline import FeatureTable, episodes
+    from benchmarks.synthetic import feature_table
+    from leo_tf.data_pipeline.pipeline import episodes
     from leo_tf.training.step_loop import make_run_steps
 
-    shape = _CLASSES * _ROWS_PER_CLASS, _EMBEDDING_SIZE
-    table = EmbeddingTable(
-        embeddings=np.random.default_rng(_SEED).random(shape, dtype=np.float32),
-        labels=np.repeat(np.arange(_CLASSES), _ROWS_PER_CLASS),
-        class_names=tuple(str(c) for c in range(_CLASSES)),
-        source="synthetic",
-    )
     sizes = config.episodes
     dataset = episodes(
-        FeatureTable.from_embeddings(table),
+        feature_table(_CLASSES, _ROWS_PER_CLASS, _EMBEDDING_SIZE),
         way=sizes.way,
         shot=sizes.shot,
         num_query=sizes.num_query,

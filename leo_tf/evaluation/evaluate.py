@@ -110,7 +110,7 @@ def make_scorer(
             found = _batch_scores(adapted, logits, labels, calibrated)
             if temperatures and name in temperatures:
                 scaled = logits / temperatures[name]
-                nll, bins = episode_nll(scaled, labels), count_bins(scaled, labels)
+                nll, bins = _calibration(scaled, labels)
                 found = found._replace(scaled_nll=nll, scaled_bins=bins)
             scores[name] = found
         return scores
@@ -138,12 +138,17 @@ def load(path: AnyPath) -> EpisodeScores:
     return EpisodeScores(**found)
 
 
+def _calibration(logits, labels):
+    """Returns the NLL of each episode, and counts for calibration errors."""
+    return episode_nll(logits, labels), count_bins(logits, labels)
+
+
 def _batch_scores(adapted: Adapted, logits, labels, calibrated) -> EpisodeScores:
     loss = tf.add_n(list(loss_parts(adapted, logits, labels).values()))
     scores = EpisodeScores(accuracy(logits, labels), loss)
     if not calibrated:
         return scores
-    nll, bins = episode_nll(logits, labels), count_bins(logits, labels)
+    nll, bins = _calibration(logits, labels)
     return scores._replace(nll=nll, bins=bins)
 
 

@@ -150,9 +150,15 @@ def choose(
         if name != "score_scale":
             tried = LAPLACIAN_WEIGHTS if name == "laplacian_weight" else STRENGTHS
             options = [config.replace(**{name: s}, score_scale=1.0) for s in tried]
-            made = [build(option, embedding_size, transform) for option in options]
-            best = int(np.argmax(_accuracies(made, episodes(), config.data.dtype)))
-            config = config.replace(**{name: tried[best]})
+            first = build(options[0], embedding_size, transform)
+            if isinstance(getattr(first, "learner", first), LinearRegression):
+                found = _strength_accuracies(first, episodes(), config.data.dtype)
+            else:
+                made = (build(option, embedding_size, transform) for option in options)
+                named = {str(number): each for number, each in enumerate(made)}
+                scores = evaluate(named, episodes()).values()
+                found = [score.accuracy.mean() for score in scores]
+            config = config.replace(**{name: tried[int(np.argmax(found))]})
     if "score_scale" in missing:
         unscaled = config.replace(score_scale=1.0)
         learner = build(unscaled, embedding_size, transform)
@@ -206,25 +212,20 @@ def fit_ensemble(
     return mix._replace(validation=(reached.mean, reached.half_width))
 
 
-def _accuracies(
-    learners: Sequence[Any], episodes: EpisodesByRow | Iterable[Episode], dtype: str
+def _strength_accuracies(
+    learner: Any, episodes: EpisodesByRow | Iterable[Episode], dtype: str
 ) -> list[float]:
-    """Returns mean accuracies of learners that differ in their strength only."""
-    regressions = [getattr(each, "learner", each) for each in learners]  # transformed
-    if not all(isinstance(each, LinearRegression) for each in regressions):
-        named = {str(number): each for number, each in enumerate(learners)}
-        scores = evaluate(named, episodes).values()
-        return [score.accuracy.mean() for score in scores]
+    """Returns the mean accuracy of a linear regression with each of `STRENGTHS`."""
     # One graph for all of them, because tracing takes longer than running.
     table, batches = None, episodes
     if isinstance(episodes, EpisodesByRow):
         table, batches = episodes.table, list(episodes.rows)
-    strengths = [each.strength for each in regressions]
-    regressions[0].strength = tf.Variable(strengths[0], dtype=dtype)
-    scorer = make_scorer({"method": learners[0]}, table)
+    regression = getattr(learner, "learner", learner)  # after a feature transform
+    regression.strength = tf.Variable(STRENGTHS[0], dtype=dtype)
+    scorer = make_scorer({"method": learner}, table)
     found = []
-    for strength in strengths:
-        regressions[0].strength.assign(strength)
+    for strength in STRENGTHS:
+        regression.strength.assign(strength)
         found.append(collect(scorer, batches)["method"].accuracy.mean())
     return found
 

@@ -37,7 +37,7 @@ from leo_tf.export.pictures import Encoder, encoder_of
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable, names_for, nearest_of, shape_of
 from leo_tf.files import AnyPath, flush_to_disk, make_directory, read_json, to_json
-from leo_tf.methods.ensemble import Ensemble
+from leo_tf.methods.ensemble import Ensemble, without_other
 from leo_tf.model.learner import AnyLearner, Learner, uneven_adapt
 from leo_tf.runs.manifest import Checkpoint
 from leo_tf.runs.run import Run, load_run
@@ -252,7 +252,7 @@ def _check_one_format(export_dir: AnyPath, is_lite: bool) -> None:
 
 def _check_exportable(run: Run) -> None:
     """Raises a FlagError if a method does not run in TensorFlow."""
-    if not getattr(run.learner, "is_exportable", True):
+    if not getattr(without_other(run.learner), "is_exportable", True):
         name = run.config.methods.method
         expected = "a method that runs in TensorFlow"
         hint = "Save the estimator itself, as scikit-learn's documentation shows."

@@ -20,6 +20,7 @@ from leo_tf.model.learner import (
     Count,
     Learner,
     UnevenAdapted,
+    is_exportable,
     uneven_adapt,
 )
 
@@ -86,6 +87,10 @@ class Ensemble(Learner):
     def runs_on_litert(self) -> bool:
         both = self.learner, self.other
         return all(getattr(each, "runs_on_litert", False) for each in both)
+
+    @property
+    def is_exportable(self) -> bool:
+        return is_exportable(self.learner)
 
     @property
     def trainable_variables(self) -> Sequence[Any]:

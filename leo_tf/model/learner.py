@@ -67,6 +67,8 @@ class Learner(Protocol):
       that are tested. `has_posterior` is False if there is nothing to draw.
     - `latent_codes(episode) -> (before, after)`: [B, N, Z] each, codes of the classes
       before and after the inner loop, for TensorBoard.
+    - `takes_memory`: True if it needs hundreds of vectors of length D per task.
+    - `is_exportable`: False if it does not run in TensorFlow.
     """
 
     @property

@@ -48,7 +48,8 @@ class LEO(keras.layers.Layer):
 
     Returns:
       [B, N, Q, N] or [B, M, N] logits, deterministic. Training goes through `adapt`
-      and `logits` (see `meta_step.py`).
+      and `logits` (see `meta_step.py`), which with a mixed policy compute all but
+      products in 32 bits. In a call, Keras casts everything to 16.
 
     Source: arXiv:1807.05960; class `LEO` in the release's `model.py`.
     """

@@ -81,7 +81,8 @@ def draw(
       config: Z, U and F; the share of False in the masks, of which there are none at
         0; and whether to draw masks only (`deterministic`).
       support_shape, query_shape: [B, N, K, D] and [B, N, Q, D], static.
-      seed, step: seed of the run and number of the meta-step; [] or int, not negative.
+      seed, step: seed of the run, not negative, and number of the meta-step, or below
+        0 for the draws of a test; [] or int.
       dtype: dtype of the normal draws.
       first_task: [] or int, number of the first of the B tasks among the step's.
 

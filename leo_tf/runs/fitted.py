@@ -55,5 +55,6 @@ def basis_of(config: Config, split: Split, step: int) -> str:
     """Returns a digest of everything that a fit to a checkpoint depends on."""
     values = config.to_dict()
     parts = [step, split.digest, config.run.num_val_episodes, config.run.seed]
-    parts += [values[group] for group in ("methods", "features", "episodes")]
+    groups = "model", "methods", "features", "episodes"
+    parts += [config.run.mixed_precision, *(values[group] for group in groups)]
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -25,7 +25,8 @@ class StopRequest:
 
     def __exit__(self, *unused_error: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # None if a program in C that embeds Python has set it.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def check(self, *unused: object) -> None:
         """Raises `Stopped` after a signal. Call it in work that can be repeated.

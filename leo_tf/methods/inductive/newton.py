@@ -65,8 +65,10 @@ def newton(features: tf.Tensor, targets: tf.Tensor, penalty: tf.Tensor) -> tf.Te
         candidates = weights + lengths * direction  # [T, B, R, N]
         changed = scores + lengths * tf.matmul(features, direction)
         values = objective(changed, candidates)  # [T, B]
-        # The longest of those equal to the best within rounding.
-        is_best = values <= (1 + 10 * epsilon) * tf.reduce_min(values, axis=0)
+        # The longest of those equal to the best within the rounding of S summands.
+        rounding = epsilon * tf.cast(tf.shape(features)[1], features.dtype)
+        least = tf.reduce_min(values, axis=0)
+        is_best = values <= (1 + 10 * epsilon) * least + rounding
         best = tf.argmax(tf.cast(is_best, tf.int32), axis=0)  # [B], the first
         length = tf.gather(lengths[:, 0], best)  # [B, 1, 1]
         weights += length * direction

@@ -5,6 +5,7 @@ Shapes: E episodes, N way, Q queries per class, U classes outside an episode.
 
 import json
 import math
+import types
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from leo_tf.experiments.open_set import score_open
 from leo_tf.methods.inductive.linear import LinearRegression, ridge
 from leo_tf.methods.query_aware.transductive import BDCSPN, PTMAP
 from leo_tf.model.learner import adapt_and_score
+from leo_tf.runs.fitted import basis_of
 from leo_tf.runs.run import load_run
 
 N, Q, U = 4, 6, 3
@@ -394,3 +396,19 @@ def test_what_cannot_be_tested_is_refused_before_anything_is_trained(
         assert main(["run_leo.py", *flags, "--open_set"]) != 0
     assert said in capsys.readouterr().err
     assert not (tmp_path / "job" / "leo").exists()
+
+
+def test_a_fit_is_made_anew_if_anything_changes_that_an_answer_depends_on():
+    split, config = types.SimpleNamespace(digest="d"), Config()
+    basis = basis_of(config, split, 3)
+    for change in (
+        {"test_finetuning_steps": 9},
+        {"mixed_precision": True},
+        {"test_way": 3},
+        {"feature_power": 0.5},
+        {"ensemble": "ridge"},
+        {"num_val_episodes": 7},
+    ):
+        assert basis_of(config.replace(**change), split, 3) != basis, change
+    assert basis_of(config, split, 4) != basis
+    assert basis_of(config.replace(log_every=7), split, 3) == basis

@@ -26,7 +26,7 @@ from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import check
 from leo_tf.methods.transformed import Transformed
 from leo_tf.methods.transforms import Transform
-from leo_tf.model.learner import adapt_and_score
+from leo_tf.model.learner import Learner, adapt_and_score, is_exportable
 from leo_tf.runs.run import load_run
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_jobs")]
@@ -62,6 +62,16 @@ def test_on_a_transform_both_get_its_features():
     again = without_other(mixed)
     assert again.learner is leo and again.transform is transform
     assert without_other(alone).learner is leo
+
+
+def test_it_can_be_exported_if_its_learner_can():
+    class EvenOnly(Learner):
+        def adapt(self, *given, **named):
+            raise NotImplementedError
+
+    for learner, can_be in ((make_leo(), True), (EvenOnly(), False)):
+        mixed = together(learner, LinearRegression(ridge, 0.3), D + 1, mix())
+        assert is_exportable(mixed) == is_exportable(learner) == can_be
 
 
 def test_uneven_support_sets_get_what_even_ones_do():

@@ -9,6 +9,7 @@ import tensorflow as tf
 from sklearn.linear_model import LogisticRegression, Ridge
 from tiny_cases import B, make_episode
 
+from leo_tf.methods.inductive import newton
 from leo_tf.methods.inductive.linear import LinearRegression, logistic, ridge
 from leo_tf.model.learner import adapt_and_score
 
@@ -84,6 +85,21 @@ def test_a_penalty_so_weak_that_full_newton_steps_diverge_is_solved_too():
     errors = tf.nn.softmax(scores) - targets
     slope = tf.matmul(errors, inputs, transpose_a=True) + strength * head[..., :-1]
     assert np.abs(slope).max() < 1e-9 and np.abs(head).max() > 100
+
+
+def test_rounding_of_thousands_of_examples_does_not_shorten_the_steps(monkeypatch):
+    random, labels = np.random.default_rng(0), np.repeat(np.arange(5), 800)
+    inputs = random.normal(size=[1, 5, 16])[:, labels]
+    inputs += 0.3 * random.normal(size=inputs.shape)  # [1, S, D], nearly separable
+    inputs /= np.linalg.norm(inputs, axis=-1, keepdims=True)
+    solve, steps = newton.conjugate_gradients, []
+    counting = lambda *given: steps.append(1) or solve(*given)  # noqa: E731
+    monkeypatch.setattr(newton, "conjugate_gradients", counting)
+    targets = tf.one_hot(labels[np.newaxis], 5)
+    head = logistic(tf.constant(inputs, tf.float32), targets, 1e-3).numpy()
+    assert 5 < len(steps) < 20, "50 is the most there may be"
+    exact = logistic(tf.constant(inputs), tf.cast(targets, "float64"), 1e-3)
+    np.testing.assert_allclose(head, exact, atol=2e-3)
 
 
 @every_fit
