@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from leo_tf.configs.schema import Config
 from leo_tf.console import SILENT, Console
-from leo_tf.data_pipeline.embeddings import EmbeddingTable, in_words
+from leo_tf.data_pipeline.embeddings import EmbeddingTable, in_words, mapping_of
 from leo_tf.data_pipeline.large_tables import prepared
 from leo_tf.data_pipeline.pipeline import (
     EpisodesByRow,
@@ -79,7 +79,9 @@ def load(
     splits = {}
     for name in wanted:
         t = tables.pop(name)
-        prepared(t, console)  # knows the digest of a large table it has seen before
+        # Knows the digest of a large table it has seen before.
+        if prepared(t, console) is None and mapping_of(t.embeddings) is not None:
+            t = t.in_memory()  # once, and told once
         digest = t.digest  # of all data, also of classes dropped below
         if config.data.drop_small_classes:
             t = _without_small_classes(config, name, t, console)

@@ -306,7 +306,8 @@ def episode_names(table: EmbeddingTable, rows: EpisodeRows) -> EpisodeRows:
     if table.names is None:
         raise InputError(f"{table.source}: `names`", "a name for each row", "none")
     names = (table.names, table.names, np.array(table.class_names))
-    return EpisodeRows(*(n[np.asarray(r)] for n, r in zip(names, rows)))
+    found = (name[np.asarray(each)] for name, each in zip(names, rows))
+    return EpisodeRows(*found)._replace(labels=rows.labels)
 
 
 def check_at_least(least: int, field: str, value: object) -> None:

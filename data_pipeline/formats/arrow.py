@@ -70,7 +70,7 @@ def read_arrow(path: str, dtype: str) -> TextTable:
         received = f"{table.num_rows} rows of {few}"
         raise InputError(path, expected, received)
     found = names_of_classes(table[labels[0]].to_pylist(), f"{path}: `{labels[0]}`")
-    classes = _named(found, table.schema, labels[0])
+    classes = _named(found, table.schema, labels[0], f"{path}: `{labels[0]}`")
     names = [n for n in table.column_names if n not in (labels[0], _INDEX)]
     lists = [n for n in names if _is_list(table.schema.field(n).type)]
     if len(lists) == 1:
@@ -121,14 +121,23 @@ def _tables(path: str) -> Iterator[Any]:
                 yield ipc.open_stream(file).read_all()
 
 
-def _named(classes: list[str], schema: Any, label: str) -> list[str]:
-    """Returns class names in place of their numbers, if `datasets` stored names."""
+def _named(classes: list[str], schema: Any, label: str, where: str) -> list[str]:
+    """Returns class names in place of their numbers, if `datasets` stored names.
+
+    Raises:
+      InputError: if a number is negative, as that of a row without a class.
+    """
     try:
         kept = json.loads((schema.metadata or {})[b"huggingface"])
         names = kept["info"]["features"][label]["names"]
-        return [str(names[int(number)]) for number in classes]
+        numbers = [int(number) for number in classes]
+        named = [str(names[number]) for number in numbers]
     except (KeyError, ValueError, TypeError, IndexError):
         return classes
+    if min(numbers) < 0:
+        hint = "Leave out the rows without a class."
+        raise InputError(where, "numbers of classes", str(min(numbers)), hint)
+    return named
 
 
 def _of_lists(column: Any, where: str) -> np.ndarray:

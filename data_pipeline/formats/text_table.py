@@ -85,8 +85,9 @@ def read_table(file: BinaryIO, path: str, dtype: str) -> TextTable:
                     len(classes), size, lambda *parts: InputError(path, *parts)
                 )
     except (csv.Error, UnicodeDecodeError) as error:
-        where = f"{path}: line {rows.line_num}"
-        raise InputError(where, "a table in UTF-8", quoted(str(error))) from None
+        where, is_text = f"{path}: line {rows.line_num}", isinstance(error, csv.Error)
+        expected = "a well-formed CSV table" if is_text else "a table in UTF-8"
+        raise InputError(where, expected, quoted(str(error))) from None
     if not classes:
         raise InputError(path, "rows of numbers and a class", "no row")
     for label in known:

@@ -282,7 +282,7 @@ def _in_table(
 
 
 def _text(name: str) -> str:
-    """Returns a file name as text. Bytes that are not UTF-8 become \xff."""
+    r"""Returns a file name as text. Bytes that are not UTF-8 become \xff."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 

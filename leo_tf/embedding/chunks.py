@@ -108,6 +108,9 @@ def _read(pictures, backbone, views, wanted, bad) -> Iterator[tuple]:
         side = decoded_side(backbone.side, views)
         yield from decode(pictures, side, indices=wanted, bad=bad, batch_size=_BATCH)
         return
+    if pictures.images is not None:
+        expected = "the side of pictures, because those in memory have no files"
+        raise FlagError("--image_size", expected, "nothing")
     for first in range(0, len(wanted), _BATCH):
         indices, digests = [], []
         for index in wanted[first : first + _BATCH]:

@@ -102,6 +102,10 @@ def export_model(
     encoder = None
     if not is_lite:
         encoder = _encoder(run, best, backbone, backbone_weights, console)
+    elif backbone or backbone_weights:
+        flag = "--backbone" if backbone else "--backbone_weights"
+        expected = "none with --export_format=tflite, which takes no pictures"
+        raise FlagError(flag, expected, str(backbone or backbone_weights))
     identity = _identity(run, best, fitted)
     servable = Servable(
         run.learner, limits, dtype, not is_lite, fitted, encoder, identity
@@ -130,14 +134,17 @@ def _encoder(
     """Returns the encoder of the run's features; reports why if there is none."""
     made, size = best.manifest.get("embedding"), best.entry("embedding_size", int)
     is_embedded = run.config.data.is_embedded and size == NUM_FEATURES
-    if backbone and (is_embedded or made is None):
-        expected = "no backbone, because none is recorded for the run's features"
-        raise FlagError("--backbone", expected, backbone)
+    given, flag = backbone, "--backbone"
+    if weights and not given:
+        given, flag = weights, "--backbone_weights"
+    if given and (is_embedded or made is None):
+        expected = "none, because no backbone is recorded for the run's features"
+        raise FlagError(flag, expected, given)
     found = encoder_of(made, is_embedded, backbone, weights)
     if isinstance(found, Encoder):
         return found
-    if backbone:
-        raise FlagError("--backbone", "the backbone of the run's features", found)
+    if given:
+        raise FlagError(flag, "that of the run's features", found)
     console.say(f"The export takes features, not pictures: {found}.")
     return None
 

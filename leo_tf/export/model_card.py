@@ -41,7 +41,7 @@ packages.
 
 ## Intended use
 
-{use} Features must be made exactly as in training.
+{use} Features must be made exactly as in training{pictures}.
 
 ## Limits
 
@@ -84,10 +84,18 @@ def model_card(metadata: dict[str, Any]) -> str:
         accuracy=_accuracy(tested),
         confidence=_confidence(fitted, tested or {}),
         use=_use(metadata),
-        max_classes=metadata["max_classes"],
+        max_classes=metadata["way"] or metadata["max_classes"],
         max_support=metadata["max_support"],
         unknown=unknown,
+        pictures=_pictures(metadata),
     )
+
+
+def _pictures(metadata: dict[str, Any]) -> str:
+    """Returns what the card says of an export that takes pictures."""
+    if not metadata["pictures"]:
+        return ""
+    return "; the export makes them itself of JPEG and PNG files"
 
 
 def _step(metadata: dict[str, Any]) -> str:

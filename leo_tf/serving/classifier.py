@@ -13,6 +13,7 @@ need NumPy only. The training code is never needed.
 Shapes: S support examples, M queries, N classes, D features, P numbers per class.
 """
 
+import contextlib
 import io
 import os
 import pathlib
@@ -243,7 +244,8 @@ class Classifier:
         except OSError as error:  # names the file that the user named
             raise OSError(error.errno, error.strerror, str(path)) from error
         finally:
-            beside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
 
     @classmethod
     def load(

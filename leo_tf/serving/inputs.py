@@ -154,9 +154,11 @@ def check_same_embedding(path: str | os.PathLike[str], made: Any) -> None:
         with file.open("rb") as opened:
             mine = json.loads(opened.read(_MOST_BYTES))
         mine = {name: mine[name] for name in SAME}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        expected = "an embedding.json of --mode=embed"
-        raise refused(f"embedding: {file}", expected, one_line(str(error))) from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        expected, received = "an embedding.json of --mode=embed", one_line(str(error))
+        if isinstance(error, KeyError):
+            received = f"one without {received}"
+        raise refused(f"embedding: {file}", expected, received) from None
     theirs = made if isinstance(made, dict) else {}
     for name, value in mine.items():
         if theirs.get(name) != value:

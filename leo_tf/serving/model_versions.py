@@ -60,6 +60,8 @@ class Versions:
     def refresh(self) -> None:
         """Looks once for a newer version, and loads it."""
         found = versions(self._directory)
+        for removed in self._failed.keys() - found.keys():
+            del self._failed[removed]
         for version in sorted(found, reverse=True):
             if self.current and version == self.current.version:
                 return

@@ -49,6 +49,9 @@ def connect(
     try:
         status = (path / "saved_model.pb").stat()
     except OSError:
+        if not (path / "model.tflite").is_file():
+            received = f"{path} without saved_model.pb"
+            raise refused("source", "a complete export", received) from None
         return LocalModel(path)  # says what is wrong
     return _loaded(str(path), (status.st_ino, status.st_mtime_ns))
 
@@ -85,7 +88,8 @@ def versions(directory: Source) -> dict[int, pathlib.Path]:
 class LocalModel:
     """An exported model in this process.
 
-    Raises an OSError if `path`, a version, is not an exported model.
+    Raises an OSError if `path`, a version, is no exported model, and a RequestError if
+    it is one of TensorFlow Lite.
 
     Attributes:
       signatures: name -> function.

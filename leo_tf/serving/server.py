@@ -130,7 +130,7 @@ def bound(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
         return listening
-    except (OSError, UnicodeError) as error:
+    except (OSError, UnicodeError, OverflowError) as error:
         listening.close()
         reason = getattr(error, "strerror", None) or str(error)
         expected = "an address to listen on"

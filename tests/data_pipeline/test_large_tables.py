@@ -305,6 +305,19 @@ def test_without_room_for_a_copy_it_is_read_into_memory(
         FeatureTable.from_embeddings(table)
 
 
+def test_without_room_the_data_of_a_run_is_read_and_said_once(
+    tmp_path, features, monkeypatch, capsys
+):
+    labels = np.repeat([f"c{i}" for i in range(4)], len(features) // 4)
+    np.savez(tmp_path / "test.npz", embeddings=features[: len(labels)], labels=labels)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    config = Config().replace(data_path=str(tmp_path), way=2, num_query=1)
+    split = dataset.load(config, ["test"], console=Console())["test"]
+    assert capsys.readouterr().err.count("is read into memory") == 1
+    assert split.table.mapping is None and split.digest
+
+
 def test_what_cannot_be_mapped_or_is_small_is_read(tmp_path, features, monkeypatch):
     np.savez_compressed(tmp_path / "x.npz", embeddings=features, labels=LABELS)
     np.save(tmp_path / "b.npy", np.asfortranarray(features))

@@ -260,6 +260,9 @@ def test_names_are_those_of_the_rows():
     names = np.array([f"picture {row}" for row in range(sum(SIZES))])
     rows = _sampler()(3, 2)
     found = episode_names(_table(SIZES, names), rows)
+    assert found.labels is None
+    labelled = episode_names(_table(SIZES, names), rows._replace(labels=rows.query))
+    assert labelled.labels is rows.query
     for b, n in np.ndindex(2, 3):
         assert found.classes[b, n] == f"class {rows.classes[b, n]}"
         assert found.support[b, n, 0] == f"picture {rows.support[b, n, 0]}"

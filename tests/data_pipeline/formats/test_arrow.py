@@ -85,6 +85,12 @@ def saved(folder, numbers) -> None:
     (folder / "state.json").write_text(json.dumps(state))
 
 
+def test_rows_without_a_class_are_not_those_of_the_last(tmp_path):
+    saved(tmp_path / "one", [0, 0, 1, -1, 2, 2])
+    with pytest.raises(InputError, match="expected numbers of classes, received -1"):
+        load(tmp_path / "one" / "state.json", trust_data_files=True)
+
+
 def test_a_folder_of_datasets_is_read_with_the_names_of_its_classes(tmp_path):
     numbers = [0, 0, 1, 1, 2, 2]
     saved(tmp_path / "one", numbers)

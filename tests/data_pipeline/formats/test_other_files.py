@@ -153,7 +153,11 @@ def test_row_numbers_without_a_name_are_no_feature(tmp_path):
         ("1,2,a\nnan,3,a\n", "row 1 is non-finite"),
         ("1,2,a\n0,0,a\n", "row 1 is all zeros"),
         ("1,2,a\n" + "1," * 300_000, "line 2: expected less than 524288 bytes"),
-        ('1,2,a\n1,2,"' + "x\n" * 90_000, "a table in UTF-8, received 'field larger"),
+        (
+            '1,2,a\n1,2,"' + "x\n" * 90_000,
+            "a well-formed CSV table, received 'field larger",
+        ),
+        ('"a","b";x\n', "a well-formed CSV table, received"),
         (b"1,2,a\n1,2,\xff\n", "a table in UTF-8, received \"'utf-8' codec"),
     ],
 )

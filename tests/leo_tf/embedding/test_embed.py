@@ -16,7 +16,7 @@ from leo_tf.embedding import chunks as module
 from leo_tf.embedding.backbones import Backbone
 from leo_tf.embedding.embed import embed_pictures
 from leo_tf.embedding.views import decoded_side, embed_views
-from leo_tf.errors import InputError
+from leo_tf.errors import FlagError, InputError
 from leo_tf.experiments import embed as job
 
 
@@ -361,3 +361,10 @@ def test_ten_crops_are_four_corners_and_the_middle_mirrored_too():
         np.testing.assert_array_equal(mine, crop)
     np.testing.assert_allclose(got, np.mean(crops, axis=0).reshape(2, -1))
     assert decoded_side(80, "center") == 92 and decoded_side(80, "whole") == 80
+
+
+def test_pictures_in_memory_need_a_side_for_a_callable(tmp_path, folder):
+    pictures = find_pictures(folder)
+    held = pictures._replace(images=np.zeros((len(pictures.items), 9, 12, 3), np.uint8))
+    with pytest.raises(FlagError, match="--image_size: expected the side of pictures"):
+        embed_pictures(held, _backbone(side=None), tmp_path / "out")

@@ -13,6 +13,7 @@ METADATA = {
     "method": "leo",
     "embedding_size": 7,
     "embedding": None,
+    "pictures": None,
     "way": None,
     "max_classes": 100,
     "max_support": 1000,
@@ -126,7 +127,15 @@ def test_the_card_advises_only_what_works_with_the_export(metadata):
     transductive = model_card(metadata | {"signatures": {"classify": {}}})
     for card in (lite, transductive):
         assert ".fit(features, labels)" not in card
-    assert "exactly 5 classes" in model_card(metadata | {"way": 5})
+    of_one_way = model_card(metadata | {"way": 5})
+    assert "exactly 5 classes" in of_one_way and "At most 5 classes" in of_one_way
+    assert "At most 100 classes" in model_card(metadata)
+
+
+def test_the_card_tells_of_pictures_if_the_export_takes_them(metadata):
+    assert "PNG" not in model_card(metadata)
+    card = " ".join(model_card(metadata | {"pictures": {"backbone": "hog"}}).split())
+    assert "exactly as in training; the export makes them itself of JPEG" in card
 
 
 def test_a_name_from_a_file_breaks_neither_front_matter_nor_markdown(metadata):

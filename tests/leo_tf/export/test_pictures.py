@@ -15,9 +15,10 @@ from PIL import Image
 from leo_tf.data_pipeline.images import worker
 from leo_tf.embedding.backbones import Backbone, backbone_named
 from leo_tf.embedding.views import decoded_side, embed_views
-from leo_tf.errors import RequestError
+from leo_tf.errors import FlagError, RequestError
 from leo_tf.export import exporter
 from leo_tf.export import pictures as module
+from leo_tf.export.exporter import export_model
 from leo_tf.export.pictures import MOST_BYTES, Encoder, _encoder, encoder_of
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable, names_for
@@ -301,6 +302,27 @@ def test_what_made_the_features_is_found_again_or_it_is_said_why_not(tmp_path):
     assert "stays outside" in encoder_of({**made, "side": None}, False)
     assert "stays outside" in encoder_of({**made, "backbone": "numpy:abs"}, False)
     assert "no backbone is recorded" in encoder_of(None, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"backbone": "hog"}, "--backbone: expected none, because"),
+        ({"backbone_weights": "w.h5"}, "--backbone_weights: expected none, because"),
+        (
+            {"format": "tflite", "backbone": "hog"},
+            "--backbone: expected none with",
+        ),
+        (
+            {"format": "tflite", "backbone_weights": "w.h5"},
+            "--backbone_weights: expected none with --export_format=tflite",
+        ),
+    ],
+)
+def test_a_backbone_that_would_be_ignored_is_refused(trained, tmp_path, given, said):
+    with pytest.raises(FlagError, match=said):
+        export_model(trained, tmp_path / "exported", **given)
+    assert not (tmp_path / "exported").exists()
 
 
 @pytest.mark.slow

@@ -200,6 +200,12 @@ def test_saved_and_loaded_it_answers_and_goes_on(source, tmp_path):
     )
 
 
+def test_a_version_that_is_not_complete_is_told(exported, tmp_path):
+    (tmp_path / "7").mkdir()
+    with pytest.raises(ValueError, match=r"a complete export, received .*7 without"):
+        Classifier(tmp_path).fit(*clusters())
+
+
 def test_a_file_that_is_no_saved_classifier_is_refused(exported, tmp_path):
     path = tmp_path / "c.npz"
     Classifier(exported).fit(*clusters()).save(path)
@@ -395,4 +401,7 @@ def test_where_it_cannot_be_saved_the_path_is_named(exported, tmp_path):
         fitted.save(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"/none/c\.npz'"):
         fitted.save(tmp_path / "none" / "c.npz")
-    assert not list(tmp_path.parent.glob(".*"))
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"/file/c\.npz'"):
+        fitted.save(tmp_path / "file" / "c.npz")
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}.*"))

@@ -125,6 +125,17 @@ def test_a_broken_version_is_passed_over_with_one_warning(
     assert versions.states() == {2: ("AVAILABLE", ""), 1: ("END", "")}
 
 
+def test_a_broken_version_that_is_gone_is_forgotten(exported, tmp_path):
+    copy(exported / "4", tmp_path, 1)
+    versions = Versions(tmp_path, noting()[0])
+    (tmp_path / "2").mkdir()
+    versions.refresh()
+    assert versions.states().keys() == {1, 2}
+    (tmp_path / "2").rmdir()
+    versions.refresh()
+    assert versions.states() == {1: ("AVAILABLE", "")}
+
+
 def test_a_model_without_the_signatures_or_one_that_fails_is_not_served(tmp_path):
     write_model(tmp_path / "1", max_classes=1)  # refuses everything
     versions = Versions(tmp_path)

@@ -46,7 +46,9 @@ def test_features_of_the_models_backbone_are_taken_and_others_are_not(
     Classifier("centroid", embedding=other).fit(FEATURES, LABELS)  # it has no model
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"weights": "a1"}'])
+@pytest.mark.parametrize(
+    "content", [None, "{", "[]", '{"weights": "a1"}', "[" * 99_999]
+)
 def test_what_is_no_record_of_an_embedding_is_refused(exported, tmp_path, content):
     if content is not None:
         (tmp_path / "embedding.json").write_text(content)

@@ -21,6 +21,7 @@ from running_server import (
     wait_for,
 )
 
+from leo_tf.errors import FlagError
 from leo_tf.serving import server
 
 
@@ -185,3 +186,8 @@ def test_too_many_connections_are_turned_away_until_some_are_closed(
         for connection in idle:
             connection.close()
         wait_for(lambda: status() == 200)
+
+
+def test_a_port_that_there_cannot_be_is_an_error_of_the_flag():
+    with pytest.raises(FlagError, match=r"an address to listen on, received .*70000"):
+        server.bound("127.0.0.1", 70_000)

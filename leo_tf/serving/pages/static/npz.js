@@ -10,7 +10,7 @@ const KINDS = {
   u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, u8: BigUint64Array,
 };
 
-// arrays: name -> {shape, data, type}; type "f4", "f8", "u1", or "U" for a list of texts.
+// arrays: name -> {shape, data, type}; type "f4", "f8", "i8", "u1", or "U" for a list of texts.
 export function writeNpz(arrays) {
   const files = Object.entries(arrays).map(([name, array]) =>
     ({ name: new TextEncoder().encode(`${name}.npy`), content: npy(array) }));

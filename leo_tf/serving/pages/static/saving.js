@@ -33,6 +33,7 @@ function save() {
     support: { type: "f4", shape: [examples.length, model.embedding_size], data: examples.flatMap((e) => [...e.features]) },
     support_labels: { type: "U", shape: [examples.length], data: examples.map(({ name }) => name) },
     support_health: { type: "f8", shape: [2], data: [taught.support_loss, taught.support_accuracy] },
+    ...(taught.model !== undefined && { model: { type: "i8", shape: [2], data: [BigInt(taught.model), 1n] } }),
     thumbnails: { type: "u1", shape: [examples.length, THUMB_SIDE, THUMB_SIDE, 3],
       data: examples.flatMap(({ thumb }) => [...(thumb ?? empty)]) },
     ...(weights && { backbone: { type: "U", shape: [1], data: [weights] } }),

@@ -3,7 +3,7 @@
 export const state = {
   model: null, // what /page/model.json says
   classes: [], // [{name, colour, examples: [{features, thumb}]}] and their elements, see classes.js
-  taught: null, // {classes, classifier, support_loss, support_accuracy}: always of the present examples
+  taught: null, // {classes, classifier, support_loss, support_accuracy, model}: always of the present examples
   lack: "", // why there is no classifier, and none on its way
 };
 
