@@ -134,6 +134,8 @@ def test_what_it_learned_is_saved_for_python_and_loaded_again(page, taught, tmp_
     assert classifier.predict(classifier.support_).tolist() == ["A b", "käse", "日本"]
     again = Classifier(taught).fit(classifier.support_, classifier.support_labels_)
     np.testing.assert_allclose(again.classifier_, classifier.classifier_, atol=1e-5)
+    with np.load(path) as file:
+        assert file["model"].tolist() == [again._identity, True]
     classifier.partial_fit(classifier.support_[:1], ["more"]).save(tmp_path / "2.npz")
     for file, count in (("classifier.npz", 3), ("2.npz", 4)):
         page.one("#load").send_keys(str(tmp_path / file))
