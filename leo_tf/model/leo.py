@@ -120,10 +120,11 @@ class LEO(keras.layers.Layer):
         noise = self._noise(training, noise)
         # Algorithm 1: line 7, encode; 8, decode; 9 to 15, adapt; then fine-tune.
         posterior = self.infer_latents(support_inputs, noise)
-        # K draws, as the noise has, from the one Gaussian of a class (docs/parity.md).
+        # K draws, not the paper's one: "latents of a class" in docs/parity.md.
         start = latent.sample_or_mean(posterior, noise.latents)  # [B, N, K, Z]
         decode, support_loss = self.task(support_inputs, support_labels, noise)
-        # The K latents of a class share the gradient of their mean already.
+        # Each of the K latents gets 1 / K of the gradient. Weights are averaged before
+        # their steps, so their rate is divided instead.
         rates = self.inner_lr, self.finetuning_lr / support_inputs.shape[2]
         latent_steps = self.steps[0]
         steps = latent_steps, len(noise.support_masks) - 1 - latent_steps  # U, F
