@@ -25,7 +25,7 @@ class CosineMap(keras.layers.Layer, Learner):
     def __init__(self, config: leo_tf.Config, size: int):
         super().__init__(name="cosine_map", dtype=config.data.dtype)
         self.kernel = self.add_weight([size, size], "identity", name="map")
-        self.scale = self.add_weight([], "ones", name="scale")
+        self.scale = self.add_weight([], "zeros", name="scale")
 
     kernels = property(lambda self: [self.kernel])  # pulled to 0 by a step of NaN
 
@@ -41,7 +41,7 @@ class CosineMap(keras.layers.Layer, Learner):
 
     def weights_of(self, means):  # [..., N, D]
         directions = tf.math.l2_normalize(means, axis=-1)
-        return 10.0 * tf.exp(self.scale.value - 1.0) * directions
+        return 10.0 * tf.exp(self.scale.value) * directions
 
     def embed(self, inputs):
         return tf.math.l2_normalize(tf.tensordot(inputs, self.kernel.value, 1), -1)

@@ -37,7 +37,9 @@ from leo_tf.export.pictures import Encoder, encoder_of
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable, names_for, nearest_of, shape_of
 from leo_tf.files import AnyPath, flush_to_disk, make_directory, read_json, to_json
+from leo_tf.methods.built_in import BUILT_IN
 from leo_tf.methods.ensemble import Ensemble, without_other
+from leo_tf.methods.registry import method_of
 from leo_tf.model.learner import AnyLearner, Learner, uneven_adapt
 from leo_tf.runs.manifest import Checkpoint
 from leo_tf.runs.run import Run, load_run
@@ -47,6 +49,8 @@ _DEFAULT_SIGNATURE = "classify"
 FORMATS = ("saved_model", "tflite")
 _MOST_METADATA_BYTES = 1 << 24
 _DAY = 86_400.0  # seconds, longer than any export takes
+# Share of the largest number by which two ways to the same classifier may differ.
+_MOST_APART = 0.01
 
 
 def export_model(
@@ -92,7 +96,7 @@ def export_model(
     # Exported in full precision, which servers and devices have.
     run.config = trained.replace(mixed_precision=False)
     best = run.restore_best()
-    _check_exportable(run)
+    _check_exportable(run, best.entry("embedding_size", int))
     if is_lite:
         check_convertible(run.learner)
     fitted, dtype = run.confidence(best), run.config.data.dtype
@@ -257,13 +261,27 @@ def _check_one_format(export_dir: AnyPath, is_lite: bool) -> None:
         raise FlagError("--export_dir", expected, f"one with {file}")
 
 
-def _check_exportable(run: Run) -> None:
-    """Raises a FlagError if a method does not run in TensorFlow."""
+def _check_exportable(run: Run, size: int) -> None:
+    """Raises a FlagError for a method whose export would fail, or answer otherwise."""
     if not getattr(without_other(run.learner), "is_exportable", True):
         name = run.config.methods.method
         expected = "a method that runs in TensorFlow"
         hint = "Save the estimator itself, as scikit-learn's documentation shows."
         raise FlagError("--mode=export", expected, name, hint)
+    if method_of(run.config) in BUILT_IN.values() or hasattr(run.learner, "answer"):
+        return
+    way = getattr(run.learner, "way", None) or 3
+    shape, dtype = [1, way, 2, size], run.config.data.dtype
+    rows = tf.random.stateless_normal(shape, [1, 2], dtype=dtype)
+    rows = tf.math.l2_normalize(rows, axis=-1)
+    each = tf.repeat(tf.range(way, dtype=tf.int64), 2)
+    even = run.learner.adapt(rows, tf.reshape(each, [1, way, 2])).classifier[0]
+    given = tf.reshape(rows, [-1, size]), each, tf.constant(way)
+    uneven = uneven_adapt(run.learner)(*given).classifier
+    if np.abs(even - uneven).max() > _MOST_APART * np.abs(even).max():
+        expected = "an `adapt_uneven` that makes the classifiers of `adapt`"
+        received = f"{run.config.methods.method}, whose makes others"
+        raise FlagError("--method", expected, received)
 
 
 def _identity(run: Run, best: Checkpoint, fitted: Confidence | None) -> int:

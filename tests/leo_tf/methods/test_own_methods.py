@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from tiny_cases import B, D, K, N, make_episode
 import leo_tf
 from leo_tf.configs.schema import Config
 from leo_tf.errors import FlagError
+from leo_tf.export import exporter
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable
 from leo_tf.methods import registry
@@ -243,6 +245,21 @@ def test_a_layer_inherits_what_a_learner_need_not_write(learned_cosine):
     assert learned_cosine.draw_noise(make_episode(), 0, 0) is None
     loss, [gradient], _ = meta_gradients(learned_cosine, make_episode())
     assert np.isfinite(loss) and np.abs(gradient) > 1e-3
+
+
+def test_an_export_that_would_answer_otherwise_than_the_test_is_refused(
+    learned_cosine, monkeypatch
+):
+    run = types.SimpleNamespace(learner=learned_cosine, config=config("learned_cosine"))
+    exporter._check_exportable(run, D)
+
+    def first_examples(support, labels, way):
+        firsts = [tf.where(labels == n)[0, 0] for n in range(way)]
+        return without_latents(tf.gather(support, firsts))
+
+    monkeypatch.setattr(learned_cosine, "adapt_uneven", first_examples)
+    with pytest.raises(FlagError, match="`adapt_uneven` that makes the classifiers of"):
+        exporter._check_exportable(run, D)
 
 
 def test_an_export_scores_by_the_head_of_the_method(learned_cosine, tmp_path):
