@@ -13,8 +13,11 @@ import heapq
 import json
 import pathlib
 import statistics
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from leo_tf.configs.schema import Config
 from leo_tf.experiments.search import steps_of

@@ -130,14 +130,13 @@ def _named(classes: list[str], schema: Any, label: str, where: str) -> list[str]
     try:
         kept = json.loads((schema.metadata or {})[b"huggingface"])
         names = kept["info"]["features"][label]["names"]
-        numbers = [int(number) for number in classes]
-        named = [str(names[number]) for number in numbers]
-    except (KeyError, ValueError, TypeError, IndexError):
+        numbers, names = [int(number) for number in classes], [*map(str, names)]
+    except (KeyError, ValueError, TypeError):
         return classes
     if min(numbers) < 0:
         hint = "Leave out the rows without a class."
         raise InputError(where, "numbers of classes", str(min(numbers)), hint)
-    return named
+    return classes if max(numbers) >= len(names) else [names[n] for n in numbers]
 
 
 def _of_lists(column: Any, where: str) -> np.ndarray:

@@ -5,6 +5,7 @@ No other package prints results or sets exit statuses.
 
 import dataclasses
 import json
+import os
 import pathlib
 import shlex
 from collections.abc import Callable
@@ -107,7 +108,7 @@ def _export(options: RunOptions, console: Console) -> None:
 def _from_images(options: RunOptions, console: Console) -> None:
     explicit, arguments = dict(options.explicit), dict(options.arguments)
     images = arguments["images"]
-    name = pathlib.Path(images).resolve().name or "pictures"
+    name = os.path.basename(os.path.abspath(images)) or "pictures"
     workdir = options.workdir or f"runs/{name}"
     found = from_images(
         workdir=workdir, settings=explicit, console=console, **arguments

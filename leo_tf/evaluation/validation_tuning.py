@@ -154,8 +154,10 @@ def choose(
             if isinstance(getattr(first, "learner", first), LinearRegression):
                 found = _strength_accuracies(first, episodes(), config.data.dtype)
             else:
-                made = (build(option, embedding_size, transform) for option in options)
-                named = {str(number): each for number, each in enumerate(made)}
+                named = {
+                    str(number): build(option, embedding_size, transform)
+                    for number, option in enumerate(options)
+                }
                 scores = evaluate(named, episodes()).values()
                 found = [score.accuracy.mean() for score in scores]
             config = config.replace(**{name: tried[int(np.argmax(found))]})

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -97,7 +98,7 @@ def embed(
     _check_not_seen(backbone, pictures)
     found = backbone_named(backbone, backbone_weights, image_size)
     views = views or ("whole" if backbone == HOG else "center")
-    name = pathlib.Path(images).resolve().name.replace("..", "_") or "pictures"
+    name = os.path.basename(os.path.abspath(images)).replace("..", "_") or "pictures"
     if features_dir is None:
         features_dir = _cached(name, pictures, found, views)
     console.say(

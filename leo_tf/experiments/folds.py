@@ -21,7 +21,7 @@ from leo_tf.experiments.runner.engines import Engine, train_all
 from leo_tf.files import AnyPath, to_json, write_file
 from leo_tf.reports import folds as report
 from leo_tf.runs.directory import JOB_FILE, RunDirectory, check_job
-from leo_tf.runs.settings import default_workdir, with_data
+from leo_tf.runs.settings import default_workdir, named
 
 _MODE = "compare --class_folds"
 
@@ -55,7 +55,7 @@ def compare_folds(
     if not folds or config.data.fold is not None:
         received = f"--class_folds={folds} --fold={config.data.fold}"
         raise FlagError("--class_folds", "a number of folds, and no --fold", received)
-    config = with_data(config, None)
+    config = named(config)
     path = RunDirectory(workdir or f"{default_workdir(config)}_folds").path
     check_job(path, _MODE)
     engine = Engine(jobs, cluster, run_cpus, run_gpus)

@@ -6,6 +6,7 @@ workers/                     output of the workers
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import pathlib
 import shutil
@@ -34,7 +35,7 @@ from leo_tf.methods.registry import method_of
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.directory import HINT, JOB_FILE, RunDirectory, check_job
 from leo_tf.runs.run import Run, load_run, open_run
-from leo_tf.runs.settings import DATA, default_workdir, with_data
+from leo_tf.runs.settings import DATA, default_workdir, named, with_data
 from leo_tf.runs.training_state import TrainingState
 from leo_tf.training.replicas import Replicas, start
 
@@ -250,7 +251,7 @@ def open_group(
     Arguments are those of `train`, the kind of job, which also names the directory,
     and whether any of its runs is trained.
     """
-    config = with_data(config, data)
+    config = with_data(named(config) if data is None else config, data)
     directory = RunDirectory(workdir or f"{default_workdir(config)}_{_ENDINGS[mode]}")
     path = directory.path
     if data is not None and data.in_memory:
@@ -279,7 +280,10 @@ def open_group(
 
 def _keep(data: Data, place: pathlib.Path, allow_changes: bool) -> None:
     """Writes the arrays that a job began with; refuses others, unless allowed."""
-    if allow_changes or not all((place / f"{name}.npz").is_file() for name in data):
+    begun = itertools.chain.from_iterable(
+        place.parent.glob(f"{below}/config.json") for below in ("*", "*/*")
+    )
+    if allow_changes or not any(begun):
         write_data(data, place)
         return
     kept = load_data(place, dtype=data.source.dtype)

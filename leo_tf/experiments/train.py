@@ -37,7 +37,7 @@ from leo_tf.reports import figures
 from leo_tf.reports import results as report
 from leo_tf.runs.directory import RunDirectory
 from leo_tf.runs.run import Run, open_run
-from leo_tf.runs.settings import default_workdir
+from leo_tf.runs.settings import default_workdir, named, with_data
 from leo_tf.runs.training_state import TrainingState
 from leo_tf.training.callback import Callback, HistoryFile, call_all, check_callbacks
 from leo_tf.training.meta_step import adam
@@ -83,6 +83,8 @@ def train(
     """
     _check_trained(config, profile_steps)
     check_callbacks(callbacks)
+    # Before all workers compare their settings.
+    config = with_data(named(config) if data is None else config, data, workdir)
     replicas = start(config, console.say) if replicas is None else replicas
     workers = replicas.workers
     with workers.watched():

@@ -108,7 +108,7 @@ def export_model(
         encoder = _encoder(run, best, backbone, backbone_weights, console)
     elif backbone or backbone_weights:
         flag = "--backbone" if backbone else "--backbone_weights"
-        expected = "none with --export_format=tflite, which takes no pictures"
+        expected = "no such flag with --export_format=tflite: it takes no pictures"
         raise FlagError(flag, expected, str(backbone or backbone_weights))
     identity = _identity(run, best, fitted)
     servable = Servable(
@@ -142,13 +142,13 @@ def _encoder(
     if weights and not given:
         given, flag = weights, "--backbone_weights"
     if given and (is_embedded or made is None):
-        expected = "none, because no backbone is recorded for the run's features"
+        expected = "no such flag: no backbone is recorded for the run's features"
         raise FlagError(flag, expected, given)
     found = encoder_of(made, is_embedded, backbone, weights)
     if isinstance(found, Encoder):
         return found
     if given:
-        raise FlagError(flag, "that of the run's features", found)
+        raise FlagError(flag, "what made the run's features", found)
     console.say(f"The export takes features, not pictures: {found}.")
     return None
 

@@ -56,5 +56,6 @@ def basis_of(config: Config, split: Split, step: int) -> str:
     values = config.to_dict()
     parts = [step, split.digest, config.run.num_val_episodes, config.run.seed]
     groups = "model", "methods", "features", "episodes"
-    parts += [config.run.mixed_precision, *(values[group] for group in groups)]
+    parts += [config.run.mixed_precision, config.data.drop_small_classes]
+    parts += [values[group] for group in groups]
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

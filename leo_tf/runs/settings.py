@@ -1,8 +1,10 @@
 """Resolves settings that depend on a run's data, its directory and how it began."""
 
+import dataclasses
 import os
 
 from leo_tf.configs.schema import EMBEDDED_DATASET, Config, DataConfig
+from leo_tf.data_pipeline.feature_files import made_by
 from leo_tf.data_pipeline.release_layout import dataset_of
 from leo_tf.data_pipeline.sources import SPLITTING, Data
 from leo_tf.errors import FlagError, InputError, quoted
@@ -36,7 +38,7 @@ def with_data(
 ) -> Config:
     """Returns `config` with an absolute path and the settings that reload `data`.
 
-    Arrays are kept in the run directory. Data of a path has its name by default.
+    Arrays are kept in the run directory.
     """
     if not isinstance(data, Data | None):
         expected, hint = "a result of `load_data`", "leo_tf.load_data(...) returns one."
@@ -57,11 +59,23 @@ def with_data(
     if not config.data.data_path:
         return config
     path = os.path.abspath(os.path.expanduser(config.data.data_path))
-    config, name = config.replace(data_path=path), config.data.dataset_name
-    is_default = data is None and name == EMBEDDED_DATASET
-    if is_default and not os.path.isdir(os.path.join(path, name)):
-        config = config.replace(dataset_name=dataset_of(config.data))
-    return config
+    return config.replace(data_path=path)
+
+
+def named(config: Config) -> Config:
+    """Returns `config` with the name of the data in its path, unless it has one.
+
+    The default name is that of the embedded data. It stays where the path has data of
+    that name, and for features that we made of the embedded pictures.
+    """
+    data, path = config.data, os.path.expanduser(config.data.data_path)
+    if data.dataset_name != EMBEDDED_DATASET or not path or made_by(path) is not None:
+        return config
+    files = (EMBEDDED_DATASET, f"{EMBEDDED_DATASET}.npz")
+    if any(os.path.exists(os.path.join(path, name)) for name in files):
+        return config
+    data = dataclasses.replace(data, data_path=path)
+    return config.replace(dataset_name=dataset_of(data))
 
 
 def with_choices_of(

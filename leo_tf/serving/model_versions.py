@@ -60,8 +60,9 @@ class Versions:
     def refresh(self) -> None:
         """Looks once for a newer version, and loads it."""
         found = versions(self._directory)
-        for removed in self._failed.keys() - found.keys():
-            del self._failed[removed]
+        if found:  # else the directory may be out of reach for once
+            for removed in self._failed.keys() - found.keys():
+                del self._failed[removed]
         for version in sorted(found, reverse=True):
             if self.current and version == self.current.version:
                 return
@@ -89,10 +90,10 @@ class Versions:
         """Returns the served version; raises an InputError if there is none."""
         if self.current:
             return self.current
-        received, hint = "none", ""
-        if self._failed:
-            newest = max(self._failed)
-            received = f"version {newest}: {_inline(self._failed[newest][1])}"
+        received, hint, failed = "none", "", self._failed.copy()
+        if failed:
+            newest = max(failed)
+            received = f"version {newest}: {_inline(failed[newest][1])}"
         try:
             if "saved_model.pb" in os.listdir(self._directory):
                 hint = f"Give {self._directory.parent}: this is a single version."

@@ -57,7 +57,8 @@ class Engine:
         for name, value in usual.items():
             if self.is_here and getattr(self, name) != value:
                 expected = "none with --jobs=0, where a run has the whole machine"
-                raise FlagError(f"--{name}", expected, f"{getattr(self, name):g}")
+                hint = f"With --jobs=1 or more, a run has --{name}."
+                raise FlagError(f"--{name}", expected, str(getattr(self, name)), hint)
 
     @property
     def is_here(self) -> bool:

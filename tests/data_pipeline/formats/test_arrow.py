@@ -85,9 +85,10 @@ def saved(folder, numbers) -> None:
     (folder / "state.json").write_text(json.dumps(state))
 
 
-def test_rows_without_a_class_are_not_those_of_the_last(tmp_path):
-    saved(tmp_path / "one", [0, 0, 1, -1, 2, 2])
-    with pytest.raises(InputError, match="expected numbers of classes, received -1"):
+@pytest.mark.parametrize("number", [-1, -100])
+def test_rows_without_a_class_are_not_those_of_the_last(tmp_path, number):
+    saved(tmp_path / "one", [0, 0, 1, number, 2, 2])
+    with pytest.raises(InputError, match=f"numbers of classes, received {number}"):
         load(tmp_path / "one" / "state.json", trust_data_files=True)
 
 

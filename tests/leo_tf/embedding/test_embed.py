@@ -73,6 +73,8 @@ def test_a_folder_of_any_name_can_be_embedded(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "backbone_named", lambda *_: _backbone())
     place = folder.rename(tmp_path / "c..d")
     assert job.embed(place, tmp_path / "one").name == "c_d"
+    (tmp_path / "link").symlink_to(place)
+    assert job.embed(tmp_path / "link", tmp_path / "three").name == "link"
     monkeypatch.chdir(place / "train")
     assert job.embed("..", tmp_path / "two").name == "c_d"
 

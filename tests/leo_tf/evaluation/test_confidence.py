@@ -408,6 +408,7 @@ def test_a_fit_is_made_anew_if_anything_changes_that_an_answer_depends_on():
         {"feature_power": 0.5},
         {"ensemble": "ridge"},
         {"num_val_episodes": 7},
+        {"drop_small_classes": True},
     ):
         assert basis_of(config.replace(**change), split, 3) != basis, change
     assert basis_of(config, split, 4) != basis

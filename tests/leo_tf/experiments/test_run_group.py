@@ -1,6 +1,8 @@
 """A job of several runs: its data, its name, and the test scores of its workers."""
 
-import os
+import contextlib
+import functools
+import types
 
 import numpy as np
 import pytest
@@ -10,12 +12,14 @@ from leo_tf.console import Console
 from leo_tf.data_pipeline.sources import load_data
 from leo_tf.errors import InputError
 from leo_tf.evaluation.evaluate import EpisodeScores, save
-from leo_tf.experiments import run_group
+from leo_tf.experiments import run_group, train
 from leo_tf.experiments.compare import compare
+from leo_tf.experiments.evaluate import evaluate
 from leo_tf.experiments.folds import compare_folds
 from leo_tf.experiments.run_group import RunGroup
 from leo_tf.experiments.runner import features, worker
-from leo_tf.runs.settings import default_workdir, with_data
+from leo_tf.runs.run import load_run
+from leo_tf.runs.settings import default_workdir, named
 from leo_tf.training.replicas import start
 
 _SCORES = EpisodeScores(np.array([0.25, 0.5]), 1.5)
@@ -98,20 +102,53 @@ def test_data_of_a_path_has_its_name_from_python_too(tmp_path, monkeypatch):
     rows, labels = np.random.default_rng(0).normal(size=(45, 6)), np.repeat(range(9), 5)
     np.savez("mine.npz", embeddings=rows, labels=labels)
     config = Config().replace(data_path="mine.npz", class_folds=3, **_TINY)
-    assert with_data(config, None).data.dataset_name == "mine"
+    assert named(config).data.dataset_name == "mine"
     found = compare_folds(config, ["centroid"])
     assert found.directory.name == "mine_2way_1shot_folds"
     assert {fold.dataset for fold in found.folds} == {"mine"}
-    os.makedirs("below/glyphs")
-    below = with_data(config.replace(data_path="below"), None)
-    assert below.data.dataset_name == "glyphs"  # the directory of that name
-    assert default_workdir(with_data(Config(), None)) == "runs/glyphs_5way_1shot"
+    assert default_workdir(named(Config())) == "runs/glyphs_5way_1shot"
+
+
+def test_data_that_is_called_like_the_embedded_one_keeps_its_name(tmp_path):
+    rows, labels = np.random.default_rng(0).normal(size=(45, 6)), np.repeat(range(9), 5)
+    np.savez(tmp_path / "glyphs.npz", embeddings=rows, labels=labels)
+    splits = {"class_split": "0.34,0.33,0.33", **_TINY}
+    config = Config().replace(data_path=str(tmp_path), **splits)
+    assert named(config) == config
+    compare(config, ["centroid"], tmp_path / "job")
+    run = tmp_path / "job" / "centroid"
+    assert load_run(run).config.data.dataset_name == "glyphs"
+    assert evaluate(run).accuracy
+    (tmp_path / "below" / "glyphs").mkdir(parents=True)
+    below = config.replace(data_path=str(tmp_path / "below"))
+    assert named(below) == below
+
+
+def test_a_job_that_was_refused_before_any_run_began_may_have_other_arrays(tmp_path):
+    config, methods = Config().replace(**_TINY), ["centroid@soft"]
+    with pytest.raises(InputError, match="expected 3 or more"):
+        compare(config, methods, tmp_path, data=arrays(0, classes=2))
+    found = compare(config, methods, tmp_path, data=arrays(1, classes=3))
+    assert [row.name for row in found.rows] == methods
+
+
+def test_every_worker_of_a_run_has_the_same_name_for_the_data(tmp_path, monkeypatch):
+    workers = types.SimpleNamespace(
+        watched=contextlib.nullcontext, is_chief=False, from_chief=lambda value: value
+    )
+    seen = []
+    monkeypatch.setattr(train, "worker_loop", lambda config, *_: seen.append(config))
+    replicas, data = types.SimpleNamespace(workers=workers), arrays(0)
+    train.train(Config().replace(data_path="mine.npz"), tmp_path, replicas=replicas)
+    train.train(Config(), tmp_path, replicas=replicas, data=data)
+    assert [each.data.dataset_name for each in seen] == ["mine", "arrays"]
 
 
 def test_a_worker_reads_data_that_changed_in_the_same_place_again(monkeypatch):
     read = []
     monkeypatch.setattr(features, "read", lambda *place: read.append(place) or read[:])
+    fresh = functools.lru_cache(worker._splits.__wrapped__)
+    monkeypatch.setattr(worker, "_splits", fresh)
     first, again = worker._splits("a", "alone", "1"), worker._splits("a", "alone", "1")
     assert first is again and len(read) == 1
     assert worker._splits("a", "alone", "2") is not first and len(read) == 2
-    worker._splits.cache_clear()

@@ -307,15 +307,15 @@ def test_what_made_the_features_is_found_again_or_it_is_said_why_not(tmp_path):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"backbone": "hog"}, "--backbone: expected none, because"),
-        ({"backbone_weights": "w.h5"}, "--backbone_weights: expected none, because"),
+        ({"backbone": "hog"}, "--backbone: expected no such flag: no backbone"),
+        ({"backbone_weights": "w.h5"}, "--backbone_weights: expected no such flag: no"),
         (
             {"format": "tflite", "backbone": "hog"},
-            "--backbone: expected none with",
+            "--backbone: expected no such flag with --export_f",
         ),
         (
             {"format": "tflite", "backbone_weights": "w.h5"},
-            "--backbone_weights: expected none with --export_format=tflite",
+            "--backbone_weights: expected no such flag with --export_format=tflite",
         ),
     ],
 )

@@ -122,7 +122,9 @@ def test_in_another_thread_it_does_nothing_and_does_not_fail():
 
 def test_a_handler_that_is_not_pythons_stops_nothing_at_the_end():
     before = signal.getsignal(signal.SIGTERM)
-    with StopRequest() as request:
-        request._before[signal.SIGTERM] = None  # what `signal.signal` returns for it
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    signal.signal(signal.SIGTERM, before)
+    try:
+        with StopRequest() as request:
+            request._before[signal.SIGTERM] = None  # `signal.signal` returns it then
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -89,7 +89,7 @@ function inWords(before, after) {
   const moved = before.reduce((sum, row, i) => sum + distance(row, after[i]), 0) / before.length;
   const pairs = before.flatMap((a, i) => before.slice(i + 1).map((b) => distance(a, b)));
   const apart = pairs.reduce((sum, x) => sum + x, 0) / pairs.length;
-  if (!apart) return `Here they have ${before[0].length} numbers; those of all classes were equal at first.`;
+  if (apart === 0) return `Here they have ${before[0].length} numbers; those of all classes were equal at first.`;
   const share = moved / apart;
   const said = share < 0.001 ? "they hardly moved, because the first classifier was already right about the examples"
     : `they moved by ${percent(share)} of their mean distance`;
