@@ -129,6 +129,7 @@ def read(
     """
     # Without train and val (a test on other data) nothing is held out.
     held = named.val_classes if {"train", "val"} & set(wanted) else 0
+    check_alone(named)
     if named.is_embedded:
         if held:
             _refuse_val("data without val", f"{EMBEDDED_DATASET}, which has one")
@@ -142,7 +143,6 @@ def read(
         expected = f"the directory or file of {named.dataset_name}"
         hint = f"Only {EMBEDDED_DATASET} is embedded."
         raise FlagError("--data_path", expected, "nothing", hint)
-    _check_alone(named)
     names = [n for n in SPLITS if n in wanted or (held and n == "train")]
     names = [n for n in names if not (held and n == "val")]
     files, hold_all = find_files(named, names)
@@ -168,7 +168,7 @@ def _of_arrays(
     source: Any, splitting: DataConfig, console: Console
 ) -> dict[str, EmbeddingTable]:
     """Returns tables of arrays, with classes split as `splitting` says."""
-    _check_alone(splitting)
+    check_alone(splitting)
     if not isinstance(source, Mapping):
         if not splitting.shares_classes:
             expected = 'a mapping {"train": (x, y), ...} of splits'
@@ -188,7 +188,7 @@ def _of_arrays(
     return tables
 
 
-def _check_alone(named: DataConfig) -> None:
+def check_alone(named: DataConfig) -> None:
     """Refuses settings of splits that would have no effect."""
     if named.val_classes and named.shares_classes:
         flag = "class_split" if named.class_split else "class_folds"

@@ -5,6 +5,7 @@ import dataclasses
 from leo_tf.configs.settings import DataConfig
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.images.pictures import Pictures, find_pictures
+from leo_tf.data_pipeline.sources import check_alone
 from leo_tf.data_pipeline.splits import split_classes
 from leo_tf.errors import FlagError
 from leo_tf.files import AnyPath
@@ -49,7 +50,11 @@ def with_split(pictures: Pictures, data: DataConfig, console: Console) -> DataCo
 
 
 def _check_unsplit(pictures: Pictures, data: DataConfig) -> None:
-    """Refuses settings that divide classes if folders define the splits."""
+    """Refuses settings that divide classes if folders define the splits.
+
+    And a fold without a number of folds.
+    """
+    check_alone(data)
     if pictures.splits is not None and data.shares_classes:
         flag = "--class_split" if data.class_split else "--class_folds"
         expected = "none, because its folders define the splits"

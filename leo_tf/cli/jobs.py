@@ -18,13 +18,14 @@ from leo_tf.experiments.compare import compare
 from leo_tf.experiments.embed import embed, pretrain
 from leo_tf.experiments.evaluate import evaluate
 from leo_tf.experiments.folds import compare_folds
-from leo_tf.experiments.from_images import from_images
+from leo_tf.experiments.from_images import from_images, methods_of
 from leo_tf.experiments.reproduce import reproduce
 from leo_tf.experiments.search import SETTINGS_FILE, search
 from leo_tf.experiments.train import train
 from leo_tf.export.exporter import export_model
 from leo_tf.files import near
 from leo_tf.methods.registry import method_of, unused
+from leo_tf.methods.settings import SEARCHED, compared
 from leo_tf.methods.variants import variant_named
 from leo_tf.reports import comparison, folds, reproduction, results
 from leo_tf.reports import search as search_report
@@ -51,9 +52,19 @@ def _with_features(job: Callable[[RunOptions, Console], None]) -> Callable:
 
 def _say_unused(options: RunOptions, console: Console) -> None:
     """Names flags without any effect: most likely another was meant."""
-    names = options.arguments.get("methods", [options.config.methods.method])
-    methods = {variant_named(name).method for name in names or ()}
-    if idle := methods and unused(options.config, options.explicit, methods):
+    config, explicit = options.config, options.explicit
+    shared = config.features.feature_transform
+    usual = {"compare": compared(shared), "search": SEARCHED}
+    usual["from_images"] = methods_of(config)
+    names = options.arguments.get("methods") or usual.get(options.mode)
+    variants = [variant_named(name) for name in names or [config.methods.method]]
+    if options.mode == "search":  # of those that are trained
+        variants = [each for each in variants if each.entry.is_trained]
+    methods = {each.method for each in variants}
+    idle = unused(config, explicit, methods) if methods else []
+    if all("feature_transform" in each.settings for each in variants):
+        idle += [name for name in ("feature_transform",) if name in explicit]
+    if idle:
         flags = ", ".join(f"--{name}" for name in idle)
         console.say(f"{' and '.join(sorted(methods))}: no effect of {flags}.")
 
@@ -106,6 +117,7 @@ def _export(options: RunOptions, console: Console) -> None:
 
 
 def _from_images(options: RunOptions, console: Console) -> None:
+    _say_unused(options, console)
     explicit, arguments = dict(options.explicit), dict(options.arguments)
     images = arguments["images"]
     name = os.path.basename(os.path.abspath(images)) or "pictures"

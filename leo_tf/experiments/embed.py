@@ -97,6 +97,9 @@ def embed(
     backbone = backbone or HOG
     _check_not_seen(backbone, pictures)
     found = backbone_named(backbone, backbone_weights, image_size)
+    if views is not None and found.side is None:
+        expected = "--image_size too: without it the backbone opens the files itself"
+        raise FlagError("--views", expected, views)
     views = views or ("whole" if backbone == HOG else "center")
     name = os.path.basename(os.path.abspath(images)).replace("..", "_") or "pictures"
     if features_dir is None:

@@ -116,7 +116,7 @@ def from_images(
     seconds = stage_seconds(
         pictures,
         config,
-        _methods(config),
+        methods_of(config),
         recipe=recipe_of(recipe, changes) if is_trained else None,
         backbone=(backbone, backbone_weights, image_size),
         views=views,
@@ -124,7 +124,7 @@ def from_images(
     _say_times(seconds, directory, console)
     if is_trained:
         place = directory / "backbone"
-        training |= {"backbone": backbone, "seed": config.run.seed}
+        training = {"seed": config.run.seed, **training, "backbone": backbone}
         done = pretrain(
             images, place, recipe=recipe, image_size=image_size, **common, **training
         )
@@ -142,7 +142,7 @@ def from_images(
     named = {"dataset_name": settings.get("dataset_name", found.name)}
     config = config.replace(**{**found.data(), **named})
     place = directory / "comparison"
-    comparison = compare(config, _methods(config), place, keep=True, console=console)
+    comparison = compare(config, methods_of(config), place, keep=True, console=console)
     best = next(
         row for row in comparison.ranked(comparison.inductive) if row.is_exportable
     )
@@ -173,7 +173,7 @@ def _exported(
     return export_model(run, export_dir, backbone_weights=weights, console=console)
 
 
-def _methods(config: Config) -> list[str]:
+def methods_of(config: Config) -> list[str]:
     """Returns untrained methods, then LEO on the shared and on another transform."""
     names = compared(config.features.feature_transform)
     untrained = [name for name in names if not variant_named(name).entry.is_trained]

@@ -103,14 +103,19 @@ def search(
     check_is_config(config)
     if methods is None:
         methods = at_any_way(config, SEARCHED, console)
-    own = _settings(config, methods)
+    own = _settings(config, methods, console)
     engine = Engine(jobs, cluster, run_cpus, run_gpus)
     options: Any = {"console": console, "engine": engine}
     with open_group("search", config, workdir, data, allow_changes, **options) as group:
         # Includes earlier results for methods that are not searched now.
         path = group.path / SETTINGS_FILE
         before = read(str(path) if path.exists() else "", group.config)
-        searching = _Search(group, own, steps_of(group.config, rungs))
+        steps = steps_of(group.config, rungs)
+        if len(steps) < rungs:
+            at = ", ".join(map(str, steps))
+            said = f"{len(steps)} of {rungs} rungs, which end at steps {at}"
+            console.say(f"{said}: others would end before the first validation.")
+        searching = _Search(group, own, steps)
         searching.first_rung(sampler, trials)
         for rung in range(1, len(searching.rungs)):
             searching.next_rung(rung)
@@ -247,13 +252,18 @@ def _possible(drawn: dict[str, float], group: RunGroup) -> dict[str, float]:
     return drawn if dims is None else {**drawn, "transform_dims": min(dims, most)}
 
 
-def _settings(config: Config, asked: Sequence[str]) -> dict[str, dict]:
+def _settings(
+    config: Config, asked: Sequence[str], console: Console
+) -> dict[str, dict]:
     """Returns the checked settings shared by all trials of each trained method."""
     if config.methods.ensemble != "none":
         expected = "none with --mode=search, which ranks plain methods"
         raise FlagError("--ensemble", expected, config.methods.ensemble)
     variants = {name: variant_named(name) for name in in_table_order(asked)}
     trained = [name for name, each in variants.items() if each.entry.is_trained]
+    others = [each.title for name, each in variants.items() if name not in trained]
+    if trained and others:
+        console.say(f"{' and '.join(others)}: not searched, because it tunes itself.")
     if not trained:
         expected = "a method that is trained; others tune themselves"
         raise FlagError("--methods", expected, ",".join(asked))

@@ -322,7 +322,10 @@ def describe(
             console.say(f"Drawn for each step, for all its episodes: {drawn}.")
         every = "{num_steps:,} steps, validated every {validate_every:,} and at the end"
         every = every.format(**dataclasses.asdict(config.run))
-        console.say(f"Training: {every}; --num_steps and --patience shorten it.")
+        shorter = "--num_steps and --patience shorten it"
+        if config.data.train_on_val:  # every validation counts as the best
+            shorter = "--num_steps shortens it"
+        console.say(f"Training: {every}; {shorter}.")
     for name in ("val", "test"):
         shape = dataset.evaluation_shape(config, splits[name])
         console.say(f"Episodes of {name}: {report.episodes(shape)}.")

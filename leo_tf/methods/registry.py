@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 _GROUP = "leo_tf.methods"  # group of entry points
 _SKLEARN = "sklearn:"
-_OF_TRAINING = {"num_steps", "validate_every", "patience", "log_every"}
+_OF_TRAINING = {"num_steps", "validate_every", "patience", "log_every", "jit"}
+_OF_TRAINING |= {"meta_batch_size", "non_finite_limit", "keep_checkpoints"}
 _OF_TRAINING |= {name for name, group in GROUP_OF.items() if group == "optimizer"}
 _methods = dict(BUILT_IN)
 METHODS: Mapping[str, Method] = MappingProxyType(_methods)
@@ -129,6 +130,8 @@ def unused(config: Config, given: Iterable[str], methods: Iterable[str]) -> list
         used |= {*method.settings, *method.chosen}
         used |= {"deterministic", "random_prior"} if method.family == "leo" else set()
         used |= _OF_TRAINING if method.is_trained else set()
+    if config.data.train_on_val:
+        used.discard("patience")  # every validation counts as the best
     of_methods = {n for n, group in GROUP_OF.items() if group in ("model", "methods")}
     return [name for name in given if name in (of_methods | _OF_TRAINING) - used]
 

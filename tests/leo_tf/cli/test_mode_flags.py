@@ -2,8 +2,10 @@
 
 import pytest
 
+from leo_tf.cli import jobs
 from leo_tf.cli.flags import parse
 from leo_tf.cli.options import OPTIONS
+from leo_tf.console import Console
 
 SERVE = "--mode=serve", "--export_dir=/x"
 
@@ -182,3 +184,26 @@ def test_a_setting_that_a_mode_gives_to_its_runs_itself_is_refused(mode, flag, r
 @pytest.mark.parametrize("mode", ["compare", "reproduce"])
 def test_jobs_that_train_want_their_data_like_training(mode, refusal):
     assert refusal(f"--mode={mode}", "--preset=mini_1shot").where == "--data_path"
+
+
+@pytest.mark.parametrize(
+    ("flags", "idle"),
+    [
+        (["--method=ridge", "--jit=on", "--seed=3"], "--jit"),
+        (["--mode=compare", "--laplacian_weight=2"], "--laplacian_weight"),
+        (["--mode=compare", "--ridge_strength=2"], ""),
+        (["--mode=search", "--ridge_strength=5"], "--ridge_strength"),
+        (["--mode=search", "--methods=leo,ridge", "--ridge_strength=5"], "--ridge_str"),
+        (["--images=a", "--first_order", "--num_latents=9"], "--first_order"),
+        (["--train_on_val", "--patience=4"], "--patience"),
+        (
+            ["--mode=compare", "--methods=ridge@soft", "--feature_transform=lda"],
+            "--feature_transform",
+        ),
+        (["--mode=compare", "--methods=ridge@soft,leo", "--feature_transform=lda"], ""),
+    ],
+)
+def test_what_has_no_effect_is_told(flags, idle, capsys):
+    jobs._say_unused(read(*flags), Console())
+    said = capsys.readouterr().err
+    assert (f"no effect of {idle}" in said) if idle else not said

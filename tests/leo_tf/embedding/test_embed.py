@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from leo_tf.configs.settings import DataConfig
 from leo_tf.data_pipeline.feature_files import load
 from leo_tf.data_pipeline.images.pictures import find_pictures
 from leo_tf.embedding import chunks as module
@@ -363,6 +364,14 @@ def test_ten_crops_are_four_corners_and_the_middle_mirrored_too():
         np.testing.assert_array_equal(mine, crop)
     np.testing.assert_allclose(got, np.mean(crops, axis=0).reshape(2, -1))
     assert decoded_side(80, "center") == 92 and decoded_side(80, "whole") == 80
+
+
+def test_views_without_a_side_are_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "backbone_named", lambda *_: _backbone(side=None))
+    with pytest.raises(FlagError, match="--views: expected --image_size too"):
+        job.embed(folder, tmp_path / "out", backbone="a:b", views="multiview")
+    with pytest.raises(FlagError, match="--fold: expected --class_folds with it"):
+        job.embed(folder, tmp_path / "out", data=DataConfig(fold=2))
 
 
 def test_pictures_in_memory_need_a_side_for_a_callable(tmp_path, folder):

@@ -59,8 +59,8 @@ def test_the_commands_of_the_readme_make_an_export_of_pictures(
     train, serve = (shlex.split(line)[1:] for line in lines)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pictures").symlink_to(folder)
-    assert {"ridge@soft", "leo", "leo@lda"} <= {*module._methods(Config())}
-    monkeypatch.setattr(module, "_methods", lambda _: ["centroid", "leo@soft"])
+    assert {"ridge@soft", "leo", "leo@lda"} <= {*module.methods_of(Config())}
+    monkeypatch.setattr(module, "methods_of", lambda _: ["centroid", "leo@soft"])
     flags = [*_SMALL, "--pretrain_epochs=1", "--image_size=16"]
     command = [*train, *flags, "--class_split=0.6,0.2,0.2"]
     assert main(command) == 0
@@ -99,7 +99,7 @@ def test_the_export_of_a_chain_takes_pictures_by_weights_of_a_file(
     given = {"input_shape": (32, 32, 3), "include_top": False, "pooling": "avg"}
     model = keras.applications.MobileNet(**given, weights=None)
     model.save_weights(tmp_path / "a.weights.h5")
-    monkeypatch.setattr(module, "_methods", lambda _: ["centroid"])
+    monkeypatch.setattr(module, "methods_of", lambda _: ["centroid"])
     monkeypatch.setattr(module, "stage_seconds", lambda *given, **named: {})
     settings = {"way": 2, "shot": 1, "num_query": 2, "class_split": "0.6,0.2,0.2"}
     settings |= {"num_val_episodes": 4, "num_test_episodes": 4}
@@ -165,7 +165,7 @@ def test_the_command_that_embedding_prints_trains_on_the_features(
 def test_methods_are_different_whatever_the_transform_that_all_share():
     for shared in ("none", "lda", "soft"):
         config = Config().replace(feature_transform=shared)
-        names = module._methods(config)
+        names = module.methods_of(config)
         settings = [config.replace(**variant_named(name).settings) for name in names]
         assert len({json.dumps(each.to_dict()) for each in settings}) == len(names) > 5
         learned = [each for each in settings if each.methods.method == "leo"]

@@ -295,6 +295,8 @@ def test_there_are_no_draws_to_average_of_what_is_deterministic():
         (["leo"], {"deterministic": True, "random_prior": True}, []),
         (["maml"], {"deterministic": True}, ["deterministic"]),
         (["their:Method"], {"num_latents": 7}, []),
+        (["ridge"], {"jit": "on", "meta_batch_size": 3}, ["jit", "meta_batch_size"]),
+        (["leo"], {"patience": 3, "train_on_val": True}, ["patience"]),
     ],
 )
 def test_settings_without_effect_are_told(names, settings, idle):
