@@ -285,7 +285,7 @@ def test_by_default_methods_that_keep_their_way_are_left_out_at_another(
 ):
     asked = []
 
-    def instead(config, names):
+    def instead(config, names, console):
         asked.extend(names)
         raise FlagError("--methods", "no more", "enough")
 
