@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import types
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from leo_tf.configs.schema import Config
 from leo_tf.console import Console
+from leo_tf.data_pipeline import feature_files
 from leo_tf.data_pipeline.sources import load_data
 from leo_tf.errors import InputError
 from leo_tf.evaluation.evaluate import EpisodeScores, save
@@ -120,8 +122,12 @@ def test_data_that_is_called_like_the_embedded_one_keeps_its_name(tmp_path):
     assert load_run(run).config.data.dataset_name == "glyphs"
     assert evaluate(run).accuracy
     (tmp_path / "below" / "glyphs").mkdir(parents=True)
-    below = config.replace(data_path=str(tmp_path / "below"))
-    assert named(below) == below
+    (tmp_path / "made").mkdir()
+    of_pictures = json.dumps(dict.fromkeys(feature_files._MADE_BY))
+    (tmp_path / "made" / "embedding.json").write_text(of_pictures)
+    for place in ("below", "made"):  # --images=glyphs made the second
+        kept = config.replace(data_path=str(tmp_path / place))
+        assert named(kept) == kept
 
 
 def test_a_job_that_was_refused_before_any_run_began_may_have_other_arrays(tmp_path):
