@@ -192,7 +192,9 @@ def _that_fits(config: Config, pictures: Pictures, given: dict[str, Any]) -> Con
     hint = 'Without training, five pictures are enough: Classifier("lda") or '
     hint += 'Classifier("centroid") of leo_tf.serving, on features of --mode=embed.'
     drawn, shots = zip(*shape.shapes)
-    tested = shape.evaluation_way
+    tested, shot = shape.evaluation_way, max(*shots, shape.evaluation_shot)
+    if config.data.drop_small_classes:
+        splits = np.where(sizes > shot, splits, "")
     for split, way in {"train": max(drawn), "val": tested, "test": tested}.items():
         if (count := int((splits == split).sum())) < way:
             where = f"{pictures.source}: classes for {split}"
@@ -200,10 +202,11 @@ def _that_fits(config: Config, pictures: Pictures, given: dict[str, Any]) -> Con
             advice = f"--way={count} needs fewer. {hint}" if count > 1 else hint
             raise InputError(where, expected, str(count), advice)
     sizes = np.where(splits != "", sizes, sizes.max())
-    smallest, shot = int(sizes.min()), max(*shots, shape.evaluation_shot)
+    smallest = int(sizes.min())
     if smallest <= shot:
         where = f"{pictures.source}: {pictures.class_names[int(np.argmin(sizes))]}"
         expected = f"more than {shot} pictures, for {shot}-shot episodes"
+        hint = f"--drop_small_classes leaves such classes out. {hint}"
         raise InputError(where, expected, str(smallest), hint)
     if "num_query" in given:
         return config

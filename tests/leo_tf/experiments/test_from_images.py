@@ -5,6 +5,7 @@ import pathlib
 import re
 import shlex
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -160,6 +161,22 @@ def test_the_command_that_embedding_prints_trains_on_the_features(
     method = "--methods=centroid" if "folds" in split else "--method=centroid"
     run = ["--workdir=run", method, *_SMALL]
     assert main(["run_leo.py", *given, *run]) == 0
+
+
+def test_a_class_of_one_picture_is_dropped_if_small_ones_are():
+    splits = ["train"] * 3 + ["val"] * 2 + ["test"] * 2
+    labels = np.repeat(range(7), [1, 6, 6, 6, 6, 6, 6])
+    names = [f"c{i}" for i in range(7)]
+    pictures = types.SimpleNamespace(
+        labels=labels, splits=splits, source="here", class_names=names
+    )
+    config = Config().replace(way=2, test_way=2)
+    with pytest.raises(InputError, match=r"c0: expected more than 1.*--drop_small_c"):
+        module._that_fits(config, pictures, {})
+    config = config.replace(drop_small_classes=True)
+    assert module._that_fits(config, pictures, {}).episodes.num_query == 5
+    with pytest.raises(InputError, match="classes for train: expected 3 or more"):
+        module._that_fits(config.replace(way=3), pictures, {})
 
 
 def test_methods_are_different_whatever_the_transform_that_all_share():
