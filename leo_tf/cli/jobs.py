@@ -62,8 +62,9 @@ def _say_unused(options: RunOptions, console: Console) -> None:
         variants = [each for each in variants if each.entry.is_trained]
     methods = {each.method for each in variants}
     idle = unused(config, explicit, methods) if methods else []
-    if all("feature_transform" in each.settings for each in variants):
-        idle += [name for name in ("feature_transform",) if name in explicit]
+    have_own = all("feature_transform" in each.settings for each in variants)
+    if methods and have_own and "feature_transform" in explicit:
+        idle.append("feature_transform")
     if idle:
         flags = ", ".join(f"--{name}" for name in idle)
         console.say(f"{' and '.join(sorted(methods))}: no effect of {flags}.")

@@ -263,7 +263,8 @@ def _settings(
     trained = [name for name, each in variants.items() if each.entry.is_trained]
     others = [each.title for name, each in variants.items() if name not in trained]
     if trained and others:
-        console.say(f"{' and '.join(others)}: not searched, because it tunes itself.")
+        said = "not searched; methods without training tune themselves"
+        console.say(f"{' and '.join(others)}: {said}.")
     if not trained:
         expected = "a method that is trained; others tune themselves"
         raise FlagError("--methods", expected, ",".join(asked))

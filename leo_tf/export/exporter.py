@@ -278,7 +278,8 @@ def _check_exportable(run: Run, size: int) -> None:
     even = run.learner.adapt(rows, tf.reshape(each, [1, way, 2])).classifier[0]
     given = tf.reshape(rows, [-1, size]), each, tf.constant(way)
     uneven = uneven_adapt(run.learner)(*given).classifier
-    if np.abs(even - uneven).max() > _MOST_APART * np.abs(even).max():
+    most = _MOST_APART * np.abs(even).max()
+    if even.shape != uneven.shape or np.abs(even - uneven).max() > most:
         expected = "an `adapt_uneven` that makes the classifiers of `adapt`"
         received = f"{run.config.methods.method}, whose makes others"
         raise FlagError("--method", expected, received)

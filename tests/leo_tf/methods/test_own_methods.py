@@ -257,9 +257,15 @@ def test_an_export_that_would_answer_otherwise_than_the_test_is_refused(
         firsts = [tf.where(labels == n)[0, 0] for n in range(way)]
         return without_latents(tf.gather(support, firsts))
 
-    monkeypatch.setattr(learned_cosine, "adapt_uneven", first_examples)
-    with pytest.raises(FlagError, match="`adapt_uneven` that makes the classifiers of"):
-        exporter._check_exportable(run, D)
+    def of_another_size(support, labels, way):
+        return without_latents(tf.math.unsorted_segment_mean(support, labels, way)[1:])
+
+    for wrong in (first_examples, of_another_size):
+        monkeypatch.setattr(learned_cosine, "adapt_uneven", wrong)
+        with pytest.raises(
+            FlagError, match="`adapt_uneven` that makes the classifiers"
+        ):
+            exporter._check_exportable(run, D)
 
 
 def test_an_export_scores_by_the_head_of_the_method(learned_cosine, tmp_path):
