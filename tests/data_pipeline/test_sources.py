@@ -584,3 +584,8 @@ def test_one_file_of_splits_without_val_has_classes_held_out(tmp_path):
     assert [len(names) for names in names_of(data).values()] == [4, 2, 6]
     assert not names_of(data)["train"] & names_of(data)["val"]
     assert set(data["val"].names) < set(arrays["keys_train"])
+
+
+def test_a_fold_of_the_embedded_data_is_refused():
+    with pytest.raises(FlagError, match="--fold: expected --class_folds with it"):
+        load_data(fold=2)

@@ -272,6 +272,17 @@ def test_it_says_at_start_how_long_each_stage_that_is_left_will_take(
     assert stage_times.in_words(3 * 3600) == "about 3.0 h"
 
 
+@pytest.mark.parametrize(("given", "seed"), [({"seed": 7}, 7), ({}, 0)])
+def test_a_seed_is_that_of_the_pre_training(folder, tmp_path, monkeypatch, given, seed):
+    def stop(*_, seed, **__):
+        raise KeyboardInterrupt(seed)
+
+    monkeypatch.setattr(module, "pretrain", stop)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        from_images(folder, tmp_path, settings={"way": 2}, **given)
+    assert caught.value.args == (seed,)
+
+
 def test_the_split_that_nobody_asked_for_is_said_once(
     folder, tmp_path, monkeypatch, capsys
 ):
