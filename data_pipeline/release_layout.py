@@ -23,6 +23,7 @@ _LAYOUTS = (
     "{dataset}.npz",
     *("{split}." + kind for kind in ("npz", "tfrecord")),
     *("{split}." + kind for kind in ("npy", "csv", "safetensors", "parquet")),
+    "{crop}/{split}_embeddings.pkl",  # of the release, at the data set's own directory
     # The layouts of Hugging Face's hub and of `datasets`.
     *("{long}-00000-of-00001.parquet", "{long}/state.json", "state.json"),
 )
@@ -37,9 +38,7 @@ def dataset_of(data: DataConfig) -> str:
     embedded = data.dataset_name == EMBEDDED_DATASET
     name = _RELEASE_DATASET if embedded else data.dataset_name
     is_below = os.path.isdir(os.path.join(data.data_path, name))
-    of_splits = [
-        layout for layout in _LAYOUTS if layout.startswith(("{split}.", "{long}"))
-    ]
+    of_splits = [layout for layout in _LAYOUTS if "{dataset}" not in layout]
     names = [_named(layout, s, data) for layout in of_splits for s in ("train", "test")]
     splits = [os.path.join(data.data_path, name) for name in names]
     if not is_below and any(map(os.path.isfile, splits)):

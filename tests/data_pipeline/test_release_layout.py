@@ -53,6 +53,7 @@ _LAYOUTS = [
     "mini/{split}.npz",
     "mini.npz",
     "{split}.npz",
+    "center/{split}_embeddings.pkl",
 ]
 
 
@@ -141,6 +142,8 @@ def test_a_file_of_one_split_is_refused_as_a_whole_data_set(tmp_path):
         ("mine/val.npz", "glyphs", "miniImageNet"),
         ("mine/miniImageNet/train.npz", "glyphs", "miniImageNet"),
         ("mine/train.npz", "tieredImageNet", "mine"),
+        ("mine/center/train_embeddings.pkl", "miniImageNet", "mine"),
+        ("mine/state.json", "glyphs", "mine"),
         ("mine/tieredImageNet/train.npz", "tieredImageNet", "tieredImageNet"),
     ],
 )
