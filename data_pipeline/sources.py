@@ -196,6 +196,9 @@ def check_alone(named: DataConfig) -> None:
     if named.fold is not None and not named.class_folds:
         hint = "--class_folds=5 makes five folds."
         raise FlagError("--fold", "--class_folds with it", str(named.fold), hint)
+    if named.split_seed and not named.shares_classes:
+        expected, seed = "--class_split or --class_folds with it", str(named.split_seed)
+        raise FlagError("--split_seed", expected, seed, "No split is drawn.")
 
 
 def _has_val(named: DataConfig) -> bool:

@@ -42,11 +42,13 @@ def with_split(pictures: Pictures, data: DataConfig, console: Console) -> DataCo
     Raises:
       FlagError: if both folders and `data` define one.
     """
+    is_defined = pictures.splits is not None or data.shares_classes
+    if not is_defined:
+        data = dataclasses.replace(data, class_split=CLASS_SPLIT)
     _check_unsplit(pictures, data)
-    if pictures.splits is not None or data.shares_classes:
-        return data
-    console.say(f"No folders train, val and test: --class_split={CLASS_SPLIT}.")
-    return dataclasses.replace(data, class_split=CLASS_SPLIT)
+    if not is_defined:
+        console.say(f"No folders train, val and test: --class_split={CLASS_SPLIT}.")
+    return data
 
 
 def _check_unsplit(pictures: Pictures, data: DataConfig) -> None:

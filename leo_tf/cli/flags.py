@@ -250,9 +250,6 @@ def _check_data(config, given) -> None:
             raise FlagError("--data_path", expected, "nothing", hint)
         expected = f"{EMBEDDED_DATASET}, the one embedded data set, or --data_path too"
         raise FlagError("--dataset_name", expected, quoted(data.dataset_name))
-    if "split_seed" in given and not (data.class_split or data.class_folds):
-        expected = "--class_split or --class_folds too: there is no split to draw"
-        raise FlagError("--split_seed", expected, "neither")
     in_file = data.data_path.lower().endswith(".npz") or os.path.isfile(data.data_path)
     if data.embedding_crop != "center" and (data.is_embedded or in_file):
         received = f"{data.embedding_crop} without a directory of the release's layout"

@@ -232,7 +232,8 @@ _WHAT_TO_DO = [
         "uses the settings given."
     ),
     Option("sampler", rules.choice(*SAMPLERS), ("search",), SAMPLERS[0]).meaning(
-        "How to draw settings: independently, guided by earlier results, or evenly."
+        "How to draw further settings: independently, guided by earlier results, or "
+        "evenly."
     ),
     Option("rungs", integer(1), ("search",), default=3).meaning(
         "Stages of training: all trials train in the first; the best third of each "

@@ -43,7 +43,8 @@ _DATA_FIELDS = ("data_path", "dataset_name", "embedding_crop")
 _EVALUATION_FIELDS = (
     *(*_DATA_FIELDS, "num_test_episodes", "test_samples"),
     *("test_way", "test_shot", "test_num_query", "query_dirichlet"),
-    *("drop_small_classes", "trust_data_files", *SPLITTING),
+    *("drop_small_classes", "trust_data_files"),
+    *(name for name in SPLITTING if name != "val_classes"),
 )
 # Settings that variables and their sizes depend on.
 _SHAPES = ("method", "dtype", "num_latents", "random_prior", "way")
@@ -76,6 +77,8 @@ def evaluate(
     """
     run = load_run(workdir, console)
     changes = {**changes, **(data.settings() if data else {})}
+    if data is not None:  # its splits are made, and only its test is used
+        del changes["val_classes"]
     trained, run.config = run.config, _evaluation_config(run.config, changes)
     _say_choices_are_others(run, trained)
     _check_shapes(run, run.checkpoints.best())  # raises before loading data

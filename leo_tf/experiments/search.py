@@ -86,7 +86,8 @@ def search(
       methods: names, METHOD or METHOD@TRANSFORM. Untrained methods are skipped.
         Defaults to `SEARCHED`, without those of a fixed way if tests have another.
       trials: number of trials per method.
-      sampler: sampler of their settings: "random", "tpe" or "qmc".
+      sampler: sampler of the settings that are not drawn yet: "random", "tpe" or
+        "qmc".
       rungs: number of stages. All trials train to the first rung, and the best third
         of each method to the next, three times as long; 1 trains all to the end.
       workdir, data, allow_changes, console: as for `train`.

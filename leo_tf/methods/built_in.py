@@ -28,14 +28,27 @@ _untrained = functools.partial(Method, is_trained=False, ranges={})
 _OTHER_METHODS = ("deterministic", "random_prior")
 
 
+def without_effect(model: ModelConfig) -> set[str]:
+    """Returns the settings of LEO that have no effect beside others."""
+    idle = set()
+    if model.random_prior or model.deterministic:
+        idle.add("kl_weight")
+    if model.random_prior or not model.inner_unroll_length:
+        idle.add("encoder_penalty_weight")
+    if not model.inner_unroll_length:
+        idle.add("inner_lr_init")
+    if not (model.finetuning_unroll_length or model.test_finetuning_steps):
+        idle.add("finetuning_lr_init")
+    return idle
+
+
 def _leo(
     title: str,
     description: str,
-    unused: tuple[str, ...] = (),
     step_cost: float = 1.0,
     **pinned,
 ):
-    """Returns LEO's entry with some settings pinned, and those without effect then."""
+    """Returns LEO's entry with some settings pinned."""
 
     def make(config, unused_embedding_size):
         from leo_tf.model.leo import LEO
@@ -44,7 +57,8 @@ def _leo(
         dtype = "mixed_bfloat16" if config.run.mixed_precision else config.data.dtype
         return LEO(model, seed=config.run.seed, dtype=dtype)
 
-    idle = {*_OTHER_METHODS, *unused, *pinned}
+    model = dataclasses.replace(ModelConfig(), **pinned)
+    idle = {*_OTHER_METHODS, *without_effect(model), *pinned}
     names = [field.name for field in dataclasses.fields(ModelConfig)]
     return Method(
         title,
@@ -210,7 +224,6 @@ BUILT_IN: Mapping[str, Method] = {
     "generator": _leo(
         "Conditional generator only",
         "LEO without any step: the classifier as first decoded",
-        ("inner_lr_init", "finetuning_lr_init", "encoder_penalty_weight"),
         step_cost=0.4,
         inner_unroll_length=0,
         finetuning_unroll_length=0,
@@ -219,25 +232,21 @@ BUILT_IN: Mapping[str, Method] = {
     "generator_finetuning": _leo(
         "Conditional generator + fine-tuning",
         "LEO without steps in latent space",
-        ("inner_lr_init", "encoder_penalty_weight"),
         inner_unroll_length=0,
     ),
     "leo_random_prior": _leo(
         "LEO (random prior)",
         "LEO without encoder: latents start as draws from N(0, 1)",
-        ("kl_weight", "encoder_penalty_weight"),
         random_prior=True,
     ),
     "leo_deterministic": _leo(
         "LEO (deterministic)",
         "LEO trained on the means of latents and weights, without KL",
-        ("kl_weight",),
         deterministic=True,
     ),
     "leo_no_finetuning": _leo(
         "LEO (no fine-tuning)",
         "LEO with steps in latent space only",
-        ("finetuning_lr_init",),
         finetuning_unroll_length=0,
         test_finetuning_steps=None,
     ),

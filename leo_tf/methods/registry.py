@@ -13,7 +13,7 @@ from leo_tf.configs.rules import is_method_name
 from leo_tf.configs.schema import GROUP_OF, Config
 from leo_tf.environment import import_users
 from leo_tf.errors import FlagError, LeoError, check_not_forked, quoted
-from leo_tf.methods.built_in import BUILT_IN
+from leo_tf.methods.built_in import BUILT_IN, without_effect
 from leo_tf.methods.method import Method, as_method
 
 if TYPE_CHECKING:
@@ -127,8 +127,11 @@ def unused(config: Config, given: Iterable[str], methods: Iterable[str]) -> list
     for name in {*methods, config.methods.ensemble} - {"none"}:
         if (method := METHODS.get(name)) is None or method not in BUILT_IN.values():
             return []
-        used |= {*method.settings, *method.chosen}
-        used |= {"deterministic", "random_prior"} if method.family == "leo" else set()
+        own = {*method.settings, *method.chosen}
+        if method.family == "leo":
+            own |= {"deterministic", "random_prior"}
+            own -= without_effect(config.model)
+        used |= own
         used |= _OF_TRAINING if method.is_trained else set()
     if config.data.train_on_val:
         used.discard("patience")  # every validation counts as the best

@@ -8,6 +8,7 @@ import pytest
 from leo_tf.configs.settings import DataConfig
 from leo_tf.console import Console
 from leo_tf.data_pipeline.feature_files import load
+from leo_tf.data_pipeline.images.class_splits import split_pictures
 from leo_tf.data_pipeline.images.pictures import find_pictures
 from leo_tf.data_pipeline.sources import load_data, read
 from leo_tf.data_pipeline.splits import split_classes
@@ -201,3 +202,19 @@ def test_classes_of_pictures_are_split_by_the_same_rule(tmp_path):
     pictures = pictures._replace(splits=split_classes(pictures.class_names, settings))
     assert dict(zip(pictures.class_names, pictures.splits)) == split()
     assert len(pictures.of_split("val")) == 4
+
+
+def test_a_seed_draws_the_default_split_and_is_refused_where_folders_define_one(
+    tmp_path,
+):
+    for number, name in enumerate(NAMES):
+        folder = ("train", "val", "test")[number % 3]
+        for path in (tmp_path / "all" / name, tmp_path / "split" / folder / name):
+            path.mkdir(parents=True)
+            (path / "1.jpg").touch()
+    drawn = DataConfig(split_seed=3)
+    pictures = split_pictures(tmp_path / "all", drawn)
+    found = dict(zip(pictures.class_names, pictures.splits))
+    assert found == split(class_split="0.64,0.16,0.2", split_seed=3)
+    with pytest.raises(FlagError, match="--split_seed: expected --class_split or"):
+        split_pictures(tmp_path / "split", drawn)

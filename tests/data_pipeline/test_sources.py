@@ -367,6 +367,7 @@ def test_nothing_is_the_embedded_glyphs(monkeypatch, tmp_path):
         ({"dataset_name": "a/b"}, "--dataset_name"),
         ({"embedding_crop": "left"}, "--embedding_crop"),
         ({"dtype": "float16"}, "--dtype"),
+        ({"split_seed": 3}, "--split_seed: expected --class_split or --class_folds"),
     ],
 )
 def test_a_setting_that_names_no_data_is_refused(options, flag):

@@ -208,12 +208,3 @@ def test_an_error_in_a_list_of_methods_names_the_flag(refusal):
     assert refusal("--methods=ridge@foo", "--mode=compare").where.startswith(
         "--methods:"
     )
-
-
-def test_a_seed_of_a_split_that_is_not_drawn_is_refused(refusal):
-    error = refusal("--data_path=a.npz", "--split_seed=3")
-    assert error.where == "--split_seed" and "--class_split or --class_folds" in str(
-        error
-    )
-    parse(["run_leo.py", "--data_path=a.npz", "--split_seed=3", "--class_folds=3"])
-    parse(["run_leo.py", "--images=a", "--split_seed=3"])

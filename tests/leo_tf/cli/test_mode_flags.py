@@ -196,6 +196,17 @@ def test_jobs_that_train_want_their_data_like_training(mode, refusal):
         (["--mode=search", "--methods=leo,ridge", "--ridge_strength=5"], "--ridge_str"),
         (["--images=a", "--first_order", "--num_latents=9"], "--first_order"),
         (["--train_on_val", "--patience=4"], "--patience"),
+        (["--deterministic", "--kl_weight=1"], "--kl_weight"),
+        (["--random_prior", "--encoder_penalty_weight=1"], "--encoder_penalty_weight"),
+        (["--inner_unroll_length=0", "--inner_lr_init=2"], "--inner_lr_init"),
+        (["--finetuning_unroll_length=0", "--finetuning_lr_init=1"], "--finetuning_lr"),
+        (
+            [
+                *("--finetuning_unroll_length=0", "--finetuning_lr_init=1"),
+                "--test_finetuning_steps=5",
+            ],
+            "",
+        ),
         (
             ["--mode=compare", "--methods=ridge@soft", "--feature_transform=lda"],
             "--feature_transform",

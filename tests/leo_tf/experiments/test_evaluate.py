@@ -138,6 +138,7 @@ def test_features_of_another_size_are_refused(
         ("--dtype=float64", "'float32'", "'float64'"),
         ("--preset=glyphs", "''", "'glyphs'"),
         ("--train_on_val", "False", "True"),
+        ("--val_classes=2", "0", "2"),  # the test is the same
     ],
 )
 def test_a_hyperparameter_other_than_the_trained_one_is_refused_by_its_name(
