@@ -7,17 +7,10 @@ OUT/<version>/export.json                   description: see `manifest.py`
 OUT/<version>/README.md                     the same for people: see `model_card.py`
 """
 
-import contextlib
-import errno
 import json
-import os
 import pathlib
-import re
-import secrets
-import shutil
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -29,14 +22,21 @@ from tensorflow.core.protobuf import saved_model_pb2
 from leo_tf.configs import rules
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.glyphs.hog import NUM_FEATURES
-from leo_tf.errors import CheckpointError, DiskError, FlagError
+from leo_tf.errors import CheckpointError, FlagError
 from leo_tf.evaluation.confidence import Confidence
 from leo_tf.export.manifest import manifest
 from leo_tf.export.model_card import model_card
 from leo_tf.export.pictures import Encoder, encoder_of
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable, names_for, nearest_of, shape_of
-from leo_tf.files import AnyPath, flush_to_disk, make_directory, read_json, to_json
+from leo_tf.export.version_directory import (
+    check_one_format,
+    digests,
+    newest,
+    version_path,
+    whole_directory,
+)
+from leo_tf.files import AnyPath, read_json, to_json
 from leo_tf.methods.built_in import BUILT_IN
 from leo_tf.methods.ensemble import Ensemble, without_other
 from leo_tf.methods.registry import method_of
@@ -48,7 +48,6 @@ from leo_tf.runs.run import Run, load_run
 _DEFAULT_SIGNATURE = "classify"
 FORMATS = ("saved_model", "tflite")
 _MOST_METADATA_BYTES = 1 << 24
-_DAY = 86_400.0  # seconds, longer than any export takes
 # Share of the largest number by which two ways to the same classifier may differ.
 _MOST_APART = 0.01
 
@@ -102,7 +101,7 @@ def export_model(
     fitted, dtype = run.confidence(best), run.config.data.dtype
     limits = _limits(run, best, caps, nearest_of(run.learner, fitted))
     path = version_path(export_dir, version)
-    _check_one_format(export_dir, is_lite)
+    check_one_format(export_dir, is_lite)
     encoder = None
     if not is_lite:
         encoder = _encoder(run, best, backbone, backbone_weights, console)
@@ -119,7 +118,7 @@ def export_model(
             (unfinished / "model.tflite").write_bytes(to_tflite(servable))
         else:
             _save(servable, limits, unfinished)
-        files = _digests(unfinished)
+        files = digests(unfinished)
         names = names_for(run.learner, encoder is not None)
         given = run.path, trained, best, limits, format, files, names, fitted
         metadata = manifest(*given, run.mix(best), encoder and encoder.metadata)
@@ -153,42 +152,12 @@ def _encoder(
     return None
 
 
-def version_path(export_dir: AnyPath, version: int | None = None) -> pathlib.Path:
-    """Returns the path of a new version: the highest plus one, unless given.
-
-    Raises:
-      FlagError: if the version exists.
-      DiskError: if the directory cannot be read.
-    """
-    rules.path().checked(os.fspath(export_dir), "export_dir")
-    if version is None:
-        version = _newest(export_dir) + 1
-    path = pathlib.Path(export_dir, str(version))
-    if os.path.lexists(path):
-        raise _taken(path, "Without the flag the next number is used.")
-    return path
-
-
-def _newest(export_dir: AnyPath) -> int:
-    """Returns the highest version in a directory; 0 without any."""
-    try:
-        names = os.listdir(export_dir)
-    except FileNotFoundError:
-        names = []
-    except NotADirectoryError:
-        expected = "a directory, or none yet"
-        raise FlagError("--export_dir", expected, f"{export_dir}, a file") from None
-    except OSError as error:
-        raise DiskError(str(export_dir), "to read it", str(error)) from error
-    return max((int(n) for n in names if re.fullmatch("[0-9]+", n)), default=0)
-
-
 def exported_already(workdir: AnyPath, export_dir: AnyPath) -> pathlib.Path | None:
     """Returns the newest version if it is an undamaged export of this run's best.
 
     That is, of the same method, step, configuration and data. Otherwise None.
     """
-    path, run = pathlib.Path(export_dir, str(_newest(export_dir))), load_run(workdir)
+    path, run = pathlib.Path(export_dir, str(newest(export_dir))), load_run(workdir)
     best = run.checkpoints.best()
     try:
         metadata = read_json(path / "export.json", _MOST_METADATA_BYTES)
@@ -197,68 +166,10 @@ def exported_already(workdir: AnyPath, export_dir: AnyPath) -> pathlib.Path | No
         files = {name: path / name for name in metadata["files"]}
         if found != (config, best.step, best.entry("data", dict)):
             return None
-        digests = {n: sha256(f.read_bytes()).hexdigest() for n, f in files.items()}
-        return path if digests == metadata["files"] else None
+        sums = {n: sha256(f.read_bytes()).hexdigest() for n, f in files.items()}
+        return path if sums == metadata["files"] else None
     except (OSError, ValueError, KeyError, TypeError):  # none, or damaged
         return None
-
-
-@contextlib.contextmanager
-def whole_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields an empty directory, which is renamed to `path` when the block ends.
-
-    Every file is flushed to the disk first. A failure removes the directory.
-
-    Raises:
-      FlagError: if `path` exists by then.
-      DiskError: if it cannot be written.
-    """
-    unfinished = path.with_name(f".unfinished-{path.name}-{secrets.token_hex(4)}")
-    for left in path.parent.glob(".unfinished-*"):  # by killed exports
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > _DAY:
-                shutil.rmtree(left, ignore_errors=True)
-    try:
-        make_directory(unfinished)
-        yield unfinished
-        for file in [*unfinished.rglob("*"), unfinished]:
-            flush_to_disk(file)
-        unfinished.rename(path)  # fails if `path` has any file
-        flush_to_disk(path.parent)
-    except (OSError, tf.errors.OpError) as error:
-        if getattr(error, "errno", None) in (errno.ENOTEMPTY, errno.EEXIST):
-            hint = "Another export has just written it. Run the command again."
-            raise _taken(path, hint) from error
-        raise DiskError(str(path), "to write a version", str(error)) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _digests(directory: pathlib.Path) -> dict[str, str]:
-    """Returns path below the directory -> SHA-256 of all its files."""
-    files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
-    return {
-        file.relative_to(directory).as_posix(): sha256(file.read_bytes()).hexdigest()
-        for file in files
-    }
-
-
-def _taken(path: pathlib.Path, hint: str) -> FlagError:
-    expected = "a new version"
-    hint = f"Versions are never overwritten. {hint}"
-    return FlagError("--export_version", expected, f"{path.name}, which exists", hint)
-
-
-def _check_one_format(export_dir: AnyPath, is_lite: bool) -> None:
-    """Refuses to mix formats: a server could not load a newest version of another."""
-    other = "saved_model.pb" if is_lite else "model.tflite"
-    try:
-        file = next(pathlib.Path(export_dir).glob(f"[0-9]*/{other}"), None)
-    except OSError as error:
-        raise DiskError(str(export_dir), "to read it", str(error)) from error
-    if file:
-        expected = "a directory of one format, because servers take its newest version"
-        raise FlagError("--export_dir", expected, f"one with {file}")
 
 
 def _check_exportable(run: Run, size: int) -> None:

@@ -14,7 +14,8 @@ from fault_scenarios import (
     whole,
 )
 
-from leo_tf.export.exporter import export_model, version_path, whole_directory
+from leo_tf.export.exporter import export_model
+from leo_tf.export.version_directory import version_path, whole_directory
 from leo_tf.methods.registry import build
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.directory import RunDirectory

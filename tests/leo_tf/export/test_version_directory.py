@@ -14,8 +14,8 @@ from saved_runs import listing, values_of
 import leo_tf
 from leo_tf.data_pipeline import dataset as datasets
 from leo_tf.errors import CheckpointError, DiskError, FlagError
-from leo_tf.export import exporter
-from leo_tf.export.exporter import version_path, whole_directory
+from leo_tf.export import version_directory
+from leo_tf.export.version_directory import version_path, whole_directory
 from leo_tf.runs.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.long
@@ -222,7 +222,7 @@ def test_an_export_that_fails_leaves_nothing(failing, plain, tmp_path, monkeypat
     if failing == "saving":
         monkeypatch.setattr(tf.saved_model, "save", fail)
     else:
-        monkeypatch.setattr(exporter, "flush_to_disk", fail)
+        monkeypatch.setattr(version_directory, "flush_to_disk", fail)
     assert export(plain, out) == DiskError.exit_code
     assert list(out.iterdir()) == []
 
@@ -233,7 +233,7 @@ def test_what_a_killed_export_left_is_not_in_the_next(tmp_path):
         left.mkdir()
         (left / "model.tflite").write_text("old")
     os.utime(left, (0, 0))  # the other may be of an export that runs
-    with exporter.whole_directory(tmp_path / "1") as path:
+    with whole_directory(tmp_path / "1") as path:
         (path / "saved_model.pb").write_text("new")
     assert [each.name for each in (tmp_path / "1").iterdir()] == ["saved_model.pb"]
     names = {"1", f".unfinished-1-{os.getpid()}"}
@@ -246,7 +246,7 @@ def test_every_file_is_flushed_before_the_version_has_its_name(tmp_path, monkeyp
     def flush(path):
         flushed.append((path.name, (tmp_path / "1").exists()))
 
-    monkeypatch.setattr(exporter, "flush_to_disk", flush)
+    monkeypatch.setattr(version_directory, "flush_to_disk", flush)
     with whole_directory(tmp_path / "1") as unfinished:
         (unfinished / "below").mkdir()
         (unfinished / "below" / "deep").touch()

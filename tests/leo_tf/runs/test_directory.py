@@ -15,7 +15,7 @@ import pytest
 import leo_tf
 from leo_tf.configs.schema import Config
 from leo_tf.errors import DiskError, FlagError, InputError
-from leo_tf.export.exporter import version_path
+from leo_tf.export.version_directory import version_path
 from leo_tf.runs.directory import RunDirectory
 
 ROOT = pathlib.Path(__file__).parents[3]
