@@ -7,8 +7,10 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import types
 
 import pytest
 from running_server import (
@@ -224,6 +226,17 @@ def test_the_program_serves_picks_up_and_finishes_what_runs(program, thrice, tmp
     connection.close()
     assert process.wait(15) == 0
     assert process.stderr.read() == "" and process.stdout.read() == ""
+
+
+@pytest.mark.parametrize(
+    ("tested", "said"), [((5, 1), ", measured at 5-way 1-shot,"), (None, ",")]
+)
+def test_the_first_line_says_at_which_way_and_shot_the_model_was_measured(tested, said):
+    model = types.SimpleNamespace(tested=tested)
+    served = types.SimpleNamespace(metadata={"method": "leo"}, version=3, model=model)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        line = server._described(served, listening)
+    assert line.startswith(f"Serving leo, version 3{said} on http://127.0.0.1:")
 
 
 def main(*arguments):
