@@ -459,13 +459,14 @@ class RunConfig(Settings):
         False,
         "Compute matrix products of LEO and its ablations, and convolutions of "
         "backbones in training, in bfloat16, for hardware that supports it. Everything "
-        "else stays in float32.",
+        "else stays in float32. With --images, of the backbone only.",
         rules.boolean(),
     )
     strategy: str = setting(
         "none",
         "Divide each training step among all devices of this machine (mirrored) or of "
-        "the machines in TF_CONFIG (multi_worker).",
+        "the machines in TF_CONFIG (multi_worker). With --images, each step of the "
+        "backbone's training.",
         rules.choice("none", "mirrored", "multi_worker"),
     )
     log_every: int = setting(100, "Steps between scalars in TensorBoard.", _COUNT)

@@ -6,11 +6,16 @@ import os
 import pathlib
 import shutil
 
+import hypothesis
 import numpy as np
 import psutil
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# A busy machine is no fault of the code.
+_SLOW = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("any", deadline=None, suppress_health_check=_SLOW)
+hypothesis.settings.load_profile("any")
 
 _EMBEDDING_SIZE, _ROWS = 8, 12
 _CLASSES = {"train": 8, "val": 6, "test": 7}

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 HEAD_BYTES = 512  # a tar file says so at byte 257
 _TAIL_BYTES = 16
-_SPLIT_WORDS = {"base": "train", "valid": "val", "validation": "val", "novel": "test"}
+SPLIT_WORDS = {"base": "train", "valid": "val", "validation": "val", "novel": "test"}
 _FEATURES = ("X", "x", "features", "feats", "feat", "data", "vectors", "arr_0")
 _LABELS = ("y", "Y", "labels", "label", "targets", "target", "classes", "arr_1")
 # Other names of features and of labels.
@@ -239,7 +239,7 @@ def npz_name(path: str) -> str:
     directory, name = os.path.split(path)
     stem = name.split(".")[0] or name
     word = re.split(r"[^A-Za-z]", stem)[0].lower()
-    word = _SPLIT_WORDS.get(word, word)
+    word = SPLIT_WORDS.get(word, word)
     stem = word if word in ("train", "val", "test") else stem
     return os.path.join(directory, f"{stem}.npz")
 

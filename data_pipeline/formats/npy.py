@@ -1,5 +1,6 @@
 """Single arrays in .npy files, without pickle, and the labels beside them."""
 
+import functools
 import math
 import os
 import re
@@ -29,9 +30,7 @@ def read_array(file: BinaryIO, path: str, kinds: str) -> np.ndarray:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
 
-    def advice(change: str, trust: bool = False) -> str:
-        return resave_advice(path, change, trust)
-
+    advice = functools.partial(resave_advice, path)
     try:
         dtype, shape, fortran = read_header(file, path, kinds, advice)
     except struct.error:

@@ -2,8 +2,9 @@
 
 import array
 import csv
+import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -63,7 +64,8 @@ def read_table(file: BinaryIO, path: str, dtype: str) -> TextTable:
     try:
         header = next(rows)
         columns = _columns_of(header, path)
-        for row in _rows_of(rows, header, columns):
+        begun = [] if columns.has_header else [header]
+        for row in itertools.chain(begun, filter(None, rows)):
             where = f"{path}: line {rows.line_num}"
             if len(row) != len(header):
                 raise InputError(where, f"{len(header)} columns", f"{len(row)}")
@@ -151,15 +153,6 @@ def _columns_of(first: list[str], path: str) -> _Columns:
     if not features:
         raise InputError(f"{path}: line 1", "columns of numbers", "none")
     return _Columns(labels[0], features, names, True)
-
-
-def _rows_of(
-    rows: Iterable[list[str]], first: list[str], columns: _Columns
-) -> Iterator[list[str]]:
-    """Yields all rows except a header and empty lines."""
-    if not columns.has_header:
-        yield first
-    yield from filter(None, rows)
 
 
 def _refuse_cell(row: list[str], columns: _Columns, where: str) -> None:

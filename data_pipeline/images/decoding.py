@@ -56,6 +56,11 @@ class _Task(NamedTuple):
     seconds: float
 
 
+def usual_workers() -> int:
+    """Returns the default number of processes of `decode`."""
+    return min(_MOST_WORKERS, cores())
+
+
 def decode(
     pictures: Pictures,
     size: int,
@@ -80,7 +85,7 @@ def decode(
       indices: [n] which of the pictures, in this order; all unless given.
       bad: a list to which the error of each bad picture is added; it is left out of
         its batch then. Unless given, the first one is raised.
-      workers: number of processes; by default one per available core.
+      workers: number of processes; by default one per available core, at most 16.
       batch_size: pictures to decode per request, and to yield at a time.
       seconds: limit of time for one picture.
       memory: bytes that a process may take beyond those it starts with (Linux).
@@ -99,7 +104,7 @@ def decode(
         return
     task = _Task(pictures.root, size, seconds)
     requests = ([pictures.items[i] for i in batch] for batch in batches)
-    count = max(1, min(workers or min(_MOST_WORKERS, cores()), len(batches)))
+    count = max(1, min(workers or usual_workers(), len(batches)))
     with contextlib.closing(_answers(requests, task, count, memory)) as answers:
         for batch, answered in zip(batches, answers):
             for index, answer in zip(batch, answered):

@@ -27,11 +27,8 @@ def orientation(content: tf.Tensor) -> tf.Tensor:
     data = tf.pad(data, [[0, 1]])  # [L], never empty
     jpeg = tf.equal(_word(data, 0), 0xFFD8)
     start = tf.cond(jpeg, lambda: _in_jpeg(data), lambda: _in_png(data))
-    return tf.cond(start >= 0, lambda: _in_tiff(data, start), _upright)
-
-
-def _upright() -> tf.Tensor:
-    return tf.constant(_UPRIGHT)
+    upright = tf.constant(_UPRIGHT)
+    return tf.cond(start >= 0, lambda: _in_tiff(data, start), lambda: upright)
 
 
 def _byte(data: tf.Tensor, at: tf.Tensor | int) -> tf.Tensor:

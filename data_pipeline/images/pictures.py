@@ -13,6 +13,7 @@ import numpy as np
 
 from leo_tf.configs.schema import EMBEDDED_DATASET
 from leo_tf.console import SILENT, Console
+from leo_tf.data_pipeline.formats.conversions import SPLIT_WORDS
 from leo_tf.data_pipeline.formats.names import index_classes
 from leo_tf.data_pipeline.formats.opening import open_input
 from leo_tf.data_pipeline.release_layout import SPLITS
@@ -27,10 +28,7 @@ _SUFFIXES = (
     *(".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm"),
 )
 # Other names of the splits' folders.
-_SPLIT_OF = {name: name for name in SPLITS} | {
-    **{"valid": "val", "validation": "val"},
-    **{"base": "train", "novel": "test"},
-}
+_SPLIT_OF = {name: name for name in SPLITS} | SPLIT_WORDS
 _COLUMNS = {
     "path": ("path", "filename", "file", "image"),
     "text": ("text", "item", "sentence"),

@@ -141,11 +141,10 @@ def _job(pictures: Pictures, backbone: Backbone, views: str) -> dict[str, Any]:
 def _unchanged(found, job, pictures, directory, skip_bad) -> dict[str, Any]:
     hint = "Give another --features_dir."
     for name, value in job.items():
-        # A backbone may be named by another path: its digest says which it is. Older
-        # directories do not name the decoder.
-        if name != "backbone" and found.get(name, value) != value:
+        # A backbone may be named by another path: its digest says which it is.
+        if name != "backbone" and found.get(name) != value:
             where = f"{directory}: `{name}`"
-            raise InputError(where, str(value), str(found[name]), hint)
+            raise InputError(where, str(value), str(found.get(name)), hint)
     if found.get("left_out") and not skip_bad:
         where = f"{directory}: `left_out`"
         expected = "0 pictures, without --skip_bad_images"

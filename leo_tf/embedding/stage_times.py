@@ -4,7 +4,6 @@ The speeds of decoding, of a given backbone and of matrix products are measured 
 machine. The rest follows from constants.
 """
 
-import os
 import time
 from collections.abc import Sequence
 
@@ -12,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from leo_tf.configs.schema import Config
-from leo_tf.data_pipeline.images.decoding import decode
+from leo_tf.data_pipeline.images.decoding import decode, usual_workers
 from leo_tf.data_pipeline.images.pictures import Pictures
 from leo_tf.embedding.backbones import HOG, backbone_named
 from leo_tf.embedding.pretraining import Recipe
@@ -91,7 +90,7 @@ def decoding_seconds(pictures: Pictures, side: int) -> float:
     if next(batches, None) is None:
         return 0.0
     taken = _seconds_of(lambda: list(batches))  # without the start of processes
-    return taken / half / (os.cpu_count() or 1)
+    return taken / half / usual_workers()
 
 
 def _comparison_seconds(config, methods, size, rate) -> float:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,6 @@ from leo_tf.configs.schema import Config
 from leo_tf.configs.settings import FeatureConfig
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
-from leo_tf.data_pipeline.episode import Episode
 from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable, gather
 from leo_tf.evaluation.calibration import best_temperature
 from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer
@@ -98,7 +97,12 @@ def _fit_features(config: Config, splits: Mapping[str, Split]) -> Fitted:
     tried |= {name: (given[name],) for name in tried if given[name] is not None}
     values = itertools.product(*(tried[name] for name in features.chosen))
     options = [config.replace(**dict(zip(features.chosen, each))) for each in values]
-    transforms = [statistics.transform_of(option.features) for option in options]
+    transforms = [
+        statistics.transform(
+            f.feature_transform, f.transform_dims, f.transform_shrinkage or 0.0
+        )
+        for f in (option.features for option in options)
+    ]
     best = 0
     if len(options) > 1:
         count = min(_TRIED_ON, config.run.num_val_episodes)
@@ -133,7 +137,7 @@ def _centroid_accuracies(
 def choose(
     config: Config,
     embedding_size: int,
-    episodes: Callable[[], tf.data.Dataset],
+    episodes: Callable[[], EpisodesByRow],
     transform: Transform | None = None,
 ) -> Config:
     """Tunes unset settings of the method on the validation episodes.
@@ -215,13 +219,11 @@ def fit_ensemble(
 
 
 def _strength_accuracies(
-    learner: Any, episodes: EpisodesByRow | Iterable[Episode], dtype: str
+    learner: Any, episodes: EpisodesByRow, dtype: str
 ) -> list[float]:
     """Returns the mean accuracy of a linear regression with each of `STRENGTHS`."""
     # One graph for all of them, because tracing takes longer than running.
-    table, batches = None, episodes
-    if isinstance(episodes, EpisodesByRow):
-        table, batches = episodes.table, list(episodes.rows)
+    table, batches = episodes.table, list(episodes.rows)
     regression = getattr(learner, "learner", learner)  # after a feature transform
     regression.strength = tf.Variable(STRENGTHS[0], dtype=dtype)
     scorer = make_scorer({"method": learner}, table)
@@ -232,7 +234,7 @@ def _strength_accuracies(
     return found
 
 
-def _best_scale(learner: AnyLearner, episodes: tf.data.Dataset) -> float:
+def _best_scale(learner: AnyLearner, episodes: EpisodesByRow) -> float:
     """Returns the one of `SCALES` with the least cross-entropy of scale * scores."""
 
     @tf.function(autograph=False)

@@ -29,7 +29,6 @@ from leo_tf.reports import reproduction as report
 from leo_tf.reports import results
 from leo_tf.runs.run import load_run
 
-DEFAULT_SEEDS = 5
 _SELECTION = "selection"
 _SELECTING = "Selecting the number of steps on the validation classes."
 # Settings that must agree to compare a run with a published number.
@@ -46,7 +45,7 @@ def reproduce(
     config: Config,
     workdir: AnyPath | None = None,
     *,
-    seeds: int = DEFAULT_SEEDS,
+    seeds: int = 5,
     data: Data | None = None,
     allow_changes: bool = False,
     console: Console = SILENT,

@@ -37,7 +37,6 @@ from leo_tf.reports import search as report
 from leo_tf.reports.figures import save
 from leo_tf.runs.training_state import TrainingState
 
-DEFAULT_TRIALS, DEFAULT_RUNGS = 16, 3
 SETTINGS_FILE = "settings.json"
 _TRIALS, _JOURNAL, _DIVERGED = "trials.json", "study.journal", "diverged.json"
 # One in this many trials moves to the next rung, which is this many times as long.
@@ -68,9 +67,9 @@ def search(
     methods: Sequence[str] | None = None,
     workdir: AnyPath | None = None,
     *,
-    trials: int = DEFAULT_TRIALS,
+    trials: int = 16,
     sampler: str = SAMPLERS[0],
-    rungs: int = DEFAULT_RUNGS,
+    rungs: int = 3,
     data: Data | None = None,
     allow_changes: bool = False,
     console: Console = SILENT,

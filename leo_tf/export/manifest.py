@@ -70,7 +70,7 @@ def manifest(
             "source": data.data_path or "embedded",
             "train_on_val": data.train_on_val,
             "digests": best.entry("data", dict),
-            "classes": best.manifest.get("classes", {}),  # older runs lack it
+            "classes": best.entry("classes", dict),
         },
         "step": best.step,
         "test_accuracy": _test_accuracy(workdir, config, best),

@@ -140,9 +140,9 @@ def _data(metadata: dict[str, Any], name: str) -> str:
     if made:
         how = made if isinstance(made, str) else json.dumps(made)
         lines.append(f"Features: `{one_line(how)}`.")
-    counts = {s: f"{n} classes, " for s, n in trained.get("classes", {}).items()}
+    counts = trained["classes"]
     digests = [
-        f"- {split}: {counts.get(split, '')}SHA-256 `{digest}`"
+        f"- {split}: {counts[split]} classes, SHA-256 `{digest}`"
         for split, digest in trained["digests"].items()
     ]
     return "\n".join([*lines, *([""] if digests else []), *digests])
@@ -152,7 +152,7 @@ def _accuracy(tested: dict[str, Any] | None) -> str:
     if not tested:
         return "This checkpoint was not tested."
     mean, half = (100 * tested[name] for name in ("mean", "half_width_95"))
-    draws, averaged = tested.get("test_samples", 0), ""
+    draws, averaged = tested["test_samples"], ""
     if draws:
         averaged = f", averaged over {draws} draws, which this export does not make"
     return (

@@ -6,7 +6,6 @@ Shapes: C training classes, D embedding size, d size after the transform.
 import numpy as np
 import tensorflow as tf
 
-from leo_tf.configs.settings import FeatureConfig
 from leo_tf.data_pipeline.pipeline import FeatureTable
 from leo_tf.errors import InputError
 from leo_tf.methods.transforms import Transform, raised
@@ -98,12 +97,6 @@ class Statistics:
     def most_dims(self) -> int:
         """Returns the number of discriminants: at most C - 1, and at most D."""
         return min(len(self.centres) - 1, len(self.mean))
-
-    def transform_of(self, features: FeatureConfig) -> Transform:
-        """Returns the transform of settings that are all given."""
-        shrinkage = features.transform_shrinkage or 0.0
-        kind, dims = features.feature_transform, features.transform_dims
-        return self.transform(kind, dims, shrinkage)
 
     def transform(
         self, kind: str, dims: int | None = None, shrinkage: float = 0.0

@@ -18,9 +18,6 @@ import tensorflow as tf
 from leo_tf.data_pipeline.formats.npz import NpzFile
 from leo_tf.errors import CheckpointError, InputError, quoted
 
-# Fields that older files lack.
-_CLASSES = frozenset(["centres", "scatter"])
-
 
 class Transform(NamedTuple):
     """Maps feature vectors of length 1 before a method gets them.
@@ -92,10 +89,7 @@ def load(path: pathlib.Path, digest: str) -> Transform:
     try:
         with path.open("rb") as file:
             arrays = NpzFile(file, str(path))
-            names = [
-                n for n in Transform._fields if n in arrays.names or n not in _CLASSES
-            ]
-            power, *read = (arrays.read(name, "f") for name in names)
+            power, *read = (arrays.read(name, "f") for name in Transform._fields)
     except OSError as error:
         expected = "the feature transform of the run"
         raise CheckpointError(str(path), expected, quoted(str(error))) from error

@@ -169,7 +169,7 @@ def write_projector(
 
     write_file(directory / _TENSORS, lambda f: np.savetxt(f, codes, "%.5g", "\t"))
     table = [list(labels), *zip(*labels.values(), strict=True)]
-    rows = ("\t".join(_one_line(value) for value in row) for row in table)
+    rows = ("\t".join(" ".join(str(v).split()) or "-" for v in row) for row in table)
     write_file(directory / _METADATA, "\n".join(rows).encode())
     config = ProjectorConfig()
     embedding = config.embeddings.add(
@@ -197,7 +197,3 @@ def sprite(pictures: np.ndarray) -> bytes:
     file = io.BytesIO()
     sheet.save(file, format="png")
     return file.getvalue()
-
-
-def _one_line(value) -> str:
-    return " ".join(str(value).split()) or "-"

@@ -94,9 +94,6 @@ class Classifier:
       support_loss_, support_accuracy_: loss and accuracy on the examples.
     """
 
-    unknown: Any = None  # defaults for old pickles
-    false_alarms = 0.05
-    embedding: Source | None = None
     _identity: int | None = None  # the output `model` of the model that adapted
     _of_pictures = False  # the model embedded the examples
 
@@ -430,7 +427,7 @@ def _rows(model: Model, values: ArrayLike, size: int | None = None) -> np.ndarra
 
 
 def _identity(answer: Mapping[str, Any]) -> int | None:
-    """Returns the output `model`; older exports have none."""
+    """Returns the output `model`; None if a server of another program has none."""
     found = answer.get("model")
     return None if found is None else int(found)
 

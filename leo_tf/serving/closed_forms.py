@@ -58,7 +58,8 @@ def lda(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     apart = rows - means[labels]
     shrinkage, level = _ledoit_wolf(apart)
     if level * apart.shape[1] < _NO_SCATTER:
-        return _with_bias(_SCALE * means, -_SCALE / 2 * _squares(means))
+        squares = np.sum(means**2, axis=1, keepdims=True)
+        return _with_bias(_SCALE * means, -_SCALE / 2 * squares)
     # ((1 - a) X'X / S + a l I)^-1 means, solved with S equations instead of D.
     ball, part = shrinkage * level, (1 - shrinkage) / len(apart)
     inner = ball * np.eye(len(apart)) + part * apart @ apart.T  # [S, S]
@@ -150,10 +151,6 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 def _means(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     members = np.eye(labels.max() + 1)[labels]  # [S, N]
     return members.T @ rows / members.sum(axis=0)[:, np.newaxis]
-
-
-def _squares(rows: np.ndarray) -> np.ndarray:
-    return np.sum(rows**2, axis=1, keepdims=True)
 
 
 def _with_bias(weights: np.ndarray, bias: Any) -> np.ndarray:

@@ -120,7 +120,10 @@ class Rest:
     def __init__(self, versions: Versions, max_request_bytes: int):
         self._versions, self._most_bytes = versions, max_request_bytes
         self._waiting, self._files = 0, pages.read_files()
-        self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "predict")
+        # Cores that this process may use, where the system tells.
+        has_affinity = hasattr(os, "sched_getaffinity")
+        count = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
+        self._threads = concurrent.futures.ThreadPoolExecutor(count, "predict")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers all requests below /v1."""

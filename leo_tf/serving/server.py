@@ -24,12 +24,6 @@ if typing.TYPE_CHECKING:
 
     from leo_tf.serving.model_versions import Served
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 8501  # of TensorFlow Serving's REST interface
-# A support of 1,000 examples of 640 features, written with all digits, is 14 MB of
-# JSON.
-DEFAULT_MAX_REQUEST_BYTES = 2**25
-
 _PACKAGES = ("starlette", "uvicorn", "prometheus_client")
 # Time for running requests to finish after a signal to stop.
 _SECONDS_TO_FINISH = 30
@@ -56,9 +50,9 @@ def check_installed() -> None:
 def serve(
     export_dir: str | os.PathLike[str],
     *,
-    host: str = DEFAULT_HOST,
-    port: int = DEFAULT_PORT,
-    max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES,
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    max_request_bytes: int = 2**25,
     cors_origins: Collection[str] = (),
     console: Console = SILENT,
 ) -> None:

@@ -188,7 +188,7 @@ def make_steps(
     config: Config,
     jit: bool,
 ) -> Callable:
-    """Returns the `step_loop.make_run_steps` of a configuration, with input watched.
+    """Returns the `step_loop.make_run_steps` of a configuration.
 
     With mixed episodes, all steps of a call must share their shape: `steps_alike`.
     """
@@ -197,9 +197,9 @@ def make_steps(
     meta_step = make_meta_step(replicas, learner, optimizer, jit=jit, **thresholds)
     seed, shapes = config.run.seed, config.episodes.shapes
     if len(shapes) == 1:
-        return make_run_steps(meta_step, seed, watch=True)
+        return make_run_steps(meta_step, seed)
     # One graph per shape, traced when the shape is first drawn.
-    of_shapes = [make_run_steps(meta_step, seed, True, shape) for shape in shapes]
+    of_shapes = [make_run_steps(meta_step, seed, shape) for shape in shapes]
 
     def run_steps(iterator, first, count):
         number = drawn_shapes(seed, first, 1, len(shapes))[0]

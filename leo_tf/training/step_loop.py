@@ -13,7 +13,6 @@ from leo_tf.data_pipeline.episode import Episode
 def make_run_steps(
     meta_step: Callable,
     seed: int,
-    watch: bool = False,
     shape: tuple[int, int] | None = None,
 ) -> Callable:
     """Builds the function that runs many meta-steps in one call from the host.
@@ -21,16 +20,15 @@ def make_run_steps(
     Args:
       meta_step: see `meta_step.make_meta_step`.
       seed: seed of all draws of the steps.
-      watch: measure how long steps wait for episodes.
       shape: N and K, if they are not static in the iterator's episodes.
 
     Returns:
       A `tf.function` of an iterator over episodes, the number of the first step and
       the number of steps, int64 scalars. It returns sums of metrics over the finite
       steps. Metrics that begin with "non_finite" are summed over the other steps: their
-      number, and in how many the support loss grew. With `watch` there is "input_wait":
-      the total seconds from the end of a step, or the start of the call, to the arrival
-      of the next episodes.
+      number, and in how many the support loss grew. "input_wait" is the
+      total seconds from the end of a step, or the start of the call, to the arrival of
+      the next episodes.
     """
     keys: list[str] = []  # names of the metrics, set when a step is traced
 
@@ -54,7 +52,7 @@ def make_run_steps(
             lambda step, *_: step < end, next_step, (first + 1, totals, waiting)
         )
         sums = dict(zip(keys, tf.unstack(totals)))
-        return {**sums, "input_wait": waiting} if watch else sums
+        return {**sums, "input_wait": waiting}
 
     return run_steps
 

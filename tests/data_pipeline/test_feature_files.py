@@ -140,7 +140,7 @@ def test_the_number_of_keys_must_be_that_of_the_rows(tmp_path):
 _NAMES = st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_what_save_npz_writes_load_gives_back(data, tmp_path_factory):
     rows = data.draw(st.integers(1, 8))

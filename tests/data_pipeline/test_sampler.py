@@ -79,7 +79,7 @@ def _setups(draw):
     return sizes, way, shot, num_query
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(_setups(), st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**40 - 3))
 def test_an_episode_is_drawn_without_replacement(setup, seed, first):
     sizes, way, shot, num_query = setup
@@ -275,7 +275,7 @@ def test_names_of_a_table_without_names_are_refused():
         episode_names(_table(SIZES), _sampler()(0, 1))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(_setups(), st.integers(0, 2**40 - 5), st.sampled_from([0.01, 0.3, 2.0, 1000.0]))
 def test_unbalanced_queries_are_as_many_and_none_is_taken_twice(setup, first, alpha):
     sizes, way, shot, num_query = setup

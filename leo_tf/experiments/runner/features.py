@@ -13,7 +13,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def write(directory: pathlib.Path, name: str, splits: Mapping[str, Split]) -> st
             if array is None:
                 continue
             path = directory / f"{name}_{key}{part}.npy"
-            write_file(path, functools.partial(_save, array), lasts=False)
+            write_file(path, functools.partial(np.save, arr=array), lasts=False)
             files[part] = {"file": path.name, "sha256": _sha256(path)}
         metadata = {"digest": split.digest, "source": split.source, "files": files}
         found[key] = {**metadata, "class_names": split.class_names}
@@ -108,10 +108,6 @@ def _split(directory: pathlib.Path, key: str, values: Mapping[str, Any]) -> Spli
     )
     table = FeatureTable.on(mapping, index, array("_scales"), array("_places"))
     return Split(key, table, names, array("_images"), values["digest"], source)
-
-
-def _save(array: Any, file: BinaryIO) -> None:
-    np.save(file, np.asarray(array))
 
 
 def _place(mapping: MappedArray) -> dict[str, Any]:

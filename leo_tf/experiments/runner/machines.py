@@ -1,13 +1,11 @@
 """The machines of a Ray cluster: found, large enough, and all with the same code."""
 
-import contextlib
 import importlib.util
 import os
 import pathlib
 import secrets
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from leo_tf.environment import code
@@ -81,7 +79,7 @@ def check_machines(ray: Any, path: pathlib.Path, environment: dict[str, str]) ->
     token, mine = secrets.token_hex(8), code()
     affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     write_file(path / _TOKEN, token.encode())
-    with _removed(path / _TOKEN):
+    try:
         remote = ray.remote(_check_here)
         options: Any = {"num_cpus": 0, "runtime_env": {"env_vars": environment}}
         checks = {
@@ -92,6 +90,8 @@ def check_machines(ray: Any, path: pathlib.Path, environment: dict[str, str]) ->
         }
         ray.wait([*checks.values()], num_returns=len(checks), timeout=_CHECK_SECONDS)
         found = [_refusal(ray, *check) for check in checks.items()]
+    finally:
+        (path / _TOKEN).unlink(missing_ok=True)
     for refusal in filter(None, found):
         raise InputError(*refusal)
 
@@ -137,11 +137,3 @@ def other_code(theirs: dict[str, str]) -> tuple | None:
             hint = "All machines need the same versions."
             return where, quoted(theirs.get(name)), quoted(mine), hint
     return None
-
-
-@contextlib.contextmanager
-def _removed(path: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)

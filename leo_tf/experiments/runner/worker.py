@@ -156,14 +156,15 @@ class _SendingConsole(Console):
     def progress(
         self, title: str, total: int, done: int = 0, unit: str = "steps"
     ) -> ProgressLine:
-        line = _SendingLine(title, total, done, unit, quiet=True)
-        line.run, line.send = self._name, self._send
+        line = _SendingLine(title, total, done, unit, quiet=True, warn=self.warn)
+        line.run, line.send, line.say = self._name, self._send, self.say
         return line
 
 
 class _SendingLine(ProgressLine):
     run: str
     send: Callable[[Sign], None]
+    say: Callable[[str], None]
     _told = 0.0
 
     def advance(self, units: int, details: str = "") -> None:
@@ -177,12 +178,7 @@ class _SendingLine(ProgressLine):
             self.send(sign)
 
     def note(self, text: str) -> None:
-        print(f"{self.run}: {text}", file=STDERR)
-        self.send(Sign(self.run, text))
-
-    def warn(self, text: str) -> None:
-        print(f"{self.run}: {text}", file=STDERR)
-        self.send(Sign(self.run, text, is_warning=True))
+        self.say(text)
 
 
 def main() -> None:

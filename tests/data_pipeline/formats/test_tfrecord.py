@@ -73,7 +73,7 @@ def _tables(draw) -> EmbeddingTable:
     )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(table=_tables())
 def test_what_is_written_comes_back_bit_for_bit(tmp_path_factory, table):
     path = tmp_path_factory.mktemp("round") / "trip.tfrecord"

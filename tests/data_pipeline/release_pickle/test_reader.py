@@ -84,7 +84,7 @@ def _key_containers(names):
     return [*texts, encoded, np.array(encoded), of_bytes]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), protocol=st.integers(0, 5))
 def test_whatever_python_3_writes_comes_back(data, protocol):
     shape = arrays.array_shapes(min_dims=2, max_dims=2, max_side=6)

@@ -9,9 +9,11 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_cases import B, D, N, make_episode, training_classes
+from tiny_cases import B, D, K, N, make_episode, training_classes
 
 from leo_tf.configs.schema import Config, MethodConfig
+from leo_tf.data_pipeline.embeddings import EmbeddingTable
+from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable
 from leo_tf.errors import FlagError
 from leo_tf.evaluation import validation_tuning as choices
 from leo_tf.evaluation.validation_tuning import SCALES
@@ -74,7 +76,14 @@ def loss_of(learner, episode) -> float:
 
 
 def validation(batches=4):
-    return lambda: [make_episode(seed, num_query=9) for seed in range(batches)]
+    """Returns a function that returns batches of B episodes, as training makes them."""
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(6), 20)
+    rows = rng.normal(size=[120, D]) + 1.5 * rng.normal(size=[6, D])[labels]
+    names = [f"class {n}" for n in range(6)]
+    known = EmbeddingTable(rows, labels, names, dtype="float64")
+    shape = {"way": N, "shot": K, "num_query": 9, "seed": 0, "split": "val"}
+    table = FeatureTable.from_embeddings(known)
+    return lambda: EpisodesByRow(table, batch_size=B, num_episodes=B * batches, **shape)
 
 
 @pytest.mark.parametrize("name", METHODS)

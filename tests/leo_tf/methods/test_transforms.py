@@ -329,7 +329,9 @@ def test_a_method_may_be_defined_by_its_transform(
     assert opened.config.features.feature_transform == kind
     features = leo_tf.load_data(tiny_data / "tiny")["train"]
     fitted = Statistics(FeatureTable.from_embeddings(features))
-    expected = fitted.transform_of(opened.config.features)
+    features = opened.config.features
+    parts = features.transform_dims, features.transform_shrinkage or 0.0
+    expected = fitted.transform(kind, *parts)
     np.testing.assert_array_equal(opened.transform.mean, expected.mean)
     told = capsys.readouterr().out
     assert "nearest centroid on untransformed features" in told

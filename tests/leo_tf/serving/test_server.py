@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import re
 import socket
 import time
@@ -23,6 +24,7 @@ from running_server import (
 
 from leo_tf.errors import FlagError
 from leo_tf.serving import server
+from leo_tf.serving.rest_api import Rest
 
 
 def test_the_default_signature_answers_by_columns(client):
@@ -191,3 +193,10 @@ def test_too_many_connections_are_turned_away_until_some_are_closed(
 def test_a_port_that_there_cannot_be_is_an_error_of_the_flag():
     with pytest.raises(FlagError, match=r"an address to listen on, received .*70000"):
         server.bound("127.0.0.1", 70_000)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs affinity")
+def test_requests_are_computed_on_the_cores_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5})
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert Rest(None, 1)._threads._max_workers == 2

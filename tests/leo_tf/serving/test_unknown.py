@@ -211,10 +211,3 @@ def test_a_label_for_unknown_may_be_longer_and_another_date(exported):
 def test_false_alarms_are_rounded_to_the_safe_side(exported, answer):
     classifier = fitted(exported, unknown="other", false_alarms=0.0049)
     assert "other" not in classifier.predict(REQUEST["queries"])
-
-
-def test_a_pickle_from_before_there_was_unknown_answers_as_ever(exported):
-    classifier = fitted(exported)
-    del classifier.__dict__["unknown"], classifier.__dict__["false_alarms"]
-    assert len(classifier.predict(REQUEST["queries"])) == 200
-    assert "unknown" not in repr(classifier)
