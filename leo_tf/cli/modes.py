@@ -43,7 +43,7 @@ _MAKES_ITS_OWN = {
     "search": {
         **_METHODS,
         "train_on_val": "It selects on the validation classes.",
-        **dict.fromkeys(("test_samples", "num_test_episodes"), "It tests nothing."),
+        "test_samples": "It tests nothing.",
     },
     "reproduce": {
         "train_on_val": "It trains without the validation classes, then with them.",
