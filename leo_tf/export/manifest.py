@@ -70,7 +70,7 @@ def manifest(
             "source": data.data_path or "embedded",
             "train_on_val": data.train_on_val,
             "digests": best.entry("data", dict),
-            "classes": best.entry("classes", dict),
+            "classes": best.manifest.get("classes", {}),
         },
         "step": best.step,
         "test_accuracy": _test_accuracy(workdir, config, best),

@@ -140,9 +140,9 @@ def _data(metadata: dict[str, Any], name: str) -> str:
     if made:
         how = made if isinstance(made, str) else json.dumps(made)
         lines.append(f"Features: `{one_line(how)}`.")
-    counts = trained["classes"]
+    counts = {s: f"{n} classes, " for s, n in trained["classes"].items()}
     digests = [
-        f"- {split}: {counts[split]} classes, SHA-256 `{digest}`"
+        f"- {split}: {counts.get(split, '')}SHA-256 `{digest}`"
         for split, digest in trained["digests"].items()
     ]
     return "\n".join([*lines, *([""] if digests else []), *digests])
