@@ -76,9 +76,8 @@ def evaluate(
       LeoError: for any error that the user can fix.
     """
     run = load_run(workdir, console)
-    changes = {**changes, **(data.settings() if data else {})}
     if data is not None:  # its splits are made, and only its test is used
-        del changes["val_classes"]
+        changes |= {n: v for n, v in data.settings().items() if n != "val_classes"}
     trained, run.config = run.config, _evaluation_config(run.config, changes)
     _say_choices_are_others(run, trained)
     _check_shapes(run, run.checkpoints.best())  # raises before loading data

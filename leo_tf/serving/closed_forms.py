@@ -58,8 +58,7 @@ def lda(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     apart = rows - means[labels]
     shrinkage, level = _ledoit_wolf(apart)
     if level * apart.shape[1] < _NO_SCATTER:
-        squares = np.sum(means**2, axis=1, keepdims=True)
-        return _with_bias(_SCALE * means, -_SCALE / 2 * squares)
+        return _with_bias(_SCALE * means, -_SCALE / 2)  # means of length 1
     # ((1 - a) X'X / S + a l I)^-1 means, solved with S equations instead of D.
     ball, part = shrinkage * level, (1 - shrinkage) / len(apart)
     inner = ball * np.eye(len(apart)) + part * apart @ apart.T  # [S, S]

@@ -26,9 +26,9 @@ def make_run_steps(
       A `tf.function` of an iterator over episodes, the number of the first step and
       the number of steps, int64 scalars. It returns sums of metrics over the finite
       steps. Metrics that begin with "non_finite" are summed over the other steps: their
-      number, and in how many the support loss grew. "input_wait" is the
-      total seconds from the end of a step, or the start of the call, to the arrival of
-      the next episodes.
+      number, and in how many the support loss grew. "input_wait" is the total
+      seconds from the end of a step, or the start of the call, to the arrival of the
+      next episodes.
     """
     keys: list[str] = []  # names of the metrics, set when a step is traced
 

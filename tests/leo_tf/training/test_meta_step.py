@@ -8,6 +8,7 @@ import tensorflow as tf
 from tiny_cases import make_episode, make_leo
 
 from leo_tf.model.learner import adapt_and_score
+from leo_tf.training import step_loop
 from leo_tf.training.meta_step import adam, make_meta_step, meta_gradients
 from leo_tf.training.step_loop import make_run_steps
 
@@ -144,6 +145,16 @@ def test_seed_and_step_decide_the_update_bit_for_bit():
             variable.assign(start[variable.path])
         other = meta_step(episode, *int64(seed, step))
         assert abs(other["loss"] - again["loss"]) > 1e-6
+
+
+def test_the_waits_of_all_steps_of_a_call_are_summed(monkeypatch):
+    half = tf.constant(0.5, tf.float64)
+    taken = lambda iterator, previous: (next(iterator), half)  # noqa: E731
+    monkeypatch.setattr(step_loop, "next_timed", taken)
+    stacked = tf.nest.map_structure(lambda *x: tf.stack(x), *five_episodes())
+    iterator = iter(tf.data.Dataset.from_tensor_slices(stacked))
+    totals = make_run_steps(make_clipped(make_small_leo()), 0)(iterator, *int64(0, 4))
+    assert float(totals["input_wait"]) == 4 * 0.5
 
 
 def test_many_steps_in_one_call_equal_single_steps_wherever_they_are_cut():
