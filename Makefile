@@ -31,8 +31,10 @@ PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 test: install-test  ## the quick tests: five minutes on two cores
 	$(PYTEST) $(PARALLEL)
 
-test-long: install-test  ## the tests of whole jobs, exports and packages: four minutes
-	$(PYTEST) $(PARALLEL) -m "long and not slow"
+TESTS := tests
+
+test-long: install-test  ## the tests of whole jobs, exports and packages: four minutes; or TESTS=path
+	$(PYTEST) $(PARALLEL) -m "long and not slow" $(TESTS)
 
 test-slow: $(VENV)/installed-cluster install-test  ## the tests that take minutes each: kills, whole jobs, clusters
 	$(PYTEST) -m slow

@@ -22,21 +22,27 @@ def unsplit_pictures(images: AnyPath, data: DataConfig, console: Console) -> Pic
 
 
 def split_pictures(
-    images: AnyPath, data: DataConfig | None = None, console: Console = SILENT
+    images: AnyPath | Pictures,
+    data: DataConfig | None = None,
+    console: Console = SILENT,
 ) -> Pictures:
     """Finds pictures and splits their classes by folders or by `data`.
+
+    What it returned may be given to it again, and stays as it is.
 
     Raises:
       LeoError: if there are no pictures, or both define splits.
     """
+    if isinstance(images, Pictures):
+        return images
     pictures = find_pictures(images, console)
-    data = with_split(pictures, data or DataConfig(), console)
+    data = _with_split(pictures, data or DataConfig(), console)
     if pictures.splits is not None:
         return pictures
     return pictures._replace(splits=split_classes(pictures.class_names, data, console))
 
 
-def with_split(pictures: Pictures, data: DataConfig, console: Console) -> DataConfig:
+def _with_split(pictures: Pictures, data: DataConfig, console: Console) -> DataConfig:
     """Returns `data`, with a split of the classes if nothing else defines one.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from leo_tf.configs.settings import EMBEDDED_DATASET, DataConfig
+from leo_tf.configs.settings import DataConfig
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.glyphs import cache
 from leo_tf.data_pipeline.images.class_splits import (
@@ -59,7 +59,7 @@ class Embedded(NamedTuple):
 
 
 def embed(
-    images: AnyPath,
+    images: AnyPath | Pictures,
     features_dir: AnyPath | None = None,
     *,
     data: DataConfig | None = None,
@@ -73,7 +73,7 @@ def embed(
     """Turns pictures into files of features for `--data_path`.
 
     Args:
-      images: see `find_pictures`.
+      images: see `find_pictures`; or those of `split_pictures`.
       features_dir: directory of the files. A stopped job resumes there. None for a
         directory in the user's cache, named by a digest of everything they depend on.
       data: split of the classes if folders define none; None for that of
@@ -86,7 +86,8 @@ def embed(
     Raises:
       LeoError: for any error that the user can fix.
     """
-    if data is not None and data.class_folds and data.fold is None:
+    is_split = isinstance(images, Pictures)
+    if not is_split and data is not None and data.class_folds and data.fold is None:
         pictures = unsplit_pictures(images, data, console)
     else:
         pictures = split_pictures(images, data, console)
@@ -101,7 +102,10 @@ def embed(
         expected = "--image_size too: without it the backbone opens the files itself"
         raise FlagError("--views", expected, views)
     views = views or ("whole" if backbone == HOG else "center")
-    name = os.path.basename(os.path.abspath(images)).replace("..", "_") or "pictures"
+    name = (
+        os.path.basename(os.path.abspath(pictures.source)).replace("..", "_")
+        or "pictures"
+    )
     if features_dir is None:
         features_dir = _cached(name, pictures, found, views)
     console.say(
@@ -124,7 +128,7 @@ def embed(
 
 
 def pretrain(
-    images: AnyPath,
+    images: AnyPath | Pictures,
     workdir: AnyPath,
     *,
     data: DataConfig | None = None,
@@ -152,11 +156,12 @@ def pretrain(
     Raises:
       LeoError: for any error that the user can fix.
     """
-    if images == EMBEDDED_DATASET and changes.get("flip") is None:
-        changes["flip"] = False  # mirrored characters are different ones
     recipe_used = recipe_of(recipe, {**changes, "side": image_size})
     replicas = _replicas(strategy, recipe_used.batch_size, console)
     pictures = split_pictures(images, data, console)
+    if pictures.images is not None and changes.get("flip") is None:
+        # The embedded characters: mirrored ones are different ones.
+        recipe_used = recipe_used._replace(flip=False)
     chosen = pictures.of_split("train")
     job = {
         "recipe": recipe_used._asdict(),

@@ -8,7 +8,6 @@ exported/      the method that was best on the validation classes
 Each stage resumes if it was stopped, and is skipped if it is done.
 """
 
-import dataclasses
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -19,8 +18,8 @@ from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.schema import EMBEDDED_DATASET, Config
 from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.feature_files import EMBEDDING_FILE
-from leo_tf.data_pipeline.images.class_splits import split_pictures, with_split
-from leo_tf.data_pipeline.images.pictures import Pictures, find_pictures
+from leo_tf.data_pipeline.images.class_splits import split_pictures
+from leo_tf.data_pipeline.images.pictures import Pictures
 from leo_tf.embedding.backbones import BACKBONE_FILE
 from leo_tf.embedding.stage_times import in_words, stage_seconds
 from leo_tf.embedding.wide_resnet import shape_of
@@ -98,18 +97,12 @@ def from_images(
         raise FlagError("--backbone_weights", expected, backbone_weights)
     config = PRESETS[EMBEDDED_DATASET].config().replace(**_SETTINGS)
     config = config.replace(**settings)
-    data = with_split(find_pictures(images), config.data, console)
-    config = dataclasses.replace(config, data=data)
     pictures = split_pictures(images, config.data, console)
     if is_trained and pictures.are_texts:
         expected = "module:callable, which gets texts"
         raise FlagError("--backbone", expected, backbone or "none")
     config = _that_fits(config, pictures, settings)
-    common: dict[str, Any] = {
-        "data": config.data,
-        "skip_bad_images": skip_bad_images,
-        "console": console,
-    }
+    common: dict[str, Any] = {"skip_bad_images": skip_bad_images, "console": console}
     console.say(f"{_in_words(pictures)}; all results go to {near(directory)}.")
     changes = {**training, "backbone": backbone, "side": image_size}
     changes.pop("strategy", None)
@@ -126,12 +119,12 @@ def from_images(
         place = directory / "backbone"
         training = {"seed": config.run.seed, **training, "backbone": backbone}
         done = pretrain(
-            images, place, recipe=recipe, image_size=image_size, **common, **training
+            pictures, place, recipe=recipe, image_size=image_size, **common, **training
         )
         _say_done(done, console)
         backbone, image_size = str(place), None
     found = embed(
-        images,
+        pictures,
         directory / "features",
         backbone=backbone,
         backbone_weights=backbone_weights,

@@ -286,14 +286,30 @@ def test_a_seed_is_that_of_the_pre_training(folder, tmp_path, monkeypatch, given
 def test_the_split_that_nobody_asked_for_is_said_once(
     folder, tmp_path, monkeypatch, capsys
 ):
-    def only_splits(images, *_, data, console, **__):
-        split_pictures(images, data, console)
+    def only_splits(images, *_, console, **__):
+        split_pictures(images, None, console)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "pretrain", only_splits)
     with pytest.raises(KeyboardInterrupt):
         from_images(folder, tmp_path, settings={"way": 2}, console=Console())
     assert capsys.readouterr().err.count("--class_split=0.64,0.16,0.2") == 1
+
+
+def test_pictures_are_found_and_what_is_skipped_is_said_once_for_all_stages(
+    folder, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(folder, pictures := tmp_path / "pictures")
+    (pictures / "class0" / "notes.txt").write_text("no picture")
+    monkeypatch.setattr(module, "methods_of", lambda _: ["centroid"])
+    settings = {"way": 2, "num_query": 2, "class_split": "0.6,0.2,0.2"}
+    settings |= {"num_val_episodes": 4, "num_test_episodes": 4}
+    given = {"settings": settings, "image_size": 32, "epochs": 1}
+    found = from_images(pictures, tmp_path / "run", **given, console=Console())
+    assert capsys.readouterr().err.count("notes.txt") == 1
+    with np.load(tmp_path / "run" / "features" / "val.npz") as arrays:
+        assert len(arrays["labels"]) == 10
+    assert found.exported.is_dir()
 
 
 def test_classes_are_split_by_folders_or_by_shares(folder):

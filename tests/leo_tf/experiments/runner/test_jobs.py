@@ -52,7 +52,7 @@ def table(workdir: pathlib.Path):
         pytest.param(flags, id=flags[0], marks=mark)
         for mark, *flags in (
             (SLOW, "--mode=compare", "--methods=ridge@lda,leo,generator,protonet"),
-            (LONG, "--mode=reproduce", "--seeds=3"),  # it shares what it has mapped
+            (LONG, "--mode=reproduce", "--seeds=2"),  # it shares what it has mapped
             (SLOW, "--mode=search", "--methods=maml", "--trials=4", "--rungs=2"),
         )
     ],
