@@ -102,10 +102,8 @@ def embed(
         expected = "--image_size too: without it the backbone opens the files itself"
         raise FlagError("--views", expected, views)
     views = views or ("whole" if backbone == HOG else "center")
-    name = (
-        os.path.basename(os.path.abspath(pictures.source)).replace("..", "_")
-        or "pictures"
-    )
+    base = os.path.basename(os.path.abspath(pictures.source))
+    name = base.replace("..", "_") or "pictures"
     if features_dir is None:
         features_dir = _cached(name, pictures, found, views)
     console.say(

@@ -24,6 +24,7 @@ from leo_tf.embedding.wide_resnet import multiplications
 from leo_tf.errors import FlagError, HeldError, InputError
 from leo_tf.experiments import embed as embedding
 from leo_tf.experiments import from_images as module
+from leo_tf.experiments.embed import pretrain
 from leo_tf.experiments.from_images import from_images
 from leo_tf.methods.variants import variant_named
 from leo_tf.runs.directory import RunDirectory
@@ -281,6 +282,20 @@ def test_a_seed_is_that_of_the_pre_training(folder, tmp_path, monkeypatch, given
     with pytest.raises(KeyboardInterrupt) as caught:
         from_images(folder, tmp_path, settings={"way": 2}, **given)
     assert caught.value.args == (seed,)
+
+
+@pytest.mark.parametrize("given", ["glyphs", "folder"])
+def test_only_pictures_that_are_no_characters_are_mirrored(
+    folder, tmp_path, monkeypatch, given
+):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(embedding, "decoded", stop)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain("glyphs" if given == "glyphs" else folder, tmp_path)
+    job = json.loads((tmp_path / "pretraining.json").read_text())
+    assert job["recipe"]["flip"] is (given == "folder")
 
 
 def test_the_split_that_nobody_asked_for_is_said_once(
