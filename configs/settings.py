@@ -51,7 +51,8 @@ class DataConfig(Settings):
     )
     data_path: str = setting(
         "",
-        "Directory of embeddings in the release's layout, or a feature file.",
+        "Directory with a file of features per split, such as train.npz, or in the "
+        "release's layout; or one file of all classes.",
         rules.path(),
     )
     embedding_crop: str = setting(
@@ -459,14 +460,14 @@ class RunConfig(Settings):
         False,
         "Compute matrix products of LEO and its ablations, and convolutions of "
         "backbones in training, in bfloat16, for hardware that supports it. Everything "
-        "else stays in float32. With --images, of the backbone only.",
+        "else stays in float32. With --images alone, only for the backbone.",
         rules.boolean(),
     )
     strategy: str = setting(
         "none",
         "Divide each training step among all devices of this machine (mirrored) or of "
-        "the machines in TF_CONFIG (multi_worker). With --images, each step of the "
-        "backbone's training.",
+        "the machines in TF_CONFIG (multi_worker). With --images alone, the steps "
+        "that train the backbone.",
         rules.choice("none", "mirrored", "multi_worker"),
     )
     log_every: int = setting(100, "Steps between scalars in TensorBoard.", _COUNT)

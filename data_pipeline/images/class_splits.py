@@ -60,7 +60,7 @@ def _with_split(pictures: Pictures, data: DataConfig, console: Console) -> DataC
 def _check_unsplit(pictures: Pictures, data: DataConfig) -> None:
     """Refuses settings that divide classes if folders define the splits.
 
-    And a fold without a number of folds.
+    Also refuses a fold without a number of folds.
     """
     check_alone(data)
     if pictures.splits is not None and data.shares_classes:

@@ -192,7 +192,7 @@ class _Process:
     def answers(self, items: list[str], task: _Task) -> list[_Answer]:
         """Returns the answer to each item.
 
-        If the worker dies of one, that is the answer.
+        If an item kills the worker, its answer is that error.
         """
         found: list[_Answer] = []
         suspect = -1

@@ -205,7 +205,7 @@ def _in_folders(path: str, console: Console) -> Iterator[tuple[str, str, str]]:
 def _in_classes(
     path: str, below: str, split: str, other_files: list[str]
 ) -> Iterator[tuple[str, str, str]]:
-    """Yields as `_in_folders` the pictures of class folders in `path`/`below`."""
+    """Yields what `_in_folders` does, for class folders in `path`/`below`."""
     for entry in _entries(path, below):
         if not entry.is_dir():
             other_files.append(os.path.join(below, entry.name))

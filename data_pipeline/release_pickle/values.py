@@ -1,6 +1,6 @@
 """Bytes and text of a pickle, kept as stored and decoded once at the end.
 
-A file that names the same value a million times costs nothing: naming copies nothing.
+A file that refers to one value a million times costs nothing: nothing is copied.
 """
 
 import enum

@@ -46,7 +46,7 @@ _NOT_OF_PICTURES = {
     "data_path": "The pictures are the data.",
     "embedding_crop": "--views chooses the crop.",
     "val_classes": "--class_split divides the classes.",
-    "trust_data_files": "Pictures need no trust.",
+    "trust_data_files": "It is for Parquet and Arrow files.",
 }
 # --dataset_name is miniImageNet in the release.
 _DEFAULTS = (

@@ -67,7 +67,7 @@ def _say_unused(options: RunOptions, console: Console) -> None:
         idle.append("feature_transform")
     if idle:
         flags = ", ".join(f"--{name}" for name in idle)
-        console.say(f"{' and '.join(sorted(methods))}: no effect of {flags}.")
+        console.say(f"No effect on {' and '.join(sorted(methods))}: {flags}.")
 
 
 def _train(options: RunOptions, console: Console) -> None:

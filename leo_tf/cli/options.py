@@ -188,9 +188,9 @@ _WHAT_TO_DO = [
         "search: look for better settings on the validation episodes. compare: train "
         "and test several methods. reproduce: follow the published protocol over "
         "several seeds. pretrain: train a backbone on pictures. embed: turn pictures "
-        "into features. from_images: do all of that, compare and export; --images "
-        "alone selects it. export: write the best checkpoint as a model to deploy. "
-        "serve: answer requests with the models of --export_dir."
+        "into features. from_images: pretrain, embed, compare and export; "
+        "--images alone selects it. export: write the best checkpoint as a model to "
+        "deploy. serve: answer requests with the models of --export_dir."
     ),
     Option(
         "preset",
@@ -232,8 +232,8 @@ _WHAT_TO_DO = [
         "uses the settings given."
     ),
     Option("sampler", rules.choice(*SAMPLERS), ("search",), SAMPLERS[0]).meaning(
-        "How to draw further settings: independently, guided by earlier results, or "
-        "evenly."
+        "How to draw further settings: random, guided by earlier results (tpe), or "
+        "evenly spread (qmc)."
     ),
     Option("rungs", integer(1), ("search",), default=3).meaning(
         "Stages of training: all trials train in the first; the best third of each "

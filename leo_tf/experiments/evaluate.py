@@ -224,8 +224,8 @@ def _say_choices_are_others(run: Run, trained: Config) -> None:
         episodes = f"{way}-way {shot}-shot"
         if mine[2] != dirichlet:
             episodes += f", {_kind(dirichlet)}"
-        text = f"{names}: as chosen for {episodes}; --mode=compare chooses "
-        run.console.say(f"{text}again for other episodes.")
+        text = f"{names}: tuned on {episodes} episodes, not on those of this test"
+        run.console.say(f"{text}; --mode=compare tunes anew.")
 
 
 def _kind(dirichlet: float | None) -> str:
@@ -249,7 +249,7 @@ def _say_fitted_to_others(run: Run, best: Checkpoint, trained: Config) -> None:
         episodes = f"{known.way}-way {known.shot}-shot"
         if differs:
             episodes += f" {_kind(dirichlet)}"
-        run.console.say(f"{parts}: as fitted to {episodes} validation episodes.")
+        run.console.say(f"{parts}: fitted to {episodes} validation episodes.")
 
 
 def _check_shapes(run: Run, best: Checkpoint) -> None:

@@ -182,8 +182,8 @@ def _that_fits(config: Config, pictures: Pictures, given: dict[str, Any]) -> Con
     """
     shape, sizes = config.episodes, np.bincount(pictures.labels)
     splits = np.array(pictures.splits)
-    hint = 'Without training, five pictures are enough: Classifier("lda") or '
-    hint += 'Classifier("centroid") of leo_tf.serving, on features of --mode=embed.'
+    hint = 'Without training classes, use Classifier("ridge") of leo_tf.serving on '
+    hint += "features of --mode=embed (docs/how_many.md)."
     drawn, shots = zip(*shape.shapes)
     tested, shot = shape.evaluation_way, max(*shots, shape.evaluation_shot)
     if config.data.drop_small_classes:

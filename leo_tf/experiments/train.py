@@ -273,7 +273,7 @@ def _tuned(run: Run, split: Split) -> Config:
         run.console.say(f"Chosen on validation episodes: --{name}={value:.3g}.")
     if found and run.config.data.train_on_val and is_fitted(run.config):
         names = " and ".join(f"--{name}" for name, *_ in found)
-        seen = "on validation classes that the features' statistics have seen"
+        seen = "on validation classes to which the features' transform is fitted"
         hint = "New classes may need other values: those of a run without it."
         run.console.warn(f"--train_on_val: {names} chosen {seen}. {hint}")
     return chosen

@@ -148,7 +148,7 @@ def _tested(
 
 
 def _others(tested: Config, config: Config, chosen: Mapping[str, Any]) -> list[str]:
-    """Returns the settings of the method that are others than those that were tested.
+    """Returns the settings of the method that differ from the tested ones.
 
     None is one that a comparison sets aside because the method has no use for it.
     """

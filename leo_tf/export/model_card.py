@@ -16,9 +16,9 @@ tags: [few-shot-learning, meta-learning, tensorflow]
 
 # {title}
 
-A few-shot classifier of feature vectors of {size} numbers. It gets labelled examples
-of new classes, and classifies queries. Made by leo-tf {version} with the method
-`{method}`, {step}.
+A few-shot classifier of feature vectors of {size} numbers{or_pictures}. It gets
+labelled examples of new classes, and classifies queries. Made by leo-tf {version} with
+the method `{method}`{parts}, {step}.
 
 ## Use
 
@@ -41,7 +41,8 @@ packages.
 
 ## Intended use
 
-{use} Features must be made exactly as in training{pictures}.
+{use} Features must be computed exactly as in training{pictures}. Out of scope: other
+features, and decisions that harm people if wrong, unless it was tested for them.
 
 ## Limits
 
@@ -52,7 +53,8 @@ packages.
 
 ## Upload
 
-`export.json` contains the path of your data: read it before you publish it.
+`export.json` contains the path of your data: read it before you publish it. Choose a
+license at the top of this file, log in with `hf auth login`, and in this directory run
 
     pip install huggingface_hub
     hf upload USER/NAME .
@@ -71,13 +73,17 @@ def model_card(metadata: dict[str, Any]) -> str:
     trained, method = metadata["trained_on"], one_line(metadata["method"])
     fitted, tested = metadata["fitted_on_validation"], metadata["test_accuracy"]
     name = one_line(trained["dataset_name"]).replace("`", "'")
+    mix = _mix(metadata)
+    title = f"{method} + {mix['other']} on {name}" if mix else f"{method} on {name}"
     unknown = ", unless `Classifier(..., unknown=...)` is used" if fitted else ""
     return _CARD.format(
-        index=_index(method, name, tested) if tested else "",
-        title=f"{method} on {name}",
+        index=_index(title, name, tested) if tested else "",
+        title=title,
         size=metadata["embedding_size"],
         version=metadata["versions"]["leo-tf"],
+        or_pictures=", or of pictures" if metadata["pictures"] else "",
         method=method,
+        parts=_parts(metadata),
         step=_step(metadata),
         how=_how(metadata),
         data=_data(metadata, name),
@@ -95,7 +101,22 @@ def _pictures(metadata: dict[str, Any]) -> str:
     """Returns what the card says of an export that takes pictures."""
     if not metadata["pictures"]:
         return ""
-    return "; the export makes them itself of JPEG and PNG files"
+    return "; the export computes them itself from JPEG and PNG files"
+
+
+def _parts(metadata: dict[str, Any]) -> str:
+    """Returns what the method is mixed with, and the transform of the features."""
+    mix, name = _mix(metadata), metadata["config"]["features"]["feature_transform"]
+    mixed = f", mixed with `{mix['other']}` (share {mix['share']:.2g})" if mix else ""
+    if name == "none":
+        return mixed
+    return f"{mixed} on `{name}` features, which the export computes"
+
+
+def _mix(metadata: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the closed form that adds to the answers, if any does."""
+    mix = metadata["ensemble"]
+    return mix if mix and mix["share"] else None
 
 
 def _step(metadata: dict[str, Any]) -> str:
@@ -115,7 +136,7 @@ def _how(metadata: dict[str, Any]) -> str:
     return _CLIENT
 
 
-def _index(method: str, name: str, tested: dict[str, Any]) -> str:
+def _index(title: str, name: str, tested: dict[str, Any]) -> str:
     """Returns the results in the format of the hub. JSON is also YAML."""
     value = {"type": "accuracy", "value": round(100 * tested["mean"], 2)}
     result = {
@@ -123,7 +144,7 @@ def _index(method: str, name: str, tested: dict[str, Any]) -> str:
         "dataset": {"name": name, "type": name},
         "metrics": [{**value, "name": f"{_task(tested)} accuracy in %"}],
     }
-    index = [{"name": f"{method} on {name}", "results": [result]}]
+    index = [{"name": title, "results": [result]}]
     return f"model-index: {json.dumps(index)}\n"
 
 

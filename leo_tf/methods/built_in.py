@@ -29,7 +29,7 @@ _OTHER_METHODS = ("deterministic", "random_prior")
 
 
 def without_effect(model: ModelConfig) -> set[str]:
-    """Returns the settings of LEO that have no effect beside others."""
+    """Returns the settings of LEO that others leave without effect."""
     idle = set()
     if model.random_prior or model.deterministic:
         idle.add("kl_weight")

@@ -109,9 +109,9 @@ class Learner(Protocol):
     ) -> Any:
         """Draws all noise of a training step, from (seed, step) only; or None.
 
-        It is what `adapt` and `logits` want as `noise` when `training`. If `episode` is
-        a part of the step's meta-batch from task number `first_task` on, it is what
-        those tasks get in the whole of it.
+        In training, `adapt` and `logits` take it as `noise`. If `episode` is the part
+        of the meta-batch that begins with task number `first_task`, its tasks get the
+        same noise as in the full meta-batch.
         """
         return None
 
@@ -120,7 +120,7 @@ class QueryAware(abc.ABC):
     """A method with `answer` in place of a `Learner`'s `adapt` and `logits`.
 
     It gets all queries of a task at once, and may learn from them, as transductive
-    methods do: then an answer depends on what else is asked. It is not trained.
+    methods do: then an answer depends on the other queries. It is not trained.
     """
 
     trainable_variables: Sequence[Any] = ()

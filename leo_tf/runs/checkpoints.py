@@ -82,7 +82,7 @@ class Checkpoints:
     def is_whole(
         self, step: int, on_unusable: Callable[[str], None] = lambda reason: None
     ) -> bool:
-        """Returns whether a step's checkpoint is whole; else tells `on_unusable` why.
+        """Returns whether a checkpoint is complete; otherwise tells `on_unusable` why.
 
         Raises:
           CheckpointError: if the disk fails, because the answer is unknown then.
@@ -111,7 +111,7 @@ class Checkpoints:
     def newest(
         self, on_unusable: Callable[[str], None], set_aside: bool = False
     ) -> Checkpoint | None:
-        """Returns the newest whole checkpoint; None if there are no traces of any.
+        """Returns the newest complete checkpoint; None if there are no traces of any.
 
         Args:
           on_unusable: called with the reason for each newer one that is skipped.
@@ -138,7 +138,7 @@ class Checkpoints:
         damaged = unusable or any(n.startswith(_UNUSABLE) for n in self._names())
         received = "only damaged ones" if damaged else self._traces()
         if received:
-            where, expected = str(self.directory), "a whole checkpoint"
+            where, expected = str(self.directory), "a complete checkpoint"
             hint = "Restore the directory from a backup, or use another --workdir."
             raise CheckpointError(where, expected, received, hint)
         return None
@@ -194,7 +194,7 @@ class Checkpoints:
             return self.best()
 
     def was_replaced(self, step: int) -> bool:
-        """Tells whether another is the best by now; then `step` may be removed."""
+        """Returns whether another has become the best, so `step` may be removed."""
         return _read_pointer(self.best_pointer) != step
 
     def prune(self) -> None:

@@ -26,7 +26,7 @@ class UnreadableError(CheckpointError):
 
 
 class Checkpoint(NamedTuple):
-    """A whole checkpoint on the disk: its directory, step and manifest."""
+    """A complete checkpoint on the disk: its directory, step and manifest."""
 
     path: pathlib.Path
     step: int

@@ -213,7 +213,7 @@ def worker_loop(
 ) -> Learner:
     """Runs the training loop of a non-chief worker. Returns the learner.
 
-    It reads the data but no run directory. The chief tells the first step.
+    It reads the data but no run directory. The chief sends it the first step.
 
     Raises:
       InputError: if the data cannot be read.

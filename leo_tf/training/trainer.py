@@ -272,7 +272,7 @@ class Trainer:
             self.shown.show(state)
             raise DivergedError(
                 f"step {state.step}",
-                f"a surplus of at most {limit} recent non-finite steps",
+                f"at most {limit} more non-finite than finite steps",
                 f"{state.non_finite_surplus} ({state.non_finite} non-finite in all)",
                 state.advice(self.config),
             )

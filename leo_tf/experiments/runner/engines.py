@@ -57,7 +57,7 @@ class Engine:
         for name, value in usual.items():
             if self.is_here and getattr(self, name) != value:
                 expected = "none with --jobs=0, where a run has the whole machine"
-                hint = f"With --jobs=1 or more, a run has --{name}."
+                hint = f"--{name} needs --jobs=1 or more."
                 raise FlagError(f"--{name}", expected, str(getattr(self, name)), hint)
 
     @property

@@ -118,7 +118,7 @@ class View:
 
     def _silence(self, name: str, now: float) -> str:
         silent = now - self._seen[name]
-        return f"no sign for {clock(silent)}" if silent > _SILENT_SECONDS else ""
+        return f"no progress for {clock(silent)}" if silent > _SILENT_SECONDS else ""
 
     def _details(self, now: float) -> str:
         details = f"{len(self._ended)} of {len(self._tasks)} runs done"

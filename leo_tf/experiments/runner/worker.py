@@ -110,7 +110,7 @@ def _train(task: Task, console: Console) -> None:
 
 @contextlib.contextmanager
 def _giving_signs(name: str, send: Callable[[Sign], None]) -> Iterator[None]:
-    """Gives signs while the process computes, even if for long it reports nothing."""
+    """Sends heartbeats while the process computes, even between progress reports."""
     has_ended = threading.Event()
 
     def beat() -> None:

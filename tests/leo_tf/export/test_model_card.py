@@ -33,6 +33,8 @@ METADATA = {
         "digests": {"train": "abc", "test": "def"},
         "classes": {"train": 64, "test": 20},
     },
+    "ensemble": None,
+    "config": {"features": {"feature_transform": "none"}},
     "step": 300,
     "test_accuracy": {
         "mean": 0.91662,
@@ -135,7 +137,23 @@ def test_the_card_advises_only_what_works_with_the_export(metadata):
 def test_the_card_tells_of_pictures_if_the_export_takes_them(metadata):
     assert "PNG" not in model_card(metadata)
     card = " ".join(model_card(metadata | {"pictures": {"backbone": "hog"}}).split())
-    assert "exactly as in training; the export makes them itself of JPEG" in card
+    assert "exactly as in training; the export computes them itself from JPEG" in card
+    assert "of 7 numbers, or of pictures. It" in card
+
+
+def test_the_card_names_all_that_its_accuracy_is_of(metadata):
+    assert "`leo`, from step 300" in " ".join(model_card(metadata).split())
+    metadata["config"]["features"]["feature_transform"] = "lda"
+    card = " ".join(model_card(metadata).split())
+    assert "`leo` on `lda` features, which the export computes, from step" in card
+    metadata["ensemble"] = {"other": "ridge", "share": 0.35}
+    mixed = model_card(metadata)
+    text = " ".join(mixed.split())
+    assert "`leo`, mixed with `ridge` (share 0.35) on `lda` features" in text
+    [model] = json.loads(front_matter(mixed)["model-index"])
+    assert model["name"] == "leo + ridge on birds" and "# leo + ridge on birds" in mixed
+    metadata["ensemble"]["share"] = 0.0
+    assert " ".join(model_card(metadata).split()) == card
 
 
 def test_a_name_from_a_file_breaks_neither_front_matter_nor_markdown(metadata):

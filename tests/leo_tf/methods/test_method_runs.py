@@ -216,10 +216,10 @@ def flat(text: str) -> str:
 def test_what_is_fitted_to_balanced_episodes_is_told_of_a_transductive_method(
     runs, evaluate, train, tmp_path, capsys
 ):
-    fitted = "sets: as fitted to 3-way 1-shot balanced validation episodes"
+    fitted = "sets: fitted to 3-way 1-shot balanced validation episodes"
     unbalanced = "--method=soft_kmeans", "--query_dirichlet=2"
     assert train(tmp_path / "run", *unbalanced) == 0
-    said = "Temperature and sets: as fitted to 3-way 1-shot Dirichlet 2 validation"
+    said = "Temperature and sets: fitted to 3-way 1-shot Dirichlet 2 validation"
     for flags, is_told in ([], False), (["--query_dirichlet=5"], True):
         capsys.readouterr()
         assert evaluate(tmp_path / "run", *flags) == 0
@@ -236,10 +236,10 @@ def test_what_is_fitted_to_balanced_episodes_is_told_of_a_transductive_method(
 def test_a_choice_made_for_other_episodes_is_told_of(runs, evaluate, capsys):
     assert evaluate(runs("logistic"), "--test_shot=2") == 0
     told = capsys.readouterr().err
-    assert "--logistic_strength and --score_scale: as chosen for 3-way" in told
+    assert "--logistic_strength and --score_scale: tuned on 3-way" in told
     assert evaluate(runs("logistic"), "--query_dirichlet=2") == 0
     told = capsys.readouterr().err
-    assert "--score_scale: as chosen for 3-way 1-shot, balanced; --mode" in told
+    assert "--score_scale: tuned on 3-way 1-shot, balanced; --mode" in told
     assert (
         "3-way 1-shot, 9 queries unbalanced (Dirichlet 2)"
         in evaluated(runs("logistic"), "--query_dirichlet=2").title
@@ -249,4 +249,4 @@ def test_a_choice_made_for_other_episodes_is_told_of(runs, evaluate, capsys):
         ("maml", "--test_shot=2"),
     ):
         assert evaluate(runs(method), flag) == 0
-        assert "as chosen for" not in capsys.readouterr().err
+        assert "tuned on" not in capsys.readouterr().err

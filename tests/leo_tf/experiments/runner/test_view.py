@@ -42,7 +42,7 @@ def test_where_nothing_can_be_redrawn_a_line_says_how_far_all_are(clock, capsys)
         assert lines_of(capsys)[0].endswith("; a 40/100")
         clock[0] += 51
         shown.show(None)
-        assert lines_of(capsys)[0].endswith("; a 40/100 (no sign for 1:01)")
+        assert lines_of(capsys)[0].endswith("; a 40/100 (no progress for 1:01)")
 
 
 def test_what_is_repeated_or_counts_something_else_never_lowers_what_is_done(
@@ -102,7 +102,7 @@ def test_on_a_terminal_each_running_run_has_a_line_and_silence_is_shown(clock, c
         clock[0] += 61
         shown.show(Sign("a", "step 30", 30, 100))
         bars = {each.description: each for each in shown._bars.tasks}
-        assert bars["b"].fields["details"] == "no sign for 1:01"
+        assert bars["b"].fields["details"] == "no progress for 1:01"
         assert bars["a"].completed == 30 and bars["all runs"].total == 200
         shown.show(Sign("b", has_ended=True))
         bars = {each.description: each for each in shown._bars.tasks}
