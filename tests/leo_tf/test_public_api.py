@@ -392,6 +392,7 @@ def test_a_mistake_in_a_call_is_one_line_that_names_the_argument(
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
 
 
+@pytest.mark.long
 def test_several_seeds_are_reproduced(tmp_path):
     data, few = leo_tf.load_data(arrays()), config(num_steps=2)
     found = leo_tf.reproduce(few, tmp_path / "r", seeds=2, data=data)

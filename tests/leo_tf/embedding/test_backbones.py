@@ -13,6 +13,8 @@ from leo_tf.data_pipeline.glyphs.dataset import load_splits
 from leo_tf.embedding.backbones import backbone_named
 from leo_tf.errors import FlagError, InputError
 
+pytestmark = pytest.mark.long
+
 _PICTURES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from leo_tf.cli.main import main
 
+pytestmark = pytest.mark.long
+
 _DOCUMENT = pathlib.Path(__file__).parents[3] / "docs" / "pictures.md"
 _SENTENCES = {
     "weather": ("will it rain today", "is snow coming tomorrow", "how hot is it"),

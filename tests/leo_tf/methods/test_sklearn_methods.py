@@ -23,6 +23,8 @@ from leo_tf.methods.query_aware import estimators
 from leo_tf.methods.registry import build, is_known, method_named
 from leo_tf.model.learner import adapt_and_score
 
+pytestmark = pytest.mark.long
+
 SVC_NAME, LOGISTIC = "sklearn:sklearn.svm.SVC", "sklearn:sklearn.linear_model."
 LOGISTIC += "LogisticRegression"
 
