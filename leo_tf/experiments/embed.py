@@ -86,8 +86,8 @@ def embed(
     Raises:
       LeoError: for any error that the user can fix.
     """
-    is_split = isinstance(images, Pictures)
-    if not is_split and data is not None and data.class_folds and data.fold is None:
+    has_folds = data is not None and data.class_folds > 0 and data.fold is None
+    if data is not None and has_folds and not isinstance(images, Pictures):
         pictures = unsplit_pictures(images, data, console)
     else:
         pictures = split_pictures(images, data, console)
