@@ -112,7 +112,7 @@ def _mistake(error: Exception) -> LeoError | None:
         text = one_line(str(error).rpartition("}} ")[2])
         return DiskError("a file of TensorFlow", "to write here", text)
     if isinstance(error, MemoryError) or exhausted:
-        hint = "A lower --meta_batch_size or --num_latents needs less."
+        hint = "Fewer episodes at a time, or a smaller model, need less memory."
         return InputError("memory", "enough for this run", quoted(str(error)), hint)
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         where = error.filename or "standard output, or a file"

@@ -86,15 +86,19 @@ def embed(
     Raises:
       LeoError: for any error that the user can fix.
     """
-    has_folds = data is not None and data.class_folds > 0 and data.fold is None
-    if data is not None and has_folds and not isinstance(images, Pictures):
-        pictures = unsplit_pictures(images, data, console)
-    else:
+    if (
+        isinstance(images, Pictures)
+        or data is None
+        or not data.class_folds
+        or data.fold is not None
+    ):
         pictures = split_pictures(images, data, console)
         for split in SPLITS:
             if split not in (pictures.splits or ()):
                 where = f"{pictures.source}: classes for {split}"
                 raise InputError(where, "one or more", "none")
+    else:
+        pictures = unsplit_pictures(images, data, console)
     backbone = backbone or HOG
     _check_not_seen(backbone, pictures)
     found = backbone_named(backbone, backbone_weights, image_size)

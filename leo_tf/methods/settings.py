@@ -54,7 +54,7 @@ def at_any_way(config: Config, names: Sequence[str], console: Console) -> list[s
     kept = [name for name in names if not variant_named(name).entry.keeps_way]
     others = [variant_named(name).title for name in names if name not in kept]
     if others:
-        said = "left out, because tests need as many classes as --way"
+        said = "left out, because they can be tested only with --way classes"
         console.warn(f"{' and '.join(others)}: {said}.")
     return kept
 

@@ -239,7 +239,7 @@ def test_a_choice_made_for_other_episodes_is_told_of(runs, evaluate, capsys):
     assert "--logistic_strength and --score_scale: tuned on 3-way" in told
     assert evaluate(runs("logistic"), "--query_dirichlet=2") == 0
     told = capsys.readouterr().err
-    assert "--score_scale: tuned on 3-way 1-shot, balanced; --mode" in told
+    assert "--score_scale: tuned on 3-way 1-shot, balanced episodes, not on" in told
     assert (
         "3-way 1-shot, 9 queries unbalanced (Dirichlet 2)"
         in evaluated(runs("logistic"), "--query_dirichlet=2").title
