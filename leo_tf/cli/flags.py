@@ -160,6 +160,8 @@ def options_from_flags(flag_values: absl_flags.FlagValues) -> RunOptions:
         if mode in option.modes and option.target == option.name
         if option.name in given or option.default is not REQUIRED
     }
+    if arguments.get("cluster") and arguments.get("jobs") == 0:
+        raise FlagError("--jobs", "none with --cluster", "0")
     pictures = arguments.get("images")
     if mode != "export":
         _check_pictures(pictures, given, arguments)

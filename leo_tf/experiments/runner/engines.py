@@ -66,12 +66,15 @@ class Engine:
         return self.jobs == 0 and not self.cluster
 
     def check(self, config: Config) -> None:
-        """Raises a FlagError for several runs at once that each use all devices."""
+        """Raises a FlagError for resources that a run cannot be given."""
         strategy = config.run.strategy
         if strategy != "none" and (self.cluster or (self.jobs or 0) > 1):
             where = "--cluster" if self.cluster else "--jobs"
             expected = f"1 with --strategy={strategy}: a run takes all devices"
             raise FlagError(where, expected, self.cluster or str(self.jobs))
+        if strategy != "none" and self.run_gpus is not None:
+            expected = f"none with --strategy={strategy}: a run takes all GPUs"
+            raise FlagError("--run_gpus", expected, f"{self.run_gpus:g}")
         if self.cluster:
             machines.check_installed()
         elif not self.is_here and (self.run_gpus or 0) > (count := len(_gpus())):

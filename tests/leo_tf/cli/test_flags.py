@@ -163,6 +163,11 @@ def test_a_crop_is_refused_where_no_layout_has_crops(refusal):
     assert config.data.embedding_crop == "multiview"
 
 
+def test_runs_on_a_cluster_are_not_in_this_process(refusal):
+    error = refusal("--mode=compare", "--workdir=w", "--cluster=auto", "--jobs=0")
+    assert (error.where, error.expected) == ("--jobs", "none with --cluster")
+
+
 def test_a_home_directory_is_found_behind_the_equals_sign():
     options = read("--data_path=~/e", "--workdir=~/w")
     home = os.path.expanduser("~")

@@ -441,6 +441,8 @@ def test_more_gpus_than_there_are_and_a_missing_ray_are_refused_at_once(monkeypa
     monkeypatch.setattr(engines, "_gpus", list)
     with pytest.raises(FlagError, match="--run_gpus: expected none: no GPU is here"):
         Engine(1, run_gpus=1).check(Config())
+    with pytest.raises(FlagError, match="--run_gpus: expected none with --strategy"):
+        Engine(1, run_gpus=0.5).check(Config().replace(strategy="mirrored"))
     monkeypatch.setattr(machines.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FlagError, match="--cluster: expected the package ray"):
         Engine(0, "auto").check(Config())
