@@ -118,29 +118,31 @@ def laplacian_shot(support, labels, queries):
     return 2.0 * logits
 
 
-def transport(queries, centres):
+def transport(queries, centres, between_checks=5):
     plan = np.array([[np.exp(-10.0 * squared(x, c)) for c in centres] for x in queries])
     sums = np.zeros(len(plan))
-    for _ in range(1000):
+    each = len(queries) / len(centres)
+    for step in range(1, 1001):
         plan = plan / plan.sum(axis=1)[:, np.newaxis]
-        plan = plan * (len(queries) / len(centres)) / plan.sum(axis=0)
+        plan = plan * each / plan.sum(axis=0)
         before, sums = sums, plan.sum(axis=1)
-        if np.abs(sums - before).max() <= 1e-6:
+        if step % between_checks == 0 and np.abs(sums - before).max() <= 1e-6:
             break
-    return plan
+    plan = plan / plan.sum(axis=1)[:, np.newaxis]
+    return plan * each / plan.sum(axis=0)
 
 
-def pt_map(support, labels, queries):
+def pt_map(support, labels, queries, between_checks=5):
     support, queries = (unit(x - x.mean(axis=0)) for x in (support, queries))
     centres = np.array(means_of(support, labels))
     for _ in range(20):
-        plan = transport(queries, centres)
+        plan = transport(queries, centres, between_checks)
         for n in range(len(centres)):
             mine = support[labels == n]
             total = mine.sum(axis=0) + plan[:, n] @ queries
             estimate = total / (len(mine) + plan[:, n].sum())
             centres[n] = centres[n] + 0.2 * (estimate - centres[n])
-    return 0.5 * np.log(transport(queries, centres))
+    return 0.5 * np.log(transport(queries, centres, between_checks))
 
 
 ORACLES = {f.__name__: f for f in (soft_kmeans, bd_cspn, laplacian_shot, pt_map)}
@@ -151,6 +153,13 @@ def test_answers_are_those_of_the_papers_formulas(name):
     tasks = [make_task(seed) for seed in range(B)]
     expected = [ORACLES[name](*task[:3]) for task in tasks]
     np.testing.assert_allclose(answered(METHODS[name], tasks), expected, atol=1e-9)
+
+
+def test_checking_the_transport_more_seldom_than_the_release_changes_next_to_nothing():
+    tasks = [make_task(seed) for seed in range(B)]
+    expected = np.exp([pt_map(*task[:3], between_checks=1) for task in tasks])
+    found = np.exp(answered(METHODS["pt_map"], tasks))
+    np.testing.assert_allclose(found, expected, atol=5e-5)
 
 
 @every_method
