@@ -196,8 +196,10 @@ def test_a_method_after_a_transform_answers_as_on_transformed_features(method):
             noise = learner.draw_noise(each, seed, step) if training else None
             adapted, logits = adapt_and_score(learner, each, training, noise)
             answers.append((adapted.classifier, logits))
+        # PT-MAP's loops end when they hardly move, which may be some steps apart.
+        close = {"rtol": 1e-3, "atol": 1e-3} if together else {"atol": 1e-5}
         for mine, its in zip(*answers):
-            np.testing.assert_allclose(mine, its, atol=1e-3 if together else 1e-5)
+            np.testing.assert_allclose(mine, its, **close)
     if hasattr(inner, "latent_codes"):
         for mine, its in zip(
             inner.latent_codes(episode(found(raw))), outer.latent_codes(episode(raw))
