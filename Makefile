@@ -28,12 +28,12 @@ PYTEST := TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest
 # Two files at a time.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-test: install-test  ## the quick tests: five minutes on two cores
+test: install-test  ## the quick tests: five to eight minutes on two cores
 	$(PYTEST) $(PARALLEL)
 
 TESTS := tests
 
-test-long: install-test  ## the tests of whole jobs, exports and packages: four minutes; or TESTS=path
+test-long: install-test  ## the tests of whole jobs, exports and packages: five to ten minutes; or TESTS=path
 	$(PYTEST) $(PARALLEL) -m "long and not slow" $(TESTS)
 
 test-slow: $(VENV)/installed-cluster install-test  ## the tests that take minutes each: kills, whole jobs, clusters

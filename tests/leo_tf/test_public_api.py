@@ -331,6 +331,7 @@ def test_methods_are_compared_and_the_comparison_says_where_it_is(tmp_path):
     assert max(len(repr(row)) for row in found.rows) < 1000
 
 
+@pytest.mark.long
 def test_what_a_search_found_is_what_compare_takes(tmp_path):
     data, few = leo_tf.load_data(arrays()), config(num_steps=2)
     found = leo_tf.search(few, ["leo"], tmp_path / "s", trials=2, data=data)

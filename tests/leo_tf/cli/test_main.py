@@ -366,7 +366,7 @@ def wait_for(path: pathlib.Path, process):
 @pytest.mark.parametrize(
     ("end", "status"),
     [
-        (signal.SIGTERM, 128 + signal.SIGTERM),
+        pytest.param(signal.SIGTERM, 128 + signal.SIGTERM, marks=pytest.mark.long),
         pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )

@@ -84,6 +84,7 @@ def exported(workdir, export_dir) -> tuple[dict, str]:
     return json.loads((version / "export.json").read_text()), card
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["leo", "ridge"])
 def test_the_export_of_a_compared_run_has_what_the_comparison_measured(
     name, comparison, tmp_path
@@ -98,6 +99,7 @@ def test_the_export_of_a_compared_run_has_what_the_comparison_measured(
         Classifier(tmp_path).fit(np.eye(4, 8, dtype=np.float32), range(4))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name,draws", [("leo", 30), ("ridge", 0)])
 def test_draws_that_a_comparison_averaged_over_are_told_of_those_that_draw(
     name, draws, comparison, tmp_path
@@ -669,6 +671,7 @@ def test_queries_of_other_classes_are_asked_of_every_method_if_wanted(
     assert found["ridge"]["ece_scaled"] is not None
 
 
+@pytest.mark.long
 def test_an_ensemble_is_compared_under_the_names_of_both(compare, tmp_path):
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps({"leo": {"ensemble": "ridge"}}))
@@ -683,6 +686,7 @@ def test_an_ensemble_is_compared_under_the_names_of_both(compare, tmp_path):
     assert rows["leo"]["validation"]["mean"] == pytest.approx(mix.mean)
 
 
+@pytest.mark.long
 def test_an_ensemble_for_all_is_for_those_that_are_trained(compare, tmp_path):
     flags = "--quiet", "--methods=leo,ridge", "--ensemble=ridge"
     assert compare(tmp_path / "job", *flags) == 0
@@ -711,6 +715,7 @@ class InThisProcess:
     def close(self) -> None: ...
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tests", [{"leo", "ridge", "maml"}, set()])
 def test_a_run_is_tested_by_its_worker_or_else_at_the_end_with_the_same_result(
     tests, compare, comparison, tmp_path, monkeypatch, capsys
@@ -742,6 +747,7 @@ def test_a_run_is_tested_by_its_worker_or_else_at_the_end_with_the_same_result(
             assert mine[name].get(field) == approx(theirs[name].get(field)), field
 
 
+@pytest.mark.long
 def test_a_run_whose_scores_are_missing_is_tested_alone_with_draws_too(
     compare, tmp_path, monkeypatch
 ):

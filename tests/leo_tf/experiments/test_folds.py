@@ -15,7 +15,7 @@ from leo_tf.experiments import compare as compare_job
 from leo_tf.reports import folds as report
 from leo_tf.runs.directory import JOB_FILE
 
-pytestmark = pytest.mark.usefixtures("quick_jobs")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_jobs")]
 _CLASSES = 12
 
 
