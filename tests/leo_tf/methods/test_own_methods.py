@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from exported_models import export, make_request, temperature_of, tensors
+from saved_runs import results_of
 from tiny_cases import B, D, K, N, make_episode
 
 import leo_tf
@@ -30,7 +32,7 @@ from leo_tf.training.meta_step import adam, make_meta_step, meta_gradients
 
 MODULE = """
 import tensorflow as tf
-from leo_tf.model.learner import Adapted, Learner
+from leo_tf.model.learner import Adapted, Learner, QueryAware
 
 class Means(Learner):
     '''The class with the largest product with its mean.'''
@@ -42,6 +44,23 @@ class Means(Learner):
 
     def adapt(self, support_inputs, support_labels, training=False, noise=None):
         return Adapted(tf.reduce_mean(support_inputs, axis=2))
+
+class Moved(QueryAware):
+    '''Nearest mean, after the queries have been moved to the mean of the support.'''
+    title = "Moved"
+    is_trained = False
+    query_aware = transductive = True
+
+    def __init__(self, config, embedding_size):
+        pass
+
+    def answer(self, support, targets, queries):
+        middle = (tf.reduce_mean(x, axis=1, keepdims=True) for x in (support, queries))
+        target, mine = middle
+        means = tf.matmul(targets, support, transpose_a=True)
+        means /= tf.reduce_sum(targets, axis=1)[..., tf.newaxis]
+        moved = (queries + target - mine)[:, :, tf.newaxis]  # [B, M, 1, D]
+        return -tf.reduce_sum((moved - means[:, tf.newaxis]) ** 2, axis=3)
 
 class Bad:
     def __init__(self, config, embedding_size):
@@ -309,6 +328,39 @@ def test_the_command_line_runs_a_class_of_another_module(
     assert "Means" in capsys.readouterr().out
     assert train(tmp_path / "other", "--method=unheard_of") == 2
     assert "package.module:Class" in capsys.readouterr().err
+
+
+def test_a_class_that_answers_all_queries_together_is_like_a_built_in_one(
+    module, quick_jobs, train, evaluate, tmp_path, capsys
+):
+    import their_methods
+
+    leo_tf.register_method("moved", their_methods.Moved)
+    try:
+        job, out = tmp_path / "job", tmp_path / "exports"
+        flags = "--mode=compare", "--methods=moved,centroid", "--jobs=0", "--quiet"
+        assert train(job, *flags, "--query_dirichlet=1", "--test_num_query=2") == 0
+        rows = results_of(job)["methods"]
+        assert rows["moved"]["transductive"] and not rows["centroid"]["transductive"]
+        assert "Transductive methods, which see all" in (job / "results.md").read_text()
+        capsys.readouterr()
+        assert evaluate(job / "moved") == 0
+        assert (
+            f"{100 * rows['moved']['accuracy']['mean']:.2f}" in capsys.readouterr().out
+        )
+        assert export(job / "moved", out, "--quiet") == 0
+        temperature = temperature_of(job / "moved")
+    finally:
+        del registry._methods["moved"]
+    request = make_request(3, 2)
+    rows = [request[name][np.newaxis] for name in ("support", "queries")]
+    support, queries = (x / np.linalg.norm(x, axis=2, keepdims=True) for x in rows)
+    targets = tf.one_hot(request["labels"][np.newaxis], 3)
+    expected = their_methods.Moved(None, 8).answer(support, targets, queries)
+    answer = tf.saved_model.load(str(out / "1")).signatures["classify"](
+        **tensors(request)
+    )
+    np.testing.assert_allclose(answer["logits"], expected[0] / temperature, atol=1e-5)
 
 
 def test_looking_a_method_up_loads_no_tensorflow():
