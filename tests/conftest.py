@@ -157,7 +157,7 @@ def _quick_jobs():
         patch.setattr(figures, "learning_curve", lambda *_: figures.new_figure(1, 1))
         patch.setattr(adaptation_time, "_TIMED", 1)
         patch.setattr(adaptation_time, "_WARM", 0)
-        patch.setattr(transductive, "_MOST_SINKHORN_STEPS", 3)
+        patch.setattr(transductive, "_MOST_SINKHORN_STEPS", 5)
         patch.setattr(evaluate, "query_scores", query_scores)
         for name in ("SHARES", "STRENGTHS", "LAPLACIAN_WEIGHTS"):
             every = getattr(validation_tuning, name)
