@@ -28,7 +28,7 @@ PYTEST := TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m pytest
 # Two files at a time.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-test: install-test  ## the quick tests: five to eight minutes on two cores
+test: install-test  ## the quick tests: five to nine minutes on two cores
 	$(PYTEST) $(PARALLEL)
 
 TESTS := tests

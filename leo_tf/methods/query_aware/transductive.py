@@ -18,7 +18,8 @@ _MOST_PSEUDO_LABELLED = 8  # Z of BD-CSPN: queries per class to learn from
 # Constants of LaplacianShot. The release's `knn` of 3 counts the query itself.
 _NEIGHBOURS, _BOUND_STEPS = 2, 20
 # Of PT-MAP: lambda, alpha and epochs of the release's `test_standard.py`, and when its
-# Sinkhorn iterations end: row sums change by no more than this, or at the last.
+# Sinkhorn iterations end: row sums change by no more than this, or at the last. The
+# change is looked at once in so many iterations.
 _TRANSPORT_SCALE, _CENTRE_RATE, _CENTRE_STEPS = 10.0, 0.2, 20
 _TOLERANCE, _MOST_SINKHORN_STEPS, _BETWEEN_CHECKS = 1e-6, 1000, 5
 
