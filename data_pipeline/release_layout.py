@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from leo_tf.configs.schema import EMBEDDED_DATASET, DataConfig
-from leo_tf.errors import InputError, quoted
+from leo_tf.errors import FlagError, InputError, quoted
 
 SPLITS = ("train", "val", "test")
 HOLD_OUT_HINT = "--val_classes=N moves N classes of train to val."
@@ -52,6 +52,13 @@ def _named(layout: str, split: str, data: DataConfig) -> str:
     return layout.format(split=split, long=long, **names)
 
 
+def check_crop(data: DataConfig) -> None:
+    """Refuses another crop than the default, which data without crops would ignore."""
+    if data.embedding_crop != "center":
+        hint = "Only the release's layout has crops."
+        raise FlagError("--embedding_crop", "center", data.embedding_crop, hint)
+
+
 def check_exists(path: str) -> None:
     """Raises an InputError if nothing exists at a path."""
     if not os.path.exists(path):
@@ -65,10 +72,12 @@ def find_files(
 
     Raises:
       InputError: if none of `_LAYOUTS` is there, or it lacks one of the splits.
+      FlagError: if the layout that is there has no crops, and one is named.
     """
     path = data.data_path
     check_exists(path)
     if not os.path.isdir(path):
+        check_crop(data)
         return dict.fromkeys(splits, path), True
     for layout in _LAYOUTS:
         files = {s: os.path.join(path, _named(layout, s, data)) for s in splits}
@@ -79,6 +88,8 @@ def find_files(
             expected = "a file, as for the other splits"
             raise InputError(missing[0], expected, "nothing there", hint)
         if not missing:
+            if "{crop}" not in layout:
+                check_crop(data)
             return files, not ("{split}" in layout or "{long}" in layout)
     tried = ", ".join(_named(layout, "SPLIT", data) for layout in _LAYOUTS)
     try:

@@ -13,7 +13,12 @@ from leo_tf.data_pipeline.arrays import table_of, tables_of
 from leo_tf.data_pipeline.embeddings import EmbeddingTable, in_words
 from leo_tf.data_pipeline.feature_files import load, save_npz
 from leo_tf.data_pipeline.formats.array_tables import splits_in
-from leo_tf.data_pipeline.release_layout import SPLITS, dataset_of, find_files
+from leo_tf.data_pipeline.release_layout import (
+    SPLITS,
+    check_crop,
+    dataset_of,
+    find_files,
+)
 from leo_tf.data_pipeline.splits import check_splits, hold_out, share_classes
 from leo_tf.errors import FlagError, InputError, quoted
 from leo_tf.files import AnyPath
@@ -131,6 +136,7 @@ def read(
     held = named.val_classes if {"train", "val"} & set(wanted) else 0
     check_alone(named)
     if named.is_embedded:
+        check_crop(named)
         if held:
             _refuse_val("data without val", f"{EMBEDDED_DATASET}, which has one")
         if named.shares_classes:
@@ -169,6 +175,7 @@ def _of_arrays(
 ) -> dict[str, EmbeddingTable]:
     """Returns tables of arrays, with classes split as `splitting` says."""
     check_alone(splitting)
+    check_crop(splitting)
     if not isinstance(source, Mapping):
         if not splitting.shares_classes:
             expected = 'a mapping {"train": (x, y), ...} of splits'

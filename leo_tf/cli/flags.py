@@ -252,10 +252,6 @@ def _check_data(config, given) -> None:
             raise FlagError("--data_path", expected, "nothing", hint)
         expected = f"{EMBEDDED_DATASET}, the one embedded data set, or --data_path too"
         raise FlagError("--dataset_name", expected, quoted(data.dataset_name))
-    in_file = data.data_path.lower().endswith(".npz") or os.path.isfile(data.data_path)
-    if data.embedding_crop != "center" and (data.is_embedded or in_file):
-        received = f"{data.embedding_crop} without a directory of the release's layout"
-        raise FlagError("--embedding_crop", "center", received)
 
 
 def _as_flag_error(error, flag_values) -> FlagError:

@@ -375,6 +375,25 @@ def test_a_setting_that_names_no_data_is_refused(options, flag):
         load_data(**options)
 
 
+@pytest.mark.parametrize("kind", ["glyphs", "arrays", "all in one", "file", "splits"])
+def test_a_crop_is_refused_of_data_without_crops(tmp_path, kind):
+    write_data(load_data(arrays()), tmp_path / "of" / "splits")
+    rows = tuple(np.concatenate(both) for both in zip(*arrays().values(), strict=True))
+    np.savez(tmp_path / "file.npz", embeddings=rows[0], labels=rows[1])
+    source = {
+        "glyphs": None,
+        "arrays": arrays(),
+        "all in one": rows,
+        "file": tmp_path / "file.npz",
+        "splits": tmp_path / "of" / "splits",
+    }[kind]
+    options = {"class_split": "0.4,0.3,0.3"} if kind in ("all in one", "file") else {}
+    load_data(source, **options)
+    expected = "--embedding_crop: expected center, received multiview"
+    with pytest.raises(FlagError, match=expected):
+        load_data(source, embedding_crop="multiview", **options)
+
+
 def test_a_configuration_that_names_no_place_is_refused():
     with pytest.raises(FlagError, match=r"--data_path: .* of arrays, received nothing"):
         dataset.load(config(dataset_name="arrays"))

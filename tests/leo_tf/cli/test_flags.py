@@ -155,14 +155,6 @@ def test_a_data_set_that_is_not_embedded_needs_a_path(refusal):
     assert error.where == "--dataset_name" and "birds" in error.received
 
 
-def test_a_crop_is_refused_where_no_layout_has_crops(refusal):
-    assert refusal("--embedding_crop=multiview").where == "--embedding_crop"
-    error = refusal("--embedding_crop=multiview", "--data_path=/a/b.npz")
-    assert error.where == "--embedding_crop"
-    config = read("--embedding_crop=multiview", "--data_path=/e").config
-    assert config.data.embedding_crop == "multiview"
-
-
 def test_runs_on_a_cluster_are_not_in_this_process(refusal):
     error = refusal("--mode=compare", "--workdir=w", "--cluster=auto", "--jobs=0")
     assert (error.where, error.expected) == ("--jobs", "none with --cluster")
