@@ -83,6 +83,24 @@ def test_the_layouts_are_tried_in_the_order_documented(first, tmp_path):
     assert {table.embeddings.max() for table in tables.values()} == {1.0}
 
 
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "mini/{crop}/{split}_embeddings.pkl",
+        "mini/{crop}/{split}.npz",
+        "{crop}/{split}_embeddings.pkl",
+    ],
+)
+def test_the_crop_that_is_named_is_read_where_there_are_crops(layout, tmp_path):
+    for scale, crop in enumerate(("center", "multiview"), start=1):
+        for split in _SPLITS:
+            path = tmp_path / layout.format(crop=crop, split=split)
+            _write(path, split, scale=scale)
+    for scale, crop in enumerate(("center", "multiview"), start=1):
+        tables = _read(tmp_path, embedding_crop=crop)
+        assert {table.embeddings.max() for table in tables.values()} == {scale}
+
+
 def test_a_file_of_all_splits_needs_neither_name_nor_crop(tmp_path):
     _write_all(tmp_path / "set.npz")
     tables = _read(tmp_path / "set.npz")
