@@ -110,11 +110,9 @@ class Versions:
             states[self.current.version] = "AVAILABLE", ""
         return dict(sorted(states.items(), reverse=True))
 
-    def warn_beyond_test(self, served: Served, labels: np.ndarray) -> None:
+    def warn_beyond_test(self, served: Served, beyond: str) -> None:
         """Warns once per version of requests beyond way or shot of its test."""
-        if served.version in self._warned:
-            return
-        if beyond := served.model.beyond_test(labels):
+        if served.version not in self._warned:
             self._warned.add(served.version)
             where = f"warning: version {served.version}, shown once"
             self._console.warn(f"{where}: {beyond}")

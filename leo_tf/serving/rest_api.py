@@ -278,8 +278,11 @@ def _compute(
             body = inflated
         signature, inputs, by_rows = read_request(body, served.model.inputs)
         answer = write_answer(served.model(signature, inputs), by_rows)
-        warn(served, inputs.get("labels", ()))
-        return Response(answer, media_type="application/json")
+        headers = {}
+        if beyond := served.model.beyond_test(inputs.get("labels", ())):
+            warn(served, beyond)
+            headers["Warning"] = f'299 - "{beyond}"'  # as in RFC 7234
+        return Response(answer, headers=headers, media_type="application/json")
     except RequestError as error:
         return _error(400, str(error))
 

@@ -10,6 +10,7 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from leo_tf.errors import RequestError, one_line, refusal, refused, without_secr
 _ONLY_OUTPUTS = {"embed_images": "features"}
 _MODEL_PATH = "/v1/models/leo"
 _ABOUT = "/page/model.json"  # of our server
+_WARNING = re.compile('299 - "(.*)"')  # of our server, as in RFC 7234
 # Statuses that report a mistake in the request, not in the server.
 _TOO_LARGE = 413
 _REFUSALS = (400, _TOO_LARGE)
@@ -72,13 +74,17 @@ class RestModel:
     ) -> dict[str, np.ndarray]:
         """Returns name -> output of a signature for arrays.
 
+        Warns, as our server says it, of a way or shot beyond those of its test.
+
         Raises:
           RequestError: if the model refuses the inputs, or the server their size.
           ConnectionError: if the server, or a proxy, does not answer.
         """
         lists = {name: _listed(np.asarray(value)) for name, value in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": lists}).encode()
-        answer = self._post(body, _ONLY_OUTPUTS.get(signature))
+        answer, warning = self._post(body, _ONLY_OUTPUTS.get(signature))
+        if warning:
+            warnings.warn(warning, stacklevel=4)  # of whoever called `fit`
         outputs = {n: np.asarray(v) for n, v in answer.items()}
         return {
             name: value.astype(np.float32) if value.dtype.kind == "f" else value
@@ -103,16 +109,19 @@ class RestModel:
                 f"{where}: expected {expected}, received {received}."
             ) from None
 
-    def _post(self, body: bytes, only: str | None = None) -> dict[str, Any]:
+    def _post(self, body: bytes, only: str | None) -> tuple[dict[str, Any], str]:
+        """Returns outputs, and a warning or ""."""
         request = urllib.request.Request(self._url, body, self._headers)
         try:
             with self._opener.open(request, timeout=self.timeout) as answer:
                 outputs = _field(answer.read(), "outputs")
                 kind = answer.headers.get_content_type()
+                said = _WARNING.fullmatch(answer.headers.get("Warning", ""))
+            warning = one_line(said[1]) if said else ""
             if only and isinstance(outputs, list):  # a single output has no name
-                return {only: outputs}
+                return {only: outputs}, warning
             if isinstance(outputs, dict):
-                return outputs
+                return outputs, warning
             received = f"{answer.status}, {kind} without `outputs`"
         except urllib.error.HTTPError as error:
             said = _field(_body(error), "error")

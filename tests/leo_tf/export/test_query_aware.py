@@ -11,33 +11,54 @@ import tensorflow as tf
 from exported_models import D, export, make_request, temperature_of, tensors
 
 from leo_tf.errors import RequestError
+from leo_tf.methods import registry
 from leo_tf.methods.query_aware import transductive
 from leo_tf.serving.classifier import Classifier
 
 pytestmark = pytest.mark.usefixtures("quick_jobs")
+# PT-MAP, whose loops take longer, has a test of its own.
+METHODS = {
+    "bd_cspn": transductive.BDCSPN(5.0),
+    "soft_kmeans": transductive.SoftKMeans(3.0, 5.0),
+    "laplacian_shot": transductive.LaplacianShot(0.7, 5.0),
+}
+STRENGTHS = {
+    "soft_kmeans": "--assignment_sharpness=3",
+    "laplacian_shot": "--laplacian_weight=0.7",
+}
 
 
 @pytest.fixture(scope="module")
-def run(train, quick_jobs, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("bd_cspn") / "run"
-    flags = "--method=bd_cspn", "--score_scale=5", "--quiet"
-    assert train(workdir, *flags) == 0
-    return workdir
+def runs(train, quick_jobs, tmp_path_factory):
+    """Method -> its run and its export."""
+    directory, found = tmp_path_factory.mktemp("transductive"), {}
+    for name in METHODS:
+        run, out = directory / name, directory / f"{name} exported"
+        strength = [STRENGTHS[name]] if name in STRENGTHS else []
+        flags = f"--method={name}", "--score_scale=5", *strength, "--quiet"
+        assert train(run, *flags) == 0 and export(run, out) == 0
+        found[name] = run, out
+    return found
 
 
-@pytest.fixture(scope="module")
-def out(run, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("exports")
-    assert export(run, directory) == 0
-    return directory
+@pytest.fixture
+def run(runs):
+    return runs["bd_cspn"][0]
 
 
-def test_it_has_the_one_signature_that_fits_and_answers_as_the_method(out, run):
+@pytest.fixture
+def out(runs):
+    return runs["bd_cspn"][1]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_has_the_one_signature_that_fits_and_answers_as_the_method(name, runs):
+    run, out = runs[name]
     loaded = tf.saved_model.load(str(out / "1"))
     assert set(loaded.signatures) == {"classify", "serving_default"}
     metadata = json.loads((out / "1" / "export.json").read_text())
     assert list(metadata["signatures"]) == ["classify"]
-    assert metadata["parameters_per_class"] is None and metadata["method"] == "bd_cspn"
+    assert metadata["parameters_per_class"] is None and metadata["method"] == name
     request = make_request(3, 4)
     keep = [0, 1, 3, 5, 6, 7, 8, 11]  # uneven
     request = {
@@ -48,7 +69,7 @@ def test_it_has_the_one_signature_that_fits_and_answers_as_the_method(out, run):
     inputs = (request[name][np.newaxis] for name in ("support", "queries"))
     support, queries = (x / np.linalg.norm(x, axis=2, keepdims=True) for x in inputs)
     targets = tf.one_hot(request["labels"][np.newaxis], 3)
-    expected = transductive.BDCSPN(5.0).answer(support, targets, queries)[0]
+    expected = METHODS[name].answer(support, targets, queries)[0]
     expected = expected / temperature_of(run)
     for name in ("classify", "serving_default"):
         answer = loaded.signatures[name](**tensors(request))
@@ -68,7 +89,12 @@ def test_bad_requests_are_refused_in_our_words(out):
         loaded.signatures["classify"](**tensors(request))
 
 
-@pytest.mark.slow
+def test_every_transductive_method_is_exported_by_a_test_of_this_file():
+    named = {name for name, method in registry.METHODS.items() if method.query_aware}
+    assert named == {*METHODS, "pt_map"}
+
+
+@pytest.mark.long
 def test_pt_map_is_exported_too_whose_loops_are_of_any_size(
     train, tmp_path, monkeypatch
 ):

@@ -69,9 +69,7 @@ def usually(names, seldom) -> list:
 
 # What these two leave out of LEO, the generator leaves out as well.
 BETWEEN = {"leo_no_finetuning", "generator_finetuning"}
-# Its loops take seconds; test_transductive.py holds it to its formulas.
-SELDOM = BETWEEN | {"pt_map"}
-every_method = pytest.mark.parametrize("name", usually(METHODS, SELDOM))
+every_method = pytest.mark.parametrize("name", usually(METHODS, BETWEEN))
 every_learner = pytest.mark.parametrize(
     "name", usually([n for n in METHODS if not METHODS[n].query_aware], BETWEEN)
 )

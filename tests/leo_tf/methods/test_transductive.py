@@ -14,8 +14,6 @@ from leo_tf.methods.query_aware.transductive import (
     SoftKMeans,
 )
 
-pytestmark = pytest.mark.long
-
 B, N, D = 3, 4, 6
 COUNTS = (2, 1, 3, 2)  # support examples of each class
 METHODS = {

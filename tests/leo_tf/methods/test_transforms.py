@@ -157,9 +157,12 @@ def test_what_cannot_be_fitted_is_refused_naming_the_setting():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_after_a_transform_answers_as_on_transformed_features(method):
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.long] * (k != "lda")) for k in KINDS]
+)
+def test_a_method_after_a_transform_answers_as_on_transformed_features(method, kind):
     features = table(dtype="float32")
-    found = Statistics(features).transform("lda", 4, 0.1)
+    found = Statistics(features).transform(kind, 4, 0.1)
     config = leo_tf.Config().replace(
         method=method,
         way=3,

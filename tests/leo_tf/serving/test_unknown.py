@@ -125,16 +125,17 @@ def test_labels_that_are_numbers_have_a_number_for_unknown(exported):
     assert classifier.get_params()["unknown"] == -1
 
 
-def test_more_classes_than_were_tested_are_warned_of(exported):
-    request = make_request(way=5, shot=1)
-    with pytest.warns(UserWarning, match=r"^5 classes; .* 3-way 1-shot episodes"):
-        Classifier(exported).fit(request["support"], request["labels"])
+def test_more_classes_than_were_tested_are_warned_of(source):
+    request, expected = make_request(way=5, shot=1), "^5 classes; .* 3-way 1-shot epis"
+    with pytest.warns(UserWarning, match=expected) as warned:
+        Classifier(source).fit(request["support"], request["labels"])
+    assert [each.filename for each in warned] == [__file__]
 
 
-def test_more_examples_of_a_class_than_were_tested_are_warned_of(exported):
+def test_more_examples_of_a_class_than_were_tested_are_warned_of(source):
     expected = r"^2 examples of a class; .* --test_way=3 --test_shot=2"
     with pytest.warns(UserWarning, match=expected):
-        Classifier(exported).fit(REQUEST["support"], REQUEST["labels"])
+        Classifier(source).fit(REQUEST["support"], REQUEST["labels"])
 
 
 def test_a_server_warns_once_of_what_is_beyond_the_test(exported):
@@ -150,6 +151,7 @@ def test_a_server_warns_once_of_what_is_beyond_the_test(exported):
         body = json.dumps(body).encode()
         answer = _compute(served, body, None, versions.warn_beyond_test)
         assert answer.status_code == 200 and len(console.warned) == lines
+        assert ("Warning" in answer.headers) == (way > 3)  # in every such answer
     expected = "version 1, shown once: 5 classes and 2 examples of a class; the model"
     assert expected in console.warned[0]
 
@@ -167,9 +169,9 @@ def test_without_a_test_the_validation_episodes_say_what_is_beyond(
 
 
 @pytest.mark.filterwarnings("error")
-def test_as_many_classes_as_were_tested_are_not(exported):
+def test_as_many_classes_as_were_tested_are_not(source):
     request = make_request(shot=1)
-    Classifier(exported).fit(request["support"], request["labels"])
+    Classifier(source).fit(request["support"], request["labels"])
 
 
 LARGE = 2**60 + 1
