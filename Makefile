@@ -81,8 +81,8 @@ wheel: | $(VENV)/bin/python  ## builds dist/, and trains with it in a separate e
 	cd build/project && ../wheel/bin/python -c "import configs, leo_tf.configs as c; assert c is not configs"
 	cd build/project && ../wheel/bin/python -m leo_tf --num_steps=20 --num_val_episodes=20 --num_test_episodes=20
 
-install: $(VENV)/installed  ## the package into .venv, from this checkout
-install-test: $(VENV)/installed-test  ## what the tests need, too
+install: $(VENV)/installed  ## installs the package into .venv, from this checkout
+install-test: $(VENV)/installed-test  ## installs what the tests need, too
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -149,8 +149,8 @@ _WITH_BACKBONE = (*_PRETRAIN, *_CHAIN)
 _WITH_PICTURES = (*_WITH_FEATURES, *_PRETRAIN)
 _BACKBONE = Rule(
     str,
-    "hog, a model of keras.applications (ResNet50), a .keras file, a SavedModel or "
-    "module:callable; to pre-train, wrn_DEPTH_WIDTH",
+    "hog, a model of keras.applications (ResNet50), a directory of --mode=pretrain, a "
+    ".keras file, a SavedModel or module:callable; to pre-train, wrn_DEPTH_WIDTH",
     str.isprintable,
 )
 _FORMAT = rules.choice("saved_model", "tflite")
@@ -232,7 +232,7 @@ _WHAT_TO_DO = [
         "uses the settings given."
     ),
     Option("sampler", rules.choice(*SAMPLERS), ("search",), SAMPLERS[0]).meaning(
-        "How to draw further settings: random, guided by earlier results (tpe), or "
+        "Sampler of the further settings: random, guided by earlier results (tpe), or "
         "evenly spread (qmc)."
     ),
     Option("rungs", integer(1), ("search",), default=3).meaning(
