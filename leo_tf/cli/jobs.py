@@ -53,8 +53,7 @@ def _with_features(job: Callable[[RunOptions, Console], None]) -> Callable:
 def _say_unused(options: RunOptions, console: Console) -> None:
     """Names flags without any effect: most likely another was meant."""
     config, explicit = options.config, options.explicit
-    shared = config.features.feature_transform
-    usual = {"compare": compared(shared), "search": SEARCHED}
+    usual = {"compare": compared(config), "search": SEARCHED}
     usual["from_images"] = methods_of(config)
     names = options.arguments.get("methods") or usual.get(options.mode)
     variants = [variant_named(name) for name in names or [config.methods.method]]

@@ -15,7 +15,7 @@ from typing import Any
 from leo_tf.configs import rules
 from leo_tf.configs.presets import PRESETS
 from leo_tf.configs.rules import LARGEST_INTEGER, Rule, boolean, integer
-from leo_tf.configs.schema import GROUPS
+from leo_tf.configs.schema import GROUPS, Config
 from leo_tf.configs.settings import TRANSFORMS
 from leo_tf.embedding.views import VIEWS
 from leo_tf.errors import FlagError, quoted
@@ -210,7 +210,8 @@ _WHAT_TO_DO = [
         None,
         notes=(
             f"default of search: {', '.join(SEARCHED)}",
-            f"default of compare: {', '.join(compared('none'))}",
+            f"default of compare: {', '.join(compared(Config()))}; above one shot also "
+            "centroid_euclidean on each transform",
         ),
         convert=_names,
     ).meaning(

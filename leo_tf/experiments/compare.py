@@ -121,10 +121,9 @@ def opened(
     left out. `options` are those of `open_group`.
     """
     check_is_config(config)
-    shared = config.features.feature_transform
     names = methods
     if names is None:
-        names = at_any_way(config, compared(shared), options["console"])
+        names = at_any_way(config, compared(config), options["console"])
     settings = _settings(config, names, method_settings)
     options["is_trained"] = any(variant_named(n).entry.is_trained for n in settings)
     with open_group("compare", config, workdir, **options) as group:

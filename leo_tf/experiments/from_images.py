@@ -168,7 +168,7 @@ def _exported(
 
 def methods_of(config: Config) -> list[str]:
     """Returns untrained methods, then LEO on the shared and on another transform."""
-    names = compared(config.features.feature_transform)
+    names = compared(config)
     untrained = [name for name in names if not variant_named(name).entry.is_trained]
     leo = [name for name in names if variant_named(name).method == "leo"]
     return [*untrained, *leo]

@@ -23,7 +23,7 @@ from leo_tf.methods.variants import is_known, variant_named, with_transforms
 
 # Default methods of a search; a comparison runs them after those without training.
 SEARCHED = ("leo", "protonet", "generator", "meta_sgd", "maml")
-_UNTRAINED = "centroid", "ridge", "logistic"
+_UNTRAINED = "centroid", "centroid_euclidean", "ridge", "logistic"
 _TRANSFORMS = "none", "within", "soft", "lda"
 LINEAR = frozenset(["dropout_rate"])  # drawn uniformly; all others log-uniformly
 # Range of discriminants that METHOD@lda keeps, limited by the classes.
@@ -31,14 +31,16 @@ _DIMS = {"transform_dims": (8.0, 256.0)}
 _OF_ENSEMBLES = "ensemble", "ensemble_share", "ridge_strength", "logistic_strength"
 
 
-def compared(shared: str) -> list[str]:
-    """Returns the default methods of a comparison whose transform is `shared`.
+def compared(config: Config) -> list[str]:
+    """Returns the default methods of a comparison.
 
     Methods without training come first, on each of the transforms that help most.
     """
-    names = []
+    names, shared = [], config.features.feature_transform
     for method in _UNTRAINED:
-        names += with_transforms(method, _TRANSFORMS, shared)
+        # At one shot both kinds of nearest centroid give the same answers.
+        if method != "centroid_euclidean" or config.episodes.evaluation_shot > 1:
+            names += with_transforms(method, _TRANSFORMS, shared)
     leo, protonet, *others = SEARCHED
     also = ["none" if shared == "lda" else "lda"]
     network = protonet if shared == "lda" else f"{protonet}@lda"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from leo_tf.configs.schema import Config
 from leo_tf.errors import FlagError
 from leo_tf.methods import variants
 from leo_tf.methods.settings import compared
@@ -55,13 +56,16 @@ def test_what_is_not_trained_runs_first_and_else_as_asked():
         ("center", "none within soft lda"),
     ],
 )
-def test_by_default_the_untrained_stand_on_each_transform_once(shared, others):
-    names = compared(shared)
-    for method in ("centroid", "ridge", "logistic"):
+@pytest.mark.parametrize("shot", [1, 2])
+def test_by_default_the_untrained_stand_on_each_transform_once(shared, others, shot):
+    names = compared(Config().replace(feature_transform=shared, test_shot=shot))
+    euclidean = ("centroid_euclidean",) if shot > 1 else ()
+    for method in ("centroid", *euclidean, "ridge", "logistic"):
         mine = [name for name in names if named(name).method == method]
         assert mine == [method, *(f"{method}@{other}" for other in others.split())]
     leo = ["leo", "leo@none" if shared == "lda" else "leo@lda"]
     protonet = "protonet" if shared == "lda" else "protonet@lda"
     others = "generator", "meta_sgd", "maml"
     assert names[-7:] == ["simpleshot", *leo, protonet, *others]
-    assert in_running_order(names) == names
+    assert in_running_order(names) == names and len(set(names)) == len(names)
+    assert ("centroid_euclidean" in names) == (shot > 1)
