@@ -278,8 +278,8 @@ def _compute(
             body = inflated
         signature, inputs, by_rows = read_request(body, served.model.inputs)
         answer = write_answer(served.model(signature, inputs), by_rows)
-        headers = {}
-        if beyond := served.model.beyond_test(inputs.get("labels", ())):
+        labels, headers = inputs.get("labels"), {}
+        if labels is not None and (beyond := served.model.beyond_test(labels)):
             warn(served, beyond)
             headers["Warning"] = f'299 - "{beyond}"'  # as in RFC 7234
         return Response(answer, headers=headers, media_type="application/json")
