@@ -308,6 +308,13 @@ class ModelConfig(Settings):
         "an encoder.",
         rules.boolean(),
     )
+    residual: str = setting(
+        "none",
+        "Closed form of the support that the decoded classifier is added to. Its scale "
+        "is learned. The decoded part is zero at first, so training starts from the "
+        "closed form.",
+        rules.choice("none", "centroid", "ridge"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

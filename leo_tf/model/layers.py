@@ -115,18 +115,30 @@ class RelationNetwork(_Linear):
 class Decoder(_Linear):
     """Linear map from latents [..., Z] to the parameters of weight vectors.
 
+    With `zero_means` the means are zero until it has been trained.
+
     Returns:
       [..., 2 * D]: means, then raw stddevs (see `latent.split_normal`).
 
     Source: arXiv:1807.05960, equation 4; `decoder` in the release's `model.py`.
     """
 
-    def __init__(self, embedding_size: int, seed: int = 0, **kwargs: Any):
+    def __init__(
+        self,
+        embedding_size: int,
+        seed: int = 0,
+        zero_means: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__({"embedding_size": embedding_size}, seed, **kwargs)
-        self.embedding_size = embedding_size
+        self.embedding_size, self.zero_means = embedding_size, zero_means
+        self._own["zero_means"] = zero_means
 
     def build(self, input_shape: Sequence[Any]) -> None:
         self.kernel = self._add_kernel([input_shape[-1], 2 * self.embedding_size])
+        if self.zero_means:
+            raw = tf.split(tf.convert_to_tensor(self.kernel), 2, axis=1)[1]
+            self.kernel.assign(tf.concat([tf.zeros_like(raw), raw], axis=1))
 
     def call(self, latents: tf.Tensor) -> tf.Tensor:
         return product(latents, self._cast(self.kernel))

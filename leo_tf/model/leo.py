@@ -15,7 +15,7 @@ import tensorflow as tf
 from leo_tf.configs.schema import ModelConfig
 from leo_tf.data_pipeline.episode import Episode
 from leo_tf.errors import check_not_forked
-from leo_tf.model import latent, losses, uneven_support
+from leo_tf.model import closed_forms, latent, losses, uneven_support
 from leo_tf.model.inner_loop import adapt_latents, loss_report, run_inner_loops
 from leo_tf.model.layers import Decoder, Encoder, RelationNetwork, product
 from leo_tf.model.learner import Adapted, Count, UnevenAdapted, class_scores
@@ -23,6 +23,8 @@ from leo_tf.model.noise import Noise, draw, dropout, no_noise
 
 # The embedding size from which on the release's first rate of latents is safe.
 _USUAL_SIZE = 64
+# First factor of a closed form's scores, which are cosines or near 0 and 1.
+_FIRST_SCALE = 10.0
 
 
 def first_inner_lr(config: ModelConfig, embedding_size: int) -> float:
@@ -54,8 +56,6 @@ class LEO(keras.layers.Layer):
     Source: arXiv:1807.05960; class `LEO` in the release's `model.py`.
     """
 
-    runs_on_litert = True  # see `Learner`
-
     def __init__(self, config: ModelConfig | None = None, seed: int = 0, **kwargs: Any):
         check_not_forked()
         super().__init__(**{"name": "leo", **kwargs})
@@ -73,8 +73,15 @@ class LEO(keras.layers.Layer):
             named = {"name": "relation_network", **part}
             self.relation_network = RelationNetwork(num_latents, seeds[1], **named)
             self.relation_network.build([None, None, None, num_latents])
+        residual = self.config.residual
+        part["zero_means"] = residual != "none"
         self.decoder = Decoder(size, seeds[4], name="decoder", **part)
         self.decoder.build([None, None, None, num_latents])
+        if residual != "none":
+            first = keras.initializers.Constant(math.log(_FIRST_SCALE))
+            self.log_scale = self.add_weight([], first, name="log_scale")
+        if residual == "ridge":
+            self.log_strength = self.add_weight([], "zeros", name="log_strength")
         first = first_inner_lr(self.config, size), self.config.finetuning_lr_init
         steps = self.steps
         self.inner_lr = self._add_rates("inner_lr", num_latents, first[0], steps[0])
@@ -85,6 +92,11 @@ class LEO(keras.layers.Layer):
         value, shape = keras.initializers.Constant(first), [1, 1, size]
         more = {"initializer": value, "trainable": num_steps > 0}
         return self.add_weight(name=name, shape=shape, **more)
+
+    @property
+    def runs_on_litert(self) -> bool:
+        """True if exports can be converted to TensorFlow Lite; see `Learner`."""
+        return self.config.residual != "ridge"  # TensorFlow Lite has no Cholesky
 
     @property
     def kernels(self) -> list:
@@ -166,6 +178,19 @@ class LEO(keras.layers.Layer):
         inputs = dropout(support_inputs, noise.encoder_mask, self.config.dropout_rate)
         return latent.split_normal(self.relation_network(self.encoder(inputs)))
 
+    def closed_form(self, support: tf.Tensor, targets: tf.Tensor) -> tf.Tensor | None:
+        """[B, N, D] of support [B, S, D] and one-hot targets [B, S, N]; None without.
+
+        The classifier that decoded ones are added to, times its learned scale.
+        """
+        if self.config.residual == "none":
+            return None
+        scale = tf.exp(tf.convert_to_tensor(self.log_scale))
+        if self.config.residual == "centroid":
+            return scale * closed_forms.centroid(support, targets)
+        strength = tf.exp(tf.convert_to_tensor(self.log_strength))
+        return scale * closed_forms.ridge(support, targets, strength)
+
     def decode_classifier(
         self, latents: tf.Tensor, decoder: Sequence[tf.Tensor], noise: tf.Tensor | None
     ) -> tf.Tensor:
@@ -190,9 +215,14 @@ class LEO(keras.layers.Layer):
     ) -> tuple[Callable, Callable]:
         """The `decode` and `support_loss` of a support set, see `run_inner_loops`."""
         decoder = self.decoder.halves()  # once: each use of a slice costs a gradient
+        _, way, shot, size = support_inputs.shape
+        flat = tf.reshape(support_inputs, [-1, way * shot, size])
+        labels = tf.reshape(support_labels, [-1, way * shot])
+        start = self.closed_form(flat, tf.one_hot(labels, way, dtype=flat.dtype))
 
         def decode(latents, number):
-            return self.decode_classifier(latents, decoder, noise.weights[number])
+            weights = self.decode_classifier(latents, decoder, noise.weights[number])
+            return weights if start is None else start + weights
 
         def support_loss(weights, number):
             mask = noise.support_masks[number]

@@ -48,9 +48,12 @@ def adapt_leo(
     shares = members / tf.transpose(shots)  # [S, N], of each class's loss
 
     decoder = leo.decoder.halves()
+    closed_form = leo.closed_form(support[tf.newaxis], members[tf.newaxis])
 
     def decode(latents, unused_number):
-        return leo.decode_classifier(latents, decoder, noise=None)
+        weights = leo.decode_classifier(latents, decoder, noise=None)
+        # TensorFlow Lite lacks the gradient of a sum that might broadcast.
+        return weights if closed_form is None else tf.add_n([closed_form, weights])
 
     def support_loss(weights, unused_number):
         log_shares = tf.nn.log_softmax(leo.logits(weights, support[tf.newaxis]))

@@ -45,6 +45,7 @@ EDGES = [  # setting, the last values accepted, the first ones refused
     ("orthogonality_penalty_weight", [0.0], [-1e-9]),
     ("deterministic", [True, False], [1, "true", None]),
     ("random_prior", [True, False], [1, "true", None]),
+    ("residual", ["none", "centroid", "ridge"], ["logistic", "", None]),
     (
         "method",
         ["leo", "mine", "a.b:Mine", "sklearn:a.b.C"],

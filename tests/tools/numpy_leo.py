@@ -45,7 +45,7 @@ class NumpyTask:
     """Computes LEO on one task with NumPy.
 
     Args:
-      variables: dict of the seven arrays.
+      variables: dict of the seven arrays, and with a residual of its logarithms.
       config: the `ModelConfig`.
       support: [N, K, D].
       labels: [N, K].
@@ -57,6 +57,7 @@ class NumpyTask:
         self.support, self.labels = support, labels
         self.way, self.shot, self.size = support.shape
         self.support_losses = []
+        self.closed_form = self._closed_form()
 
     def adapt(self):
         """[N, D] classifier; leaves `penalties`, `start`, `adapted`, and losses."""
@@ -111,6 +112,20 @@ class NumpyTask:
                 kl.append(log_q + z**2 / 2)
         return latents, kl
 
+    def _closed_form(self):
+        """[N, D] that decoded weights are added to."""
+        if self.config.residual == "none":
+            return np.zeros([self.way, self.size])
+        scale = math.exp(self.variables["log_scale"])
+        if self.config.residual == "centroid":
+            means = self.support.mean(axis=1)
+            return scale * np.array([mean / math.sqrt(mean @ mean) for mean in means])
+        examples = self.support.reshape(-1, self.size)
+        targets = np.eye(self.way)[self.labels.ravel()]
+        penalty = math.exp(self.variables["log_strength"]) * np.eye(self.size)
+        gram = examples.T @ examples + penalty
+        return scale * np.linalg.solve(gram, examples.T @ targets).T
+
     def _decode(self, latents, step):
         """Weights [N, K, D], and their derivatives [N, K, Z, D] by the latents."""
         means, raws = np.split(self.variables["decoder"], 2, axis=1)  # 2 x [Z, D]
@@ -118,7 +133,7 @@ class NumpyTask:
         weights = np.zeros([self.way, self.shot, self.size])
         slopes = np.zeros([*latents.shape, self.size])
         for n, k, d in np.ndindex(weights.shape):
-            weights[n, k, d] = latents[n, k] @ means[:, d]
+            weights[n, k, d] = self.closed_form[n, d] + latents[n, k] @ means[:, d]
             slopes[n, k, :, d] = means[:, d]
             if self.noise is not None:
                 drawn = self.noise.weights[step][n, k, d]
@@ -147,7 +162,8 @@ class NumpyTask:
 
     def _penalties(self, kl):
         config = self.config
-        kernels = [v for name, v in self.variables.items() if not name.endswith("_lr")]
+        others = "inner_lr", "finetuning_lr", "log_scale", "log_strength"
+        kernels = [v for name, v in self.variables.items() if name not in others]
         squares = sum((kernel**2).sum() for kernel in kernels)
         orthogonality = orthogonality_penalty(self.variables["decoder"])
         penalties = {

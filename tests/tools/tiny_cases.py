@@ -58,13 +58,22 @@ def training_classes(size=D, seed=0) -> Transform:
 
 
 def make_leo(dtype="float64", seed=0, size=D, **settings) -> LEO:
-    """A built LEO whose learning rates differ from dimension to dimension."""
+    """A built LEO whose learning rates differ from dimension to dimension.
+
+    With a residual it is as after training: its decoder is no longer zero.
+    """
     config = ModelConfig(**{**SETTINGS, **settings})
     leo = LEO(config, seed, dtype=dtype)
     leo.build([None, N, K, size])
     rng = np.random.default_rng(seed)
     for rates in (leo.inner_lr, leo.finetuning_lr):
         rates.assign(rates.numpy() * rng.uniform(0.5, 1.5, size=rates.shape))
+    if config.residual != "none":
+        shape = leo.decoder.kernel.shape
+        leo.decoder.kernel.assign(rng.uniform(-0.5, 0.5, size=shape))
+        for variable in leo.variables:
+            if variable.name in ("log_scale", "log_strength"):
+                variable.assign(0.5)
     return leo
 
 

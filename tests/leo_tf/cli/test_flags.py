@@ -38,6 +38,7 @@ OTHER_TEXTS = {
     "feature_transform": "lda",
     "jit": "off",
     "method": "maml",
+    "residual": "ridge",
     "sklearn_parameters": '{"c": 1}',
     "strategy": "mirrored",
 }

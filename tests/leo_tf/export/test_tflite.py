@@ -17,6 +17,7 @@ from exported_models import (
     training_answers,
 )
 
+from leo_tf.configs.schema import ModelConfig
 from leo_tf.errors import FlagError
 from leo_tf.export.exporter import check_convertible, to_tflite
 from leo_tf.export.request_checks import Limits
@@ -113,11 +114,27 @@ def test_a_run_in_mixed_precision_answers_in_whole_precision(train, tmp_path):
     assert np.abs(rounded - expected).max() > 1e-4
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_nearest_centroid_becomes_a_file_too(metric):
-    learner = NearestCentroid(metric)
+def residual_leo() -> LEO:
+    learner = LEO(ModelConfig(residual="centroid"))
+    learner.build([None, 3, 2, D])
+    kernel = np.random.default_rng(0).normal(size=learner.decoder.kernel.shape)
+    learner.decoder.kernel.assign(0.1 * kernel)
+    return learner
+
+
+@pytest.mark.parametrize(
+    "make, parameters",
+    [
+        (NearestCentroid, D),
+        (lambda: NearestCentroid("euclidean"), D + 1),
+        (residual_leo, D),
+    ],
+    ids=["cosine", "euclidean", "residual_leo"],
+)
+def test_class_means_become_a_file_too_alone_and_below_leo(make, parameters):
+    learner = make()
     check_convertible(learner)
-    limits = Limits(D, D + (metric == "euclidean"), 7, 30)
+    limits = Limits(D, parameters, 7, 30)
     content = to_tflite(Servable(learner, limits, "float32", checked=False))
     request = make_request()
     expected = training_answers(learner, 3, 2, request)["logits"]
@@ -127,8 +144,13 @@ def test_nearest_centroid_becomes_a_file_too(metric):
 
 @pytest.mark.parametrize(
     "learner",
-    [MAML(3), LinearRegression(logistic, 0.5), LinearRegression(ridge, 0.5)],
-    ids=["maml", "logistic", "ridge"],
+    [
+        MAML(3),
+        LinearRegression(logistic, 0.5),
+        LinearRegression(ridge, 0.5),
+        LEO(ModelConfig(residual="ridge")),
+    ],
+    ids=["maml", "logistic", "ridge", "leo"],
 )
 def test_a_method_that_needs_other_operators_is_refused(learner):
     with pytest.raises(FlagError, match="--export_format: expected saved_model"):

@@ -126,6 +126,7 @@ _OTHER_VALUES = {
     "inner_lr_init": 0.3,
     "finetuning_lr_init": 0.3,
     "dropout_rate": 0.6,
+    "residual": "centroid",
 }
 
 

@@ -11,6 +11,8 @@ import pytest
 import tensorflow as tf
 from tiny_cases import B, D, K, N, Q, Z, make_episode, make_leo, task_of
 
+from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
+from leo_tf.model.layers import Decoder
 from leo_tf.model.learner import adapt_and_score
 from leo_tf.model.leo import LEO
 
@@ -127,6 +129,46 @@ def test_learning_rates_begin_where_the_configuration_says():
     leo.build([None, N, K, D])
     np.testing.assert_array_equal(leo.inner_lr, np.full([1, 1, Z], 0.25))
     np.testing.assert_array_equal(leo.finetuning_lr, np.full([1, 1, D], 0.5))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("residual", ["centroid", "ridge"])
+def test_training_starts_from_the_closed_form(residual, training):
+    config = dataclasses.replace(
+        make_leo().config, residual=residual, finetuning_unroll_length=0
+    )
+    leo, episode = LEO(config, dtype="float64"), make_episode()
+    leo.build([None, N, K, D])
+    noise = leo.draw_noise(episode, 1, 2)
+    if training:  # but for its draws of weights, on which the start depends
+        noise = noise._replace(weights=[tf.zeros_like(w) for w in noise.weights])
+    adapted, logits = adapt_and_score(leo, episode, training, noise)
+    if residual == "centroid":
+        closed = NearestCentroid(scale=10.0)
+        expected = adapt_and_score(closed, episode)[0].classifier
+    else:
+        support = tf.reshape(episode.support_inputs, [B, N * K, D]).numpy()
+        targets = np.eye(N)[np.repeat(np.arange(N), K)]
+        gram = support.transpose(0, 2, 1) @ support + np.eye(D)
+        solved = np.linalg.solve(gram, support.transpose(0, 2, 1) @ targets)
+        expected = 10.0 * solved.transpose(0, 2, 1)
+    close = {"rtol": 1e-7, "atol": 1e-12}  # Keras makes the first scale a float32
+    np.testing.assert_allclose(adapted.classifier, expected, **close)
+    if not training:
+        exact = np.einsum("bnqd,bcd->bnqc", episode.query_inputs, expected)
+        np.testing.assert_allclose(logits, exact, **close)
+
+
+def test_without_a_residual_nothing_is_added_and_the_decoder_starts_as_ever():
+    plain, names = make_leo(), set(PATHS)
+    assert {v.path for v in plain.variables} == names
+    decoder = Decoder(D, seed=4, zero_means=True)
+    decoder.build([None, None, None, Z])
+    means, raw = np.split(decoder.kernel.numpy(), 2, axis=1)
+    usual = Decoder(D, seed=4)
+    usual.build([None, None, None, Z])
+    assert not means.any() and np.abs(usual.kernel.numpy()[:, :D]).min() > 0
+    np.testing.assert_array_equal(raw, usual.kernel.numpy()[:, D:])
 
 
 def test_a_leo_made_of_its_configuration_is_the_same_leo():

@@ -23,7 +23,10 @@ NUMPY_NAMES = {
     "leo/decoder/kernel": "decoder",
     "leo/inner_lr": "inner_lr",
     "leo/finetuning_lr": "finetuning_lr",
+    "leo/log_scale": "log_scale",
+    "leo/log_strength": "log_strength",
 }
+RESIDUALS = ["none", "centroid", "ridge"]
 
 
 def numpy_tasks(leo, episode, noise=None):
@@ -44,10 +47,11 @@ def numpy_tasks(leo, episode, noise=None):
     ids=lambda steps: "+".join(map(str, steps)),
 )
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-def test_everything_equals_leo_written_in_plain_numpy(steps, training):
+@pytest.mark.parametrize("residual", RESIDUALS)
+def test_everything_equals_leo_written_in_plain_numpy(residual, steps, training):
     names = "inner_unroll_length", "finetuning_unroll_length", "test_finetuning_steps"
     lengths = dict(zip(names, steps))
-    leo, episode = make_leo(**lengths), make_episode()
+    leo, episode = make_leo(residual=residual, **lengths), make_episode()
     noise = leo.draw_noise(episode, 1, 2) if training else None
     adapted, logits = adapt_and_score(leo, episode, training, noise)
     tasks = list(numpy_tasks(leo, episode, noise))
@@ -76,9 +80,12 @@ def test_everything_equals_leo_written_in_plain_numpy(steps, training):
         )
 
 
-def test_gradients_of_all_seven_variables_equal_finite_differences():
+@pytest.mark.parametrize("residual", RESIDUALS)
+def test_gradients_of_all_variables_equal_finite_differences(residual):
     # No encoder penalty: it stops a gradient that finite differences see.
-    leo, episode = make_leo(encoder_penalty_weight=0.0), make_episode()
+    leo = make_leo(encoder_penalty_weight=0.0, residual=residual)
+    episode = make_episode()
+    assert len(leo.trainable_variables) == 7 + RESIDUALS.index(residual)
     noise = leo.draw_noise(episode, 1, 2)
 
     @tf.function

@@ -52,6 +52,8 @@ def test_equal_shots_give_the_classifier_of_training(
         {"test_finetuning_steps": 9},
         {"random_prior": True},
         {"deterministic": True},
+        {"residual": "centroid"},
+        {"residual": "ridge"},
     ],
 )
 def test_equal_shots_give_what_every_ablation_gives_in_training(settings):
