@@ -149,7 +149,8 @@ class FeatureConfig(Settings):
     transform_dims: int | None = setting(
         None,
         "Number of discriminants that lda keeps. By default chosen on the validation "
-        "episodes; for a trained method, 64 at most.",
+        "episodes; for a trained method by training runs of 1,000 steps, or, if "
+        "--num_steps is below 10,000, 64.",
         rules.integer(1, optional=True),
     )
     transform_shrinkage: float | None = setting(

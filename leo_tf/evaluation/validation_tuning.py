@@ -38,6 +38,11 @@ SCALES = tuple(10.0 ** (i / 8) for i in range(-8, 25))  # 0.1 to 1000
 _DIMS = (8, 16, 32, 64, 128, 256)
 _SHRINKAGES = (0.9, 0.5, 0.1, 0.01, 0.001)
 _USUAL_DIMS, _USUAL_SHRINKAGE = 64, 0.1
+# Discriminants tried by short training runs of a trained method, and their steps. Yet
+# shorter ones prefer too few dims (docs/results.md), so a training run of less than ten
+# times as many steps tries nothing.
+_TRAINED_DIMS = (32, 64, 128, 256)
+SHORT_STEPS, _MUCH_LONGER = 1000, 10
 # With fewer validation classes than this, the best value is best by chance.
 _ENOUGH_CLASSES = 10
 _TRIED_ON = 300  # validation episodes
@@ -50,11 +55,21 @@ class Fitted(NamedTuple):
     transform: Transform
 
 
-def fit_transform(config: Config, splits: Mapping[str, Split]) -> Fitted:
+def fit_transform(
+    config: Config,
+    splits: Mapping[str, Split],
+    compare: Callable[[list[Fitted]], list[float]] | None = None,
+) -> Fitted:
     """Fits the feature transform to the training classes.
 
     It includes means and covariances of the transformed classes for methods that need
     them.
+
+    Args:
+      config, splits: settings and data of the run.
+      compare: returns the validation accuracies of a trained method, after
+        `SHORT_STEPS` of training on each transform. Without it, such a method gets 64
+        discriminants.
 
     Raises:
       InputError: see `Statistics`, `check_can_fit` and `with_classes`.
@@ -65,27 +80,47 @@ def fit_transform(config: Config, splits: Mapping[str, Split]) -> Fitted:
         same = Transform(1.0, np.zeros(size), np.zeros([0, 0]))
         fitted = Fitted(config.features, same)
     else:
-        fitted = _fit_features(config, splits)
+        fitted = _fit_features(config, splits, compare)
     if method_of(config).knows_classes:
         known = with_classes(fitted.transform, table)
         fitted = fitted._replace(transform=known)
     return fitted
 
 
-def _fit_features(config: Config, splits: Mapping[str, Split]) -> Fitted:
+def needs_training(config: Config, splits: Mapping[str, Split]) -> bool:
+    """Tells whether the number of discriminants is chosen by short training runs.
+
+    It is not if it is given, nor for a method without training, nor before training
+    that is short itself, nor with few validation classes, or if these are trained on.
+    """
+    if config.run.num_steps < _MUCH_LONGER * SHORT_STEPS:
+        return False
+    features = config.features
+    is_open = features.feature_transform == "lda" and features.transform_dims is None
+    is_open &= method_of(config).is_trained
+    return is_open and not _is_misleading(config, splits["val"])
+
+
+def _is_misleading(config: Config, val: Split) -> bool:
+    """Tells whether the validation classes are too few to choose on, or trained on."""
+    return len(val.class_names) < _ENOUGH_CLASSES or config.data.train_on_val
+
+
+def _fit_features(config: Config, splits: Mapping[str, Split], compare) -> Fitted:
     """Fits a feature transform of another kind than "none".
 
     Unset values are tuned by nearest centroid on the first validation episodes. A
-    trained method needs more dims than nearest centroid does: 64, or as many as there
-    are. With few validation classes, or if these are trained on, nothing is tuned: the
-    values are 64 and a shrinkage of 0.1. On a tie the fewest dims are taken, then the
-    most shrinkage.
+    trained method needs more dims than nearest centroid does: then the shrinkage is
+    tuned for 64, or as many as there are, and the dims by short training runs (see
+    `needs_training`) or not at all. With few validation classes, or if these are
+    trained on, nothing is tuned: the values are 64 and a shrinkage of 0.1. On a tie the
+    fewest dims are taken, then the most shrinkage.
     """
     features, val = config.features, splits["val"]
     check_can_fit(features.feature_transform, splits["train"].table)
     statistics = Statistics(splits["train"].table, features.feature_power)
     most = statistics.most_dims
-    few = len(val.class_names) < _ENOUGH_CLASSES or config.data.train_on_val
+    few = _is_misleading(config, val)
     dims = (*(d for d in _DIMS if d < most), most)
     if few or method_of(config).is_trained:
         dims = (min(_USUAL_DIMS, most),)
@@ -108,7 +143,16 @@ def _fit_features(config: Config, splits: Mapping[str, Split]) -> Fitted:
         count = min(_TRIED_ON, config.run.num_val_episodes)
         episodes = dataset.evaluation_episodes(config, val, count, together=True)
         best = int(np.argmax(_centroid_accuracies(transforms, episodes)))
-    return Fitted(options[best].features, transforms[best])
+    fitted = Fitted(options[best].features, transforms[best])
+    if compare is None or not needs_training(config, splits):
+        return fitted
+    shrinkage, trained = fitted.features.transform_shrinkage, list[Fitted]()
+    for count in dict.fromkeys(min(each, most) for each in _TRAINED_DIMS):
+        chosen = dataclasses.replace(fitted.features, transform_dims=count)
+        trained.append(Fitted(chosen, statistics.transform("lda", count, shrinkage)))
+    if len(trained) == 1:
+        return trained[0]
+    return trained[int(np.argmax(compare(trained)))]
 
 
 def _centroid_accuracies(

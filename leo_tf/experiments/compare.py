@@ -21,7 +21,11 @@ from leo_tf.evaluation.adaptation_time import adaptation_seconds
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.job_results import Comparison, Row
-from leo_tf.evaluation.validation_tuning import Fitted, fit_transform
+from leo_tf.evaluation.validation_tuning import (
+    Fitted,
+    fit_transform,
+    needs_training,
+)
 from leo_tf.experiments.evaluate import calibration, score
 from leo_tf.experiments.open_set import check_open_set, score_open
 from leo_tf.experiments.run_group import Planned, RunGroup, open_group
@@ -38,6 +42,9 @@ from leo_tf.reports.results import data as data_in_words
 from leo_tf.runs.kept_results import Measured, read_kept
 from leo_tf.runs.run import Run
 
+# With more queries an episode, methods that see them together take a minute or more for
+# a thousand episodes: a comparison has them only if asked for.
+_MOST_TOGETHER = 1000
 # Settings of a method's run that its row shows elsewhere.
 _NOT_SHOWN = ("method", "test_samples")
 
@@ -135,7 +142,8 @@ def opened(
 def planned(job: Opened) -> dict[str, Planned]:
     """Returns the runs of a comparison.
 
-    Each transform is fitted and tuned here, once for all methods that share it.
+    Each transform is fitted and tuned here, once for all methods that share it, unless
+    that takes training: then the run does it.
     """
     group, plan = job.group, dict[str, Planned]()
     fitted: dict[tuple, Fitted] = {}
@@ -146,10 +154,12 @@ def planned(job: Opened) -> dict[str, Planned]:
         # The choice of dims differs between trained and untrained methods.
         entry = variant.entry
         like = config.features, entry.is_trained, entry.knows_classes
-        if is_fitted(config) and like not in fitted:
+        is_ours = is_fitted(config) and not needs_training(config, group.splits)
+        if is_ours and like not in fitted:
             begun = group.fitted_by(name)
             fitted[like] = begun or fit_transform(config, group.splits)
-        plan[name] = Planned(own, said, to_test=True, fitted=fitted.get(like))
+        known = fitted.get(like) if is_ours else None
+        plan[name] = Planned(own, said, to_test=True, fitted=known)
     return plan
 
 
@@ -187,19 +197,32 @@ def _settings(
 def _that_fit(
     group: RunGroup, settings: Mapping[str, dict], was_asked: bool
 ) -> dict[str, dict]:
-    """Drops defaults whose transform the data forbids; refuses requested ones."""
-    found = {}
+    """Drops defaults whose transform the data forbids; refuses requested ones.
+
+    Of the defaults it also drops those that take long with so many queries.
+    """
+    found, slow = {}, []
+    shape = dataset.evaluation_shape(group.config, group.splits["test"])
+    queries = shape["way"] * shape["num_query"]
     for name, own in settings.items():
+        variant = variant_named(name)
+        if variant.entry.transductive and queries > _MOST_TOGETHER and not was_asked:
+            slow.append(variant.title)
+            continue
         kind = group.config.replace(**own).features.feature_transform
         try:
             check_can_fit(kind, group.splits["train"].table)
         except InputError as error:
-            if was_asked or name == variant_named(name).method:
+            if was_asked or name == variant.method:
                 where = f"{name}: {error.where}"
                 raise InputError(where, error.expected, error.received) from error
-            group.console.warn(f"{variant_named(name).title} is left out: {error}")
+            group.console.warn(f"{variant.title} is left out: {error}")
             continue
         found[name] = own
+    if slow:
+        said = f"left out, because they take long with {queries:,} queries an episode"
+        hint = "--test_num_query=15, for example, brings them in."
+        group.console.warn(f"{', '.join(slow)}: {said}. {hint}")
     return found
 
 

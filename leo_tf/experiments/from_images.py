@@ -29,7 +29,7 @@ from leo_tf.experiments.compare import compare
 from leo_tf.experiments.embed import check_strategy, embed, pretrain, recipe_of
 from leo_tf.export.exporter import export_model, exported_already
 from leo_tf.files import AnyPath, near
-from leo_tf.methods.settings import compared
+from leo_tf.methods.settings import SLOWER, compared
 from leo_tf.methods.variants import variant_named
 
 # Settings of LEO on transformed features, good on all sets of docs/results.md.
@@ -168,10 +168,10 @@ def _exported(
 
 def methods_of(config: Config) -> list[str]:
     """Returns untrained methods, then LEO on the shared and on another transform."""
-    names = compared(config)
-    untrained = [name for name in names if not variant_named(name).entry.is_trained]
-    leo = [name for name in names if variant_named(name).method == "leo"]
-    return [*untrained, *leo]
+    variants = {name: variant_named(name) for name in compared(config)}
+    untrained = [n for n, each in variants.items() if not each.entry.is_trained]
+    quick = [name for name in untrained if variants[name].method not in SLOWER]
+    return [*quick, *(n for n, each in variants.items() if each.method == "leo")]
 
 
 def _that_fits(config: Config, pictures: Pictures, given: dict[str, Any]) -> Config:

@@ -17,7 +17,12 @@ from leo_tf.errors import CheckpointError, DivergedError, FlagError, Stopped
 from leo_tf.evaluation.evaluate import collect, evaluate, make_scorer
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.evaluation.results import BASELINE
-from leo_tf.evaluation.validation_tuning import Fitted, choose, fit_transform
+from leo_tf.evaluation.validation_tuning import (
+    SHORT_STEPS,
+    Fitted,
+    choose,
+    fit_transform,
+)
 from leo_tf.experiments.evaluate import test_run
 from leo_tf.files import AnyPath, near
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
@@ -42,6 +47,7 @@ from leo_tf.runs.training_state import TrainingState
 from leo_tf.training.callback import Callback, HistoryFile, call_all, check_callbacks
 from leo_tf.training.meta_step import adam
 from leo_tf.training.replicas import Replicas, check_same, start, worker_loop
+from leo_tf.training.short_run import accuracy_after
 from leo_tf.training.trainer import Trainer
 
 # Metadata of a checkpoint that the validation of an untrained method depends on.
@@ -288,7 +294,8 @@ def _fit_transform(
     if run.newest:
         run.read_transform(run.newest)
     else:
-        fitted = fitted or fit_transform(run.config, splits)
+        compare = functools.partial(_compare_briefly, run, splits)
+        fitted = fitted or fit_transform(run.config, splits, compare)
         run.config = dataclasses.replace(run.config, features=fitted.features)
         run.transform = fitted.transform
         if run.config.features.feature_transform != "none":
@@ -296,6 +303,26 @@ def _fit_transform(
     for split in splits.values():
         if run.transform is not None:
             check_fits(run.transform, split.table)
+
+
+def _compare_briefly(
+    run: Run, splits: Mapping[str, Split], options: Sequence[Fitted]
+) -> list[float]:
+    """Returns validation accuracies after a short training run on each transform."""
+    console, config = run.console, run.config
+    steps = SHORT_STEPS
+    dims = ", ".join(str(each.features.transform_dims) for each in options)
+    hint = "--transform_dims=64, for example, saves this."
+    console.say(f"Choosing from {dims} discriminants: {steps:,} steps of each. {hint}")
+    found = []
+    with console.progress("choose discriminants", steps * len(options)) as line:
+        for fitted in options:
+            option = dataclasses.replace(config, features=fitted.features)
+            given = steps, option, splits, fitted.transform, line, run.jit
+            found.append(accuracy_after(*given))
+    each = ", ".join(f"{100 * accuracy:.2f}" for accuracy in found)
+    console.say(f"Validation accuracies: {each} %.")
+    return found
 
 
 def _validation_episodes(config: Config, split: Split):

@@ -24,6 +24,10 @@ from leo_tf.methods.variants import is_known, variant_named, with_transforms
 # Default methods of a search; a comparison runs them after those without training.
 SEARCHED = ("leo", "protonet", "generator", "meta_sgd", "maml")
 _UNTRAINED = "centroid", "centroid_euclidean", "ridge", "logistic"
+SLOWER = (
+    *("distribution_calibration", "soft_kmeans", "bd_cspn"),
+    *("laplacian_shot", "pt_map"),
+)
 _TRANSFORMS = "none", "within", "soft", "lda"
 LINEAR = frozenset(["dropout_rate"])  # drawn uniformly; all others log-uniformly
 # Range of discriminants that METHOD@lda keeps, limited by the classes.
@@ -34,18 +38,20 @@ _OF_ENSEMBLES = "ensemble", "ensemble_share", "ridge_strength", "logistic_streng
 def compared(config: Config) -> list[str]:
     """Returns the default methods of a comparison.
 
-    Methods without training come first, on each of the transforms that help most.
+    Methods without training come first, on each of the transforms that help most; those
+    that take longest on one of them, and so do methods that see all queries together.
     """
     names, shared = [], config.features.feature_transform
     for method in _UNTRAINED:
         # At one shot both kinds of nearest centroid give the same answers.
         if method != "centroid_euclidean" or config.episodes.evaluation_shot > 1:
             names += with_transforms(method, _TRANSFORMS, shared)
-    leo, protonet, *others = SEARCHED
     also = ["none" if shared == "lda" else "lda"]
+    slower = [name if shared == "lda" else f"{name}@lda" for name in SLOWER]
+    leo, protonet, *others = SEARCHED
     network = protonet if shared == "lda" else f"{protonet}@lda"
     trained = *with_transforms(leo, also, shared), network
-    return [*names, "simpleshot", *trained, *others]
+    return [*names, "simpleshot", *slower, *trained, *others]
 
 
 def at_any_way(config: Config, names: Sequence[str], console: Console) -> list[str]:

@@ -190,7 +190,8 @@ def test_jobs_that_train_want_their_data_like_training(mode, refusal):
     ("flags", "idle"),
     [
         (["--method=ridge", "--jit=on", "--seed=3"], "--jit"),
-        (["--mode=compare", "--laplacian_weight=2"], "--laplacian_weight"),
+        (["--mode=compare", "--laplacian_weight=2"], ""),
+        (["--mode=compare", "--sklearn_parameters={}"], "--sklearn_parameters"),
         (["--mode=compare", "--ridge_strength=2"], ""),
         (["--mode=search", "--ridge_strength=5"], "--ridge_strength"),
         (["--mode=search", "--methods=leo,ridge", "--ridge_strength=5"], "--ridge_str"),

@@ -32,6 +32,8 @@ from leo_tf.experiments.runner.tasks import Sign, Task
 from leo_tf.export.exporter import export_model
 from leo_tf.files import near
 from leo_tf.methods.registry import METHODS, build
+from leo_tf.methods.settings import SLOWER
+from leo_tf.methods.variants import variant_named
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.kept_results import read_kept
 from leo_tf.runs.run import load_run
@@ -593,7 +595,9 @@ def test_without_names_it_compares_what_helps_most_the_untrained_first(
         *("centroid", "centroid@within", "centroid@soft", "centroid@lda"),
         *("ridge", "ridge@within", "ridge@soft", "ridge@lda"),
         *("logistic", "logistic@within", "logistic@soft", "logistic@lda"),
-        *("simpleshot", "leo", "leo@lda", "protonet@lda"),
+        *("simpleshot", "distribution_calibration@lda", "soft_kmeans@lda"),
+        *("bd_cspn@lda", "laplacian_shot@lda", "pt_map@lda"),
+        *("leo", "leo@lda", "protonet@lda"),
         *("generator", "meta_sgd", "maml"),
     ]
 
@@ -612,6 +616,34 @@ def test_a_default_that_keeps_its_way_is_left_out_at_another_and_told(
         assert line.startswith("Meta-SGD and MAML: left out") and "--way" in line
 
 
+def test_methods_that_see_many_queries_together_are_compared_only_if_asked_for(
+    small_flags, tmp_path, caplog, monkeypatch
+):
+    def together(*flags):
+        place = f"--workdir={tmp_path / str(len(flags))}"
+        names = would_train(small_flags, place, *flags)
+        return [n for n in names if variant_named(n).entry.transductive]
+
+    monkeypatch.setattr(compare_job, "_MOST_TOGETHER", 3 * 4)
+    few = together("--test_num_query=4")
+    assert few == [f"{name}@lda" for name in SLOWER[1:]] and not caplog.records
+    assert together("--test_num_query=5", "--num_steps=2") == []
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("Soft k-means, lda, BD-CSPN, lda, ")
+    assert "15 queries an episode. --test_num_query=15, for example" in line
+    flags = "--test_num_query=5", "--methods=pt_map,ridge", "--num_steps=2"
+    assert together(*flags) == ["pt_map"]
+
+
+def test_the_slower_methods_are_all_that_know_classes_or_see_queries_together():
+    built_in = {
+        name
+        for name, entry in METHODS.items()
+        if entry.knows_classes or entry.transductive
+    }
+    assert built_in == {*SLOWER}
+
+
 def test_a_default_that_the_data_does_not_allow_is_left_out_and_told(
     small_flags, two_classes, tmp_path, caplog
 ):
@@ -621,7 +653,7 @@ def test_a_default_that_the_data_does_not_allow_is_left_out_and_told(
     others = "generator", "meta_sgd", "maml"
     assert names == [*untrained, "simpleshot", "leo", *others]
     told = [record.getMessage() for record in caplog.records]
-    assert sum("is left out: " in line for line in told) == 8
+    assert sum("is left out: " in line for line in told) == 8 + len(SLOWER)
     line = next(line for line in told if "Ridge regression, soft" in line)
     assert (
         "classes: expected 3 or more for --feature_transform=soft, received 2" in line

@@ -26,6 +26,7 @@ from leo_tf.experiments import embed as embedding
 from leo_tf.experiments import from_images as module
 from leo_tf.experiments.embed import pretrain
 from leo_tf.experiments.from_images import from_images
+from leo_tf.methods.settings import SLOWER
 from leo_tf.methods.variants import variant_named
 from leo_tf.runs.directory import RunDirectory
 
@@ -61,7 +62,9 @@ def test_the_commands_of_the_readme_make_an_export_of_pictures(
     train, serve = (shlex.split(line)[1:] for line in lines)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pictures").symlink_to(folder)
-    assert {"ridge@soft", "leo", "leo@lda"} <= {*module.methods_of(Config())}
+    usual = {*module.methods_of(Config())}
+    assert {"ridge@soft", "leo", "leo@lda"} <= usual
+    assert not {f"{name}@lda" for name in SLOWER} & usual
     monkeypatch.setattr(module, "methods_of", lambda _: ["centroid", "leo@soft"])
     flags = [*_SMALL, "--pretrain_epochs=1", "--image_size=16"]
     command = [*train, *flags, "--class_split=0.6,0.2,0.2"]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -9,14 +10,17 @@ import tensorflow as tf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 import leo_tf
+from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.data_pipeline.episode import Episode
 from leo_tf.data_pipeline.pipeline import FeatureTable
-from leo_tf.errors import CheckpointError, FlagError, InputError
+from leo_tf.data_pipeline.sources import Data
+from leo_tf.errors import CheckpointError, FlagError, InputError, Stopped
 from leo_tf.evaluation import validation_tuning
 from leo_tf.evaluation.evaluate import evaluate as evaluate_all
 from leo_tf.evaluation.validation_tuning import fit_transform
+from leo_tf.experiments import train as train_job
 from leo_tf.methods import transform_fitting
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import METHODS, build
@@ -24,6 +28,7 @@ from leo_tf.methods.transform_fitting import Statistics, check_can_fit
 from leo_tf.methods.transformed import Transformed
 from leo_tf.model.learner import adapt_and_score
 from leo_tf.runs.run import load_run
+from leo_tf.training.short_run import accuracy_after
 
 C, ROWS, D = 7, 30, 10
 KINDS = ("center", "within", "lda", "soft")
@@ -352,18 +357,13 @@ def test_a_method_may_be_defined_by_its_transform(
 
 
 def test_seeds_are_reproduced_on_the_features_that_were_selected(tmp_path, quick_jobs):
-    random, splits = np.random.default_rng(0), {}
-    for split, classes in {"train": 9, "val": 11, "test": 6}.items():
-        centres = np.repeat(random.normal(size=(classes, 16)), 12, axis=0)
-        labels = np.repeat([f"{split}{i}" for i in range(classes)], 12)
-        splits[split] = centres + random.normal(size=centres.shape), labels
     config = leo_tf.Config().replace(
         method="r2d2",
         feature_transform="lda",
         **{"way": 3, "num_query": 3, "num_steps": 2, "validate_every": 2, "jit": "off"},
         **{"num_val_episodes": 4, "num_test_episodes": 4},
     )
-    data = leo_tf.load_data(splits)
+    data = many_classes()
     leo_tf.reproduce(config, tmp_path / "r", seeds=1, data=data)
     chosen = [
         load_run(tmp_path / "r" / name).config.features
@@ -446,6 +446,140 @@ def test_of_equally_good_transforms_the_most_regularised_is_taken(
     assert len(tried) == 3 * 5, "two of these dims, or all seven"
     assert found.features.transform_dims == 2
     assert found.features.transform_shrinkage == 0.9
+
+
+def many_classes(most=11) -> Data:
+    """Splits of 9, `most` and 6 classes. More than 9 are enough to choose on."""
+    random, splits = np.random.default_rng(0), {}
+    for split, classes in {"train": 9, "val": most, "test": 6}.items():
+        centres = np.repeat(random.normal(size=(classes, 16)), 12, axis=0)
+        labels = np.repeat([f"{split}{i}" for i in range(classes)], 12)
+        splits[split] = centres + random.normal(size=centres.shape), labels
+    return leo_tf.load_data(splits)
+
+
+_SMALL = {
+    **{"feature_transform": "lda", "way": 3, "num_query": 3, "num_steps": 40},
+    **{"validate_every": 2, "num_val_episodes": 20, "num_test_episodes": 4},
+    **{"num_latents": 4, "jit": "off", "meta_batch_size": 2},
+}
+
+
+@pytest.fixture
+def short_runs(monkeypatch):
+    """Makes short runs of 2 steps, before training of 20 or more."""
+    for module in (validation_tuning, train_job):
+        monkeypatch.setattr(module, "SHORT_STEPS", 2)
+    monkeypatch.setattr(validation_tuning, "_TRAINED_DIMS", (2, 4))
+
+
+def test_a_trained_method_takes_the_dims_that_short_runs_prefer(
+    monkeypatch, short_runs
+):
+    monkeypatch.setattr(validation_tuning, "_TRAINED_DIMS", (2, 4, 6, 64))
+    tried = []
+
+    def compare(options):
+        tried.append(options)
+        return [0.3, 0.5, 0.5, 0.4]
+
+    config = leo_tf.Config().replace(**_SMALL)
+    data = many_classes()
+    splits = dataset.load(config, data=data)
+    found = fit_transform(config, splits, compare)
+    [options] = tried
+    assert [o.features.transform_dims for o in options] == [2, 4, 6, 8], "8 are most"
+    assert [o.transform.kernel.shape[1] for o in options] == [2, 4, 6, 8]
+    assert found is options[1], "of equally good ones the fewest"
+    plain = fit_transform(config, splits)
+    assert plain.features.transform_dims == 8, "64 at most, without short runs"
+    shrinkages = {o.features.transform_shrinkage for o in options}
+    assert shrinkages == {plain.features.transform_shrinkage}
+    tried.clear()
+    given = fit_transform(config.replace(transform_dims=3), splits, compare)
+    assert given.features.transform_dims == 3
+    for other in (
+        {"method": "centroid"},
+        {"feature_transform": "soft"},
+        {"train_on_val": True},
+        {"num_steps": 19},
+    ):
+        fit_transform(config.replace(**other), splits, compare)
+    few = dataset.load(config, data=many_classes(9))
+    assert fit_transform(config, few, compare).features.transform_dims == 8
+    assert not tried
+
+
+def test_a_short_run_makes_the_first_steps_of_training(tmp_path):
+    data = many_classes()
+    config = leo_tf.Config().replace(**_SMALL, transform_dims=5)
+    short = config.replace(num_steps=2)
+    run = leo_tf.train(short, tmp_path / "run", data=data)
+    splits = dataset.load(config, data=data)
+    fitted = fit_transform(config, splits)
+    with SILENT.progress("short", 2) as line:
+        found = accuracy_after(2, config, splits, fitted.transform, line)
+        assert line.done == 2
+    # But for Welford's sum in place of the mean.
+    assert found == pytest.approx(run.history[-1]["val_accuracy"], rel=1e-6)
+    with SILENT.progress("short", 40) as line:
+        later = accuracy_after(40, config, splits, fitted.transform, line)
+    assert later != found
+
+
+def test_dims_are_chosen_by_short_runs_kept_and_told(
+    tmp_path, monkeypatch, short_runs, capsys
+):
+    data = many_classes()
+    config = leo_tf.Config().replace(**_SMALL)
+    told, real = [], train_job.accuracy_after
+
+    def noted(*given):
+        told.append((given[0], real(*given)))
+        return told[-1][1]
+
+    monkeypatch.setattr(train_job, "accuracy_after", noted)
+    run = leo_tf.train(config, tmp_path / "run", data=data, console=Console())
+    assert [steps for steps, _ in told] == [2, 2]
+    accuracies = [accuracy for _, accuracy in told]
+    best = (2, 4)[int(np.argmax(accuracies))]
+    assert run.config.features.transform_dims == run.chosen["transform_dims"] == best
+    assert run.transform.kernel.shape[1] == best
+    lines = capsys.readouterr().err.splitlines()
+    told_first = "Choosing from 2, 4 discriminants: 2 steps of each. "
+    assert any(line.startswith(told_first) for line in lines)
+    each = ", ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies)
+    assert f"Validation accuracies: {each} %." in lines
+    again = leo_tf.train(config, tmp_path / "run", data=data)
+    assert len(told) == 2, "what is resumed chooses nothing again"
+    assert again.config.features == run.config.features
+    # A comparison's run chooses by itself, and alike.
+    compared = leo_tf.compare(config, ["leo", "ridge"], tmp_path / "both", data=data)
+    chosen = {row.name: row.chosen["transform_dims"] for row in compared.rows}
+    assert chosen["leo"] == best and len(told) == 4
+
+
+def test_a_stop_during_short_runs_leaves_nothing_and_the_command_begins_again(
+    tmp_path, monkeypatch, short_runs
+):
+    config, data = leo_tf.Config().replace(**_SMALL), many_classes()
+    real = train_job.accuracy_after
+
+    def stopped(*given):
+        line = given[4]
+        advance = line.advance
+        line.advance = lambda units: (
+            advance(units),
+            signal.raise_signal(signal.SIGTERM),
+        )
+        return real(*given)
+
+    monkeypatch.setattr(train_job, "accuracy_after", stopped)
+    with pytest.raises(Stopped):
+        leo_tf.train(config, tmp_path / "run", data=data)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(train_job, "accuracy_after", real)
+    assert leo_tf.train(config, tmp_path / "run", data=data).state.step == 40
 
 
 def test_transforms_are_tried_by_the_accuracy_of_nearest_centroid(tiny_data):

@@ -5,7 +5,7 @@ import pytest
 from leo_tf.configs.schema import Config
 from leo_tf.errors import FlagError
 from leo_tf.methods import variants
-from leo_tf.methods.settings import compared
+from leo_tf.methods.settings import SLOWER, compared
 from leo_tf.methods.variants import Variant, in_running_order, in_table_order
 from leo_tf.methods.variants import variant_named as named
 
@@ -66,6 +66,7 @@ def test_by_default_the_untrained_stand_on_each_transform_once(shared, others, s
     leo = ["leo", "leo@none" if shared == "lda" else "leo@lda"]
     protonet = "protonet" if shared == "lda" else "protonet@lda"
     others = "generator", "meta_sgd", "maml"
-    assert names[-7:] == ["simpleshot", *leo, protonet, *others]
+    slower = [name if shared == "lda" else f"{name}@lda" for name in SLOWER]
+    assert names[-12:] == ["simpleshot", *slower, *leo, protonet, *others]
     assert in_running_order(names) == names and len(set(names)) == len(names)
     assert ("centroid_euclidean" in names) == (shot > 1)
