@@ -158,18 +158,33 @@ def read_parameters(value: str, where: str) -> str:
     Raises:
       FlagError: if it is not a JSON object; it begins with `where`.
     """
-    if not value:
-        return ""
+    if not value or value.startswith("{"):
+        return parameters_in(value, where)
     expected = "a JSON file of an object: a field for each parameter"
     try:
-        if not value.startswith("{"):
-            found = read_json(pathlib.Path(value))
-        else:
-            found = json.loads(value)
+        found = read_json(pathlib.Path(value))
     except (OSError, ValueError) as error:
         raise FlagError(where, expected, quoted(str(error))) from error
     if not isinstance(found, dict):
         raise FlagError(where, expected, _described(found))
+    return json.dumps(found, sort_keys=True)
+
+
+def parameters_in(text: str, where: str, error: type[LeoError] = FlagError) -> str:
+    """Returns the JSON object in `text` in one line, or "". Reads no file.
+
+    Raises:
+      error: if it is not a JSON object; it begins with `where`.
+    """
+    if not text:
+        return ""
+    expected = "a JSON object: a field for each parameter"
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise error(where, expected, quoted(str(problem))) from problem
+    if not isinstance(found, dict):
+        raise error(where, expected, _described(found))
     return json.dumps(found, sort_keys=True)
 
 

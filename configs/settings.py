@@ -8,9 +8,11 @@ arXiv:1807.05960. The flags of the command line are derived from this file.
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 from leo_tf.configs import rules
 from leo_tf.configs.rules import Rule, Settings, setting
+from leo_tf.errors import InputError
 
 EMBEDDED_DATASET = "glyphs"
 # Tensor sizes and lengths of unrolled loops are bounded, because a line of config.json
@@ -409,6 +411,15 @@ class MethodConfig(Settings):
         "they are. By default chosen on the validation episodes.",
         rules.above_zero(optional=True),
     )
+
+    @classmethod
+    def from_dict(cls, values: Any, source: str, group: str) -> "MethodConfig":
+        """Does as `Settings` does. A file has parameters themselves, never a path."""
+        name = "sklearn_parameters"
+        if isinstance(values, dict) and isinstance(values.get(name), str):
+            where = f"{source}: `{group}.{name}`"
+            rules.parameters_in(values[name], where, InputError)
+        return super().from_dict(values, source, group)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,7 +14,7 @@ from leo_tf.configs.schema import (
     OptimizerConfig,
     RunConfig,
 )
-from leo_tf.errors import FlagError
+from leo_tf.errors import FlagError, InputError
 
 FIELDS = [(kind, f) for kind in GROUPS.values() for f in dataclasses.fields(kind)]
 EDGES = [  # setting, the last values accepted, the first ones refused
@@ -228,6 +228,20 @@ def test_replace_routes_each_name_to_its_group_and_leaves_the_rest():
 def test_replace_refuses_an_unknown_name_by_that_name():
     with pytest.raises(FlagError, match=r"^--shots: expected the name of a setting"):
         Config().replace(shots=5)
+
+
+@pytest.mark.parametrize(
+    "text", ["path", '{"C"', "[1]", "no", '{"a": ' * 100_000, "{}x"], ids=str.__len__
+)
+def test_a_file_of_settings_has_parameters_and_no_path_of_others(text, tmp_path):
+    path = tmp_path / "svc.json"
+    path.write_text('{"C": 3.0}')
+    values = {"methods": {"sklearn_parameters": str(path) if text == "path" else text}}
+    with pytest.raises(InputError, match=r"^a\.json: `methods\.sklearn_parameters`: "):
+        Config.from_dict(values, "a.json")
+    kept = Config().replace(sklearn_parameters=str(path))
+    assert kept.methods.sklearn_parameters == '{"C": 3.0}'
+    assert Config.from_dict(kept.to_dict(), "a.json") == kept
 
 
 def test_a_group_of_the_wrong_class_is_refused():
