@@ -95,10 +95,10 @@ def needs_training(config: Config, splits: Mapping[str, Split]) -> bool:
     """
     if config.run.num_steps < _MUCH_LONGER * SHORT_STEPS:
         return False
-    features = config.features
+    features, method = config.features, method_of(config)
     is_open = features.feature_transform == "lda" and features.transform_dims is None
-    is_open &= method_of(config).is_trained
-    return is_open and not _is_misleading(config, splits["val"])
+    fits = method.is_trained and not method.knows_classes
+    return is_open and fits and not _is_misleading(config, splits["val"])
 
 
 def _is_misleading(config: Config, val: Split) -> bool:
@@ -146,13 +146,16 @@ def _fit_features(config: Config, splits: Mapping[str, Split], compare) -> Fitte
     fitted = Fitted(options[best].features, transforms[best])
     if compare is None or not needs_training(config, splits):
         return fitted
-    shrinkage, trained = fitted.features.transform_shrinkage, list[Fitted]()
-    for count in dict.fromkeys(min(each, most) for each in _TRAINED_DIMS):
-        chosen = dataclasses.replace(fitted.features, transform_dims=count)
-        trained.append(Fitted(chosen, statistics.transform("lda", count, shrinkage)))
-    if len(trained) == 1:
-        return trained[0]
-    return trained[int(np.argmax(compare(trained)))]
+    return _fit_dims(statistics, fitted.features, compare)
+
+
+def _fit_dims(statistics: Statistics, features: FeatureConfig, compare) -> Fitted:
+    """Fits the discriminants whose number is best after a short training run."""
+    options, shrinkage = list[Fitted](), features.transform_shrinkage or 0.0
+    for dims in dict.fromkeys(min(d, statistics.most_dims) for d in _TRAINED_DIMS):
+        chosen = dataclasses.replace(features, transform_dims=dims)
+        options.append(Fitted(chosen, statistics.transform("lda", dims, shrinkage)))
+    return options[int(np.argmax(compare(options))) if len(options) > 1 else 0]
 
 
 def _centroid_accuracies(
