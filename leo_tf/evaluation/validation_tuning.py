@@ -38,7 +38,7 @@ SCALES = tuple(10.0 ** (i / 8) for i in range(-8, 25))  # 0.1 to 1000
 _DIMS = (8, 16, 32, 64, 128, 256)
 _SHRINKAGES = (0.9, 0.5, 0.1, 0.01, 0.001)
 _USUAL_DIMS, _USUAL_SHRINKAGE = 64, 0.1
-# Discriminants tried by short training runs of a trained method, and their steps. Yet
+# Discriminants tried by short training runs of a trained method, and their steps. Even
 # shorter ones prefer too few dims (docs/results.md), so a training run of less than ten
 # times as many steps tries nothing.
 _TRAINED_DIMS = (32, 64, 128, 256)
@@ -68,8 +68,8 @@ def fit_transform(
     Args:
       config, splits: settings and data of the run.
       compare: returns the validation accuracies of a trained method, after
-        `SHORT_STEPS` of training on each transform. Without it, such a method gets 64
-        discriminants.
+        `SHORT_STEPS` of training on each transform, or NaN where it diverged. Without
+        it, such a method gets 64 discriminants.
 
     Raises:
       InputError: see `Statistics`, `check_can_fit` and `with_classes`.
@@ -90,8 +90,9 @@ def fit_transform(
 def needs_training(config: Config, splits: Mapping[str, Split]) -> bool:
     """Tells whether the number of discriminants is chosen by short training runs.
 
-    It is not if it is given, nor for a method without training, nor before training
-    that is short itself, nor with few validation classes, or if these are trained on.
+    That takes a trained method on `lda`, a number that is not given, and training that
+    is long itself. With few validation classes, or if these are trained on, choosing
+    would mislead.
     """
     if config.run.num_steps < _MUCH_LONGER * SHORT_STEPS:
         return False
@@ -155,7 +156,11 @@ def _fit_dims(statistics: Statistics, features: FeatureConfig, compare) -> Fitte
     for dims in dict.fromkeys(min(d, statistics.most_dims) for d in _TRAINED_DIMS):
         chosen = dataclasses.replace(features, transform_dims=dims)
         options.append(Fitted(chosen, statistics.transform("lda", dims, shrinkage)))
-    return options[int(np.argmax(compare(options))) if len(options) > 1 else 0]
+    accuracies = np.array(compare(options) if len(options) > 1 else [1.0])
+    if np.isnan(accuracies).all():  # all diverged, as the training is going to
+        dims = min(_USUAL_DIMS, statistics.most_dims)
+        return next(o for o in options if o.features.transform_dims == dims)
+    return options[int(np.nanargmax(accuracies))]
 
 
 def _centroid_accuracies(

@@ -33,7 +33,7 @@ from leo_tf.experiments.runner.engines import Engine
 from leo_tf.files import AnyPath
 from leo_tf.methods.registry import check, check_is_config, is_fitted, with_transform
 from leo_tf.methods.settings import at_any_way, compared, of, read, with_shared
-from leo_tf.methods.transform_fitting import check_can_fit
+from leo_tf.methods.transform_fitting import check_can_fit, check_can_hold
 from leo_tf.methods.variants import in_running_order, in_table_order, variant_named
 from leo_tf.model.learner import AnyLearner, is_exportable, takes_memory
 from leo_tf.reports import comparison as report
@@ -43,8 +43,9 @@ from leo_tf.runs.kept_results import Measured, read_kept
 from leo_tf.runs.run import Run
 
 # With more queries an episode, methods that see them together take a minute or more for
-# a thousand episodes: a comparison has them only if asked for.
-_MOST_TOGETHER = 1000
+# a thousand episodes, and so does distribution calibration with more classes: a
+# comparison has them only if they are named.
+_MOST_TOGETHER, _MOST_CALIBRATED = 1000, 10
 # Settings of a method's run that its row shows elsewhere.
 _NOT_SHOWN = ("method", "test_samples")
 
@@ -136,7 +137,8 @@ def opened(
     with open_group("compare", config, workdir, **options) as group:
         if open_set:
             check_open_set(group.config, group.splits["test"])
-        yield Opened(group, _that_fit(group, settings, was_asked=was_asked))
+        found = _that_fit(group, settings, was_asked=was_asked)
+        yield Opened(group, _in_time(group, found) if methods is None else found)
 
 
 def planned(job: Opened) -> dict[str, Planned]:
@@ -197,21 +199,17 @@ def _settings(
 def _that_fit(
     group: RunGroup, settings: Mapping[str, dict], was_asked: bool
 ) -> dict[str, dict]:
-    """Drops defaults whose transform the data forbids; refuses requested ones.
-
-    Of the defaults it also drops those that take long with so many queries.
-    """
-    found, slow = {}, []
-    shape = dataset.evaluation_shape(group.config, group.splits["test"])
-    queries = shape["way"] * shape["num_query"]
+    """Drops defaults whose transform the data forbids; refuses requested ones."""
+    found = {}
     for name, own in settings.items():
-        variant = variant_named(name)
-        if variant.entry.transductive and queries > _MOST_TOGETHER and not was_asked:
-            slow.append(variant.title)
-            continue
+        variant, table = variant_named(name), group.splits["train"].table
         kind = group.config.replace(**own).features.feature_transform
         try:
-            check_can_fit(kind, group.splits["train"].table)
+            check_can_fit(kind, table)
+            if variant.entry.knows_classes and not was_asked:
+                classes, size = len(table.index.class_sizes), table.features.shape[1]
+                dims = group.config.features.transform_dims or min(classes - 1, size)
+                check_can_hold(table, dims if kind == "lda" else size)
         except InputError as error:
             if was_asked or name == variant.method:
                 where = f"{name}: {error.where}"
@@ -219,10 +217,28 @@ def _that_fit(
             group.console.warn(f"{variant.title} is left out: {error}")
             continue
         found[name] = own
+    return found
+
+
+def _in_time(group: RunGroup, settings: Mapping[str, dict]) -> dict[str, dict]:
+    """Returns default methods without those that take long on such episodes."""
+    tested = [group.splits[name] for name in ("val", "test")]
+    shapes = [dataset.evaluation_shape(group.config, split) for split in tested]
+    way = shapes[0]["way"]
+    queries = max(way * shape["num_query"] for shape in shapes)
+    found, slow = {}, []
+    for name, own in settings.items():
+        entry = variant_named(name).entry
+        is_slow = entry.transductive and queries > _MOST_TOGETHER
+        if is_slow or (entry.knows_classes and way > _MOST_CALIBRATED):
+            slow.append(variant_named(name).title)
+        else:
+            found[name] = own
     if slow:
-        said = f"left out, because they take long with {queries:,} queries an episode"
-        hint = "--test_num_query=15, for example, brings them in."
-        group.console.warn(f"{', '.join(slow)}: {said}. {hint}")
+        episode = f"episodes of {way} classes and up to {queries:,} queries"
+        hint = "To have them, name them in --methods."
+        titles = "; ".join(slow)
+        group.console.warn(f"Left out, as slow on {episode}: {titles}. {hint}")
     return found
 
 

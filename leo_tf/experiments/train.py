@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from leo_tf.evaluation.validation_tuning import (
     fit_transform,
 )
 from leo_tf.experiments.evaluate import test_run
-from leo_tf.files import AnyPath, near
+from leo_tf.files import AnyPath, near, read_json
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
 from leo_tf.methods.registry import (
     build,
@@ -50,6 +51,7 @@ from leo_tf.training.replicas import Replicas, check_same, start, worker_loop
 from leo_tf.training.short_run import accuracy_after
 from leo_tf.training.trainer import Trainer
 
+_SHORT_RUNS = "discriminants.json"
 # Metadata of a checkpoint that the validation of an untrained method depends on.
 _SETTLED = ("config", "data")
 
@@ -144,7 +146,7 @@ def train_run(
     """
     callbacks = (HistoryFile(), *callbacks)
     run.check_data(splits)
-    _fit_transform(run, splits, fitted)
+    _fit_transform(run, splits, replicas, fitted)
     run.config = _tuned(run, splits["val"])
     check_same(replicas, run.config, splits["train"])
     size = splits["train"].embedding_size
@@ -286,7 +288,7 @@ def _tuned(run: Run, split: Split) -> Config:
 
 
 def _fit_transform(
-    run: Run, splits: Mapping[str, Split], fitted: Fitted | None
+    run: Run, splits: Mapping[str, Split], replicas: Replicas, fitted: Fitted | None
 ) -> None:
     """Fits the feature transform when the run begins, or reads it later."""
     if not is_fitted(run.config):
@@ -294,7 +296,7 @@ def _fit_transform(
     if run.newest:
         run.read_transform(run.newest)
     else:
-        compare = functools.partial(_compare_briefly, run, splits)
+        compare = functools.partial(_compare_briefly, run, splits, replicas)
         fitted = fitted or fit_transform(run.config, splits, compare)
         run.config = dataclasses.replace(run.config, features=fitted.features)
         run.transform = fitted.transform
@@ -306,23 +308,50 @@ def _fit_transform(
 
 
 def _compare_briefly(
-    run: Run, splits: Mapping[str, Split], options: Sequence[Fitted]
+    run: Run,
+    splits: Mapping[str, Split],
+    replicas: Replicas,
+    options: Sequence[Fitted],
 ) -> list[float]:
-    """Returns validation accuracies after a short training run on each transform."""
-    console, config = run.console, run.config
-    steps = SHORT_STEPS
+    """Returns validation accuracies after a short training run on each transform.
+
+    They are kept, so that a stopped command does not repeat those that ended.
+    """
+    config, found = run.config, _short_runs(run, splits)
+    left = [each for each in options if str(each.features.transform_dims) not in found]
     dims = ", ".join(str(each.features.transform_dims) for each in options)
-    hint = "--transform_dims=64, for example, saves this."
-    console.say(f"Choosing from {dims} discriminants: {steps:,} steps of each. {hint}")
-    found = []
-    with console.progress("choose discriminants", steps * len(options)) as line:
-        for fitted in options:
-            option = dataclasses.replace(config, features=fitted.features)
-            given = steps, option, splits, fitted.transform, line, run.jit
-            found.append(accuracy_after(*given))
-    each = ", ".join(f"{100 * accuracy:.2f}" for accuracy in found)
-    console.say(f"Validation accuracies: {each} %.")
-    return found
+    hint = "--transform_dims=64, for example, skips this."
+    steps = SHORT_STEPS
+    run.console.say(f"Choosing from {dims} discriminants: {steps:,} steps each. {hint}")
+    total, unit = steps * len(left), "trial steps"
+    with run.console.progress("choose discriminants", total, unit=unit) as line:
+        for each in left:
+            option = dataclasses.replace(config, features=each.features)
+            given = steps, option, splits, each.transform, line, replicas, run.jit
+            accuracy = accuracy_after(*given)
+            found[str(each.features.transform_dims)] = accuracy
+            kept = {"of": _basis(run, splits), "accuracies": found}
+            run.directory.write_json(_SHORT_RUNS, kept)
+    accuracies = [found[str(each.features.transform_dims)] for each in options]
+    shown = ("diverged" if math.isnan(a) else f"{100 * a:.2f} %" for a in accuracies)
+    run.console.say(f"Validation accuracies: {', '.join(shown)}.")
+    return accuracies
+
+
+def _basis(run: Run, splits: Mapping[str, Split]) -> dict[str, Any]:
+    """Returns what short training runs depend on, as values that fit JSON."""
+    data = {name: split.digest for name, split in splits.items()}
+    return {"config": run.config.to_dict(), "data": data, "steps": SHORT_STEPS}
+
+
+def _short_runs(run: Run, splits: Mapping[str, Split]) -> dict[str, float]:
+    """Returns discriminants -> accuracy of the short training runs that have ended."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        kept = read_json(run.path / _SHORT_RUNS)
+        if kept["of"] == _basis(run, splits):
+            found = kept["accuracies"].items()
+            return {d: math.nan if a is None else float(a) for d, a in found}
+    return {}
 
 
 def _validation_episodes(config: Config, split: Split):

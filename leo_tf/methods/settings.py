@@ -38,8 +38,8 @@ _OF_ENSEMBLES = "ensemble", "ensemble_share", "ridge_strength", "logistic_streng
 def compared(config: Config) -> list[str]:
     """Returns the default methods of a comparison.
 
-    Methods without training come first, on each of the transforms that help most; those
-    that take longest on one of them, and so do methods that see all queries together.
+    Methods without training come first. The quick ones stand on each of the transforms
+    that help most, `SLOWER` ones on a single transform.
     """
     names, shared = [], config.features.feature_transform
     for method in _UNTRAINED:

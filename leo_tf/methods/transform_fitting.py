@@ -148,21 +148,10 @@ def with_classes(transform: Transform, table: FeatureTable) -> Transform:
     single row has none.
 
     Raises:
-      InputError: if a class's covariance would take more than `_MOST_SCATTER` numbers.
+      InputError: see `check_can_hold`.
     """
     index, size = table.index, transform.output_size
-    most = min(int(index.class_sizes.max()), size)  # R
-    count = len(index.class_sizes)
-    if most * size > _MOST_SCATTER or count * most * size > _MOST_NUMBERS:
-        where = f"{index.source}: covariances of the training classes"
-        expected = (
-            f"at most {_MOST_SCATTER:,} numbers per class, {_MOST_NUMBERS:,} in all"
-        )
-        hint = (
-            "--feature_transform=lda keeps fewer dimensions, --transform_dims of them."
-        )
-        received = f"{count:,} of {most:,} x {size:,}"
-        raise InputError(where, expected, received, hint)
+    count, most = len(index.class_sizes), check_can_hold(table, size)  # C, R
     centres, scatter, first = np.zeros([count, size]), np.zeros([count, most, size]), 0
     for c, rows in enumerate(index.class_sizes):
         mine = table.lookup(index.rows[first : first + rows])
@@ -174,6 +163,31 @@ def with_classes(transform: Transform, table: FeatureTable) -> Transform:
         triangle = apart if rows <= size else np.linalg.qr(apart, mode="r")
         scatter[c, : len(triangle)] = triangle
     return transform._replace(centres=centres, scatter=scatter.reshape([-1, size]))
+
+
+def check_can_hold(table: FeatureTable, size: int) -> int:
+    """Checks the memory for the classes' covariances of features of `size` numbers.
+
+    Returns:
+      R, the largest number of rows that a covariance is kept as.
+
+    Raises:
+      InputError: if a class's covariance would take more than `_MOST_SCATTER` numbers,
+        or all together more than `_MOST_NUMBERS`.
+    """
+    index = table.index
+    count, most = len(index.class_sizes), min(int(index.class_sizes.max()), size)
+    if most * size > _MOST_SCATTER or count * most * size > _MOST_NUMBERS:
+        where = f"{index.source}: covariances of the training classes"
+        expected = (
+            f"at most {_MOST_SCATTER:,} numbers per class, {_MOST_NUMBERS:,} in all"
+        )
+        hint = (
+            "--feature_transform=lda keeps fewer dimensions, --transform_dims of them."
+        )
+        received = f"{count:,} of {most:,} x {size:,}"
+        raise InputError(where, expected, received, hint)
+    return most
 
 
 def check_fits(transform: Transform, table: FeatureTable) -> None:

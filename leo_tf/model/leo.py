@@ -185,11 +185,16 @@ class LEO(keras.layers.Layer):
         """
         if self.config.residual == "none":
             return None
-        scale = tf.exp(tf.convert_to_tensor(self.log_scale))
+        scale, dtype = tf.exp(tf.convert_to_tensor(self.log_scale)), support.dtype
+        # In a call, Keras may have cast to 16 bits, in which nothing is factorised.
+        wide = self.variable_dtype
+        support, targets = tf.cast(support, wide), tf.cast(targets, wide)
         if self.config.residual == "centroid":
-            return scale * closed_forms.centroid(support, targets)
-        strength = tf.exp(tf.convert_to_tensor(self.log_strength))
-        return scale * closed_forms.ridge(support, targets, strength)
+            found = closed_forms.centroid(support, targets)
+        else:
+            strength = tf.cast(tf.convert_to_tensor(self.log_strength), wide)
+            found = closed_forms.ridge(support, targets, tf.exp(strength))
+        return tf.cast(tf.cast(scale, wide) * found, dtype)
 
     def decode_classifier(
         self, latents: tf.Tensor, decoder: Sequence[tf.Tensor], noise: tf.Tensor | None

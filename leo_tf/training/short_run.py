@@ -1,5 +1,7 @@
 """A short training run that compares settings. It writes nothing."""
 
+import math
+import time
 from collections.abc import Mapping
 
 import tensorflow as tf
@@ -15,7 +17,8 @@ from leo_tf.training.interrupts import StopRequest
 from leo_tf.training.meta_step import adam
 from leo_tf.training.replicas import Replicas, make_steps
 
-_STEPS_PER_CALL = 50
+# Target duration of a call of several steps, as in `trainer`.
+_SECONDS_PER_CALL = 0.5
 
 
 def accuracy_after(
@@ -24,34 +27,46 @@ def accuracy_after(
     splits: Mapping[str, Split],
     transform: Transform,
     line: ProgressLine,
+    replicas: Replicas,
     jit: bool = False,
 ) -> float:
     """Trains a method from the start, then returns its mean validation accuracy.
 
     Args:
       steps: number of training steps.
-      config, splits: as for `train_run`. Replicas are not used.
+      config, splits: as for `train_run`.
       transform: fitted transform of the features.
       line: progress, advanced by each step.
+      replicas: devices that train together.
       jit: compile the steps with XLA.
+
+    Returns:
+      The accuracy, 0 to 1; NaN if training diverged.
 
     Raises:
       Stopped: if a signal was received.
     """
-    learner = build(config, splits["train"].embedding_size, transform)
-    optimizer = adam(config.optimizer.outer_lr)
-    run_steps = make_steps(Replicas(), learner, optimizer, config, jit)
-    iterator, step = iter(dataset.training_episodes(config, splits["train"], 0)), 0
+    with replicas.scope():
+        learner = build(config, splits["train"].embedding_size, transform)
+        optimizer = adam(config.optimizer.outer_lr)
+    run_steps = make_steps(replicas, learner, optimizer, config, jit)
+    iterator = iter(dataset.training_episodes(config, splits["train"], 0))
+    step, most, surplus = 0, 1, 0.0  # of non-finite steps, as in `Trainer`
     with StopRequest() as request:
         while step < steps:
-            most = min(_STEPS_PER_CALL, steps - step)
-            count = dataset.steps_alike(config, step, most)
+            count = dataset.steps_alike(config, step, min(most, steps - step))
             first, number = (tf.constant(n, tf.int64) for n in (step, count))
-            float(run_steps(iterator, first, number)["loss"])  # waits
+            start = time.monotonic()
+            metrics = run_steps(iterator, first, number)
+            non_finite = float(metrics["non_finite"])  # waits
+            most = max(1, round(_SECONDS_PER_CALL * count / (time.monotonic() - start)))
             step += count
+            surplus = max(0.0, surplus + 2 * non_finite - count)
             line.advance(count)
             request.check()
-        val, count = splits["val"], config.run.num_val_episodes
-        episodes = dataset.evaluation_episodes(config, val, count)
-        scores = evaluate({"": learner}, episodes, request.check)[""]
+            if surplus > config.run.non_finite_limit:
+                return math.nan
+        val, episodes = splits["val"], config.run.num_val_episodes
+        batches = dataset.evaluation_episodes(config, val, episodes)
+        scores = evaluate({"": learner}, batches, request.check)[""]
     return float(scores.accuracy.mean(dtype="float64"))

@@ -239,6 +239,8 @@ def test_a_file_of_settings_has_parameters_and_no_path_of_others(text, tmp_path)
     values = {"methods": {"sklearn_parameters": str(path) if text == "path" else text}}
     with pytest.raises(InputError, match=r"^a\.json: `methods\.sklearn_parameters`: "):
         Config.from_dict(values, "a.json")
+    odd = {"methods": {"sklearn_parameters": ' {"C": 4.0}'}}
+    assert Config.from_dict(odd).methods.sklearn_parameters == '{"C": 4.0}'
     kept = Config().replace(sklearn_parameters=str(path))
     assert kept.methods.sklearn_parameters == '{"C": 3.0}'
     assert Config.from_dict(kept.to_dict(), "a.json") == kept

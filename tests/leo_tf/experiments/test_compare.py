@@ -31,6 +31,7 @@ from leo_tf.experiments.runner import local, worker
 from leo_tf.experiments.runner.tasks import Sign, Task
 from leo_tf.export.exporter import export_model
 from leo_tf.files import near
+from leo_tf.methods import transform_fitting
 from leo_tf.methods.registry import METHODS, build
 from leo_tf.methods.settings import SLOWER
 from leo_tf.methods.variants import variant_named
@@ -629,10 +630,30 @@ def test_methods_that_see_many_queries_together_are_compared_only_if_asked_for(
     assert few == [f"{name}@lda" for name in SLOWER[1:]] and not caplog.records
     assert together("--test_num_query=5", "--num_steps=2") == []
     [line] = [record.getMessage() for record in caplog.records]
-    assert line.startswith("Soft k-means, lda, BD-CSPN, lda, ")
-    assert "15 queries an episode. --test_num_query=15, for example" in line
+    assert "episodes of 3 classes and up to 15 queries: Soft k-means, lda; BD" in line
     flags = "--test_num_query=5", "--methods=pt_map,ridge", "--num_steps=2"
     assert together(*flags) == ["pt_map"]
+
+
+def test_what_knows_the_training_classes_is_left_out_where_it_takes_long_or_too_much(
+    small_flags, tmp_path, caplog, monkeypatch
+):
+    name = "distribution_calibration@lda"
+    assert name in would_train(small_flags, f"--workdir={tmp_path / 'a'}")
+    with monkeypatch.context() as patch:
+        patch.setattr(compare_job, "_MOST_CALIBRATED", 2)
+        assert name not in would_train(small_flags, f"--workdir={tmp_path / 'b'}")
+    assert "3 classes" in caplog.text and "Distribution calibration, lda" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(transform_fitting, "_MOST_NUMBERS", 50)
+    assert name not in would_train(small_flags, f"--workdir={tmp_path / 'c'}")
+    line = "Distribution calibration, lda is left out: "
+    assert line in caplog.text and "covariances of the training cl" in caplog.text
+    # Few dimensions fit.
+    flags = f"--workdir={tmp_path / 'd'}", "--transform_dims=2"
+    assert name in would_train(small_flags, *flags)
+    flags = f"--workdir={tmp_path / 'e'}", f"--methods={name}"
+    assert would_train(small_flags, *flags) == [name], "it will be refused"
 
 
 def test_the_slower_methods_are_all_that_know_classes_or_see_queries_together():

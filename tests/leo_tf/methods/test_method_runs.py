@@ -67,6 +67,33 @@ def test_it_is_the_method_asked_for_whose_variables_are_trained(runs, method):
     assert sorted(moved) == sorted(mine)
 
 
+@pytest.mark.parametrize("residual", ["centroid", "ridge"])
+def test_leo_as_a_residual_is_trained_resumed_mixed_and_exported(
+    train, tmp_path, residual
+):
+    flags = f"--residual={residual}", "--ensemble=logistic", "--quiet", *_FEW[1:]
+    assert train(tmp_path / "whole", *flags, "--num_steps=4") == 0
+    assert train(tmp_path / "run", *flags, "--num_steps=2") == 0
+    more = "--num_steps=4", "--allow_changes"
+    assert train(tmp_path / "run", *flags, *more) == 0
+    whole, resumed = (values_of(tmp_path / name, 4) for name in ("whole", "run"))
+    learned = {"leo/log_scale", *(["leo/log_strength"] if residual == "ridge" else [])}
+    assert learned <= whole.keys()
+    for name, value in whole.items():
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+    start = values_of(tmp_path / "whole", 2)
+    assert all(start[name] != whole[name] for name in learned)
+    assert export(tmp_path / "whole", tmp_path / "out") == 0
+    signature = tf.saved_model.load(str(tmp_path / "out" / "1")).signatures["classify"]
+    request = make_request()
+    run = load_run(tmp_path / "whole")
+    run.restore_best()
+    temperature = temperature_of(tmp_path / "whole")
+    expected = training_answers(run.learner, 3, 2, request, temperature)["logits"]
+    given = signature(**tensors(request))["logits"]
+    np.testing.assert_allclose(given, expected, atol=2e-5, rtol=2e-5)
+
+
 @pytest.mark.parametrize("method", UNTRAINED)
 def test_a_method_without_training_makes_no_step_and_is_tested(runs, method):
     results = results_of(runs(method))

@@ -1,6 +1,7 @@
 """Feature transforms: against scikit-learn, and as a part of any method and any run."""
 
 import json
+import math
 import shutil
 import signal
 
@@ -28,6 +29,8 @@ from leo_tf.methods.transform_fitting import Statistics, check_can_fit
 from leo_tf.methods.transformed import Transformed
 from leo_tf.model.learner import adapt_and_score
 from leo_tf.runs.run import load_run
+from leo_tf.training import short_run
+from leo_tf.training.replicas import Replicas
 from leo_tf.training.short_run import accuracy_after
 
 C, ROWS, D = 7, 30, 10
@@ -510,21 +513,47 @@ def test_a_trained_method_takes_the_dims_that_short_runs_prefer(
     assert not tried
 
 
-def test_a_short_run_makes_the_first_steps_of_training(tmp_path):
+def test_where_all_short_runs_diverge_it_takes_the_usual_dims(monkeypatch, short_runs):
+    monkeypatch.setattr(validation_tuning, "_TRAINED_DIMS", (2, 4, 64))
+    config = leo_tf.Config().replace(**_SMALL)
+    splits = dataset.load(config, data=many_classes())
+    nan = math.nan
+    chosen = {(nan, nan, nan): 8, (nan, 0.4, 0.3): 4, (0.3, nan, nan): 2}
+    for accuracies, best in chosen.items():
+        found = fit_transform(config, splits, lambda _, each=accuracies: [*each])
+        assert found.features.transform_dims == found.transform.kernel.shape[1] == best
+
+
+def test_a_short_run_that_diverges_ends_and_says_so(monkeypatch):
+    config = leo_tf.Config().replace(**_SMALL, transform_dims=5, non_finite_limit=3)
+
+    def never_finite(*unused):
+        return lambda iterator, first, count: {"non_finite": count}
+
+    monkeypatch.setattr(short_run, "make_steps", never_finite)
+    splits = dataset.load(config, data=many_classes())
+    fitted = fit_transform(config, splits)
+    with SILENT.progress("short", 40) as line:
+        given = config, splits, fitted.transform, line, Replicas()
+        assert math.isnan(accuracy_after(40, *given))
+        assert 4 <= line.done < 40
+
+
+@pytest.mark.parametrize("mixed", [{}, {"way": "2-4", "shot": "1-2", "test_way": 3}])
+def test_a_short_run_makes_the_first_steps_of_training(tmp_path, mixed):
     data = many_classes()
-    config = leo_tf.Config().replace(**_SMALL, transform_dims=5)
+    config = leo_tf.Config().replace(**_SMALL, transform_dims=5).replace(**mixed)
     short = config.replace(num_steps=2)
     run = leo_tf.train(short, tmp_path / "run", data=data)
     splits = dataset.load(config, data=data)
     fitted = fit_transform(config, splits)
     with SILENT.progress("short", 2) as line:
-        found = accuracy_after(2, config, splits, fitted.transform, line)
+        given = config, splits, fitted.transform, line, Replicas()
+        found = accuracy_after(2, *given)
         assert line.done == 2
     # But for Welford's sum in place of the mean.
     assert found == pytest.approx(run.history[-1]["val_accuracy"], rel=1e-6)
-    with SILENT.progress("short", 40) as line:
-        later = accuracy_after(40, config, splits, fitted.transform, line)
-    assert later != found
+    assert accuracy_after(40, *given) != found
 
 
 def test_dims_are_chosen_by_short_runs_kept_and_told(
@@ -546,10 +575,10 @@ def test_dims_are_chosen_by_short_runs_kept_and_told(
     assert run.config.features.transform_dims == run.chosen["transform_dims"] == best
     assert run.transform.kernel.shape[1] == best
     lines = capsys.readouterr().err.splitlines()
-    told_first = "Choosing from 2, 4 discriminants: 2 steps of each. "
+    told_first = "Choosing from 2, 4 discriminants: 2 steps each. "
     assert any(line.startswith(told_first) for line in lines)
-    each = ", ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies)
-    assert f"Validation accuracies: {each} %." in lines
+    each = ", ".join(f"{100 * accuracy:.2f} %" for accuracy in accuracies)
+    assert f"Validation accuracies: {each}." in lines
     again = leo_tf.train(config, tmp_path / "run", data=data)
     assert len(told) == 2, "what is resumed chooses nothing again"
     assert again.config.features == run.config.features
@@ -559,27 +588,40 @@ def test_dims_are_chosen_by_short_runs_kept_and_told(
     assert chosen["leo"] == best and len(told) == 4
 
 
-def test_a_stop_during_short_runs_leaves_nothing_and_the_command_begins_again(
+def test_after_a_stop_only_the_short_runs_that_had_not_ended_are_made(
     tmp_path, monkeypatch, short_runs
 ):
     config, data = leo_tf.Config().replace(**_SMALL), many_classes()
-    real = train_job.accuracy_after
+    tried, real = [], train_job.accuracy_after
 
     def stopped(*given):
-        line = given[4]
-        advance = line.advance
-        line.advance = lambda units: (
-            advance(units),
-            signal.raise_signal(signal.SIGTERM),
-        )
+        tried.append(given[1].features.transform_dims)
+        if len(tried) == 2:
+            advance = given[4].advance
+            monkeypatch.setattr(
+                given[4],
+                "advance",
+                lambda n: (advance(n), signal.raise_signal(signal.SIGTERM)),
+            )
         return real(*given)
 
     monkeypatch.setattr(train_job, "accuracy_after", stopped)
     with pytest.raises(Stopped):
         leo_tf.train(config, tmp_path / "run", data=data)
-    assert not (tmp_path / "run").exists()
-    monkeypatch.setattr(train_job, "accuracy_after", real)
-    assert leo_tf.train(config, tmp_path / "run", data=data).state.step == 40
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        ".lock",
+        "discriminants.json",
+    }
+    run = leo_tf.train(config, tmp_path / "run", data=data)
+    assert tried == [2, 4, 4] and run.state.step == 40
+    whole = leo_tf.train(config, tmp_path / "whole", data=data)
+    assert whole.config.features == run.config.features and tried[3:] == [2, 4]
+    # Those of other settings say nothing.
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(tmp_path / "run" / "discriminants.json", other)
+    leo_tf.train(config.replace(outer_lr=0.01), other, data=data)
+    assert tried[5:] == [2, 4]
 
 
 def test_transforms_are_tried_by_the_accuracy_of_nearest_centroid(tiny_data):

@@ -6,7 +6,7 @@ That it learns as well is in test_synthetic_gate.py.
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_cases import Z, make_episode, make_leo
+from tiny_cases import D, K, N, Z, make_episode, make_leo
 
 from leo_tf.configs.schema import Config
 from leo_tf.errors import FlagError
@@ -31,6 +31,18 @@ def test_variables_gradients_and_answers_stay_in_float32():
     adapted, logits = adapt_and_score(mixed, episode)
     held = [*mixed.variables, *gradients, *metrics.values(), adapted.classifier, logits]
     assert {tf.as_dtype(x.dtype) for x in [*held, loss, *noise.weights]} == {tf.float32}
+
+
+@pytest.mark.parametrize("residual", ["centroid", "ridge"])
+def test_a_residual_is_added_to_a_closed_form_in_float32(residual):
+    whole, mixed, episode = pair(residual=residual)
+    support = tf.reshape(episode.support_inputs, [-1, N * K, D])
+    targets = tf.one_hot(tf.reshape(episode.support_labels, [-1, N * K]), N)
+    exact = whole.closed_form(support, targets)
+    np.testing.assert_array_equal(mixed.closed_form(support, targets), exact)
+    given = episode.support_inputs, episode.support_labels, episode.query_inputs
+    called = mixed(*given)  # in which Keras casts to 16 bits
+    np.testing.assert_allclose(tf.cast(called, tf.float32), whole(*given), atol=0.2)
 
 
 def test_every_product_of_data_is_in_bfloat16_and_nothing_else_is():
