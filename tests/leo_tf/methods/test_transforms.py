@@ -532,12 +532,13 @@ def test_a_short_run_that_diverges_ends_and_says_so(monkeypatch):
         return lambda iterator, first, count: {"non_finite": count}
 
     monkeypatch.setattr(short_run, "make_steps", never_finite)
+    monkeypatch.setattr(short_run, "evaluate", lambda *_: pytest.fail("validated"))
     splits = dataset.load(config, data=many_classes())
     fitted = fit_transform(config, splits)
     with SILENT.progress("short", 40) as line:
         given = config, splits, fitted.transform, line, Replicas()
         assert math.isnan(accuracy_after(40, *given))
-        assert 4 <= line.done <= 40
+        assert line.done >= 4
 
 
 @pytest.mark.parametrize("mixed", [{}, {"way": "2-4", "shot": "1-2", "test_way": 3}])
