@@ -541,7 +541,10 @@ def test_a_short_run_that_diverges_ends_and_says_so(monkeypatch):
         assert line.done >= 4
 
 
-@pytest.mark.parametrize("mixed", [{}, {"way": "2-4", "shot": "1-2", "test_way": 3}])
+_MIXED = {"way": "2-4", "shot": "1-2", "test_way": 3}
+
+
+@pytest.mark.parametrize("mixed", [{}, pytest.param(_MIXED, marks=pytest.mark.long)])
 def test_a_short_run_makes_the_first_steps_of_training(tmp_path, mixed):
     data = many_classes()
     config = leo_tf.Config().replace(**_SMALL, transform_dims=5).replace(**mixed)
@@ -558,6 +561,7 @@ def test_a_short_run_makes_the_first_steps_of_training(tmp_path, mixed):
     assert accuracy_after(40, *given) != found
 
 
+@pytest.mark.long
 def test_dims_are_chosen_by_short_runs_kept_and_told(
     tmp_path, monkeypatch, short_runs, capsys
 ):
@@ -592,6 +596,7 @@ def test_dims_are_chosen_by_short_runs_kept_and_told(
     assert chosen["protonet"] == best and len(told) == 4
 
 
+@pytest.mark.long
 def test_after_a_stop_only_the_short_runs_that_had_not_ended_are_made(
     tmp_path, monkeypatch, short_runs
 ):
