@@ -161,10 +161,15 @@ class FoldedComparison(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """Methods that every fold has; one whose transform did not fit is left out."""
-        found = [{row.name for row in fold.rows} for fold in self.folds]
-        shared = set.intersection(*found)
-        return [row.name for row in self.folds[0].rows if row.name in shared]
+        """Methods that every fold has."""
+        first = [row.name for row in self.folds[0].rows]
+        return [name for name in first if len(self.rows(name)) == len(self.folds)]
+
+    @property
+    def left_out(self) -> list[str]:
+        """Titles of methods that the data of some folds allowed, but not of all."""
+        titles = {r.name: r.plain_title for fold in self.folds for r in fold.rows}
+        return [title for name, title in titles.items() if name not in self.names]
 
     def rows(self, name: str) -> list[Row]:
         """Returns the row of a method in each fold."""

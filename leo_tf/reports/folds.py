@@ -40,6 +40,7 @@ def terminal(found: FoldedComparison) -> list[str | Table]:
         f"\n{_title(found)}",
         Table(whole.columns[reached], kept, whole.left),
         Table((whole.columns[0], *whole.columns[3:]), each, whole.left),
+        *_left_out(found),
         *_unknown(found),
     ]
     return [*parts, *([f"{said}\n"] if (said := _advice(found)) else [])]
@@ -57,7 +58,7 @@ def markdown(found: FoldedComparison) -> str:
     given = f"Given: `{report.flags(typed)}`"
     return document(
         [
-            *(f"# {_title(found)}", _table(found), meaning),
+            *(f"# {_title(found)}", _table(found), *_left_out(found), meaning),
             *(*_unknown(found), _advice(found), given),
         ]
     )
@@ -91,6 +92,12 @@ def _table(found: FoldedComparison) -> Table:
 def _method(found: FoldedComparison, name: str) -> str:
     row = found.rows(name)[0]
     return row.plain_title + " (sees all queries)" * row.is_transductive
+
+
+def _left_out(found: FoldedComparison) -> list[str]:
+    """Returns a line about methods that only some folds have, if there are any."""
+    titles = "; ".join(found.left_out)
+    return [f"Not in all folds, so not in the table: {titles}."] if titles else []
 
 
 def _unknown(found: FoldedComparison) -> list[str | Table]:
