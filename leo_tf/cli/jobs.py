@@ -24,8 +24,8 @@ from leo_tf.experiments.search import SETTINGS_FILE, search
 from leo_tf.experiments.train import train
 from leo_tf.export.exporter import export_model
 from leo_tf.files import near
+from leo_tf.methods.defaults import SEARCHED, compared
 from leo_tf.methods.registry import method_of, unused
-from leo_tf.methods.settings import SEARCHED, compared
 from leo_tf.methods.variants import variant_named
 from leo_tf.reports import comparison, folds, reproduction, results
 from leo_tf.reports import search as search_report

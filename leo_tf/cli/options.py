@@ -19,9 +19,9 @@ from leo_tf.configs.schema import GROUPS, Config
 from leo_tf.configs.settings import TRANSFORMS
 from leo_tf.embedding.views import VIEWS
 from leo_tf.errors import FlagError, quoted
+from leo_tf.methods.defaults import SEARCHED, compared
 from leo_tf.methods.drawing import SAMPLERS
 from leo_tf.methods.registry import METHODS, is_known
-from leo_tf.methods.settings import SEARCHED, compared
 from leo_tf.methods.variants import method_part, variant_named
 
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}

@@ -31,8 +31,9 @@ from leo_tf.experiments.open_set import check_open_set, score_open
 from leo_tf.experiments.run_group import Planned, RunGroup, open_group
 from leo_tf.experiments.runner.engines import Engine
 from leo_tf.files import AnyPath
+from leo_tf.methods.defaults import at_any_way, compared, in_time
 from leo_tf.methods.registry import check, check_is_config, is_fitted, with_transform
-from leo_tf.methods.settings import at_any_way, compared, of, read, with_shared
+from leo_tf.methods.settings import of, read, with_shared
 from leo_tf.methods.transform_fitting import check_can_fit, check_can_hold
 from leo_tf.methods.variants import in_running_order, in_table_order, variant_named
 from leo_tf.model.learner import AnyLearner, is_exportable, takes_memory
@@ -42,10 +43,6 @@ from leo_tf.reports.results import data as data_in_words
 from leo_tf.runs.kept_results import Measured, read_kept
 from leo_tf.runs.run import Run
 
-# With more queries or classes an episode, a comparison has these methods only if they
-# are named: LaplacianShot takes 10 ms with 1,000 queries, but 100 ms with 3,000, and
-# distribution calibration 16 ms with 5 classes, but 170 ms with 20 (two cores).
-_MOST_TOGETHER, _MOST_CALIBRATED = 1000, 10
 # Settings of a method's run that its row shows elsewhere.
 _NOT_SHOWN = ("method", "test_samples")
 
@@ -138,7 +135,11 @@ def opened(
         if open_set:
             check_open_set(group.config, group.splits["test"])
         found = _that_fit(group, settings, was_asked=was_asked)
-        yield Opened(group, _in_time(group, found) if methods is None else found)
+        if methods is None:
+            tested = [group.splits[name] for name in ("val", "test")]
+            shapes = [dataset.evaluation_shape(group.config, each) for each in tested]
+            found = in_time(found, shapes, group.console)
+        yield Opened(group, found)
 
 
 def planned(job: Opened) -> dict[str, Planned]:
@@ -217,28 +218,6 @@ def _that_fit(
             group.console.warn(f"{variant.title} is left out: {error}")
             continue
         found[name] = own
-    return found
-
-
-def _in_time(group: RunGroup, settings: Mapping[str, dict]) -> dict[str, dict]:
-    """Returns default methods without those that take long on such episodes."""
-    tested = [group.splits[name] for name in ("val", "test")]
-    shapes = [dataset.evaluation_shape(group.config, split) for split in tested]
-    way = shapes[0]["way"]
-    queries = max(way * shape["num_query"] for shape in shapes)
-    found, slow = {}, []
-    for name, own in settings.items():
-        entry = variant_named(name).entry
-        is_slow = entry.transductive and queries > _MOST_TOGETHER
-        if is_slow or (entry.knows_classes and way > _MOST_CALIBRATED):
-            slow.append(variant_named(name).title)
-        else:
-            found[name] = own
-    if slow:
-        episode = f"episodes of {way} classes and up to {queries:,} queries"
-        hint = "To have them, name them in --methods."
-        titles = "; ".join(slow)
-        group.console.warn(f"Left out, as slow on {episode}: {titles}. {hint}")
     return found
 
 

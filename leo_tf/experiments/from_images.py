@@ -29,7 +29,7 @@ from leo_tf.experiments.compare import compare
 from leo_tf.experiments.embed import check_strategy, embed, pretrain, recipe_of
 from leo_tf.export.exporter import export_model, exported_already
 from leo_tf.files import AnyPath, near
-from leo_tf.methods.settings import SLOWER, compared
+from leo_tf.methods.defaults import SLOWER, compared
 from leo_tf.methods.variants import variant_named
 
 # Settings of LEO on transformed features, good on all sets of docs/results.md.

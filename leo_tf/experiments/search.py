@@ -29,9 +29,10 @@ from leo_tf.experiments.run_group import Planned, RunGroup, open_group
 from leo_tf.experiments.runner.engines import Engine
 from leo_tf.experiments.study import Journal, importances
 from leo_tf.files import AnyPath, read_json, to_json, write_file
+from leo_tf.methods.defaults import SEARCHED, at_any_way
 from leo_tf.methods.drawing import BATCH, SAMPLERS, check_installed, draw
 from leo_tf.methods.registry import check, check_is_config
-from leo_tf.methods.settings import SEARCHED, at_any_way, ranges, read, with_shared
+from leo_tf.methods.settings import ranges, read, with_shared
 from leo_tf.methods.variants import in_table_order, variant_named
 from leo_tf.reports import search as report
 from leo_tf.reports.figures import save

@@ -10,61 +10,20 @@ field of their own. Likewise a method's settings apply to METHOD@TRANSFORM.
 
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from leo_tf.configs.rules import check_object
 from leo_tf.configs.schema import GROUP_OF, Config
-from leo_tf.console import Console
 from leo_tf.errors import FlagError, InputError, LeoError, quoted
 from leo_tf.files import read_json
 from leo_tf.methods.registry import METHODS
-from leo_tf.methods.variants import is_known, variant_named, with_transforms
+from leo_tf.methods.variants import is_known, variant_named
 
-# Default methods of a search; a comparison runs them after those without training.
-SEARCHED = ("leo", "protonet", "generator", "meta_sgd", "maml")
-_UNTRAINED = "centroid", "centroid_euclidean", "ridge", "logistic"
-SLOWER = (
-    *("distribution_calibration", "soft_kmeans", "bd_cspn"),
-    *("laplacian_shot", "pt_map"),
-)
-_TRANSFORMS = "none", "within", "soft", "lda"
 LINEAR = frozenset(["dropout_rate"])  # drawn uniformly; all others log-uniformly
 # Range of discriminants that METHOD@lda keeps, limited by the classes.
 _DIMS = {"transform_dims": (8.0, 256.0)}
 _OF_ENSEMBLES = "ensemble", "ensemble_share", "ridge_strength", "logistic_strength"
-
-
-def compared(config: Config) -> list[str]:
-    """Returns the default methods of a comparison.
-
-    Methods without training come first. The quick ones stand on each of the transforms
-    that help most, `SLOWER` ones on a single transform.
-    """
-    names, shared = [], config.features.feature_transform
-    for method in _UNTRAINED:
-        # At one shot both kinds of nearest centroid give the same answers.
-        if method != "centroid_euclidean" or config.episodes.evaluation_shot > 1:
-            names += with_transforms(method, _TRANSFORMS, shared)
-    also = ["none" if shared == "lda" else "lda"]
-    slower = [name if shared == "lda" else f"{name}@lda" for name in SLOWER]
-    leo, protonet, *others = SEARCHED
-    network = protonet if shared == "lda" else f"{protonet}@lda"
-    trained = *with_transforms(leo, also, shared), network
-    return [*names, "simpleshot", *slower, *trained, *others]
-
-
-def at_any_way(config: Config, names: Sequence[str], console: Console) -> list[str]:
-    """Returns default methods without those that a fixed way rules out, and says so."""
-    episodes = config.episodes
-    if episodes.evaluation_way == episodes.way:
-        return [*names]
-    kept = [name for name in names if not variant_named(name).entry.keeps_way]
-    others = [variant_named(name).title for name in names if name not in kept]
-    if others:
-        said = "left out, because they can be tested only with --way classes"
-        console.warn(f"{' and '.join(others)}: {said}.")
-    return kept
 
 
 def read(

@@ -31,9 +31,9 @@ from leo_tf.experiments.runner import local, worker
 from leo_tf.experiments.runner.tasks import Sign, Task
 from leo_tf.export.exporter import export_model
 from leo_tf.files import near
-from leo_tf.methods import transform_fitting
+from leo_tf.methods import defaults, transform_fitting
+from leo_tf.methods.defaults import SLOWER
 from leo_tf.methods.registry import METHODS, build
-from leo_tf.methods.settings import SLOWER
 from leo_tf.methods.variants import variant_named
 from leo_tf.runs.checkpoints import Checkpoints
 from leo_tf.runs.kept_results import read_kept
@@ -625,7 +625,7 @@ def test_methods_that_see_many_queries_together_are_compared_only_if_asked_for(
         names = would_train(small_flags, place, *flags)
         return [n for n in names if variant_named(n).entry.transductive]
 
-    monkeypatch.setattr(compare_job, "_MOST_TOGETHER", 3 * 4)
+    monkeypatch.setattr(defaults, "_MOST_TOGETHER", 3 * 4)
     few = together("--test_num_query=4")
     assert few == [f"{name}@lda" for name in SLOWER[1:]] and not caplog.records
     assert together("--test_num_query=5", "--num_steps=2") == []
@@ -641,7 +641,7 @@ def test_what_knows_the_training_classes_is_left_out_where_it_takes_long_or_too_
     name = "distribution_calibration@lda"
     assert name in would_train(small_flags, f"--workdir={tmp_path / 'a'}")
     with monkeypatch.context() as patch:
-        patch.setattr(compare_job, "_MOST_CALIBRATED", 2)
+        patch.setattr(defaults, "_MOST_CALIBRATED", 2)
         assert name not in would_train(small_flags, f"--workdir={tmp_path / 'b'}")
     assert "3 classes" in caplog.text and "Distribution calibration, lda" in caplog.text
     caplog.clear()

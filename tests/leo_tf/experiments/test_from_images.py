@@ -26,7 +26,7 @@ from leo_tf.experiments import embed as embedding
 from leo_tf.experiments import from_images as module
 from leo_tf.experiments.embed import pretrain
 from leo_tf.experiments.from_images import from_images
-from leo_tf.methods.settings import SLOWER
+from leo_tf.methods.defaults import SLOWER
 from leo_tf.methods.variants import variant_named
 from leo_tf.runs.directory import RunDirectory
 

@@ -18,8 +18,8 @@ from leo_tf.errors import DivergedError, FlagError
 from leo_tf.experiments import run_group
 from leo_tf.experiments import search as search_job
 from leo_tf.methods import settings as method_settings
+from leo_tf.methods.defaults import SEARCHED
 from leo_tf.methods.drawing import draw
-from leo_tf.methods.settings import SEARCHED
 from leo_tf.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.long

@@ -364,7 +364,7 @@ def test_a_class_that_answers_all_queries_together_is_like_a_built_in_one(
 
 
 def test_looking_a_method_up_loads_no_tensorflow():
-    code = "import sys, leo_tf.methods.settings\n"
+    code = "import sys, leo_tf.methods.defaults, leo_tf.methods.settings\n"
     code += "from leo_tf.methods.registry import METHODS, is_known, method_named\n"
     code += (
         "assert is_known('leo') and is_known('a.b:C') and method_named('maml').title\n"

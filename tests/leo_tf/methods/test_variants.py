@@ -5,7 +5,7 @@ import pytest
 from leo_tf.configs.schema import Config
 from leo_tf.errors import FlagError
 from leo_tf.methods import variants
-from leo_tf.methods.settings import SLOWER, compared
+from leo_tf.methods.defaults import SLOWER, compared
 from leo_tf.methods.variants import Variant, in_running_order, in_table_order
 from leo_tf.methods.variants import variant_named as named
 
