@@ -56,12 +56,9 @@ def markdown(found: FoldedComparison) -> str:
     )
     typed = {k: v for k, v in found.folds[0].given.items() if k != "fold"}
     given = f"Given: `{report.flags(typed)}`"
-    return document(
-        [
-            *(f"# {_title(found)}", _table(found), *_left_out(found), meaning),
-            *(*_unknown(found), _advice(found), given),
-        ]
-    )
+    table: list[str | Table] = [_table(found), *_left_out(found), meaning]
+    title, last = f"# {_title(found)}", (_advice(found), given)
+    return document([title, *table, *_unknown(found), *last])
 
 
 def _title(found: FoldedComparison) -> str:
