@@ -167,9 +167,11 @@ class FoldedComparison(NamedTuple):
 
     @property
     def left_out(self) -> list[str]:
-        """Titles of methods that the data of some folds allowed, but not of all."""
-        titles = {r.name: r.plain_title for fold in self.folds for r in fold.rows}
-        return [title for name, title in titles.items() if name not in self.names]
+        """Titles of methods that some folds have, but not all."""
+        rows = [row for fold in self.folds for row in fold.rows]
+        titles = {row.name: row.plain_title for row in rows}
+        shared = self.names
+        return [title for name, title in titles.items() if name not in shared]
 
     def rows(self, name: str) -> list[Row]:
         """Returns the row of a method in each fold."""

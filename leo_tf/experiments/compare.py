@@ -72,8 +72,8 @@ def compare(
       config: settings of all methods.
       methods: names of methods, or METHOD@TRANSFORM for one with its own feature
         transform. Differences are relative to LEO, or without it to the last inductive
-        method of the table. Defaults to those of `compared` whose transforms the data
-        allows.
+        method of the table. Defaults to those of `methods.defaults`, without those
+        that are slow on such episodes or whose transforms the data forbids.
       method_settings: name -> settings of this method, or the path of such a file.
       open_set: also test how well each method detects queries of other classes, and
         its prediction sets.

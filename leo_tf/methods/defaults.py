@@ -10,14 +10,16 @@ from leo_tf.methods.variants import variant_named, with_transforms
 # Default methods of a search; a comparison runs them after those without training.
 SEARCHED = ("leo", "protonet", "generator", "meta_sgd", "maml")
 _UNTRAINED = "centroid", "centroid_euclidean", "ridge", "logistic"
+# Without training, too, but they take minutes in place of seconds.
 SLOWER = (
     *("distribution_calibration", "soft_kmeans", "bd_cspn"),
     *("laplacian_shot", "pt_map"),
 )
 _TRANSFORMS = "none", "within", "soft", "lda"
-# With more queries or classes an episode, a comparison has these methods only if they
-# are named: LaplacianShot takes 10 ms with 1,000 queries, but 100 ms with 3,000, and
-# distribution calibration 16 ms with 5 classes, but 170 ms with 20 (two cores).
+# Most queries of an episode for transductive methods, and most classes for those that
+# know the training classes; with more, a comparison has them only if they are named.
+# LaplacianShot takes 10 ms with 1,000 queries, but 100 ms with 3,000, and distribution
+# calibration 16 ms with 5 classes, but 170 ms with 20 (two cores).
 _MOST_TOGETHER, _MOST_CALIBRATED = 1000, 10
 
 
@@ -56,9 +58,9 @@ def at_any_way(config: Config, names: Sequence[str], console: Console) -> list[s
 def in_time(
     settings: Mapping[str, dict], shapes: Sequence[Mapping[str, Any]], console: Console
 ) -> dict[str, dict]:
-    """Returns default methods without those that are slow on such episodes.
+    """Returns name -> settings without methods slow on such episodes, and says so.
 
-    `shapes` are those of the validation and test episodes, as of `evaluation_shape`.
+    `shapes` are what `evaluation_shape` returns for validation and for test.
     """
     way = shapes[0]["way"]
     queries = max(way * shape["num_query"] for shape in shapes)
@@ -66,7 +68,8 @@ def in_time(
     for name, own in settings.items():
         entry = variant_named(name).entry
         is_slow = entry.transductive and queries > _MOST_TOGETHER
-        if is_slow or (entry.knows_classes and way > _MOST_CALIBRATED):
+        is_slow |= entry.knows_classes and way > _MOST_CALIBRATED
+        if is_slow:
             slow.append(variant_named(name).title)
         else:
             found[name] = own

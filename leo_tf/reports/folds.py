@@ -25,6 +25,7 @@ def as_dict(found: FoldedComparison) -> dict:
             methods[name]["open_set"] = [each.as_dict() for each in tested]
     return {
         "best_on_validation": found.best,
+        "not_in_all_folds": found.left_out,
         "methods": methods,
         "difference_to": found.folds[0].reference,
         "interval": "95 % over the episodes of a fold",
@@ -56,9 +57,9 @@ def markdown(found: FoldedComparison) -> str:
     )
     typed = {k: v for k, v in found.folds[0].given.items() if k != "fold"}
     given = f"Given: `{report.flags(typed)}`"
-    table: list[str | Table] = [_table(found), *_left_out(found), meaning]
-    title, last = f"# {_title(found)}", (_advice(found), given)
-    return document([title, *table, *_unknown(found), *last])
+    parts: list[str | Table] = [f"# {_title(found)}", _table(found)]
+    parts += [*_left_out(found), meaning, *_unknown(found), _advice(found), given]
+    return document(parts)
 
 
 def _title(found: FoldedComparison) -> str:
@@ -94,7 +95,9 @@ def _method(found: FoldedComparison, name: str) -> str:
 def _left_out(found: FoldedComparison) -> list[str]:
     """Returns a line about methods that only some folds have, if there are any."""
     titles = "; ".join(found.left_out)
-    return [f"Not in all folds, so not in the table: {titles}."] if titles else []
+    where = "The results of each fold are in fold_0, fold_1, ..."
+    said = f"Not in all folds, so not in the table: {titles}. {where}"
+    return [said] if titles else []
 
 
 def _unknown(found: FoldedComparison) -> list[str | Table]:

@@ -3,7 +3,6 @@
 import json
 import re
 import statistics
-import types
 
 import numpy as np
 import pytest
@@ -11,9 +10,7 @@ from saved_runs import config_of, results_of
 
 from leo_tf.cli import main as command_line
 from leo_tf.data_pipeline import dataset as datasets
-from leo_tf.evaluation.job_results import FoldedComparison
 from leo_tf.experiments import compare as compare_job
-from leo_tf.reports import folds as report
 from leo_tf.runs.directory import JOB_FILE
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_jobs")]
@@ -79,7 +76,7 @@ def test_the_table_has_means_and_spread_of_the_folds(job):
     assert "--class_folds=3" in text and "--fold=" not in text
     inductive = [name for name in folds[0] if name != "soft_kmeans"]
     best = max(inductive, key=lambda n: sum(f[n]["validation"]["mean"] for f in folds))
-    assert found["best_on_validation"] == best
+    assert found["best_on_validation"] == best and not found["not_in_all_folds"]
     assert (
         "| Soft k-means (sees all queries) |" in text and "| Ridge regression |" in text
     )
@@ -107,34 +104,3 @@ def test_given_again_it_goes_on_and_is_no_place_for_one_comparison(
     assert compare(job / "fold_1") == 3
     assert "a directory for --mode=compare --class_folds" in capsys.readouterr().err
     assert (job / "fold_1" / "ridge" / "history.csv").read_bytes() == before
-
-
-def test_a_method_that_only_some_folds_have_is_named(job):
-    assert "Not in all folds" not in (job / "results.md").read_text()
-
-    def fold(*names):
-        row = {"is_transductive": False, "validation": None, "open_set": None}
-        row["accuracy"] = types.SimpleNamespace(mean=0.5)
-        titled = [{"name": name, "plain_title": f"{name}'s title"} for name in names]
-        rows = [types.SimpleNamespace(**each, **row) for each in titled]
-        shape = {"way": 3, "shot": 1, "num_query": 5}
-        same = {"dataset": "mine", "shape": shape, "samples": 0, "given": {}}
-        same |= {"reference": "b", "reference_title": "b's title"}
-        return types.SimpleNamespace(rows=rows, **same)
-
-    found = FoldedComparison([fold("a", "b"), fold("b", "c")], None)
-    text, said = report.markdown(found), "not in the table: a's title; c's title."
-    assert said in text and "| b's title |" in text and "| a's title |" not in text
-    assert any(said in str(part) for part in report.terminal(found))
-
-
-@pytest.mark.parametrize(
-    ("queries", "said"), [((5, 5), "5 queries"), ((8, 5), "5 to 8")]
-)
-def test_the_title_has_the_queries_of_all_folds(queries, said):
-    def fold(num_query):
-        shape = {"way": 3, "shot": 1, "num_query": num_query}
-        return types.SimpleNamespace(dataset="mine", shape=shape, samples=0)
-
-    found = types.SimpleNamespace(folds=[fold(number) for number in queries])
-    assert f"3-way 1-shot, {said}" in report._title(found)
