@@ -2,10 +2,8 @@
 
 import pytest
 
-from leo_tf.configs.schema import Config
 from leo_tf.errors import FlagError
 from leo_tf.methods import variants
-from leo_tf.methods.defaults import SLOWER, compared
 from leo_tf.methods.variants import Variant, in_running_order, in_table_order
 from leo_tf.methods.variants import variant_named as named
 
@@ -45,28 +43,3 @@ def test_what_is_not_trained_runs_first_and_else_as_asked():
     asked = ["leo@lda", "ridge@soft", "maml", "centroid", "leo"]
     found = ["ridge@soft", "centroid", "leo@lda", "maml", "leo"]
     assert in_running_order(asked) == found
-
-
-@pytest.mark.parametrize(
-    ("shared", "others"),
-    [
-        ("none", "within soft lda"),
-        ("lda", "none within soft"),
-        ("within", "none soft lda"),
-        ("center", "none within soft lda"),
-    ],
-)
-@pytest.mark.parametrize("shot", [1, 2])
-def test_by_default_the_untrained_stand_on_each_transform_once(shared, others, shot):
-    names = compared(Config().replace(feature_transform=shared, test_shot=shot))
-    euclidean = ("centroid_euclidean",) if shot > 1 else ()
-    for method in ("centroid", *euclidean, "ridge", "logistic"):
-        mine = [name for name in names if named(name).method == method]
-        assert mine == [method, *(f"{method}@{other}" for other in others.split())]
-    leo = ["leo", "leo@none" if shared == "lda" else "leo@lda"]
-    protonet = "protonet" if shared == "lda" else "protonet@lda"
-    others = "generator", "meta_sgd", "maml"
-    slower = [name if shared == "lda" else f"{name}@lda" for name in SLOWER]
-    assert names[-12:] == ["simpleshot", *slower, *leo, protonet, *others]
-    assert in_running_order(names) == names and len(set(names)) == len(names)
-    assert ("centroid_euclidean" in names) == (shot > 1)
