@@ -10,7 +10,7 @@ from leo_tf.methods.variants import variant_named, with_transforms
 # Default methods of a search; a comparison runs them after those without training.
 SEARCHED = ("leo", "protonet", "generator", "meta_sgd", "maml")
 _UNTRAINED = "centroid", "centroid_euclidean", "ridge", "logistic"
-# Without training, too, but they take minutes in place of seconds.
+# Without training, too, but together they take longer than all the others do.
 SLOWER = (
     *("distribution_calibration", "soft_kmeans", "bd_cspn"),
     *("laplacian_shot", "pt_map"),

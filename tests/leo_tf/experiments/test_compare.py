@@ -633,6 +633,13 @@ def test_methods_that_see_many_queries_together_are_compared_only_if_asked_for(
     assert "episodes of 3 classes and up to 15 queries: Soft k-means, lda; BD" in line
     flags = "--test_num_query=5", "--methods=pt_map,ridge", "--num_steps=2"
     assert together(*flags) == ["pt_map"]
+    for more in ("val", "test"):  # episodes of either decide
+
+        def shape(config, split, more=more):
+            return {"way": 3, "shot": 1, "num_query": 4 + (split.name == more)}
+
+        monkeypatch.setattr(compare_job.dataset, "evaluation_shape", shape)
+        assert together("--test_num_query=4", *["--num_steps=2"] * 3) == []
 
 
 def test_what_knows_the_training_classes_is_left_out_where_it_takes_long_or_too_much(
