@@ -141,7 +141,7 @@ class EpisodesByRow:
             return sampler(first, count)
 
         firsts = tf.data.Dataset.range(start * batch_size, end, batch_size)
-        self.table = table
+        self.table, self.num_episodes = table, end
         self.rows = _ready(firsts.map(batch))
 
     def __iter__(self) -> Iterator[Episode]:

@@ -69,6 +69,7 @@ class ProgressLine:
         self._warn = warn if quiet else None
         self.title, self.total, self.unit, self.quiet = title, total, unit, quiet
         self.done = self._first = done
+        self.shown = ""  # details, rate and time left
         terminal = Terminal(file=STDERR, highlight=False)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -97,14 +98,17 @@ class ProgressLine:
         elapsed = max(now - self._start, 1e-9)
         rate = (self.done - self._first) / elapsed
         left = (self.total - self.done) / rate if rate else 0.0
-        shown = f"{details}  {rate:.1f} {self.unit}/s".strip()
+        self.shown = f"{details}  {rate:.1f} {self.unit}/s".strip()
         if elapsed >= _FIRST_SECONDS:
-            shown += f"  {clock(left)} left"
-        self._bar.update(self._task, completed=self.done, details=shown)
+            self.shown += f"  {clock(left)} left"
+        self._bar.update(self._task, completed=self.done, details=self.shown)
         is_plain = self._bar.disable and not self.quiet
         if is_plain and now - self._last_line >= LINE_SECONDS:
             self._last_line = now
-            print(f"{self.title} {self.done}/{self.total}  {shown}", file=STDERR)
+            print(self, file=STDERR)
+
+    def __str__(self) -> str:
+        return f"{self.title} {self.done}/{self.total}  {self.shown}"
 
     def skip_time(self, seconds: float) -> None:
         """Excludes `seconds` spent on something else from the rate."""

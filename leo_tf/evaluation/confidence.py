@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from leo_tf.configs.schema import Config
+from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.evaluation.calibration import best_temperature, log_sum, of_right
 from leo_tf.evaluation.intervals import Interval, interval
@@ -106,14 +107,19 @@ class OpenSet(NamedTuple):
 
 
 def fit(
-    learner: AnyLearner, config: Config, split: Split, step: int, basis: str = ""
+    learner: AnyLearner,
+    config: Config,
+    split: Split,
+    step: int,
+    basis: str = "",
+    console: Console = SILENT,
 ) -> Confidence | None:
     """Fits `Confidence` to a method on validation episodes.
 
     Returns None if a score is non-finite. `step` and `basis` are as in `Confidence`.
     """
     count, shape = min(_FITTED_ON, config.run.num_val_episodes), config.episodes
-    found = answers_as_tested(learner, config, split, count)
+    found = answers_as_tested(learner, config, split, count, console, "confidence")
     if not all(np.isfinite(each).all() for each in found):
         return None
     episodes_are = shape.evaluation_way, shape.evaluation_shot, len(found.inside)

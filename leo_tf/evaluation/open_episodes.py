@@ -4,12 +4,13 @@ Shapes: E episodes, B of them in a batch, N way, Q queries per class, U classes 
 an episode.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from leo_tf.configs.schema import Config
+from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.episode import Episode
@@ -56,23 +57,33 @@ def open_episodes(
 
 
 def answers_as_tested(
-    learner: AnyLearner, config: Config, split: Split, count: int
+    learner: AnyLearner,
+    config: Config,
+    split: Split,
+    count: int,
+    console: Console = SILENT,
+    title: str = "",
 ) -> Answers:
     """Scores up to `count` open episodes with one method.
 
     If tests have unbalanced queries, so have the inside ones. Their logits are then
     swapped so that query [n, q] has its right class at n, whatever class it is of.
+    `title` is that of the progress line on the console.
     """
-    way = config.episodes.evaluation_way
-    found = answers({"": learner}, open_episodes(config, split, count), way)[""]
-    if config.episodes.query_dirichlet is None:
-        return found
-    count, queries = len(found.inside), found.inside.shape[2]
-    alike = config.replace(test_num_query=queries)
-    parts = [
-        _right_in_place(adapt_and_score(learner, each)[1].numpy(), each.query_labels)
-        for each in dataset.evaluation_episodes(alike, split, count, together=True)
-    ]
+    shape = config.episodes
+    way, is_balanced = shape.evaluation_way, shape.query_dirichlet is None
+    episodes = open_episodes(config, split, count)
+    total = episodes.num_episodes * (1 if is_balanced else 2)
+    with console.progress(title, total, unit="episodes") as line:
+        found = answers({"": learner}, episodes, way, line.advance)[""]
+        if is_balanced:
+            return found
+        count, queries = len(found.inside), found.inside.shape[2]
+        alike, parts = config.replace(test_num_query=queries), []
+        for each in dataset.evaluation_episodes(alike, split, count, together=True):
+            logits = adapt_and_score(learner, each)[1].numpy()
+            parts.append(_right_in_place(logits, each.query_labels))
+            line.advance(len(logits))
     return found._replace(inside=np.concatenate(parts).astype(np.float64))
 
 
@@ -90,12 +101,16 @@ def _right_in_place(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def answers(
-    learners: Mapping[str, AnyLearner], episodes: EpisodesByRow, way: int
+    learners: Mapping[str, AnyLearner],
+    episodes: EpisodesByRow,
+    way: int,
+    on_batch: Callable[[int], None] = lambda episodes: None,
 ) -> dict[str, Answers]:
     """Scores `open_episodes` with methods, deterministically and without a graph.
 
     Tracing a graph would take longer than these few batches. A method that learns from
-    queries also scores the inside ones alone, as in a test.
+    queries also scores the inside ones alone, as in a test. `on_batch` is as in
+    `evaluate`.
     """
     parts: dict[str, list[Answers]] = {}
     for wide in episodes:
@@ -108,6 +123,7 @@ def answers(
             near, far = cosines[:, :way], cosines[:, way:]
             found = Answers(inside, mixed, logits[:, way:], near, far)
             parts.setdefault(name, []).append(found)
+        on_batch(len(found.inside))
     return {
         name: Answers(*(np.concatenate(arrays) for arrays in zip(*each)))
         for name, each in parts.items()

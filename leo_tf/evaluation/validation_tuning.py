@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from leo_tf.configs.schema import Config
 from leo_tf.configs.settings import FeatureConfig
+from leo_tf.console import SILENT, Console
 from leo_tf.data_pipeline import dataset
 from leo_tf.data_pipeline.dataset import Split
 from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable, gather
@@ -191,6 +192,7 @@ def choose(
     embedding_size: int,
     episodes: Callable[[], EpisodesByRow],
     transform: Transform | None = None,
+    console: Console = SILENT,
 ) -> Config:
     """Tunes unset settings of the method on the validation episodes.
 
@@ -202,25 +204,19 @@ def choose(
       `config` with all that the method has in `Method.chosen` set.
     """
     missing = [n for n in method_of(config).chosen if config.flat()[n] is None]
-    for name in missing:
-        if name != "score_scale":
-            tried = LAPLACIAN_WEIGHTS if name == "laplacian_weight" else STRENGTHS
-            options = [config.replace(**{name: s}, score_scale=1.0) for s in tried]
-            first = build(options[0], embedding_size, transform)
-            if isinstance(getattr(first, "learner", first), LinearRegression):
-                found = _strength_accuracies(first, episodes(), config.data.dtype)
+    known = {"score_scale": (1.0,), "laplacian_weight": LAPLACIAN_WEIGHTS}
+    built = embedding_size, transform
+    for name in sorted(missing, key="score_scale".__eq__):
+        tried = known.get(name, STRENGTHS)
+        options = {t: config.replace(**{"score_scale": 1.0, name: t}) for t in tried}
+        total = config.run.num_val_episodes * len(tried)
+        with console.progress(f"choose {name}", total, unit="episodes") as line:
+            if name == "score_scale":
+                learner = build(options[1.0], *built)
+                best = _best_scale(learner, episodes(), line.advance)
             else:
-                named = {
-                    str(number): build(option, embedding_size, transform)
-                    for number, option in enumerate(options)
-                }
-                scores = evaluate(named, episodes()).values()
-                found = [score.accuracy.mean() for score in scores]
-            config = config.replace(**{name: tried[int(np.argmax(found))]})
-    if "score_scale" in missing:
-        unscaled = config.replace(score_scale=1.0)
-        learner = build(unscaled, embedding_size, transform)
-        config = config.replace(score_scale=_best_scale(learner, episodes()))
+                best = _most_accurate(options, built, episodes(), line.advance)
+        config = config.replace(**{name: best})
     return config
 
 
@@ -231,6 +227,7 @@ def fit_ensemble(
     step: int,
     basis: str = "",
     transform: Transform | None = None,
+    console: Console = SILENT,
 ) -> Mix:
     """Builds the ensemble of a trained method and the configured closed form.
 
@@ -242,16 +239,17 @@ def fit_ensemble(
       split: the validation data.
       step, basis: as in `Mix`.
     """
-    val = functools.partial(
-        dataset.evaluation_episodes, config, split, config.run.num_val_episodes
-    )
-    option = choose(other_config(config), split.embedding_size, val, transform)
+    size, count = split.embedding_size, config.run.num_val_episodes
+    val = functools.partial(dataset.evaluation_episodes, config, split, count)
+    option = choose(other_config(config), size, val, transform, console)
     names = method_of(option).chosen
     settings = {name: option.flat()[name] for name in names}
-    both = {"mine": learner, "other": build(option, split.embedding_size, transform)}
+    both = {"mine": learner, "other": build(option, size, transform)}
     way = config.episodes.evaluation_way
-    episodes = open_episodes(config, split, config.run.num_val_episodes, outside=0)
-    mine, others = (found.inside for found in answers(both, episodes, way).values())
+    episodes = open_episodes(config, split, count, outside=0)
+    with console.progress("ensemble", episodes.num_episodes, unit="episodes") as line:
+        found = answers(both, episodes, way, line.advance)
+    mine, others = found["mine"].inside, found["other"].inside
     temperatures = best_temperature(mine), best_temperature(others)
     share = config.methods.ensemble_share
     if share is None:
@@ -265,28 +263,44 @@ def fit_ensemble(
     unknown = math.nan, math.nan
     name = option.methods.method
     mix = Mix(step, basis, name, settings, share, *temperatures, unknown)
-    joined = ensemble(learner, config, mix, split.embedding_size, transform)
-    reached = interval(evaluate({"": joined}, val())[""].accuracy)
+    joined = ensemble(learner, config, mix, size, transform)
+    with console.progress("ensemble", count, unit="episodes") as line:
+        reached = interval(evaluate({"": joined}, val(), line.advance)[""].accuracy)
     return mix._replace(validation=(reached.mean, reached.half_width))
 
 
+def _most_accurate(
+    options: Mapping[float, Config], built: tuple, episodes: EpisodesByRow, on_batch
+) -> float:
+    """Returns the value whose option is most accurate. `built` is for `build`."""
+    first = build(next(iter(options.values())), *built)
+    if isinstance(getattr(first, "learner", first), LinearRegression):
+        found = _strength_accuracies(first, [*options], episodes, on_batch)
+    else:
+        named = {str(value): build(each, *built) for value, each in options.items()}
+        scores = evaluate(named, episodes, lambda count: on_batch(count * len(named)))
+        found = [score.accuracy.mean() for score in scores.values()]
+    return [*options][int(np.argmax(found))]
+
+
 def _strength_accuracies(
-    learner: Any, episodes: EpisodesByRow, dtype: str
+    learner: Any, strengths: Sequence[float], episodes: EpisodesByRow, on_batch
 ) -> list[float]:
-    """Returns the mean accuracy of a linear regression with each of `STRENGTHS`."""
+    """Returns the mean accuracy of a linear regression with each strength."""
     # One graph for all of them, because tracing takes longer than running.
     table, batches = episodes.table, list(episodes.rows)
     regression = getattr(learner, "learner", learner)  # after a feature transform
-    regression.strength = tf.Variable(STRENGTHS[0], dtype=dtype)
+    regression.strength = tf.Variable(strengths[0], dtype=table.features.dtype)
     scorer = make_scorer({"method": learner}, table)
     found = []
-    for strength in STRENGTHS:
+    for strength in strengths:
         regression.strength.assign(strength)
-        found.append(collect(scorer, batches)["method"].accuracy.mean())
+        scores = collect(scorer, batches, on_batch)["method"]
+        found.append(scores.accuracy.mean())
     return found
 
 
-def _best_scale(learner: AnyLearner, episodes: EpisodesByRow) -> float:
+def _best_scale(learner: AnyLearner, episodes: EpisodesByRow, on_batch) -> float:
     """Returns the one of `SCALES` with the least cross-entropy of scale * scores."""
 
     @tf.function(autograph=False)
@@ -297,4 +311,5 @@ def _best_scale(learner: AnyLearner, episodes: EpisodesByRow) -> float:
     totals = np.zeros(len(SCALES))
     for episode in episodes:
         totals += [float(loss) for loss in losses(episode)]
+        on_batch(len(episode.support_inputs))
     return SCALES[int(np.argmin(totals))]

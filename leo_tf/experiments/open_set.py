@@ -30,12 +30,10 @@ def score_open(
         return {}
     found = {}
     count = config.run.num_test_episodes
-    with console.progress("other classes", len(learners), unit="methods") as line:
-        for name, learner in learners.items():
-            if (known := fitted[name]) is not None:
-                mine = answers_as_tested(learner, config, split, count)
-                found[name] = tested(mine, known)
-            line.advance(1)
+    for name, learner in learners.items():
+        if (known := fitted[name]) is not None:
+            given = config, split, count, console, f"{name}, other classes"
+            found[name] = tested(answers_as_tested(learner, *given), known)
     return found
 
 

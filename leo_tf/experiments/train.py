@@ -242,8 +242,10 @@ def _validate_untrained(run: Run, split: Split, callbacks: Sequence[Callback]) -
     if begun and all(run.metadata[n] == begun.entry(n, dict) for n in _SETTLED):
         run.state = TrainingState.of(begun)
         return
-    learners = {"method": run.learner}
-    scores = evaluate(learners, _validation_episodes(run.config, split))["method"]
+    learners, count = {"method": run.learner}, run.config.run.num_val_episodes
+    with run.console.progress("validation", count, unit="episodes") as line:
+        episodes = _validation_episodes(run.config, split)
+        scores = evaluate(learners, episodes, line.advance)["method"]
     accuracy = interval(scores.accuracy)
     state = TrainingState(best_step=0, best_accuracy=accuracy.mean)
     state.record(accuracy, scores.loss, {})
@@ -275,7 +277,8 @@ def _check_trained(config: Config, profile_steps: tuple[int, int] | None) -> Non
 def _tuned(run: Run, split: Split) -> Config:
     """Returns the configuration with settings tuned on the validation episodes."""
     episodes = functools.partial(_validation_episodes, run.config, split)
-    chosen = choose(run.config, split.embedding_size, episodes, run.transform)
+    given = split.embedding_size, episodes, run.transform, run.console
+    chosen = choose(run.config, *given)
     found = chosen.differences(run.config)
     for name, value, _ in found:
         run.console.say(f"Chosen on validation episodes: --{name}={value:.3g}.")

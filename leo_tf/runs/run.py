@@ -206,7 +206,8 @@ class Run:
             self.restore_best()
         known, basis = self.confidence(best), basis_of(self.config, split, best.step)
         if known is None or known.basis != basis:
-            found = confidence.fit(self.learner, self.config, split, best.step, basis)
+            given = self.learner, self.config, split, best.step, basis, self.console
+            found = confidence.fit(*given)
             if found is not None:
                 self.directory.write_json(CONFIDENCE, found.as_dict())
             elif known is not None:
@@ -235,7 +236,7 @@ class Run:
         basis = basis_of(self.config, split, best.step)
         if known is None or known.basis != basis:
             given = self.learner, self.config, split, best.step, basis, self.transform
-            found = fit_ensemble(*given)
+            found = fit_ensemble(*given, console=self.console)
             self.directory.write_json(ENSEMBLE, found.as_dict())
             text = f"With {100 * found.share:.0f} % of {self.config.methods.ensemble}: "
             accuracy = Interval(*found.validation)

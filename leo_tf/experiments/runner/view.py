@@ -111,10 +111,12 @@ class View:
 
     def _place(self, name: str, now: float) -> str:
         steps, silence = self._tasks[name].steps, self._silence(name, now)
-        place = (
-            f"{self._steps[name]}/{steps}" if steps else self._texts[name].rstrip(".")
-        )
-        return f"{place} ({silence})" if silence else place
+        place = [f"{self._steps[name]}/{steps}"] if steps else []
+        if self._steps[name] in (0, steps):  # before or after training, or without
+            place.append(self._texts[name].rstrip("."))
+        if silence:
+            place.append(f"({silence})")
+        return " ".join(place)
 
     def _silence(self, name: str, now: float) -> str:
         silent = now - self._seen[name]
@@ -131,7 +133,7 @@ class View:
             for name, task in self._tasks.items()
             if name not in self._ended
         )
-        if not made:
+        if not (made and left):
             return details
         of_all = " with later rungs" if self._later else ""
         return f"{details}, {clock(left * (now - self._start) / made)} left{of_all}"

@@ -172,10 +172,11 @@ class _SendingLine(ProgressLine):
         now = time.monotonic()
         if now - self._told >= _SIGN_SECONDS or self.done == self.total:
             self._told = now
-            sign = Sign(self.run, details or self.title)
-            if self.unit == "steps":  # test episodes, for example, do not count
-                sign = sign._replace(step=self.done, total=self.total)
-            self.send(sign)
+            if self.unit == "steps":
+                found = Sign(self.run, details or self.title, self.done, self.total)
+            else:  # test episodes, for example, are not counted with the steps
+                found = Sign(self.run, str(self))
+            self.send(found)
 
     def note(self, text: str) -> None:
         self.say(text)

@@ -22,6 +22,7 @@ from leo_tf.data_pipeline.embeddings import EmbeddingTable
 from leo_tf.errors import CheckpointError, InputError
 from leo_tf.evaluation.evaluate import evaluate
 from leo_tf.evaluation.results import BASELINE
+from leo_tf.evaluation.validation_tuning import LAPLACIAN_WEIGHTS, STRENGTHS
 from leo_tf.experiments import train as train_job
 from leo_tf.runs import settings as run_settings
 from leo_tf.runs.directory import RunDirectory
@@ -51,6 +52,52 @@ def stop_at(monkeypatch):
         monkeypatch.setattr(console, "ProgressLine", Line)
 
     return stop_at
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    """Returns the progress lines shown since the test began."""
+    shown = []
+
+    class Line(ProgressLine):
+        def __exit__(self, *error):
+            super().__exit__(*error)
+            shown.append(self)
+
+    monkeypatch.setattr(console, "ProgressLine", Line)
+    return shown
+
+
+@pytest.mark.long
+def test_whatever_answers_episodes_says_how_many_are_left(
+    train, evaluate, lines, tmp_path
+):
+    """With slow methods, such as distribution calibration, these take minutes."""
+    few = "--num_val_episodes=6", "--num_test_episodes=4"
+    unbalanced = "--query_dirichlet=0.5", "--num_query=2", "--test_num_query=2"
+    flags = "--method=laplacian_shot", *unbalanced, *few
+    assert train(tmp_path / "shot", *flags) == 0
+    flags = "--ensemble=ridge", "--num_steps=2", "--validate_every=2", *few
+    assert train(tmp_path / "leo", *flags) == 0
+    assert evaluate(tmp_path / "leo", "--open_set") == 0
+    assert all(line.done == line.total for line in lines)
+    weights, strengths = 6 * len(LAPLACIAN_WEIGHTS), 6 * len(STRENGTHS)
+    assert [(line.title, line.total) for line in lines] == [
+        ("choose laplacian_weight", weights),
+        ("choose score_scale", 6),
+        ("validation", 6),
+        ("confidence", 2 * 6),
+        ("test", 4),
+        ("train", 2),
+        ("choose ridge_strength", strengths),
+        ("choose score_scale", 6),
+        ("ensemble", 6),
+        ("ensemble", 6),
+        ("confidence", 6),
+        ("test", 4),
+        ("test", 4),
+        ("leo, other classes", 4),
+    ]
 
 
 def test_a_finished_run_leaves_what_it_promises_and_nothing_half_written(trained):

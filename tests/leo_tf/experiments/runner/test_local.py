@@ -170,13 +170,16 @@ def test_only_steps_of_training_are_told_as_steps(monkeypatch):
     def train(task, console):
         with console.progress("train", 10, 4) as line:
             line.advance(6, "step 10")
-        with console.progress("test", 10, unit="episodes") as line:
+        with console.progress("test", 20, unit="episodes") as line:
+            now[0] += 5
             line.advance(10)
 
-    signs: list[Sign] = []
+    signs, now = list[Sign](), [1000.0]
     monkeypatch.setattr(worker, "_train", train)
+    monkeypatch.setattr(worker.time, "monotonic", lambda: now[0])
     worker.work(tasks(pathlib.Path(), "a")[0], signs.append)
-    assert signs == [Sign("a", "step 10", 10, 10), Sign("a", "test")]
+    test = Sign("a", "test 10/20  2.0 episodes/s  0:05 left")
+    assert signs == [Sign("a", "step 10", 10, 10), test]
 
 
 @pytest.mark.parametrize("fails", [False, True])

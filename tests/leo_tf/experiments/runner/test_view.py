@@ -55,7 +55,13 @@ def test_what_is_repeated_or_counts_something_else_never_lowers_what_is_done(
         shown.show(Sign("a", "test", 10, 600))
         clock[0] += 10
         shown.show(None)
-        assert lines_of(capsys) == ["0 of 1 runs done, 0:00 left; a 600/600"]
+        assert lines_of(capsys) == ["0 of 1 runs done; a 600/600 test"]
+        shown.show(Sign("a", "test 20/600  2.0 episodes/s  4:50 left"))
+        clock[0] += 10
+        shown.show(None)
+        assert lines_of(capsys)[0].endswith(
+            "a 600/600 test 20/600  2.0 episodes/s  4:50 left"
+        )
 
 
 def test_the_time_left_knows_that_steps_of_some_methods_are_quicker(clock, capsys):
