@@ -144,7 +144,7 @@ def _quick_jobs():
     import tensorflow as tf
 
     from leo_tf.evaluation import adaptation_time, evaluate, validation_tuning
-    from leo_tf.methods.query_aware import transductive
+    from leo_tf.methods.query_aware import pt_map
     from leo_tf.monitoring.validation import ValidationMonitor
     from leo_tf.reports import figures
 
@@ -157,7 +157,7 @@ def _quick_jobs():
         patch.setattr(figures, "learning_curve", lambda *_: figures.new_figure(1, 1))
         patch.setattr(adaptation_time, "_TIMED", 1)
         patch.setattr(adaptation_time, "_WARM", 0)
-        patch.setattr(transductive, "_MOST_SINKHORN_STEPS", 5)
+        patch.setattr(pt_map, "_MOST_SINKHORN_STEPS", 5)
         patch.setattr(evaluate, "query_scores", query_scores)
         for name in ("SHARES", "STRENGTHS", "LAPLACIAN_WEIGHTS"):
             every = getattr(validation_tuning, name)

@@ -133,13 +133,14 @@ def _centroid(title: str, description: str, metric: str, transform: str = "") ->
     )
 
 
-def _transductive(title: str, description: str, name: str, *numbers: str) -> Method:
+def _transductive(
+    title: str, description: str, module: str, name: str, *numbers: str
+) -> Method:
     numbers = (*numbers, "score_scale")
 
     def make(config, unused_embedding_size):
-        from leo_tf.methods.query_aware import transductive
-
-        return getattr(transductive, name)(*(config.flat()[n] for n in numbers))
+        found = importlib.import_module(f"leo_tf.methods.query_aware.{module}")
+        return getattr(found, name)(*(config.flat()[n] for n in numbers))
 
     return _untrained(
         title,
@@ -191,20 +192,28 @@ BUILT_IN: Mapping[str, Method] = {
     "soft_kmeans": _transductive(
         "Soft k-means",
         "nearest mean, refined by soft assignments of the queries",
+        "soft_kmeans",
         "SoftKMeans",
         "assignment_sharpness",
     ),
     "bd_cspn": _transductive(
-        "BD-CSPN", "nearest mean by cosine, rectified by confident queries", "BDCSPN"
+        "BD-CSPN",
+        "nearest mean by cosine, rectified by confident queries",
+        "bd_cspn",
+        "BDCSPN",
     ),
     "laplacian_shot": _transductive(
         "LaplacianShot",
         "nearest rectified mean, equal for neighbouring queries",
+        "laplacian_shot",
         "LaplacianShot",
         "laplacian_weight",
     ),
     "pt_map": _transductive(
-        "PT-MAP", "means moved by optimal transport, equally many queries each", "PTMAP"
+        "PT-MAP",
+        "means moved by optimal transport, equally many queries each",
+        "pt_map",
+        "PTMAP",
     ),
     "protonet": _learned_head(
         "Prototypical network",

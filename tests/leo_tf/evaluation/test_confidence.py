@@ -29,7 +29,8 @@ from leo_tf.evaluation.open_episodes import (
 from leo_tf.experiments.evaluate import evaluate as evaluate_run
 from leo_tf.experiments.open_set import score_open
 from leo_tf.methods.inductive.linear import LinearRegression, ridge
-from leo_tf.methods.query_aware.transductive import BDCSPN, PTMAP
+from leo_tf.methods.query_aware.bd_cspn import BDCSPN
+from leo_tf.methods.query_aware.pt_map import PTMAP
 from leo_tf.model.learner import adapt_and_score
 from leo_tf.runs.fitted import basis_of
 from leo_tf.runs.run import load_run

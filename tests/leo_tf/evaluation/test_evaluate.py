@@ -17,7 +17,7 @@ from leo_tf.data_pipeline.pipeline import EpisodesByRow, FeatureTable
 from leo_tf.evaluation.evaluate import evaluate, load, save
 from leo_tf.evaluation.intervals import Interval, interval
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
-from leo_tf.methods.query_aware.transductive import BDCSPN
+from leo_tf.methods.query_aware.bd_cspn import BDCSPN
 from leo_tf.model.learner import adapt_and_score
 
 

@@ -23,7 +23,7 @@ from leo_tf.export.pictures import MOST_BYTES, Encoder, _encoder, encoder_of
 from leo_tf.export.request_checks import Limits
 from leo_tf.export.signatures import Servable, names_for
 from leo_tf.methods.inductive.nearest_centroid import NearestCentroid
-from leo_tf.methods.query_aware.transductive import BDCSPN
+from leo_tf.methods.query_aware.bd_cspn import BDCSPN
 from leo_tf.serving import pictures as client
 from leo_tf.serving.classifier import Classifier
 from leo_tf.serving.model_versions import Versions

@@ -12,15 +12,18 @@ from exported_models import D, export, make_request, temperature_of, tensors
 
 from leo_tf.errors import RequestError
 from leo_tf.methods import registry
-from leo_tf.methods.query_aware import transductive
+from leo_tf.methods.query_aware import pt_map
+from leo_tf.methods.query_aware.bd_cspn import BDCSPN
+from leo_tf.methods.query_aware.laplacian_shot import LaplacianShot
+from leo_tf.methods.query_aware.soft_kmeans import SoftKMeans
 from leo_tf.serving.classifier import Classifier
 
 pytestmark = pytest.mark.usefixtures("quick_jobs")
 # PT-MAP, whose loops take longer, has a test of its own.
 METHODS = {
-    "bd_cspn": transductive.BDCSPN(5.0),
-    "soft_kmeans": transductive.SoftKMeans(3.0, 5.0),
-    "laplacian_shot": transductive.LaplacianShot(0.7, 5.0),
+    "bd_cspn": BDCSPN(5.0),
+    "soft_kmeans": SoftKMeans(3.0, 5.0),
+    "laplacian_shot": LaplacianShot(0.7, 5.0),
 }
 STRENGTHS = {
     "soft_kmeans": "--assignment_sharpness=3",
@@ -98,7 +101,7 @@ def test_every_transductive_method_is_exported_by_a_test_of_this_file():
 def test_pt_map_is_exported_too_whose_loops_are_of_any_size(
     train, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(transductive, "_MOST_SINKHORN_STEPS", 1000)
+    monkeypatch.setattr(pt_map, "_MOST_SINKHORN_STEPS", 1000)
     tf.config.run_functions_eagerly(False)
     try:
         flags = "--method=pt_map", "--score_scale=1", "--quiet"

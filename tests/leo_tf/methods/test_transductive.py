@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from leo_tf.methods.query_aware.transductive import (
-    BDCSPN,
-    PTMAP,
-    LaplacianShot,
-    SoftKMeans,
-)
+from leo_tf.methods.query_aware.bd_cspn import BDCSPN
+from leo_tf.methods.query_aware.laplacian_shot import LaplacianShot
+from leo_tf.methods.query_aware.pt_map import PTMAP
+from leo_tf.methods.query_aware.soft_kmeans import SoftKMeans
 
 B, N, D = 3, 4, 6
 COUNTS = (2, 1, 3, 2)  # support examples of each class
