@@ -206,7 +206,7 @@ def choose(
     missing = [n for n in method_of(config).chosen if config.flat()[n] is None]
     known = {"score_scale": (1.0,), "laplacian_weight": LAPLACIAN_WEIGHTS}
     built = embedding_size, transform
-    for name in sorted(missing, key="score_scale".__eq__):
+    for name in sorted(missing, key="score_scale".__eq__):  # the scale comes last
         tried = known.get(name, STRENGTHS)
         options = {t: config.replace(**{"score_scale": 1.0, name: t}) for t in tried}
         total = config.run.num_val_episodes * len(tried)

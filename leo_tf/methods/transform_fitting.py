@@ -92,6 +92,7 @@ class Statistics:
         self.mean = means.mean(axis=0)
         self.centres = means - self.mean
         self.variances, self.axes = np.linalg.eigh(covariance)
+        self._discriminants: dict[float, tuple] = {}  # by shrinkage, whatever the dims
 
     @property
     def most_dims(self) -> int:
@@ -128,8 +129,11 @@ class Statistics:
             return Transform(self.power, self.mean, white)
         # Discriminants are the main axes of the classes' means, where the scatter
         # within classes is a ball.
-        means = self.centres @ white / np.sqrt(len(self.centres))
-        _, deviations, axes = np.linalg.svd(means, full_matrices=False)
+        if shrinkage not in self._discriminants:
+            means = self.centres @ white / np.sqrt(len(self.centres))
+            found = np.linalg.svd(means, full_matrices=False)
+            self._discriminants[shrinkage] = found[1:]
+        deviations, axes = self._discriminants[shrinkage]
         count = dims if kind == "lda" and dims else self.most_dims
         if count > self.most_dims:
             expected = f"at most {self.most_dims}, of {len(self.centres)} classes"

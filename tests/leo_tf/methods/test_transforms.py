@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import signal
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -445,8 +446,14 @@ def test_of_equally_good_transforms_the_most_regularised_is_taken(
         return [0.5] * len(transforms)
 
     monkeypatch.setattr(validation_tuning, "_centroid_accuracies", level)
+    svd = mock.Mock(wraps=np.linalg.svd)
+    monkeypatch.setattr(np.linalg, "svd", svd)
     found = fit_transform(config, splits)
     assert len(tried) == 3 * 5, "two of these dims, or all seven"
+    assert svd.call_count == 5, "one for each shrinkage, whatever the dims"
+    for number, shrinkage in enumerate((0.9, 0.5, 0.1, 0.01, 0.001)):
+        alone = Statistics(splits["train"].table).transform("lda", 3, shrinkage)
+        np.testing.assert_array_equal(tried[5 + number].kernel, alone.kernel)
     assert found.features.transform_dims == 2
     assert found.features.transform_shrinkage == 0.9
 
